@@ -1,0 +1,42 @@
+# Targets and their meaning are fixed in docs/reference/interface.md; operators' scripts rely on them.
+SHELL := /bin/sh
+PYTHON ?= python3.11
+VENV := .venv
+ARGS ?=
+export AIGW_ENVIRONMENT ?= development
+
+.PHONY: setup dev run test lint bench drills clients demo-model lock
+
+setup:
+	@sh tools/setup requirements.lock
+
+dev: setup
+	@sh tools/setup requirements-dev.lock
+
+run: setup
+	@exec $(VENV)/bin/torana serve $(ARGS)
+
+test: dev
+	@env -u AIGW_ENVIRONMENT $(VENV)/bin/python -m pytest -n 2 $(ARGS)
+
+lint: dev
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports
+
+bench: dev
+	@env -u AIGW_ENVIRONMENT $(VENV)/bin/python -m bench $(ARGS)
+
+drills: dev
+	@env -u AIGW_ENVIRONMENT $(VENV)/bin/python -m pytest -m drill $(ARGS)
+
+clients: dev
+	@sh tests/clients/node/run
+
+demo-model: setup
+	@sh tools/setup requirements-demo-model.lock
+
+# For maintainers: resolves anew. Needs uv.
+lock:
+	@sh tools/lock

@@ -1,0 +1,3 @@
+"""torana: an AI gateway. Start reading at `app.py`."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,5 @@
+"""`python -m torana`."""
+
+from torana.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Authorize: who calls, and what may they do."""

@@ -1,0 +1,121 @@
+"""What would be refused about a token, and why: every check at once, for `torana token inspect`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torana.access import jose
+from torana.access.claims import Claims, caller_of, faults, read_claims
+from torana.access.deny import DenyList
+from torana.access.jose import BadToken, Jws
+from torana.access.keys import KeyRing
+from torana.caller import Caller
+from torana.clock import Clock
+from torana.settings import AuthSettings
+
+_CLAIM_CHECKS = {
+    "token_audience": "audience",
+    "token_expired": "clock",
+    "token_not_yet_valid": "clock",
+    "token_issuer": "issuer",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the answer; `code` is the refusal's, empty where the check passed."""
+
+    name: str
+    code: str
+    detail: str
+
+    @property
+    def ok(self) -> bool:
+        return not self.code
+
+
+@dataclass(slots=True)
+class Inspection:
+    """A token taken apart. Header and claims are empty where they cannot be read."""
+
+    header: Mapping[str, Any] = field(default_factory=dict)
+    claims: Mapping[str, Any] = field(default_factory=dict)
+    checks: list[Check] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
+    """Request headers that must go with the token."""
+
+    @property
+    def accepted(self) -> bool:
+        return all(check.ok for check in self.checks)
+
+
+async def inspect(token: str, settings: AuthSettings, keys: KeyRing, clock: Clock, deny: DenyList) -> Inspection:
+    """Run every check; asks the issuers for keys only when none that is there verifies the token."""
+    found = Inspection()
+    try:
+        jws = jose.parse(token.strip().encode("utf-8", "replace"))
+        found.header = jws.header
+        claims = read_claims(jws.payload)
+        found.claims = claims.all
+        caller = caller_of(claims, settings.service_name, {})
+    except BadToken as fault:
+        found.checks.append(Check("form", fault.code, fault.detail))
+        return found
+    found.checks.append(Check("form", "", "a signed token in compact form"))
+    found.checks.extend(_check_claims(claims, settings, clock.now()))
+    found.checks.append(await _check_key(jws, claims, keys))
+    found.checks.append(_check_deny(caller, deny))
+    found.headers = expected_headers(caller)
+    found.checks.append(Check("realm", "", f"X-Gitlab-Realm must be {caller.realm!r}" if caller.realm else "any realm"))
+    return found
+
+
+def expected_headers(caller: Caller) -> dict[str, str]:
+    """The headers that claims are matched with (contract 2.4)."""
+    wanted = {
+        "X-Gitlab-Authentication-Type": "oidc",
+        "X-Gitlab-Realm": caller.realm,
+        "X-Gitlab-Instance-Id": caller.instance_id,
+        "X-Gitlab-Global-User-Id": caller.subject if caller.is_user else "",
+    }
+    return {name: value for name, value in wanted.items() if value}
+
+
+def _check_claims(claims: Claims, settings: AuthSettings, now: float) -> list[Check]:
+    failed = {
+        _CLAIM_CHECKS[fault.code]: Check(_CLAIM_CHECKS[fault.code], fault.code, fault.detail)
+        for fault in faults(claims, settings, now)
+    }
+    passed = {
+        "audience": f"aud names {settings.service_name}",
+        "clock": f"expires in {claims.expires_at - now:.0f} s; {settings.leeway_s:g} s of leeway",
+        "issuer": f"iss is {claims.issuer!r}",
+    }
+    return [failed.get(name, Check(name, "", detail)) for name, detail in passed.items()]
+
+
+async def _check_key(jws: Jws, claims: Claims, keys: KeyRing) -> Check:
+    if jws.algorithm != "RS256":
+        return Check("key", "token_algorithm", f"alg is {jws.algorithm[:20]}, expected RS256")
+    key = _key_of(jws, claims, keys)
+    if key is None and await keys.refetch(claims.issuer):
+        key = _key_of(jws, claims, keys)
+    if key is not None:
+        return Check("key", "", f"verified by the key {key.kid or 'without an id'}")
+    told = "; ".join(
+        f"{state.issuer}: {state.detail}" + (f", its clock is {state.skew_s:+g} s off" if state.skew_s else "")
+        for state in keys.states()
+    )
+    code = "token_signature" if keys.has_keys else "keys_unavailable"
+    return Check("key", code, f"no key that may sign for this issuer verifies it ({told or 'no issuers'})")
+
+
+def _key_of(jws: Jws, claims: Claims, keys: KeyRing) -> jose.Key | None:
+    candidates = keys.candidates(claims.issuer, jws.kid)
+    return next((key for key in candidates if jose.is_signed_by(jws, key)), None)
+
+
+def _check_deny(caller: Caller, deny: DenyList) -> Check:
+    if deny.holds(caller):
+        return Check("deny list", "token_revoked", "the token, its user or its instance is on the deny list")
+    return Check("deny list", "", "not on it")

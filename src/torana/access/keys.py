@@ -1,0 +1,107 @@
+"""All keys that tokens may verify under: our own, and those of each configured issuer.
+
+`epoch` grows whenever the set changes; whoever remembers a verdict remembers the epoch with it.
+"""
+
+import asyncio
+
+from torana.access.issuer_keys import IssuerKeys, IssuerState
+from torana.access.jose import Key
+from torana.access.local_keys import LocalKeys
+from torana.clock import Clock
+from torana.settings import AuthSettings
+from torana.transport import Fetcher
+
+UNKNOWN_KEY_WAIT_S = 1.5
+"""How long a request waits for a refetch that its unknown key caused."""
+
+
+class KeyRing:
+    """The merged key set. Issuers are isolated: each has its own fetches, failures and clock."""
+
+    def __init__(
+        self,
+        settings: AuthSettings,
+        local: LocalKeys,
+        fetcher: Fetcher,
+        clock: Clock,
+        *,
+        unknown_key_wait_s: float = UNKNOWN_KEY_WAIT_S,
+    ) -> None:
+        self.epoch = 0
+        self.local = local
+        self._own = local.public()
+        self._service_name = settings.service_name
+        self._wait_s = unknown_key_wait_s
+        bases = dict.fromkeys(url.rstrip("/") for url in (settings.gitlab_url, settings.customer_portal_url) if url)
+        self._issuers = [
+            IssuerKeys(base, settings, fetcher, clock, changed=self._count_change, other_bases=bases) for base in bases
+        ]
+        self._loops: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin fetching in the background; nothing waits for it."""
+        self._loops = [asyncio.create_task(issuer.keep_fresh()) for issuer in self._issuers]
+
+    async def aclose(self) -> None:
+        """End the background work."""
+        for loop in self._loops:
+            loop.cancel()
+        if self._loops:
+            await asyncio.wait(self._loops)
+        self._loops = []
+        for issuer in self._issuers:
+            await issuer.aclose()
+
+    @property
+    def has_keys(self) -> bool:
+        return bool(self._own) or any(issuer.keys for issuer in self._issuers)
+
+    def states(self) -> list[IssuerState]:
+        """One row an issuer, for readiness and metrics."""
+        return [issuer.state() for issuer in self._issuers]
+
+    def all_keys(self) -> list[tuple[str, Key]]:
+        """(issuer, key) of every key, our own first."""
+        rows = [(self._service_name, key) for key in self._own]
+        return rows + [(issuer.issuer, key) for issuer in self._issuers for key in issuer.keys]
+
+    def candidates(self, issuer: str, kid: str) -> list[Key]:
+        """Keys that a token of `issuer` may verify under, the one named `kid` first (a hint, never a filter)."""
+        for source in self._issuers:
+            source.drop_stale()
+        if issuer == self._service_name:
+            found = list(self._own)
+        else:
+            bound = self._bound(issuer)
+            found = [key for source in bound or self._issuers for key in source.keys]
+            if not bound:  # self-issuing instances sign with the local key under a name of their own
+                found = [*self._own, *found]
+        if kid:
+            found.sort(key=lambda key: key.kid != kid)
+        return found
+
+    async def refetch(self, issuer: str) -> bool:
+        """Ask anew the issuers that may know a key we do not; True where the set changed.
+
+        Concurrent callers share one fetch; none waits longer than `unknown_key_wait_s`.
+        """
+        before = self.epoch
+        running = {task for source in self._may_know(issuer) if (task := source.refetch()) is not None}
+        if running:
+            await asyncio.wait(running, timeout=self._wait_s)
+        return self.epoch != before
+
+    def refetch_in_s(self, issuer: str) -> float | None:
+        """Seconds until `refetch` would ask again; None where it never asks anyone."""
+        return min((source.refetch_in_s() for source in self._may_know(issuer)), default=None)
+
+    def _may_know(self, issuer: str) -> list[IssuerKeys]:
+        return [] if issuer == self._service_name else self._bound(issuer) or self._issuers
+
+    def _bound(self, issuer: str) -> list[IssuerKeys]:
+        name = issuer.rstrip("/")
+        return [source for source in self._issuers if source.issuer == name]
+
+    def _count_change(self) -> None:
+        self.epoch += 1

@@ -1,0 +1,175 @@
+"""The gateway's own keys: one signs user tokens, one more is accepted; both are published.
+
+In development a missing signing key is made once and kept in the state directory, so that
+`torana token` and the server agree without any set-up. Never in another environment.
+"""
+
+import hashlib
+import logging
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from torana.access.jose import BadKey, Key, encode_number, rsa_key
+from torana.settings import AuthSettings, Settings
+
+log = logging.getLogger("torana.access")
+
+KEPT_KEY_FILE = "signing_key.pem"
+
+
+@dataclass(frozen=True, slots=True)
+class LocalKeys:
+    """The two configured keys; either may be absent."""
+
+    service_name: str
+    signing: rsa.RSAPrivateKey | None = None
+    validation: rsa.RSAPrivateKey | None = None
+
+    @property
+    def signing_kid(self) -> str:
+        return f"{self.service_name}_signing_key"
+
+    def public(self) -> tuple[Key, ...]:
+        """What tokens of our own verify under."""
+        named = ((self.signing_kid, self.signing), (f"{self.service_name}_validation_key", self.validation))
+        return tuple(Key(kid, "RSA", key.public_key(), "RS256") for kid, key in named if key is not None)
+
+    def sign(self, claims: Mapping[str, Any]) -> str:
+        """A token over `claims`; raises LookupError without a signing key."""
+        if self.signing is None:
+            raise LookupError("no signing key")
+        return jwt.encode(dict(claims), self.signing, algorithm="RS256", headers={"kid": self.signing_kid})
+
+    def jwks(self) -> dict[str, Any]:
+        """The document behind /.well-known/jwks.json: public halves only."""
+        return {"keys": [_write_jwk(key) for key in self.public()]}
+
+    def discovery(self, public_url: str) -> dict[str, Any] | None:
+        """The discovery document; None where our absolute URL is not configured (never guessed from Host)."""
+        if not public_url:
+            return None
+        return {
+            "issuer": self.service_name,
+            "jwks_uri": f"{public_url.rstrip('/')}/.well-known/jwks.json",
+            "id_token_signing_alg_values_supported": ["RS256"],
+        }
+
+    def gateway_id(self) -> str:
+        """The loop mark: the same on all replicas that share the signing key, random without one."""
+        if self.signing is None:
+            return secrets.token_hex(4)
+        der = self.signing.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        return hashlib.sha256(der).hexdigest()[:8]
+
+
+def load_local_keys(settings: Settings) -> LocalKeys:
+    """The keys a server uses. A bad key is logged and left out; the service starts without it."""
+    auth = settings.auth
+    signing = _configured(auth.signing_key.reveal(), "AIGW_SELF_SIGNED_JWT__SIGNING_KEY")
+    if not auth.signing_key and settings.is_development:
+        signing = keep_signing_key(settings.state_path)
+    validation = _configured(auth.validation_key.reveal(), "AIGW_SELF_SIGNED_JWT__VALIDATION_KEY")
+    return LocalKeys(auth.service_name, signing, validation)
+
+
+def load_token_keys(settings: Settings) -> LocalKeys:
+    """The keys `torana token` uses: the configured signing key, else the kept one, in any environment."""
+    auth: AuthSettings = settings.auth
+    signing = _configured(auth.signing_key.reveal(), "AIGW_SELF_SIGNED_JWT__SIGNING_KEY")
+    if not auth.signing_key:
+        kept = settings.state_path / KEPT_KEY_FILE
+        if kept.exists():
+            signing = _read_kept(kept)
+        elif settings.is_development:
+            signing = keep_signing_key(settings.state_path)
+    validation = _configured(auth.validation_key.reveal(), "AIGW_SELF_SIGNED_JWT__VALIDATION_KEY")
+    return LocalKeys(auth.service_name, signing, validation)
+
+
+def new_key_pem() -> bytes:
+    """A fresh 2048-bit RSA key."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def read_private_key(pem: str) -> rsa.RSAPrivateKey:
+    """An RSA key from PEM text, in which `\\n` may stand for line ends; raises BadKey."""
+    try:
+        key = serialization.load_pem_private_key(pem.replace("\\n", "\n").encode("utf-8"), password=None)
+    except Exception as error:
+        raise BadKey("is no readable PEM private key") from error
+    if not isinstance(key, rsa.RSAPrivateKey):
+        raise BadKey("is no RSA key")
+    numbers = key.public_key().public_numbers()
+    rsa_key(numbers.n, numbers.e)
+    return key
+
+
+def keep_signing_key(state_dir: Path) -> rsa.RSAPrivateKey | None:
+    """The kept development key, made if there is none; None where the directory is not writable.
+
+    Several workers may start at once: each writes a file of its own and links it into place, which
+    only one can do; all then read what stands there.
+    """
+    kept = state_dir / KEPT_KEY_FILE
+    if not kept.exists():
+        draft = state_dir / f".{KEPT_KEY_FILE}.{os.getpid()}.{secrets.token_hex(4)}"
+        try:
+            state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(new_key_pem())
+                os.link(draft, kept)
+            finally:
+                draft.unlink()
+        except FileExistsError:
+            log.debug("another process made the development key first")
+        except OSError as error:
+            log.error("no development signing key: the state directory is not writable", extra={"reason": str(error)})
+            return None
+    return _read_kept(kept)
+
+
+def _read_kept(path: Path) -> rsa.RSAPrivateKey | None:
+    try:
+        return read_private_key(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, BadKey) as error:
+        log.error("the kept development signing key is unusable and left out", extra={"reason": str(error)})
+        return None
+
+
+def _configured(pem: str, name: str) -> rsa.RSAPrivateKey | None:
+    if not pem:
+        return None
+    try:
+        return read_private_key(pem)
+    except BadKey as error:
+        log.error(f"{name} {error}; it is left out", extra={"setting": name})
+        return None
+
+
+def _write_jwk(key: Key) -> dict[str, str]:
+    if not isinstance(key.public, rsa.RSAPublicKey):
+        raise TypeError("local keys are RSA keys")
+    numbers = key.public.public_numbers()
+    return {
+        "kty": "RSA",
+        "use": "sig",
+        "alg": "RS256",
+        "kid": key.kid,
+        "n": encode_number(numbers.n),
+        "e": encode_number(numbers.e),
+    }

@@ -1,0 +1,255 @@
+"""JWT → Caller: who is calling, with every check spelled out (contract 2).
+
+The usual request costs a hash and two dictionary look-ups: a verified token is remembered until it
+expires, or until the keys or the deny list change. Everything else is made dear for the sender of
+bad tokens only: the cheap checks come first, a refusal is remembered for a minute, and an address
+that keeps failing is refused before any cryptography.
+"""
+
+import hashlib
+import ipaddress
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torana.access import jose
+from torana.access.claims import Claims, caller_of, faults, read_claims, read_old_names
+from torana.access.deny import DenyList
+from torana.access.jose import BadToken, Jws
+from torana.access.keys import KeyRing
+from torana.access.memory import Bounded, MinuteCounts
+from torana.caller import DEBUG_CALLER, Caller
+from torana.catalog.records import DenyRecord, UnitPrimitive
+from torana.clock import Clock
+from torana.errors import Layer, Refusal
+from torana.headers import Headers
+from torana.settings import AuthSettings
+
+log = logging.getLogger("torana.access")
+
+FORBIDDEN = "Forbidden by auth provider"
+MAX_TRIES = 16
+"""Keys tried for one token; a verification costs about 30 µs."""
+REFUSAL_MEMORY_S = 60.0
+VERIFIED_ENTRIES = 10_000
+REFUSED_ENTRIES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    caller: Caller
+    until: float
+    """Unix seconds: `exp` and the leeway."""
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    fault: BadToken
+    layer: Layer | None
+    until: float
+    """Monotonic seconds."""
+    epoch: int
+
+
+class Verifier:
+    """Turns tokens into callers; raises Refusal 401, or 503 while there is no key at all."""
+
+    def __init__(
+        self,
+        settings: AuthSettings,
+        keys: KeyRing,
+        clock: Clock,
+        *,
+        unit_primitives: Mapping[str, UnitPrimitive],
+        trusted_proxies: Iterable[str] = (),
+    ) -> None:
+        self._settings = settings
+        self._keys = keys
+        self._clock = clock
+        self._old_names = read_old_names(unit_primitives)
+        self._trusted = _read_networks(trusted_proxies)
+        self._deny = DenyList()
+        self._catalogue_epoch = 0
+        self._verified: Bounded[bytes, _Verified] = Bounded(VERIFIED_ENTRIES)
+        self._refused: Bounded[bytes, _Refused] = Bounded(REFUSED_ENTRIES)
+        self._failures = MinuteCounts(settings.failures_per_minute, clock)
+
+    def set_deny_list(self, records: Iterable[DenyRecord]) -> None:
+        """Swap the deny list in; tokens verified before are looked at again."""
+        self._deny = DenyList.of(records)
+        self._catalogue_epoch += 1
+
+    def set_unit_primitives(self, unit_primitives: Mapping[str, UnitPrimitive]) -> None:
+        """Swap the old names in that the catalogue knows."""
+        self._old_names = read_old_names(unit_primitives)
+        self._catalogue_epoch += 1
+
+    async def authenticate(self, headers: Headers, client: str) -> Caller:
+        """The caller of a request, its headers matched with the claims.
+
+        client   the address that failures are counted for
+        """
+        if self.bypasses(headers):
+            return DEBUG_CALLER
+        value = headers.get(b"authorization")
+        if value is None:
+            raise _unauthenticated("token_missing", "No authorization header presented", "Authorization")
+        scheme, _, token = value.partition(" ")
+        if scheme != "Bearer" and scheme.lower() != "bearer":
+            raise _unauthenticated("authorization_scheme", "Invalid authorization header", "Authorization")
+        if headers.get(b"x-gitlab-authentication-type") != "oidc":
+            text = "Invalid authentication token type - only OIDC is supported"
+            raise _unauthenticated("authentication_type", text, "X-Gitlab-Authentication-Type")
+        caller = await self.verify(token, client)
+        self.match_headers(caller, headers)
+        return caller
+
+    def bypasses(self, headers: Headers) -> bool:
+        """Whether the operator lets this request pass with all rights; said at critical level each time."""
+        if self._settings.bypass_external:
+            log.critical("AIGW_AUTH__BYPASS_EXTERNAL lets a request pass unauthenticated")
+            return True
+        if self._settings.bypass_with_header and headers.text(b"bypass-auth").lower() == "true":
+            log.critical("AIGW_AUTH__BYPASS_EXTERNAL_WITH_HEADER lets a request pass unauthenticated")
+            return True
+        return False
+
+    async def verify(self, token: str, client: str) -> Caller:
+        """The caller that a token alone speaks for."""
+        if self._settings.bypass_jwt_signature:
+            log.critical("AIGW_AUTH__BYPASS_JWT_SIGNATURE lets a token pass with its signature unchecked")
+        raw = token.encode("utf-8", "surrogatepass")
+        # The whole token is the key: tokens that share a beginning are strangers.
+        digest = hashlib.sha256(raw).digest()
+        known = self._verified.get(digest)
+        if known is not None and known.epoch == self._epoch and self._clock.now() < known.until:
+            return known.caller
+        return await self._verify_anew(raw.strip(b" \t"), digest, client)
+
+    def match_headers(self, caller: Caller, headers: Headers, *, lenient: bool = False) -> None:
+        """Refuse headers that disagree with the claims; `lenient` lets absent ones pass (dialect routes)."""
+        if caller.is_debug:
+            return
+        _match(caller.realm, headers, b"x-gitlab-realm", "X-Gitlab-Realm", lenient)
+        instance_id = caller.claims.get("gitlab_instance_id")
+        if instance_id:
+            _match(str(instance_id), headers, b"x-gitlab-instance-id", "X-Gitlab-Instance-Id", lenient)
+        if caller.is_user:
+            _match(caller.subject, headers, b"x-gitlab-global-user-id", "X-Gitlab-Global-User-Id", lenient)
+        elif caller.subject != instance_id:
+            _match(caller.subject, headers, b"x-gitlab-instance-id", "X-Gitlab-Instance-Id", lenient)
+        seats = caller.claims.get("duo_seat_count")
+        if seats and headers.get(b"x-gitlab-duo-seat-count") != str(seats):
+            log.info("the header X-Gitlab-Duo-Seat-Count disagrees with the token; the request passes")
+        if self._deny.rows:  # the token passed; whom it speaks for stands in the headers
+            instance, user = headers.text(b"x-gitlab-instance-id"), headers.text(b"x-gitlab-global-user-id")
+            if self._deny.holds(caller, instance_header=instance, user_header=user):
+                raise _refusal(BadToken("token_revoked"), None)
+
+    @property
+    def _epoch(self) -> int:
+        # Both only grow, so their sum stays the same only while neither changes.
+        return self._keys.epoch + self._catalogue_epoch
+
+    async def _verify_anew(self, raw: bytes, digest: bytes, client: str) -> Caller:
+        remembered = self._refused.get(digest)
+        if remembered and remembered.epoch == self._epoch and self._clock.monotonic() < remembered.until:
+            self._count_failure(client)
+            raise _refusal(remembered.fault, remembered.layer)
+        if self._failures.wait_s(client):
+            raise _refusal(BadToken("auth_failures_exceeded"), "client")
+        claims: Claims | None = None
+        try:
+            jws = jose.parse(raw)
+            claims = read_claims(jws.payload)
+            await self._check(jws, claims)
+            caller = caller_of(claims, self._settings.service_name, self._old_names)
+            if self._deny.holds(caller):
+                raise BadToken("token_revoked")
+        except BadToken as fault:
+            layer: Layer | None = "user_token" if claims and claims.issuer == self._settings.service_name else None
+            until = self._clock.monotonic() + self._memory_s(fault, claims)
+            self._refused.put(digest, _Refused(fault, layer, until, self._epoch))
+            self._count_failure(client)
+            raise _refusal(fault, layer) from None
+        self._verified.put(digest, _Verified(caller, claims.expires_at + self._settings.leeway_s, self._epoch))
+        return caller
+
+    async def _check(self, jws: Jws, claims: Claims) -> None:
+        # Cheap checks first: an expired or misdirected token never costs cryptography.
+        if jws.algorithm != "RS256":
+            raise BadToken("token_algorithm", f"alg is {jws.algorithm[:20]}")
+        for fault in faults(claims, self._settings, self._clock.now()):
+            raise fault
+        if self._settings.bypass_jwt_signature or self._is_signed(jws, claims.issuer):
+            return
+        if await self._keys.refetch(claims.issuer) and self._is_signed(jws, claims.issuer):
+            return
+        if not self._keys.has_keys:
+            raise Refusal(503, "keys_unavailable", "No keys to verify tokens with are available", member="error")
+        raise BadToken("token_signature", "no key of this issuer verifies the signature")
+
+    def _is_signed(self, jws: Jws, issuer: str) -> bool:
+        keys = self._keys.candidates(issuer, jws.kid)[:MAX_TRIES]
+        return any(jose.is_signed_by(jws, key) for key in keys)
+
+    def _memory_s(self, fault: BadToken, claims: Claims | None) -> float:
+        """How long a refusal can be trusted to stay the same."""
+        if claims is None:
+            return REFUSAL_MEMORY_S
+        if fault.code == "token_not_yet_valid":
+            return min(REFUSAL_MEMORY_S, claims.not_before - self._settings.leeway_s - self._clock.now())
+        if fault.code == "token_signature":
+            refetch_in_s = self._keys.refetch_in_s(claims.issuer)
+            return REFUSAL_MEMORY_S if refetch_in_s is None else min(REFUSAL_MEMORY_S, refetch_in_s)
+        return REFUSAL_MEMORY_S
+
+    def _count_failure(self, client: str) -> None:
+        if not self._settings.failures_per_minute or self._is_trusted(client):
+            return
+        if self._failures.count(client) == self._settings.failures_per_minute:
+            log.warning(
+                "an address reached AIGW_AUTH__FAILURES_PER_MINUTE; its unknown tokens are refused for a minute",
+                extra={"client_ip": client},
+            )
+
+    def _is_trusted(self, client: str) -> bool:
+        if not self._trusted:
+            return False
+        try:
+            address = ipaddress.ip_address(client)
+        except ValueError:
+            return False
+        return any(address in network for network in self._trusted)
+
+
+def _match(claim: str, headers: Headers, name: bytes, shown: str, lenient: bool) -> None:
+    if not claim:
+        return
+    value = headers.get(name)
+    if value == claim or (lenient and value is None):
+        return
+    # Headers are read as Latin-1; a claim in other letters arrives as its UTF-8 bytes.
+    if value is not None and not claim.isascii() and value.encode("latin-1") == claim.encode("utf-8", "replace"):
+        return
+    raise _unauthenticated("header_mismatch", f"Header mismatch '{shown}'", shown)
+
+
+def _unauthenticated(code: str, text: str, missing: str) -> Refusal:
+    return Refusal(401, code, text, member="error", missing=missing)
+
+
+def _refusal(fault: BadToken, layer: Layer | None) -> Refusal:
+    return Refusal(401, fault.code, FORBIDDEN, member="error", missing=fault.detail or None, layer=layer)
+
+
+def _read_networks(texts: Iterable[str]) -> list[Any]:
+    found = []
+    for text in texts:
+        try:
+            found.append(ipaddress.ip_network(text.strip(), strict=False))
+        except ValueError:
+            log.error("AIGW_TRUSTED_PROXIES names no address or network; the entry is ignored", extra={"entry": text})
+    return found

@@ -1,0 +1,210 @@
+"""A model's text in the ReAct form, read piece by piece into the events of one step (contract 7.1).
+
+The form is `Thought:`, then either `Action:` with `Action Input:`, or `Final Answer:`. An answer wins over
+an action of the same text, wherever it stands; therefore an action is certain only at the end of the text.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torana.chat import ToolCallPiece
+
+THOUGHT = "Thought:"
+ACTION = "Action:"
+ACTION_INPUT = "Action Input:"
+OBSERVATION = "Observation:"
+FINAL_ANSWER = "Final Answer:"
+
+_THINK, _THINK_END = "<think>", "</think>"
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """The client is to run a tool."""
+
+    tool: str
+    tool_input: str
+    thought: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerDelta:
+    """The next piece of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Text that is neither an action nor an answer, whole."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The step came to nothing."""
+
+    message: str
+    retryable: bool
+
+
+Event = Action | AnswerDelta | Unknown | Failed
+
+
+class StepReader:
+    """Reads the pieces of one model answer; yields one action, or answer deltas, or one unknown.
+
+    tools           names of the tools that were offered
+    strip_thinking  remove a leading `<think>` block, for families that leak their reasoning
+    """
+
+    def __init__(self, tools: Iterable[str], *, strip_thinking: bool = False) -> None:
+        self._tools = {_plain_name(tool): tool for tool in tools}
+        self._thinking = _ThinkBlock() if strip_thinking else None
+        self._held: list[str] = []
+        """All text so far, until the answer begins."""
+        self._window = ""
+        """The end of the held text: it may be the start of a marker."""
+        self._in_answer = False
+        self._has_answered = False
+        self._call_name = ""
+        self._call_arguments: list[str] = []
+        self._call_position: int | None = None
+
+    def feed(self, text: str) -> list[Event]:
+        """Take the next piece of text."""
+        return self._read(self._thinking.feed(text) if self._thinking else text)
+
+    def feed_call(self, piece: ToolCallPiece) -> None:
+        """Take a piece of a native tool call; a step has one action, so the first call counts."""
+        if self._call_position is None:
+            self._call_position = piece.position
+        if piece.position == self._call_position:
+            self._call_name += piece.name
+            self._call_arguments.append(piece.arguments)
+
+    def close(self) -> list[Event]:
+        """End of the model's answer."""
+        events = self._read(self._thinking.close()) if self._thinking else []
+        if self._has_answered:
+            return events
+        text = "".join(self._held)
+        # A marker with nothing behind it is no answer; what stands before it may still be an action.
+        head = text.partition(FINAL_ANSWER)[0]
+        if self._call_name:
+            thought = _after_marker(head, THOUGHT).strip()
+            return [self._act(self._call_name, _read_arguments("".join(self._call_arguments)), thought)]
+        parts = split_action(head)
+        return [Unknown(text) if parts is None else self._act(*parts)]
+
+    def _read(self, text: str) -> list[Event]:
+        if not text:
+            return []
+        if not self._in_answer:
+            self._held.append(text)
+            window = self._window + text
+            found = window.find(FINAL_ANSWER)
+            if found < 0:
+                self._window = window[-(len(FINAL_ANSWER) - 1) :]
+                return []
+            self._in_answer = True
+            text = window[found + len(FINAL_ANSWER) :]
+        elif not self._has_answered:
+            self._held.append(text)
+        if not self._has_answered:
+            text = text.lstrip()
+            if not text:
+                return []
+            self._has_answered = True
+            self._held.clear()
+        return [AnswerDelta(text)]
+
+    def _act(self, tool: str, tool_input: str, thought: str) -> Event:
+        name = self._tools.get(_plain_name(tool))
+        if name is None:
+            return Failed("tool not available", retryable=False)
+        return Action(name, tool_input, thought)
+
+
+class _ThinkBlock:
+    """Takes a `<think>` block away from the start of a text that comes in pieces."""
+
+    def __init__(self) -> None:
+        self._start = ""
+        """Text that may become the opening tag; inside the block, the end that may become the closing one."""
+        self._is_inside = False
+        self._is_over = False
+
+    def feed(self, text: str) -> str:
+        if self._is_over:
+            return text
+        if not self._is_inside:
+            # lstrip keeps this short: white space before the block means nothing in any of the forms.
+            self._start = (self._start + text).lstrip()
+            if not self._start.startswith(_THINK):
+                return "" if _THINK.startswith(self._start) else self.close()
+            self._is_inside, text, self._start = True, self._start[len(_THINK) :], ""
+        window = self._start + text
+        found = window.find(_THINK_END)
+        if found < 0:
+            self._start = window[-(len(_THINK_END) - 1) :]
+            return ""
+        self._is_over = True
+        return window[found + len(_THINK_END) :]
+
+    def close(self) -> str:
+        """What was held back; a block that never ended is all reasoning."""
+        rest = "" if self._is_inside or self._is_over else self._start
+        self._is_over = True
+        return rest
+
+
+def split_action(text: str) -> tuple[str, str, str] | None:
+    """(tool, input, thought) of a text in the action form, None for any other text.
+
+    The tool stands between `Action Input:` and the nearest `Action:` before it; a thought may talk of
+    either. The input ends where the model invents an observation, or begins a line with a new step.
+    """
+    first = text.find(ACTION)
+    stop = text.find(ACTION_INPUT, first) if first >= 0 else -1
+    if stop < 0:
+        return None
+    start = text.rfind(ACTION, 0, stop)
+    tool = text[start + len(ACTION) : stop].strip()
+    if not tool:
+        return None
+    rest = text[stop + len(ACTION_INPUT) :]
+    ends = [rest.find(marker) for marker in (OBSERVATION, f"\n{THOUGHT}", f"\n{ACTION}")]
+    tool_input = rest[: min((end for end in ends if end >= 0), default=len(rest))]
+    return tool, tool_input.strip(), _after_marker(text[:start], THOUGHT).strip()
+
+
+def unescape_underscores(text: str) -> str:
+    r"""Models that think they write Markdown put `\_` where they mean `_`."""
+    return text.replace("\\_", "_")
+
+
+def _after_marker(text: str, marker: str) -> str:
+    """The text behind the first marker; all of it where there is none."""
+    _, found, rest = text.partition(marker)
+    return rest if found else text
+
+
+def _plain_name(tool: str) -> str:
+    """`MergeRequestReader`, merge\\_request\\_reader and merge_request_reader are one tool."""
+    return tool.strip(" \t\r\n`'\"*[]()").replace("\\", "").replace("_", "").lower()
+
+
+def _read_arguments(arguments: str) -> str:
+    """The input in a native call's arguments: the text of the only member, else all of it as it came."""
+    try:
+        value = json.loads(arguments)
+    except (ValueError, RecursionError):
+        return arguments
+    if isinstance(value, dict) and len(value) == 1:
+        (only,) = value.values()
+        if isinstance(only, str):
+            return only
+    return arguments

@@ -1,0 +1,285 @@
+"""Answers under way: what the gateway hands out, and the final word on each model call.
+
+Whoever holds one reads it once and closes it in every case; the last of both settles its metrics and facts.
+"""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from msgspec.structs import replace as replace_fields
+
+from torana.chat import ChatRequest, FinishReason, Usage
+from torana.code.clean import clean
+from torana.code.fences import FenceStripper
+from torana.code.orders import Cleaning, Cursor
+from torana.code.window import Window
+from torana.counting import estimate_tokens
+from torana.errors import ProviderError
+from torana.prompts.prompt import Prompt
+from torana.providers.send import MAX_ANSWER_BYTES, Batch
+from torana.routing.router import Flow
+from torana.telemetry.metrics import Metrics
+from torana.transport import WireAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """A whole answer: one text per choice, and how it ended."""
+
+    texts: tuple[str, ...]
+    usage: Usage | None
+    finish: FinishReason | None
+
+
+@dataclass(slots=True, kw_only=True)
+class Labels:
+    """Who is answering, for the answer's own members, the metrics and the access line."""
+
+    unit_primitive: str
+    feature_category: str
+    prompt: Prompt | None = None
+    is_streamed: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Answer:
+    """An answer under way. Its first batch is in; read it once, then close it in every case."""
+
+    flow: Flow
+    labels: Labels
+    chat: ChatRequest
+    metrics: Metrics
+    facts: dict[str, Any]
+    started: float
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    """x-aigw-* and the demo's mark, to be added to the reply."""
+    leaks_reasoning: bool = False
+    """The model may begin with a <think> block that is to be removed."""
+    usage: Usage | None = None
+    finish: FinishReason | None = None
+    _failure: ProviderError | None = None
+    _counted_chars: int = 0
+    _is_settled: bool = False
+
+    @property
+    def is_demo(self) -> bool:
+        return self.flow.deployment.provider == "demo"
+
+    @property
+    def engine(self) -> str:
+        """`agent` for answers from the registry's prompts, else the provider (contract 6.1)."""
+        if self.is_demo:
+            return "demo"
+        return "agent" if self.labels.prompt is not None else self.flow.deployment.provider
+
+    @property
+    def model(self) -> str:
+        """The prompt file's name for the registry's prompts, else the upstream model (contract 6.1)."""
+        prompt = self.labels.prompt
+        return prompt.name if prompt is not None else self.flow.deployment.model
+
+    @property
+    def upstream_model(self) -> str:
+        return self.flow.deployment.model
+
+    @property
+    def region(self) -> str:
+        return self.flow.deployment.region
+
+    async def batches(self) -> AsyncIterator[Batch]:
+        """The chunks as they come; raises ProviderError where the provider fails from here on."""
+        is_whole = False
+        try:
+            async for batch in self.flow.batches():
+                for chunk in batch:
+                    self._counted_chars += len(chunk.text)
+                    if chunk.usage is not None:
+                        self.usage = chunk.usage
+                    if chunk.finish is not None:
+                        self.finish = chunk.finish
+                yield batch
+            is_whole = True
+        except ProviderError as error:
+            self._failure = error
+            raise
+        finally:
+            self._settle("completed" if is_whole else "failed" if self._failure else "client_cancelled")
+
+    async def collect(self) -> Collected:
+        """The answer as one; raises ProviderError where the provider fails before its end."""
+        parts: dict[int, list[str]] = {0: []}
+        try:
+            async for batch in self.batches():
+                for chunk in batch:
+                    if chunk.text:
+                        parts.setdefault(chunk.choice, []).append(chunk.text)
+        finally:
+            await self.flow.aclose()
+        texts = tuple("".join(parts[choice]) for choice in sorted(parts))
+        return Collected(texts, self.usage, self.finish)
+
+    async def aclose(self) -> None:
+        """End the call; a provider still answering is hung up on."""
+        await self.flow.aclose()
+        self._settle("client_cancelled")
+
+    def _settle(self, outcome: str) -> None:
+        if self._is_settled:
+            return
+        self._is_settled = True
+        deployment, labels = self.flow.deployment, self.labels
+        usage = self.usage or _estimate(self.chat, self._counted_chars)
+        record_inference(
+            self.metrics, self.facts, deployment.provider, deployment.model, labels,
+            seconds=time.monotonic() - self.started, outcome=outcome, usage=usage,
+            failure=self._failure, finish=self.finish,
+        )  # fmt: skip
+        self.facts["attempts"] = self.flow.attempts
+
+
+def record_inference(
+    metrics: Metrics,
+    facts: dict[str, Any],
+    provider: str,
+    model: str,
+    labels: Labels,
+    *,
+    seconds: float,
+    outcome: str,
+    usage: Usage | None,
+    failure: ProviderError | None = None,
+    finish: str | None = None,
+) -> None:
+    """The final word on one model call: its metrics, and its members of the access line."""
+    metrics.inference(
+        engine=provider,
+        model=model,
+        feature_category=labels.feature_category,
+        unit_primitive=labels.unit_primitive,
+        is_streamed=labels.is_streamed,
+        error=failure,
+        finish_reason=finish or "",
+        seconds=seconds,
+        usage=usage,
+    )
+    facts["provider"], facts["model"], facts["outcome"] = provider, model, outcome
+    if labels.prompt is not None:
+        facts["prompt"] = f"{labels.prompt.id}@{labels.prompt.version}"
+    if usage is not None:
+        facts["input_tokens"], facts["output_tokens"] = usage.input_tokens, usage.output_tokens
+        facts["usage_source"] = "counted" if usage.is_counted else "provider"
+    if failure is not None:
+        facts["provider_error"] = failure.code
+        facts["provider_status"] = failure.upstream_code
+
+
+def _estimate(chat: ChatRequest, answer_chars: int) -> Usage:
+    """Tokens counted by us where the provider told none; marked as such."""
+    asked = sum(estimate_tokens(message.text) for message in chat.messages)
+    if chat.fill_in is not None and not chat.messages:
+        asked += estimate_tokens(chat.fill_in.marked_prompt or chat.fill_in.prefix)
+    return Usage(input_tokens=asked, output_tokens=(answer_chars + 3) // 4, is_counted=True)
+
+
+@dataclass(slots=True, kw_only=True)
+class Relay:
+    """A relayed answer under way; its head is in. Settle it once, close its answer in every case."""
+
+    answer: WireAnswer
+    provider: str
+    model: str
+    labels: Labels
+    metrics: Metrics
+    facts: dict[str, Any]
+    started: float
+    _is_settled: bool = False
+
+    async def read_all(self, scan: Callable[[bytes], Usage | None] | None) -> bytes:
+        """A body that does not stream, read whole and settled; raises ProviderError when it is cut."""
+        try:
+            body = await self.answer.read_all(MAX_ANSWER_BYTES)
+        except ProviderError as error:
+            self.settle("failed", None, error)
+            raise
+        finally:
+            self.answer.close()
+        usage = scan(body) if scan is not None and self.answer.status == 200 else None
+        self.settle("completed" if self.answer.status < 400 else "failed", usage)
+        return body
+
+    def settle(self, outcome: str, usage: Usage | None, failure: ProviderError | None = None) -> None:
+        """The final word; only the first one counts."""
+        if self._is_settled:
+            return
+        self._is_settled = True
+        record_inference(
+            self.metrics, self.facts, self.provider, self.model, self.labels,
+            seconds=time.monotonic() - self.started, outcome=outcome, usage=usage, failure=failure,
+        )  # fmt: skip
+        if failure is None and self.answer.status >= 400:
+            self.facts["provider_status"] = self.answer.status
+
+
+@dataclass(slots=True)
+class CodeAnswer:
+    """An answer in code, cleaned as the order says (contract 6.7)."""
+
+    answer: Answer
+    cursor: Cursor
+    cleaning: Cleaning
+    window: Window
+    excluded: tuple[str, ...]
+
+    @property
+    def engine(self) -> str:
+        return self.answer.engine
+
+    @property
+    def model(self) -> str:
+        return self.answer.model
+
+    @property
+    def region(self) -> str:
+        return self.answer.region
+
+    @property
+    def is_demo(self) -> bool:
+        return self.answer.is_demo
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return self.answer.headers
+
+    @property
+    def context_tokens_sent(self) -> int:
+        return self.window.context_tokens_sent
+
+    @property
+    def context_tokens_used(self) -> int:
+        return self.window.context_tokens_used
+
+    async def collect(self) -> Collected:
+        found = await self.answer.collect()
+        is_cut = found.finish == "length"
+        texts = tuple(
+            clean(text, self.cursor, self.cleaning, excluded=self.excluded, is_cut=is_cut) for text in found.texts
+        )
+        return Collected(texts, found.usage, found.finish)
+
+    async def batches(self) -> AsyncIterator[Batch]:
+        """The chunks as they come; generations lose their fence lines on the way."""
+        if self.cleaning != "generation":
+            async for batch in self.answer.batches():
+                yield batch
+            return
+        stripper = FenceStripper(self.cursor.language)
+        async for batch in self.answer.batches():
+            text = stripper.feed("".join([chunk.text for chunk in batch]))
+            if batch[-1].is_last:
+                text += stripper.close()
+            yield [replace_fields(batch[-1], text=text)]
+
+    async def aclose(self) -> None:
+        await self.answer.aclose()

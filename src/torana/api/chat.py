@@ -1,0 +1,134 @@
+"""POST /v2/chat/agent: one step of a ReAct loop that the client runs (contract 7.1), as JSON lines."""
+
+import json
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torana.access.permissions import permit
+from torana.agents.react import Action, AnswerDelta, Event, Failed, StepReader
+from torana.agents.step import StepOrder
+from torana.agents.tools import offer
+from torana.api.chat_reading import read_order
+from torana.api.exchange import Exchange, Reply, Route, StreamReply
+from torana.api.metadata import AMAZON_Q
+from torana.api.streaming import STREAM_HEADERS, ClosingStream
+from torana.caller import Permit
+from torana.chat import Chunk, Usage
+from torana.errors import ProviderError, ProviderLimited, ProviderOverloaded, Refusal
+from torana.answers import Answer
+from torana.gateway import Gateway
+from torana.settings import Settings
+
+CONTENT_TYPE = b"application/x-ndjson; charset=utf-8"
+CLASSIC_MENTION = "@GitLabDuo"
+
+
+class ChatEndpoints:
+    """Reads a step, asks who may have it, and writes the model's text as events."""
+
+    def __init__(self, gateway: Gateway, settings: Settings) -> None:
+        self.gateway = gateway
+        self.settings = settings
+
+    def routes(self) -> list[Route]:
+        return [Route(path="/v2/chat/agent", read=self.read, policy=self.policy, handle=self.handle)]
+
+    def read(self, exchange: Exchange) -> StepOrder:
+        order = read_order(exchange.body, self.settings.providers)
+        caller, headers = exchange.caller, exchange.headers
+        version = headers.text(b"x-gitlab-version")
+        tools = offer(caller.scopes, version, exchange.flags, is_debug=caller.is_debug)
+        exchange.facts["duo_chat.agent_available_tools"] = [tool.name for tool in tools]
+        return replace(order, tools=tools, user=headers.text(b"x-gitlab-global-user-id"))
+
+    def policy(self, exchange: Exchange, order: StepOrder) -> Permit:
+        """The chat itself, then one unit primitive for each category that is attached."""
+        is_classic = self.settings.auth.classic_only and CLASSIC_MENTION not in order.question.text
+        wanted = ("duo_classic_chat",) if is_classic else ("duo_chat", "duo_classic_chat")
+        chat = permit(exchange.caller, any_of=wanted, denied="Unauthorized to access duo chat")
+        for category in order.categories:
+            unit_primitive = f"include_{category}_context"
+            permit(exchange.caller, unit_primitive, denied=f"Unauthorized to access {unit_primitive}")
+        return chat
+
+    async def handle(self, exchange: Exchange, permit: Permit, order: StepOrder) -> Reply | StreamReply:
+        if order.wish.client_name == AMAZON_Q.client_name:
+            raise Refusal(501, "amazon_q_unavailable", "Amazon Q is not available in this gateway")
+        try:
+            answer = await self.gateway.step(permit, order, exchange.facts)
+        except ProviderError as error:
+            # Clients of this endpoint look for failures in the lines, never at the status.
+            exchange.facts["exception_class"] = type(error).__name__
+            return Reply(200, write_line(_failure(error)), [(b"content-type", CONTENT_TYPE), *STREAM_HEADERS])
+        reader = StepReader([tool.name for tool in order.tools], strip_thinking=answer.leaks_reasoning)
+        lines = ClosingStream(answer, write_step(answer, reader, exchange.facts))
+        return StreamReply(CONTENT_TYPE, lines, headers=STREAM_HEADERS + answer.headers)
+
+
+async def write_step(answer: Answer, reader: StepReader, facts: dict[str, Any]) -> AsyncIterator[bytes]:
+    """The lines of one step, those of one batch together. A failing model is a line as well, then a clean end."""
+    try:
+        async for batch in answer.batches():
+            events = read_batch(reader, batch)
+            if events:
+                yield write_lines(events)
+    except ProviderError as error:
+        facts["exception_class"] = type(error).__name__
+        yield write_line(_failure(error))
+        return
+    events = reader.close()
+    end = write_lines(events)
+    for event in events:
+        if isinstance(event, Action):
+            facts["duo_chat.agent_tool_action"] = event.tool
+    if answer.usage is not None and not any(isinstance(event, Failed) for event in events):
+        end += write_usage(answer.upstream_model, answer.usage)
+    if end:
+        yield end
+
+
+def read_batch(reader: StepReader, batch: Sequence[Chunk]) -> list[Event]:
+    events: list[Event] = []
+    for chunk in batch:
+        if chunk.text:
+            events += reader.feed(chunk.text)
+        if chunk.tool_call is not None:
+            reader.feed_call(chunk.tool_call)
+    return events
+
+
+def write_lines(events: Iterable[Event]) -> bytes:
+    return b"".join(map(write_line, events))
+
+
+def write_line(event: Event) -> bytes:
+    """One event as a line of its own."""
+    match event:
+        case Action():
+            return _line("action", {"tool": event.tool, "tool_input": event.tool_input, "thought": event.thought})
+        case AnswerDelta():
+            return _line("final_answer_delta", {"text": event.text})
+        case Failed():
+            return _line("error", {"message": event.message, "retryable": event.retryable})
+        case _:
+            return _line("unknown", {"text": event.text})
+
+
+def write_usage(model: str, usage: Usage) -> bytes:
+    tokens = {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
+    return _line("usage", {"usage": {model: tokens}})
+
+
+def _line(kind: str, data: dict[str, Any]) -> bytes:
+    # ASCII only: some line readers also break at U+2028 and its like.
+    return json.dumps({"type": kind, "data": data}).encode() + b"\n"
+
+
+def _failure(error: ProviderError) -> Failed:
+    """A safe text: what a provider says about itself may quote the prompt or a key."""
+    if isinstance(error, ProviderLimited):
+        return Failed("upstream rate limit reached", retryable=True)
+    if isinstance(error, ProviderOverloaded):
+        return Failed("upstream overloaded", retryable=True)
+    return Failed(f"upstream failed: {error.phrase}", retryable=False)

@@ -1,0 +1,240 @@
+"""Code completions and generations: /v2, /v3 and /v4 (contract 6). Reads, asks who may, writes the answer."""
+
+import asyncio
+from collections.abc import Awaitable
+from functools import partial
+from typing import Any, Protocol
+
+from torana.access.permissions import permit
+from torana.api.code_events import SuggestionEvents, close_opening, is_done
+from torana.api.code_reading import Kind, Suggestion, read_components, read_flat
+from torana.api.exchange import Exchange, Reply, Route, StreamReply, json_reply
+from torana.api.streaming import RAW_TEXT, STREAM_HEADERS, Closable, ClosingStream, raw_text
+from torana.caller import Permit
+from torana.chat import FinishReason, ModelWish, Usage
+from torana.clock import Clock
+from torana.code.orders import CompletionOrder, GenerationOrder
+from torana.errors import ProviderError, ProviderLimited, Refusal
+from torana.settings import Settings
+
+SSE_HEADERS = [*STREAM_HEADERS, (b"x-streaming-format", b"sse")]
+
+
+class CollectedCode(Protocol):
+    """A whole answer, cleaned as its order says."""
+
+    @property
+    def texts(self) -> tuple[str, ...]: ...
+    @property
+    def usage(self) -> Usage | None: ...
+    @property
+    def finish(self) -> FinishReason | None: ...
+
+
+class CodeAnswer(Closable, Protocol):
+    """An answer under way; its first batch is in. Read it once, then close it in every case."""
+
+    @property
+    def engine(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def region(self) -> str: ...
+    @property
+    def context_tokens_sent(self) -> int: ...
+    @property
+    def context_tokens_used(self) -> int: ...
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]: ...
+    async def collect(self) -> CollectedCode: ...
+
+
+class ModelFinder(Protocol):
+    def find(self, wish: ModelWish) -> object:
+        """The model that a wish means; raises Invalid for a name that nobody knows."""
+
+
+class CodeGateway(Protocol):
+    """The part of the gateway that these endpoints walk through. Both calls return with the first batch."""
+
+    @property
+    def models(self) -> ModelFinder: ...
+    async def complete(self, permit: Permit, order: CompletionOrder, facts: dict[str, Any]) -> CodeAnswer: ...
+    async def generate(self, permit: Permit, order: GenerationOrder, facts: dict[str, Any]) -> CodeAnswer: ...
+
+
+class CodeEndpoints:
+    """Three versions of one thing; they differ in the envelope around request and answer."""
+
+    def __init__(self, gateway: CodeGateway, settings: Settings, clock: Clock) -> None:
+        self.gateway = gateway
+        self.settings = settings
+        self.clock = clock
+
+    def routes(self) -> list[Route]:
+        completions = partial(
+            Route,
+            read=partial(self.read_v2, kind="completion"),
+            policy=self.permit_completion,
+            handle=self.answer_v2,
+            quota="code_completions",
+        )
+        components = partial(Route, read=self.read_components, policy=self.permit_component, quota="code_completions")
+        return [
+            completions(path="/v2/code/completions"),
+            completions(path="/v2/completions", label="/v2/code/completions"),
+            Route(
+                path="/v2/code/generations",
+                read=partial(self.read_v2, kind="generation"),
+                policy=self.permit_generation,
+                handle=self.answer_v2,
+                quota="code_generations",
+            ),
+            components(path="/v3/code/completions", handle=self.answer_v3),
+            components(path="/v4/code/suggestions", handle=self.answer_v4),
+        ]
+
+    def read_v2(self, exchange: Exchange, kind: Kind) -> Suggestion:
+        return self._check(exchange, read_flat(exchange, self.settings, kind))
+
+    def read_components(self, exchange: Exchange) -> Suggestion:
+        return self._check(exchange, read_components(exchange, self.settings))
+
+    def _check(self, exchange: Exchange, wanted: Suggestion) -> Suggestion:
+        # A name that nobody knows is a fault of the body, and those are told before permissions.
+        if not wanted.is_amazon_q:
+            self.gateway.models.find(wanted.order.wish)
+        exchange.facts["code_suggestion_type"] = f"{wanted.kind}s"
+        return wanted
+
+    def permit_completion(self, exchange: Exchange, wanted: Suggestion) -> Permit:
+        unit_primitive = "amazon_q_integration" if wanted.is_amazon_q else "complete_code"
+        return permit(exchange.caller, unit_primitive, denied="Unauthorized to access code completions")
+
+    def permit_generation(self, exchange: Exchange, wanted: Suggestion) -> Permit:
+        denied = "Unauthorized to access code generations"
+        return permit(exchange.caller, "generate_code", denied=denied, instance_only=True)
+
+    def permit_component(self, exchange: Exchange, wanted: Suggestion) -> Permit:
+        unit_primitive = "complete_code" if wanted.kind == "completion" else "generate_code"
+        if wanted.is_amazon_q:
+            unit_primitive = "amazon_q_integration"
+        denied = "Unauthorized to access code suggestions"
+        return permit(exchange.caller, unit_primitive, denied=denied, instance_only=True)
+
+    async def answer_v2(self, exchange: Exchange, permit: Permit, wanted: Suggestion) -> Reply | StreamReply:
+        answer = await self._ask(exchange, permit, wanted)
+        if wanted.order.stream:
+            return _plain_stream(answer)
+        collected = await _collect(answer)
+        model: dict[str, Any] = self._model(answer, wanted)
+        if wanted.kind == "completion":
+            usage = collected.usage or Usage()
+            model["tokens_consumption_metadata"] = {
+                "input_tokens": usage.input_tokens,
+                "output_tokens": usage.output_tokens,
+                "max_output_tokens_used": collected.finish == "length",
+                "context_tokens_sent": answer.context_tokens_sent,
+                "context_tokens_used": answer.context_tokens_used,
+            }
+        if answer.region:
+            model["region"] = answer.region
+        body = {
+            "id": "id",
+            "model": model,
+            "experiments": [],
+            "object": "text_completion",
+            "created": int(self.clock.now()),
+            "choices": _choices(collected),
+            "metadata": {"enabled_feature_flags": sorted(exchange.flags)},
+        }
+        return _json(body, answer)
+
+    async def answer_v3(self, exchange: Exchange, permit: Permit, wanted: Suggestion) -> Reply | StreamReply:
+        answer = await self._ask(exchange, permit, wanted)
+        if wanted.order.stream:
+            return _plain_stream(answer)
+        collected = await _collect(answer)
+        model = self._model(answer, wanted)
+        metadata = {
+            "model": model,
+            "timestamp": int(self.clock.now()),
+            "enabled_feature_flags": sorted(exchange.flags),
+        }
+        return _json({"choices": _choices(collected), "metadata": metadata, "model": model}, answer)
+
+    async def answer_v4(self, exchange: Exchange, permit: Permit, wanted: Suggestion) -> Reply | StreamReply:
+        if not wanted.order.stream:
+            return await self.answer_v3(exchange, permit, wanted)
+        _refuse_amazon_q(wanted)
+        silence_s = self.settings.serve.stream_keepalive_s or None
+        opening = asyncio.ensure_future(self._open(exchange, permit, wanted))
+        headers = SSE_HEADERS
+        try:
+            # Silence commits the status before anyone knows how the call ends.
+            if await is_done(opening, silence_s):
+                headers = SSE_HEADERS + opening.result().headers
+        except ProviderError as error:
+            raise code_failed(error) from error
+        except asyncio.CancelledError:
+            await close_opening(opening)
+            raise
+        events = SuggestionEvents(opening, self._start_metadata, code_failed, silence_s)
+        return StreamReply(RAW_TEXT, events, headers=list(headers))
+
+    async def _ask(self, exchange: Exchange, permit: Permit, wanted: Suggestion) -> CodeAnswer:
+        _refuse_amazon_q(wanted)
+        try:
+            return await self._open(exchange, permit, wanted)
+        except ProviderError as error:
+            raise code_failed(error) from error
+
+    def _open(self, exchange: Exchange, permit: Permit, wanted: Suggestion) -> Awaitable[CodeAnswer]:
+        if isinstance(wanted.order, CompletionOrder):
+            return self.gateway.complete(permit, wanted.order, exchange.facts)
+        return self.gateway.generate(permit, wanted.order, exchange.facts)
+
+    def _model(self, answer: CodeAnswer, wanted: Suggestion) -> dict[str, Any]:
+        return {"engine": answer.engine, "name": answer.model, "lang": wanted.order.cursor.language}
+
+    def _start_metadata(self, answer: CodeAnswer) -> dict[str, Any]:
+        model = {"engine": answer.engine, "name": answer.model}
+        return {"model": model, "timestamp": int(self.clock.now())}
+
+
+def code_failed(error: ProviderError) -> Refusal:
+    """What a failed model call is on the code endpoints (contract 1.2)."""
+    if isinstance(error, ProviderLimited):
+        after = error.retry_after
+        headers = ((b"retry-after", after.encode("latin-1", "replace")),) if after else ()
+        return Refusal(429, error.code, "Too many requests. Please try again later.", layer="provider", headers=headers)
+    return Refusal(503, error.code, "Inference failed", layer="provider")
+
+
+def _refuse_amazon_q(wanted: Suggestion) -> None:
+    if wanted.is_amazon_q:
+        raise Refusal(501, "amazon_q_unavailable", "Amazon Q is not available in this gateway")
+
+
+def _plain_stream(answer: CodeAnswer) -> StreamReply:
+    return StreamReply(RAW_TEXT, ClosingStream(answer, raw_text(answer)), headers=STREAM_HEADERS + answer.headers)
+
+
+async def _collect(answer: CodeAnswer) -> CollectedCode:
+    try:
+        return await answer.collect()
+    except ProviderError as error:
+        raise code_failed(error) from error
+    finally:
+        await answer.aclose()
+
+
+def _choices(collected: CollectedCode) -> list[dict[str, Any]]:
+    """An empty answer is no choice, and no error either."""
+    return [{"text": text, "index": 0, "finish_reason": "length"} for text in collected.texts if text]
+
+
+def _json(body: dict[str, Any], answer: CodeAnswer) -> Reply:
+    reply = json_reply(body)
+    reply.headers.extend(answer.headers)
+    return reply

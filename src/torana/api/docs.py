@@ -1,0 +1,65 @@
+"""The OpenAPI document and its page, where the operator switched them on. Works without any network."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from torana.api.exchange import Exchange, Reply, Route, json_reply
+from torana.api.openapi import openapi_document
+from torana.caller import Permit
+from torana.settings import Settings
+
+ASSETS = Path(__file__).parent / "assets" / "swagger-ui"
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head><meta charset="utf-8"><title>torana API</title><style>{style}</style></head>
+<body>
+<div id="page"></div>
+<script>{script}</script>
+<script>SwaggerUIBundle({{spec: {document}, dom_id: "#page", validatorUrl: null}})</script>
+</body>
+</html>
+"""
+
+
+class DocsEndpoints:
+    """At the paths of DOCS_URL, OPENAPI_URL and REDOC_URL; in development the first two are on by default."""
+
+    def __init__(self, settings: Settings) -> None:
+        serve = settings.serve
+        is_on = settings.is_development
+        self.pages = {_path(serve.docs_url, "/docs" if is_on else ""), _path(serve.redoc_url, "")} - {""}
+        self.document_path = _path(serve.openapi_url, "/openapi.json" if is_on else "")
+        self._described: Sequence[Route] = ()
+
+    def routes(self, described: Sequence[Route]) -> list[Route]:
+        """Rows for the switched-on paths; `described` is what the document tells about."""
+        self._described = described
+        rows = [self._row(path, self.show_page) for path in sorted(self.pages)]
+        return [*rows, self._row(self.document_path, self.show_document)] if self.document_path else rows
+
+    def _row(self, path: str, handle: Any) -> Route:
+        return Route(path=path, methods=("GET", "HEAD"), handle=handle, body="none", is_open=True)
+
+    async def show_document(self, exchange: Exchange, permit: Permit, _order: Any) -> Reply:
+        return json_reply(openapi_document(self._described))
+
+    async def show_page(self, exchange: Exchange, permit: Permit, _order: Any) -> Reply:
+        document = msgspec.json.encode(openapi_document(self._described)).decode()
+        page = _PAGE.format(
+            style=(ASSETS / "swagger-ui.css").read_text("utf-8"),
+            # Inside a page, a script ends at the first such tag, wherever it stands.
+            script=(ASSETS / "swagger-ui-bundle.js").read_text("utf-8").replace("</script", "<\\/script"),
+            document=document.replace("</", "<\\/"),
+        )
+        return Reply(200, page.encode(), [(b"content-type", b"text/html; charset=utf-8")])
+
+
+def _path(value: str, default: str) -> str:
+    """A configured path; `null` switches off."""
+    if value == "null":
+        return ""
+    return value or default

@@ -1,0 +1,378 @@
+"""ENTER: the ASGI app. Request id, limits, who is calling, the matched route's gate, errors → replies, access line.
+
+The order of checks is contract 1.1: loop mark, CORS, authentication, routing, body, validation, permission,
+quota, handler. Nothing here knows what an endpoint does.
+"""
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from ipaddress import ip_address, ip_network
+from typing import Any, Protocol
+
+import msgspec
+
+from torana.api.access_log import write_access_line
+from torana.api.exchange import JSON_HEADER, Exchange, Reply, Route, StreamCut, StreamReply
+from torana.caller import Caller
+from torana.errors import ProviderError, Refusal
+from torana.headers import Headers
+from torana.refusals import CODES
+from torana.settings import ServeSettings
+from torana.telemetry.log import Log
+from torana.telemetry.log import request_id as current_request_id
+from torana.telemetry.metrics import Metrics
+
+logger = logging.getLogger("torana.api")
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+MAX_REQUEST_ID_BYTES = 1024
+
+CORS_HEADERS = [
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-expose-headers", b"X-Request-ID, X-Streaming-Format, Retry-After"),
+]
+
+
+class Authenticator(Protocol):
+    async def authenticate(self, headers: Headers, client: str) -> Caller:
+        """Raises Refusal 401 or 503."""
+        ...
+
+
+class QuotaGate(Protocol):
+    async def check(self, caller: Caller, headers: Headers, event_type: str, model_id: str, request_id: str) -> None:
+        """Raises Refusal 402 or 403."""
+        ...
+
+
+class RouteTable:
+    """The one list of routes, looked up by path. Refuses a route that declares no policy."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self.routes = tuple(routes)
+        self._exact: dict[str, list[Route]] = {}
+        self._tails: list[tuple[str, Route]] = []
+        for route in routes:
+            if route.policy is None and not route.is_open:
+                raise RuntimeError(f"{route.path} declares no policy")
+            if route.path.endswith("{tail}"):
+                self._tails.append((route.path.removesuffix("{tail}"), route))
+            else:
+                self._exact.setdefault(route.path, []).append(route)
+        # The longest prefix is the most particular one.
+        self._tails.sort(key=lambda item: -len(item[0]))
+
+    def is_open(self, path: str) -> bool:
+        """True for paths that need no token; with another method they answer 405, not 401."""
+        return any(row.is_open for row in self._exact.get(path, ()))
+
+    def find(self, method: str, path: str) -> tuple[Route | None, str, bool]:
+        """(route, tail, whether the path exists with another method)."""
+        rows = self._exact.get(path)
+        if rows is not None:
+            for route in rows:
+                if method in route.methods:
+                    return route, "", False
+            return None, "", True
+        is_known = False
+        for prefix, route in self._tails:
+            if len(path) > len(prefix) and path.startswith(prefix):
+                if method in route.methods:
+                    return route, path[len(prefix) :], False
+                is_known = True
+        return None, "", is_known
+
+
+class Entrance:
+    """The ASGI application of the main port."""
+
+    def __init__(
+        self,
+        routes: RouteTable,
+        authenticator: Authenticator,
+        quota: QuotaGate,
+        read_flags: Callable[[Headers, str], frozenset[str]],
+        metrics: Metrics,
+        log: Log,
+        serve: ServeSettings,
+        loop_mark: str,
+    ) -> None:
+        self.routes = routes
+        self.authenticator = authenticator
+        self.quota = quota
+        self.read_flags = read_flags
+        self.metrics = metrics
+        self.log = log
+        self.serve = serve
+        self.loop_mark = loop_mark
+        self.prefixes = tuple(f"/{prefix.strip('/')}/" for prefix in ("ai", serve.root_path) if prefix.strip("/"))
+        self.trusted = tuple(ip_network(text, strict=False) for text in serve.trusted_proxies)
+        self.limits = {
+            "typed": serve.max_body_bytes,
+            "proxy": serve.max_proxy_body_bytes,
+            "mint": serve.max_mint_body_bytes,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        cpu_started = time.thread_time()
+        headers = Headers(scope["headers"])
+        exchange = Exchange(
+            scope["method"],
+            self._strip_prefix(scope["path"]),
+            scope["query_string"],
+            headers,
+            self._client_of(scope, headers),
+            _request_id(headers),
+        )
+        current_request_id.set(exchange.request_id)
+        answer = _Answering(exchange, send, started, headers.get(b"origin") is not None)
+        route: Route | None = None
+        try:
+            try:
+                route = await self._walk(exchange, receive, answer)
+            except Refusal as refusal:
+                route = exchange.facts.pop("route", None)
+                await answer.refuse(refusal)
+            except ProviderError as error:
+                route = exchange.facts.pop("route", None)
+                logger.warning("provider failed", extra={"code": error.code, "where": error.where})
+                await answer.refuse(Refusal(502, error.code, "Bad Gateway"))
+        except asyncio.CancelledError as gone:
+            route = exchange.facts.pop("route", route)
+            exchange.facts.setdefault("outcome", "client_cancelled")
+            if gone.args == ("server draining",) and not answer.status:
+                await answer.refuse(Refusal(503, "server_draining", "Service Unavailable", closes=True))
+        except Exception as error:
+            # The loop must outlive every fault of a handler; the caller learns nothing but that it failed.
+            route = exchange.facts.pop("route", route)
+            logger.exception("unexpected error")
+            exchange.facts["exception_class"] = type(error).__name__
+            if not answer.status:
+                await answer.refuse(Refusal(500, "internal", "Internal Server Error"))
+        finally:
+            self._close_books(exchange, answer, route, scope, started, cpu_started)
+
+    async def _walk(self, exchange: Exchange, receive: Receive, answer: "_Answering") -> Route:
+        headers = exchange.headers
+        via = headers.get(b"via")
+        if via is not None and self.loop_mark in via:
+            raise Refusal(508, "loop_detected", "Loop detected")
+        if exchange.method == "OPTIONS" and headers.get(b"access-control-request-method") is not None:
+            await answer.whole(_preflight(headers))
+            return _PREFLIGHT
+        route, tail, has_other_method = self.routes.find(exchange.method, exchange.path)
+        if route is None or not route.is_open:
+            if exchange.path == "/metrics":
+                raise Refusal(404, "not_found", "Not Found")
+            if not (route is None and self.routes.is_open(exchange.path)):
+                auth_started = time.perf_counter()
+                exchange.caller = await self.authenticator.authenticate(headers, exchange.client)
+                exchange.facts["auth_duration_s"] = time.perf_counter() - auth_started
+                flags = headers.get(b"x-gitlab-enabled-feature-flags")
+                if flags:
+                    exchange.flags = self.read_flags(headers, exchange.caller.realm)
+        if route is None:
+            if has_other_method:
+                raise Refusal(405, "method_not_allowed", "Method Not Allowed")
+            raise Refusal(404, "not_found", "Not Found")
+        exchange.facts["route"] = route
+        exchange.tail = tail
+        if route.body != "none" and exchange.method != "GET":
+            exchange.body = await self._read_body(exchange, receive, self.limits[route.body])
+        order = route.read(exchange) if route.read is not None else None
+        if route.policy is None:
+            reply = await route.handle(exchange, _NO_PERMIT, order)
+        else:
+            permit = route.policy(exchange, order)
+            exchange.facts["meta.unit_primitive"] = permit.unit_primitives[0] if permit.unit_primitives else ""
+            if route.quota:
+                model_id = exchange.facts.get("quota_model_id", "")
+                await self.quota.check(permit.caller, headers, route.quota, model_id, exchange.request_id)
+            reply = await route.handle(exchange, permit, order)
+        if isinstance(reply, Reply):
+            await answer.whole(reply)
+        else:
+            await answer.parts(reply)
+        del exchange.facts["route"]
+        return route
+
+    async def _read_body(self, exchange: Exchange, receive: Receive, limit_bytes: int) -> bytes:
+        too_large = Refusal(413, "body_too_large", "Request body too large", closes=True)
+        length = exchange.headers.get(b"content-length")
+        if length is not None and length.isdigit() and int(length) > limit_bytes:
+            raise too_large
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise asyncio.CancelledError("client gone")
+        body: bytes = message.get("body", b"")
+        if message.get("more_body"):
+            parts = [body]
+            total = len(body)
+            while message.get("more_body"):
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise asyncio.CancelledError("client gone")
+                part = message.get("body", b"")
+                total += len(part)
+                if total > limit_bytes:  # Content-Length may lie or be absent
+                    raise too_large
+                parts.append(part)
+            body = b"".join(parts)
+        if len(body) > limit_bytes:
+            raise too_large
+        return body
+
+    def _strip_prefix(self, path: str) -> str:
+        for prefix in self.prefixes:
+            if path.startswith(prefix):
+                return path[len(prefix) - 1 :]
+        return path
+
+    def _client_of(self, scope: Scope, headers: Headers) -> str:
+        client: str = scope["client"][0] if scope["client"] else ""
+        if not self.trusted or not self._is_trusted(client):
+            return client
+        for hop in reversed(headers.text(b"x-forwarded-for").split(",")):
+            address = hop.strip()
+            if not address:
+                break
+            client = address
+            if not self._is_trusted(address):
+                break
+        return client
+
+    def _is_trusted(self, address: str) -> bool:
+        try:
+            parsed = ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self.trusted)
+
+    def _close_books(
+        self,
+        exchange: Exchange,
+        answer: "_Answering",
+        route: Route | None,
+        scope: Scope,
+        started: float,
+        cpu_started: float,
+    ) -> None:
+        """Exactly one access line and one sample for each request."""
+        now = time.perf_counter()
+        exchange.facts.pop("route", None)
+        label = "unknown" if route is None else route.label or route.path.removesuffix("/{tail}")
+        status = answer.status or 499
+        began = answer.began or now
+        self.metrics.request(label, exchange.method, status, began - started)
+        write_access_line(
+            self.log, exchange, scope, status=status, duration_s=now - started, response_start_s=began - started,
+            first_chunk_s=answer.first_part - started if answer.first_part else None,
+            cpu_s=time.thread_time() - cpu_started, content_type=answer.content_type,
+        )  # fmt: skip
+
+
+class _Answering:
+    """Writes one answer, once."""
+
+    __slots__ = ("began", "content_type", "exchange", "first_part", "has_origin", "send", "started", "status")
+
+    def __init__(self, exchange: Exchange, send: Send, started: float, has_origin: bool) -> None:
+        self.exchange = exchange
+        self.send = send
+        self.started = started
+        self.has_origin = has_origin
+        self.status = 0
+        self.began = 0.0
+        self.first_part = 0.0
+        self.content_type = b""
+
+    async def whole(self, reply: Reply, *, closes: bool = False) -> None:
+        headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
+        if closes:
+            headers.append((b"connection", b"close"))
+        await self._start(reply.status, headers)
+        await self.send({"type": "http.response.body", "body": reply.body})
+
+    async def parts(self, reply: StreamReply) -> None:
+        """Each part as it comes; a cut leaves the answer without its final HTTP chunk."""
+        parts = reply.parts
+        send = self.send
+        try:
+            headers = [(b"content-type", reply.content_type), *reply.headers]
+            await self._start(reply.status, headers)
+            async for part in parts:
+                if not self.first_part:
+                    self.first_part = time.perf_counter()
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        except StreamCut:
+            # Returning without the last message makes the server close the connection as it stands.
+            self.exchange.facts.setdefault("outcome", "failed")
+        finally:
+            close = getattr(parts, "aclose", None)
+            if close is not None:
+                await close()
+
+    async def refuse(self, refusal: Refusal) -> None:
+        """A refusal as its contract members and, beside them, our own explanation."""
+        facts = self.exchange.facts
+        known = CODES.get(refusal.code)
+        layer = refusal.layer or (known.layer if known is not None else "gateway")
+        explained: dict[str, Any] = {"code": refusal.code, "layer": layer}
+        if refusal.missing:
+            explained["missing"] = refusal.missing
+        explained["remedy"] = refusal.remedy or (known.remedy if known is not None else "")
+        explained["request_id"] = self.exchange.request_id
+        explained["retryable"] = known.is_retryable if known is not None else False
+        facts["refusal_code"], facts["refusal_layer"] = refusal.code, layer
+        if refusal.missing:
+            facts["refusal_missing"] = refusal.missing
+        facts["auth_error_details" if refusal.status == 401 else "http_exception_details"] = str(refusal)
+        if self.status:
+            return
+        body = msgspec.json.encode({**refusal.members, "refusal": explained})
+        await self.whole(Reply(refusal.status, body, [JSON_HEADER, *refusal.headers]), closes=refusal.closes)
+
+    async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self.began = time.perf_counter()
+        self.status = status
+        self.content_type = headers[0][1]
+        headers.append((b"x-request-id", self.exchange.request_id.encode("latin-1")))
+        headers.append((b"x-process-time", b"%.6f" % (self.began - self.started)))
+        if self.has_origin and not any(name == b"access-control-allow-origin" for name, _ in headers):
+            headers.extend(CORS_HEADERS)
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+
+
+def _request_id(headers: Headers) -> str:
+    given = headers.get(b"x-request-id")
+    if given and len(given) <= MAX_REQUEST_ID_BYTES:
+        return given
+    return uuid.uuid4().hex
+
+
+def _preflight(headers: Headers) -> Reply:
+    """Contract 1.1: POST may be asked for, anything else is 400."""
+    asked = headers.text(b"access-control-request-method").upper()
+    answer = [(b"access-control-allow-origin", b"*"), (b"access-control-allow-methods", b"POST")]
+    wanted = headers.get(b"access-control-request-headers")
+    if wanted:
+        answer.append((b"access-control-allow-headers", wanted.encode("latin-1")))
+    if asked != "POST":
+        raise Refusal(400, "cors_method", "Disallowed CORS method", headers=tuple(answer))
+    return Reply(200, b"OK", [(b"content-type", b"text/plain; charset=utf-8"), *answer])
+
+
+async def _no_handler(exchange: Exchange, permit: Any, order: Any) -> Reply:
+    raise NotImplementedError
+
+
+_PREFLIGHT = Route(path="(pre-flight)", methods=("OPTIONS",), handle=_no_handler, is_open=True)
+_NO_PERMIT: Any = None

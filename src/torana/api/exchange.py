@@ -1,0 +1,109 @@
+"""One request and its answer, as endpoints see them. Nothing here decides anything."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from torana.caller import DEBUG_CALLER, Caller, Permit
+from torana.headers import Headers
+
+JSON_HEADER = (b"content-type", b"application/json")
+
+
+class Exchange:
+    """One request on its way through the entrance; endpoints read it, the access line is made of it."""
+
+    __slots__ = (
+        "body",
+        "caller",
+        "client",
+        "facts",
+        "flags",
+        "headers",
+        "method",
+        "path",
+        "query",
+        "request_id",
+        "tail",
+    )
+
+    def __init__(self, method: str, path: str, query: bytes, headers: Headers, client: str, request_id: str) -> None:
+        self.method = method
+        self.path = path
+        """Percent-decoded, prefix removed: `/v1/prompts/chat/explain_code`."""
+        self.query = query
+        self.headers = headers
+        self.client = client
+        """Address of the client, believed proxies taken into account."""
+        self.request_id = request_id
+        self.tail = ""
+        """What the route's `{tail}` matched: `chat/explain_code`."""
+        self.body = b""
+        self.caller: Caller = DEBUG_CALLER
+        """Set by the entrance before any handler runs."""
+        self.flags: frozenset[str] = frozenset()
+        """Feature flags the client enabled and the operator allows."""
+        self.facts: dict[str, Any] = {}
+        """Further members of the access line: `meta.unit_primitive`, `usage`, …"""
+
+
+@dataclass(slots=True)
+class Reply:
+    """A whole answer."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: list[tuple[bytes, bytes]] = field(default_factory=lambda: [JSON_HEADER])
+
+
+@dataclass(slots=True)
+class StreamReply:
+    """An answer in parts. It is made only after the first part is certain, so `status` is honest.
+
+    `parts` is closed by the entrance in every case. It may raise StreamCut to end the connection
+    without the final HTTP chunk, so that the client sees a broken stream and not a whole answer.
+    """
+
+    content_type: bytes
+    parts: AsyncIterator[bytes]
+    status: int = 200
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+
+
+class StreamCut(Exception):
+    """Ends a started stream without its final HTTP chunk. Not an error of ours: the cause is logged apart."""
+
+
+def json_reply(value: Any, status: int = 200) -> Reply:
+    """`value` as JSON in UTF-8."""
+    return Reply(status, msgspec.json.encode(value))
+
+
+Policy = Callable[[Exchange, Any], Permit]
+"""(exchange, what `read` returned) → the proof that the caller may; raises Refusal 400, 402 or 403."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """URL → handler and policy. The entrance walks: authenticate, body, `read`, `policy`, quota, `handle`.
+
+    path      exact, or ending in `{tail}`, which matches the rest, slashes included
+    read      body → what the endpoint works with; raises Invalid (422), Refusal 404 or 400
+    policy    who may; None only with `is_open`, which also skips authentication
+    handle    makes the answer
+    body      which size limit applies: `typed`, `proxy`, `mint`, or `none` (body is not read)
+    quota     event type of contract 13, empty where no quota is asked
+    """
+
+    methods: tuple[str, ...] = ("POST",)
+    path: str
+    handle: Callable[[Exchange, Permit, Any], Awaitable[Reply | StreamReply]]
+    policy: Policy | None = None
+    read: Callable[[Exchange], Any] | None = None
+    body: str = "typed"
+    quota: str = ""
+    is_open: bool = False
+    label: str = ""
+    """The metric label `handler`; empty: the path."""

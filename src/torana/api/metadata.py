@@ -1,0 +1,117 @@
+"""`model_metadata`, and the flat `model_*` fields of older clients: which model a request wants (contract 10)."""
+
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
+
+from torana.api import reading
+from torana.chat import ModelWish
+from torana.errors import Invalid, Refusal
+from torana.settings import ProviderSettings
+
+AMAZON_Q = ModelWish(client_name="amazon_q/amazon_q")
+
+_METADATA_HOSTS = ("metadata.google.internal", "metadata", "instance-data")
+
+
+def read_model_metadata(
+    value: Any, settings: ProviderSettings, loc: tuple[str | int, ...] = ("model_metadata",)
+) -> ModelWish | None:
+    """The wish in a `model_metadata` member; None where it says nothing usable and names no server of the client's.
+
+    Raises Invalid for a limit that is exceeded, and for any fault beside a client's own endpoint: that
+    customer's data must never go to another model. Raises Refusal 400 while custom models are off.
+    """
+    if not isinstance(value, dict):
+        return None
+    has_endpoint = bool(value.get("endpoint"))
+    refuse_custom_models(value.get("endpoint"), value.get("api_key"), settings)
+    try:
+        provider = reading.text(value, "provider", loc, limit=255, required=True)
+        name = reading.text(value, "name", loc, limit=255)
+        identifier = reading.text(value, "identifier", loc, limit=1000)
+        setting = reading.text(value, "feature_setting", loc, limit=255)
+        endpoint = reading.text(value, "endpoint", loc, limit=255)
+        api_key = reading.text(value, "api_key", loc, limit=2000)
+        for other in ("friendly_name", "role_arn"):
+            reading.text(value, other, loc, limit=255)
+    except Invalid as error:
+        if has_endpoint or error.members["detail"][0]["type"] == "string_too_long":
+            raise
+        return None
+    if provider == "amazon_q":
+        return AMAZON_Q
+    if provider == "gitlab" and not endpoint:
+        return ModelWish(identifier=identifier, feature_setting=setting)
+    return own_model(name, endpoint, api_key, identifier, settings, (*loc, "endpoint"))
+
+
+def own_model(
+    family: str,
+    endpoint: str,
+    api_key: str,
+    identifier: str,
+    settings: ProviderSettings,
+    loc: tuple[str | int, ...],
+    *,
+    as_text_completion: bool = False,
+) -> ModelWish:
+    """A wish for a client's own model server, its endpoint checked."""
+    refuse_custom_models(endpoint, api_key, settings)
+    if endpoint:
+        _check_endpoint(endpoint, settings, loc)
+    return ModelWish(
+        is_own=True,
+        family=family,
+        endpoint=endpoint,
+        api_key=api_key,
+        identifier=identifier,
+        as_text_completion=as_text_completion,
+    )
+
+
+def refuse_custom_models(endpoint: Any, api_key: Any, settings: ProviderSettings) -> None:
+    """Refusal 400 for a client's endpoint or key while the switch is off (contract 10.3)."""
+    if (endpoint or api_key) and not settings.custom_models:
+        raise Refusal(400, "custom_models_disabled", "Custom models are disabled")
+
+
+def _check_endpoint(endpoint: str, settings: ProviderSettings, loc: tuple[str | int, ...]) -> None:
+    try:
+        parts = urlsplit(endpoint)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port, parts = None, None, urlsplit("")
+    if parts.scheme not in ("http", "https") or not host or parts.username or parts.query or parts.fragment:
+        raise Invalid(loc, "Input should be an http or https URL", "value_error")
+    if host in _METADATA_HOSTS or _is_forbidden_address(host):
+        raise Invalid(loc, "This endpoint is not allowed", "value_error")
+    if settings.allowed_endpoints and not any(
+        _is_within(parts.scheme, host, port, parts.path, allowed) for allowed in settings.allowed_endpoints
+    ):
+        raise Invalid(loc, "This endpoint is not allowed", "value_error")
+
+
+def _is_forbidden_address(host: str) -> bool:
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    return bool(mapped.is_link_local or mapped.is_multicast or mapped.is_unspecified or str(mapped) == "fd00:ec2::254")
+
+
+def _is_within(scheme: str, host: str, port: int | None, path: str, allowed: str) -> bool:
+    """True where the URL lies under the prefix `allowed`, compared part by part, path by whole segments."""
+    limit = urlsplit(allowed)
+    if ".." in path.split("/"):
+        return False
+    default = {"http": 80, "https": 443}
+    if (scheme, host, port or default[scheme]) != (
+        limit.scheme,
+        limit.hostname,
+        limit.port or default.get(limit.scheme),
+    ):
+        return False
+    prefix = limit.path.rstrip("/")
+    return path.rstrip("/") == prefix or path.startswith(prefix + "/")

@@ -1,0 +1,131 @@
+"""POST /v1/prompts/{id} and /v2/prompts/{id}: a named, versioned prompt, filled in and answered (contract 8)."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from torana.access.permissions import permit
+from torana.answers import Answer
+from torana.api import reading
+from torana.api.exchange import Exchange, Reply, Route, StreamReply, json_reply
+from torana.api.metadata import read_model_metadata
+from torana.api.streaming import RAW_TEXT, STREAM_HEADERS, ClosingStream, raw_text
+from torana.caller import Permit
+from torana.chat import ModelWish, Usage
+from torana.errors import Invalid, ProviderError, Refusal
+from torana.gateway import Gateway
+from torana.prompts.prompt import Prompt
+from torana.routing.models import Model
+from torana.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptOrder:
+    """A request for a prompt, looked up."""
+
+    prompt: Prompt
+    model: Model
+    inputs: dict[str, Any]
+    stream: bool
+
+
+class PromptEndpoints:
+    """Both versions; they differ in how the answer is written."""
+
+    def __init__(self, gateway: Gateway, settings: Settings) -> None:
+        self.gateway = gateway
+        self.settings = settings
+
+    def routes(self) -> list[Route]:
+        return [
+            Route(path="/v1/prompts/{tail}", read=self.read, policy=self.policy, handle=self.answer_v1),
+            Route(path="/v2/prompts/{tail}", read=self.read, policy=self.policy, handle=self.answer_v2),
+        ]
+
+    def read(self, exchange: Exchange) -> PromptOrder:
+        body = reading.read_object(exchange.body)
+        inputs = reading.mapping(body, "inputs", required=True)
+        constraint = reading.text(body, "prompt_version")
+        stream = reading.boolean(body, "stream")
+        wish = read_model_metadata(body.get("model_metadata"), self.settings.providers)
+        if wish is not None and wish.is_own and exchange.tail.startswith("code_suggestions/completions"):
+            wish = msgspec.structs.replace(wish, as_text_completion=True)
+        if wish is None:
+            wish = ModelWish(role=self._role(exchange.tail))
+        elif not wish.is_own and not wish.identifier and not wish.feature_setting:
+            wish = msgspec.structs.replace(wish, role=self._role(exchange.tail))
+        prompt, model = self.gateway.find_prompt(exchange.tail, constraint or None, wish)
+        if not prompt.is_simple:
+            raise Invalid((), f"Prompt '{exchange.tail}' is not supported")
+        return PromptOrder(prompt=prompt, model=model, inputs=inputs, stream=stream)
+
+    def _role(self, prompt_id: str) -> str:
+        if prompt_id in ("code_suggestions/completions", "model_configuration/check"):
+            return "completions_default"
+        return "generation_default" if prompt_id == "code_suggestions/generations" else "chat_default"
+
+    def policy(self, exchange: Exchange, order: PromptOrder) -> Permit:
+        """Every unit primitive that the prompt declares must be held."""
+        denied = f"Unauthorized to access '{exchange.tail}'"
+        return permit(exchange.caller, *order.prompt.unit_primitives, denied=denied)
+
+    async def answer_v1(self, exchange: Exchange, permit: Permit, order: PromptOrder) -> Reply | StreamReply:
+        answer = await self._run(exchange, permit, order)
+        if order.stream:
+            return StreamReply(
+                RAW_TEXT, ClosingStream(answer, raw_text(answer)), headers=STREAM_HEADERS + answer.headers
+            )
+        collected = await self._collect(answer)
+        reply = json_reply(collected)
+        reply.headers.extend(answer.headers)
+        return reply
+
+    async def answer_v2(self, exchange: Exchange, permit: Permit, order: PromptOrder) -> Reply | StreamReply:
+        answer = await self._run(exchange, permit, order)
+        if order.stream:
+            return StreamReply(RAW_TEXT, ClosingStream(answer, _lines(answer)), headers=STREAM_HEADERS + answer.headers)
+        content = await self._collect(answer)
+        reply = json_reply({"content": content, **_usage_member(answer)})
+        reply.headers.extend(answer.headers)
+        return reply
+
+    async def _run(self, exchange: Exchange, permit: Permit, order: PromptOrder) -> Answer:
+        user = exchange.headers.text(b"x-gitlab-global-user-id")
+        try:
+            return await self.gateway.run_prompt(
+                permit, order.prompt, order.model, order.inputs, exchange.facts, stream=order.stream, user=user
+            )
+        except ProviderError as error:
+            raise model_failed(error) from error
+
+    async def _collect(self, answer: Answer) -> str:
+        try:
+            return (await answer.collect()).texts[0]
+        except ProviderError as error:
+            raise model_failed(error) from error
+
+
+def model_failed(error: ProviderError) -> Refusal:
+    """421: the model failed, not the gateway; the upstream code comes first (contract 1.2)."""
+    return Refusal(421, error.code, error.phrase, layer="provider")
+
+
+async def _lines(answer: Answer) -> AsyncIterator[bytes]:
+    async for batch in answer.batches():
+        text = "".join(chunk.text for chunk in batch)
+        if text:
+            yield msgspec.json.encode({"content": text}) + b"\n"
+    usage = _usage_member(answer)
+    if usage:
+        yield msgspec.json.encode({"content": "", **usage}) + b"\n"
+
+
+def _usage_member(answer: Answer) -> dict[str, Any]:
+    """`usage` by model name; left out where the provider told none."""
+    usage: Usage | None = answer.usage
+    if usage is None:
+        return {}
+    tokens = {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
+    return {"usage": {answer.upstream_model: tokens}}

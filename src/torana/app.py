@@ -1,0 +1,253 @@
+"""READ FIRST: makes every part, in the order of the walk, and hands it to the next.
+
+`start` brings one worker up: parts, two listening ports, background tasks. `Running` is what came of it.
+"""
+
+import asyncio
+import gc
+import logging
+import secrets
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torana.access.issuer_keys import IssuerState
+from torana.access.keys import KeyRing
+from torana.access.local_keys import LocalKeys, load_local_keys
+from torana.access.minting import Minter
+from torana.access.permissions import enabled_flags
+from torana.access.quota import QuotaGate
+from torana.access.tokens import Verifier
+from torana.api.chat import ChatEndpoints
+from torana.api.code import CodeEndpoints
+from torana.api.docs import DocsEndpoints
+from torana.api.entrance import Entrance, RouteTable
+from torana.api.models import ModelEndpoints
+from torana.api.monitoring import MonitoringEndpoints, OperatorsApp, Readiness
+from torana.api.prompts import PromptEndpoints
+from torana.api.proxy import ProxyEndpoints
+from torana.api.routes import all_routes
+from torana.api.server import Listener, bind
+from torana.api.tokens import TokenEndpoints
+from torana.catalog.load import Catalogue, load_catalogue, overlay_paths
+from torana.clock import Clock
+from torana.gateway import Gateway
+from torana.prompts.registry import Prompts
+from torana.providers.anthropic import Anthropic
+from torana.providers.demo.provider import DemoProvider
+from torana.providers.openai import OpenAI
+from torana.providers.provider import Provider
+from torana.providers.send import Sender
+from torana.routing.discovery import FirstModel
+from torana.routing.models import Models
+from torana.routing.router import Router
+from torana.settings import Settings
+from torana.telemetry.log import LogSink, install
+from torana.telemetry.loop_watch import watch_loop
+from torana.telemetry.metrics import Known, Metrics
+from torana.transport import Transport
+
+logger = logging.getLogger("torana")
+
+
+@dataclass(slots=True, kw_only=True)
+class Running:
+    """One worker, serving."""
+
+    port: int
+    metrics_port: int
+    readiness: Readiness
+    models: Models
+    keys: KeyRing
+    listeners: list[Listener]
+    _closers: list[Callable[[], object]] = field(default_factory=list)
+    drain_s: float = 60.0
+
+    async def drain(self) -> None:
+        """Not ready from now on; returns when running requests have finished or the limit is over."""
+        self.readiness.is_draining = True
+        await self.listeners[0].drain(self.drain_s)
+
+    async def aclose(self) -> None:
+        """Stop at once; what still runs is cut off."""
+        self.readiness.is_draining = True
+        for listener in self.listeners:
+            await listener.aclose()
+        for close in self._closers:
+            result = close()
+            if hasattr(result, "__await__"):
+                await result
+
+
+async def start(
+    settings: Settings,
+    *,
+    clock: Clock | None = None,
+    sink: LogSink | None = None,
+    main_socket: socket.socket | None = None,
+    metrics_socket: socket.socket | None = None,
+    metrics_dir: Path | None = None,
+) -> Running:
+    """Bring one worker up. Raises BadSetting, BadCatalogue, or OSError for a port that is taken.
+
+    sink          where log lines go, closed with the worker; None: stdout and the file of the settings
+    metrics_dir   where all workers' counts are summed; None: this worker is alone
+    """
+    clock = clock or Clock()
+    sink = sink or LogSink(path=settings.log.to_file)
+    log = install(settings.log, sink, secrets_of(settings))
+    for line in settings.warnings:
+        logger.warning(line)
+
+    catalogue = load_catalogue(overlay_paths(settings.catalogue.overlays))
+    transport = Transport(settings.transport)
+    metrics = Metrics(known_labels(catalogue), settings.providers.model_engine_limits, metrics_dir)
+    sink.on_drop = metrics.lines_dropped
+
+    local_keys = load_local_keys(settings)
+    keys = KeyRing(settings.auth, local_keys, transport, clock)
+    verifier = Verifier(
+        settings.auth,
+        keys,
+        clock,
+        unit_primitives=catalogue.unit_primitives,
+        trusted_proxies=settings.serve.trusted_proxies,
+    )
+    verifier.set_deny_list(catalogue.deny.values())
+    quota = QuotaGate(settings, transport, clock, meter=QuotaMeter(metrics))
+    minter = Minter(settings.auth, local_keys, clock)
+
+    models = Models(catalogue, settings.providers)
+    first_model = FirstModel(settings.providers, transport) if models.has_own_openai else None
+    via = f"1.1 torana-{gateway_id(settings, local_keys)}"
+    providers: dict[str, Provider] = {provider.name: provider for provider in (Anthropic(), OpenAI())}
+    sender = Sender(transport, providers, DemoProvider(settings.providers.demo_engine), via, settings.transport)
+    router = Router(models, sender, settings.providers, first_model)
+    prompts = Prompts(catalogue, settings.catalogue)
+    gateway = Gateway(
+        prompts, models, router, sender, metrics, settings.catalogue, detail_headers=settings.serve.detail_headers
+    )
+
+    readiness = Readiness(
+        {"keys": lambda: keys_check(settings, keys), "default_models": lambda: models_check(models)},
+        lambda: {f"issuer {state.issuer}": (state.ok, issuer_detail(state)) for state in keys.states()},
+    )
+    routes = RouteTable(
+        all_routes(
+            MonitoringEndpoints(readiness, local_keys.jwks, local_keys.discovery, settings.serve.public_url),
+            TokenEndpoints(minter),
+            CodeEndpoints(gateway, settings, clock),
+            ChatEndpoints(gateway, settings),
+            PromptEndpoints(gateway, settings),
+            ProxyEndpoints(gateway, catalogue.unit_primitives, settings),
+            ModelEndpoints(models),
+            DocsEndpoints(settings),
+        )
+    )
+    entrance = Entrance(
+        routes,
+        verifier,
+        quota,
+        lambda headers, realm: enabled_flags(headers, realm, settings.auth),
+        metrics,
+        log,
+        settings.serve,
+        via.split()[1],
+    )
+    main = Listener(entrance, settings.serve, with_tls=True)
+    operators = Listener(OperatorsApp(metrics, readiness), settings.serve, with_tls=False)
+    serve = settings.serve
+    main_socket = main_socket or bind(serve.host, serve.port, shared=False)
+    try:
+        metrics_socket = metrics_socket or bind(serve.metrics_host or serve.host, serve.metrics_port, shared=False)
+    except OSError:
+        main_socket.close()
+        raise
+    keys.start()
+    if first_model is not None and default_is_openai(models):
+        first_model.start()
+    await main.start(main_socket)
+    await operators.start(metrics_socket)
+    # What start-up made stays; the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
+    running = Running(
+        port=main_socket.getsockname()[1],
+        metrics_port=metrics_socket.getsockname()[1],
+        readiness=readiness,
+        models=models,
+        keys=keys,
+        listeners=[main, operators],
+        drain_s=serve.drain_s,
+    )
+    running._closers = [keys.aclose, quota.aclose, transport.aclose, metrics.close, log.close]
+    if first_model is not None:
+        running._closers.insert(0, first_model.aclose)
+    watch = asyncio.get_running_loop().create_task(watch_loop(metrics, Clock()))
+    running._closers.insert(0, watch.cancel)
+    return running
+
+
+def gateway_id(settings: Settings, local_keys: LocalKeys) -> str:
+    """The loop mark: the same on all replicas that share a signing key."""
+    return settings.serve.gateway_id or local_keys.gateway_id() or secrets.token_hex(4)
+
+
+def known_labels(catalogue: Catalogue) -> Known:
+    """The catalogue's own names; every other value that a client chooses is shown as `other`."""
+    records = catalogue.models.values()
+    return Known(
+        engines=frozenset(catalogue.providers),
+        models=frozenset(item.model for record in records for item in record.deployments if item.model),
+        unit_primitives=frozenset(catalogue.unit_primitives),
+        feature_categories=frozenset(record.feature_category for record in catalogue.unit_primitives.values()),
+    )
+
+
+def secrets_of(settings: Settings) -> list[str]:
+    """Every key that the process holds; the log masks them wherever they turn up."""
+    providers, auth = settings.providers, settings.auth
+    held = (providers.anthropic_api_key, providers.openai_api_key, auth.portal_token)
+    return [secret.reveal() for secret in held if secret]
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaMeter:
+    """Counts the quota gate's questions."""
+
+    metrics: Metrics
+
+    def checked(self, result: str, realm: str) -> None:
+        self.metrics.quota_check(result, realm)
+
+    def asked(self, outcome: str, status: int, realm: str, seconds: float) -> None:
+        self.metrics.portal_request(outcome, status, realm, seconds)
+
+
+def default_is_openai(models: Models) -> bool:
+    """True while a default alias resolves to a server whose own model is to be asked for."""
+    return any(
+        not deployment.model
+        for name in models.catalogue.aliases
+        for deployment in models.find_by_name(name).deployments
+        if deployment.provider == "openai"
+    )
+
+
+def keys_check(settings: Settings, keys: KeyRing) -> tuple[bool, str]:
+    auth = settings.auth
+    if auth.bypass_external or auth.bypass_with_header or auth.bypass_jwt_signature:
+        return True, "a bypass of authentication is on"
+    return (True, "at least one key verifies") if keys.has_keys else (False, "no verification key yet")
+
+
+def models_check(models: Models) -> tuple[bool, str]:
+    names = {name: models.find_by_name(name).deployments[0].name for name in models.catalogue.aliases}
+    return True, ", ".join(f"{alias} = {name}" for alias, name in names.items())
+
+
+def issuer_detail(state: IssuerState) -> str:
+    skew = f", clock {state.skew_s:+.0f} s from ours" if state.skew_s is not None else ""
+    return f"{state.detail}, {state.keys} key(s){skew}"

@@ -1,0 +1,1 @@
+"""What operators and feature authors edit, and its reading into checked records."""

@@ -1,0 +1,193 @@
+"""One YAML file of the catalogue: text → checked records; every problem names its file and line.
+
+Reading is strict on purpose: doubled keys, aliases and YAML's odd scalars (`on`, dates, `12:30`) are
+where a file says something else than its author meant.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+import msgspec
+import yaml
+
+from torana.errors import BadCatalogue
+
+_LINE_CHARS = 80
+_WRONG_TYPE = re.compile(r"Expected `(?P<expected>.+)`, got `(?P<got>.+)`")
+
+T = TypeVar("T")
+
+
+class _Loader(yaml.CSafeLoader):
+    """The C loader with the scalars of YAML 1.2: only null, true, false and numbers are no text."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 PyYAML's own hook
+
+
+for _tag, _pattern, _firsts in (
+    ("null", r"^(?:~|null|)$", ["~", "n", ""]),
+    ("bool", r"^(?:true|false)$", list("tf")),
+    ("int", r"^[-+]?[0-9]+$", list("-+0123456789")),
+    ("float", r"^[-+]?(?:\.[0-9]+|[0-9]+\.?[0-9]*)(?:[eE][-+]?[0-9]+)?$", list("-+.0123456789")),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _firsts)
+
+
+class Document:
+    """One parsed file. Raises BadCatalogue when the text is no plain YAML at all.
+
+    name   how the file is called in messages, its path as a rule
+    """
+
+    def __init__(self, name: str, text: str) -> None:
+        self.name = name
+        self._lines = text.splitlines()
+        try:
+            loader = _Loader(text)
+            node = loader.get_single_node()
+            if node is not None and (problems := list(self._misused(node, set()))):
+                raise BadCatalogue(problems)
+            self._value = None if node is None else loader.construct_document(node)
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            what = getattr(error, "problem", None) or getattr(error, "reason", None) or "is no YAML"
+            raise BadCatalogue([self._problem(mark.line if mark else 0, what, "expected YAML")]) from None
+        except RecursionError:
+            raise BadCatalogue([self._problem(0, "nested too deeply", "expected a few levels")]) from None
+        self._root = node
+
+    def convert(self, kind: type[T]) -> T:
+        """The file as `kind`, a record or a tuple of records. Raises BadCatalogue with every problem."""
+        try:
+            return msgspec.convert(self._value, kind)
+        except msgspec.ValidationError as error:
+            found = list(self._mismatches(self._root, self._value, kind, ""))
+            raise BadCatalogue(found or [self._problem(0, str(error), "expected another shape")]) from None
+
+    def line(self, *path: str | int) -> int:
+        """The line, from 1, where the member at `path` begins; the nearest known one if there is none."""
+        node = self._node(path)
+        return 1 if node is None else int(node.start_mark.line) + 1
+
+    def _node(self, path: Sequence[str | int]) -> Any:
+        node = self._root
+        for step in path:
+            inner = _child(node, step)
+            if inner is None:
+                break
+            node = inner
+        return node
+
+    def problem(self, what: str, expected: str, *path: str | int) -> str:
+        """`file:line: what, expected`, for the member at `path`."""
+        return self._problem(self.line(*path) - 1, what, expected)
+
+    def text_problem(self, line: int, what: str, expected: str, *path: str | int) -> str:
+        """As `problem`, for line `line`, from 1, within the text at `path`."""
+        node = self._node(path)
+        # A block text (`|`, `>`) begins one line below its sign.
+        below = 1 if isinstance(node, yaml.ScalarNode) and node.style in ("|", ">") else 0
+        return self._problem(self.line(*path) + below + line - 2, what, expected)
+
+    def _problem(self, index: int, what: str, expected: str) -> str:
+        shown = self._lines[index].strip()[:_LINE_CHARS] if index < len(self._lines) else ""
+        return f"{self.name}:{index + 1}: {what}, {expected}" + (f" | {shown}" if shown else "")
+
+    def _misused(self, node: yaml.Node, seen: set[int]) -> Iterator[str]:
+        line = node.start_mark.line
+        if isinstance(node, yaml.ScalarNode):
+            return
+        if id(node) in seen:  # also what keeps a few lines of aliases from standing for gigabytes
+            yield self._problem(line, "used again by an alias", "expected the value written out")
+            return
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            for item in node.value:
+                yield from self._misused(item, seen)
+            return
+        keys: set[str] = set()
+        for key, value in node.value:
+            if key.value in keys if isinstance(key, yaml.ScalarNode) else False:
+                yield self._problem(key.start_mark.line, f"`{key.value}` stands twice", "expected each member once")
+            if isinstance(key, yaml.ScalarNode):
+                keys.add(key.value)
+            yield from self._misused(value, seen)
+
+    def _mismatches(self, node: Any, value: Any, kind: Any, where: str) -> Iterator[str]:
+        """Every place where `value` is not of `kind`; walks both, since msgspec stops at the first."""
+        line = 0 if node is None else node.start_mark.line
+        if get_origin(kind) is UnionType and NoneType in get_args(kind) and len(get_args(kind)) == 2:
+            if value is None:
+                return
+            kind = next(part for part in get_args(kind) if part is not NoneType)
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            if isinstance(value, dict):
+                yield from self._member_mismatches(node, value, kind, where)
+            else:
+                yield self._problem(
+                    line, f"{_label(where)} is {_type_name(value)}", f"expected members: {_names(kind)}"
+                )
+        elif get_origin(kind) is tuple:
+            if isinstance(value, list):
+                for index, (item_node, item) in enumerate(zip(node.value, value, strict=True)):
+                    yield from self._mismatches(item_node, item, get_args(kind)[0], f"{where}[{index}]")
+            else:
+                yield self._problem(line, f"{_label(where)} is {_type_name(value)}", "expected a list")
+        else:
+            yield from self._leaf_mismatch(line, value, kind, where)
+
+    def _member_mismatches(
+        self, node: Any, value: dict[Any, Any], kind: type[msgspec.Struct], where: str
+    ) -> Iterator[str]:
+        fields = {field.name: field for field in msgspec.structs.fields(kind)}
+        for key, inner in value.items():
+            if key in fields:
+                inside = f"{where}.{key}" if where else key
+                yield from self._mismatches(_child(node, key), inner, fields[key].type, inside)
+                continue
+            near = difflib.get_close_matches(str(key), fields, n=1)
+            hint = f"did you mean `{near[0]}`?" if near else f"expected one of {', '.join(fields)}"
+            key_line = next(k.start_mark.line for k, _ in node.value if k.value == str(key)) if node else 0
+            yield self._problem(key_line, f"unknown member `{key}`", hint)
+        for name, field in fields.items():
+            if field.required and name not in value:
+                yield self._problem(
+                    node.start_mark.line, f"{_label(where)} has no `{name}`", f"expected members: {_names(kind)}"
+                )
+
+    def _leaf_mismatch(self, line: int, value: Any, kind: Any, where: str) -> Iterator[str]:
+        try:
+            msgspec.convert(value, kind)
+        except msgspec.ValidationError as error:
+            if get_origin(kind) is Literal and isinstance(value, str):
+                yield self._problem(
+                    line, f"{_label(where)} is {value!r}", f"expected one of {', '.join(get_args(kind))}"
+                )
+            elif match := _WRONG_TYPE.match(str(error)):
+                hint = " (write it in quotes)" if match["expected"] == "str" and isinstance(value, (int, float)) else ""
+                yield self._problem(line, f"{_label(where)} is {match['got']}", f"expected {match['expected']}{hint}")
+            else:
+                yield self._problem(line, f"{_label(where)}: {error}", "expected another value")
+
+
+def _child(node: Any, step: str | int) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        return next((value for key, value in node.value if key.value == str(step)), None)
+    if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+        return node.value[step]
+    return None
+
+
+def _label(where: str) -> str:
+    return f"`{where}`" if where else "the file"
+
+
+def _type_name(value: Any) -> str:
+    return {dict: "a mapping", list: "a list", str: "a text", NoneType: "empty"}.get(type(value), type(value).__name__)
+
+
+def _names(kind: type[msgspec.Struct]) -> str:
+    return ", ".join(kind.__struct_fields__)

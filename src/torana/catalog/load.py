@@ -1,0 +1,169 @@
+"""YAML → checked records. The shipped directory first, then each overlay; the later one wins."""
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from torana.catalog.check import check_catalogue
+from torana.catalog.document import Document
+from torana.catalog.records import DenyRecord, ModelsFile, ProviderRecord, UnitPrimitive
+from torana.catalog.snapshot import Catalogue, PromptSource, read_text
+from torana.errors import BadCatalogue
+
+__all__ = ["Catalogue", "PromptSource", "load_catalogue", "overlay_paths", "read_catalogue"]
+
+SHIPPED = Path(__file__).parent
+
+_LISTS: dict[str, Any] = {
+    "unit_primitives": tuple[UnitPrimitive, ...],
+    "providers": tuple[ProviderRecord, ...],
+    "deny": tuple[DenyRecord, ...],
+}
+"""File stem → what it holds; its records are kept under that name."""
+
+_UNUSED_YET = ("limits", "sinks")
+_FILES = (*(f"{stem}.yml" for stem in (*_LISTS, "models", *_UNUSED_YET)),)
+_FOLDERS = ("features", "prompts")
+_VERSION_FILE = re.compile(
+    r"[0-9]+\.[0-9]+\.[0-9]+(?:[-.]?(?:alpha|beta|rc|a|b)[-.]?[0-9]*)?(?:[-.]?dev[-.]?[0-9]*)?\.yml"
+)
+
+
+def load_catalogue(overlays: Sequence[Path] = ()) -> Catalogue:
+    """Everything, merged and cross-checked. Raises BadCatalogue with all problems found."""
+    catalogue, problems = read_catalogue(overlays)
+    if problems:
+        raise BadCatalogue(problems)
+    return catalogue
+
+
+def read_catalogue(overlays: Sequence[Path] = ()) -> tuple[Catalogue, list[str]]:
+    """As `load_catalogue`, but hands out what could be read beside the problems, for `torana check`."""
+    reading = _Reading()
+    for folder in (SHIPPED, *overlays):
+        reading.read_folder(folder, is_overlay=folder is not SHIPPED)
+    catalogue = Catalogue(
+        **reading.records,
+        prompts=reading.prompts,
+        templates=reading.templates,
+        overrides=tuple(reading.overrides),
+        unused=tuple(reading.unused),
+        places=reading.places,
+    )
+    # Cross checks on half of the records would only report what is missing because of another problem.
+    return catalogue, reading.problems or check_catalogue(catalogue)
+
+
+def overlay_paths(setting: str) -> tuple[Path, ...]:
+    """The directories that AIGW_CATALOG names, separated by colons."""
+    return tuple(Path(part) for part in setting.split(":") if part)
+
+
+class _Reading:
+    """What has been read so far, the problems included."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, dict[str, Any]] = {kind: {} for kind in (*_LISTS, *ModelsFile.__struct_fields__)}
+        self.prompts: dict[str, dict[str, dict[str, PromptSource]]] = {}
+        self.templates: dict[str, str] = {}
+        self.overrides: list[str] = []
+        self.unused: list[str] = []
+        self.problems: list[str] = []
+        self.places: dict[str, str] = {}
+
+    def read_folder(self, folder: Path, *, is_overlay: bool) -> None:
+        if not folder.is_dir():
+            self.problems.append(f"{folder}:1: is no directory, expected a catalogue directory")
+            return
+        if is_overlay:
+            self._refuse_strangers(folder)
+        for name in _FILES:
+            if (path := folder / name).is_file():
+                self._read_records(path)
+        if any(_walk(folder / "features")):
+            self.unused.append(f"{folder / 'features'}: not used by this version")
+        for path in _walk(folder / "prompts"):
+            self._read_prompt(path, path.relative_to(folder / "prompts").parts, is_overlay=is_overlay)
+
+    def _refuse_strangers(self, folder: Path) -> None:
+        """A misspelt name would be ignored in silence otherwise. Other kinds of files (README) may stand there."""
+        for path in sorted(folder.iterdir()):
+            known = _FOLDERS if path.is_dir() else _FILES
+            if path.name in known or path.name.startswith(".") or not (path.is_dir() or _is_ours(path)):
+                continue
+            near = difflib.get_close_matches(path.name, known, n=1)
+            hint = f"did you mean `{near[0]}`?" if near else f"expected one of {', '.join(known)}"
+            self.problems.append(f"{path}:1: unknown name, {hint}")
+
+    def _read_records(self, path: Path) -> None:
+        if path.stem in _UNUSED_YET:
+            self.unused.append(f"{path}: not used by this version")
+            return
+        try:
+            document = Document(str(path), read_text(path))
+            if path.stem in _LISTS:
+                self._merge(path.stem, document.convert(_LISTS[path.stem]), document, ())
+                return
+            models = document.convert(ModelsFile)
+            for kind in ModelsFile.__struct_fields__:
+                self._merge(kind, getattr(models, kind), document, (kind,))
+        except BadCatalogue as bad:
+            self.problems += bad.problems
+
+    def _merge(self, kind: str, records: Sequence[Any], document: Document, path: tuple[str, ...]) -> None:
+        names: set[str] = set()
+        for index, record in enumerate(records):
+            if record.name in names:
+                self.problems.append(
+                    document.problem(f"`{record.name}` stands twice", "expected each name once", *path, index)
+                )
+            names.add(record.name)
+            key = f"{kind} {record.name}"
+            place = f"{document.name}:{document.line(*path, index)}"
+            if record.name in self.records[kind] and key in self.places:
+                self.overrides.append(f"{key}: {place} replaces {self.places[key]}")
+            self.records[kind][record.name] = record
+            self.places[key] = place
+
+    def _read_prompt(self, path: Path, parts: tuple[str, ...], *, is_overlay: bool) -> None:
+        name = "/".join(parts)
+        try:
+            if path.suffix == ".jinja":
+                self._note_override(f"template {name}", path)
+                self.templates[name] = read_text(path)
+            elif not _is_ours(path):
+                return
+            elif len(parts) < 3 or not _VERSION_FILE.fullmatch(parts[-1]):
+                self.problems.append(f"{path}:1: unknown name, expected prompts/<id>/<variant>/<version>.yml")
+            else:
+                source = PromptSource(path, is_overlay, read_text(path) if is_overlay else None)
+                self._note_override(f"prompt {name}", path)
+                variants = self.prompts.setdefault("/".join(parts[:-2]), {})
+                variants.setdefault(parts[-2], {})[path.name.removesuffix(".yml")] = source
+                if is_overlay:
+                    source.read()
+        except BadCatalogue as bad:
+            self.problems += bad.problems
+
+    def _note_override(self, key: str, path: Path) -> None:
+        if key in self.places:
+            self.overrides.append(f"{key}: {path} replaces {self.places[key].rpartition(':')[0]}")
+        self.places[key] = f"{path}:1"
+
+
+def _is_ours(path: Path) -> bool:
+    return path.suffix in (".yml", ".yaml", ".jinja")
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Every file below, in order. Follows links, which is how ConfigMaps are mounted, but not in circles."""
+    seen: set[Path] = set()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        real = Path(here).resolve()
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and real not in seen)
+        if real not in seen:
+            yield from (Path(here) / name for name in sorted(files) if not name.startswith("."))
+        seen.add(real)

@@ -1,0 +1,174 @@
+"""What catalogue files may hold. Unknown members are errors; docs on members are for their authors."""
+
+from typing import Any, Literal
+
+import msgspec
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all catalogue records, for these options only."""
+
+
+class UnitPrimitive(Record, frozen=True, kw_only=True):
+    """`unit_primitives.yml`, one item. Add-ons, versions and dates inform; nothing enforces them."""
+
+    name: str
+    description: str
+    feature_category: str
+    backend_services: tuple[str, ...] = ("ai_gateway",)
+    add_ons: tuple[str, ...] = ()
+    min_gitlab_version: str = ""
+    cut_off_date: str = ""
+    proxy_allowed: bool = False
+    aliases: tuple[str, ...] = ()
+    """Old names in tokens that are read as this one where the token holds no newer name."""
+    prompts: tuple[str, ...] = ()
+    endpoints: tuple[str, ...] = ()
+
+
+class ProviderRecord(Record, frozen=True, kw_only=True):
+    """`providers.yml`, one item: a vendor or server that speaks a known dialect."""
+
+    name: str
+    dialect: Literal["messages", "chat_completions", "demo"]
+    title: str = ""
+    base_url: str = ""
+    """With or without the final /v1. Settings (ANTHROPIC_BASE_URL, OPENAI_BASE_URL) win over it."""
+    key_env: str = ""
+    """Environment name of the key, for vendors without a setting of their own."""
+
+
+class DeploymentRecord(Record, frozen=True, kw_only=True):
+    """A model at one provider."""
+
+    provider: str
+    model: str
+    """The provider's own name of the model."""
+    region: str = ""
+    text_completions: bool = False
+    """The deployment answers POST …/completions and knows the family's fill-in-the-middle markers."""
+
+
+class Deprecation(Record, frozen=True, kw_only=True):
+    deprecation_date: str
+    removal_version: str = ""
+
+
+class ModelRecord(Record, frozen=True, kw_only=True):
+    """`models.yml`, member `models`: what clients may choose by `name`, the catalogue identifier."""
+
+    name: str
+    title: str
+    vendor: str = ""
+    """Shown behind the title in the model catalogue, ` - <vendor>`."""
+    families: tuple[str, ...] = ()
+    """Prompt variants to look for, best first; `base` is always last."""
+    input_limit: int = 200_000
+    output_limit: int = 8_192
+    params: dict[str, Any] = {}
+    """Defaults of model parameters; the prompt file's win over them."""
+    description: str = ""
+    cost_indicator: str = ""
+    deprecation: Deprecation | None = None
+    is_beta: bool = False
+    is_listed: bool = True
+    """False: usable by aliases, not shown in /v1/models/definitions."""
+    deployments: tuple[DeploymentRecord, ...]
+
+
+class AliasRecord(Record, frozen=True, kw_only=True):
+    """`models.yml`, member `aliases`: a role that features ask for."""
+
+    name: str
+    models: tuple[str, ...]
+    """Names of models, in order; the first one with a configured provider answers."""
+
+
+class ClientNameRecord(Record, frozen=True, kw_only=True):
+    """`models.yml`, member `client_names`: names that clients send, retired ones included (contract 6.1)."""
+
+    name: str
+    """`<model_provider>/<model_name>` as the client sends them."""
+    model: str
+    """An alias or a model."""
+
+
+class FeatureSettingRecord(Record, frozen=True, kw_only=True):
+    """`models.yml`, member `feature_settings`: contract 11 and unit-primitives 9."""
+
+    name: str
+    default: str
+    """An alias or a model."""
+    selectable: tuple[str, ...] = ()
+    """Models offered for it; empty: every listed one."""
+    unit_primitives: tuple[str, ...] = ()
+
+
+class ProxyModelsRecord(Record, frozen=True, kw_only=True):
+    """`models.yml`, member `proxy_models`: what the pass-through lets by (contract 9)."""
+
+    name: str
+    """The proxy's provider: anthropic, openai, vertex-ai."""
+    exact: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()
+
+
+class FamilyRecord(Record, frozen=True, kw_only=True):
+    """`models.yml`, member `families`: self-hosted model families (contract 10.4)."""
+
+    name: str
+    variants: tuple[str, ...] = ()
+    """Prompt variants to look for; empty: the family's own name."""
+    input_limit: int = 32_768
+    fill_in: str = ""
+    """Name of the fill-in-the-middle format (code/fill_in.py); empty: an instruction prompt."""
+    leaks_reasoning: bool = False
+    """Answers may begin with a <think> block that is to be removed."""
+
+
+class ModelsFile(Record, frozen=True, kw_only=True):
+    models: tuple[ModelRecord, ...] = ()
+    aliases: tuple[AliasRecord, ...] = ()
+    client_names: tuple[ClientNameRecord, ...] = ()
+    feature_settings: tuple[FeatureSettingRecord, ...] = ()
+    proxy_models: tuple[ProxyModelsRecord, ...] = ()
+    families: tuple[FamilyRecord, ...] = ()
+
+
+class DenyRecord(Record, frozen=True, kw_only=True):
+    """`deny.yml`, one item: whose tokens are refused. Of several members all must match."""
+
+    name: str
+    instance: str = ""
+    """The instance's id, as vouched for."""
+    user: str = ""
+    """The token's subject."""
+    token_id: str = ""
+    """The claim `jti`."""
+
+
+class PromptModel(Record, frozen=True, kw_only=True):
+    """`model` of a prompt file; `params` may hold provider extras."""
+
+    params: dict[str, Any] = {}
+
+
+class PromptParams(Record, frozen=True, kw_only=True):
+    stop: tuple[str, ...] = ()
+    timeout: float | None = None
+    """Seconds to the first byte."""
+    vertex_location: str = ""
+    answer: Literal["text", "code", "json", "react"] = "text"
+    """What kind of text is expected; the demo provider writes accordingly."""
+
+
+class PromptFile(Record, frozen=True, kw_only=True):
+    """`prompts/<id>/<variant>/<version>.yml` (contract 8.4)."""
+
+    name: str
+    model: PromptModel = PromptModel()
+    unit_primitives: tuple[str, ...] = ()
+    unit_primitive: str = ""
+    prompt_template: dict[str, str | list[str]]
+    """Ordered role → text or texts; roles system, user, assistant, placeholder, system_…"""
+    params: PromptParams = PromptParams()

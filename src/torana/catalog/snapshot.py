@@ -1,0 +1,77 @@
+"""What loading gives: the whole catalogue as one immutable snapshot."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torana.catalog.document import Document
+from torana.catalog.records import (
+    AliasRecord,
+    ClientNameRecord,
+    DenyRecord,
+    FamilyRecord,
+    FeatureSettingRecord,
+    ModelRecord,
+    PromptFile,
+    ProviderRecord,
+    ProxyModelsRecord,
+    UnitPrimitive,
+)
+from torana.errors import BadCatalogue
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSource:
+    """One prompt file. Shipped ones are read when first used, an operator's when the catalogue is loaded."""
+
+    path: Path
+    is_overlay: bool = False
+    loaded: str | None = None
+
+    def text(self) -> str:
+        return read_text(self.path) if self.loaded is None else self.loaded
+
+    def document(self) -> Document:
+        return Document(str(self.path), self.text())
+
+    def read(self) -> PromptFile:
+        """Raises BadCatalogue, with file and line."""
+        return self.document().convert(PromptFile)
+
+
+PromptSources = Mapping[str, Mapping[str, Mapping[str, PromptSource]]]
+"""Prompt id → variant → version → file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalogue:
+    """Records by name, the shipped ones and what operators laid over them."""
+
+    unit_primitives: Mapping[str, UnitPrimitive]
+    providers: Mapping[str, ProviderRecord]
+    models: Mapping[str, ModelRecord]
+    aliases: Mapping[str, AliasRecord]
+    client_names: Mapping[str, ClientNameRecord]
+    feature_settings: Mapping[str, FeatureSettingRecord]
+    proxy_models: Mapping[str, ProxyModelsRecord]
+    families: Mapping[str, FamilyRecord]
+    deny: Mapping[str, DenyRecord]
+    prompts: PromptSources
+    templates: Mapping[str, str]
+    """Text of every `*.jinja` under `prompts/`, by its path from there."""
+    overrides: tuple[str, ...]
+    """Lines `what: this file replaces that file`."""
+    unused: tuple[str, ...]
+    """Overlay files with a good name that this version does not act on yet."""
+    places: Mapping[str, str]
+    """`file:line` of each record, by `<kind> <name>`: `models claude_haiku_4_5`."""
+
+
+def read_text(path: Path) -> str:
+    """Raises BadCatalogue when the file cannot be read or is no UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise BadCatalogue([f"{path}:1: cannot be read ({type(error).__name__}), expected a readable file"]) from None
+    except UnicodeDecodeError:
+        raise BadCatalogue([f"{path}:1: is no UTF-8, expected text in UTF-8"]) from None

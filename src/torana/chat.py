@@ -1,0 +1,178 @@
+"""Our words for a model call. Dialects translate between these and the vendors' formats.
+
+All are immutable. `extra` carries a dialect's own members that have no word here, so that what
+is read and written again in the same dialect is unchanged.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+Role = Literal["system", "user", "assistant"]
+
+
+class Text(msgspec.Struct, frozen=True, tag="text"):
+    text: str
+    cached: bool = False
+    """The prompt up to here may be kept in the provider's prompt cache."""
+
+
+class ToolCall(msgspec.Struct, frozen=True, tag="tool_call"):
+    id: str
+    name: str
+    arguments: str
+    """A JSON object as text, exactly as the model wrote it."""
+
+
+class ToolResult(msgspec.Struct, frozen=True, tag="tool_result"):
+    """Stands in a user message; `call_id` names the ToolCall that it answers."""
+
+    call_id: str
+    text: str
+    is_error: bool = False
+
+
+class Foreign(msgspec.Struct, frozen=True, tag="foreign"):
+    """A part that has no word here: an image, a thinking block. Only its own dialect writes it."""
+
+    dialect: str
+    kind: str
+    """The dialect's name for it, `image`."""
+    value: dict[str, Any]
+    is_thought: bool = False
+    """The model's own reasoning: other dialects leave it out, where they refuse an image."""
+
+
+Part = Text | ToolCall | ToolResult | Foreign
+
+
+class Message(msgspec.Struct, frozen=True):
+    role: Role
+    parts: tuple[Part, ...]
+
+    @property
+    def text(self) -> str:
+        return "".join(part.text for part in self.parts if isinstance(part, Text))
+
+
+class Tool(msgspec.Struct, frozen=True):
+    name: str
+    description: str = ""
+    parameters: dict[str, Any] = {}
+    """JSON schema of the arguments."""
+
+
+class FillIn(msgspec.Struct, frozen=True, kw_only=True):
+    """The code around a cursor, for completions."""
+
+    prefix: str
+    suffix: str = ""
+    language: str = ""
+    """Lower-case language name, `python`; empty when unknown."""
+    file_name: str = ""
+    context: str = ""
+    """Attached code of other files, already joined and cut."""
+    marked_prompt: str = ""
+    """Prefix and suffix between the model family's own markers; text completions send this."""
+
+
+AnswerForm = Literal["text", "code", "json", "react"]
+
+
+class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One model call, ready to be written in any dialect."""
+
+    messages: tuple[Message, ...]
+    """In order; system messages may stand anywhere (dialects that know one system text join them)."""
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    stop: tuple[str, ...] = ()
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str = "auto"
+    """`auto`, `none`, `any`, or the name of the one tool that must be called."""
+    choices: int = 1
+    """How many answers are wanted; dialects without that ability give one."""
+    user: str = ""
+    """Opaque id of the end user, for session affinity where the provider supports it."""
+    fill_in: FillIn | None = None
+    answer: AnswerForm = "text"
+    """What kind of text is expected; the demo provider writes accordingly."""
+    stream: bool = True
+    """False asks the provider for one JSON answer; it still comes back as chunks."""
+    timeout_s: float | None = None
+    """Patience for the first byte; None: the gateway's default."""
+    tries: int | None = None
+    """Sendings in all, the first included; None: the gateway's default."""
+    extra: dict[str, Any] = {}
+    extra_dialect: str = ""
+    """The dialect that `extra` was read from; others leave it out. Empty: sent in whichever is written."""
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Whole tokens. `cache_*` are part of `input_tokens`, not on top; `reasoning_tokens` of output."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    is_counted: bool = False
+    """True: our own estimate; False: the provider said so."""
+
+
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "stop_sequence", "other"]
+
+
+class ToolCallPiece(msgspec.Struct, frozen=True):
+    """A piece of one tool call; `id` and `name` come with its first piece only."""
+
+    position: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """A piece of the answer. The last chunk of an answer has `is_last`, and the final usage."""
+
+    text: str = ""
+    choice: int = 0
+    """Which of several answers; 0 unless `ChatRequest.choices` asked for more."""
+    reasoning: str = ""
+    tool_call: ToolCallPiece | None = None
+    finish: FinishReason | None = None
+    usage: Usage | None = None
+    """Cumulative for the answer so far: the latest one stands."""
+    id: str = ""
+    """The provider's id of the answer, on the first chunk."""
+    model: str = ""
+    """The model name the provider reports, on the first chunk."""
+    is_last: bool = False
+
+
+class ModelWish(msgspec.Struct, frozen=True, kw_only=True):
+    """Which model a request asks for, before anyone has looked it up. All may be empty.
+
+    Looked at in this order: `is_own` (a client's own model server), `identifier`, `client_name`,
+    `feature_setting`, `role`.
+    """
+
+    role: str = ""
+    """An alias of the catalogue: completions_default, completions_fast, generation_default, chat_default."""
+    feature_setting: str = ""
+    identifier: str = ""
+    """A catalogue identifier, or for a client's own server `<provider>/<model>`."""
+    client_name: str = ""
+    """`<model_provider>/<model_name>` as older clients send them."""
+    is_own: bool = False
+    """A self-hosted model: family, endpoint, key and identifier are the client's."""
+    family: str = ""
+    endpoint: str = ""
+    api_key: str = msgspec.field(default="")
+    as_text_completion: bool = False
+    """The request is a code completion without a prompt of its own, which some families answer best raw."""
+
+    def __repr__(self) -> str:  # the key must never reach a log
+        return f"ModelWish({self.role or self.identifier or self.client_name or self.family!r})"

@@ -1,0 +1,37 @@
+"""The commands of `torana`. Each is imported when it is called, so that `--version` stays instant."""
+
+import importlib
+
+import click
+
+from torana import __version__
+
+COMMANDS = {
+    "serve": "torana.cli.serve:serve",
+    "token": "torana.cli.token:token",
+    "access": "torana.cli.access:access",
+    "keys": "torana.cli.keys:keys",
+    "jws": "torana.cli.jws:jws",
+    "check": "torana.cli.check:check",
+    "error": "torana.cli.error:error",
+}
+
+
+class LazyGroup(click.Group):
+    """Finds a command's module only when the command is named."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, name = COMMANDS[cmd_name].split(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+
+@click.group(cls=LazyGroup)
+@click.version_option(__version__, message="torana %(version)s")
+def main() -> None:
+    """An AI gateway. `torana serve` serves; `torana COMMAND --help` tells the rest."""

@@ -1,0 +1,99 @@
+"""What `torana serve` says on stderr: what was found, and three calls that work as they stand."""
+
+from collections.abc import Sequence
+
+from torana import __version__
+from torana.access.issuer_keys import IssuerState
+from torana.routing.models import Models
+from torana.settings import Settings
+
+TOKEN = "$(.venv/bin/torana token)"  # noqa: S105 a command, not a secret
+
+
+def write_banner(
+    settings: Settings, port: int, metrics_port: int, models: Models, issuers: Sequence[IssuerState]
+) -> str:
+    serve = settings.serve
+    host = "127.0.0.1" if serve.host in ("0.0.0.0", "::", "") else serve.host  # noqa: S104 shown, not bound
+    scheme = "https" if serve.tls_enabled else "http"
+    base = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+    rows = [
+        ("providers", _providers(settings, models)),
+        (
+            "models",
+            ", ".join(
+                f"{alias}: {models.find_by_name(alias).deployments[0].name}" for alias in models.catalogue.aliases
+            ),
+        ),
+        ("catalogue", _catalogue(settings, models)),
+        ("access", _access(settings)),
+        ("issuers", "; ".join(f"{state.issuer}: {state.detail}" for state in issuers) or "none"),
+        ("listening", f"{base}, metrics on port {metrics_port}, {serve.workers} worker(s)"),
+    ]
+    lines = [f"torana {__version__} ({settings.environment})", *(f"  {name:<10} {text}" for name, text in rows), ""]
+    if settings.is_development or settings.auth.signing_key:
+        lines += ["Try it:", *(f"  {line}" for line in curl_lines(base))]
+    else:
+        lines.append("Try it: set AIGW_SELF_SIGNED_JWT__SIGNING_KEY (torana keys new) or AIGW_ENVIRONMENT=development,")
+        lines.append("        so that `torana token` can make a token that this gateway believes.")
+    return "\n".join(lines) + "\n"
+
+
+def curl_lines(base: str) -> list[str]:
+    """Three calls: a completion, a prompt, a streamed chat step. They hold a command, never a token."""
+    headers = (
+        f'-H "Authorization: Bearer {TOKEN}" -H "X-Gitlab-Authentication-Type: oidc" '
+        '-H "X-Gitlab-Realm: self-managed" -H "X-Gitlab-Instance-Id: torana-dev" -H "Content-Type: application/json"'
+    )
+    completion = (
+        '{"prompt_version":1,"current_file":{"file_name":"hello.py",'
+        '"content_above_cursor":"def hello_world","content_below_cursor":""}}'
+    )
+    explain = '{"inputs":{"input":"explain this","selected_text":"print(sum(range(10)))","language_info":"Python"}}'
+    chat = '{"messages":[{"role":"user","content":"What can you do?"}]}'
+    return [
+        f"curl -sS {base}/v2/code/completions {headers} -d '{completion}'",
+        f"curl -sS {base}/v1/prompts/chat/explain_code {headers} -d '{explain}'",
+        f"curl -sSN {base}/v2/chat/agent {headers} -d '{chat}'",
+    ]
+
+
+def _providers(settings: Settings, models: Models) -> str:
+    if settings.providers.mock_responses:
+        return "AIGW_MOCK_MODEL_RESPONSES is on: the built-in demo answers everything"
+    found = []
+    if models.is_configured("anthropic"):
+        found.append("anthropic (key set)")
+    if models.is_configured("openai"):
+        where = f" at {settings.providers.openai_base_url}" if models.has_own_openai else ""
+        found.append(f"openai ({'key set' if settings.providers.openai_api_key else 'no key needed'}{where})")
+    if settings.providers.custom_models:
+        found.append("clients' own model servers")
+    if found:
+        return ", ".join(found)
+    return "none; the built-in demo answers (set ANTHROPIC_API_KEY, OPENAI_API_KEY or OPENAI_BASE_URL for real models)"
+
+
+def _catalogue(settings: Settings, models: Models) -> str:
+    catalogue = models.catalogue
+    overlays = settings.catalogue.overlays or "no overlays"
+    sizes = (len(catalogue.prompts), len(catalogue.models), len(catalogue.unit_primitives))
+    return "{} prompts, {} models, {} unit primitives; ".format(*sizes) + overlays
+
+
+def _access(settings: Settings) -> str:
+    auth = settings.auth
+    if auth.bypass_external:
+        return "BYPASSED: every request passes with all rights (AIGW_AUTH__BYPASS_EXTERNAL)"
+    notes = ["tokens for " + auth.service_name]
+    if auth.signing_key:
+        notes.append("signing key configured")
+    elif settings.is_development:
+        notes.append(f"development signing key in {settings.state_path}")
+    else:
+        notes.append("no signing key: user tokens cannot be minted")
+    if auth.bypass_with_header:
+        notes.append("Bypass-Auth: true passes")
+    if auth.bypass_jwt_signature:
+        notes.append("SIGNATURES ARE NOT CHECKED")
+    return ", ".join(notes)

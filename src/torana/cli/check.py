@@ -1,0 +1,68 @@
+"""`torana check`: is the catalogue right, and what do the overlays change?"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from torana.catalog.load import Catalogue, overlay_paths, read_catalogue
+from torana.errors import BadCatalogue, BadSetting
+from torana.prompts.registry import Prompts
+from torana.settings import CatalogueSettings, load_settings
+
+
+@click.command()
+@click.option("--catalog", "folders", multiple=True, metavar="DIR", help="An overlay; may be repeated.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def check(folders: tuple[str, ...], as_json: bool) -> None:
+    """Validate the whole catalogue, shipped and overlaid; exit 1 on errors.
+
+    Without --catalog, the directories of AIGW_CATALOG are laid over the shipped ones.
+    """
+    flags = {"AIGW_CATALOG": ":".join(folders)} if folders else None
+    try:
+        settings = load_settings(os.environ, Path(".env"), flags).catalogue
+    except BadSetting as bad:
+        click.echo(str(bad), err=True)
+        sys.exit(2)
+    catalogue, problems = read_catalogue(overlay_paths(settings.overlays))
+    problems = problems or _prompt_problems(catalogue, settings)
+    report = {
+        "ok": not problems,
+        "problems": problems,
+        "overrides": list(catalogue.overrides),
+        "unused": list(catalogue.unused),
+        "counts": _counts(catalogue),
+    }
+    click.echo(msgspec.json.encode(report).decode() if as_json else _text(report), nl=True)
+    sys.exit(1 if problems else 0)
+
+
+def _prompt_problems(catalogue: Catalogue, settings: CatalogueSettings) -> list[str]:
+    try:
+        return Prompts(catalogue, settings).check()
+    except BadCatalogue as bad:
+        return bad.problems
+
+
+def _counts(catalogue: Catalogue) -> dict[str, int]:
+    prompts = [versions for variants in catalogue.prompts.values() for versions in variants.values()]
+    return {
+        "unit_primitives": len(catalogue.unit_primitives),
+        "providers": len(catalogue.providers),
+        "models": len(catalogue.models),
+        "prompts": len(catalogue.prompts),
+        "prompt_files": sum(map(len, prompts)),
+    }
+
+
+def _text(report: dict[str, Any]) -> str:
+    lines = [f"error: {problem}" for problem in report["problems"]]
+    lines += [f"overrides: {line}" for line in report["overrides"]]
+    lines += [f"note: {line}" for line in report["unused"]]
+    counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in report["counts"].items())
+    lines.append(f"{len(report['problems'])} error(s); {counts}" if report["problems"] else f"ok: {counts}")
+    return "\n".join(lines)

@@ -1,0 +1,154 @@
+"""`torana serve`: settings, ports, one worker or several, signals, banner."""
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from torana.errors import BadCatalogue, BadSetting
+from torana.settings import Settings, load_settings
+
+ISSUERS_MOMENT_S = 0.5
+"""How long the banner waits for the issuers' first answers, so that it can name those that gave none."""
+
+FLAGS = {
+    "host": "AIGW_FASTAPI__API_HOST",
+    "port": "AIGW_FASTAPI__API_PORT",
+    "metrics_host": "AIGW_FASTAPI__METRICS_HOST",
+    "metrics_port": "AIGW_FASTAPI__METRICS_PORT",
+    "workers": "WEB_CONCURRENCY",
+}
+
+
+@click.command()
+@click.option("--host", metavar="H", help="Address of the main port (127.0.0.1).")
+@click.option("--port", metavar="N", help="Main port (5052).")
+@click.option("--metrics-host", metavar="H", help="Address of the metrics port (that of the main port).")
+@click.option("--metrics-port", metavar="N", help="Metrics port (8082).")
+@click.option("--workers", metavar="N", help="Worker processes (1).")
+@click.option(
+    "--catalog", metavar="DIR", multiple=True, help="Catalogue directory laid over the shipped one; repeatable."
+)
+def serve(catalog: tuple[str, ...], **flags: str | None) -> None:
+    """Serve until a signal. SIGTERM drains: running requests finish, then exit 0."""
+    sys.exit(run_server(os.environ, {name: value for name, value in flags.items() if value is not None}, catalog))
+
+
+def run_server(environ: Mapping[str, str], flags: Mapping[str, str], catalog: tuple[str, ...]) -> int:
+    """Everything behind `torana serve`; returns the exit code of interface 2."""
+    named = {FLAGS[name]: value for name, value in flags.items()}
+    if catalog:
+        named["AIGW_CATALOG"] = ":".join(catalog)
+    try:
+        settings = load_settings(environ, Path(".env"), named)
+        for folder in filter(None, settings.catalogue.overlays.split(":")):
+            if not Path(folder).is_dir():
+                raise BadSetting("AIGW_CATALOG", f"{folder!r} is no directory", "expected catalogue directories")
+    except BadSetting as error:
+        print(error, file=sys.stderr)
+        return 2
+    try:
+        sockets = open_ports(settings)
+    except BadPort as error:
+        print(error, file=sys.stderr)
+        return 1
+    try:
+        if settings.serve.workers > 1:
+            from torana.cli.supervisor import supervise
+
+            return supervise(settings, sockets)
+        return run_worker(settings, *sockets, metrics_dir=None, has_banner=True)
+    except (BadSetting, BadCatalogue) as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+class BadPort(Exception):
+    """A port that cannot be had; reads as what is wrong and what helps."""
+
+
+def open_ports(settings: Settings) -> tuple[socket.socket, socket.socket]:
+    """The main and the metrics socket, bound; raises BadPort."""
+    serve = settings.serve
+    shared = serve.workers > 1
+    main = _open(serve.host, serve.port, "--port", "AIGW_FASTAPI__API_PORT", shared=shared)
+    try:
+        host = serve.metrics_host or serve.host
+        return main, _open(host, serve.metrics_port, "--metrics-port", "AIGW_FASTAPI__METRICS_PORT", shared=shared)
+    except BadPort:
+        main.close()
+        raise
+
+
+def _open(host: str, port: int, flag: str, name: str, *, shared: bool) -> socket.socket:
+    from torana.api.server import bind
+
+    try:
+        sock = bind(host, port, shared=False)
+        if not shared:
+            return sock
+        # Exclusively first: sharing would hide another server on this port.
+        port = sock.getsockname()[1]
+        sock.close()
+        return bind(host, port, shared=True)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise BadPort(
+                f"port {port} on {host} is in use by another program. Remedy: {flag} N (or {name}=N) with a free "
+                f"port, or stop that program (ss -ltnp 'sport = :{port}' names it)"
+            ) from error
+        raise BadPort(f"cannot listen on {host} port {port}: {error.strerror}. Remedy: another {flag}") from error
+
+
+def run_worker(
+    settings: Settings, main: socket.socket, metrics: socket.socket, *, metrics_dir: Path | None, has_banner: bool
+) -> int:
+    """Serve in this process until a signal; 0 after a drain, 1 after a second signal."""
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(settings, main, metrics, metrics_dir, has_banner))
+
+
+async def _serve(
+    settings: Settings, main: socket.socket, metrics: socket.socket, metrics_dir: Path | None, has_banner: bool
+) -> int:
+    from torana.app import start
+
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+
+    def stop() -> None:
+        if stopping.is_set():
+            # The second signal ends at once, whatever still runs.
+            os._exit(1)
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    running = await start(settings, main_socket=main, metrics_socket=metrics, metrics_dir=metrics_dir)
+    greeting = loop.create_task(_greet(settings, running.port, running.metrics_port, running)) if has_banner else None
+    await stopping.wait()
+    if greeting is not None:
+        greeting.cancel()
+    await running.drain()
+    await running.aclose()
+    return 0
+
+
+async def _greet(settings: Settings, port: int, metrics_port: int, running: object) -> None:
+    """The banner, once the issuers have had a moment to answer."""
+    from torana.app import Running
+    from torana.cli.banner import write_banner
+
+    assert isinstance(running, Running)
+    await asyncio.sleep(ISSUERS_MOMENT_S)
+    print(
+        write_banner(settings, port, metrics_port, running.models, running.keys.states()), file=sys.stderr, flush=True
+    )

@@ -1,0 +1,127 @@
+"""Several workers: one process each on the same port, restarted when they die, stopped together.
+
+The parent imports what workers need and forks, so that a restart takes milliseconds. It serves nothing
+itself: every worker answers on the metrics port for all of them.
+"""
+
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from torana.settings import Settings
+
+SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+QUICK_DEATH_S = 5.0
+"""A worker that dies younger than this is not restarted at once."""
+MAX_BACKOFF_S = 30.0
+_PR_SET_PDEATHSIG = 1
+
+
+def supervise(settings: Settings, sockets: tuple[socket.socket, socket.socket]) -> int:
+    """Run `settings.serve.workers` workers until a signal; returns the exit code."""
+    import torana.app  # noqa: F401 imported here once, so that every fork has it
+
+    directory = Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR") or tempfile.mkdtemp(prefix="torana-metrics-"))
+    directory.mkdir(parents=True, exist_ok=True)
+    # Blocked and waited for, so that no signal falls between two looks.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        return _Supervisor(settings, sockets, directory).run()
+    finally:
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+class _Supervisor:
+    def __init__(self, settings: Settings, sockets: tuple[socket.socket, socket.socket], directory: Path) -> None:
+        self.settings = settings
+        self.addresses = [sock.getsockname()[:2] for sock in sockets]
+        # Bound but not listening: they keep the ports while no worker lives.
+        self.sockets = sockets
+        self.directory = directory
+        self.workers: dict[int, tuple[int, float]] = {}
+        self.due: dict[int, float] = {}
+        self.deaths: dict[int, int] = {}
+        self.is_stopping = False
+
+    def run(self) -> int:
+        for slot in range(self.settings.serve.workers):
+            self._fork(slot)
+        while self.workers or self.due:
+            wait_s = max(0.01, min(self.due.values(), default=3600.0 + time.monotonic()) - time.monotonic())
+            caught = signal.sigtimedwait(SIGNALS, wait_s)
+            if caught is not None and caught.si_signo == signal.SIGHUP:
+                self._tell(signal.SIGHUP)
+            elif caught is not None and caught.si_signo in (signal.SIGTERM, signal.SIGINT):
+                if self.is_stopping:
+                    self._tell(signal.SIGKILL)
+                    return 1
+                self.is_stopping = True
+                self.due.clear()
+                self._tell(signal.SIGTERM)
+            self._reap()
+            now = time.monotonic()
+            for slot in [slot for slot, due in self.due.items() if due <= now]:
+                del self.due[slot]
+                self._fork(slot)
+        return 0 if self.is_stopping else 1
+
+    def _fork(self, slot: int) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        parent = os.getpid()
+        pid = os.fork()
+        if pid:
+            self.workers[pid] = (slot, time.monotonic())
+            return
+        code = 1
+        try:
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != parent:
+                os._exit(1)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            code = self._work(slot)
+        except Exception as error:  # noqa: BLE001 a forked child must never return into the parent's code
+            print(f"worker {slot}: {error}", file=sys.stderr)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _work(self, slot: int) -> int:
+        from torana.api.server import bind
+        from torana.cli.serve import run_worker
+
+        listening = [bind(host, port, shared=True) for host, port in self.addresses]
+        for sock in self.sockets:
+            sock.close()
+        is_first = slot == 0 and not self.deaths.get(slot)
+        return run_worker(self.settings, listening[0], listening[1], metrics_dir=self.directory, has_banner=is_first)
+
+    def _reap(self) -> None:
+        while self.workers:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                return
+            slot, born = self.workers.pop(pid)
+            if self.is_stopping:
+                continue
+            lived_s = time.monotonic() - born
+            self.deaths[slot] = self.deaths.get(slot, 0) + 1 if lived_s < QUICK_DEATH_S else 1
+            # The first death is mended at once; a crash loop backs off and never becomes a storm of forks.
+            delay_s = 0.0 if self.deaths[slot] == 1 else min(MAX_BACKOFF_S, 0.5 * 2 ** (self.deaths[slot] - 2))
+            code = os.waitstatus_to_exitcode(status)
+            print(
+                f"worker {slot} (pid {pid}) ended with {code}; restarting in {delay_s:g} s", file=sys.stderr, flush=True
+            )
+            self.due[slot] = time.monotonic() + delay_s
+
+    def _tell(self, number: int) -> None:
+        for pid in self.workers:
+            os.kill(pid, number)

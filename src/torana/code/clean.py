@@ -1,0 +1,135 @@
+"""What becomes of a model's answer before it is offered as a suggestion (contract 6.7).
+
+Completions walk the steps below in order and stop as soon as nothing is left. Operators may leave steps
+out by name (`AIGW_FEATURE_FLAGS__EXCL_POST_PROCESS`); the quality rule at the end always holds.
+"""
+
+import re
+from collections.abc import Callable, Collection
+
+from torana.code.comments import is_only_comments
+from torana.code.fences import strip_fences
+from torana.code.orders import Cleaning, Cursor
+from torana.code.repeats import drop_loops, drop_repeated_blocks, drop_repeated_end, drop_repeated_start
+from torana.code.syntax import end_of_block
+
+# Marks that models were shown for the cursor, or use between themselves.
+_MARKERS = re.compile(
+    r"<\|?/?(?:user_)?cursor(?:_is_here|_position|_marker)?\|?>"
+    r"|<[|｜](?:fim[_▁](?:prefix|suffix|middle|begin|hole|end|pad)|endoftext|end▁of▁sentence|file_sep(?:arator)?)[|｜]>",
+    re.IGNORECASE,
+)
+_ASTERISKS = re.compile(r"\A\s*\*+[ \t]*")
+_PARTIAL_WORD = re.compile(r"\w+\Z")
+
+
+def clean(
+    text: str, cursor: Cursor, cleaning: Cleaning, *, excluded: Collection[str] = (), is_cut: bool = False
+) -> str:
+    """One collected answer, as `cleaning` says.
+
+    excluded   names of steps to leave out
+    is_cut     the answer ended because its output cap was reached
+    """
+    match cleaning:
+        case "none":
+            return text
+        case "blank_only":
+            return _blank_to_empty(text, cursor)
+        case "generation":
+            return clean_generation(text, cursor, excluded=excluded)
+    if cleaning == "codestral_completion" and "strip_asterisks" not in excluded:
+        text = _ASTERISKS.sub("", text)
+    if cleaning == "fast_completion" and is_cut and "back_up" not in excluded:
+        text = _back_up(text)
+    return clean_completion(text, cursor, excluded=excluded)
+
+
+def clean_completion(text: str, cursor: Cursor, *, excluded: Collection[str] = ()) -> str:
+    """The steps for completions, then the quality rule."""
+    for name, step in COMPLETION_STEPS.items():
+        if name not in excluded:
+            text = step(text, cursor)
+        if not text:
+            return ""
+    # The quality rule. Either end may lay bare a repetition at the other one.
+    before = ""
+    while text and text != before:
+        before = text
+        text = drop_repeated_start(text, cursor.prefix)
+        text = drop_repeated_end(text, cursor.prefix, cursor.suffix, cursor.grammar)
+    return _blank_to_empty(text, cursor)
+
+
+def clean_generation(text: str, cursor: Cursor, *, excluded: Collection[str] = ()) -> str:
+    """The steps for generations that are not streamed."""
+    for name, step in GENERATION_STEPS.items():
+        if name not in excluded:
+            text = step(text, cursor)
+    return text
+
+
+def _drop_comments(text: str, cursor: Cursor) -> str:
+    return "" if is_only_comments(text, cursor.language) else text
+
+
+def _remove_markers(text: str, cursor: Cursor) -> str:
+    # A file about such marks may well contain them.
+    is_subject = _MARKERS.search(cursor.prefix) or _MARKERS.search(cursor.suffix)
+    return text if is_subject else _MARKERS.sub("", text)
+
+
+def _trim_to_block(text: str, cursor: Cursor) -> str:
+    end = end_of_block(cursor.prefix, text, cursor.suffix, cursor.grammar)
+    # The white space behind a block costs nothing, and some of it is wanted.
+    return text if end is None or not text[end:].strip() else text[:end].rstrip()
+
+
+def _drop_suffix_repeat(text: str, cursor: Cursor) -> str:
+    return drop_repeated_end(text, cursor.prefix, cursor.suffix, cursor.grammar)
+
+
+def _drop_blocks(text: str, cursor: Cursor) -> str:
+    return drop_repeated_blocks(text, cursor.prefix)
+
+
+def _blank_to_empty(text: str, cursor: Cursor) -> str:
+    return text if text.strip() else ""
+
+
+def _strip_fences(text: str, cursor: Cursor) -> str:
+    return strip_fences(text, cursor.language)
+
+
+def _begin_on_new_line(text: str, cursor: Cursor) -> str:
+    return text if cursor.prefix.endswith("\n") or text.startswith(("\n", "\r\n")) else f"\n{text}"
+
+
+def _drop_repeats(text: str, cursor: Cursor) -> str:
+    return drop_loops(drop_repeated_blocks(text, cursor.prefix))
+
+
+def _back_up(text: str) -> str:
+    """`text` without the word that the output cap cut in two."""
+    shorter = _PARTIAL_WORD.sub("", text)
+    return shorter if shorter.strip() else text
+
+
+Step = Callable[[str, Cursor], str]
+
+COMPLETION_STEPS: dict[str, Step] = {
+    "drop_comments": _drop_comments,
+    "remove_markers": _remove_markers,
+    "trim_to_block": _trim_to_block,
+    "drop_suffix_repeat": _drop_suffix_repeat,
+    "drop_repeated_blocks": _drop_blocks,
+    "blank_to_empty": _blank_to_empty,
+}
+"""Name → step, in order; `strip_asterisks` and `back_up` come before them for some models."""
+
+GENERATION_STEPS: dict[str, Step] = {
+    "strip_fences": _strip_fences,
+    "begin_on_new_line": _begin_on_new_line,
+    "drop_repeated_blocks": _drop_repeats,
+    "blank_to_empty": _blank_to_empty,
+}

@@ -1,0 +1,56 @@
+"""Markdown code fences around generated code: taken out line by line, also while the answer still comes."""
+
+import re
+
+_FENCE = re.compile(r"[ \t]*```")
+_MAYBE_FENCE = re.compile(r"[ \t]{0,64}`{0,2}")
+
+
+class FenceStripper:
+    """Removes the lines that begin with three backticks; all else passes unchanged.
+
+    Only the beginning of a line that may still become a fence is held back. Markdown keeps its fences.
+    """
+
+    def __init__(self, language: str = "") -> None:
+        self._is_off = language == "markdown"
+        self._held = ""
+        self._is_inside_line = False
+        """The current line has begun and is no fence: the rest of it passes at once."""
+        self._is_inside_fence = False
+
+    def feed(self, text: str) -> str:
+        """The part of the answer that is certain by now."""
+        if self._is_off:
+            return text
+        # Lines end at a line feed and nowhere else: splitlines() would also split at form feeds and U+2028.
+        *lines, last = (self._held + text).split("\n")
+        self._held = ""
+        kept = [self._pass(line) + self._end_line() for line in lines]
+        if not self._is_inside_line and not self._is_inside_fence and _MAYBE_FENCE.fullmatch(last):
+            self._held = last
+        elif last:
+            kept.append(self._pass(last))
+        return "".join(kept)
+
+    def close(self) -> str:
+        """What was held back, once the answer has ended."""
+        held, self._held = self._held, ""
+        return held
+
+    def _pass(self, part: str) -> str:
+        if not self._is_inside_line and not self._is_inside_fence:
+            self._is_inside_fence = _FENCE.match(part) is not None
+            self._is_inside_line = not self._is_inside_fence
+        return "" if self._is_inside_fence else part
+
+    def _end_line(self) -> str:
+        was_fence = self._is_inside_fence
+        self._is_inside_fence = self._is_inside_line = False
+        return "" if was_fence else "\n"
+
+
+def strip_fences(text: str, language: str = "") -> str:
+    """`text` without its fence lines."""
+    stripper = FenceStripper(language)
+    return stripper.feed(text) + stripper.close()

@@ -1,0 +1,150 @@
+"""Answers that say again what already stands around the cursor; the repeated part goes."""
+
+import re
+from collections import defaultdict
+
+from torana.code.syntax import adds_errors
+
+LARGE_LINES = 3
+"""So many telling lines in a row make a block whose repetition is no chance."""
+
+_MAX_LINES = 1_000
+_MAX_LOOP_LINES = 500
+"""Looking for loops costs the square of it: about 10 ms."""
+_MAX_PLACES = 50
+_TELLING = re.compile(r"\w")
+# Lines that close something: the same text may close an inner block and an outer one.
+_CLOSER = re.compile(r"\W*|end\W*|fi|done|esac|endif|</.*")
+_OPENER = re.compile(r"[:{(\[]\s*\Z")
+
+
+def drop_repeated_start(text: str, prefix: str) -> str:
+    """`text` without a beginning that repeats the prefix's last line.
+
+    Where the cursor stands at the start of a line, that is the last line with something on it, and the
+    indentation that is already there.
+    """
+    above, _, typed = prefix.rpartition("\n")
+    line = typed.lstrip()
+    while text:
+        shorter = _without_typed(text, line) if line else _without_line_above(text, above, typed)
+        if shorter == text:
+            break
+        text = shorter
+    return text
+
+
+def drop_repeated_end(text: str, prefix: str, suffix: str, grammar: str) -> str:
+    """`text` without an end that repeats the suffix's first line, or its first lines.
+
+    Right after the cursor, that is the rest of the line; otherwise the next line with something on it.
+    A line that only closes a block is kept where the code needs it there as well.
+    """
+    while text:
+        shorter = _without_rest_of_line(text, suffix)
+        if shorter is None:
+            shorter = _without_lines_below(text, prefix, suffix)
+        if shorter is None:
+            break
+        only_closes = all(_CLOSER.fullmatch(line.strip()) for line in text[len(shorter) :].splitlines())
+        if only_closes and adds_errors(prefix, text, shorter, suffix, grammar):
+            break
+        text = shorter
+    return text
+
+
+def drop_repeated_blocks(text: str, prefix: str) -> str:
+    """`text` without runs of lines that stand in the prefix already, LARGE_LINES telling ones at least."""
+    lines = text.splitlines(keepends=True)
+    above = [line.strip() for line in prefix.splitlines()[-_MAX_LINES:]]
+    places = defaultdict[str, list[int]](list)
+    for number, line in enumerate(above):
+        if _TELLING.search(line) and len(places[line]) < _MAX_PLACES:
+            places[line].append(number)
+    kept: list[str] = []
+    number = 0
+    # The first line belongs to the one that the cursor stands in.
+    if lines and prefix.rpartition("\n")[2].strip():
+        kept, number = lines[:1], 1
+    while number < len(lines):
+        runs = [_run(lines, number, above, place) for place in places.get(lines[number].strip(), ())]
+        longest = max(runs, default=0)
+        if _count_telling(lines[number : number + longest]) >= LARGE_LINES:
+            number += longest
+        else:
+            kept.append(lines[number])
+            number += 1
+    return "".join(kept)
+
+
+def drop_loops(text: str) -> str:
+    """`text` with a block that comes several times in a row, as models in a loop write it, only once."""
+    lines = text.splitlines(keepends=True)
+    if len(lines) > _MAX_LOOP_LINES:
+        return text
+    bare = [line.strip() for line in lines]
+    number = 0
+    while number < len(lines):
+        for size in range(LARGE_LINES, (len(lines) - number) // 2 + 1):
+            again = number + size
+            if bare[number] == bare[again] and bare[number:again] == bare[again : again + size]:
+                if _count_telling(lines[number:again]) < LARGE_LINES:
+                    continue
+                del lines[again : again + size], bare[again : again + size]
+                number -= 1  # the same block may come a third time
+                break
+        number += 1
+    return "".join(lines)
+
+
+def _without_typed(text: str, line: str) -> str:
+    # Line ends are not skipped: after `}`, a next line of `}` closes another block.
+    start = text.lstrip(" \t")
+    return start[len(line) :] if start.startswith(line) else text
+
+
+def _without_line_above(text: str, above: str, indent: str) -> str:
+    line = above.rstrip().rpartition("\n")[2]
+    first, _, rest = text.lstrip("\r\n").partition("\n")
+    if _TELLING.search(line) and first.strip() == line.strip():
+        return rest
+    depth = len(line) - len(line.lstrip())
+    # Under an opened block, more indentation than the cursor has is meant.
+    is_deeper = bool(_OPENER.search(line)) and depth >= len(indent)
+    return text.removeprefix(indent) if not is_deeper else text
+
+
+def _without_rest_of_line(text: str, suffix: str) -> str | None:
+    rest = suffix.partition("\n")[0].rstrip()
+    start = text.rstrip()
+    return start[: -len(rest)] if rest and start.endswith(rest) else None
+
+
+def _without_lines_below(text: str, prefix: str, suffix: str) -> str | None:
+    if suffix.partition("\n")[0].strip():
+        return None
+    below = [line.strip() for line in suffix.splitlines()[:_MAX_LINES] if line.strip()]
+    lines = text.splitlines(keepends=True)
+    # The first line of the text is a line of its own only where the cursor's line is empty before it.
+    own = 1 if prefix.rpartition("\n")[2].strip() else 0
+    numbers = [number for number, line in enumerate(lines) if number >= own and line.strip()]
+    bare = [lines[number].strip() for number in numbers]
+    for count in range(min(len(bare), len(below)), 0, -1):
+        if bare[-count:] == below[:count]:
+            return "".join(lines[: numbers[-count]]).rstrip()
+    return None
+
+
+def _run(lines: list[str], number: int, above: list[str], place: int) -> int:
+    length = 0
+    while (
+        number + length < len(lines)
+        and place + length < len(above)
+        and lines[number + length].strip() == above[place + length]
+    ):
+        length += 1
+    return length
+
+
+def _count_telling(lines: list[str]) -> int:
+    return sum(1 for line in lines if _TELLING.search(line))

@@ -1,0 +1,137 @@
+"""Where a block of code ends, and whether code parses: syntax trees where there is a grammar.
+
+tree-sitter is an extra of the wheel and imported on first use; without it, or without a grammar, brackets
+and indentation have to do. Parsing holds the interpreter lock, so a thread would not free the event
+loop: the source is kept small instead (about 2 ms a tree).
+"""
+
+import re
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from tree_sitter import Node, Tree
+
+PREFIX_CHARS = 6_000
+SUFFIX_CHARS = 2_000
+
+# Names of grammar nodes that hold a body, or are one.
+_BLOCK = re.compile(
+    r"(^|_)(block|body|compound_statement)$"
+    r"|^(function|method|class|constructor)_(definition|declaration|item)$"
+    r"|^(method|singleton_method|class|module|impl_item)$"
+)
+_BODY = re.compile(r"(^|_)(block|body)$")
+# A line that begins a top-level item: a tree that starts there is sound although the file's head is missing.
+_TOP_LEVEL = re.compile(r"^(?=[A-Za-z_@#<])", re.MULTILINE)
+_OPENING = "([{"
+_CLOSING = ")]}"
+_STRINGS = re.compile(r"\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\])*`")
+
+
+def end_of_block(prefix: str, text: str, suffix: str, grammar: str) -> int | None:
+    """Where in `text` the smallest block ends that holds the cursor; None: not within `text`, or unknown.
+
+    The cursor stands between `prefix` and `text`. Known languages only (a non-empty `grammar`).
+    """
+    if not grammar:
+        return None
+    head = _shorten(prefix)
+    tree = _parse(grammar, head + text + suffix[:SUFFIX_CHARS])
+    if tree is None:
+        return _end_of_block_lexically(prefix, text, grammar)
+    cursor_byte = len(head.encode("utf-8", "replace"))
+    node = tree.root_node.descendant_for_byte_range(cursor_byte, cursor_byte)
+    while node is not None and not _is_block_around(node, cursor_byte):
+        node = node.parent
+    if node is None or node.parent is None or node.has_error:
+        return None
+    text_bytes = text.encode("utf-8", "replace")
+    length = node.end_byte - cursor_byte
+    return len(text_bytes[:length].decode("utf-8", "ignore")) if length < len(text_bytes) else None
+
+
+def adds_errors(prefix: str, before: str, after: str, suffix: str, grammar: str) -> bool:
+    """True where the code parses worse with `after` at the cursor than with `before`."""
+    head, tail = _shorten(prefix), suffix[:SUFFIX_CHARS]
+    old = _parse(grammar, head + before + tail) if grammar else None
+    new = _parse(grammar, head + after + tail) if old is not None else None
+    if old is None or new is None:
+        return open_brackets(after) > 0
+    return _count_errors(new.root_node) > _count_errors(old.root_node)
+
+
+def open_brackets(text: str) -> int:
+    """How many brackets `text` leaves open; texts within quotes do not count."""
+    depth = 0
+    for letter in _STRINGS.sub("", text):
+        if letter in _OPENING:
+            depth += 1
+        elif letter in _CLOSING:
+            depth = max(depth - 1, 0)
+    return depth
+
+
+def _shorten(prefix: str) -> str:
+    if len(prefix) <= PREFIX_CHARS:
+        return prefix
+    kept = prefix[-PREFIX_CHARS:]
+    start = _TOP_LEVEL.search(kept, kept.find("\n") + 1)
+    return kept[start.start() :] if start else kept
+
+
+def _parse(grammar: str, source: str) -> "Tree | None":
+    try:
+        from tree_sitter_language_pack import get_parser
+    except ImportError:
+        return None
+    try:
+        parser = get_parser(cast(Any, grammar))
+    except LookupError:
+        return None
+    return parser.parse(source.encode("utf-8", "replace"))
+
+
+def _is_block_around(node: "Node", cursor_byte: int) -> bool:
+    if not node.is_named or not _BLOCK.search(node.type):
+        return False
+    if node.start_byte < cursor_byte:
+        return True
+    # The body of an indented language begins with its first statement, which may stand at the cursor.
+    owner = node.parent
+    return bool(_BODY.search(node.type)) and owner is not None and owner.start_byte < cursor_byte
+
+
+def _count_errors(node: "Node") -> int:
+    if not node.has_error:
+        return 0
+    waiting, count = [node], 0
+    while waiting:
+        found = waiting.pop()
+        count += found.is_error or found.is_missing
+        waiting.extend(child for child in found.children if child.has_error)
+    return count
+
+
+def _end_of_block_lexically(prefix: str, text: str, grammar: str) -> int | None:
+    if grammar != "python":
+        return _end_of_brace(text)
+    indent = prefix.rpartition("\n")[2]
+    if not indent or indent.strip():
+        return None
+    position = 0
+    for number, line in enumerate(text.splitlines(keepends=True)):
+        width = len(line) - len(line.lstrip(" \t"))
+        if number > 0 and line.strip() and width < len(indent):
+            return position
+        position += len(line)
+    return None
+
+
+def _end_of_brace(text: str) -> int | None:
+    depth = 0
+    # Same length, so that positions stay true.
+    for position, letter in enumerate(_STRINGS.sub(lambda match: " " * len(match[0]), text)):
+        depth += (letter == "{") - (letter == "}")
+        if depth < 0:
+            return position + 1 if position + 1 < len(text) else None
+    return None

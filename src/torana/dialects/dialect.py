@@ -1,0 +1,101 @@
+"""What a dialect is: a wire format as pure functions, bytes ↔ our words. No I/O, no clock, no settings."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from torana.chat import ChatRequest, Chunk, Usage
+from torana.errors import ProviderRefused
+
+
+class EventReader(Protocol):
+    """Reads one streamed answer.
+
+    Both methods raise ProviderBroke for what is no answer, and ProviderRefused for an error that is told
+    within the stream; never before the chunks that came ahead of it were given out.
+    """
+
+    def feed(self, data: bytes) -> list[Chunk]:
+        """The chunks that `data` completes. What follows the terminal event is not read."""
+        ...
+
+    def close(self) -> list[Chunk]:
+        """The body has ended; raises ProviderBroke unless the dialect's terminal event was seen."""
+        ...
+
+
+class EventWriter(Protocol):
+    """Writes one streamed answer."""
+
+    def write(self, chunks: list[Chunk]) -> bytes:
+        """Events for `chunks`, the terminal one included when a chunk has `is_last`. May be empty."""
+        ...
+
+    def error(self, status: int, code: str, message: str) -> bytes:
+        """The dialect's error event, after which nothing is written."""
+        ...
+
+
+class RelayScan(Protocol):
+    """Watches a stream that is passed on as it comes. Never raises; what it cannot read it skips."""
+
+    def feed(self, data: bytes) -> None: ...
+
+    @property
+    def usage(self) -> Usage | None:
+        """The latest the provider said."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """The name the provider reports; empty until it has."""
+        ...
+
+    @property
+    def is_complete(self) -> bool:
+        """The dialect's terminal event was seen."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedDialect:
+    """A format that clients speak to us.
+
+    read_request       body → the call and the model's name; raises Invalid
+    write_events       (model, id, created in Unix seconds) → writer of a stream
+    write_answer       (chunks, model, id, created) → one JSON answer
+    write_error        (status, code, message, request id) → JSON error
+    write_error_event  (status, code, message) → event for the end of a relayed stream that broke
+    scan_answer        a relayed JSON answer → what it says it used; never raises
+    """
+
+    name: str
+    path: str
+    """Where the vendors serve it: `/v1/messages`."""
+    read_request: Callable[[bytes], tuple[ChatRequest, str]]
+    write_events: Callable[[str, str, int], EventWriter]
+    write_answer: Callable[[list[Chunk], str, str, int], bytes]
+    write_error: Callable[[int, str, str, str], bytes]
+    write_error_event: Callable[[int, str, str], bytes]
+    scan_events: Callable[[], RelayScan]
+    scan_answer: Callable[[bytes], Usage | None]
+
+
+class WriteRequest(Protocol):
+    def __call__(self, chat: ChatRequest, model: str, *, stream: bool) -> bytes:
+        """The body that asks `model`; raises Invalid for a part that only another dialect can write."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect(ServedDialect):
+    """A format that we also speak to providers.
+
+    read_answer  one JSON answer → chunks, the last one with `is_last`; raises ProviderBroke, ProviderRefused
+    read_error   (status, body) → the error, whatever the body is
+    """
+
+    write_request: WriteRequest
+    read_events: Callable[[], EventReader]
+    read_answer: Callable[[bytes], list[Chunk]]
+    read_error: Callable[[int, bytes], ProviderRefused]

@@ -1,0 +1,115 @@
+"""The embeddings dialect: texts in, vectors out; nothing streams. Source: OpenAI API reference, "Embeddings"."""
+
+import base64
+import struct
+from typing import Literal
+
+import msgspec
+
+from torana.chat import Usage
+from torana.dialects import openai_style
+from torana.dialects.members import Members, decode_answer, decode_request, find_text, find_whole, need_text
+from torana.errors import Invalid, ProviderBroke
+
+PATH = "/v1/embeddings"
+
+Encoding = Literal["float", "base64"]
+Input = str | tuple[int, ...]
+"""One text, or one text as the numbers of its tokens."""
+
+
+class EmbeddingsRequest(msgspec.Struct, frozen=True, kw_only=True):
+    inputs: tuple[Input, ...]
+    dimensions: int | None = None
+    """Length of each vector, where the model lets one choose."""
+    encoding: Encoding = "float"
+    user: str = ""
+
+
+class _Row(msgspec.Struct):
+    index: int
+    embedding: list[float]
+
+
+class _Answer(msgspec.Struct):
+    data: list[_Row]
+
+
+_answers = msgspec.json.Decoder(_Answer)
+
+
+def read_request(body: bytes) -> tuple[EmbeddingsRequest, str]:
+    """A body of POST /v1/embeddings → (request, model); raises Invalid."""
+    members = decode_request(body)
+    model = need_text(members, "model")
+    encoding = find_text(members, "encoding_format") or "float"
+    if encoding not in ("float", "base64"):
+        raise Invalid(("encoding_format",), "Input should be 'float' or 'base64'", "literal_error")
+    request = EmbeddingsRequest(
+        inputs=_read_inputs(members),
+        dimensions=find_whole(members, "dimensions"),
+        encoding="base64" if encoding == "base64" else "float",
+        user=find_text(members, "user"),
+    )
+    return request, model
+
+
+def _read_inputs(members: Members) -> tuple[Input, ...]:
+    """A text, texts, the tokens of one text, or of several."""
+    if "input" not in members:
+        raise Invalid(("input",), "Field required", "missing")
+    value = members["input"]
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list):
+        raise Invalid(("input",), "Input should be a string or a list", "list_type")
+    if not value:
+        raise Invalid(("input",), "List should have at least 1 item", "too_short")
+    if all(isinstance(text, str) for text in value):
+        return tuple(value)
+    rows = [value] if all(_is_token(token) for token in value) else value
+    for at, row in enumerate(rows):
+        if not isinstance(row, list) or not row or not all(_is_token(token) for token in row):
+            raise Invalid(("input", at), "Input should be strings or lists of tokens", "list_type")
+    return tuple(tuple(row) for row in rows)
+
+
+def _is_token(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def write_request(request: EmbeddingsRequest, model: str) -> bytes:
+    """The body that asks `model`; always for plain numbers, which every server can give."""
+    members: Members = {"model": model, "input": request.inputs, "encoding_format": "float"}
+    if request.dimensions is not None:
+        members["dimensions"] = request.dimensions
+    if request.user:
+        members["user"] = request.user
+    return msgspec.json.encode(members)
+
+
+def read_answer(body: bytes, wanted: int) -> list[list[float]]:
+    """One vector for each of the `wanted` inputs, in their order; raises ProviderBroke."""
+    rows = sorted(decode_answer(_answers, body).data, key=lambda row: row.index)
+    if [row.index for row in rows] != list(range(wanted)):
+        raise ProviderBroke(f"{len(rows)} vectors for {wanted} inputs, or misnumbered ones")
+    return [row.embedding for row in rows]
+
+
+def write_answer(vectors: list[list[float]], model: str, usage: Usage, encoding: Encoding = "float") -> bytes:
+    """One JSON answer. In base64 a vector is its numbers as little-endian 32-bit floats."""
+    data = [
+        {"object": "embedding", "index": at, "embedding": _pack(vector) if encoding == "base64" else vector}
+        for at, vector in enumerate(vectors)
+    ]
+    counts = {"prompt_tokens": usage.input_tokens, "total_tokens": usage.input_tokens}
+    return msgspec.json.encode({"object": "list", "data": data, "model": model, "usage": counts})
+
+
+def _pack(vector: list[float]) -> str:
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+
+
+scan_answer = openai_style.scan_answer
+read_error = openai_style.read_error
+write_error = openai_style.write_error

@@ -1,0 +1,205 @@
+"""Members of JSON bodies: decoded with care, read strictly, kept where we have no word for them."""
+
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+
+from torana.chat import ChatRequest
+from torana.errors import Invalid, ProviderBroke
+
+T = TypeVar("T")
+Members = dict[str, Any]
+Loc = tuple[str | int, ...]
+
+MAX_DEPTH = 128
+MAX_TOKENS = 10**12
+"""No call has used that many; a provider that says more is mistaken."""
+
+_WORDS = (
+    *("messages", "max_tokens", "temperature", "top_p", "top_k", "stop"),
+    *("tools", "tool_choice", "choices", "user", "fill_in"),
+)
+_json: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+_escape = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}|\\.")
+
+
+def decode_answer(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
+    """What a provider said; raises ProviderBroke, and nothing else, for anything that cannot be."""
+    try:
+        return decoder.decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        cause = error
+    # Some servers cut a letter outside the BMP in two and send each half as an escape.
+    if rb"\u" in data:
+        try:
+            return decoder.decode(_escape.sub(_mend_surrogate, data))
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            pass
+    # The cause's text may quote the answer; its kind says enough.
+    raise ProviderBroke(f"not the JSON that this dialect promises: {type(cause).__name__}") from None
+
+
+def decode_request(body: bytes) -> Members:
+    """A request's members; raises Invalid."""
+    try:
+        try:
+            members = _json.decode(body)
+        except (msgspec.MsgspecError, ValueError):
+            members = _json.decode(_escape.sub(_mend_surrogate, body))
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        members = None
+    if not isinstance(members, dict) or _is_too_deep(members, body):
+        raise Invalid((), "JSON decode error", "json_invalid")
+    return members
+
+
+def _mend_surrogate(match: re.Match[bytes]) -> bytes:
+    return rb"\ufffd" if len(match[0]) == 6 else match[0]
+
+
+def _is_too_deep(members: Members, body: bytes) -> bool:
+    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+        return False
+    level: list[Any] = [members]
+    for _ in range(MAX_DEPTH):
+        level = [
+            child
+            for value in level
+            if isinstance(value, (dict, list))
+            for child in (value.values() if isinstance(value, dict) else value)
+        ]
+        if not level:
+            return False
+    return any(isinstance(value, (dict, list)) for value in level)
+
+
+def read_tokens(value: Any) -> int | None:
+    """A count of tokens; None where it is none that can be."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_TOKENS
+    return value if is_count else None
+
+
+def need_text(members: Members, name: str, loc: Loc = ()) -> str:
+    value = members.get(name)
+    if name not in members:
+        raise Invalid((*loc, name), "Field required", "missing")
+    if not isinstance(value, str):
+        raise Invalid((*loc, name), "Input should be a valid string", "string_type")
+    return value
+
+
+def find_text(members: Members, name: str, loc: Loc = ()) -> str:
+    """The text, empty where the member is absent or null."""
+    return "" if members.get(name) is None else need_text(members, name, loc)
+
+
+def find_whole(members: Members, name: str) -> int | None:
+    value = members.get(name)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    raise Invalid((name,), "Input should be a valid integer", "int_type")
+
+
+def find_number(members: Members, name: str) -> float | None:
+    value = members.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise Invalid((name,), "Input should be a valid number")
+    return float(value)
+
+
+def find_texts(members: Members, name: str) -> tuple[str, ...]:
+    """A list of texts, or one text for a list of one."""
+    value = members.get(name)
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise Invalid((name,), "Input should be a list of strings", "list_type")
+    return tuple(value)
+
+
+def need_rows(members: Members, name: str, loc: Loc = ()) -> list[Members]:
+    """A list of objects."""
+    if name not in members:
+        raise Invalid((*loc, name), "Field required", "missing")
+    rows = members[name]
+    if not isinstance(rows, list):
+        raise Invalid((*loc, name), "Input should be a valid list", "list_type")
+    for number, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise Invalid((*loc, name, number), "Input should be an object", "dict_type")
+    return rows
+
+
+def find_rows(members: Members, name: str, loc: Loc = ()) -> list[Members]:
+    return [] if members.get(name) is None else need_rows(members, name, loc)
+
+
+def find_object(members: Members, name: str, loc: Loc = ()) -> Members:
+    value = members.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise Invalid((*loc, name), "Input should be an object", "dict_type")
+    return value
+
+
+def keep_extra(chat: ChatRequest, dialect: str, members: Members, written: Members) -> ChatRequest:
+    """`chat` with every member that writing it again would lose or change.
+
+    members  as the client sent them
+    written  the same request written from our words alone
+    """
+    extra = {
+        name: value
+        for name, value in members.items()
+        if name != "model" and (name not in written or written[name] != value)
+    }
+    return msgspec.structs.replace(chat, extra=extra, extra_dialect=dialect)
+
+
+def with_extra(
+    chat: ChatRequest,
+    dialect: str,
+    written: Members,
+    read: Callable[[Members], ChatRequest],
+    spoken: frozenset[str],
+    *,
+    stream: bool,
+) -> Members:
+    """`written` and what `chat.extra` adds to it in this dialect.
+
+    Members that were read in this very dialect go out as they came, as long as our words still say
+    the same; where a word was changed since, the words win.
+
+    written  the request from our words alone
+    read     the dialect's way back from members to words
+    spoken   names of the members that our words stand for
+    """
+    if chat.extra_dialect not in ("", dialect):
+        members = dict(written)
+    else:
+        # A null that came in a request is kept; one that a prompt's author wrote only names the member.
+        extra = {name: value for name, value in chat.extra.items() if chat.extra_dialect or value is not None}
+        members = {**written, **extra}
+        if chat.extra_dialect and not _say_the_same(read(members), chat):
+            unspoken = {name: value for name, value in extra.items() if name not in spoken}
+            members = {**unspoken, **written}
+    if stream:
+        members["stream"] = True
+    elif members.get("stream"):
+        del members["stream"]
+    return members
+
+
+def _say_the_same(one: ChatRequest, other: ChatRequest) -> bool:
+    return all(getattr(one, word) == getattr(other, word) for word in _WORDS)

@@ -1,0 +1,240 @@
+"""The messages dialect: reading answers, streamed and whole, and errors.
+
+Source: Anthropic API reference, "Streaming Messages" and "Errors".
+"""
+
+from typing import Any
+
+import msgspec
+
+from torana.chat import Chunk, FinishReason, ToolCallPiece, Usage
+from torana.dialects.members import decode_answer, read_tokens
+from torana.dialects.streams import Seen
+from torana.errors import ProviderBroke, ProviderRefused, provider_refused
+
+MAX_MESSAGE_CHARS = 300
+"""Of a provider's error, for the log."""
+
+_FINISHES: dict[str, FinishReason] = {
+    "end_turn": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "stop_sequence": "stop_sequence",
+    "refusal": "content_filter",
+}
+ERROR_STATUS = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+
+
+class _Error(msgspec.Struct):
+    type: str = ""
+    message: str = ""
+
+
+class _Block(msgspec.Struct):
+    type: str = ""
+    id: str = ""
+    name: str = ""
+    text: str = ""
+    thinking: str = ""
+    input: Any = None
+
+
+class _Delta(msgspec.Struct):
+    type: str = ""
+    text: str = ""
+    partial_json: str = ""
+    thinking: str = ""
+    stop_reason: str | None = None
+
+
+class _Answer(msgspec.Struct):
+    type: str = ""
+    id: str = ""
+    model: str = ""
+    content: list[_Block] = []
+    stop_reason: str | None = None
+    usage: Any = None
+    error: _Error | None = None
+
+
+class _Event(msgspec.Struct):
+    type: str
+    index: int = 0
+    delta: _Delta | None = None
+    content_block: _Block | None = None
+    message: _Answer | None = None
+    usage: Any = None
+    error: _Error | None = None
+
+
+class _Glance(msgspec.Struct):
+    """What a relayed event or answer is looked at for."""
+
+    type: str = ""
+    message: "_Glance | None" = None
+    model: str = ""
+    usage: Any = None
+
+
+_answers = msgspec.json.Decoder(_Answer)
+_events = msgspec.json.Decoder(_Event)
+_glances = msgspec.json.Decoder(_Glance)
+
+
+def merge_usage(before: Usage | None, said: Any) -> Usage | None:
+    """Usage after the provider said `said`.
+
+    Counts are cumulative and the last one wins, each member on its own. `input_tokens` excludes what
+    was read from the cache or written to it; our word includes both. A report with an impossible
+    number is left out as a whole.
+    """
+    if not isinstance(said, dict):
+        return before
+    known = before or Usage()
+    read, written = known.cache_read_tokens, known.cache_write_tokens
+    details = said.get("output_tokens_details")
+    counts: list[int] = []
+    for value, last in (
+        (said.get("input_tokens"), known.input_tokens - read - written),
+        (said.get("cache_read_input_tokens"), read),
+        (said.get("cache_creation_input_tokens"), written),
+        (said.get("output_tokens"), known.output_tokens),
+        (details.get("thinking_tokens") if isinstance(details, dict) else None, known.reasoning_tokens),
+    ):
+        count = last if value is None else read_tokens(value)
+        if count is None:
+            return before
+        counts.append(count)
+    fresh, read, written, output, reasoning = counts
+    return Usage(fresh + read + written, output, read, written, min(reasoning, output))
+
+
+class StreamedAnswer:
+    """What is known of one streamed answer so far."""
+
+    __slots__ = ("_calls", "_is_begun", "_silent_calls", "_usage")
+
+    def __init__(self) -> None:
+        self._is_begun = False
+        self._usage: Usage | None = None
+        self._calls: dict[int, int] = {}
+        """Block number → position among the tool calls."""
+        self._silent_calls: set[int] = set()
+        """Blocks of tool calls of whose arguments nothing was heard."""
+
+    def take(self, data: bytes, chunks: list[Chunk]) -> bool:
+        """Append what one event brings; True for the terminal one."""
+        event = decode_answer(_events, data)
+        kind = event.type
+        if kind == "content_block_delta":
+            if event.delta is not None:
+                self._take_delta(event.index, event.delta, chunks)
+        elif kind == "content_block_start":
+            if event.content_block is not None:
+                self._take_block(event.index, event.content_block, chunks)
+        elif kind == "content_block_stop":
+            if event.index in self._silent_calls:
+                chunks.append(Chunk(tool_call=ToolCallPiece(self._calls[event.index], arguments="{}")))
+        elif kind == "message_start":
+            self._is_begun = True
+            message = event.message or _Answer()
+            self._usage = merge_usage(self._usage, message.usage)
+            chunks.append(Chunk(id=message.id, model=message.model, usage=self._usage))
+        elif kind == "message_delta":
+            self._usage = merge_usage(self._usage, event.usage)
+            reason = event.delta.stop_reason if event.delta else None
+            finish = None if reason is None else _FINISHES.get(reason, "other")
+            chunks.append(Chunk(finish=finish, usage=self._usage))
+        elif kind == "message_stop":
+            if not self._is_begun:
+                raise ProviderBroke("the stream ended before it began")
+            chunks.append(Chunk(usage=self._usage, is_last=True))
+            return True
+        elif kind == "error":
+            raise _refused(event.error)
+        return False
+
+    def _take_block(self, index: int, block: _Block, chunks: list[Chunk]) -> None:
+        if block.type == "tool_use":
+            position = self._calls[index] = len(self._calls)
+            # Arguments usually follow in pieces; some servers send them here, whole.
+            arguments = msgspec.json.encode(block.input).decode() if block.input else ""
+            if not arguments:
+                self._silent_calls.add(index)
+            chunks.append(Chunk(tool_call=ToolCallPiece(position, block.id, block.name, arguments)))
+        elif block.text or block.thinking:
+            chunks.append(Chunk(text=block.text, reasoning=block.thinking))
+
+    def _take_delta(self, index: int, delta: _Delta, chunks: list[Chunk]) -> None:
+        if delta.text:
+            chunks.append(Chunk(text=delta.text))
+        elif delta.thinking:
+            chunks.append(Chunk(reasoning=delta.thinking))
+        elif delta.partial_json and index in self._calls:
+            self._silent_calls.discard(index)
+            chunks.append(Chunk(tool_call=ToolCallPiece(self._calls[index], arguments=delta.partial_json)))
+
+
+def read_answer(body: bytes) -> list[Chunk]:
+    """A whole answer as chunks; raises ProviderBroke, or ProviderRefused for an error with status 200."""
+    answer = decode_answer(_answers, body)
+    if answer.type == "error":
+        raise _refused(answer.error)
+    if answer.type != "message":
+        raise ProviderBroke("not a message")
+    usage = merge_usage(None, answer.usage)
+    chunks = [Chunk(id=answer.id, model=answer.model)]
+    position = 0
+    for block in answer.content:
+        if block.type == "tool_use":
+            arguments = msgspec.json.encode(block.input or {}).decode()
+            chunks.append(Chunk(tool_call=ToolCallPiece(position, block.id, block.name, arguments)))
+            position += 1
+        elif block.text or block.thinking:
+            chunks.append(Chunk(text=block.text, reasoning=block.thinking))
+    finish = _FINISHES.get(answer.stop_reason or "", "other")
+    chunks.append(Chunk(finish=finish, usage=usage, is_last=True))
+    return chunks
+
+
+def read_error(status: int, body: bytes) -> ProviderRefused:
+    """The error behind an error status, whatever the body is."""
+    try:
+        error = decode_answer(_answers, body).error or _Error()
+    except ProviderBroke:
+        error = _Error()
+    return provider_refused(status, error.message[:MAX_MESSAGE_CHARS] or "no reason given", kind=error.type)
+
+
+def _refused(error: _Error | None) -> ProviderRefused:
+    """The error told in place of an answer: its status is known by its kind alone."""
+    error = error or _Error()
+    status = ERROR_STATUS.get(error.type, 500)
+    return provider_refused(status, error.message[:MAX_MESSAGE_CHARS] or "no reason given", kind=error.type)
+
+
+def look(data: bytes, usage: Usage | None) -> Seen:
+    """What a relayed event says; raises ProviderBroke for junk."""
+    event = decode_answer(_glances, data)
+    if event.message is not None:
+        return merge_usage(usage, event.message.usage), event.message.model, False
+    return merge_usage(usage, event.usage), event.model, event.type == "message_stop"
+
+
+def scan_answer(body: bytes) -> Usage | None:
+    try:
+        return merge_usage(None, decode_answer(_glances, body).usage)
+    except ProviderBroke:
+        return None

@@ -1,0 +1,183 @@
+"""What all formats of OpenAI's style share: errors, usage, reasons to finish. Source: OpenAI API reference."""
+
+from typing import Any
+
+import msgspec
+
+from torana.chat import FinishReason, Usage
+from torana.dialects.members import Members, decode_answer, read_tokens
+from torana.errors import ProviderBroke, ProviderRefused, provider_refused
+
+MAX_MESSAGE_CHARS = 300
+"""Of a provider's error, for the log."""
+
+DONE = b"[DONE]"
+"""Data of the terminal event of both completions formats."""
+
+FINISHES: dict[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
+}
+FINISH_NAMES: dict[FinishReason, str] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "stop_sequence": "stop",
+    "content_filter": "content_filter",
+    "other": "stop",
+}
+_ERROR_TYPES = {
+    401: "authentication_error",
+    402: "insufficient_quota",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
+_ERROR_STATUS = {
+    "invalid_request_error": 400,
+    "BadRequestError": 400,  # vLLM
+    "context_length_exceeded": 400,
+    "invalid_api_key": 401,
+    "authentication_error": 401,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "model_not_found": 404,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "insufficient_quota": 429,
+    "tokens": 429,
+    "requests": 429,
+    "overloaded_error": 529,
+}
+
+
+class Error(msgspec.Struct):
+    message: str | None = None
+    type: str | None = None
+    code: str | int | None = None
+
+    @property
+    def kind(self) -> str:
+        """The code where there is one: `context_length_exceeded` says more than `invalid_request_error`."""
+        return self.code if isinstance(self.code, str) else self.type or ""
+
+
+class Failure(msgspec.Struct):
+    """An error body, as OpenAI and the servers that follow it write theirs."""
+
+    error: Error | str | None = None
+    message: str | None = None
+
+
+class _Relayed(msgspec.Struct):
+    usage: Any = None
+
+
+_failures = msgspec.json.Decoder(Failure)
+_relayed = msgspec.json.Decoder(_Relayed)
+
+
+def read_usage(said: Any) -> Usage | None:
+    """Usage of the completions and embeddings formats; None where it is missing or impossible."""
+    return _read_usage(said, "prompt", "completion")
+
+
+def read_responses_usage(said: Any) -> Usage | None:
+    """Usage of the responses format: the same numbers under other names."""
+    return _read_usage(said, "input", "output")
+
+
+def _read_usage(said: Any, inwards: str, outwards: str) -> Usage | None:
+    if not isinstance(said, dict):
+        return None
+    taken = read_tokens(said.get(f"{inwards}_tokens"))
+    given = read_tokens(said.get(f"{outwards}_tokens") or 0)  # embeddings have none
+    if taken is None or given is None:
+        return None
+    taken_details, given_details = said.get(f"{inwards}_tokens_details"), said.get(f"{outwards}_tokens_details")
+    return Usage(
+        input_tokens=taken,
+        output_tokens=given,
+        cache_read_tokens=min(_read_detail(taken_details, "cached_tokens"), taken),
+        cache_write_tokens=min(_read_detail(taken_details, "cache_write_tokens"), taken),
+        reasoning_tokens=min(_read_detail(given_details, "reasoning_tokens"), given),
+    )
+
+
+def _read_detail(details: Any, name: str) -> int:
+    return (read_tokens(details.get(name)) or 0) if isinstance(details, dict) else 0
+
+
+def write_usage(usage: Usage) -> Members:
+    return _write_usage(usage, "prompt", "completion")
+
+
+def write_responses_usage(usage: Usage) -> Members:
+    return _write_usage(usage, "input", "output")
+
+
+def _write_usage(usage: Usage, inwards: str, outwards: str) -> Members:
+    return {
+        f"{inwards}_tokens": usage.input_tokens,
+        f"{outwards}_tokens": usage.output_tokens,
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+        f"{inwards}_tokens_details": {
+            "cached_tokens": usage.cache_read_tokens,
+            "cache_write_tokens": usage.cache_write_tokens,
+        },
+        f"{outwards}_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+    }
+
+
+def scan_answer(body: bytes) -> Usage | None:
+    """What a relayed JSON answer says it used; never raises."""
+    try:
+        return read_usage(decode_answer(_relayed, body).usage)
+    except ProviderBroke:
+        return None
+
+
+def read_error(status: int, body: bytes) -> ProviderRefused:
+    """The error behind an error status, whatever the body is."""
+    try:
+        failure = decode_answer(_failures, body)
+    except ProviderBroke:
+        failure = Failure()
+    error = _find_error(failure)
+    return provider_refused(status, _shorten(error), kind=error.kind)
+
+
+def refused(failure: Error | str | None) -> ProviderRefused:
+    """The error told in place of an answer or within one: its status is known by its code or kind alone."""
+    error = _find_error(Failure(failure))
+    status = error.code if isinstance(error.code, int) else _ERROR_STATUS.get(error.kind)
+    status = status or _ERROR_STATUS.get(error.type or "", 500)
+    return provider_refused(status if 400 <= status <= 599 else 500, _shorten(error), kind=error.kind)
+
+
+def _find_error(failure: Failure) -> Error:
+    if isinstance(failure.error, Error):
+        return failure.error
+    return Error(failure.error or failure.message)
+
+
+def _shorten(error: Error) -> str:
+    return (error.message or "no reason given")[:MAX_MESSAGE_CHARS]
+
+
+def write_error(status: int, code: str, message: str, request_id: str) -> bytes:
+    """One JSON error; this style names the request in a header, not here."""
+    return msgspec.json.encode(describe_error(status, code, message))
+
+
+def write_error_event(status: int, code: str, message: str) -> bytes:
+    """The error event of the completions formats, after which no `[DONE]` comes."""
+    return b"data: %b\n\n" % msgspec.json.encode(describe_error(status, code, message))
+
+
+def describe_error(status: int, code: str, message: str) -> Members:
+    kind = _ERROR_TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}

@@ -1,0 +1,149 @@
+"""The two ways through a stream of events: read it whole, or watch it pass."""
+
+from collections.abc import Callable
+
+from torana.chat import Chunk, Usage
+from torana.dialects.sse import SseParser
+from torana.errors import ProviderBroke, ProviderError
+
+MAX_WATCHED_LINE_BYTES = 8 * 1024 * 1024
+"""Of a relayed stream. Final events of the responses dialect repeat the whole answer and its instructions."""
+
+_USAGE = b'"usage"'
+_MODEL = b'"model"'
+
+
+class StreamReader:
+    """Feeds the data of each event to `take`, which appends chunks and says whether it was the terminal event.
+
+    A failure behind good chunks is kept for the next call, so that the chunks do not depend on how
+    the bytes were split.
+    """
+
+    __slots__ = ("_failure", "_is_done", "_sse", "_take")
+
+    def __init__(self, take: Callable[[bytes, list[Chunk]], bool]) -> None:
+        self._sse = SseParser()
+        self._take = take
+        self._is_done = False
+        self._failure: ProviderError | None = None
+
+    def feed(self, data: bytes) -> list[Chunk]:
+        return self._read(lambda: self._sse.feed(data))
+
+    def close(self) -> list[Chunk]:
+        chunks = self._read(self._sse.close)
+        if not self._is_done:
+            raise self._failure or ProviderBroke("the stream ended without its terminal event")
+        return chunks
+
+    def _read(self, events: Callable[[], list[tuple[bytes, bytes]]]) -> list[Chunk]:
+        if self._failure is not None:
+            raise self._failure
+        chunks: list[Chunk] = []
+        if self._is_done:
+            return chunks
+        try:
+            for _, data in events():
+                # An empty data line is a heartbeat of some proxies.
+                if data and self._take(data, chunks):
+                    self._is_done = True
+                    break
+        except ProviderError as failure:
+            self._failure = failure
+            if not chunks:
+                raise
+        return chunks
+
+
+Seen = tuple[Usage | None, str, bool]
+"""Usage, the model's name, and whether this was the terminal event."""
+
+
+class LineScan:
+    """Looks for a few markers in bytes that pass, and decodes only the lines that hold one.
+
+    JSON escapes quotes, so a marker with quotes never stands in a text of the model.
+
+    endings  what marks a line that may be the terminal event
+    look     the data of such a line, usage so far → what it says; raises ProviderBroke for junk
+    """
+
+    __slots__ = ("_endings", "_is_complete", "_is_skipping", "_look", "_rest", "model", "usage")
+
+    def __init__(self, endings: tuple[bytes, ...], look: Callable[[bytes, Usage | None], Seen]) -> None:
+        self._endings = endings
+        self._look = look
+        self._rest = bytearray()
+        self._is_skipping = False
+        self._is_complete = False
+        self.usage: Usage | None = None
+        self.model = ""
+
+    def feed(self, data: bytes) -> None:
+        cut = data.rfind(b"\n") + 1
+        if not cut:
+            self._hold(data)
+            return
+        whole = data[:cut] if cut < len(data) else data
+        if self._is_skipping:
+            whole = whole[whole.find(b"\n") + 1 :]
+            self._is_skipping = False
+        elif self._rest:
+            self._rest += whole
+            whole = bytes(self._rest)
+            self._rest.clear()
+        self._search(whole)
+        if cut < len(data):
+            self._hold(data[cut:])
+
+    @property
+    def is_complete(self) -> bool:
+        # A stream may end without the last line's end.
+        if not self._is_complete and self._rest:
+            self._search(bytes(self._rest))
+        return self._is_complete
+
+    def _hold(self, data: bytes) -> None:
+        if self._is_skipping:
+            return
+        self._rest += data
+        if len(self._rest) > MAX_WATCHED_LINE_BYTES:
+            self._rest.clear()
+            self._is_skipping = True
+
+    def _search(self, lines: bytes) -> None:
+        if not self.model:
+            self._read_lines_with(_MODEL, lines, only_first=True)
+        if _USAGE in lines:
+            self._read_lines_with(_USAGE, lines)
+        for ending in self._endings:
+            # The usage often stands in the terminal event itself.
+            if not self._is_complete and ending in lines:
+                self._read_lines_with(ending, lines)
+
+    def _read_lines_with(self, marker: bytes, lines: bytes, *, only_first: bool = False) -> None:
+        at = lines.find(marker)
+        while at >= 0:
+            after = at + len(marker)
+            # With usage asked for, every event of chat completions but one says `"usage":null`.
+            if marker is _USAGE and lines[after : after + 3].lstrip(b": ").startswith(b"n"):
+                at = lines.find(marker, after)
+                continue
+            start = lines.rfind(b"\n", 0, at) + 1
+            end = lines.find(b"\n", at)
+            self._read_line(lines[start:] if end < 0 else lines[start:end])
+            if end < 0 or only_first:
+                return
+            at = lines.find(marker, end)
+
+    def _read_line(self, line: bytes) -> None:
+        if not line.startswith(b"data:"):
+            return
+        try:
+            usage, model, is_end = self._look(line[5:].strip(), self.usage)
+        except ProviderBroke:
+            return
+        self.usage = usage or self.usage
+        self.model = self.model or model
+        self._is_complete = self._is_complete or is_end

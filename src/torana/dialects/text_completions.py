@@ -1,0 +1,231 @@
+"""The text completions dialect: raw text to be carried on, for code models with their own markers.
+
+Source: OpenAI API reference, "Completions" (legacy), as vLLM and others serve it.
+"""
+
+from typing import Any
+
+import msgspec
+
+from torana.chat import ChatRequest, Chunk, FillIn, FinishReason, Message, Text, Usage
+from torana.dialects import openai_style
+from torana.dialects.chat_completions import ask_for_usage, write_sampling
+from torana.dialects.chat_completions_answers import look
+from torana.dialects.collecting import collect
+from torana.dialects.dialect import Dialect
+from torana.dialects.members import (
+    Members,
+    decode_answer,
+    decode_request,
+    find_number,
+    find_text,
+    find_texts,
+    find_whole,
+    keep_extra,
+    need_text,
+    with_extra,
+)
+from torana.dialects.streams import LineScan, StreamReader
+from torana.errors import Invalid, ProviderBroke
+
+NAME = "text_completions"
+
+_SPOKEN = frozenset({"prompt", "suffix", "max_tokens", "temperature", "top_p", "stop", "n", "user"})
+_OTHER: FinishReason = "other"
+
+
+class _Choice(msgspec.Struct):
+    index: int = 0
+    text: str | None = None
+    finish_reason: str | None = None
+
+
+class _Answer(msgspec.Struct):
+    """An answer or an event of one."""
+
+    id: str | None = None
+    model: str | None = None
+    choices: list[_Choice] | None = None
+    usage: Any = None
+    error: openai_style.Error | str | None = None
+
+
+_answers = msgspec.json.Decoder(_Answer)
+
+
+def read_request(body: bytes) -> tuple[ChatRequest, str]:
+    """A body of POST /v1/completions with one prompt; raises Invalid."""
+    members = decode_request(body)
+    model = need_text(members, "model")
+    chat = _read_words(members)
+    return keep_extra(chat, NAME, members, _write_words(chat)), model
+
+
+def write_request(chat: ChatRequest, model: str, *, stream: bool) -> bytes:
+    """The body that asks `model`: the marked prompt where there is one, else what stands before the cursor."""
+    members = with_extra(chat, NAME, _write_words(chat), _read_words, _SPOKEN, stream=stream)
+    return msgspec.json.encode({"model": model, **ask_for_usage(members, stream=stream)})
+
+
+def _read_words(members: Members) -> ChatRequest:
+    prompts = find_texts(members, "prompt")
+    if len(prompts) != 1:
+        raise Invalid(("prompt",), "Input should be one string", "string_type")
+    choices = find_whole(members, "n")
+    return ChatRequest(
+        messages=(Message("user", (Text(prompts[0]),)),),
+        fill_in=FillIn(prefix=prompts[0], suffix=find_text(members, "suffix")),
+        max_tokens=find_whole(members, "max_tokens"),
+        temperature=find_number(members, "temperature"),
+        top_p=find_number(members, "top_p"),
+        stop=find_texts(members, "stop"),
+        choices=1 if choices is None else choices,
+        user=find_text(members, "user"),
+        answer="code",
+        stream=members.get("stream") is True,
+    )
+
+
+def _write_words(chat: ChatRequest) -> Members:
+    members = _write_prompt(chat)
+    if chat.max_tokens is not None:
+        members["max_tokens"] = chat.max_tokens
+    members |= write_sampling(chat)
+    if chat.choices != 1:
+        members["n"] = chat.choices
+    if chat.user:
+        members["user"] = chat.user
+    return members
+
+
+def _write_prompt(chat: ChatRequest) -> Members:
+    if chat.fill_in is None:
+        return {"prompt": "\n\n".join(message.text for message in chat.messages)}
+    if chat.fill_in.marked_prompt:
+        return {"prompt": chat.fill_in.marked_prompt}
+    suffix = {"suffix": chat.fill_in.suffix} if chat.fill_in.suffix else {}
+    return {"prompt": chat.fill_in.prefix, **suffix}
+
+
+class StreamedAnswer:
+    """What is known of one streamed answer so far."""
+
+    __slots__ = ("_is_begun", "_usage")
+
+    def __init__(self) -> None:
+        self._is_begun = False
+        self._usage: Usage | None = None
+
+    def take(self, data: bytes, chunks: list[Chunk]) -> bool:
+        """Append what one event brings; True for the terminal one."""
+        if data == openai_style.DONE:
+            if not self._is_begun:
+                raise ProviderBroke("the stream ended before it began")
+            chunks.append(Chunk(usage=self._usage, is_last=True))
+            return True
+        event = decode_answer(_answers, data)
+        if event.error is not None:
+            raise openai_style.refused(event.error)
+        if event.choices is None:
+            return False
+        self._usage = openai_style.read_usage(event.usage) or self._usage
+        if not self._is_begun:
+            self._is_begun = True
+            chunks.append(Chunk(id=event.id or "", model=event.model or ""))
+        for choice in event.choices:
+            _take_choice(choice, chunks)
+        return False
+
+
+def _take_choice(choice: _Choice, chunks: list[Chunk]) -> None:
+    if choice.text:
+        chunks.append(Chunk(choice.text, choice.index))
+    if choice.finish_reason:
+        chunks.append(Chunk(choice=choice.index, finish=openai_style.FINISHES.get(choice.finish_reason, _OTHER)))
+
+
+def read_answer(body: bytes) -> list[Chunk]:
+    """A whole answer as chunks; raises ProviderBroke, or ProviderRefused for an error with status 200."""
+    answer = decode_answer(_answers, body)
+    if answer.error is not None:
+        raise openai_style.refused(answer.error)
+    if not answer.choices or any(choice.text is None for choice in answer.choices):
+        raise ProviderBroke("no choices")
+    chunks = [Chunk(id=answer.id or "", model=answer.model or "")]
+    for choice in answer.choices:
+        _take_choice(choice, chunks)
+    chunks.append(Chunk(usage=openai_style.read_usage(answer.usage), is_last=True))
+    return chunks
+
+
+class TextCompletionsWriter:
+    """Writes a stream of texts; the last finish waits for the end and carries the usage."""
+
+    __slots__ = ("_envelope", "_finish", "_usage")
+
+    def __init__(self, model: str, id: str, created: int) -> None:
+        self._envelope: Members = {"id": id, "object": "text_completion", "created": created, "model": model}
+        self._finish: tuple[int, FinishReason] | None = None
+        self._usage: Usage | None = None
+
+    def write(self, chunks: list[Chunk]) -> bytes:
+        out: list[bytes] = []
+        for chunk in chunks:
+            self._usage = chunk.usage or self._usage
+            if chunk.text:
+                out.append(self._write_choice(chunk.choice, chunk.text, None, {}))
+            if chunk.finish:
+                if self._finish:
+                    out.append(self._write_finish(*self._finish, {}))
+                self._finish = (chunk.choice, chunk.finish)
+            if chunk.is_last:
+                usage = {"usage": openai_style.write_usage(self._usage)} if self._usage else {}
+                out.append(self._write_finish(*(self._finish or (0, "stop")), usage))
+                out.append(b"data: [DONE]\n\n")
+        return b"".join(out)
+
+    def error(self, status: int, code: str, message: str) -> bytes:
+        return openai_style.write_error_event(status, code, message)
+
+    def _write_finish(self, choice: int, finish: FinishReason, more: Members) -> bytes:
+        return self._write_choice(choice, "", openai_style.FINISH_NAMES[finish], more)
+
+    def _write_choice(self, choice: int, text: str, finish: str | None, more: Members) -> bytes:
+        choices = [{"index": choice, "text": text, "logprobs": None, "finish_reason": finish}]
+        return b"data: %b\n\n" % msgspec.json.encode({**self._envelope, "choices": choices, **more})
+
+
+def write_answer(chunks: list[Chunk], model: str, id: str, created: int) -> bytes:
+    """One JSON answer."""
+    collected = collect(chunks)
+    choices = [
+        {"index": at, "text": choice.text, "logprobs": None, "finish_reason": openai_style.FINISH_NAMES[choice.finish]}
+        for at, choice in enumerate(collected.choices)
+    ]
+    return msgspec.json.encode(
+        {
+            "id": id,
+            "object": "text_completion",
+            "created": created,
+            "model": model,
+            "choices": choices,
+            "usage": openai_style.write_usage(collected.usage),
+        }
+    )
+
+
+TEXT_COMPLETIONS = Dialect(
+    name=NAME,
+    path="/v1/completions",
+    read_request=read_request,
+    write_request=write_request,
+    read_events=lambda: StreamReader(StreamedAnswer().take),
+    read_answer=read_answer,
+    write_events=TextCompletionsWriter,
+    write_answer=write_answer,
+    read_error=openai_style.read_error,
+    write_error=openai_style.write_error,
+    write_error_event=openai_style.write_error_event,
+    scan_events=lambda: LineScan((openai_style.DONE,), look),
+    scan_answer=openai_style.scan_answer,
+)

@@ -1,0 +1,217 @@
+"""Everything that can go wrong, in our words. Only the entrance turns these into HTTP.
+
+ToranaError
+├── Refusal                 an answer that is a no; carries the contract's status and text
+│   └── Invalid             422: one member of the request is not what it should be
+├── BadSetting              start-up stops: NAME: what is wrong, what is expected
+├── BadCatalogue            a catalogue file is wrong: file, line, expected shape
+└── ProviderError           a model call failed; `upstream_code` is what HTTP would call it
+    ├── ProviderUnreachable     no connection: refused, DNS, time-out while connecting
+    │   └── ProviderTlsFailed   the certificate or the handshake; never retried
+    ├── ProviderTimedOut        silence: before the first byte, or within the answer
+    ├── ProviderBroke           an answer that is no answer: cut, garbled, without its end
+    ├── NoCredentials           nothing configured to greet this provider with
+    └── ProviderRefused         the provider answered with an error status
+        ├── ProviderRefusedKey      401, 403: our own key is bad
+        ├── ProviderLimited         429
+        └── ProviderOverloaded      500, 502, 503, 504, 529
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Literal
+
+Layer = Literal[
+    "client",
+    "instance_token",
+    "user_token",
+    "unit_primitive",
+    "header_match",
+    "quota",
+    "limit",
+    "provider",
+    "gateway",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """One row of the refusal catalogue that `torana error` prints."""
+
+    layer: Layer
+    meaning: str
+    remedy: str
+    is_retryable: bool = False
+
+
+class ToranaError(Exception):
+    """Root of all errors raised on purpose."""
+
+
+class Refusal(ToranaError):
+    """An answer that is a no.
+
+    status   HTTP status, fixed by the contract for the endpoint
+    code     stable snake_case name, a key of `refusals.CODES`
+    text     the contract's text; goes out as the member `member` (`detail` or `error`)
+    members  replaces `{member: text}` where the contract asks for more than one member
+    missing  what the caller lacks: a header, a unit primitive, a limit's name
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        text: str = "",
+        *,
+        member: Literal["detail", "error"] = "detail",
+        members: Mapping[str, Any] | None = None,
+        missing: str | None = None,
+        remedy: str | None = None,
+        layer: Layer | None = None,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+        closes: bool = False,
+    ) -> None:
+        super().__init__(text or code)
+        self.status = status
+        self.code = code
+        self.members: Mapping[str, Any] = members if members is not None else {member: text}
+        self.missing = missing
+        self.remedy = remedy
+        self.layer = layer
+        self.headers = headers
+        self.closes = closes
+        """The connection is closed after the answer: the rest of the request is not wanted."""
+
+
+class Invalid(Refusal):
+    """422 in the list form of contract 1.2; never echoes the offending value.
+
+    loc   path of the member, without "body": ("current_file", "file_name")
+    type  one of the contract's names: missing, string_type, string_too_long, …
+    """
+
+    def __init__(self, loc: tuple[str | int, ...], msg: str, type: str = "value_error") -> None:
+        row = {"loc": ["body", *loc], "msg": msg, "type": type}
+        missing = ".".join(str(part) for part in loc) or "body"
+        super().__init__(422, "request_invalid", members={"detail": [row]}, missing=missing)
+
+
+class BadSetting(ToranaError):
+    """A setting that stops the start; reads `NAME: what is wrong, what is expected`."""
+
+    def __init__(self, name: str, wrong: str, expected: str) -> None:
+        super().__init__(f"{name}: {wrong}, {expected}")
+        self.name = name
+
+
+class BadCatalogue(ToranaError):
+    """One or more catalogue files are wrong; `problems` are lines `file:line: what, expected`."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class ProviderError(ToranaError):
+    """A model call failed. `where` names the deployment for the log, never for the caller."""
+
+    upstream_code = 502
+    code = "provider_failed"
+    is_retryable = False
+
+    def __init__(self, message: str, where: str = "") -> None:
+        super().__init__(message)
+        self.where = where
+        self.retry_after: str | None = None
+        """The provider's own Retry-After value, as it came."""
+
+    @property
+    def phrase(self) -> str:
+        """`<upstream code>: <reason phrase>`, the text of a 421 (contract 1.2)."""
+        if self.upstream_code == 529:
+            return "529: Overloaded"
+        try:
+            return f"{self.upstream_code}: {HTTPStatus(self.upstream_code).phrase}"
+        except ValueError:
+            return f"{self.upstream_code}: Error"
+
+
+class ProviderUnreachable(ProviderError):
+    """No connection could be made; nothing was sent, so another try is safe."""
+
+    upstream_code = 503
+    code = "provider_unreachable"
+    is_retryable = True
+
+
+class ProviderTlsFailed(ProviderUnreachable):
+    """TLS to the provider failed; a certificate does not get better by asking again."""
+
+    code = "upstream_tls"
+    is_retryable = False
+
+
+class ProviderTimedOut(ProviderError):
+    """The provider kept silent for too long."""
+
+    upstream_code = 504
+    code = "provider_timeout"
+
+
+class ProviderBroke(ProviderError):
+    """The answer was cut, garbled, or lacked its terminal event."""
+
+    code = "provider_broke"
+    is_retryable = True
+
+
+class NoCredentials(ProviderError):
+    """The chosen model's provider has no credentials here."""
+
+    upstream_code = 401
+    code = "provider_no_credentials"
+
+
+class ProviderRefused(ProviderError):
+    """The provider answered with an error status. `message` is for the log only."""
+
+    code = "provider_refused"
+
+    def __init__(self, status: int, message: str, where: str = "", kind: str = "") -> None:
+        super().__init__(message, where)
+        self.upstream_code = status
+        self.kind = kind
+        """The dialect's own error type, such as `overloaded_error`; may be empty."""
+
+
+class ProviderRefusedKey(ProviderRefused):
+    """401 or 403: our own key is bad. An alarm for the operator, never a 401 for the caller."""
+
+    code = "provider_key_refused"
+
+
+class ProviderLimited(ProviderRefused):
+    """429: the provider limits our account."""
+
+    code = "provider_limited"
+    is_retryable = True
+
+
+class ProviderOverloaded(ProviderRefused):
+    """5xx and 529: busy or broken; another try or another deployment may answer."""
+
+    code = "provider_overloaded"
+    is_retryable = True
+
+
+def provider_refused(status: int, message: str, where: str = "", kind: str = "") -> ProviderRefused:
+    """The error for a provider's status; by status first, by the dialect's `kind` last."""
+    if status in (401, 403):
+        return ProviderRefusedKey(status, message, where, kind)
+    if status == 429:
+        return ProviderLimited(status, message, where, kind)
+    if status >= 500 or kind == "overloaded_error":
+        return ProviderOverloaded(status if status >= 500 else 529, message, where, kind)
+    return ProviderRefused(status, message, where, kind)

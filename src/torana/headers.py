@@ -1,0 +1,27 @@
+"""A request's headers: looked up by lower-case name, the first of a repeated one wins."""
+
+from collections.abc import Iterable
+
+
+class Headers:
+    """Built once per request from the server's pairs; names arrive in lower case."""
+
+    __slots__ = ("_first", "pairs")
+
+    def __init__(self, pairs: list[tuple[bytes, bytes]]) -> None:
+        self.pairs = pairs
+        # Reversed, so that of repeated names the first one stays.
+        self._first = dict(reversed(pairs))
+
+    @classmethod
+    def of(cls, items: Iterable[tuple[str, str]]) -> "Headers":
+        return cls([(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in items])
+
+    def get(self, name: bytes) -> str | None:
+        """The value as text, outer white space removed; None where the header is absent."""
+        value = self._first.get(name)
+        return None if value is None else value.decode("latin-1").strip()
+
+    def text(self, name: bytes) -> str:
+        """As `get`, but absent reads as empty."""
+        return self.get(name) or ""

@@ -1,0 +1,1 @@
+"""RENDER: a prompt id and inputs become a ChatRequest. Entrance: `registry.Prompts`."""

@@ -1,0 +1,176 @@
+"""One prompt file, checked and compiled."""
+
+import re
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from jinja2 import Template
+
+from torana.catalog.document import Document
+from torana.catalog.records import PromptFile
+from torana.catalog.snapshot import PromptSource
+from torana.chat import AnswerForm, Role
+from torana.errors import BadCatalogue
+from torana.prompts.grammar import BadTemplate
+from torana.prompts.sandbox import Sandbox
+
+_PLACEHOLDER = re.compile(r"\s*(?:\{\{?\s*)?(?P<name>[A-Za-z]\w*)(?:\s*\}?\})?\s*", re.ASCII)
+
+_NUMBERS: dict[str, tuple[type, ...]] = {
+    "max_tokens": (int,),
+    "max_retries": (int,),
+    "top_k": (int,),
+    "temperature": (int, float),
+    "top_p": (int, float),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One entry of `prompt_template`: texts of one role, or a list of messages that an input brings."""
+
+    role: Role | Literal["placeholder"]
+    templates: tuple[Template, ...] = ()
+    input: str = ""
+    """With role `placeholder`: the input that holds the messages."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """A prompt of one version, ready to be rendered."""
+
+    id: str
+    variant: str
+    version: str
+    name: str
+    unit_primitives: tuple[str, ...]
+    """All of them must be held."""
+    parts: tuple[Part, ...]
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """`model.params` of the file."""
+    stop: tuple[str, ...] = ()
+    timeout_s: float | None = None
+    answer: AnswerForm = "text"
+    variables: frozenset[str] = frozenset()
+    """Inputs it needs: read somewhere, and never tested with `is defined` or given a default."""
+
+    @property
+    def is_simple(self) -> bool:
+        """Inputs in, text out: what the prompt endpoints serve."""
+        return self.answer != "react" and all(part.role != "placeholder" for part in self.parts)
+
+
+def build_prompt(
+    key: tuple[str, str, str], source: PromptSource, sandbox: Sandbox, unit_primitives: Container[str]
+) -> Prompt:
+    """Read, check and compile one file. Raises BadCatalogue with all its problems.
+
+    key   id, variant, version
+    """
+    document = source.document()
+    file = document.convert(PromptFile)
+    building = _Building(document, sandbox)
+    parts = tuple(building.part(role, texts) for role, texts in file.prompt_template.items())
+    problems = [*building.problems, *_wrong_members(document, file, unit_primitives)]
+    if problems:
+        raise BadCatalogue(problems)
+    prompt_id, variant, version = key
+    return Prompt(
+        id=prompt_id,
+        variant=variant,
+        version=version,
+        name=file.name,
+        unit_primitives=_unit_primitives(file),
+        parts=parts,
+        params=file.model.params,
+        stop=file.params.stop,
+        timeout_s=file.params.timeout,
+        answer=file.params.answer,
+        variables=frozenset(building.reads - {"current_date"}),
+    )
+
+
+class _Building:
+    """Compiles the texts of one file; collects what is wrong and which variables they read."""
+
+    def __init__(self, document: Document, sandbox: Sandbox) -> None:
+        self.document = document
+        self.sandbox = sandbox
+        self.problems: list[str] = []
+        self.reads: set[str] = set()
+        self.followed: set[str] = set()
+
+    def part(self, role: str, value: str | list[str]) -> Part:
+        texts = [value] if isinstance(value, str) else value
+        if role == "placeholder":
+            names = [match["name"] for text in texts if (match := _PLACEHOLDER.fullmatch(text))]
+            if len(texts) == len(names) == 1:
+                self.reads.add(names[0])
+                return Part("placeholder", input=names[0])
+            self._add("`placeholder` names no input", "expected the name of one input", role)
+            return Part("placeholder")
+        paths: list[tuple[str | int, ...]] = (
+            [(role,)] if isinstance(value, str) else [(role, i) for i in range(len(value))]
+        )
+        compiled = [self._compile(text, path) for text, path in zip(texts, paths, strict=True)]
+        templates = tuple(template for template in compiled if template is not None)
+        if role in ("user", "assistant"):
+            return Part("user" if role == "user" else "assistant", templates)
+        if role != "system" and not role.startswith("system_"):
+            self._add(f"unknown role `{role}`", "expected system, system_…, user, assistant or placeholder", role)
+        return Part("system", templates)
+
+    def _compile(self, text: str, path: tuple[str | int, ...]) -> Template | None:
+        try:
+            template = self.sandbox.compile_text(text)
+            self.reads |= self._reads(text, path)
+        except BadTemplate as bad:
+            place = self.document.text_problem(bad.line, bad.what, bad.expected, "prompt_template", *path)
+            self.problems.append(place)
+            return None
+        return template
+
+    def _reads(self, text: str, path: tuple[str | int, ...], trail: tuple[str, ...] = ()) -> frozenset[str]:
+        """The variables that `text` and all that it includes need from outside."""
+        survey = self.sandbox.survey(text)
+        reads = survey.reads
+        for name in survey.includes:
+            included = self.sandbox.templates.get(name)
+            if included is None:
+                self._add(f"includes `{name}`, which does not exist", "expected a path below prompts/", *path)
+            elif name in trail:
+                self._add(f"`{name}` includes itself", "expected includes without a circle", *path)
+            elif name not in self.followed:
+                self.followed.add(name)
+                try:
+                    reads |= self._reads(included, path, (*trail, name)) - survey.binds
+                except BadTemplate as bad:
+                    self._add(f"includes `{name}`, in whose line {bad.line} {bad.what}", bad.expected, *path)
+        return reads
+
+    def _add(self, what: str, expected: str, *path: str | int) -> None:
+        self.problems.append(self.document.problem(what, expected, "prompt_template", *path))
+
+
+def _unit_primitives(file: PromptFile) -> tuple[str, ...]:
+    """Both spellings, the plural of 17.x and the singular of 19.x."""
+    single = (file.unit_primitive,) if file.unit_primitive else ()
+    return tuple(dict.fromkeys((*file.unit_primitives, *single)))
+
+
+def _wrong_members(document: Document, file: PromptFile, unit_primitives: Container[str]) -> Iterator[str]:
+    names = _unit_primitives(file)
+    if not names:
+        yield document.problem("names no unit primitive", "expected `unit_primitives` or `unit_primitive`")
+    for name in names:
+        if name not in unit_primitives:
+            where = "unit_primitives" if name in file.unit_primitives else "unit_primitive"
+            yield document.problem(f"unknown unit primitive `{name}`", "expected one of unit_primitives.yml", where)
+    if not file.prompt_template:
+        yield document.problem("has no texts", "expected at least one role", "prompt_template")
+    for name, kinds in _NUMBERS.items():
+        value: Any = file.model.params.get(name)
+        if value is not None and (type(value) not in kinds or value < 0):
+            expected = "expected a whole number, 0 or more" if kinds == (int,) else "expected a number, 0 or more"
+            yield document.problem(f"`{name}` is {value!r}", expected, "model", "params", name)

@@ -1,0 +1,152 @@
+"""Prompts by id, family and version, and their rendering into a ChatRequest."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from torana.catalog.snapshot import Catalogue, PromptSource
+from torana.chat import ChatRequest, Message, Role, Text
+from torana.clock import Clock
+from torana.errors import BadCatalogue, Invalid, Refusal
+from torana.prompts.grammar import BadTemplate
+from torana.prompts.prompt import Part, Prompt, build_prompt
+from torana.prompts.sandbox import Meter, Sandbox, render_text
+from torana.prompts.versions import DEFAULT_CONSTRAINT, pick, read_constraint, read_version
+from torana.settings import CatalogueSettings
+
+log = logging.getLogger("torana.prompts")
+
+BASE = "base"
+_OWN_FIELDS = ("max_tokens", "temperature", "top_p", "top_k")
+"""Parameters that ChatRequest has a word for; others travel in `extra`."""
+_ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
+
+
+class Prompts:
+    """All prompts of one catalogue. Files are read, checked and compiled once, when first asked for.
+
+    Overlay files are checked at once; raises BadCatalogue with all their problems.
+    """
+
+    def __init__(self, catalogue: Catalogue, settings: CatalogueSettings, clock: Clock | None = None) -> None:
+        self._catalogue = catalogue
+        self._settings = settings
+        self._clock = clock or Clock()
+        self._sandbox = Sandbox(catalogue.templates)
+        self._built: dict[tuple[str, str, str], Prompt] = {}
+        if problems := self.check(overlays_only=True):
+            raise BadCatalogue(problems)
+
+    def find(self, prompt_id: str, constraint: str | None = None, families: Sequence[str] = ()) -> Prompt:
+        """The prompt to use (contract 8.4): first variant that exists, highest version that is allowed.
+
+        families   the model's, best first; then the operator's default for the id, then `base`
+        Raises Refusal 404 and 400, Invalid 422 for an unreadable constraint.
+        """
+        wanted = read_constraint(DEFAULT_CONSTRAINT if constraint is None else constraint)
+        variants = self._catalogue.prompts.get(prompt_id, {})
+        wishes = (*families, str(self._settings.default_prompts.get(prompt_id, BASE)), BASE)
+        variant = next((name for name in wishes if name in variants), None)
+        if variant is None:
+            raise Refusal(404, "prompt_not_found", f"Prompt '{prompt_id}' not found")
+        version = pick(wanted, variants[variant])
+        if version is None:
+            text = f"No version of prompt '{prompt_id}' matches the constraint"
+            raise Refusal(400, "prompt_version_unmatched", text, missing="prompt_version")
+        if wanted.pin is not None and wanted.pin != read_version(version):
+            facts = {"prompt_id": prompt_id, "prompt_version": constraint, "used_version": version}
+            log.warning("a pinned prompt version does not exist", extra=facts)
+        return self._build((prompt_id, variant, version), variants[variant][version])
+
+    def render(
+        self, prompt: Prompt, inputs: Mapping[str, Any], *, model_params: Mapping[str, Any] | None = None
+    ) -> ChatRequest:
+        """Fill the prompt in. Values are inserted as they are, never read as templates.
+
+        model_params   defaults of the model's record; the prompt file's win over them
+        Raises Invalid 422: an input is missing or does not fit, or the result is too large.
+        """
+        values = {"current_date": self._today(), **inputs}
+        meter = Meter(self._settings.max_output_chars, self._settings.max_iterations)
+        messages = [message for part in prompt.parts for message in _messages(part, values, meter)]
+        params = {**(model_params or {}), **prompt.params}
+        own = {name: params.pop(name) for name in _OWN_FIELDS if name in params}
+        retries = params.pop("max_retries", None)
+        if prompt.answer == "react" and self._settings.chat_max_tokens:
+            own["max_tokens"] = self._settings.chat_max_tokens
+        return ChatRequest(
+            messages=tuple(messages),
+            stop=prompt.stop,
+            answer=prompt.answer,
+            timeout_s=prompt.timeout_s,
+            tries=None if retries is None else retries + 1,
+            extra=params,
+            **own,
+        )
+
+    def check(self, *, overlays_only: bool = False) -> list[str]:
+        """Read, check and compile every file; one line `file:line: what, expected` for each problem."""
+        problems: list[str] = []
+        for key, source in self._sources():
+            if overlays_only and not source.is_overlay:
+                continue
+            try:
+                self._build(key, source)
+            except BadCatalogue as bad:
+                problems += bad.problems
+        for name, text in self._catalogue.templates.items():
+            try:
+                self._sandbox.compile_text(text)
+            except BadTemplate as bad:
+                path = self._catalogue.places[f"template {name}"].rpartition(":")[0]
+                problems.append(f"{path}:{bad.line}: {bad.what}, {bad.expected}")
+        return [*problems, *self._doubled_versions()]
+
+    def _build(self, key: tuple[str, str, str], source: PromptSource) -> Prompt:
+        if key not in self._built:
+            self._built[key] = build_prompt(key, source, self._sandbox, self._catalogue.unit_primitives)
+        return self._built[key]
+
+    def _sources(self) -> Iterator[tuple[tuple[str, str, str], PromptSource]]:
+        for prompt_id, variants in self._catalogue.prompts.items():
+            for variant, versions in variants.items():
+                for version, source in versions.items():
+                    yield (prompt_id, variant, version), source
+
+    def _doubled_versions(self) -> Iterator[str]:
+        """`1.0.0-rc1.yml` beside `1.0.0-rc.1.yml`: no constraint could tell them apart."""
+        seen: dict[tuple[object, ...], PromptSource] = {}
+        for (prompt_id, variant, version), source in self._sources():
+            other = seen.setdefault((prompt_id, variant, read_version(version)), source)
+            if other is not source:
+                yield f"{source.path}:1: is the same version as {other.path.name}, expected one file each"
+
+    def _today(self) -> str:
+        now = datetime.fromtimestamp(self._clock.now(), UTC)
+        return f"{now:%B} {now.day}, {now.year}"
+
+
+def _messages(part: Part, values: Mapping[str, Any], meter: Meter) -> Iterator[Message]:
+    if part.role == "placeholder":
+        yield from _brought_messages(part.input, values, meter)
+        return
+    texts = [render_text(template, values, meter) for template in part.templates]
+    text = "\n".join(texts)
+    # Vendors refuse messages without text, and an optional part may well be empty.
+    if text.strip():
+        yield Message(part.role, (Text(text),))
+
+
+def _brought_messages(name: str, values: Mapping[str, Any], meter: Meter) -> Iterator[Message]:
+    if name not in values:
+        raise Invalid(("inputs", name), f"Missing input '{name}'", "missing")
+    if not isinstance(values[name], (list, tuple)):
+        raise Invalid(("inputs", name), "Input should be a list of messages", "list_type")
+    for index, message in enumerate(values[name]):
+        role = _ROLES.get(str(message.get("role"))) if isinstance(message, Mapping) else None
+        if role is None or not isinstance(message.get("content"), str):
+            raise Invalid(("inputs", name, index), "Input should be a message with role and content")
+        meter.put_out(len(message["content"]))
+        if message["content"].strip():
+            yield Message(role, (Text(message["content"]),))

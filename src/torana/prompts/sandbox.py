@@ -1,0 +1,219 @@
+"""Jinja2 with most of it taken away (contract 8.4): look-ups, conditions, loops, literal includes, filters.
+
+Two fences. Before a template is compiled, its syntax tree may hold only what `grammar.py` lists. While it
+renders, a `Meter` counts characters and loop turns, and look-ups reach into mappings and lists alone,
+so that no Python attribute is ever read. Values are never parsed: what looks like a template in an
+input reaches the model as it came.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from jinja2 import DictLoader, StrictUndefined, Template, TemplateSyntaxError, UndefinedError, nodes, pass_context
+from jinja2.meta import find_undeclared_variables
+from jinja2.runtime import Context, LoopContext, Undefined
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.tests import TESTS as JINJA_TESTS
+from jinja2.visitor import NodeTransformer
+
+from torana.errors import Invalid
+from torana.prompts.filters import FILTERS, TESTS, TooLarge, largest_result
+from torana.prompts.grammar import BadTemplate, check_tree
+
+_LOOP_MEMBERS = ("index", "index0", "revindex", "revindex0", "first", "last", "length")
+_METER = " meter"
+"""Where the meter hides among the variables: no template can spell a name with a space."""
+_WORK_PER_OUTPUT = 4
+"""Characters that filters and `+` may make in between, for each one that may come out."""
+
+
+class Meter:
+    """What one rendered prompt may still use up."""
+
+    __slots__ = ("chars_left", "turns_left", "work_left")
+
+    def __init__(self, max_output_chars: int, max_iterations: int) -> None:
+        self.chars_left = max_output_chars
+        self.work_left = max_output_chars * _WORK_PER_OUTPUT
+        self.turns_left = max_iterations
+
+    def put_out(self, chars: int) -> None:
+        self.chars_left -= chars
+        if self.chars_left < 0:
+            raise TooLarge
+
+    def work(self, chars: int) -> None:
+        self.need(chars)
+        self.work_left -= chars
+
+    def need(self, chars: int) -> None:
+        if chars > self.work_left:
+            raise TooLarge
+
+    def turn(self, turns: int) -> None:
+        self.turns_left -= turns
+        if self.turns_left < 0:
+            raise TooLarge
+
+
+class Missing(StrictUndefined):
+    """An absent variable; the error's text is its bare name, which the caller is told."""
+
+    __slots__ = ()
+
+    @property
+    def _undefined_message(self) -> str:
+        return str(self._undefined_name)
+
+
+class Survey(NamedTuple):
+    """What static analysis says of one template."""
+
+    reads: frozenset[str]
+    """Variables it reads, but for those that are tested with `is defined` or given a default."""
+    binds: frozenset[str]
+    """Variables it sets itself."""
+    includes: tuple[str, ...]
+
+
+class Sandbox(ImmutableSandboxedEnvironment):
+    """Parses, checks and compiles templates; `templates` are what they may include, by name."""
+
+    intercepted_binops = frozenset("+")
+
+    def __init__(self, templates: Mapping[str, str]) -> None:
+        self.templates = templates
+        super().__init__(
+            undefined=Missing, loader=DictLoader(templates), autoescape=False, auto_reload=False, cache_size=-1
+        )
+        self.globals.clear()
+        self.filters = {name: _metered(name, function) for name, function in FILTERS.items()}
+        self.filters |= {"turns": _turns, "cut": _metered("cut", lambda value, start, stop: value[start:stop])}
+        self.tests = {name: JINJA_TESTS[name] for name in TESTS}
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        try:
+            tree = super()._parse(source, name, filename)
+        except TemplateSyntaxError as error:
+            raise BadTemplate(error.lineno, error.message or "is no template", "expected a Jinja template") from None
+        except RecursionError:
+            raise BadTemplate(1, "is nested too deeply", "expected a few levels") from None
+        check_tree(tree)
+        metered: nodes.Template = _Metering().visit(tree)
+        metered.set_environment(self)
+        return metered
+
+    def compile_text(self, text: str) -> Template:
+        """Raises BadTemplate."""
+        try:
+            template: Template = self.from_string(text)
+            return template
+        except TemplateSyntaxError as error:  # what only the compiler notices
+            raise BadTemplate(error.lineno, error.message or "does not compile", "expected a Jinja template") from None
+        except (SyntaxError, RecursionError, MemoryError):  # Python's own bounds of nesting
+            raise BadTemplate(1, "is nested too deeply", "expected a few levels") from None
+
+    def survey(self, text: str) -> Survey:
+        """Raises BadTemplate."""
+        tree = self.parse(text)
+        optional: set[str] = set()
+        for node in tree.find_all((nodes.Test, nodes.Filter)):
+            if isinstance(node.node, nodes.Name) and node.name in ("defined", "undefined", "default", "d"):
+                optional.add(node.node.name)
+        return Survey(
+            reads=frozenset(find_undeclared_variables(tree) - optional),
+            binds=frozenset(node.name for node in tree.find_all(nodes.Name) if node.ctx != "load"),
+            includes=tuple(dict.fromkeys(node.template.as_const() for node in tree.find_all(nodes.Include))),
+        )
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        if isinstance(obj, Undefined):
+            str(obj)  # says which variable is missing
+        try:
+            if isinstance(obj, Mapping) or (isinstance(obj, (list, tuple, str)) and isinstance(argument, int)):
+                return obj[argument]
+        except (LookupError, TypeError):
+            pass
+        return self.undefined(obj=obj, name=argument)
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        if isinstance(obj, LoopContext) and attribute in _LOOP_MEMBERS:
+            return getattr(obj, attribute)
+        return self.getitem(obj, attribute)
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        if isinstance(left, (str, list, tuple)) and isinstance(right, (str, list, tuple)):
+            context[_METER].work(len(left) + len(right))
+        return left + right
+
+    def is_safe_callable(self, obj: Any) -> bool:
+        return False
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        return False
+
+
+def render_text(template: Template, values: Mapping[str, Any], meter: Meter) -> str:
+    """Raises Invalid: an input is missing or does not fit, or the meter ran out."""
+    pieces: list[str] = []
+    try:
+        for piece in template.root_render_func(template.new_context({**values, _METER: meter})):
+            meter.put_out(len(piece))
+            pieces.append(piece)
+    except UndefinedError as error:
+        raise Invalid(("inputs", str(error)), f"Missing input '{error}'", "missing") from None
+    except RecursionError:
+        raise TooLarge from None
+    except (TypeError, ValueError, LookupError):
+        raise Invalid(("inputs",), "Inputs do not fit the prompt") from None
+    return "".join(pieces)
+
+
+class _Metering(NodeTransformer):
+    """Rewrites what would run unmetered: loops, includes, slices and `~`."""
+
+    def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802 Jinja's own naming
+        self.generic_visit(node)
+        node.iter = nodes.Filter(node.iter, "turns", [], [], None, None, lineno=node.lineno)
+        return node
+
+    def visit_Include(self, node: nodes.Include) -> nodes.Node:  # noqa: N802
+        # Templates that include each other twice over would otherwise double without a loop.
+        once = nodes.Filter(nodes.Const("1"), "turns", [], [], None, None, lineno=node.lineno)
+        return nodes.If(once, [node], [], [], lineno=node.lineno)
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        if not isinstance(node.arg, nodes.Slice):
+            return node
+        ends = [end or nodes.Const(None) for end in (node.arg.start, node.arg.stop)]
+        return nodes.Filter(node.node, "cut", ends, [], None, None, lineno=node.lineno)
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        return nodes.Filter(nodes.List(node.nodes), "join", [], [], None, None, lineno=node.lineno)
+
+
+def _metered(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    @pass_context
+    def metered(context: Context, value: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(value, Undefined) and function is not FILTERS["default"]:
+            str(value)  # says which variable is missing
+        meter: Meter = context[_METER]
+        meter.need(largest_result(name, value, args))
+        result = function(value, *args, **kwargs)
+        if isinstance(result, (str, list)) and result is not value:
+            meter.work(len(result))
+        return result
+
+    return metered
+
+
+@pass_context
+def _turns(context: Context, values: Any) -> Any:
+    """Pays for a whole loop before it begins."""
+    if not isinstance(values, (list, tuple, dict, str)):
+        str(values)  # says so if it is a missing variable
+        raise TypeError("a loop needs a list, a mapping or a text")
+    context[_METER].turn(len(values))
+    return values

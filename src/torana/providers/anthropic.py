@@ -1,0 +1,26 @@
+"""Anthropic: the messages dialect. Source: Anthropic API reference, "Messages" and "Errors"."""
+
+from collections.abc import Mapping
+
+from torana.dialects.dialect import Dialect
+from torana.dialects.messages import MESSAGES
+from torana.providers.provider import Deployment, join_url
+from torana.transport import WireRequest
+
+API_VERSION = "2023-06-01"
+
+
+class Anthropic:
+    name = "anthropic"
+
+    def dialect_for(self, deployment: Deployment) -> Dialect:
+        return MESSAGES
+
+    def prepare(self, deployment: Deployment, path: str, body: bytes, headers: Mapping[str, str]) -> WireRequest:
+        greeting = {"anthropic-version": API_VERSION, **headers, "x-api-key": deployment.secret.reveal()}
+        return WireRequest(
+            url=join_url(deployment.base_url, path),
+            headers={**greeting, **deployment.extra_headers},
+            body=body,
+            is_client_given=deployment.is_client_given,
+        )

@@ -1,0 +1,56 @@
+"""What a provider is: where a vendor is and how it wants to be greeted. Nothing of the wire format."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torana.dialects.dialect import Dialect
+from torana.settings import Secret
+from torana.transport import WireRequest
+
+PLACEHOLDER_KEY = "no-key-needed"
+"""Sent to OpenAI-compatible servers without a key; some clients and servers refuse an empty one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """A model at one provider, region and account; what a call is sent to."""
+
+    provider: str
+    model: str
+    """The provider's own name of the model."""
+    base_url: str = ""
+    """Without the final /v1 for configured providers; as the client gave it for its own server."""
+    secret: Secret = field(default_factory=Secret)
+    region: str = ""
+    as_text_completion: bool = False
+    """Asked through POST …/completions."""
+    is_client_given: bool = False
+    extra_headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return f"{self.provider}/{self.model}"
+
+
+class Provider(Protocol):
+    """One vendor, or one kind of server."""
+
+    name: str
+
+    def dialect_for(self, deployment: Deployment) -> Dialect:
+        """The format to speak with this deployment."""
+        ...
+
+    def prepare(self, deployment: Deployment, path: str, body: bytes, headers: Mapping[str, str]) -> WireRequest:
+        """Address and greet.
+
+        path     of the dialect, with its /v1: `/v1/messages`
+        headers  what else goes out; the provider adds credentials
+        """
+        ...
+
+
+def join_url(base_url: str, path: str) -> str:
+    """`<base>/v1/…` with exactly one /v1, whether or not the base ends in `/` or in /v1."""
+    return base_url.rstrip("/").removesuffix("/v1") + path

@@ -1,0 +1,106 @@
+"""The only place from which model vendors are called."""
+
+from collections.abc import AsyncGenerator, Mapping
+
+from torana.chat import ChatRequest, Chunk
+from torana.errors import NoCredentials, ProviderBroke, ProviderRefusedKey
+from torana.providers.demo.provider import DemoProvider
+from torana.providers.provider import Deployment, Provider
+from torana.settings import TransportSettings
+from torana.transport import Transport, WireAnswer
+
+MAX_ANSWER_BYTES = 32 * 1024 * 1024
+"""A whole answer; a model's longest output is far below."""
+
+MAX_ERROR_BYTES = 64 * 1024
+
+Batch = list[Chunk]
+"""Chunks that one read from the provider brought; never empty."""
+
+
+class Sender:
+    """Sends chat requests and relayed bodies, each exactly once; choosing and retrying is routing's business."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        providers: Mapping[str, Provider],
+        demo: DemoProvider,
+        via: str,
+        settings: TransportSettings,
+    ) -> None:
+        self.transport = transport
+        self.providers = providers
+        self.demo = demo
+        self.via = via
+        self.settings = settings
+
+    async def stream(self, deployment: Deployment, chat: ChatRequest) -> AsyncGenerator[Batch, None]:
+        """The answer in batches; the last chunk of the last one has `is_last`.
+
+        Raises ProviderError, at any point.
+        """
+        if deployment.provider == self.demo.name:
+            async for batch in self.demo.answer(chat):
+                yield batch
+            return
+        provider = self.providers[deployment.provider]
+        dialect = provider.dialect_for(deployment)
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "Via": self.via}
+        if chat.user:
+            headers["x-session-affinity"] = chat.user
+        body = dialect.write_request(chat, deployment.model, stream=chat.stream)
+        request = provider.prepare(deployment, dialect.path, body, headers)
+        answer = await self.transport.send(request, first_byte_s=chat.timeout_s or self.settings.first_byte_s)
+        try:
+            if answer.status != 200:
+                error = dialect.read_error(answer.status, await answer.read_all(MAX_ERROR_BYTES))
+                error.where = deployment.name
+                error.retry_after = answer.headers.get("retry-after")
+                raise error
+            encoding = answer.headers.get("content-encoding", "identity")
+            if encoding not in ("", "identity"):
+                raise ProviderBroke(
+                    f"the answer is {encoding}-encoded although identity was asked for", deployment.name
+                )
+            if not chat.stream:
+                yield dialect.read_answer(await answer.read_all(MAX_ANSWER_BYTES))
+                return
+            reader = dialect.read_events()
+            while data := await answer.read():
+                if batch := reader.feed(data):
+                    yield batch
+            if batch := reader.close():
+                yield batch
+        finally:
+            answer.close()
+
+    async def relay(
+        self,
+        deployment: Deployment,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        *,
+        stream: bool,
+        method: str = "POST",
+    ) -> WireAnswer:
+        """Send a body on as it came; `headers` are the caller's allowed ones. The answer's head is in.
+
+        Raises ProviderError when nothing answered, ProviderRefusedKey when our own key is bad.
+        """
+        provider = self.providers.get(deployment.provider)
+        if provider is None:
+            raise NoCredentials(f"no provider {deployment.provider}", deployment.name)
+        request = provider.prepare(deployment, path, body, {**headers, "Accept-Encoding": "identity", "Via": self.via})
+        if method != request.method:
+            request = type(request)(url=request.url, headers=request.headers, method=method)
+        # An answer that does not stream may take its whole time before the first byte.
+        patience_s = self.settings.first_byte_s if stream else None
+        answer = await self.transport.send(
+            request, first_byte_s=patience_s, idle_s=None if stream else self.settings.request_s
+        )
+        if answer.status in (401, 403):
+            answer.close()
+            raise ProviderRefusedKey(answer.status, "the provider refuses our key", deployment.name)
+        return answer

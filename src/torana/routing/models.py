@@ -1,0 +1,231 @@
+"""Which model a wish means, and where it is deployed. Looks up; sends nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torana.catalog.load import Catalogue
+from torana.catalog.records import AliasRecord, DeploymentRecord, FamilyRecord, ModelRecord
+from torana.chat import ModelWish
+from torana.errors import Invalid, Refusal
+from torana.providers.provider import Deployment
+from torana.settings import ProviderSettings, Secret
+
+KNOWN_PROVIDERS = frozenset(
+    {
+        "custom_openai", "openai", "hosted_vllm", "text-completion-openai", "azure", "bedrock", "vertex_ai",
+        "anthropic", "gemini", "mistral", "fireworks_ai", "ollama", "litellm_proxy",
+    }
+)  # fmt: skip
+"""What may stand before the first slash of an identifier (contract 10.2)."""
+
+OPERATORS_OWN = frozenset({"bedrock", "vertex_ai"})
+"""Reached with the operator's credentials whatever endpoint the client names; so only catalogue models."""
+
+TEXT_COMPLETION_FAMILIES = frozenset(
+    {"codegemma", "codellama", "codestral", "mistral", "qwen2p5-coder-7b", "deepseekcoder"}
+)
+"""Code completions of these go to POST <endpoint>/completions with the family's markers (contract 10.2)."""
+
+OPENAI_DEFAULT = "gpt-5-mini-2025-08-07"
+"""What the empty model name of a deployment on OpenAI's own API stands for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A model a call may use, with everything the rooms ask of it."""
+
+    name: str
+    families: tuple[str, ...] = ()
+    """Prompt variants to look for, best first."""
+    input_limit: int = 32_768
+    params: Mapping[str, Any] = field(default_factory=dict)
+    fill_in: str = ""
+    """Name of the fill-in-the-middle format to mark prompts with; empty: an instruction prompt."""
+    leaks_reasoning: bool = False
+    deployments: tuple[Deployment, ...]
+    """In order of preference."""
+
+    @property
+    def is_demo(self) -> bool:
+        return self.deployments[0].provider == "demo"
+
+    @property
+    def is_own(self) -> bool:
+        return self.deployments[0].is_client_given
+
+
+class Models:
+    """The registry of one catalogue snapshot."""
+
+    def __init__(self, catalogue: Catalogue, settings: ProviderSettings) -> None:
+        self.catalogue = catalogue
+        self.settings = settings
+        self._found: dict[str, Model] = {}
+
+    def is_configured(self, provider: str) -> bool:
+        """True where the provider can be greeted: its key is set, or it is a server that needs none."""
+        if self.settings.mock_responses:
+            return provider == "demo"
+        if provider == "anthropic":
+            return bool(self.settings.anthropic_api_key)
+        if provider == "openai":
+            return bool(self.settings.openai_api_key) or self.has_own_openai
+        return provider == "demo"
+
+    @property
+    def has_own_openai(self) -> bool:
+        """OPENAI_BASE_URL names another server than OpenAI's own."""
+        base = self.settings.openai_base_url
+        return bool(base) and "//api.openai.com" not in base
+
+    def find_by_name(self, name: str) -> Model:
+        """An alias or a model of the catalogue; raises Invalid for any other name."""
+        return self._by_name(name, ("model",))
+
+    def find(self, wish: ModelWish) -> Model:
+        """The model that a wish means.
+
+        Raises Invalid for a name that is neither known nor aliased, Refusal 501 for Amazon Q.
+        """
+        if wish.is_own:
+            return self._own(wish)
+        if wish.client_name.startswith("amazon_q/"):
+            raise Refusal(501, "amazon_q_unavailable", "Amazon Q is not available in this gateway")
+        if wish.identifier:
+            return self._by_name(self._strip_pseudo(wish.identifier), ("model_metadata", "identifier"))
+        if wish.client_name:
+            return self._by_client_name(wish.client_name)
+        override = self.settings.default_models.get(wish.feature_setting)
+        if isinstance(override, str) and override:
+            return self._by_name(override, ("model_metadata", "feature_setting"))
+        # The wish's own role comes first where the setting is one that no catalogue lists.
+        setting = self.catalogue.feature_settings.get(wish.feature_setting)
+        if setting is not None:
+            return self._by_name(setting.default, ("model_metadata", "feature_setting"))
+        return self._by_name(wish.role or "chat_default", ("model_metadata",))
+
+    def proxy_allows(self, provider: str, model: str) -> bool:
+        """True where the pass-through of `provider` lets this model name by (contract 9)."""
+        allowed = self.catalogue.proxy_models.get(provider)
+        return allowed is not None and (model in allowed.exact or model.startswith(allowed.prefixes))
+
+    def deployment_of(self, provider: str, model: str) -> Deployment:
+        """The configured provider itself, for the pass-through."""
+        return self._deploy(DeploymentRecord(provider=provider, model=model))
+
+    def _strip_pseudo(self, identifier: str) -> str:
+        pseudo = identifier.removeprefix("__default__")
+        if pseudo != identifier and pseudo in self.catalogue.feature_settings:
+            return self.catalogue.feature_settings[pseudo].default
+        return identifier
+
+    def _by_client_name(self, client_name: str) -> Model:
+        known = self.catalogue.client_names.get(client_name)
+        if known is not None:
+            model = self._by_name(known.model, ("model_name",))
+            if self.is_configured(model.deployments[0].provider):
+                return model
+            return self._by_name("chat_default", ("model_name",))
+        raise Invalid(("model_name",), "Unknown model for this provider", "value_error")
+
+    def _by_name(self, name: str, loc: tuple[str | int, ...]) -> Model:
+        found = self._found.get(name)
+        if found is not None:
+            return found
+        alias = self.catalogue.aliases.get(name)
+        if alias is not None:
+            found = self._first_configured(alias)
+        elif name in self.catalogue.models:
+            found = self._of_record(self.catalogue.models[name])
+        else:
+            raise Invalid(loc, "Unknown model identifier", "value_error")
+        self._found[name] = found
+        return found
+
+    def _first_configured(self, alias: AliasRecord) -> Model:
+        records = [self.catalogue.models[name] for name in alias.models]
+        for record in records:
+            if any(self.is_configured(deployment.provider) for deployment in record.deployments):
+                return self._of_record(record)
+        return self._of_record(records[-1])
+
+    def _of_record(self, record: ModelRecord) -> Model:
+        deployments = record.deployments
+        if self.settings.mock_responses:
+            deployments = (DeploymentRecord(provider="demo", model="torana-demo"),)
+        configured = tuple(item for item in deployments if self.is_configured(item.provider)) or deployments
+        family = self.catalogue.families.get(record.families[0]) if record.families else None
+        is_text = configured[0].text_completions
+        return Model(
+            name=record.name,
+            families=record.families,
+            input_limit=record.input_limit,
+            params=record.params,
+            fill_in=family.fill_in if family is not None and is_text else "",
+            leaks_reasoning=family.leaks_reasoning if family is not None else False,
+            deployments=tuple(self._deploy(item) for item in configured),
+        )
+
+    def _deploy(self, record: DeploymentRecord) -> Deployment:
+        settings = self.settings
+        shipped = self.catalogue.providers.get(record.provider)
+        base_url = shipped.base_url if shipped is not None else ""
+        secret, model = Secret(), record.model
+        if record.provider == "anthropic":
+            base_url, secret = settings.anthropic_base_url or base_url, settings.anthropic_api_key
+        elif record.provider == "openai":
+            base_url, secret = settings.openai_base_url or base_url, settings.openai_api_key
+            if not model:
+                # Left empty where the server itself is to be asked (routing/discovery.py).
+                model = settings.openai_model or ("" if self.has_own_openai else OPENAI_DEFAULT)
+        return Deployment(
+            provider=record.provider,
+            model=model,
+            base_url=base_url,
+            secret=secret,
+            region=record.region,
+            as_text_completion=record.text_completions,
+        )
+
+    def _own(self, wish: ModelWish) -> Model:
+        """A client's own model server (contract 10.2)."""
+        prefix, slash, rest = wish.identifier.partition("/")
+        provider = prefix if slash and prefix in KNOWN_PROVIDERS else ""
+        model = rest if provider else wish.identifier or wish.family
+        family = self.catalogue.families.get(wish.family) or FamilyRecord(name="general")
+        if self.settings.mock_responses:
+            deployment = Deployment(provider="demo", model="torana-demo")
+        elif provider in OPERATORS_OWN or (provider and not wish.endpoint):
+            deployment = self._listed(provider, model)
+        elif not wish.endpoint:
+            raise Invalid(("model_metadata", "endpoint"), "Field required", "missing")
+        else:
+            is_text = provider == "text-completion-openai" or (
+                wish.as_text_completion and (wish.family in TEXT_COMPLETION_FAMILIES or not wish.identifier)
+            )
+            deployment = Deployment(
+                provider="anthropic" if provider == "anthropic" else "openai",
+                model=model,
+                base_url=wish.endpoint.removesuffix("/"),
+                secret=Secret(wish.api_key),
+                as_text_completion=is_text and provider != "anthropic",
+                is_client_given=True,
+                extra_headers={str(name): str(value) for name, value in self.settings.extra_headers.items()},
+            )
+        return Model(
+            name=wish.family or model,
+            families=family.variants or (family.name,),
+            input_limit=family.input_limit,
+            fill_in=family.fill_in if deployment.as_text_completion else "",
+            leaks_reasoning=family.leaks_reasoning,
+            deployments=(deployment,),
+        )
+
+    def _listed(self, provider: str, model: str) -> Deployment:
+        """A deployment of the catalogue with this provider and model; the operator's credentials serve it."""
+        for record in self.catalogue.models.values():
+            for item in record.deployments:
+                if (item.provider, item.model) == (provider, model):
+                    return replace(self._deploy(item), is_client_given=False)
+        raise Invalid(("model_metadata", "identifier"), "This model is not in the catalogue", "value_error")

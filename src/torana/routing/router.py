@@ -1,0 +1,123 @@
+"""CHOOSE: tries deployments in order until one gives its first valid chunk. After that, no second thoughts."""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass, replace
+
+from torana.caller import Permit
+from torana.chat import ChatRequest, Usage
+from torana.errors import NoCredentials, ProviderBroke, ProviderError, ProviderLimited, ProviderTimedOut
+from torana.providers.provider import Deployment
+from torana.providers.send import Batch, Sender
+from torana.routing.discovery import FirstModel
+from torana.routing.models import Model, Models
+from torana.settings import ProviderSettings
+
+BACKOFF_S = 0.05
+"""Full jitter up to this before the second try, twice that before the third."""
+
+
+@dataclass(slots=True)
+class Route:
+    """Where a call may go, and how often."""
+
+    model: Model
+    deployments: tuple[Deployment, ...]
+    tries: int
+
+
+@dataclass(slots=True)
+class Flow:
+    """An answer under way: its first batch is in, so its deployment is settled."""
+
+    deployment: Deployment
+    first: Batch
+    rest: AsyncGenerator[Batch, None]
+    attempts: int
+
+    async def batches(self) -> AsyncIterator[Batch]:
+        """All batches; raises ProviderError where the provider fails from here on."""
+        yield self.first
+        async for batch in self.rest:
+            yield batch
+
+    async def aclose(self) -> None:
+        await self.rest.aclose()
+
+
+class Router:
+    """One snapshot's models, and the way to them."""
+
+    def __init__(
+        self, models: Models, sender: Sender, settings: ProviderSettings, first_model: FirstModel | None
+    ) -> None:
+        self.models = models
+        self.sender = sender
+        self.settings = settings
+        self.first_model = first_model
+
+    async def pick(self, permit: Permit, model: Model, tries: int | None = None) -> Route:
+        """The deployments to try, in order.
+
+        permit  proof that this call may go out at all
+        tries   sendings in all; None: AIGW_ROUTING__TRIES
+        """
+        del permit  # asked for, so that nobody gets here without one
+        usable = []
+        for deployment in model.deployments:
+            if not deployment.is_client_given and not self.models.is_configured(deployment.provider):
+                continue
+            if not deployment.model and self.first_model is not None:
+                deployment = replace(deployment, model=await self.first_model.current())
+            usable.append(deployment)
+        if not usable:
+            raise NoCredentials(f"no credentials for {model.deployments[0].provider}", model.name)
+        return Route(model, tuple(usable), max(1, self.settings.tries if tries is None else tries))
+
+    async def stream(self, route: Route, chat: ChatRequest) -> Flow:
+        """Open the answer: try, and try the next. Returns once the first batch is in.
+
+        Raises the ProviderError of the last try.
+        """
+        if route.model.is_own and self.settings.disable_streaming:
+            chat = _without_stream(chat)
+        attempt = 0
+        while True:
+            deployment = route.deployments[attempt % len(route.deployments)]
+            attempt += 1
+            batches = self.sender.stream(deployment, chat)
+            try:
+                first = await anext(batches)
+            except StopAsyncIteration:
+                failure: ProviderError = ProviderBroke("an empty answer", deployment.name)
+            except ProviderError as error:
+                failure = error
+            else:
+                return Flow(deployment, first, batches, attempt)
+            await batches.aclose()
+            failure.where = failure.where or deployment.name
+            if attempt >= route.tries or not _may_try_again(failure, len(route.deployments)):
+                raise failure
+            await asyncio.sleep(random.uniform(0, BACKOFF_S * attempt))  # noqa: S311 jitter, no secret
+
+
+def _may_try_again(failure: ProviderError, deployments: int) -> bool:
+    if isinstance(failure, (ProviderLimited, ProviderTimedOut)):
+        # The same account stays limited, and a silent provider may be working on it: only another one helps.
+        return deployments > 1
+    return failure.is_retryable
+
+
+def _without_stream(chat: ChatRequest) -> ChatRequest:
+    import msgspec
+
+    return msgspec.structs.replace(chat, stream=False)
+
+
+def settled_usage(batch: Batch, before: Usage | None) -> Usage | None:
+    """The usage that stands after a batch: the latest one told."""
+    for chunk in reversed(batch):
+        if chunk.usage is not None:
+            return chunk.usage
+    return before

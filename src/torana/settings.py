@@ -1,0 +1,475 @@
+"""The environment, read once, checked, and handed out as frozen structs. The only reader of it.
+
+Which source wins is in `docs/reference/settings.md`: flag, environment, `.env`, default. An empty
+value counts as unset. For every secret `NAME`, `NAME_FILE` may name a file that holds it. A bad
+value of a known name raises BadSetting; unknown `AIGW_*` names are reported, never fatal.
+"""
+
+import difflib
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from torana.errors import BadSetting
+
+
+class Secret:
+    """A text that never prints itself."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str = "") -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __repr__(self) -> str:
+        return "***" if self._value else "(none)"
+
+    __str__ = __repr__
+
+
+def setting(default: Any, env: str | tuple[str, ...], doc: str) -> Any:
+    """One field that comes from the environment.
+
+    env   the name, or several: the first one that is set wins
+    doc   one line for the generated settings table, unit included
+    """
+    names = (env,) if isinstance(env, str) else env
+    metadata = {"env": names, "doc": doc}
+    if isinstance(default, (dict, list)):
+        return field(default_factory=lambda: default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeSettings:
+    """Where the gateway listens."""
+
+    host: str = setting("127.0.0.1", "AIGW_FASTAPI__API_HOST", "address of the main port")
+    port: int = setting(5052, "AIGW_FASTAPI__API_PORT", "main port")
+    metrics_host: str = setting(
+        "", "AIGW_FASTAPI__METRICS_HOST", "address of the metrics port; empty: that of the main port"
+    )
+    metrics_port: int = setting(8082, "AIGW_FASTAPI__METRICS_PORT", "metrics port")
+    workers: int = setting(1, "WEB_CONCURRENCY", "worker processes")
+    docs_url: str = setting(
+        "", "AIGW_FASTAPI__DOCS_URL", "path of the API page; `null` or unset: off (development: /docs)"
+    )
+    openapi_url: str = setting(
+        "", "AIGW_FASTAPI__OPENAPI_URL", "path of the OpenAPI document; off unless set (development: /openapi.json)"
+    )
+    redoc_url: str = setting("", "AIGW_FASTAPI__REDOC_URL", "a second path of the API page")
+    tls_enabled: bool = setting(False, "AIGW_FASTAPI__TLS__ENABLED", "serve HTTPS")
+    tls_cert_file: str = setting("", "AIGW_FASTAPI__TLS__CERT_FILE", "PEM certificate chain")
+    tls_key_file: str = setting("", "AIGW_FASTAPI__TLS__KEY_FILE", "PEM key")
+    tls_ciphers: str = setting("", "AIGW_FASTAPI__TLS__SSL_CIPHERS", "OpenSSL cipher list")
+    header_timeout_s: float = setting(5.0, "AIGW_SERVER__HEADER_TIMEOUT_S", "patience for a request's headers")
+    body_timeout_s: float = setting(30.0, "AIGW_SERVER__BODY_TIMEOUT_S", "patience for a body without progress")
+    keepalive_idle_s: float = setting(75.0, "AIGW_SERVER__KEEPALIVE_IDLE_S", "an idle connection is closed after this")
+    write_timeout_s: float = setting(
+        60.0, "AIGW_SERVER__WRITE_TIMEOUT_S", "a reader without progress is cut off after this"
+    )
+    drain_s: float = setting(60.0, "AIGW_SERVER__DRAIN_S", "how long running requests may finish after SIGTERM")
+    max_header_bytes: int = setting(32768, "AIGW_MAX_HEADER_BYTES", "header block")
+    max_uri_bytes: int = setting(8192, "AIGW_MAX_URI_BYTES", "request target")
+    max_body_bytes: int = setting(16777216, "AIGW_MAX_BODY_BYTES", "body of a typed endpoint")
+    max_proxy_body_bytes: int = setting(
+        33554432, "AIGW_MAX_PROXY_BODY_BYTES", "body on /v1/proxy/* and the dialect routes"
+    )
+    max_mint_body_bytes: int = setting(65536, "AIGW_MAX_MINT_BODY_BYTES", "body of token minting")
+    root_path: str = setting("", "AIGW_ROOT_PATH", "a further path prefix beside /ai")
+    trusted_proxies: tuple[str, ...] = setting(
+        (), "AIGW_TRUSTED_PROXIES", "addresses or networks whose X-Forwarded-For is believed"
+    )
+    detail_headers: bool = setting(True, "AIGW_DETAIL_HEADERS", "x-aigw-* and Server-Timing on answers")
+    stream_keepalive_s: float = setting(15.0, "AIGW_STREAM__KEEPALIVE_S", "silence before a keep-alive comment")
+    public_url: str = setting("", "AIGW_PUBLIC_URL", "absolute URL of this gateway, for its discovery document")
+    gateway_id: str = setting("", "AIGW_GATEWAY_ID", "the loop mark; unset: from the signing key, else random")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthSettings:
+    """Whom the gateway believes."""
+
+    service_name: str = setting(
+        "gitlab-ai-gateway",
+        ("AIGW_CLOUD_CONNECTOR_SERVICE_NAME", "CLOUD_CONNECTOR_SERVICE_NAME"),
+        "audience of tokens and our own issuer name",
+    )
+    gitlab_url: str = setting("https://gitlab.com", "AIGW_GITLAB_URL", "first OIDC issuer base")
+    gitlab_api_url: str = setting("https://gitlab.com/api/v4/", "AIGW_GITLAB_API_URL", "API base of that instance")
+    customer_portal_url: str = setting(
+        "https://customers.gitlab.com", "AIGW_CUSTOMER_PORTAL_URL", "second OIDC issuer base"
+    )
+    signing_key: Secret = setting(Secret(), "AIGW_SELF_SIGNED_JWT__SIGNING_KEY", "PEM; signs user tokens")
+    validation_key: Secret = setting(Secret(), "AIGW_SELF_SIGNED_JWT__VALIDATION_KEY", "PEM; accepted, never signs")
+    bypass_external: bool = setting(False, "AIGW_AUTH__BYPASS_EXTERNAL", "every request passes with all rights")
+    bypass_with_header: bool = setting(
+        False, "AIGW_AUTH__BYPASS_EXTERNAL_WITH_HEADER", "requests with Bypass-Auth: true pass"
+    )
+    bypass_jwt_signature: bool = setting(False, "AIGW_AUTH__BYPASS_JWT_SIGNATURE", "signatures are not checked")
+    leeway_s: float = setting(60.0, "AIGW_AUTH__LEEWAY_S", "clock leeway")
+    key_ttl_s: float = setting(3600.0, "AIGW_AUTH__KEY_TTL_S", "age at which issuers' keys are refreshed")
+    key_refetch_s: float = setting(
+        30.0, "AIGW_AUTH__KEY_REFETCH_S", "shortest time between refetches for an unknown key"
+    )
+    key_stale_s: float = setting(86400.0, "AIGW_AUTH__KEY_STALE_S", "how long stale keys serve")
+    issuers: tuple[str, ...] = setting((), "AIGW_AUTH__ISSUERS", "allow-list of iss; empty: any")
+    issuer_hosts: tuple[str, ...] = setting((), "AIGW_AUTH__ISSUER_HOSTS", "further hosts where jwks_uri may live")
+    failures_per_minute: int = setting(
+        50,
+        "AIGW_AUTH__FAILURES_PER_MINUTE",
+        "refused tokens per client address before no more cryptography; 0: no bound",
+    )
+    mint_per_minute: int = setting(600, "AIGW_AUTH__MINT_PER_MINUTE", "tokens minted per instance")
+    require_instance_uid: bool = setting(
+        False,
+        "AIGW_PROXY_ENDPOINTS__REQUIRE_INSTANCE_UID",
+        "proxies refuse self-managed tokens without gitlab_instance_uid",
+    )
+    proxy_self_managed: tuple[str, ...] = setting(
+        (), "AIGW_PROXY_ENDPOINTS__SELF_MANAGED_ENABLED", "instance uids that may use the proxies; empty: all"
+    )
+    proxy_saas: tuple[str, ...] = setting(
+        (), "AIGW_PROXY_ENDPOINTS__SAAS_ENABLED", "root namespace ids that may use the proxies; empty: all"
+    )
+    classic_only: bool = setting(
+        False, "AIGW_DUO_CHAT__CLASSIC_ONLY", "v2 chat asks for duo_classic_chat (contract 7.1)"
+    )
+    disallowed_flags: dict[str, Any] = setting(
+        {}, "AIGW_FEATURE_FLAGS__DISALLOWED_FLAGS", "JSON: realm → list of feature flags that are ignored"
+    )
+    portal_user: str = setting(
+        "",
+        ("AIGW_CUSTOMERSDOT__API_USER", "CUSTOMER_PORTAL_USAGE_QUOTA_API_USER"),
+        "portal credentials; set both to switch the usage quota on",
+    )
+    portal_token: Secret = setting(
+        Secret(), ("AIGW_CUSTOMERSDOT__API_TOKEN", "CUSTOMER_PORTAL_USAGE_QUOTA_API_TOKEN"), "portal credentials"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransportSettings:
+    """How patient outbound HTTP is, and whom its TLS trusts."""
+
+    connect_s: float = setting(3.0, "AIGW_TIMEOUTS__CONNECT_S", "connect to a provider, TLS included")
+    first_byte_s: float = setting(30.0, "AIGW_TIMEOUTS__FIRST_BYTE_S", "patience for the first byte of an answer")
+    idle_s: float = setting(60.0, "AIGW_TIMEOUTS__IDLE_S", "silence within an answer")
+    request_s: float = setting(600.0, "AIGW_TIMEOUTS__REQUEST_S", "deadline over all tries")
+    extra_ca: str = setting("", "AIGW_EXTRA_CA", "PEM file or folder trusted besides the system's store")
+    mtls_enabled: bool = setting(False, "AIGW_MTLS__ENABLED", "present a client certificate upstream")
+    mtls_cert_file: str = setting("", "AIGW_MTLS__CERT_FILE", "PEM client certificate")
+    mtls_key_file: str = setting("", "AIGW_MTLS__KEY_FILE", "PEM key of it")
+    mtls_key_password: Secret = setting(Secret(), "AIGW_MTLS__KEY_PASSWORD", "password of that key")
+    mtls_ca_bundle: str = setting("", "AIGW_MTLS__CA_BUNDLE", "PEM file trusted upstream")
+    mtls_verify: bool = setting(True, "AIGW_MTLS__VERIFY", "check upstream certificates")
+    ssl_cert_file: str = setting("", ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"), "PEM file used as the system's store")
+    http_proxy: str = setting("", ("HTTP_PROXY", "http_proxy"), "proxy for operator-configured http hosts")
+    https_proxy: str = setting("", ("HTTPS_PROXY", "https_proxy"), "proxy for operator-configured https hosts")
+    no_proxy: tuple[str, ...] = setting((), ("NO_PROXY", "no_proxy"), "hosts reached without a proxy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderSettings:
+    """Vendors' credentials and addresses."""
+
+    anthropic_api_key: Secret = setting(Secret(), "ANTHROPIC_API_KEY", "Anthropic key")
+    anthropic_base_url: str = setting("https://api.anthropic.com", "ANTHROPIC_BASE_URL", "with or without /v1")
+    openai_api_key: Secret = setting(Secret(), "OPENAI_API_KEY", "OpenAI key")
+    openai_base_url: str = setting("", "OPENAI_BASE_URL", "another OpenAI-compatible server; with or without /v1")
+    openai_model: str = setting(
+        "", "AIGW_OPENAI_MODEL", "model behind the default aliases where they resolve to OpenAI"
+    )
+    mock_responses: bool = setting(False, "AIGW_MOCK_MODEL_RESPONSES", "the demo provider answers everything")
+    demo_engine: str = setting("ngram", "AIGW_DEMO__ENGINE", "`ngram`, or `local` with the extra [demo-model]")
+    custom_models: bool = setting(False, "AIGW_CUSTOM_MODELS__ENABLED", "clients may name their own model servers")
+    disable_streaming: bool = setting(
+        False, "AIGW_CUSTOM_MODELS__DISABLE_STREAMING", "clients' own servers are asked without streaming"
+    )
+    extra_headers: dict[str, Any] = setting(
+        {}, "AIGW_CUSTOM_MODELS__EXTRA_HEADERS", "JSON: headers added to calls to clients' own servers"
+    )
+    allowed_endpoints: tuple[str, ...] = setting(
+        (),
+        "AIGW_CUSTOM_MODELS__ALLOWED_ENDPOINTS",
+        "URL prefixes clients may name; empty: any but link-local and metadata addresses",
+    )
+    tries: int = setting(2, "AIGW_ROUTING__TRIES", "sendings in all, the first included")
+    default_models: dict[str, Any] = setting(
+        {}, "AIGW_MODEL_SELECTION__DEFAULT_MODELS", "JSON: feature setting → model identifier"
+    )
+    model_engine_limits: dict[str, Any] = setting(
+        {},
+        ("AIGW_MODEL_ENGINE_LIMITS", "AIGW_MODEL_ENGINE_CONCURRENCY_LIMITS"),
+        "JSON: engine → model → limits shown as gauges",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogueSettings:
+    """What operators lay over the shipped catalogue."""
+
+    overlays: str = setting("", "AIGW_CATALOG", "overlay directories, separated by colons")
+    watch: bool = setting(False, "AIGW_CATALOG_WATCH", "reload when a catalogue file changes")
+    max_output_chars: int = setting(8_000_000, "AIGW_PROMPTS__MAX_OUTPUT_CHARS", "cap of a rendered prompt")
+    max_iterations: int = setting(100_000, "AIGW_PROMPTS__MAX_ITERATIONS", "cap of loop turns in one template")
+    default_prompts: dict[str, Any] = setting({}, "AIGW_DEFAULT_PROMPTS", "JSON: prompt id → variant")
+    context_min_ls_version: str = setting(
+        "6.3.0", "AIGW_CODE_CONTEXT_MIN_LS_VERSION", "language-server version from which attached context is used"
+    )
+    excl_post_process: tuple[str, ...] = setting(
+        (),
+        ("AIGW_FEATURE_FLAGS__EXCL_POST_PROCESS", "AIGW_F__CODE_SUGGESTIONS__EXCL_POST_PROC"),
+        "post-processing steps left out",
+    )
+    chat_max_tokens: int = setting(0, "AIGW_DUO_CHAT__MAX_TOKENS", "cap of a chat answer; 0: the prompt file's")
+    chat_timeout_s: float = setting(30.0, "AIGW_DUO_CHAT__MODEL_REQUEST_TIMEOUT", "first-byte time-out of v2 chat")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """What is written down."""
+
+    level: str = setting("INFO", "AIGW_LOGGING__LEVEL", "DEBUG, INFO, WARNING, ERROR or CRITICAL")
+    as_json: bool = setting(True, "AIGW_LOGGING__FORMAT_JSON", "JSON lines; false: key=value")
+    to_file: str = setting("", "AIGW_LOGGING__TO_FILE", "a file that gets the log lines as well")
+    contents: bool = setting(
+        False,
+        ("AIGW_LOGGING__ENABLE_REQUEST_LOGGING", "AIGW_LOGGING__ENABLE_LITELLM_LOGGING"),
+        "prompts and answers may be logged",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything the process is told from outside, read at start only."""
+
+    environment: str = setting("production", "AIGW_ENVIRONMENT", "free text; `development` switches conveniences on")
+    state_dir: str = setting("", "AIGW_STATE_DIR", "development keys, usage spool")
+    serve: ServeSettings = field(default_factory=ServeSettings)
+    auth: AuthSettings = field(default_factory=AuthSettings)
+    transport: TransportSettings = field(default_factory=TransportSettings)
+    providers: ProviderSettings = field(default_factory=ProviderSettings)
+    catalogue: CatalogueSettings = field(default_factory=CatalogueSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+    warnings: tuple[str, ...] = ()
+    """Lines for the log: names that mean nothing here."""
+
+    @property
+    def is_development(self) -> bool:
+        return self.environment == "development"
+
+    @property
+    def state_path(self) -> Path:
+        if self.state_dir:
+            return Path(self.state_dir)
+        base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+        return Path(base).expanduser() / "torana"
+
+
+ACCEPTED_UNUSED = (
+    "AIGW_GLGO_BASE_URL",
+    "AIGW_AMAZON_Q__REGION",
+    "AIGW_AMAZON_Q__ENDPOINT_URL",
+    "AIGW_FASTAPI__RELOAD",
+    "AIGW_MODEL_KEYS__MISTRAL_API_KEY",
+    "AIGW_MODEL_KEYS__FIREWORKS_API_KEY",
+    "AIGW_MODEL_KEYS__FIREWORKS_PROVIDER_API_KEY",
+    "AIGW_MODEL_ENDPOINTS__FIREWORKS_REGIONAL_ENDPOINTS",
+    "AIGW_FIREWORKS_API_BASE_URL",
+    "AIGW_FEATURE_FLAGS__FIREWORKS_SCORE_THRESHOLD",
+    "AIGW_MODEL_SELECTION__MODEL_PARAMS",
+    "AIGW_MODEL_SELECTION__PROMPT_PARAMS",
+    "AIGW_REDIS_URL",
+    "AIGW_DOCS_SEARCH__INDEX",
+    "AIGW_USAGE__SPOOL_DIR",
+    "AIGW_USAGE__WHEN_FULL",
+    "AIGW_GOOGLE_CLOUD_PLATFORM__",
+    "AIGW_VERTEX_TEXT_MODEL__",
+    "AIGW_VERTEX_SEARCH__",
+    "AIGW_INTERNAL_EVENT__",
+    "AIGW_BILLING_EVENT__",
+    "AIGW_SNOWPLOW__",
+    "AIGW_AUDIT_EVENT__",
+    "AIGW_ABUSE_DETECTION__",
+    "AIGW_INSTRUMENTATOR__",
+)
+"""Names of contract 16 and interface 4 that this version takes without acting on them; `…__` are prefixes."""
+
+
+def load_settings(
+    environ: Mapping[str, str], dotenv: Path | None = None, flags: Mapping[str, str] | None = None
+) -> Settings:
+    """Read flags, environment and `.env`, in this order of weight.
+
+    flags   texts keyed by environment name, as the command line gave them
+    Raises BadSetting for the first bad value of a known name.
+    """
+    found: dict[str, str] = {}
+    for source in (_read_dotenv(dotenv), environ, flags or {}):
+        found.update({name: value for name, value in source.items() if value != ""})
+    settings: Settings = _read_struct(Settings, found)
+    object.__setattr__(settings, "warnings", tuple(_unknown_names(found)))
+    if settings.log.level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
+        raise BadSetting(
+            "AIGW_LOGGING__LEVEL",
+            f"{settings.log.level!r} is no level",
+            "expected DEBUG, INFO, WARNING, ERROR or CRITICAL",
+        )
+    if settings.serve.workers < 1:
+        raise BadSetting("WEB_CONCURRENCY", f"{settings.serve.workers} is too few", "expected 1 or more")
+    if settings.providers.demo_engine not in ("ngram", "local"):
+        raise BadSetting(
+            "AIGW_DEMO__ENGINE", f"{settings.providers.demo_engine!r} is no engine", "expected ngram or local"
+        )
+    return settings
+
+
+def known_settings() -> list[tuple[tuple[str, ...], str, str, str]]:
+    """(names, type, default, doc) of every setting, for help texts and the generated table."""
+    rows: list[tuple[tuple[str, ...], str, str, str]] = []
+    for _, part, kind in _walk(Settings):
+        default = part.default_factory() if callable(part.default_factory) else part.default
+        rows.append(
+            (
+                part.metadata["env"],
+                kind.__name__ if isinstance(kind, type) else str(kind),
+                str(default),
+                part.metadata["doc"],
+            )
+        )
+    return rows
+
+
+def _walk(struct: type) -> list[tuple[type, Field[Any], Any]]:
+    found: list[tuple[type, Field[Any], Any]] = []
+    hints = get_type_hints(struct)
+    for part in fields(struct):
+        if "env" in part.metadata:
+            found.append((struct, part, hints[part.name]))
+        elif is_dataclass(hints[part.name]):
+            found.extend(_walk(hints[part.name]))
+    return found
+
+
+def _read_struct(struct: type, found: Mapping[str, str]) -> Any:
+    hints = get_type_hints(struct)
+    values: dict[str, Any] = {}
+    for part in fields(struct):
+        kind = hints[part.name]
+        if is_dataclass(kind) and isinstance(kind, type):
+            values[part.name] = _read_struct(kind, found)
+            continue
+        for name in part.metadata.get("env", ()):
+            text = _text_of(name, kind, found)
+            if text is not None:
+                values[part.name] = _READERS[kind](name, text)
+                break
+    return struct(**values)
+
+
+def _text_of(name: str, kind: Any, found: Mapping[str, str]) -> str | None:
+    if name in found:
+        return found[name]
+    if kind is Secret and f"{name}_FILE" in found:
+        try:
+            return Path(found[f"{name}_FILE"]).read_text(encoding="utf-8").strip() or None
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadSetting(
+                f"{name}_FILE", f"cannot be read ({type(error).__name__})", "expected a readable text file"
+            ) from error
+    return None
+
+
+def _read_bool(name: str, text: str) -> bool:
+    word = text.strip().lower()
+    if word in ("true", "1", "yes", "on"):
+        return True
+    if word in ("false", "0", "no", "off"):
+        return False
+    raise BadSetting(name, f"{text!r} is no boolean", "expected true or false")
+
+
+def _read_int(name: str, text: str) -> int:
+    try:
+        number = int(text.strip())
+    except ValueError:
+        raise BadSetting(name, f"{text!r} is no whole number", "expected a whole number such as 5052") from None
+    if number < 0 or (name.endswith("_PORT") and number > 65535):
+        raise BadSetting(
+            name, f"{number} is out of range", "expected 0 to 65535" if name.endswith("_PORT") else "expected 0 or more"
+        )
+    return number
+
+
+def _read_float(name: str, text: str) -> float:
+    try:
+        number = float(text.strip())
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number) or number < 0:
+        raise BadSetting(name, f"{text!r} is no duration", "expected seconds as a decimal number, 0 or more")
+    return number
+
+
+def _read_list(name: str, text: str) -> tuple[str, ...]:
+    if text.lstrip().startswith("["):
+        try:
+            items = json.loads(text)
+        except ValueError:
+            raise BadSetting(name, "is no JSON list", 'expected a,b or ["a","b"]') from None
+        return tuple(str(item) for item in items)
+    return tuple(item.strip() for item in text.split(",") if item.strip())
+
+
+def _read_object(name: str, text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise BadSetting(name, "is no JSON object", 'expected {"name": …}')
+    return value
+
+
+_READERS: dict[Any, Callable[[str, str], Any]] = {
+    str: lambda _name, text: text,
+    Secret: lambda _name, text: Secret(text),
+    bool: _read_bool,
+    int: _read_int,
+    float: _read_float,
+    tuple[str, ...]: _read_list,
+    dict[str, Any]: _read_object,
+}
+
+
+def _read_dotenv(path: Path | None) -> dict[str, str]:
+    if path is None or not path.is_file():
+        return {}
+    from dotenv import dotenv_values  # only where there is such a file
+
+    return {name: value for name, value in dotenv_values(path).items() if value is not None}
+
+
+def _unknown_names(found: Mapping[str, str]) -> list[str]:
+    known = {name for names, *_ in known_settings() for name in names}
+    secrets = {f"{name}_FILE" for _, part, kind in _walk(Settings) if kind is Secret for name in part.metadata["env"]}
+    lines = []
+    for name in sorted(found):
+        if not name.startswith("AIGW_") or name in known or name in secrets:
+            continue
+        if any(name == used or (used.endswith("__") and name.startswith(used)) for used in ACCEPTED_UNUSED):
+            continue
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+        lines.append(f"{name}: unknown setting, ignored; the nearest known name is {near[0]}")
+    return lines

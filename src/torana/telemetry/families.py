@@ -1,0 +1,133 @@
+"""The metrics by name, kind and labels (contract 15). A new one is a line here and a verb in `metrics.py`."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+REQUEST_SECONDS = (0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+SHORT_SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+LAG_SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+PROMPT_BYTES = (256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0)
+PROMPT_TOKENS = (64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric family.
+
+    labels      names, in the order in which values are handed over
+    buckets     upper bounds of a histogram, without +Inf
+    is_per_node the workers say the same thing about the node: the largest value stands, not the sum
+    """
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+    is_per_node: bool = False
+
+    @property
+    def slots(self) -> int:
+        """Numbers that one series takes: a histogram has its buckets, +Inf and the sum."""
+        return len(self.buckets) + 2 if self.kind == "histogram" else 1
+
+
+_MODEL = ("model_engine", "model_name")
+_INFERENCE = (
+    *_MODEL, "error", "streaming", "feature_category", "error_type", "unit_primitive", "finish_reason",
+    "client_name", "client_version",
+)  # fmt: skip
+_HTTP = ("handler", "method", "status")
+_FEEDBACK = (*_MODEL, "lang")
+
+HTTP_SECONDS = Family(
+    "http_request_duration_seconds",
+    "histogram",
+    "Seconds until the answer, streaming excluded.",
+    _HTTP,
+    REQUEST_SECONDS,
+)
+HTTP_TOTAL = Family("http_requests_total", "counter", "Requests answered.", _HTTP)
+IN_FLIGHT = Family("model_inferences_in_flight", "gauge", "Model calls under way.", _MODEL)
+MAX_CONCURRENT = Family(
+    "model_inferences_max_concurrent", "gauge", "Configured limit of model calls at once.", _MODEL, is_per_node=True
+)
+MAX_INPUT = Family("model_max_input_tokens", "gauge", "Configured input tokens per minute.", _MODEL, is_per_node=True)
+MAX_OUTPUT = Family(
+    "model_max_output_tokens", "gauge", "Configured output tokens per minute.", _MODEL, is_per_node=True
+)
+MAX_TOTAL = Family("model_max_total_tokens", "gauge", "Configured tokens per minute.", _MODEL, is_per_node=True)
+INFERENCES = Family("model_inferences_total", "counter", "Model calls that ended.", _INFERENCE)
+INFERENCE_SECONDS = Family(
+    "inference_request_duration_seconds",
+    "histogram",
+    "Seconds from sending a model call to its end.",
+    _INFERENCE,
+    REQUEST_SECONDS,
+)
+_TOKENS = (*_MODEL, "feature_category", "unit_primitive")
+INPUT_TOKENS = Family("inference_input_tokens_total", "counter", "Tokens sent to models.", _TOKENS)
+OUTPUT_TOKENS = Family("inference_output_tokens_total", "counter", "Tokens that models wrote.", _TOKENS)
+ALL_TOKENS = Family("inference_total_tokens_total", "counter", "Tokens sent and written.", _TOKENS)
+LANGUAGES = Family(
+    "code_suggestions_prompt_language_total",
+    "counter",
+    "Code suggestions by language of the file.",
+    ("lang", "extension", "editor_lang"),
+)
+CLEANING_SECONDS = Family(
+    "code_suggestions_post_processing_duration_seconds",
+    "histogram",
+    "Seconds spent cleaning a code suggestion.",
+    (),
+    SHORT_SECONDS,
+)
+SUGGESTION_REQUESTS = Family(
+    "code_suggestions_inference_requests_total", "counter", "Model calls for code suggestions.", _MODEL
+)
+SUGGESTION_SECONDS = Family(
+    "code_suggestions_inference_request_duration_seconds",
+    "histogram",
+    "Seconds of a model call for a code suggestion.",
+    _MODEL,
+    REQUEST_SECONDS,
+)
+SUGGESTION_BYTES = Family(
+    "code_suggestions_inference_prompt_size_bytes",
+    "histogram",
+    "Bytes of a code suggestion's prompt.",
+    _MODEL,
+    PROMPT_BYTES,
+)
+SUGGESTION_TOKENS = Family(
+    "code_suggestions_inference_prompt_size_tokens",
+    "histogram",
+    "Tokens of a code suggestion's prompt.",
+    _MODEL,
+    PROMPT_TOKENS,
+)
+SHOWN = Family("code_suggestions_requests_total", "counter", "Suggestions asked for, as clients report.", _FEEDBACK)
+ACCEPTED = Family("code_suggestions_accepts_total", "counter", "Suggestions accepted, as clients report.", _FEEDBACK)
+FAILED = Family("code_suggestions_errors_total", "counter", "Suggestions failed, as clients report.", _FEEDBACK)
+QUOTA_CHECKS = Family("usage_quota_check_total", "counter", "Usage quota decisions.", ("result", "realm"))
+PORTAL_REQUESTS = Family(
+    "usage_quota_customersdot_requests_total", "counter", "Requests to the portal.", ("outcome", "status")
+)
+PORTAL_SECONDS = Family(
+    "usage_quota_customersdot_latency_seconds", "histogram", "Seconds the portal took.", ("realm",), SHORT_SECONDS
+)
+CONFIG_STALE = Family(
+    "config_stale", "gauge", "1 while a refused reload left the old catalogue in place.", is_per_node=True
+)
+LINES_DROPPED = Family("log_lines_dropped_total", "counter", "Log lines that could not be written.")
+LOOP_LAG = Family("event_loop_lag_seconds", "histogram", "How late the event loop runs what is due.", (), LAG_SECONDS)
+THREADS = Family("ai_gateway_threads_count", "gauge", "Threads of all workers.")
+
+FAMILIES: tuple[Family, ...] = (
+    HTTP_SECONDS, HTTP_TOTAL, IN_FLIGHT, MAX_CONCURRENT, MAX_INPUT, MAX_OUTPUT, MAX_TOTAL, INFERENCES,
+    INFERENCE_SECONDS, INPUT_TOKENS, OUTPUT_TOKENS, ALL_TOKENS, LANGUAGES, CLEANING_SECONDS, SUGGESTION_REQUESTS,
+    SUGGESTION_SECONDS, SUGGESTION_BYTES, SUGGESTION_TOKENS, SHOWN, ACCEPTED, FAILED, QUOTA_CHECKS,
+    PORTAL_REQUESTS, PORTAL_SECONDS, CONFIG_STALE, LINES_DROPPED, LOOP_LAG, THREADS,
+)  # fmt: skip

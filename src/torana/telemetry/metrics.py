@@ -1,0 +1,316 @@
+"""What the gateway counts, as verbs. The hot ones find their series in a dict and add to an array.
+
+No label ever holds an id of a user or an instance. A value that clients choose and that the catalogue
+does not know becomes `other`, and so does whatever goes beyond a family's number of series.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torana.chat import Usage
+from torana.errors import BadSetting, ProviderError, ProviderRefused, ProviderTimedOut, ProviderUnreachable
+from torana.telemetry import families
+from torana.telemetry.exposition import CONTENT_TYPE, write_exposition
+from torana.telemetry.families import Family
+from torana.telemetry.shards import OTHER, Labels, Shards
+
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+_FINISHES = frozenset(("stop", "length", "tool_calls", "content_filter", "stop_sequence", "other"))
+_REALMS = frozenset(("saas", "self-managed"))
+_TOO_LONG = frozenset(("request_too_large", "context_length_exceeded", "string_above_max_length"))
+_LIMITS = {
+    "concurrency": families.MAX_CONCURRENT,
+    "input_tokens": families.MAX_INPUT,
+    "output_tokens": families.MAX_OUTPUT,
+    "total_tokens": families.MAX_TOTAL,
+}
+_REMEMBERED = 2_000
+"""Entries of a cache whose keys clients have a say in; a full one is emptied."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """The label values of the catalogue; every other one that clients choose is shown as `other`."""
+
+    engines: frozenset[str] = frozenset()
+    models: frozenset[str] = frozenset()
+    unit_primitives: frozenset[str] = frozenset()
+    feature_categories: frozenset[str] = frozenset()
+    languages: frozenset[str] = frozenset()
+    extensions: frozenset[str] = frozenset()
+    editor_languages: frozenset[str] = frozenset()
+    clients: frozenset[str] = frozenset()
+    client_versions: frozenset[str] = frozenset()
+
+
+class InFlight:
+    """One model call under way, for `with`."""
+
+    __slots__ = ("_place", "_values")
+
+    def __init__(self, values: "memoryview[float]", place: int) -> None:
+        self._values = values
+        self._place = place
+
+    def __enter__(self) -> None:
+        self._values[self._place] += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._values[self._place] -= 1
+
+
+class Metrics:
+    """All figures of this worker; `expose` shows those of all workers.
+
+    model_limits  engine → model → limits, as AIGW_MODEL_ENGINE_LIMITS has it
+    directory     shared by the workers of one server; None: there is one worker
+    """
+
+    def __init__(
+        self, known: Known, model_limits: Mapping[str, Any] | None = None, directory: Path | None = None
+    ) -> None:
+        self._known = known
+        self._shards = Shards(directory)
+        self._values = self._shards.values
+        self._requests: dict[tuple[str, str, int], tuple[int, int]] = {}
+        self._inferences: dict[tuple[Any, ...], tuple[int, int, int, int, int]] = {}
+        self._in_flight: dict[tuple[str, str], int] = {}
+        for family in families.FAMILIES:
+            if not family.labels:
+                self._shards.place(family, ())
+        self._stale = self._shards.place(families.CONFIG_STALE, ())
+        self._lines_dropped = self._shards.place(families.LINES_DROPPED, ())
+        self._threads = self._shards.place(families.THREADS, ())
+        self._show_limits(model_limits or {})
+
+    def know(self, known: Known) -> None:
+        """A reload has brought another catalogue."""
+        self._known = known
+        for cache in (self._requests, self._inferences, self._in_flight):
+            cache.clear()
+
+    def request(self, handler: str, method: str, status: int, seconds: float) -> None:
+        """One request answered.
+
+        handler  the route without prefix; the caller has one fixed name for paths without a route
+        seconds  until the answer was there; of a stream, until its start
+        """
+        found = self._requests.get((handler, method, status))
+        if found is None:
+            found = self._find_request(handler, method, status)
+        values = self._values
+        values[found[0]] += 1
+        start = found[1]
+        values[start + bisect_left(families.REQUEST_SECONDS, seconds)] += 1
+        values[start + _REQUEST_SUM] += seconds
+
+    def inference(
+        self,
+        *,
+        engine: str,
+        model: str,
+        feature_category: str,
+        unit_primitive: str,
+        is_streamed: bool,
+        error: ProviderError | None,
+        finish_reason: str,
+        seconds: float,
+        usage: Usage | None,
+        client_name: str = "",
+        client_version: str = "",
+    ) -> None:
+        """One model call ended. `finish_reason` is empty where the model told none."""
+        error_type = "none" if error is None else error_type_of(error)
+        key = (
+            engine, model, error_type, is_streamed, feature_category, unit_primitive, finish_reason,
+            client_name, client_version,
+        )  # fmt: skip
+        found = self._inferences.get(key)
+        if found is None:
+            found = self._find_inference(*key)
+        values = self._values
+        values[found[0]] += 1
+        start = found[1]
+        values[start + bisect_left(families.REQUEST_SECONDS, seconds)] += 1
+        values[start + _REQUEST_SUM] += seconds
+        if usage is not None:
+            values[found[2]] += usage.input_tokens
+            values[found[3]] += usage.output_tokens
+            values[found[4]] += usage.input_tokens + usage.output_tokens
+
+    def in_flight(self, engine: str, model: str) -> InFlight:
+        """`with metrics.in_flight(…):` around a model call."""
+        place = self._in_flight.get((engine, model))
+        if place is None:
+            place = self._shards.place(families.IN_FLIGHT, self._bound_model(engine, model))
+            _remember(self._in_flight, (engine, model), place)
+        return InFlight(self._values, place)
+
+    def suggestion(self, engine: str, model: str, seconds: float, prompt_bytes: int, prompt_tokens: int) -> None:
+        """One model call for a code suggestion ended."""
+        labels = self._bound_model(engine, model)
+        self._count(families.SUGGESTION_REQUESTS, labels)
+        self._observe(families.SUGGESTION_SECONDS, labels, seconds)
+        self._observe(families.SUGGESTION_BYTES, labels, prompt_bytes)
+        self._observe(families.SUGGESTION_TOKENS, labels, prompt_tokens)
+
+    def suggestion_language(self, language: str, extension: str, editor_language: str) -> None:
+        known = self._known
+        labels = (
+            _bound(language, known.languages),
+            _bound(extension, known.extensions),
+            _bound(editor_language, known.editor_languages),
+        )
+        self._count(families.LANGUAGES, labels)
+
+    def suggestion_cleaned(self, seconds: float) -> None:
+        self._observe(families.CLEANING_SECONDS, (), seconds)
+
+    def suggestion_feedback(
+        self, engine: str, model: str, language: str, *, requests: int, accepts: int, errors: int
+    ) -> None:
+        """What a client tells about suggestions it was given earlier (contract 6.1, `telemetry`)."""
+        labels = (*self._bound_model(engine, model), _bound(language, self._known.languages))
+        for family, amount in ((families.SHOWN, requests), (families.ACCEPTED, accepts), (families.FAILED, errors)):
+            # A client may claim anything, and a counter must not run backwards.
+            self._count(family, labels, max(0, amount))
+
+    def quota_check(self, result: str, realm: str) -> None:
+        """`result` and `outcome` are the quota room's own words, a handful each."""
+        self._count(families.QUOTA_CHECKS, (result, _bound(realm, _REALMS)))
+
+    def portal_request(self, outcome: str, status: int, realm: str, seconds: float) -> None:
+        """One request to the customer portal; status 0 where no answer came."""
+        self._count(families.PORTAL_REQUESTS, (outcome, str(status) if status else "none"))
+        self._observe(families.PORTAL_SECONDS, (_bound(realm, _REALMS),), seconds)
+
+    def config_stale(self, is_stale: bool) -> None:
+        self._values[self._stale] = float(is_stale)
+
+    def lines_dropped(self, lines: int) -> None:
+        self._values[self._lines_dropped] += lines
+
+    def loop_lag(self, seconds: float) -> None:
+        self._observe(families.LOOP_LAG, (), seconds)
+
+    def threads(self, count: int) -> None:
+        self._values[self._threads] = count
+
+    def expose(self) -> tuple[bytes, str]:
+        """(body, content type) of a scrape; all workers summed, whichever of them is asked."""
+        return write_exposition(self._shards.sum()), CONTENT_TYPE
+
+    def close(self) -> None:
+        """Leave the counters to the next worker. Only at the end of the process."""
+        self._shards.close()
+
+    def _count(self, family: Family, labels: Labels, amount: float = 1) -> None:
+        self._values[self._shards.place(family, labels)] += amount
+
+    def _observe(self, family: Family, labels: Labels, value: float) -> None:
+        start = self._shards.place(family, labels)
+        self._values[start + bisect_left(family.buckets, value)] += 1
+        self._values[start + len(family.buckets) + 1] += value
+
+    def _find_request(self, handler: str, method: str, status: int) -> tuple[int, int]:
+        labels = (handler, _bound(method, _METHODS), f"{status // 100}xx")
+        places = self._shards.place(families.HTTP_TOTAL, labels), self._shards.place(families.HTTP_SECONDS, labels)
+        _remember(self._requests, (handler, method, status), places)
+        return places
+
+    def _find_inference(
+        self,
+        engine: str,
+        model: str,
+        error_type: str,
+        is_streamed: bool,
+        feature_category: str,
+        unit_primitive: str,
+        finish_reason: str,
+        client_name: str,
+        client_version: str,
+    ) -> tuple[int, int, int, int, int]:
+        known, place = self._known, self._shards.place
+        engine_model = self._bound_model(engine, model)
+        category = _bound(feature_category, known.feature_categories)
+        primitive = _bound(unit_primitive, known.unit_primitives)
+        labels = (
+            *engine_model, "no" if error_type == "none" else "yes", "yes" if is_streamed else "no", category,
+            error_type, primitive, _bound(finish_reason, _FINISHES),
+            _bound(client_name, known.clients), _bound(client_version, known.client_versions),
+        )  # fmt: skip
+        tokens = (*engine_model, category, primitive)
+        places = (
+            place(families.INFERENCES, labels),
+            place(families.INFERENCE_SECONDS, labels),
+            place(families.INPUT_TOKENS, tokens),
+            place(families.OUTPUT_TOKENS, tokens),
+            place(families.ALL_TOKENS, tokens),
+        )
+        key = (
+            engine, model, error_type, is_streamed, feature_category, unit_primitive, finish_reason,
+            client_name, client_version,
+        )  # fmt: skip
+        _remember(self._inferences, key, places)
+        return places
+
+    def _bound_model(self, engine: str, model: str) -> Labels:
+        return _bound(engine, self._known.engines), _bound(model, self._known.models)
+
+    def _show_limits(self, limits: Mapping[str, Any]) -> None:
+        for engine, model, kind, number in _read_limits(limits):
+            self._values[self._shards.place(_LIMITS[kind], (engine, model))] = number
+
+
+_REQUEST_SUM = len(families.REQUEST_SECONDS) + 1
+
+
+def error_type_of(error: ProviderError) -> str:
+    """Contract 15's word for a failed model call; by status first, by the provider's own word last."""
+    match error:
+        case ProviderUnreachable() | ProviderTimedOut():
+            return "connection_error"
+        case ProviderRefused(upstream_code=401 | 403):
+            return "permission_error"
+        case ProviderRefused(upstream_code=529) | ProviderRefused(kind="overloaded_error"):
+            return "overloaded"
+        case ProviderRefused(upstream_code=503):
+            return "service_unavailable"
+        case ProviderRefused(upstream_code=413):
+            return "prompt_too_long"
+        case ProviderRefused(upstream_code=400, kind=kind):
+            # Some vendors tell it by their error type, some in the text alone.
+            is_too_long = kind in _TOO_LONG or "prompt is too long" in str(error).lower()
+            return "prompt_too_long" if is_too_long else "http_400"
+        case _:
+            return "other"
+
+
+def _bound(value: str, known: frozenset[str]) -> str:
+    """`none` for an empty value: Prometheus takes an empty label for an absent one."""
+    if not value:
+        return "none"
+    return value if value in known else OTHER
+
+
+def _remember(cache: dict[Any, Any], key: object, value: object) -> None:
+    if len(cache) >= _REMEMBERED:
+        cache.clear()
+    cache[key] = value
+
+
+def _read_limits(limits: Mapping[str, Any]) -> Iterable[tuple[str, str, str, float]]:
+    """(engine, model, kind, limit) of AIGW_MODEL_ENGINE_LIMITS; a bare number is a concurrency (17.x)."""
+    name, expected = "AIGW_MODEL_ENGINE_LIMITS", "expected engine → model → {concurrency, input_tokens, …: number}"
+    for engine, models in limits.items():
+        if not isinstance(models, Mapping):
+            raise BadSetting(name, f"{engine} is no object", expected)
+        for model, value in models.items():
+            found = value if isinstance(value, Mapping) else {"concurrency": value}
+            for kind, number in found.items():
+                if kind not in _LIMITS or isinstance(number, bool) or not isinstance(number, int | float):
+                    raise BadSetting(name, f"{engine}.{model}.{kind} is no known limit or no number", expected)
+                yield engine, model, kind, float(number)
