@@ -4,6 +4,7 @@ In development a missing signing key is made once and kept in the state director
 `torana token` and the server agree without any set-up. Never in another environment.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -124,23 +125,26 @@ def keep_signing_key(state_dir: Path) -> rsa.RSAPrivateKey | None:
     only one can do; all then read what stands there.
     """
     kept = state_dir / KEPT_KEY_FILE
-    if not kept.exists():
-        draft = state_dir / f".{KEPT_KEY_FILE}.{os.getpid()}.{secrets.token_hex(4)}"
-        try:
-            state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            try:
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(new_key_pem())
-                os.link(draft, kept)
-            finally:
-                draft.unlink()
-        except FileExistsError:
-            log.debug("another process made the development key first")
-        except OSError as error:
-            log.error("no development signing key: the state directory is not writable", extra={"reason": str(error)})
-            return None
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not kept.exists():
+            _place_new_key(kept)
+    except OSError as error:
+        log.error("no development signing key: the state directory is not writable", extra={"reason": str(error)})
+        return None
     return _read_kept(kept)
+
+
+def _place_new_key(kept: Path) -> None:
+    draft = kept.with_name(f".{kept.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(new_key_pem())
+        with contextlib.suppress(FileExistsError):  # another worker was first, and its key is as good
+            os.link(draft, kept)
+    finally:
+        draft.unlink()
 
 
 def _read_kept(path: Path) -> rsa.RSAPrivateKey | None:

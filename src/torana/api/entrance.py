@@ -192,9 +192,10 @@ class Entrance:
         else:
             permit = route.policy(exchange, order)
             exchange.facts["meta.unit_primitive"] = permit.unit_primitives[0] if permit.unit_primitives else ""
-            if route.quota:
-                model_id = exchange.facts.get("quota_model_id", "")
-                await self.quota.check(permit.caller, headers, route.quota, model_id, exchange.request_id)
+            event = exchange.facts.pop("quota_event", route.quota)
+            model_id = exchange.facts.pop("quota_model_id", "")
+            if event:
+                await self.quota.check(permit.caller, headers, event, model_id, exchange.request_id)
             reply = await route.handle(exchange, permit, order)
         if isinstance(reply, Reply):
             await answer.whole(reply)

@@ -69,7 +69,7 @@ class PromptEndpoints:
     def policy(self, exchange: Exchange, order: PromptOrder) -> Permit:
         """Every unit primitive that the prompt declares must be held."""
         denied = f"Unauthorized to access '{exchange.tail}'"
-        return permit(exchange.caller, *order.prompt.unit_primitives, denied=denied)
+        return permit(exchange.caller, order.prompt.unit_primitives, denied=denied)
 
     async def answer_v1(self, exchange: Exchange, permit: Permit, order: PromptOrder) -> Reply | StreamReply:
         answer = await self._run(exchange, permit, order)

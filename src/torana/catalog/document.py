@@ -93,7 +93,8 @@ class Document:
         return self._problem(self.line(*path) + below + line - 2, what, expected)
 
     def _problem(self, index: int, what: str, expected: str) -> str:
-        shown = self._lines[index].strip()[:_LINE_CHARS] if index < len(self._lines) else ""
+        index = max(0, min(index, len(self._lines) - 1))  # the parser notices some faults only behind the end
+        shown = self._lines[index].strip()[:_LINE_CHARS] if self._lines else ""
         return f"{self.name}:{index + 1}: {what}, {expected}" + (f" | {shown}" if shown else "")
 
     def _misused(self, node: yaml.Node, seen: set[int]) -> Iterator[str]:

@@ -81,7 +81,8 @@ class _Reading:
         if is_overlay:
             self._refuse_strangers(folder)
         for name in _FILES:
-            if (path := folder / name).is_file():
+            path = folder / name
+            if path.exists() or path.is_symlink():  # a link into nowhere is a fault, not an absent file
                 self._read_records(path)
         if any(_walk(folder / "features")):
             self.unused.append(f"{folder / 'features'}: not used by this version")

@@ -53,9 +53,10 @@ def read_request(body: bytes) -> tuple[ChatRequest, str]:
     members = decode_request(body)
     model = need_text(members, "model")
     chat = _read_words(members)
-    # As read, so that the one of the two names of the token limit that came is the one written.
-    came = msgspec.structs.replace(chat, extra=members, extra_dialect=NAME)
-    return keep_extra(chat, NAME, members, _write_words(came, model)), model
+    written = _write_words(msgspec.structs.replace(chat, extra=members, extra_dialect=NAME), model)
+    # Always kept, for it tells which of the limit's two names came.
+    written.pop("max_completion_tokens", None)
+    return keep_extra(chat, NAME, members, written), model
 
 
 def write_request(chat: ChatRequest, model: str, *, stream: bool) -> bytes:

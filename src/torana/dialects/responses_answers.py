@@ -48,8 +48,8 @@ class ResponsesWriter:
         """Of the next event."""
         self._done: list[Members] = []
         """Finished items."""
-        self._texts: list[str] | None = None
-        """Pieces of the open message."""
+        self._texts: list[str] = []
+        """Pieces of the open message; empty while none is open."""
         self._call: tuple[int, ToolCall, list[str]] | None = None
         """Position, call and pieces of the arguments of the open call."""
         self._finish: FinishReason = "stop"
@@ -79,11 +79,11 @@ class ResponsesWriter:
         return _write_error_event(code, message, self._number)
 
     def _write_text(self, text: str, out: list[bytes]) -> None:
-        place = {"item_id": self._item_id, "output_index": len(self._done), "content_index": 0}
-        if self._texts is None:
+        is_new = not self._texts
+        if is_new:
             self._close(out)
-            place = {"item_id": self._item_id, "output_index": len(self._done), "content_index": 0}
-            self._texts = []
+        place = {"item_id": self._item_id, "output_index": len(self._done), "content_index": 0}
+        if is_new:
             item = {**_write_message(self._item_id, ""), "status": "in_progress", "content": []}
             out.append(self._event("response.output_item.added", {"output_index": len(self._done), "item": item}))
             out.append(self._event("response.content_part.added", {**place, "part": _write_part("")}))
@@ -105,7 +105,7 @@ class ResponsesWriter:
     def _close(self, out: list[bytes]) -> None:
         """Finish the open item, if any."""
         place: Members = {"item_id": self._item_id, "output_index": len(self._done)}
-        if self._texts is not None:
+        if self._texts:
             text = "".join(self._texts)
             item = _write_message(self._item_id, text)
             in_item = {**place, "content_index": 0}
@@ -121,7 +121,7 @@ class ResponsesWriter:
             return
         out.append(self._event("response.output_item.done", {"output_index": len(self._done), "item": item}))
         self._done.append(item)
-        self._texts = self._call = None
+        self._texts, self._call = [], None
 
     @property
     def _item_id(self) -> str:

@@ -129,7 +129,8 @@ class StreamedAnswer:
         if event.choices is None:
             return False
         self._usage = openai_style.read_usage(event.usage) or self._usage
-        if not self._is_begun:
+        # Azure begins with an event without choices, id or model.
+        if event.choices and not self._is_begun:
             self._is_begun = True
             chunks.append(Chunk(id=event.id or "", model=event.model or ""))
         for choice in event.choices:

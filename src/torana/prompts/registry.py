@@ -12,7 +12,7 @@ from torana.errors import BadCatalogue, Invalid, Refusal
 from torana.prompts.grammar import BadTemplate
 from torana.prompts.prompt import Part, Prompt, build_prompt
 from torana.prompts.sandbox import Meter, Sandbox, render_text
-from torana.prompts.versions import DEFAULT_CONSTRAINT, pick, read_constraint, read_version
+from torana.prompts.versions import DEFAULT_CONSTRAINT, Version, pick, read_constraint, read_version, read_versions
 from torana.settings import CatalogueSettings
 
 log = logging.getLogger("torana.prompts")
@@ -35,6 +35,8 @@ class Prompts:
         self._clock = clock or Clock()
         self._sandbox = Sandbox(catalogue.templates)
         self._built: dict[tuple[str, str, str], Prompt] = {}
+        self._versions: dict[tuple[str, str], dict[Version, str]] = {}
+        self._default = read_constraint(DEFAULT_CONSTRAINT)
         if problems := self.check(overlays_only=True):
             raise BadCatalogue(problems)
 
@@ -44,13 +46,13 @@ class Prompts:
         families   the model's, best first; then the operator's default for the id, then `base`
         Raises Refusal 404 and 400, Invalid 422 for an unreadable constraint.
         """
-        wanted = read_constraint(DEFAULT_CONSTRAINT if constraint is None else constraint)
+        wanted = self._default if constraint is None else read_constraint(constraint)
         variants = self._catalogue.prompts.get(prompt_id, {})
         wishes = (*families, str(self._settings.default_prompts.get(prompt_id, BASE)), BASE)
         variant = next((name for name in wishes if name in variants), None)
         if variant is None:
             raise Refusal(404, "prompt_not_found", f"Prompt '{prompt_id}' not found")
-        version = pick(wanted, variants[variant])
+        version = pick(wanted, self._versions_of(prompt_id, variant))
         if version is None:
             text = f"No version of prompt '{prompt_id}' matches the constraint"
             raise Refusal(400, "prompt_version_unmatched", text, missing="prompt_version")
@@ -107,6 +109,12 @@ class Prompts:
         if key not in self._built:
             self._built[key] = build_prompt(key, source, self._sandbox, self._catalogue.unit_primitives)
         return self._built[key]
+
+    def _versions_of(self, prompt_id: str, variant: str) -> dict[Version, str]:
+        key = (prompt_id, variant)
+        if key not in self._versions:
+            self._versions[key] = read_versions(self._catalogue.prompts[prompt_id][variant])
+        return self._versions[key]
 
     def _sources(self) -> Iterator[tuple[tuple[str, str, str], PromptSource]]:
         for prompt_id, variants in self._catalogue.prompts.items():

@@ -5,7 +5,7 @@ The grammar is Poetry's, without epochs, local parts and post-releases. Ordering
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -73,15 +73,19 @@ def read_constraint(text: str) -> Constraint:
     return Constraint(tests, alternatives[0][0][1] if len(alternatives) == len(alternatives[0]) == 1 else None)
 
 
-def pick(constraint: Constraint, available: Iterable[str]) -> str | None:
-    """The version to use (contract 8.4); None when a range allows nothing that is there.
+def read_versions(texts: Iterable[str]) -> dict[Version, str]:
+    """Raises ValueError for what is no version."""
+    return {read_version(text): text for text in texts}
+
+
+def pick(constraint: Constraint, versions: Mapping[Version, str]) -> str | None:
+    """The text of the version to use (contract 8.4); None when a range allows nothing that is there.
 
     A pin selects its file, pre-release or not; one without a file goes to the nearest stable version
     of its major, else to the highest stable one.
     """
-    versions = {read_version(text): text for text in available}
     pin = constraint.pin
-    if pin in versions:
+    if pin is not None and pin in versions:
         return versions[pin]
     stable = [version for version in versions if version.is_stable]
     if pin is None:
@@ -93,7 +97,7 @@ def pick(constraint: Constraint, available: Iterable[str]) -> str | None:
     return versions[min(sorted(of_major, reverse=True), key=lambda version: _distance(version, pin))]
 
 
-def _text_of_highest(versions: dict[Version, str], allowed: list[Version]) -> str | None:
+def _text_of_highest(versions: Mapping[Version, str], allowed: list[Version]) -> str | None:
     return versions[max(allowed)] if allowed else None
 
 

@@ -31,6 +31,8 @@ _RECORD_MEMBERS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asct
 _SUSPICIOUS = ("?", "eyJ", "sk-", "earer ", "asic ", "glpat-")
 """What a client's own texts hold if they hold a credential; looking for it is cheaper than masking."""
 
+_FREE_TEXTS = frozenset(("exception_message", "exception_backtrace", "http_exception_details", "auth_error_details"))
+
 
 class Log:
     """The way to the sink, in the format and from the level on that the settings ask for."""
@@ -50,7 +52,7 @@ class Log:
         raw = self._encode(line)
         if facts:
             raw = raw[:-1] + b"," + self._encode(facts)[1:]
-        if _may_hold_secrets(line):
+        if _may_hold_secrets(line, facts):
             raw = self._encode(self.redactor.value(msgspec.json.decode(raw)))
         self.sink.write(raw if self._as_json else _as_pairs(msgspec.json.decode(raw)))
 
@@ -123,11 +125,17 @@ def install(settings: LogSettings, sink: LogSink, secrets: Iterable[str] = ()) -
     return log
 
 
-def _may_hold_secrets(line: AccessLine) -> bool:
-    if line.exception_class is not UNSET or line.http_exception_details is not UNSET:
+def _may_hold_secrets(line: AccessLine, facts: Mapping[str, Any]) -> bool:
+    if (
+        line.exception_class is not UNSET
+        or line.http_exception_details is not UNSET
+        or line.auth_error_details is not UNSET
+    ):
         return True
     told = f"{line.url} {line.user_agent} {line.correlation_id}"
-    return any([mark in told for mark in _SUSPICIOUS])  # noqa: C419  half the time of a generator
+    if any([mark in told for mark in _SUSPICIOUS]):  # noqa: C419  half the time of a generator
+        return True
+    return not _FREE_TEXTS.isdisjoint(facts)
 
 
 def _as_pairs(line: Mapping[str, Any]) -> bytes:

@@ -1,0 +1,544 @@
+"""Authentication: contract 2.1, 2.2, 2.4, 2.7; checklist A1-A5, A7; the cost of bad tokens."""
+
+import json
+import logging
+from typing import Any
+
+import pytest
+from tests.support.access import (
+    GITLAB,
+    GITLAB_KEY,
+    LOCAL_KEY,
+    PORTAL,
+    PORTAL_KEY,
+    SERVICE,
+    STRANGE_KEY,
+    Access,
+    headers_for,
+    jwk,
+    sign,
+)
+from tests.support.keys import rsa_key
+
+from torana.caller import DEBUG_CALLER, Caller
+from torana.catalog.records import DenyRecord
+from torana.errors import Refusal
+
+CLIENT = "192.0.2.1"
+
+
+@pytest.fixture
+def access() -> Access:
+    access = Access()
+    access.publish_all()
+    return access
+
+
+async def ask(access: Access, token: str | None, client: str = CLIENT, **headers: str | None) -> Caller:
+    return await access.verifier.authenticate(headers_for(token, **headers), client)
+
+
+async def refusal(access: Access, token: str | None, client: str = CLIENT, **headers: str | None) -> Refusal:
+    with pytest.raises(Refusal) as caught:
+        await ask(access, token, client, **headers)
+    return caught.value
+
+
+# A1: no token, and the texts in order
+
+
+NO_HEADER = "No authorization header presented"
+NO_BEARER = "Invalid authorization header"
+NO_OIDC = "Invalid authentication token type - only OIDC is supported"
+FORBIDDEN = "Forbidden by auth provider"
+
+
+@pytest.mark.parametrize(
+    ("authorization", "kind", "realm", "text", "code"),
+    [
+        (None, None, "other", NO_HEADER, "token_missing"),
+        ("", None, "other", NO_BEARER, "authorization_scheme"),
+        ("Basic x", None, "other", NO_BEARER, "authorization_scheme"),
+        ("Bearerx", None, "other", NO_BEARER, "authorization_scheme"),
+        ("Bearer x", None, "other", NO_OIDC, "authentication_type"),
+        ("Bearer x", "OIDC", "other", NO_OIDC, "authentication_type"),
+        ("Bearer x", "oidc", "other", FORBIDDEN, "token_malformed"),
+        ("Bearer", "oidc", "other", FORBIDDEN, "token_malformed"),
+    ],
+)
+async def test_a_request_without_a_good_token_hears_the_first_reason(
+    access: Access, authorization: str | None, kind: str | None, realm: str, text: str, code: str
+) -> None:
+    headers = {"authorization": authorization, "x_gitlab_authentication_type": kind, "x_gitlab_realm": realm}
+
+    found = await refusal(access, None, **headers)
+
+    assert (found.status, found.members, found.code) == (401, {"error": text}, code)
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+async def test_the_scheme_is_read_without_regard_to_case(access: Access, scheme: str) -> None:
+    token = sign(access.claims())
+
+    assert (await ask(access, token, authorization=f"{scheme} {token}")).subject == "instance-1"
+
+
+# A2: signature, expiry, not-before, audience
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"aud": "somebody-else"}, "token_audience"),
+        ({"aud": []}, "token_audience"),
+        ({"aud": ["a", "b"]}, "token_audience"),
+        ({"aud": {SERVICE: 1}}, "token_audience"),
+        ({"aud": f"{SERVICE} "}, "token_audience"),
+        ({"aud": None}, "token_audience"),
+        ({"aud": ...}, "token_audience"),
+        ({"exp": ...}, "token_malformed"),
+    ],
+)
+async def test_a_token_for_somebody_else_or_without_end_is_refused(
+    access: Access, changes: dict[str, Any], code: str
+) -> None:
+    found = await refusal(access, sign(access.claims(**changes)))
+
+    assert (found.status, found.members, found.code) == (401, {"error": "Forbidden by auth provider"}, code)
+
+
+@pytest.mark.parametrize(
+    ("name", "offset_s", "code"),
+    [
+        ("exp", -59, None),
+        ("exp", -60, "token_expired"),
+        ("exp", -61, "token_expired"),
+        ("exp", -300, "token_expired"),
+        ("nbf", 60, None),
+        ("nbf", 61, "token_not_yet_valid"),
+        ("nbf", 300, "token_not_yet_valid"),
+    ],
+)
+async def test_clocks_may_differ_by_the_leeway_and_no_more(
+    access: Access, name: str, offset_s: int, code: str | None
+) -> None:
+    token = sign(access.claims(**{name: int(access.clock.now()) + offset_s}))
+
+    if code is None:
+        await ask(access, token)
+    else:
+        assert (await refusal(access, token)).code == code
+
+
+@pytest.mark.parametrize(("leeway_s", "code"), [(0.0, "token_expired"), (60.0, None)])
+async def test_the_leeway_is_a_setting(leeway_s: float, code: str | None) -> None:
+    access = Access(leeway_s=leeway_s)
+    access.publish_all()
+    token = sign(access.claims(exp=int(access.clock.now()) - 1))
+
+    if code is None:
+        await ask(access, token)
+    else:
+        assert (await refusal(access, token)).code == code
+
+
+async def test_a_remembered_token_ends_with_its_expiry(access: Access) -> None:
+    token = sign(access.claims(exp=int(access.clock.now()) + 100))
+    await ask(access, token)
+
+    access.clock.advance(159)
+    await ask(access, token)
+    access.clock.advance(1)
+
+    assert (await refusal(access, token)).code == "token_expired"
+
+
+async def test_a_token_that_is_too_early_is_taken_when_its_time_has_come(access: Access) -> None:
+    token = sign(access.claims(nbf=int(access.clock.now()) + 80))
+    assert (await refusal(access, token)).code == "token_not_yet_valid"
+
+    access.clock.advance(20)
+
+    await ask(access, token)
+
+
+# A3: kid is a hint, aud may be a list
+
+
+@pytest.mark.parametrize("kid", [None, "gitlab-1", "portal-1", "unheard-of", ""])
+@pytest.mark.parametrize("audience", [SERVICE, [SERVICE], ["other", SERVICE]])
+async def test_the_key_id_is_a_hint_and_the_audience_may_be_a_list(
+    access: Access, kid: str | None, audience: str | list[str]
+) -> None:
+    assert (await ask(access, sign(access.claims(aud=audience), kid=kid))).issuer == GITLAB
+
+
+@pytest.mark.parametrize(
+    ("issuer", "number", "passes"),
+    [
+        (GITLAB, GITLAB_KEY, True),
+        (f"{GITLAB}/", GITLAB_KEY, True),
+        (GITLAB, PORTAL_KEY, False),
+        (GITLAB, LOCAL_KEY, False),
+        (PORTAL, PORTAL_KEY, True),
+        (PORTAL, GITLAB_KEY, False),
+        (SERVICE, LOCAL_KEY, True),
+        (SERVICE, GITLAB_KEY, False),
+        (SERVICE, PORTAL_KEY, False),
+        ("https://own.example", GITLAB_KEY, True),
+        ("https://own.example", PORTAL_KEY, True),
+        ("https://own.example", LOCAL_KEY, True),
+        ("https://own.example", STRANGE_KEY, False),
+        (..., PORTAL_KEY, True),
+        (..., STRANGE_KEY, False),
+    ],
+)
+async def test_a_known_issuer_is_believed_under_its_own_keys_only(issuer: Any, number: int, passes: bool) -> None:
+    access = Access(signing=rsa_key(LOCAL_KEY))
+    access.publish_all()
+    await access.ring.refetch("")
+    token = sign(access.claims(iss=issuer, sub="instance-1"), number)
+    user = {"x_gitlab_global_user_id": "instance-1"}
+
+    if passes:
+        assert (await ask(access, token, **user)).is_user == (issuer == SERVICE)
+    else:
+        assert (await refusal(access, token, **user)).code == "token_signature"
+
+
+@pytest.mark.parametrize(
+    ("issuer", "code"), [(GITLAB, None), (f"{GITLAB}/", None), (PORTAL, "token_issuer"), (..., "token_issuer")]
+)
+async def test_the_allow_list_of_issuers_binds_where_it_is_set(issuer: Any, code: str | None) -> None:
+    access = Access(issuers=(f"{GITLAB}/",))
+    access.publish_all()
+    token = sign(access.claims(iss=issuer), PORTAL_KEY if issuer == PORTAL else GITLAB_KEY)
+
+    if code is None:
+        await ask(access, token)
+    else:
+        assert (await refusal(access, token)).code == code
+
+
+async def test_at_most_sixteen_keys_are_tried(access: Access) -> None:
+    copies = [jwk(STRANGE_KEY, f"strange-{number}") for number in range(16)]
+    access.fetcher.publish(GITLAB, *copies, jwk(GITLAB_KEY, "gitlab-1"))
+
+    assert (await refusal(access, sign(access.claims()))).code == "token_signature"
+    await ask(access, sign(access.claims(), kid="gitlab-1"))
+
+
+# Scopes
+
+
+@pytest.mark.parametrize(
+    ("scopes", "held"),
+    [
+        (["duo_chat"], {"duo_chat"}),
+        (["of_the_future"], {"of_the_future"}),
+        (..., set()),
+        (None, set()),
+        ("duo_chat", set()),
+        (["duo_chat", 5], set()),
+        ({"duo_chat": True}, set()),
+        (["code_suggestions"], {"code_suggestions", "complete_code", "generate_code"}),
+        (["code_suggestions", "complete_code"], {"code_suggestions", "complete_code"}),
+        (["code_suggestions", "generate_code"], {"code_suggestions", "generate_code"}),
+    ],
+)
+async def test_scopes_grant_what_they_list_and_old_names_are_read_as_new_ones(
+    access: Access, scopes: Any, held: set[str]
+) -> None:
+    assert (await ask(access, sign(access.claims(scopes=scopes)))).scopes == held
+
+
+# A4, A5: claims and headers
+
+
+@pytest.mark.parametrize(
+    ("claims", "header", "value", "shown"),
+    [
+        ({}, "x_gitlab_realm", "saas", "X-Gitlab-Realm"),
+        ({}, "x_gitlab_realm", "Self-Managed", "X-Gitlab-Realm"),
+        ({}, "x_gitlab_realm", None, "X-Gitlab-Realm"),
+        ({}, "x_gitlab_realm", "", "X-Gitlab-Realm"),
+        ({"gitlab_instance_id": "other"}, "x_gitlab_instance_id", "instance-1", "X-Gitlab-Instance-Id"),
+        ({"gitlab_instance_id": "instance-1"}, "x_gitlab_instance_id", None, "X-Gitlab-Instance-Id"),
+        ({}, "x_gitlab_instance_id", "other", "X-Gitlab-Instance-Id"),
+        ({}, "x_gitlab_instance_id", None, "X-Gitlab-Instance-Id"),
+    ],
+)
+async def test_a_header_that_disagrees_with_its_claim_is_refused(
+    access: Access, claims: dict[str, Any], header: str, value: str | None, shown: str
+) -> None:
+    found = await refusal(access, sign(access.claims(**claims)), **{header: value})
+
+    assert (found.status, found.members, found.code) == (
+        401,
+        {"error": f"Header mismatch '{shown}'"},
+        "header_mismatch",
+    )
+    assert found.missing == shown
+
+
+async def test_headers_are_matched_for_remembered_tokens_too(access: Access) -> None:
+    token = sign(access.claims())
+    await ask(access, token)
+
+    assert (await refusal(access, token, x_gitlab_realm="saas")).code == "header_mismatch"
+
+
+@pytest.mark.parametrize("name", ["gitlab_realm", "sub"])
+@pytest.mark.parametrize("value", ["", None, ...])
+async def test_an_empty_or_absent_claim_is_not_matched(access: Access, name: str, value: Any) -> None:
+    header = {"gitlab_realm": "x_gitlab_realm", "sub": "x_gitlab_instance_id"}[name]
+
+    await ask(access, sign(access.claims(**{name: value})), **{header: "anything"})
+
+
+async def test_a_claim_beyond_latin_letters_matches_its_utf8_bytes(access: Access) -> None:
+    value = "Zürich-東京"
+
+    await ask(access, sign(access.claims(gitlab_realm=value)), x_gitlab_realm=value.encode().decode("latin-1"))
+    found = await refusal(access, sign(access.claims(gitlab_realm=value)), x_gitlab_realm="Zürich")
+    assert found.code == "header_mismatch"
+
+
+@pytest.mark.parametrize("header", ["4", None])
+async def test_a_differing_seat_count_is_logged_and_passes(
+    access: Access, header: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "torana.access"):
+        await ask(access, sign(access.claims(duo_seat_count=5)), x_gitlab_duo_seat_count=header)
+
+    assert "Duo-Seat-Count" in caplog.text
+
+
+async def test_a_user_token_is_matched_with_the_user_and_an_instance_token_is_not() -> None:
+    access = Access(signing=rsa_key(LOCAL_KEY))
+    user = sign(access.claims(iss=SERVICE, sub="user-1"), LOCAL_KEY)
+
+    assert (await ask(access, user)).is_user
+    assert (await refusal(access, user, x_gitlab_global_user_id="user-2")).missing == "X-Gitlab-Global-User-Id"
+
+
+async def test_lenient_matching_lets_absent_headers_pass_but_not_wrong_ones(access: Access) -> None:
+    caller = await access.verifier.verify(sign(access.claims()), CLIENT)
+
+    access.verifier.match_headers(
+        caller, headers_for(None, x_gitlab_realm=None, x_gitlab_instance_id=None), lenient=True
+    )
+    with pytest.raises(Refusal, match="Header mismatch 'X-Gitlab-Realm'"):
+        access.verifier.match_headers(caller, headers_for(None, x_gitlab_realm="saas"), lenient=True)
+
+
+# A7: rotation of local keys
+
+
+async def test_a_token_of_the_old_signing_key_stays_valid_after_the_swap() -> None:
+    old, new = rsa_key(LOCAL_KEY), rsa_key(STRANGE_KEY)
+    before = Access(signing=old)
+    token = before.local.sign(before.claims(iss=SERVICE, sub="user-1"))
+
+    after = Access(signing=new, validation=old)
+    later = Access(signing=new)
+
+    assert (await ask(after, token)).subject == "user-1"
+    assert (await ask(after, after.local.sign(after.claims(iss=SERVICE, sub="user-1")))).is_user
+    assert (await refusal(later, token)).code == "token_signature"
+
+
+# No keys
+
+
+async def test_without_any_key_the_answer_is_503_and_never_401() -> None:
+    access = Access()
+
+    found = await refusal(access, sign(access.claims()))
+
+    assert (found.status, found.code, list(found.members)) == (503, "keys_unavailable", ["error"])
+
+
+async def test_keys_that_appear_are_used_at_once_although_a_503_was_given() -> None:
+    access = Access()
+    await refusal(access, sign(access.claims()))
+
+    access.publish_all()
+    access.clock.advance(30)
+
+    await ask(access, sign(access.claims()))
+
+
+# 2.7: bypasses
+
+
+async def test_a_full_bypass_lets_everybody_pass_and_says_so_each_time(caplog: pytest.LogCaptureFixture) -> None:
+    access = Access(bypass_external=True)
+
+    assert [await ask(access, None), await ask(access, "nonsense")] == [DEBUG_CALLER, DEBUG_CALLER]
+    assert [record.levelno for record in caplog.records] == [logging.CRITICAL] * 2
+
+
+@pytest.mark.parametrize(("value", "passes"), [("true", True), ("false", False), ("1", False), (None, False)])
+async def test_a_bypass_with_header_needs_the_header(
+    value: str | None, passes: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    access = Access(bypass_with_header=True)
+
+    if passes:
+        assert (await ask(access, None, bypass_auth=value)).is_debug
+        assert caplog.records[0].levelno == logging.CRITICAL
+    else:
+        assert (await refusal(access, None, bypass_auth=value)).code == "token_missing"
+
+
+async def test_the_bypass_header_means_nothing_while_its_switch_is_off(access: Access) -> None:
+    assert (await refusal(access, None, bypass_auth="true")).code == "token_missing"
+
+
+async def test_a_signature_bypass_leaves_all_other_checks(caplog: pytest.LogCaptureFixture) -> None:
+    access = Access(bypass_jwt_signature=True)
+    token = sign(access.claims(), STRANGE_KEY)
+
+    assert (await ask(access, token)).subject == "instance-1"
+    await ask(access, token)
+    assert [record.levelno for record in caplog.records] == [logging.CRITICAL] * 2
+    assert (await refusal(access, sign(access.claims(aud="x"), STRANGE_KEY))).code == "token_audience"
+    assert (await refusal(access, sign(access.claims(exp=5), STRANGE_KEY))).code == "token_expired"
+    assert (await refusal(access, token, x_gitlab_realm="saas")).code == "header_mismatch"
+
+
+# The cost of bad tokens
+
+
+async def test_an_address_that_keeps_failing_is_refused_before_any_cryptography() -> None:
+    access = Access(failures_per_minute=3)
+    access.publish_all()
+    remembered = sign(access.claims(jti="remembered"))
+    await ask(access, remembered)
+    for number in range(3):
+        assert (await refusal(access, f"bad-{number}")).code == "token_malformed"
+
+    fresh = sign(access.claims(jti="fresh"))
+    found = await refusal(access, fresh)
+
+    assert (found.code, found.members) == ("auth_failures_exceeded", {"error": "Forbidden by auth provider"})
+    await ask(access, remembered)
+    await ask(access, fresh, client="192.0.2.2")
+    access.clock.advance(60)
+    await ask(access, sign(access.claims(jti="later")))
+
+
+async def test_the_bound_is_named_in_the_log_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    access = Access(failures_per_minute=2)
+    for number in range(5):
+        await refusal(access, f"bad-{number}")
+
+    assert caplog.text.count("AIGW_AUTH__FAILURES_PER_MINUTE") == 1
+
+
+@pytest.mark.parametrize("client", ["10.1.2.3", "2001:db8::7"])
+async def test_failures_behind_a_trusted_proxy_itself_are_never_counted(client: str) -> None:
+    access = Access(failures_per_minute=1, trusted_proxies=("10.0.0.0/8", "2001:db8::/32", "garbage"))
+    access.publish_all()
+    for number in range(5):
+        await refusal(access, f"bad-{number}", client=client)
+
+    await ask(access, sign(access.claims()), client=client)
+
+
+async def test_zero_means_no_bound() -> None:
+    access = Access(failures_per_minute=0)
+    access.publish_all()
+    for number in range(100):
+        await refusal(access, f"bad-{number}")
+
+    await ask(access, sign(access.claims()))
+
+
+async def test_a_token_refused_for_want_of_a_key_is_looked_at_again_when_the_keys_change(access: Access) -> None:
+    await access.ring.refetch("")
+    token = sign(access.claims(), STRANGE_KEY)
+    assert (await refusal(access, token)).code == "token_signature"
+
+    access.fetcher.publish(GITLAB, jwk(STRANGE_KEY, "gitlab-2"))
+    access.clock.advance(29)
+    assert (await refusal(access, token)).code == "token_signature"
+    access.clock.advance(1)
+
+    await ask(access, token)
+
+
+async def test_a_refused_token_is_remembered_for_a_minute_without_another_fetch(access: Access) -> None:
+    token = sign(access.claims(aud="x"))
+    await refusal(access, token)
+    asked = len(access.fetcher.requests)
+
+    for _ in range(10):
+        assert (await refusal(access, token)).code == "token_audience"
+
+    assert len(access.fetcher.requests) == asked
+
+
+# The deny list
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        DenyRecord(name="a", instance="instance-1"),
+        DenyRecord(name="a", instance="uid-1"),
+        DenyRecord(name="a", token_id="token-1"),
+        DenyRecord(name="a", instance="instance-1", token_id="token-1"),
+        DenyRecord(name="a", user="user-1"),
+        DenyRecord(name="a", user="user-1", instance="instance-1"),
+    ],
+)
+async def test_whoever_is_on_the_deny_list_is_refused_at_once_although_remembered(
+    access: Access, record: DenyRecord
+) -> None:
+    token = sign(access.claims(gitlab_instance_uid="uid-1"))
+    await ask(access, token)
+
+    access.verifier.set_deny_list([record])
+    found = await refusal(access, token)
+    assert (found.status, found.code, found.members) == (401, "token_revoked", {"error": "Forbidden by auth provider"})
+
+    access.verifier.set_deny_list([])
+    await ask(access, token)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        DenyRecord(name="a"),
+        DenyRecord(name="a", instance="instance-2"),
+        DenyRecord(name="a", user="instance-1"),
+        DenyRecord(name="a", instance="instance-1", token_id="token-2"),
+        DenyRecord(name="a", instance="instance-2", user="user-1"),
+    ],
+)
+async def test_a_record_that_does_not_match_whole_denies_nobody(access: Access, record: DenyRecord) -> None:
+    access.verifier.set_deny_list([record])
+
+    await ask(access, sign(access.claims()))
+
+
+async def test_a_denied_user_is_refused_by_his_own_token_too() -> None:
+    access = Access(signing=rsa_key(LOCAL_KEY))
+    access.verifier.set_deny_list([DenyRecord(name="a", user="user-1")])
+
+    found = await refusal(access, sign(access.claims(iss=SERVICE, sub="user-1"), LOCAL_KEY))
+
+    assert (found.code, found.layer) == ("token_revoked", "user_token")
+
+
+async def test_no_log_line_holds_a_token(access: Access, caplog: pytest.LogCaptureFixture) -> None:
+    tokens = [sign(access.claims()), sign(access.claims(aud="x")), sign(access.claims(), STRANGE_KEY), "secret-garbage"]
+    with caplog.at_level(logging.DEBUG):
+        await ask(access, tokens[0])
+        for token in tokens[1:]:
+            await refusal(access, token)
+
+    told = json.dumps([str(record.__dict__) for record in caplog.records if record.name.startswith("torana")])
+    assert not any(token in told or token.split(".")[-1][:40] in told for token in tokens)

@@ -1,0 +1,204 @@
+"""The ReAct form, read piece by piece."""
+
+import time
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from torana.agents.react import Action, AnswerDelta, Event, Failed, StepReader, Unknown, unescape_underscores
+from torana.chat import ToolCallPiece
+
+TOOLS = ("issue_reader", "merge_request_reader", "gitlab_documentation")
+
+ACTION_TEXT = "Thought: I need the issue.\nAction: issue_reader\nAction Input: who wrote #12?"
+ACTION = Action("issue_reader", "who wrote #12?", "I need the issue.")
+
+
+def read(pieces: list[str], *, strip_thinking: bool = False) -> list[Event]:
+    """The events of a text, neighbouring deltas joined."""
+    reader = StepReader(TOOLS, strip_thinking=strip_thinking)
+    events = [event for piece in pieces for event in reader.feed(piece)] + reader.close()
+    joined: list[Event] = []
+    for event in events:
+        if isinstance(event, AnswerDelta) and joined and isinstance(joined[-1], AnswerDelta):
+            event = AnswerDelta(joined.pop().text + event.text)
+        joined.append(event)
+    return joined
+
+
+CASES = [
+    (ACTION_TEXT, ACTION),
+    (f"{ACTION_TEXT}\n", ACTION),
+    ("Thought: Known.\nFinal Answer: It was Mia.", AnswerDelta("It was Mia.")),
+    ("Final Answer:\n\n  It was Mia. \n", AnswerDelta("It was Mia. \n")),
+    ("Thought: I know it now. Final Answer: 42", AnswerDelta("42")),
+    # The three parts may share a line, and a thought may be missing or unmarked.
+    ("Thought: Look. Action: issue_reader Action Input: #1", Action("issue_reader", "#1", "Look.")),
+    ("Action: issue_reader\nAction Input: #1", Action("issue_reader", "#1", "")),
+    (" I look.\nAction: issue_reader\nAction Input: #1", Action("issue_reader", "#1", "I look.")),
+    ("Action: issue_reader\nAction Input:", Action("issue_reader", "", "")),
+    ("Action: issue_reader\nAction Input:\nline 1\nline 2", Action("issue_reader", "line 1\nline 2", "")),
+    (
+        "Thought: The Action: is clear.\nAction: issue_reader\nAction Input: #1",
+        Action("issue_reader", "#1", "The Action: is clear."),
+    ),
+    # What the model invents behind its input is not the input.
+    (f"{ACTION_TEXT}\nObservation: Mia\nThought: done", ACTION),
+    (f"{ACTION_TEXT}\nThought: more\nAction: issue_reader\nAction Input: #13", ACTION),
+    # Names are corrected.
+    (
+        "Action: MergeRequestReader\nAction Input: !1",
+        Action("merge_request_reader", "!1", ""),
+    ),
+    ("Action: issue\\_reader\nAction Input: #1", Action("issue_reader", "#1", "")),
+    ("Action: `issue_reader`\nAction Input: #1", Action("issue_reader", "#1", "")),
+    ("Action: GitlabDocumentation\nAction Input: x", Action("gitlab_documentation", "x", "")),
+    ("Action: commit_reader\nAction Input: x", Failed("tool not available", retryable=False)),
+    ("Action: None\nAction Input: none", Failed("tool not available", retryable=False)),
+    # An answer wins over an action, wherever it stands.
+    (f"{ACTION_TEXT}\nFinal Answer: It was Mia.", AnswerDelta("It was Mia.")),
+    (f"{ACTION_TEXT}\nObservation: Mia\nFinal Answer: Mia", AnswerDelta("Mia")),
+    (f"Final Answer: It was Mia.\n{ACTION_TEXT}", AnswerDelta(f"It was Mia.\n{ACTION_TEXT}")),
+    # Inside an answer a marker is text.
+    (
+        "Final Answer: write `Final Answer: x`\n```\nAction: y\nAction Input: z\n```\nObservation: w",
+        AnswerDelta("write `Final Answer: x`\n```\nAction: y\nAction Input: z\n```\nObservation: w"),
+    ),
+    # An answer without text is none.
+    (f"{ACTION_TEXT}\nFinal Answer: \n", ACTION),
+    ("Final Answer: \n", Unknown("Final Answer: \n")),
+    # Neither form.
+    ("", Unknown("")),
+    ("Hello!", Unknown("Hello!")),
+    (" Thought: hm\n", Unknown(" Thought: hm\n")),
+    ("Action: issue_reader", Unknown("Action: issue_reader")),
+    ("Action:\nAction Input: x", Unknown("Action:\nAction Input: x")),
+    ("Action Input: x\nAction: issue_reader", Unknown("Action Input: x\nAction: issue_reader")),
+    ("final answer: no", Unknown("final answer: no")),
+    ("Final Answe", Unknown("Final Answe")),
+    ("<think>x</think>Final Answer: y", AnswerDelta("y")),
+]
+
+
+@pytest.mark.parametrize(("text", "event"), CASES)
+def test_a_text_is_one_kind_of_event_however_it_is_cut(text: str, event: Event) -> None:
+    assert read([text]) == [event]
+    assert read(list(text)) == [event]
+    for at in range(len(text) + 1):
+        assert read([text[:at], text[at:]]) == [event]
+
+
+THINKING = [
+    ("<think>Final Answer: no</think>\nFinal Answer: yes", AnswerDelta("yes")),
+    (" \n<think>\nAction: issue_reader\nAction Input: x\n</think>" + ACTION_TEXT, ACTION),
+    ("<think></think>Hello", Unknown("Hello")),
+    ("<think>never ends Final Answer: x", Unknown("")),
+    ("<thin", Unknown("<thin")),
+    ("<thinker> Final Answer: x", AnswerDelta("x")),
+    ("Final Answer: <think>x</think>y", AnswerDelta("<think>x</think>y")),
+    ("Hello <think>x</think>", Unknown("Hello <think>x</think>")),
+    (ACTION_TEXT, ACTION),
+    ("", Unknown("")),
+]
+
+
+@pytest.mark.parametrize(("text", "event"), THINKING)
+def test_leaked_reasoning_at_the_start_is_removed_where_the_family_is_flagged(text: str, event: Event) -> None:
+    assert read([text], strip_thinking=True) == [event]
+    assert read(list(text), strip_thinking=True) == [event]
+
+
+MARKERS = ("Thought:", "Action:", "Action Input:", "Observation:", "Final Answer:", "Final ", "<think>", "</think>")
+PIECES = st.sampled_from(
+    (*MARKERS, "issue_reader", "MergeRequestReader", "commit_reader", "\n", " ", "ä", "🦊", "e\u0301", "\u2028", "x")
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(PIECES, max_size=14).map("".join), st.lists(st.integers(0, 150), max_size=8), st.booleans())
+def test_any_split_of_a_text_gives_the_same_events(text: str, cuts: list[int], strip: bool) -> None:
+    edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
+    pieces = [text[start:end] for start, end in pairwise(edges)]
+
+    whole = read([text], strip_thinking=strip)
+
+    assert read(pieces, strip_thinking=strip) == whole
+    assert len(whole) == 1
+
+
+def test_deltas_start_as_soon_as_the_answer_does() -> None:
+    reader = StepReader(TOOLS)
+
+    assert reader.feed("Thought: I know.\nFinal Ans") == []
+    assert reader.feed("wer:") == []
+    assert reader.feed(" ") == []
+    assert reader.feed("It") == [AnswerDelta("It")]
+    assert reader.feed(" was ") == [AnswerDelta(" was ")]
+    assert reader.close() == []
+
+
+def test_a_native_tool_call_is_an_action_with_its_text_as_the_thought() -> None:
+    reader = StepReader(TOOLS)
+    reader.feed("Thought: I need the issue.")
+
+    reader.feed_call(ToolCallPiece(position=0, id="c1", name="issue_reader"))
+    reader.feed_call(ToolCallPiece(position=1, id="c2", name="gitlab_documentation", arguments="{}"))
+    reader.feed_call(ToolCallPiece(position=0, arguments='{"question": "who '))
+    reader.feed_call(ToolCallPiece(position=0, arguments='wrote #12?"}'))
+
+    assert reader.close() == [ACTION]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "tool_input"),
+    [
+        ("", ""),
+        ("{}", "{}"),
+        ('{"a": 1}', '{"a": 1}'),
+        ('{"a": "x", "b": "y"}', '{"a": "x", "b": "y"}'),
+        ("not json", "not json"),
+        ("[" * 100_000, "[" * 100_000),
+    ],
+)
+def test_arguments_that_are_not_one_text_are_passed_on_as_they_came(arguments: str, tool_input: str) -> None:
+    reader = StepReader(TOOLS)
+    reader.feed_call(ToolCallPiece(position=0, name="issue_reader", arguments=arguments))
+
+    assert reader.close() == [Action("issue_reader", tool_input, "")]
+
+
+def test_an_answer_wins_over_a_native_tool_call() -> None:
+    reader = StepReader(TOOLS)
+    reader.feed_call(ToolCallPiece(position=0, name="issue_reader", arguments="{}"))
+
+    assert reader.feed("Final Answer: yes") == [AnswerDelta("yes")]
+    assert reader.close() == []
+
+
+def test_a_native_call_of_a_tool_that_was_not_offered_fails() -> None:
+    reader = StepReader(())
+    reader.feed_call(ToolCallPiece(position=0, name="issue_reader", arguments="{}"))
+
+    assert reader.close() == [Failed("tool not available", retryable=False)]
+
+
+def test_reading_takes_linear_time() -> None:
+    def seconds(size: int) -> float:
+        started = time.perf_counter()
+        for unit in ("Final Answe", "Action: Action Input ", "x"):
+            text = unit * (size // len(unit))
+            for strip in (False, True):
+                reader = StepReader(TOOLS, strip_thinking=strip)
+                for at in range(0, len(text), 3):
+                    reader.feed(text[at : at + 3])
+                reader.close()
+        return time.perf_counter() - started
+
+    # Sixteen times the text may take sixteen times as long; quadratic reading would take 256 times.
+    assert min(seconds(320_000) for _ in range(2)) < 80 * min(seconds(20_000) for _ in range(3))
+
+
+def test_escaped_underscores_are_unescaped() -> None:
+    assert unescape_underscores(r"issue\_reader and \*") == r"issue_reader and \*"

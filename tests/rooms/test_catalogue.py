@@ -1,0 +1,313 @@
+"""The catalogue: what is merged, what is refused, and where it says the fault lies."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from torana.catalog.document import Document
+from torana.catalog.load import load_catalogue, overlay_paths
+from torana.catalog.records import ModelsFile, UnitPrimitive
+from torana.cli.check import check
+from torana.errors import BadCatalogue
+
+MODEL = "models:\n- name: {name}\n  title: T\n  deployments: [{{provider: demo, model: m}}]\n"
+
+
+def write(root: Path, **files: str) -> Path:
+    """Files by stem; `__` stands for a folder."""
+    for stem, text in files.items():
+        path = root / (stem.replace("__", "/") + ".yml")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return root
+
+
+def problems_of(*overlays: Path) -> list[str]:
+    with pytest.raises(BadCatalogue) as refused:
+        load_catalogue(overlays)
+    return [problem.removeprefix(f"{overlays[-1]}/") for problem in refused.value.problems]
+
+
+def test_the_shipped_catalogue_is_sound() -> None:
+    catalogue = load_catalogue()
+
+    assert catalogue.overrides == ()
+    assert catalogue.models["demo"].deployments[0].provider == "demo"
+    assert "code_suggestions/generations" in catalogue.prompts
+
+
+def test_the_shipped_unit_primitives_are_those_of_the_contract() -> None:
+    primitives = load_catalogue().unit_primitives
+
+    assert {name for name, each in primitives.items() if "code_suggestions" in each.aliases} == {
+        "complete_code",
+        "generate_code",
+    }
+    not_on_proxies = {name for name, each in primitives.items() if not each.proxy_allowed}
+    contexts = {name for name in primitives if name.startswith("include_")}
+    assert len(contexts) == 11
+    assert not_on_proxies == contexts | {
+        "complete_code",
+        "generate_code",
+        "generate_embeddings_codebase",
+        "amazon_q_integration",
+    }
+
+
+def test_a_record_replaces_the_earlier_one_of_its_name_whole(tmp_path: Path) -> None:
+    first = write(tmp_path / "1", models=MODEL.format(name="demo"))
+    second = write(
+        tmp_path / "2",
+        models=MODEL.format(name="demo").replace("T", "U")
+        + "- name: own\n  title: O\n  deployments: [{provider: demo, model: m}]\n",
+    )
+
+    catalogue = load_catalogue([first, second])
+
+    assert (catalogue.models["demo"].title, catalogue.models["demo"].is_listed) == ("U", True)
+    assert catalogue.models["own"].title == "O"
+    assert "claude_haiku_4_5" in catalogue.models
+    assert catalogue.places["models own"] == f"{second}/models.yml:5"
+    assert catalogue.overrides[-1] == f"models demo: {second}/models.yml:2 replaces {first}/models.yml:2"
+
+
+def test_prompts_and_templates_merge_by_path(tmp_path: Path) -> None:
+    prompt = "name: Mine\nunit_primitives: [explain_code]\nprompt_template: {user: hello}\n"
+    write(tmp_path, **{"prompts__chat__explain_code__base__1.0.0": prompt, "prompts__own__claude__2.0.0-rc.1": prompt})
+    (tmp_path / "prompts/own/part.jinja").write_text("part")
+
+    catalogue = load_catalogue([tmp_path])
+
+    assert catalogue.prompts["chat/explain_code"]["base"]["1.0.0"].read().name == "Mine"
+    assert list(catalogue.prompts["own"]["claude"]) == ["2.0.0-rc.1"]
+    assert catalogue.templates["own/part.jinja"] == "part"
+    assert [line.partition(":")[0] for line in catalogue.overrides] == ["prompt chat/explain_code/base/1.0.0.yml"]
+
+
+def test_an_overlays_prompt_is_kept_as_it_was_when_loaded(tmp_path: Path) -> None:
+    prompt = "name: Before\nunit_primitives: [explain_code]\nprompt_template: {user: hello}\n"
+    write(tmp_path, **{"prompts__own__base__1.0.0": prompt})
+    catalogue = load_catalogue([tmp_path])
+
+    write(tmp_path, **{"prompts__own__base__1.0.0": prompt.replace("Before", "After")})
+
+    assert catalogue.prompts["own"]["base"]["1.0.0"].read().name == "Before"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "problem"),
+    [
+        ("models", "models: [\n", "models.yml:1: did not find expected node content, expected YAML | models: ["),
+        ("models", "", "models.yml:1: the file is empty, expected members: models, aliases, client_names, "),
+        ("models", "modles: []", "models.yml:1: unknown member `modles`, did you mean `models`? | modles: []"),
+        ("models", "models: x", "models.yml:1: `models` is a text, expected a list"),
+        (
+            "models",
+            "aliases:\n- name: a\n  models: [x, 7]",
+            "models.yml:3: `aliases[0].models[1]` is int, expected str (wri",
+        ),
+        ("models", "aliases:\n- models: [x]", "models.yml:2: `aliases[0]` has no `name`, expected"),
+        (
+            "models",
+            MODEL.format(name="m").replace("model:", "modle:"),
+            "models.yml:4: unknown member `modle`, did you mean `m",
+        ),
+        ("models", "models: []\nmodels: []", "models.yml:2: `models` stands twice, expected each member once"),
+        ("models", "models: &a []\naliases: *a", "models.yml:1: used again by an alias"),
+        ("models", "models: &a [*a]", "models.yml:1: used again by an alias"),
+        ("models", "models: !!python/name:os.system x", "models.yml:1: could not determine a constructor"),
+        ("models", "models: []\n---\nmodels: []", "models.yml:2: but found another document"),
+        ("models", "[" * 5000, "models.yml:"),
+        (
+            "models",
+            "aliases:\n- {name: a, models: [demo]}\n- {name: a, models: [demo]}",
+            "models.yml:3: `a` stands twice",
+        ),
+        (
+            "providers",
+            "- name: p\n  dialect: mesages",
+            "providers.yml:2: `[0].dialect` is 'mesages', expected one of m",
+        ),
+        ("providers", "name: p", "providers.yml:1: the file is a mapping, expected a list"),
+        ("unit_primitives", "- 7", "unit_primitives.yml:1: `[0]` is int, expected members: name, description"),
+        ("deny", "- {name: on, user: yes, instance: 1}", "deny.yml:1: `[0].instance` is int, expected str (write"),
+        ("deny", "- name: d", "deny.yml:1: d: denies nobody, expected `instance`, `user` or `token_id`"),
+        ("model", "", "model.yml:1: unknown name, did you mean `models.yml`?"),
+        ("prompts__a__1.0.0", "", "prompts/a/1.0.0.yml:1: unknown name, expected prompts/<id>/<va"),
+        ("prompts__a__base__1.0", "", "prompts/a/base/1.0.yml:1: unknown name"),
+        ("prompts__a__base__1.0.0-x", "", "prompts/a/base/1.0.0-x.yml:1: unknown name"),
+        ("prompts__a__base__1.0.0", "nam: x", "prompts/a/base/1.0.0.yml:1: unknown member `nam`, did you mean `name`?"),
+        (
+            "prompts__a__base__1.0.0",
+            "name: x\nprompt_template: {user: [1]}",
+            "prompts/a/base/1.0.0.yml:2: `prompt_template",
+        ),
+        ("promts__a", "", "promts:1: unknown name, did you mean `prompts`?"),
+    ],
+)
+def test_a_faulty_file_is_refused_with_file_line_and_expectation(
+    tmp_path: Path, file: str, text: str, problem: str
+) -> None:
+    assert problems_of(write(tmp_path, **{file: text}))[0].startswith(problem)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            "models:\n- {name: m, title: T, deployments: [{provider: gone, model: m}]}",
+            "models.yml:2: m: unknown provider `gone`",
+        ),
+        ("models:\n- {name: m, title: T, deployments: []}", "models.yml:2: m: has no deployments"),
+        ("aliases:\n- {name: a, models: [gone]}", "models.yml:2: a: unknown model `gone`"),
+        ("aliases:\n- {name: a, models: []}", "models.yml:2: a: has no models"),
+        ("client_names:\n- {name: x/y, model: gone}", "models.yml:2: x/y: unknown alias or model `gone`"),
+        ("feature_settings:\n- {name: f, default: gone}", "models.yml:2: f: unknown alias or model `gone`"),
+        ("feature_settings:\n- {name: f, default: demo, selectable: [gone]}", "models.yml:2: f: unknown model `gone`"),
+        (
+            "feature_settings:\n- {name: f, default: demo, unit_primitives: [gone]}",
+            "models.yml:2: f: unknown unit primitive `gone`",
+        ),
+    ],
+)
+def test_a_name_that_leads_nowhere_is_refused(tmp_path: Path, text: str, problem: str) -> None:
+    problems = problems_of(write(tmp_path, models=text))
+
+    assert len(problems) == 1
+    assert problems[0].startswith(problem)
+
+
+def test_all_problems_of_all_files_are_told(tmp_path: Path) -> None:
+    write(tmp_path, models="models:\n- {name: 1, titel: T}\nfoo: 1", providers="- 7")
+
+    told = [problem.partition(",")[0] for problem in problems_of(tmp_path)]
+
+    assert told == [
+        "providers.yml:1: `[0]` is int",
+        "models.yml:2: `models[0].name` is int",
+        "models.yml:2: unknown member `titel`",
+        "models.yml:2: `models[0]` has no `title`",
+        "models.yml:2: `models[0]` has no `deployments`",
+        "models.yml:3: unknown member `foo`",
+    ]
+
+
+def test_an_unreadable_file_and_a_missing_folder_are_named(tmp_path: Path) -> None:
+    (tmp_path / "models.yml").write_bytes(b"models: [\xc3]")
+    (tmp_path / "providers.yml").symlink_to(tmp_path / "providers.yml.d")
+    (tmp_path / "prompts").mkdir()
+    (tmp_path / "prompts/loop.jinja").symlink_to(tmp_path / "gone")
+
+    problems = problems_of(tmp_path / "none", tmp_path)
+
+    assert problems == [
+        "none:1: is no directory, expected a catalogue directory",
+        "providers.yml:1: cannot be read (FileNotFoundError), expected a readable file",
+        "models.yml:1: is no UTF-8, expected text in UTF-8",
+        "prompts/loop.jinja:1: cannot be read (FileNotFoundError), expected a readable file",
+    ]
+
+
+def test_files_for_later_versions_and_foreign_files_are_accepted(tmp_path: Path) -> None:
+    write(tmp_path, limits="anything: [", sinks="", features__x="")
+    (tmp_path / "README.md").write_text("hello")
+    (tmp_path / ".git").mkdir()
+
+    catalogue = load_catalogue([tmp_path])
+
+    assert [line.removeprefix(f"{tmp_path}/") for line in catalogue.unused] == [
+        f"{name}: not used by this version" for name in ("limits.yml", "sinks.yml", "features")
+    ]
+
+
+def test_a_mounted_config_map_is_read_through_its_links_once(tmp_path: Path) -> None:
+    real = write(
+        tmp_path / "..2026",
+        models=MODEL.format(name="own"),
+        **{"prompts__own__base__1.0.0": "name: x\nunit_primitive: fix_code\nprompt_template: {user: hello}"},
+    )
+    mount = tmp_path / "mount"
+    mount.mkdir()
+    for name in ("models.yml", "prompts"):
+        (mount / name).symlink_to(real / name)
+    (real / "prompts/again").symlink_to(real / "prompts")
+
+    catalogue = load_catalogue([mount])
+
+    assert "own" in catalogue.models
+    assert [name for name in catalogue.prompts if "own" in name] == ["own"]
+
+
+def test_texts_that_other_yaml_readers_take_for_something_else_stay_texts() -> None:
+    text = (
+        "- {name: on, description: 2024-10-17, feature_category: 1:30, cut_off_date: 0x1F, min_gitlab_version: 1_000}"
+    )
+
+    (record,) = Document("x", text).convert(tuple[UnitPrimitive, ...])
+
+    assert (record.name, record.description, record.feature_category) == ("on", "2024-10-17", "1:30")
+    assert (record.cut_off_date, record.min_gitlab_version) == ("0x1F", "1_000")
+
+
+def faults_of(text: str) -> list[str]:
+    try:
+        Document("f.yml", text).convert(ModelsFile)
+    except BadCatalogue as bad:
+        return bad.problems
+    return []
+
+
+@given(st.text(max_size=60) | st.text(alphabet="models: -[]{}\n'\"&*!|>#", max_size=40))
+def test_any_text_is_read_or_refused_with_a_line(text: str) -> None:
+    for problem in faults_of(text):
+        name, line, *_ = problem.split(":")
+        assert name == "f.yml"
+        assert int(line) >= 1
+
+
+def test_overlay_paths_are_separated_by_colons() -> None:
+    assert overlay_paths("") == ()
+    assert overlay_paths("a:b/c:") == (Path("a"), Path("b/c"))
+
+
+@pytest.fixture
+def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
+    monkeypatch.chdir(tmp_path)
+    return CliRunner(env={name: None for name in os.environ if name.startswith("AIGW_")})
+
+
+def test_torana_check_passes_on_what_is_shipped(runner: CliRunner) -> None:
+    result = runner.invoke(check, ["--json"])
+
+    report = json.loads(result.output)
+    assert (result.exit_code, report["ok"], report["problems"]) == (0, True, [])
+    assert report["counts"]["prompt_files"] >= 8
+
+
+def test_torana_check_prints_overrides_and_errors_and_says_no(runner: CliRunner, tmp_path: Path) -> None:
+    good = write(tmp_path / "good", models=MODEL.format(name="demo"))
+    bad = write(
+        tmp_path / "bad",
+        **{"prompts__own__base__1.0.0": "name: x\nunit_primitive: fly\nprompt_template: {user: '{{ x() }}'}"},
+    )
+
+    fine = runner.invoke(check, ["--catalog", str(good)])
+    faulty = runner.invoke(check, [], env={"AIGW_CATALOG": f"{good}:{bad}"})
+
+    assert fine.exit_code == 0
+    assert f"overrides: models demo: {good}/models.yml:2 replaces " in fine.output
+    assert faulty.exit_code == 1
+    assert f"error: {bad}/prompts/own/base/1.0.0.yml:2: unknown unit primitive `fly`" in faulty.output
+    assert f"error: {bad}/prompts/own/base/1.0.0.yml:3: `(…)` is not allowed" in faulty.output
+
+
+def test_torana_check_says_2_for_a_bad_setting(runner: CliRunner) -> None:
+    result = runner.invoke(check, [], env={"AIGW_PROMPTS__MAX_ITERATIONS": "many"})
+
+    assert result.exit_code == 2
+    assert "AIGW_PROMPTS__MAX_ITERATIONS: " in result.output

@@ -1,0 +1,110 @@
+"""The vendors' own SDKs as judges: what we write, their models accept."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import anthropic.types as anthropic_types
+import openai.types as openai_types
+import pytest
+from anthropic.types.message_create_params import MessageCreateParamsStreaming
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
+from openai.types.completion_create_params import CompletionCreateParamsStreaming as TextParamsStreaming
+from openai.types.responses import Response, ResponseStreamEvent
+from pydantic import TypeAdapter
+
+from tests.golden.compare import read
+from torana.chat import Usage
+from torana.dialects import embeddings
+from torana.dialects.chat_completions import CHAT_COMPLETIONS
+from torana.dialects.dialect import ServedDialect
+from torana.dialects.messages import MESSAGES
+from torana.dialects.responses import RESPONSES
+from torana.dialects.sse import SseParser
+from torana.dialects.text_completions import TEXT_COMPLETIONS
+
+Judge = Callable[[Any], Any]
+
+SERVED: list[ServedDialect] = [MESSAGES, CHAT_COMPLETIONS, TEXT_COMPLETIONS, RESPONSES]
+REQUESTS: dict[str, Any] = {
+    "messages": MessageCreateParamsStreaming,
+    "chat_completions": CompletionCreateParamsStreaming,
+    "text_completions": TextParamsStreaming,
+}
+ANSWERS: dict[str, Any] = {
+    "messages": anthropic_types.Message,
+    "chat_completions": ChatCompletion,
+    "text_completions": openai_types.Completion,
+    "responses": Response,
+}
+EVENTS: dict[str, Any] = {
+    "messages": anthropic_types.RawMessageStreamEvent,
+    "chat_completions": ChatCompletionChunk,
+    "text_completions": openai_types.Completion,
+    "responses": ResponseStreamEvent,
+}
+
+
+def judge(shape: Any, value: Any) -> None:
+    exhaust(TypeAdapter(shape).validate_python(value))
+
+
+def exhaust(value: Any) -> None:
+    """pydantic checks the items of an Iterable only when somebody asks for them."""
+    if isinstance(value, Mapping):
+        for item in value.values():
+            exhaust(item)
+    elif isinstance(value, Iterable) and not isinstance(value, str):
+        for item in value:
+            if item is not value:
+                exhaust(item)
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_the_vendors_model_accepts_our_request(name: str) -> None:
+    judge(REQUESTS[name], json.loads(read(f"{name}/full.request.json")))
+
+
+def test_the_judge_looks_into_messages() -> None:
+    body = json.loads(read("messages/full.request.json"))
+    body["messages"][0]["content"] = [{"type": "text"}]
+
+    with pytest.raises(ValueError, match="text"):
+        judge(REQUESTS["messages"], body)
+
+
+@pytest.mark.parametrize("name", ["answer", "choices"])
+@pytest.mark.parametrize("dialect", SERVED, ids=lambda dialect: dialect.name)
+def test_the_vendors_model_accepts_our_answer(dialect: ServedDialect, name: str) -> None:
+    judge(ANSWERS[dialect.name], json.loads(read(f"{dialect.name}/{name}.written.json")))
+
+
+@pytest.mark.parametrize("name", ["answer", "choices"])
+@pytest.mark.parametrize("dialect", SERVED, ids=lambda dialect: dialect.name)
+def test_the_vendors_model_accepts_every_event_of_ours(dialect: ServedDialect, name: str) -> None:
+    for event_name, data in SseParser().feed(read(f"{dialect.name}/{name}.written.sse")):
+        if data == b"[DONE]":
+            continue
+        event = json.loads(data)
+        assert event_name.decode() == event.get("type", "")
+        judge(EVENTS[dialect.name], event)
+
+
+def test_the_vendors_models_accept_our_error_events() -> None:
+    responses = SseParser().feed(RESPONSES.write_events("m", "id", 0).error(502, "provider_failed", "No."))
+    messages = SseParser().feed(MESSAGES.write_error_event(529, "provider_overloaded", "Busy."))
+
+    judge(ResponseStreamEvent, json.loads(responses[0][1]))
+    judge(anthropic_types.ErrorResponse, {**json.loads(messages[0][1]), "request_id": None})
+    judge(anthropic_types.ErrorResponse, json.loads(MESSAGES.write_error(401, "token_missing", "No token.", "req-1")))
+
+
+@pytest.mark.parametrize("encoding", ["float", "base64"])
+def test_the_vendors_model_accepts_our_embeddings(encoding: embeddings.Encoding) -> None:
+    answer = json.loads(embeddings.write_answer([[0.5, -1.0], [0.0, 2.0]], "m", Usage(input_tokens=3), encoding))
+    if encoding == "base64":
+        assert answer["data"][0]["embedding"] == "AAAAPwAAgL8="
+        answer["data"] = []  # the SDK decodes base64 before its model looks
+
+    judge(openai_types.CreateEmbeddingResponse, answer)
