@@ -39,6 +39,7 @@ from torana.providers.demo.provider import DemoProvider
 from torana.providers.openai import OpenAI
 from torana.providers.provider import Provider
 from torana.providers.send import Sender
+from torana.reload import Reloader
 from torana.routing.discovery import FirstModel
 from torana.routing.models import Models
 from torana.routing.router import Router
@@ -59,10 +60,13 @@ class Running:
     metrics_port: int
     readiness: Readiness
     models: Models
+    """Of the catalogue that serves now."""
     keys: KeyRing
+    reloader: Reloader
     listeners: list[Listener]
-    _closers: list[Callable[[], object]] = field(default_factory=list)
-    drain_s: float = 60.0
+    drain_s: float
+    closers: list[Callable[[], object]] = field(default_factory=list)
+    """Ends of the parts, in the order in which they are to go; plain or awaitable."""
 
     async def drain(self) -> None:
         """Not ready from now on; returns when running requests have finished or the limit is over."""
@@ -74,7 +78,7 @@ class Running:
         self.readiness.is_draining = True
         for listener in self.listeners:
             await listener.aclose()
-        for close in self._closers:
+        for close in self.closers:
             result = close()
             if hasattr(result, "__await__"):
                 await result
@@ -99,8 +103,9 @@ async def start(
     log = install(settings.log, sink, secrets_of(settings))
     for line in settings.warnings:
         logger.warning(line)
+    overlays = overlay_paths(settings.catalogue.overlays)
+    catalogue = load_catalogue(overlays)
 
-    catalogue = load_catalogue(overlay_paths(settings.catalogue.overlays))
     transport = Transport(settings.transport)
     metrics = Metrics(known_labels(catalogue), settings.providers.model_engine_limits, metrics_dir)
     sink.on_drop = metrics.lines_dropped
@@ -118,35 +123,38 @@ async def start(
     quota = QuotaGate(settings, transport, clock, meter=QuotaMeter(metrics))
     minter = Minter(settings.auth, local_keys, clock)
 
-    models = Models(catalogue, settings.providers)
-    first_model = FirstModel(settings.providers, transport) if models.has_own_openai else None
     via = f"1.1 torana-{gateway_id(settings, local_keys)}"
     providers: dict[str, Provider] = {provider.name: provider for provider in (Anthropic(), OpenAI())}
     sender = Sender(transport, providers, DemoProvider(settings.providers.demo_engine), via, settings.transport)
-    router = Router(models, sender, settings.providers, first_model)
-    prompts = Prompts(catalogue, settings.catalogue)
-    gateway = Gateway(
-        prompts, models, router, sender, metrics, settings.catalogue, detail_headers=settings.serve.detail_headers
-    )
-
+    first_model = FirstModel(settings.providers, transport)
+    models = Models(catalogue, settings.providers)
     readiness = Readiness(
-        {"keys": lambda: keys_check(settings, keys), "default_models": lambda: models_check(models)},
+        {"keys": lambda: keys_check(settings, keys), "default_models": lambda: models_check(running.models)},
         lambda: {f"issuer {state.issuer}": (state.ok, issuer_detail(state)) for state in keys.states()},
     )
-    routes = RouteTable(
-        all_routes(
-            MonitoringEndpoints(readiness, local_keys.jwks, local_keys.discovery, settings.serve.public_url),
-            TokenEndpoints(minter),
-            CodeEndpoints(gateway, settings, clock),
-            ChatEndpoints(gateway, settings),
-            PromptEndpoints(gateway, settings),
-            ProxyEndpoints(gateway, catalogue.unit_primitives, settings),
-            ModelEndpoints(models),
-            DocsEndpoints(settings),
+
+    def join_routes(models: Models) -> RouteTable:
+        """Everything that hangs on one catalogue: requests under way keep the one they came in with."""
+        prompts = Prompts(models.catalogue, settings.catalogue, clock)
+        router = Router(models, sender, settings.providers, first_model)
+        gateway = Gateway(
+            prompts, models, router, sender, metrics, settings.catalogue, detail_headers=settings.serve.detail_headers
         )
-    )
+        return RouteTable(
+            all_routes(
+                MonitoringEndpoints(readiness, local_keys.jwks, local_keys.discovery, settings.serve.public_url),
+                TokenEndpoints(minter),
+                CodeEndpoints(gateway, settings, clock),
+                ChatEndpoints(gateway, settings),
+                PromptEndpoints(gateway, settings),
+                ProxyEndpoints(gateway, models.catalogue.unit_primitives, settings),
+                ModelEndpoints(models),
+                DocsEndpoints(settings),
+            )
+        )
+
     entrance = Entrance(
-        routes,
+        join_routes(models),
         verifier,
         quota,
         lambda headers, realm: enabled_flags(headers, realm, settings.auth),
@@ -155,6 +163,22 @@ async def start(
         settings.serve,
         via.split()[1],
     )
+
+    def build() -> Callable[[], None]:
+        """Read and check the catalogue anew, off the event loop; the callable swaps it in."""
+        catalogue = load_catalogue(overlays)
+        models = Models(catalogue, settings.providers)
+        routes = join_routes(models)
+
+        def swap() -> None:
+            entrance.routes, running.models = routes, models
+            verifier.set_unit_primitives(catalogue.unit_primitives)
+            verifier.set_deny_list(catalogue.deny.values())
+            metrics.know(known_labels(catalogue))
+
+        return swap
+
+    reloader = Reloader(build, metrics, overlays)
     main = Listener(entrance, settings.serve, with_tls=True)
     operators = Listener(OperatorsApp(metrics, readiness), settings.serve, with_tls=False)
     serve = settings.serve
@@ -164,29 +188,32 @@ async def start(
     except OSError:
         main_socket.close()
         raise
-    keys.start()
-    if first_model is not None and default_is_openai(models):
-        first_model.start()
-    await main.start(main_socket)
-    await operators.start(metrics_socket)
-    # What start-up made stays; the collector need not look at it again.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 50)
     running = Running(
         port=main_socket.getsockname()[1],
         metrics_port=metrics_socket.getsockname()[1],
         readiness=readiness,
         models=models,
         keys=keys,
+        reloader=reloader,
         listeners=[main, operators],
         drain_s=serve.drain_s,
     )
-    running._closers = [keys.aclose, quota.aclose, transport.aclose, metrics.close, log.close]
-    if first_model is not None:
-        running._closers.insert(0, first_model.aclose)
+    keys.start()
+    if default_is_openai(models):
+        first_model.start()
+    if settings.catalogue.watch and overlays:
+        reloader.watch()
+    await main.start(main_socket)
+    await operators.start(metrics_socket)
     watch = asyncio.get_running_loop().create_task(watch_loop(metrics, Clock()))
-    running._closers.insert(0, watch.cancel)
+    running.closers = [
+        watch.cancel, reloader.aclose, first_model.aclose, keys.aclose, quota.aclose, transport.aclose,
+        metrics.close, log.close,
+    ]  # fmt: skip
+    # What start-up made stays; the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
     return running
 
 

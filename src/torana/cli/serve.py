@@ -133,6 +133,7 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     running = await start(settings, main_socket=main, metrics_socket=metrics, metrics_dir=metrics_dir)
+    loop.add_signal_handler(signal.SIGHUP, running.reloader.request)
     greeting = loop.create_task(_greet(settings, running.port, running.metrics_port, running)) if has_banner else None
     await stopping.wait()
     if greeting is not None:

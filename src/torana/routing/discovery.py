@@ -39,6 +39,9 @@ class FirstModel:
 
     async def current(self) -> str:
         """The server's first model id; raises ProviderUnreachable where it has told none yet."""
+        if self._task is None:
+            # Nobody needed it at start; this request does.
+            self.start()
         if not self._id:
             await self._asked.wait()
         if not self._id:
