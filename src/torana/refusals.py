@@ -207,6 +207,11 @@ CODES: dict[str, Code] = {
         "client", "The prompt has no version that the constraint allows.", "Ask for a version that exists."
     ),
     "tool_unavailable": Code("client", "This tool is not available here.", "Choose one of the offered tools."),
+    "scratchpad_misplaced": Code(
+        "client",
+        "A message that is not the assistant's carries an agent scratchpad.",
+        "Send the scratchpad with assistant messages, or in `options`.",
+    ),
     "amazon_q_unavailable": Code(
         "gateway", "Amazon Q has no public API, so this gateway does not serve it.", "Choose another model provider."
     ),
