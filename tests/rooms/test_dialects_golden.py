@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from tests.golden.compare import assert_golden, assert_golden_bytes, assert_golden_words, read
+
 from torana.chat import ChatRequest, Chunk
 from torana.dialects.chat_completions import CHAT_COMPLETIONS
 from torana.dialects.dialect import Dialect, EventReader, ServedDialect
@@ -94,7 +95,7 @@ def test_a_stream_cut_at_random_gives_the_same_chunks(dialect: Dialect, name: st
     stream = read(f"{name}.sse")
     places = [0, *sorted(int(cut * len(stream)) for cut in cuts), len(stream)]
 
-    parts = [stream[start:end] for start, end in zip(places, places[1:], strict=False)]
+    parts = [stream[start:end] for start, end in pairwise(places)]
 
     assert read_stream(dialect.read_events(), iter(parts)) == read_chunks(f"{name}.chunks.json")
 

@@ -44,7 +44,19 @@ def test_events_are_read_as_the_standard_says(stream: bytes, events: list[Event]
 
 
 LINES = st.sampled_from(
-    [b"data: a", b"data:", b"data", b"event: x", b": c", b"", b"", "data: é🙂".encode(), b"\xef\xbb\xbf", b"id: 1", b"data: \xff"]
+    [
+        b"data: a",
+        b"data:",
+        b"data",
+        b"event: x",
+        b": c",
+        b"",
+        b"",
+        "data: é🙂".encode(),
+        b"\xef\xbb\xbf",
+        b"id: 1",
+        b"data: \xff",
+    ]
 )
 STREAMS = st.lists(st.tuples(LINES, st.sampled_from([b"\n", b"\r\n", b"\r"]))).map(
     lambda lines: b"".join(line + end for line, end in lines)
@@ -86,9 +98,11 @@ def test_events_before_one_that_is_too_large_are_given_out() -> None:
 def test_a_line_without_end_is_given_up_within_the_limit() -> None:
     parser = SseParser(1000)
 
+    for _ in range(10):
+        parser.feed(b"x" * 100)
+
     with pytest.raises(ProviderBroke):
-        for _ in range(100):
-            parser.feed(b"x" * 100)
+        parser.feed(b"x" * 100)
 
 
 def test_one_byte_at_a_time_costs_linear_time() -> None:

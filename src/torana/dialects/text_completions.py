@@ -189,18 +189,23 @@ class TextCompletionsWriter:
         return openai_style.write_error_event(status, code, message)
 
     def _write_finish(self, choice: int, finish: FinishReason, more: Members) -> bytes:
-        return self._write_choice(choice, "", openai_style.FINISH_NAMES[finish], more)
+        return self._write_choice(choice, "", _name_finish(finish), more)
 
     def _write_choice(self, choice: int, text: str, finish: str | None, more: Members) -> bytes:
         choices = [{"index": choice, "text": text, "logprobs": None, "finish_reason": finish}]
         return b"data: %b\n\n" % msgspec.json.encode({**self._envelope, "choices": choices, **more})
 
 
+def _name_finish(finish: FinishReason) -> str:
+    """The format knows no tools."""
+    return "stop" if finish == "tool_calls" else openai_style.FINISH_NAMES[finish]
+
+
 def write_answer(chunks: list[Chunk], model: str, id: str, created: int) -> bytes:
     """One JSON answer."""
     collected = collect(chunks)
     choices = [
-        {"index": at, "text": choice.text, "logprobs": None, "finish_reason": openai_style.FINISH_NAMES[choice.finish]}
+        {"index": at, "text": choice.text, "logprobs": None, "finish_reason": _name_finish(choice.finish)}
         for at, choice in enumerate(collected.choices)
     ]
     return msgspec.json.encode(
