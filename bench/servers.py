@@ -1,0 +1,140 @@
+"""Who is measured, and the mock provider behind them: started on loopback, in a directory of their own."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from bench import processes
+
+TORANA = str(Path(sys.executable).with_name("torana"))
+
+_NGINX = """
+daemon off; master_process on; worker_processes 1; pid {dir}/nginx.pid; error_log {dir}/nginx.err;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off; keepalive_requests 1000000000;
+  client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fastcgi;
+  uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
+  upstream provider {{ server 127.0.0.1:{provider}; keepalive 64; keepalive_requests 1000000000; }}
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{
+      proxy_pass http://provider; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off;
+    }}
+  }}
+}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    pid: int
+    port: int
+    log: Path
+
+    def forget_log(self) -> None:
+        """The log is written while we measure; what it says is not needed, and the disk is finite."""
+        os.truncate(self.log, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway(Server):
+    headers: dict[str, str]
+    ready_s: float
+
+
+@contextmanager
+def provider(directory: Path) -> Iterator[Server]:
+    port = processes.free_port()
+    out = directory / "provider"
+    process = processes.start([sys.executable, "-m", "bench.provider", str(port)], processes.LOAD_CORE, out)
+    try:
+        processes.wait_for_port(port, process)
+        yield Server(process.pid, port, out.with_suffix(".out"))
+    finally:
+        processes.stop(process)
+
+
+@contextmanager
+def nginx(directory: Path, provider_port: int) -> Iterator[Server]:
+    """One worker, connections to the provider kept, no buffering, no log."""
+    port = processes.free_port()
+    config = directory / "nginx.conf"
+    as_root = "user root;" if os.geteuid() == 0 else ""  # else the worker could not enter our directory
+    config.write_text(as_root + _NGINX.format(dir=directory, port=port, provider=provider_port))
+    out = directory / "nginx"
+    process = processes.start(
+        ["nginx", "-c", str(config), "-e", f"{directory}/nginx.err"], processes.MEASURED_CORE, out
+    )
+    try:
+        processes.wait_for_port(port, process)
+        yield Server(process.pid, port, out.with_suffix(".out"))
+    finally:
+        processes.stop(process)
+
+
+@contextmanager
+def gateway(directory: Path, provider_port: int) -> Iterator[Gateway]:
+    """One worker, logs and metrics on, production settings; no issuer is asked, the token is locally signed."""
+    port, metrics_port = processes.free_port(), processes.free_port()
+    env = _environment(directory, provider_port)
+    out = directory / "gateway"
+    command = [TORANA, "serve", "--port", str(port), "--metrics-port", str(metrics_port)]
+    process = processes.start(command, processes.MEASURED_CORE, out, env)
+    try:
+        ready_s = processes.seconds_until(port, "/monitoring/ready", process)
+        log = out.with_suffix(".out")
+        yield Gateway(process.pid, port, log, _headers(env), ready_s)
+    except RuntimeError as error:
+        told = out.with_suffix(".err").read_text(errors="replace")[-2000:]
+        raise RuntimeError(f"{error}\n{told}") from error
+    finally:
+        processes.stop(process)
+
+
+def need_nginx() -> None:
+    """nginx comes from Debian where it is missing and we may install it."""
+    if shutil.which("nginx"):
+        return
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        raise SystemExit("bench: nginx is missing. Remedy: apt-get install nginx")
+    subprocess.run(["apt-get", "install", "-y", "--no-install-recommends", "nginx"], check=True, stdout=sys.stderr)
+
+
+def _environment(directory: Path, provider_port: int) -> dict[str, str]:
+    key = directory / "key.pem"
+    if not key.exists():
+        made = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        key.write_bytes(
+            made.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+    nobody = f"http://127.0.0.1:{processes.free_port()}"
+    return {
+        "PATH": os.environ.get("PATH", ""),
+        "HOME": str(directory),
+        "AIGW_STATE_DIR": str(directory / "state"),
+        "AIGW_SELF_SIGNED_JWT__SIGNING_KEY_FILE": str(key),
+        "AIGW_GITLAB_URL": nobody,
+        "AIGW_CUSTOMER_PORTAL_URL": nobody,
+        "ANTHROPIC_API_KEY": "bench-key",
+        "ANTHROPIC_BASE_URL": f"http://127.0.0.1:{provider_port}",
+        "OPENAI_API_KEY": "bench-key",
+        "OPENAI_BASE_URL": f"http://127.0.0.1:{provider_port}",
+    }
+
+
+def _headers(env: dict[str, str]) -> dict[str, str]:
+    """The header lines of a fresh token, `Authorization` included."""
+    done = subprocess.run([TORANA, "token", "new", "--headers"], env=env, capture_output=True, text=True, check=True)
+    lines = (line.partition(":") for line in done.stdout.splitlines() if ":" in line)
+    return {name.strip(): value.strip() for name, _, value in lines}
