@@ -91,6 +91,12 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "upper": lambda value: str(value).upper(),
 }
 
+UNMETERED = frozenset(("count", "d", "default", "first", "last", "length"))
+"""Filters that make nothing new: a part of what they are given, or a number."""
+
+GROWING = frozenset(("indent", "join", "replace"))
+"""Filters that can make much out of little."""
+
 _COMPARING = ("in", "eq", "ne", "lt", "le", "gt", "ge", "==", "!=", "<", "<=", ">", ">=")
 _KINDS = ("string", "number", "integer", "float", "boolean", "mapping", "sequence", "iterable")
 TESTS = frozenset((*_COMPARING, *_KINDS, "defined", "undefined", "none", "true", "false", "odd", "even"))

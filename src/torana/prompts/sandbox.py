@@ -17,7 +17,7 @@ from jinja2.tests import TESTS as JINJA_TESTS
 from jinja2.visitor import NodeTransformer
 
 from torana.errors import Invalid
-from torana.prompts.filters import FILTERS, TESTS, TooLarge, largest_result
+from torana.prompts.filters import FILTERS, GROWING, TESTS, UNMETERED, TooLarge, largest_result
 from torana.prompts.grammar import BadTemplate, check_tree
 
 _LOOP_MEMBERS = ("index", "index0", "revindex", "revindex0", "first", "last", "length")
@@ -66,6 +66,10 @@ class Missing(StrictUndefined):
         return str(self._undefined_name)
 
 
+MAX_INLINED = 100
+"""Includes that are put in place at compile time, in one template with all that it includes."""
+
+
 class Survey(NamedTuple):
     """What static analysis says of one template."""
 
@@ -87,7 +91,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
             undefined=Missing, loader=DictLoader(templates), autoescape=False, auto_reload=False, cache_size=-1
         )
         self.globals.clear()
-        self.filters = {name: _metered(name, function) for name, function in FILTERS.items()}
+        self.filters = {
+            name: function if name in UNMETERED else _metered(name, function) for name, function in FILTERS.items()
+        }
         self.filters |= {"turns": _turns, "cut": _metered("cut", lambda value, start, stop: value[start:stop])}
         self.tests = {name: JINJA_TESTS[name] for name in TESTS}
 
@@ -106,7 +112,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def compile_text(self, text: str) -> Template:
         """Raises BadTemplate."""
         try:
-            template: Template = self.from_string(text)
+            tree = _Inlining(self).visit(self.parse(text))
+            tree.set_environment(self)
+            template: Template = self.from_string(tree)
             return template
         except TemplateSyntaxError as error:  # what only the compiler notices
             raise BadTemplate(error.lineno, error.message or "does not compile", "expected a Jinja template") from None
@@ -194,13 +202,38 @@ class _Metering(NodeTransformer):
         return nodes.Filter(nodes.List(node.nodes), "join", [], [], None, None, lineno=node.lineno)
 
 
+class _Inlining(NodeTransformer):
+    """Puts included templates in the place of their includes: at run time each would cost a context of its own.
+
+    Templates that include each other many times over stay as they are beyond a bound, and are metered.
+    """
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+        self.trail: tuple[str, ...] = ()
+        self.left = MAX_INLINED
+
+    def visit_Include(self, node: nodes.Include) -> nodes.Node:  # noqa: N802 Jinja's own naming
+        name = node.template.as_const()
+        source = self.sandbox.templates.get(name)
+        if source is None or name in self.trail or not self.left:
+            return node
+        self.left -= 1
+        outside, self.trail = self.trail, (*self.trail, name)
+        included = self.visit(self.sandbox.parse(source))
+        self.trail = outside
+        # What a template sets is its own, as with an include.
+        return nodes.Scope(included.body, lineno=node.lineno)
+
+
 def _metered(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     @pass_context
     def metered(context: Context, value: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(value, Undefined) and function is not FILTERS["default"]:
             str(value)  # says which variable is missing
         meter: Meter = context[_METER]
-        meter.need(largest_result(name, value, args))
+        if name in GROWING:
+            meter.need(largest_result(name, value, args))
         result = function(value, *args, **kwargs)
         if isinstance(result, (str, list)) and result is not value:
             meter.work(len(result))
