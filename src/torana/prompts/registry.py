@@ -18,6 +18,8 @@ from torana.settings import CatalogueSettings
 log = logging.getLogger("torana.prompts")
 
 BASE = "base"
+MAX_FOUND = 2_000
+"""Look-ups that are remembered."""
 _OWN_FIELDS = ("max_tokens", "temperature", "top_p", "top_k")
 """Parameters that ChatRequest has a word for; others travel in `extra`."""
 _ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
@@ -35,6 +37,8 @@ class Prompts:
         self._clock = clock or Clock()
         self._sandbox = Sandbox(catalogue.templates)
         self._built: dict[tuple[str, str, str], Prompt] = {}
+        self._found: dict[tuple[str, str | None, tuple[str, ...]], Prompt] = {}
+        self._date = (-1, "")
         self._versions: dict[tuple[str, str], dict[Version, str]] = {}
         self._default = read_constraint(DEFAULT_CONSTRAINT)
         if problems := self.check(overlays_only=True):
@@ -46,6 +50,10 @@ class Prompts:
         families   the model's, best first; then the operator's default for the id, then `base`
         Raises Refusal 404 and 400, Invalid 422 for an unreadable constraint.
         """
+        key = (prompt_id, constraint, tuple(families))
+        known = self._found.get(key)
+        if known is not None:
+            return known
         wanted = self._default if constraint is None else read_constraint(constraint)
         variants = self._catalogue.prompts.get(prompt_id, {})
         wishes = (*families, str(self._settings.default_prompts.get(prompt_id, BASE)), BASE)
@@ -59,7 +67,11 @@ class Prompts:
         if wanted.pin is not None and wanted.pin != read_version(version):
             facts = {"prompt_id": prompt_id, "prompt_version": constraint, "used_version": version}
             log.warning("a pinned prompt version does not exist", extra=facts)
-        return self._build((prompt_id, variant, version), variants[variant][version])
+        found = self._build((prompt_id, variant, version), variants[variant][version])
+        # Clients choose constraints: bounded. A pin is looked up anew, so that a missing one is logged each time.
+        if len(self._found) < MAX_FOUND and wanted.pin is None:
+            self._found[key] = found
+        return found
 
     def render(
         self, prompt: Prompt, inputs: Mapping[str, Any], *, model_params: Mapping[str, Any] | None = None
@@ -131,8 +143,12 @@ class Prompts:
                 yield f"{source.path}:1: is the same version as {other.path.name}, expected one file each"
 
     def _today(self) -> str:
-        now = datetime.fromtimestamp(self._clock.now(), UTC)
-        return f"{now:%B} {now.day}, {now.year}"
+        seconds = self._clock.now()
+        day = int(seconds // 86_400)
+        if self._date[0] != day:
+            now = datetime.fromtimestamp(seconds, UTC)
+            self._date = (day, f"{now:%B} {now.day}, {now.year}")
+        return self._date[1]
 
 
 def _messages(part: Part, values: Mapping[str, Any], meter: Meter) -> Iterator[Message]:

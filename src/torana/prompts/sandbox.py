@@ -213,11 +213,20 @@ class _Inlining(NodeTransformer):
         self.trail: tuple[str, ...] = ()
         self.left = MAX_INLINED
 
-    def visit_Include(self, node: nodes.Include) -> nodes.Node:  # noqa: N802 Jinja's own naming
+    def visit_If(self, node: nodes.If) -> nodes.Node:  # noqa: N802 Jinja's own naming
+        # As `_Metering` leaves an include: below a test that pays for it, and that is not needed in place.
+        if len(node.body) == 1 and isinstance(node.body[0], nodes.Include):
+            inlined = self._inline(node.body[0])
+            if inlined is not None:
+                return inlined
+        self.generic_visit(node)
+        return node
+
+    def _inline(self, node: nodes.Include) -> nodes.Node | None:
         name = node.template.as_const()
         source = self.sandbox.templates.get(name)
         if source is None or name in self.trail or not self.left:
-            return node
+            return None
         self.left -= 1
         outside, self.trail = self.trail, (*self.trail, name)
         included = self.visit(self.sandbox.parse(source))
