@@ -1,0 +1,1 @@
+"""The built-in provider: needs no key, no download and no weights, and still completes code."""

@@ -1,0 +1,90 @@
+"""Completes code at a cursor without a model: declarations, then n-grams, then what is still open.
+
+Pure and deterministic. Only the surroundings of the cursor are looked at, so that the largest
+files cost no more than a page.
+"""
+
+import re
+from collections.abc import Iterator
+
+from torana.chat import FillIn
+from torana.providers.demo.cursor import Cursor, count_strays, find_cursor, indent_of, open_brackets
+from torana.providers.demo.declare import finish_function
+from torana.providers.demo.generate import write_known_function
+from torana.providers.demo.grams import Grams
+from torana.providers.demo.languages import find_language, read_language
+from torana.providers.demo.tidy import tidy
+from torana.providers.demo.writer import Writer
+
+BEFORE_CHARS = 16_000
+AFTER_CHARS = 4_000
+CONTEXT_CHARS = 16_000
+OPENED_CHARS = 2_000
+"""How far back brackets are looked for that a line may close."""
+
+
+def complete(fill_in: FillIn, choices: int = 1) -> list[str]:
+    """Up to `choices` different completions, best first; none where nothing sensible is known."""
+    before, after = fill_in.prefix[-BEFORE_CHARS:], fill_in.suffix[:AFTER_CHARS]
+    if not before.strip():
+        return []
+    name = find_language(fill_in.language, fill_in.file_name, before)
+    language = read_language(name)
+    if language.style == "flat" and before.rstrip().rsplit("\n", 1)[-1].startswith("def "):
+        language = read_language("python")
+    cursor = find_cursor(language, before, after)
+    found: list[str] = []
+    for candidate in _candidates(cursor, fill_in.context[:CONTEXT_CHARS]):
+        text = tidy(candidate, before, after)
+        if text.strip() and text not in found:
+            found.append(text)
+            if len(found) == choices:
+                break
+    return found
+
+
+def _candidates(cursor: Cursor, context: str) -> Iterator[str]:
+    """From the most to the least fitting."""
+    function = finish_function(cursor) or _follow_comment(cursor)
+    if function is not None:
+        yield function
+        # The declaration alone, where the body does not suit.
+        yield function.split("\n", 1)[0]
+    sources = [cursor.language.sample, context, cursor.after, cursor.before]
+    grams = Grams([source for source in sources if source.strip()], cursor.language.words)
+    writer = Writer(cursor, grams)
+    opened = cursor.before[-OPENED_CHARS:] if cursor.is_at_line_start else cursor.line
+    strays = count_strays(opened)
+    for start in writer.starts():
+        text = writer.write(start)
+        if _is_declared(cursor, text) or count_strays(opened + text) > strays:
+            continue
+        yield text
+        yield text.split("\n", 1)[0]
+        if not start.word.startswith("\n"):
+            yield writer.lead + start.word
+    waiting, quote = open_brackets(cursor.line)
+    if quote or waiting:
+        yield quote + "".join(reversed(waiting))
+    yield from writer.last_resorts()
+
+
+def _follow_comment(cursor: Cursor) -> str | None:
+    """The function that the comment above the cursor asks for, where we have one."""
+    comment = (cursor.above if cursor.is_at_line_start else cursor.line).strip()
+    is_near = not cursor.is_at_line_start or cursor.before.rstrip(" \t").endswith(f"{comment}\n")
+    if cursor.rest or not is_near or not comment.startswith(cursor.language.comment):
+        return None
+    indent = indent_of(cursor.above if cursor.is_at_line_start else cursor.line)
+    lines = write_known_function(cursor.language, comment, cursor.indent_unit)
+    if not lines:
+        return None
+    code = "\n".join(indent + line for line in lines) + "\n"
+    return code.removeprefix(cursor.line) if cursor.is_at_line_start else f"\n{code}"
+
+
+def _is_declared(cursor: Cursor, text: str) -> bool:
+    """The first line declares what the file declares already."""
+    first = text.strip().split("\n", 1)[0]
+    header = cursor.language.header
+    return bool(header) and re.fullmatch(header, first[:200]) is not None and first in cursor.before

@@ -1,0 +1,67 @@
+"""Finds in rendered messages what the user asked, and the code that came with it.
+
+Prompts put code between tags or fences and the question behind `Question:` or `Instruction:`; with
+messages of another form the last user message, without such blocks, is the question.
+"""
+
+import re
+from collections.abc import Sequence
+
+from torana.chat import Message
+
+LOOKED_AT_CHARS = 20_000
+"""Of the last user message: its end, where prompts put the question."""
+
+_ASKED = re.compile(r"^(?:Question|Instruction): *(.*?)(?=\n\n|\Z)", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"```[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
+_TAG = re.compile(r"<(\w{1,40})>")
+MAX_TAGS = 100
+"""Opening tags whose ends are looked for; prompts have a handful."""
+
+_NOT_CODE = frozenset({"page", "steps", "example", "library", "question", "instruction"})
+_CONTINUE = "Write the code that best continues at the cursor."
+
+
+def find_question(messages: Sequence[Message]) -> str:
+    """What the user asked; empty where nothing was."""
+    text = _last_user_text(messages)
+    asked = _ASKED.findall(text)
+    if asked:
+        question = str(asked[-1]).strip()
+        return "" if question == _CONTINUE else question
+    bare = _FENCE.sub(" ", text)
+    for tag, code in _blocks(bare):
+        bare = bare.replace(f"<{tag}>{code}</{tag}>", " ", 1)
+    return bare.strip() or text.strip()
+
+
+def find_code(messages: Sequence[Message]) -> str:
+    """The selected code, else the longest fenced or tagged block of the last user message; empty without any."""
+    text = _last_user_text(messages)
+    blocks = _blocks(text)
+    # A selection stands behind the file around it, and is what the question is about.
+    selected = [code for tag, code in blocks if tag == "code"]
+    if selected:
+        return selected[-1].strip("\n")
+    found = [str(code) for code in _FENCE.findall(text)] + [code for tag, code in blocks if tag not in _NOT_CODE]
+    return max(found, key=len, default="").strip("\n")
+
+
+def _blocks(text: str) -> list[tuple[str, str]]:
+    """(tag, what stands between it and its end) of elements outside of others, in order."""
+    found = []
+    place = 0
+    for _ in range(MAX_TAGS):
+        opening = _TAG.search(text, place)
+        if opening is None:
+            break
+        end = text.find(f"</{opening[1]}>", opening.end())
+        place = opening.end() if end < 0 else end
+        if end >= 0:
+            found.append((opening[1], text[opening.end() : end]))
+    return found
+
+
+def _last_user_text(messages: Sequence[Message]) -> str:
+    texts = [message.text for message in messages if message.role == "user"]
+    return texts[-1][-LOOKED_AT_CHARS:] if texts else ""
