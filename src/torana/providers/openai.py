@@ -21,7 +21,7 @@ class OpenAI:
     def prepare(self, deployment: Deployment, path: str, body: bytes, headers: Mapping[str, str]) -> WireRequest:
         key = deployment.secret.reveal() or PLACEHOLDER_KEY
         if deployment.is_client_given:
-            url = deployment.base_url.removesuffix("/") + path.removeprefix("/v1")
+            url = deployment.base_url + path.removeprefix("/v1")
         else:
             url = join_url(deployment.base_url, path)
         return WireRequest(

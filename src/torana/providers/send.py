@@ -1,10 +1,12 @@
 """The only place from which model vendors are called."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
 
 from torana.chat import ChatRequest, Chunk
-from torana.errors import NoCredentials, ProviderBroke, ProviderRefusedKey
-from torana.providers.demo.provider import DemoProvider
+from torana.errors import NoCredentials, ProviderBroke, ProviderError, ProviderRefusedKey
+from torana.providers.demo.demo import DemoProvider
 from torana.providers.provider import Deployment, Provider
 from torana.settings import TransportSettings
 from torana.transport import Transport, WireAnswer
@@ -13,6 +15,9 @@ MAX_ANSWER_BYTES = 32 * 1024 * 1024
 """A whole answer; a model's longest output is far below."""
 
 MAX_ERROR_BYTES = 64 * 1024
+
+TAIL_S = 0.25
+"""Patience for the end of a body whose answer is complete."""
 
 Batch = list[Chunk]
 """Chunks that one read from the provider brought; never empty."""
@@ -70,6 +75,9 @@ class Sender:
             while data := await answer.read():
                 if batch := reader.feed(data):
                     yield batch
+                    if batch[-1].is_last:
+                        await _read_tail(answer)
+                        return
             if batch := reader.close():
                 yield batch
         finally:
@@ -96,7 +104,7 @@ class Sender:
         if method != request.method:
             request = type(request)(url=request.url, headers=request.headers, method=method)
         # An answer that does not stream may take its whole time before the first byte.
-        patience_s = self.settings.first_byte_s if stream else None
+        patience_s = self.settings.first_byte_s if stream else self.settings.request_s
         answer = await self.transport.send(
             request, first_byte_s=patience_s, idle_s=None if stream else self.settings.request_s
         )
@@ -104,3 +112,11 @@ class Sender:
             answer.close()
             raise ProviderRefusedKey(answer.status, "the provider refuses our key", deployment.name)
         return answer
+
+
+async def _read_tail(answer: WireAnswer) -> None:
+    """HTTP's own end gives the connection back; an answer that is complete does not fail for want of it."""
+    with suppress(TimeoutError, ProviderError):
+        async with asyncio.timeout(TAIL_S):
+            while await answer.read():
+                pass
