@@ -6,12 +6,14 @@ from collections.abc import Iterable
 class Headers:
     """Built once per request from the server's pairs; names arrive in lower case."""
 
-    __slots__ = ("_first", "pairs")
+    __slots__ = ("_first", "has_repeats", "pairs")
 
     def __init__(self, pairs: list[tuple[bytes, bytes]]) -> None:
         self.pairs = pairs
         # Reversed, so that of repeated names the first one stays.
         self._first = dict(reversed(pairs))
+        self.has_repeats = len(self._first) != len(pairs)
+        """Some name came more than once."""
 
     @classmethod
     def of(cls, items: Iterable[tuple[str, str]]) -> "Headers":
@@ -25,3 +27,7 @@ class Headers:
     def text(self, name: bytes) -> str:
         """As `get`, but absent reads as empty."""
         return self.get(name) or ""
+
+    def is_ambiguous(self, name: bytes) -> bool:
+        """True where the header came several times with values that differ: who reads the last one sees another."""
+        return self.has_repeats and len({value.strip() for key, value in self.pairs if key == name}) > 1

@@ -85,6 +85,16 @@ CODES: dict[str, Code] = {
         "A header disagrees with the token's claim.",
         "Send the headers that were handed out together with the token, unchanged.",
     ),
+    "header_repeated": Code(
+        "client",
+        "A header that says who calls came several times, with different values.",
+        "Send it once; look for a proxy in between that adds its own.",
+    ),
+    "token_region": Code(
+        "user_token",
+        "The user token is bound to a region, and this gateway is not of it.",
+        "Send the user to the gateway of that region; AIGW_USER_TOKEN__REGION names this one's.",
+    ),
     # 400, 402, 403: what the caller may do
     "unit_primitive_missing": Code(
         "unit_primitive",
@@ -185,6 +195,15 @@ CODES: dict[str, Code] = {
         "The body is over its size limit.",
         "Send less, or raise AIGW_MAX_BODY_BYTES, AIGW_MAX_PROXY_BODY_BYTES or AIGW_MAX_MINT_BODY_BYTES.",
     ),
+    "body_too_slow": Code(
+        "client",
+        "The body stopped coming in.",
+        "Send it without a pause; AIGW_SERVER__BODY_TIMEOUT_S is the patience.",
+        is_retryable=True,
+    ),
+    "body_malformed": Code(
+        "client", "The body is no HTTP: its chunks are not what they say.", "Look at what stands between."
+    ),
     "headers_too_large": Code(
         "client", "The header block is over its size limit.", "Send less, or raise AIGW_MAX_HEADER_BYTES."
     ),
@@ -205,6 +224,16 @@ CODES: dict[str, Code] = {
     "prompt_not_found": Code("client", "No prompt has this id.", "See the ids under prompts/ of the catalogue."),
     "prompt_version_unmatched": Code(
         "client", "The prompt has no version that the constraint allows.", "Ask for a version that exists."
+    ),
+    "docs_release_missing": Code(
+        "gateway",
+        "The documentation index holds neither the version of the instance nor the fallback version, or there is none.",
+        "Add it with `torana docs index`, or name one that is there in AIGW_VERTEX_SEARCH__FALLBACK_DATASTORE_VERSION.",
+    ),
+    "docs_search_failed": Code(
+        "gateway",
+        "The documentation index cannot be read.",
+        "Build it anew with `torana docs index`; the gateway's log says what is wrong with AIGW_DOCS_SEARCH__INDEX.",
     ),
     "tool_unavailable": Code("client", "This tool is not available here.", "Choose one of the offered tools."),
     "scratchpad_misplaced": Code(

@@ -6,15 +6,25 @@ value of a known name raises BadSetting; unknown `AIGW_*` names are reported, ne
 """
 
 import difflib
-import json
-import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from torana.errors import BadSetting
+from torana.setting_values import (
+    check_networks,
+    check_path,
+    check_tls,
+    check_url,
+    read_bool,
+    read_float,
+    read_int,
+    read_list,
+    read_object,
+)
 
 
 class Secret:
@@ -96,6 +106,11 @@ class ServeSettings:
     gateway_id: str = setting("", "AIGW_GATEWAY_ID", "the loop mark; unset: from the signing key, else random")
 
 
+MINTABLE = ("complete_code", "ai_gateway_model_provider_proxy")
+"""All that a user token may hold, by contract 5."""
+MAX_USER_TOKEN_S = 3600
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthSettings:
     """Whom the gateway believes."""
@@ -128,9 +143,24 @@ class AuthSettings:
     failures_per_minute: int = setting(
         50,
         "AIGW_AUTH__FAILURES_PER_MINUTE",
-        "refused tokens per client address before no more cryptography; 0: no bound",
+        "refused tokens per client address before no more cryptography, in each worker; 0: no bound",
     )
-    mint_per_minute: int = setting(600, "AIGW_AUTH__MINT_PER_MINUTE", "tokens minted per instance")
+    mint_per_minute: int = setting(
+        600, "AIGW_AUTH__MINT_PER_MINUTE", "tokens minted per instance, in each worker; 0: no bound"
+    )
+    user_token_lifetime_s: float = setting(
+        3600.0, "AIGW_USER_TOKEN__LIFETIME_S", "lifetime of user tokens, 60 to 3600 s"
+    )
+    user_token_unit_primitives: tuple[str, ...] = setting(
+        (),
+        "AIGW_USER_TOKEN__UNIT_PRIMITIVES",
+        "unit primitives that user tokens may hold; empty: complete_code and ai_gateway_model_provider_proxy",
+    )
+    user_token_region: str = setting(
+        "",
+        "AIGW_USER_TOKEN__REGION",
+        "region that user tokens are bound to; a gateway of another region, or of none, refuses them",
+    )
     require_instance_uid: bool = setting(
         False,
         "AIGW_PROXY_ENDPOINTS__REQUIRE_INSTANCE_UID",
@@ -237,6 +267,18 @@ class CatalogueSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSettings:
+    """Where documentation search looks."""
+
+    index: str = setting("", "AIGW_DOCS_SEARCH__INDEX", "index file of `torana docs index`")
+    fallback_release: str = setting(
+        "",
+        "AIGW_VERTEX_SEARCH__FALLBACK_DATASTORE_VERSION",
+        "version `X.Y` searched for instances whose own version is not in the index; empty: they get 400",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """What is written down."""
 
@@ -261,6 +303,7 @@ class Settings:
     transport: TransportSettings = field(default_factory=TransportSettings)
     providers: ProviderSettings = field(default_factory=ProviderSettings)
     catalogue: CatalogueSettings = field(default_factory=CatalogueSettings)
+    search: SearchSettings = field(default_factory=SearchSettings)
     log: LogSettings = field(default_factory=LogSettings)
     warnings: tuple[str, ...] = ()
     """Lines for the log: names that mean nothing here."""
@@ -291,7 +334,6 @@ ACCEPTED_UNUSED = (
     "AIGW_MODEL_SELECTION__MODEL_PARAMS",
     "AIGW_MODEL_SELECTION__PROMPT_PARAMS",
     "AIGW_REDIS_URL",
-    "AIGW_DOCS_SEARCH__INDEX",
     "AIGW_USAGE__SPOOL_DIR",
     "AIGW_USAGE__WHEN_FULL",
     "AIGW_GOOGLE_CLOUD_PLATFORM__",
@@ -328,11 +370,58 @@ def load_settings(
         )
     if settings.serve.workers < 1:
         raise BadSetting("WEB_CONCURRENCY", f"{settings.serve.workers} is too few", "expected 1 or more")
+    _check_serving(settings.serve)
+    _check_urls(settings)
+    _check_user_tokens(settings.auth)
+    _check_search(settings.search)
     if settings.providers.demo_engine not in ("ngram", "local"):
         raise BadSetting(
             "AIGW_DEMO__ENGINE", f"{settings.providers.demo_engine!r} is no engine", "expected ngram or local"
         )
     return settings
+
+
+def _check_serving(serve: ServeSettings) -> None:
+    check_networks("AIGW_TRUSTED_PROXIES", serve.trusted_proxies)
+    check_path("AIGW_FASTAPI__DOCS_URL", serve.docs_url)
+    check_path("AIGW_FASTAPI__OPENAPI_URL", serve.openapi_url)
+    check_path("AIGW_FASTAPI__REDOC_URL", serve.redoc_url)
+    if serve.tls_enabled:
+        check_tls(serve.tls_cert_file, serve.tls_key_file, serve.tls_ciphers)
+
+
+def _check_urls(settings: Settings) -> None:
+    check_url("AIGW_PUBLIC_URL", settings.serve.public_url)
+    check_url("AIGW_GITLAB_URL", settings.auth.gitlab_url)
+    check_url("AIGW_CUSTOMER_PORTAL_URL", settings.auth.customer_portal_url)
+    check_url("ANTHROPIC_BASE_URL", settings.providers.anthropic_base_url)
+    check_url("OPENAI_BASE_URL", settings.providers.openai_base_url)
+
+
+def _check_user_tokens(auth: AuthSettings) -> None:
+    """These settings may only narrow what the contract promises."""
+    if not 60 <= auth.user_token_lifetime_s <= MAX_USER_TOKEN_S:
+        raise BadSetting(
+            "AIGW_USER_TOKEN__LIFETIME_S",
+            f"{auth.user_token_lifetime_s:g} is out of range",
+            f"expected 60 to {MAX_USER_TOKEN_S} seconds",
+        )
+    unknown = set(auth.user_token_unit_primitives).difference(MINTABLE)
+    if unknown:
+        raise BadSetting(
+            "AIGW_USER_TOKEN__UNIT_PRIMITIVES",
+            f"{min(unknown)!r} may not be delegated",
+            f"expected some of {', '.join(MINTABLE)}",
+        )
+
+
+def _check_search(search: SearchSettings) -> None:
+    if search.fallback_release and not re.fullmatch(r"\d{1,4}\.\d{1,4}", search.fallback_release.strip(), re.ASCII):
+        raise BadSetting(
+            "AIGW_VERTEX_SEARCH__FALLBACK_DATASTORE_VERSION",
+            f"{search.fallback_release!r} is no version",
+            "expected X.Y such as 18.6",
+        )
 
 
 def known_settings() -> list[tuple[tuple[str, ...], str, str, str]]:
@@ -383,73 +472,23 @@ def _text_of(name: str, kind: Any, found: Mapping[str, str]) -> str | None:
         return found[name]
     if kind is Secret and f"{name}_FILE" in found:
         try:
-            return Path(found[f"{name}_FILE"]).read_text(encoding="utf-8").strip() or None
-        except (OSError, UnicodeDecodeError) as error:
+            # Bytes that are no text are whoever reads the secret to judge: a bad PEM key must not stop the start.
+            return Path(found[f"{name}_FILE"]).read_text(encoding="utf-8", errors="replace").strip() or None
+        except OSError as error:
             raise BadSetting(
                 f"{name}_FILE", f"cannot be read ({type(error).__name__})", "expected a readable text file"
             ) from error
     return None
 
 
-def _read_bool(name: str, text: str) -> bool:
-    word = text.strip().lower()
-    if word in ("true", "1", "yes", "on"):
-        return True
-    if word in ("false", "0", "no", "off"):
-        return False
-    raise BadSetting(name, f"{text!r} is no boolean", "expected true or false")
-
-
-def _read_int(name: str, text: str) -> int:
-    try:
-        number = int(text.strip())
-    except ValueError:
-        raise BadSetting(name, f"{text!r} is no whole number", "expected a whole number such as 5052") from None
-    if number < 0 or (name.endswith("_PORT") and number > 65535):
-        raise BadSetting(
-            name, f"{number} is out of range", "expected 0 to 65535" if name.endswith("_PORT") else "expected 0 or more"
-        )
-    return number
-
-
-def _read_float(name: str, text: str) -> float:
-    try:
-        number = float(text.strip())
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number) or number < 0:
-        raise BadSetting(name, f"{text!r} is no duration", "expected seconds as a decimal number, 0 or more")
-    return number
-
-
-def _read_list(name: str, text: str) -> tuple[str, ...]:
-    if text.lstrip().startswith("["):
-        try:
-            items = json.loads(text)
-        except ValueError:
-            raise BadSetting(name, "is no JSON list", 'expected a,b or ["a","b"]') from None
-        return tuple(str(item) for item in items)
-    return tuple(item.strip() for item in text.split(",") if item.strip())
-
-
-def _read_object(name: str, text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise BadSetting(name, "is no JSON object", 'expected {"name": …}')
-    return value
-
-
 _READERS: dict[Any, Callable[[str, str], Any]] = {
     str: lambda _name, text: text,
     Secret: lambda _name, text: Secret(text),
-    bool: _read_bool,
-    int: _read_int,
-    float: _read_float,
-    tuple[str, ...]: _read_list,
-    dict[str, Any]: _read_object,
+    bool: read_bool,
+    int: read_int,
+    float: read_float,
+    tuple[str, ...]: read_list,
+    dict[str, Any]: read_object,
 }
 
 

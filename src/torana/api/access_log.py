@@ -1,14 +1,34 @@
 """One request's access line, made of what the entrance knows at its end (contract 15)."""
 
+import time
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from typing import Any
 
+from torana.api.connection import Connection
 from torana.api.exchange import Exchange
 from torana.telemetry.log import AccessLine, Log
 
 QUIET_PATHS = frozenset({"/monitoring/healthz", "/monitoring/ready", "/metrics"})
 """Logged at debug level only."""
+
+_TOLD = {
+    b"user-agent": "user_agent",
+    b"x-gitlab-language-server-version": "gitlab_language_server_version",
+    b"x-gitlab-instance-id": "gitlab_instance_id",
+    b"x-gitlab-global-user-id": "gitlab_global_user_id",
+    b"x-gitlab-host-name": "gitlab_host_name",
+    b"x-gitlab-version": "gitlab_version",
+    b"x-gitlab-saas-duo-pro-namespace-ids": "gitlab_saas_duo_pro_namespace_ids",
+    b"x-gitlab-feature-enabled-by-namespace-ids": "gitlab_feature_enabled_by_namespace_ids",
+    b"x-gitlab-feature-enablement-type": "gitlab_feature_enablement_type",
+    b"x-gitlab-realm": "gitlab_realm",
+    b"x-gitlab-root-namespace-id": "gitlab_root_namespace_id",
+    b"x-gitlab-organization-id": "gitlab_organization_id",
+    b"x-gitlab-is-team-member": "is_gitlab_team_member",
+    b"x-gitlab-duo-seat-count": "gitlab_duo_seat_count",
+}
+"""Headers that the line repeats → its members."""
 
 
 def write_access_line(
@@ -24,16 +44,25 @@ def write_access_line(
     content_type: bytes,
 ) -> None:
     """Exactly one for each request. Never a body, a prompt or a token."""
-    header = exchange.headers.get
     facts = exchange.facts
     if exchange.caller.issuer:
         facts["token_issuer"] = exchange.caller.issuer
     if exchange.flags:
         facts["enabled_feature_flags"] = sorted(exchange.flags)
-    now = datetime.now(UTC)
+    told: dict[str, Any] = {}
+    sent_at = None
+    # One pass over what came is cheaper than a look-up for each of a dozen names.
+    for name, value in exchange.headers.pairs:
+        member = _TOLD.get(name)
+        if member is not None:
+            told.setdefault(member, value.decode("latin-1").strip())
+        elif name == b"x-gitlab-rails-send-start":
+            sent_at = value
+    ended = time.time()
+    arrived = ended - duration_s
     client = scope["client"]
     line = AccessLine(
-        timestamp=now,
+        timestamp=datetime.fromtimestamp(ended, UTC),
         correlation_id=exchange.request_id,
         url=_url(scope, exchange),
         path=exchange.path,
@@ -43,29 +72,34 @@ def write_access_line(
         client_ip=exchange.client,
         client_port=client[1] if client else 0,
         duration_s=round(duration_s, 6),
-        duration_request=_network_delay_s(header(b"x-gitlab-rails-send-start"), now.timestamp() - duration_s),
-        request_arrived_at=datetime.fromtimestamp(now.timestamp() - duration_s, UTC),
+        duration_request=-1 if sent_at is None else _network_delay_s(sent_at, arrived),
+        request_arrived_at=datetime.fromtimestamp(arrived, UTC),
         response_start_duration_s=round(response_start_s, 6),
         first_chunk_duration_s=None if first_chunk_s is None else round(first_chunk_s, 6),
         cpu_s=round(cpu_s, 6),
         content_type=content_type.decode("latin-1"),
-        user_agent=header(b"user-agent"),
-        gitlab_language_server_version=header(b"x-gitlab-language-server-version"),
-        gitlab_instance_id=header(b"x-gitlab-instance-id"),
-        gitlab_global_user_id=header(b"x-gitlab-global-user-id"),
-        gitlab_host_name=header(b"x-gitlab-host-name"),
-        gitlab_version=header(b"x-gitlab-version"),
-        gitlab_saas_duo_pro_namespace_ids=header(b"x-gitlab-saas-duo-pro-namespace-ids"),
-        gitlab_feature_enabled_by_namespace_ids=header(b"x-gitlab-feature-enabled-by-namespace-ids"),
-        gitlab_feature_enablement_type=header(b"x-gitlab-feature-enablement-type"),
-        gitlab_realm=header(b"x-gitlab-realm"),
-        gitlab_root_namespace_id=header(b"x-gitlab-root-namespace-id"),
-        gitlab_organization_id=header(b"x-gitlab-organization-id"),
-        is_gitlab_team_member=header(b"x-gitlab-is-team-member"),
-        gitlab_duo_seat_count=header(b"x-gitlab-duo-seat-count"),
         level="debug" if exchange.path in QUIET_PATHS else "info",
+        **told,
     )
     log.write_access(line, facts)
+
+
+def write_refused_line(log: Log, connection: Connection, status: int, request_id: str) -> None:
+    """The line of a request that the server refused before it was whole: little is known of it."""
+    host, port = connection.client or ("", 0)
+    path = connection.url.partition(b"?")[0].decode("latin-1")[:255] if connection.url else ""
+    line = AccessLine(
+        timestamp=datetime.now(UTC),
+        correlation_id=request_id,
+        url=path,
+        path=path,
+        status_code=status,
+        method="",
+        client_ip=host,
+        client_port=port,
+        content_type="text/plain; charset=utf-8",
+    )
+    log.write_access(line)
 
 
 def _url(scope: MutableMapping[str, Any], exchange: Exchange) -> str:
@@ -73,10 +107,8 @@ def _url(scope: MutableMapping[str, Any], exchange: Exchange) -> str:
     return f"{scope['scheme']}://{exchange.headers.text(b'host')[:255]}{scope['path']}"
 
 
-def _network_delay_s(sent: str | None, arrived_at: float) -> float:
+def _network_delay_s(sent: bytes, arrived_at: float) -> float:
     """Seconds since Rails sent the request, -1 where it does not say."""
-    if sent is None:
-        return -1
     try:
         delay_s = arrived_at - float(sent)
     except ValueError:

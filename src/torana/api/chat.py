@@ -9,6 +9,7 @@ from torana.access.permissions import permit
 from torana.agents.react import Action, AnswerDelta, Event, Failed, StepReader
 from torana.agents.step import StepOrder
 from torana.agents.tools import offer
+from torana.answers import Answer
 from torana.api.chat_reading import read_order
 from torana.api.exchange import Exchange, Reply, Route, StreamReply
 from torana.api.metadata import AMAZON_Q
@@ -16,7 +17,6 @@ from torana.api.streaming import STREAM_HEADERS, ClosingStream
 from torana.caller import Permit
 from torana.chat import Chunk, Usage
 from torana.errors import ProviderError, ProviderLimited, ProviderOverloaded, Refusal
-from torana.answers import Answer
 from torana.gateway import Gateway
 from torana.settings import Settings
 
@@ -36,6 +36,9 @@ class ChatEndpoints:
 
     def read(self, exchange: Exchange) -> StepOrder:
         order = read_order(exchange.body, self.settings.providers)
+        # A name that nobody knows is a fault of the body, and those are told before permissions.
+        if order.wish.client_name != AMAZON_Q.client_name:
+            self.gateway.models.find(order.wish)
         caller, headers = exchange.caller, exchange.headers
         version = headers.text(b"x-gitlab-version")
         tools = offer(caller.scopes, version, exchange.flags, is_debug=caller.is_debug)

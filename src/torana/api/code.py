@@ -54,11 +54,19 @@ class ModelFinder(Protocol):
         """The model that a wish means; raises Invalid for a name that nobody knows."""
 
 
+class FeedbackMeter(Protocol):
+    def suggestion_feedback(
+        self, engine: str, model: str, language: str, *, requests: int, accepts: int, errors: int
+    ) -> None: ...
+
+
 class CodeGateway(Protocol):
     """The part of the gateway that these endpoints walk through. Both calls return with the first batch."""
 
     @property
     def models(self) -> ModelFinder: ...
+    @property
+    def metrics(self) -> FeedbackMeter: ...
     async def complete(self, permit: Permit, order: CompletionOrder, facts: dict[str, Any]) -> CodeAnswer: ...
     async def generate(self, permit: Permit, order: GenerationOrder, facts: dict[str, Any]) -> CodeAnswer: ...
 
@@ -125,6 +133,11 @@ class CodeEndpoints:
         return permit(exchange.caller, unit_primitive, denied=denied, instance_only=True)
 
     async def answer_v2(self, exchange: Exchange, permit: Permit, wanted: Suggestion) -> Reply | StreamReply:
+        for told in wanted.feedback:
+            self.gateway.metrics.suggestion_feedback(
+                told.engine, told.model, told.language,
+                requests=told.requests, accepts=told.accepts, errors=told.errors,
+            )  # fmt: skip
         answer = await self._ask(exchange, permit, wanted)
         if wanted.order.stream:
             return _plain_stream(answer)

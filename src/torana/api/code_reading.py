@@ -38,11 +38,24 @@ Prompt = str | tuple[Message, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
+class Feedback:
+    """What became of suggestions that the client was given earlier."""
+
+    engine: str
+    model: str
+    language: str
+    requests: int
+    accepts: int
+    errors: int
+
+
+@dataclass(frozen=True, slots=True)
 class Suggestion:
     """A code request, read."""
 
     order: CompletionOrder | GenerationOrder
     is_amazon_q: bool = False
+    feedback: tuple[Feedback, ...] = ()
 
     @property
     def kind(self) -> Kind:
@@ -65,6 +78,8 @@ class _Asked:
     inputs: dict[str, Any] = field(default_factory=dict)
     stream: bool = False
     choices: int = 0
+    is_flat: bool = False
+    feedback: tuple[Feedback, ...] = ()
 
 
 def read_flat(exchange: Exchange, settings: Settings, kind: Kind) -> Suggestion:
@@ -75,7 +90,6 @@ def read_flat(exchange: Exchange, settings: Settings, kind: Kind) -> Suggestion:
         raise Invalid(("prompt_version",), "Input should be 1, 2 or 3", "literal_error")
     reading.text(body, "project_path", limit=255, trim=True)
     reading.integer(body, "project_id")
-    _check_telemetry(body)
     cursor = _read_cursor(reading.mapping(body, "current_file", required=True), ("current_file",))
     context = tuple(
         _read_attachment(reading.as_object(item, ("context", number)), ("context", number), 500_000)
@@ -102,6 +116,8 @@ def read_flat(exchange: Exchange, settings: Settings, kind: Kind) -> Suggestion:
         prompt_id=reading.text(body, "prompt_id") if kind == "generation" else "",
         stream=reading.boolean(body, "stream"),
         choices=reading.integer(body, "choices_count"),
+        is_flat=True,
+        feedback=_read_feedback(body),
     )
     return _suggestion(asked, exchange.headers)
 
@@ -132,7 +148,7 @@ def read_components(exchange: Exchange, settings: Settings) -> Suggestion:
         # What the instance's administrator chose wins over what the editor's component names.
         role = _wish_of("", "", asked.kind).role
         asked = replace(asked, provider="", wish=msgspec.structs.replace(wish, role=role))
-        exchange.facts["quota_model_id"] = wish.family
+        exchange.facts["quota_model_id"] = body["model_metadata"].get("name") or ""
     is_recent = _read_version(exchange.headers.text(b"x-gitlab-language-server-version")) >= _read_version(
         settings.catalogue.context_min_ls_version
     )
@@ -193,19 +209,22 @@ def _read_messages(members: dict[str, Any], loc: reading.Loc, *, required: bool 
     return tuple(messages)
 
 
-def _check_telemetry(body: dict[str, Any]) -> None:
+def _read_feedback(body: dict[str, Any]) -> tuple[Feedback, ...]:
+    found = []
     for number, item in enumerate(reading.items(body, "telemetry", at_most=10)):
         loc: reading.Loc = ("telemetry", number)
         report = reading.as_object(item, loc)
-        for name in ("model_engine", "model_name", "lang"):
-            reading.text(report, name, loc, limit=50)
+        engine, model, language = (
+            reading.text(report, name, loc, limit=50) for name in ("model_engine", "model_name", "lang")
+        )
         for place, value in enumerate(reading.items(report, "experiments", loc)):
             here = (*loc, "experiments", place)
             experiment = reading.as_object(value, here)
             reading.text(experiment, "name", here, required=True)
             reading.integer(experiment, "variant", here, required=True)
-        for name in ("requests", "accepts", "errors"):
-            reading.integer(report, name, loc, required=True)
+        counts = (reading.integer(report, name, loc, required=True) for name in ("requests", "accepts", "errors"))
+        found.append(Feedback(engine, model, language.lower(), *counts))
+    return tuple(found)
 
 
 def _check_role_arn(members: dict[str, Any], loc: reading.Loc, provider: str) -> None:
@@ -248,7 +267,7 @@ def _suggestion(asked: _Asked, headers: Headers) -> Suggestion:
     order: CompletionOrder | GenerationOrder = (
         _completion_order(asked) if asked.kind == "completion" else _generation_order(asked)
     )
-    return Suggestion(replace(order, user=user, may_cache_prompt=may_cache), is_amazon_q)
+    return Suggestion(replace(order, user=user, may_cache_prompt=may_cache), is_amazon_q, asked.feedback)
 
 
 def _completion_order(asked: _Asked) -> CompletionOrder:
@@ -265,7 +284,7 @@ def _completion_order(asked: _Asked) -> CompletionOrder:
     is_bare = is_own and asked.prompt is None
     return CompletionOrder(
         cursor=asked.cursor,
-        wish=msgspec.structs.replace(asked.wish, as_text_completion=is_bare),
+        wish=msgspec.structs.replace(asked.wish, as_text_completion=is_bare, is_flat=is_bare and asked.is_flat),
         prompt=asked.prompt,
         prompt_id=COMPLETIONS_PROMPT if is_bare else "",
         cleaning=cleaning,

@@ -34,6 +34,7 @@ class DocsEndpoints:
         self.pages = {_path(serve.docs_url, "/docs" if is_on else ""), _path(serve.redoc_url, "")} - {""}
         self.document_path = _path(serve.openapi_url, "/openapi.json" if is_on else "")
         self._described: Sequence[Route] = ()
+        self._page = b""
 
     def routes(self, described: Sequence[Route]) -> list[Route]:
         """Rows for the switched-on paths; `described` is what the document tells about."""
@@ -48,14 +49,18 @@ class DocsEndpoints:
         return json_reply(openapi_document(self._described))
 
     async def show_page(self, exchange: Exchange, permit: Permit, _order: Any) -> Reply:
+        # Kept, because putting 2 MB together anew would hold everybody else up for some 30 ms.
+        self._page = self._page or self._write_page()
+        return Reply(200, self._page, [(b"content-type", b"text/html; charset=utf-8")])
+
+    def _write_page(self) -> bytes:
         document = msgspec.json.encode(openapi_document(self._described)).decode()
-        page = _PAGE.format(
+        return _PAGE.format(
             style=(ASSETS / "swagger-ui.css").read_text("utf-8"),
             # Inside a page, a script ends at the first such tag, wherever it stands.
             script=(ASSETS / "swagger-ui-bundle.js").read_text("utf-8").replace("</script", "<\\/script"),
             document=document.replace("</", "<\\/"),
-        )
-        return Reply(200, page.encode(), [(b"content-type", b"text/html; charset=utf-8")])
+        ).encode()
 
 
 def _path(value: str, default: str) -> str:

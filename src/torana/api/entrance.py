@@ -6,15 +6,17 @@ quota, handler. Nothing here knows what an endpoint does.
 
 import asyncio
 import logging
+import random
+import re
 import time
-import uuid
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Any, Protocol
 
 import msgspec
 
-from torana.api.access_log import write_access_line
+from torana.api.access_log import write_access_line, write_refused_line
+from torana.api.connection import BODY_MALFORMED, BODY_TOO_SLOW, DRAINING, Connection
 from torana.api.exchange import JSON_HEADER, Exchange, Reply, Route, StreamCut, StreamReply
 from torana.caller import Caller
 from torana.errors import ProviderError, Refusal
@@ -32,6 +34,13 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 MAX_REQUEST_ID_BYTES = 1024
+
+ENDED = {
+    DRAINING: (503, "server_draining", "Service Unavailable"),
+    BODY_TOO_SLOW: (408, "body_too_slow", "Request Timeout"),
+    BODY_MALFORMED: (400, "body_malformed", "Invalid HTTP request received."),
+}
+"""What a request is answered whose task was cancelled while its client is still there."""
 
 CORS_HEADERS = [
     (b"access-control-allow-origin", b"*"),
@@ -72,21 +81,22 @@ class RouteTable:
         """True for paths that need no token; with another method they answer 405, not 401."""
         return any(row.is_open for row in self._exact.get(path, ()))
 
-    def find(self, method: str, path: str) -> tuple[Route | None, str, bool]:
-        """(route, tail, whether the path exists with another method)."""
+    def find(self, method: str, path: str) -> tuple[Route | None, str, tuple[str, ...]]:
+        """(route, tail, where there is none: the methods that this path answers)."""
+        other_methods: tuple[str, ...] = ()
         rows = self._exact.get(path)
         if rows is not None:
             for route in rows:
                 if method in route.methods:
-                    return route, "", False
-            return None, "", True
-        is_known = False
+                    return route, "", ()
+                other_methods += route.methods
+            return None, "", other_methods
         for prefix, route in self._tails:
             if len(path) > len(prefix) and path.startswith(prefix):
                 if method in route.methods:
-                    return route, path[len(prefix) :], False
-                is_known = True
-        return None, "", is_known
+                    return route, path[len(prefix) :], ()
+                other_methods += route.methods
+        return None, "", other_methods
 
 
 class Entrance:
@@ -146,9 +156,10 @@ class Entrance:
                 await answer.refuse(Refusal(502, error.code, "Bad Gateway"))
         except asyncio.CancelledError as gone:
             route = exchange.facts.pop("route", route)
-            exchange.facts.setdefault("outcome", "client_cancelled")
-            if gone.args == ("server draining",) and not answer.status:
-                await answer.refuse(Refusal(503, "server_draining", "Service Unavailable", closes=True))
+            if gone.args and gone.args[0] in ENDED and not answer.status:
+                await answer.refuse(Refusal(*ENDED[gone.args[0]], closes=True))
+            else:
+                exchange.facts.setdefault("outcome", "client_cancelled")
         except Exception as error:
             # The loop must outlive every fault of a handler; the caller learns nothing but that it failed.
             route = exchange.facts.pop("route", route)
@@ -162,12 +173,12 @@ class Entrance:
     async def _walk(self, exchange: Exchange, receive: Receive, answer: "_Answering") -> Route:
         headers = exchange.headers
         via = headers.get(b"via")
-        if via is not None and self.loop_mark in via:
+        if via is not None and self.loop_mark in re.split(r"[,\s]+", _joined(headers, b"via")):
             raise Refusal(508, "loop_detected", "Loop detected")
         if exchange.method == "OPTIONS" and headers.get(b"access-control-request-method") is not None:
             await answer.whole(_preflight(headers))
             return _PREFLIGHT
-        route, tail, has_other_method = self.routes.find(exchange.method, exchange.path)
+        route, tail, other_methods = self.routes.find(exchange.method, exchange.path)
         if route is None or not route.is_open:
             if exchange.path == "/metrics":
                 raise Refusal(404, "not_found", "Not Found")
@@ -179,8 +190,9 @@ class Entrance:
                 if flags:
                     exchange.flags = self.read_flags(headers, exchange.caller.realm)
         if route is None:
-            if has_other_method:
-                raise Refusal(405, "method_not_allowed", "Method Not Allowed")
+            if other_methods:
+                allow = (b"allow", ", ".join(other_methods).encode())
+                raise Refusal(405, "method_not_allowed", "Method Not Allowed", headers=(allow,))
             raise Refusal(404, "not_found", "Not Found")
         exchange.facts["route"] = route
         exchange.tail = tail
@@ -240,7 +252,8 @@ class Entrance:
         client: str = scope["client"][0] if scope["client"] else ""
         if not self.trusted or not self._is_trusted(client):
             return client
-        for hop in reversed(headers.text(b"x-forwarded-for").split(",")):
+        # A proxy may add a line of its own below the one that the client sent.
+        for hop in reversed(_joined(headers, b"x-forwarded-for").split(",")):
             address = hop.strip()
             if not address:
                 break
@@ -267,16 +280,24 @@ class Entrance:
     ) -> None:
         """Exactly one access line and one sample for each request."""
         now = time.perf_counter()
-        exchange.facts.pop("route", None)
+        for name in ("route", "quota_event", "quota_model_id"):  # between the rooms only, not for the log
+            exchange.facts.pop(name, None)
         label = "unknown" if route is None else route.label or route.path.removesuffix("/{tail}")
         status = answer.status or 499
         began = answer.began or now
         self.metrics.request(label, exchange.method, status, began - started)
+        if status in (401, 402, 403, 429) and "refusal_code" in exchange.facts:
+            self.metrics.refusal(exchange.facts["refusal_code"])
         write_access_line(
             self.log, exchange, scope, status=status, duration_s=now - started, response_start_s=began - started,
             first_chunk_s=answer.first_part - started if answer.first_part else None,
             cpu_s=time.thread_time() - cpu_started, content_type=answer.content_type,
         )  # fmt: skip
+
+    def note_refusal(self, connection: Connection, status: int, request_id: str) -> None:
+        """The books of a request that the server refused before it was one."""
+        self.metrics.request("unknown", "other", status, time.monotonic() - connection.since)
+        write_refused_line(self.log, connection, status, request_id)
 
 
 class _Answering:
@@ -347,22 +368,30 @@ class _Answering:
         self.content_type = headers[0][1]
         headers.append((b"x-request-id", self.exchange.request_id.encode("latin-1")))
         headers.append((b"x-process-time", b"%.6f" % (self.began - self.started)))
-        if self.has_origin and not any(name == b"access-control-allow-origin" for name, _ in headers):
+        if self.has_origin:
             headers.extend(CORS_HEADERS)
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
 
 
+def _joined(headers: Headers, name: bytes) -> str:
+    """All lines of one name as the one list that they are."""
+    return ", ".join([value.decode("latin-1") for key, value in headers.pairs if key == name])
+
+
 def _request_id(headers: Headers) -> str:
-    given = headers.get(b"x-request-id")
+    given = headers.get(b"x-request-id")  # the parser lets no illegal value through
     if given and len(given) <= MAX_REQUEST_ID_BYTES:
         return given
-    return uuid.uuid4().hex
+    # Unlike uuid4, without a system call: an id of a request is no secret.
+    return f"{random.getrandbits(128):032x}"
 
 
 def _preflight(headers: Headers) -> Reply:
     """Contract 1.1: POST may be asked for, anything else is 400."""
     asked = headers.text(b"access-control-request-method").upper()
-    answer = [(b"access-control-allow-origin", b"*"), (b"access-control-allow-methods", b"POST")]
+    answer = [(b"access-control-allow-methods", b"POST")]
+    if headers.get(b"origin") is None:
+        answer += CORS_HEADERS
     wanted = headers.get(b"access-control-request-headers")
     if wanted:
         answer.append((b"access-control-allow-headers", wanted.encode("latin-1")))

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from torana.caller import DEBUG_CALLER, Caller, Permit
+from torana.catalog.records import FeatureRecord
 from torana.headers import Headers
 
 JSON_HEADER = (b"content-type", b"application/json")
@@ -107,3 +108,5 @@ class Route:
     is_open: bool = False
     label: str = ""
     """The metric label `handler`; empty: the path."""
+    feature: FeatureRecord | None = None
+    """What the catalogue declares, for a route that is made from it; the OpenAPI page is written from this."""

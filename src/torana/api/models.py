@@ -35,8 +35,9 @@ class ModelEndpoints:
         ]
         settings: list[dict[str, Any]] = []
         for setting in self.models.catalogue.feature_settings.values():
-            selectable = [name for name in setting.selectable or names if name in names]
-            default = self._default(setting.name, setting.default, names)
+            of_kind = self._of_kind(setting.default, names)
+            selectable = [name for name in setting.selectable or of_kind if name in of_kind]
+            default = self._default(setting.name, setting.default, of_kind)
             if not default:
                 continue
             settings.append(
@@ -54,6 +55,11 @@ class ModelEndpoints:
                 }
             )
         return {"models": [_model(record) for record in listed], "unit_primitives": settings}
+
+    def _of_kind(self, default: str, names: list[str]) -> list[str]:
+        """Those of `names` that can stand in for a setting's default: all make vectors, or all answer in text."""
+        makes_vectors = bool(self.models.find_by_name(default).dimensions)
+        return [name for name in names if bool(self.models.catalogue.models[name].dimensions) == makes_vectors]
 
     def _answers(self, record: ModelRecord) -> bool:
         return any(self.models.is_configured(item.provider) for item in record.deployments)

@@ -1,5 +1,6 @@
 """Liveness, readiness, metrics, and our own issuer's documents. Public, so nothing here spends money or time."""
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
@@ -10,6 +11,8 @@ from torana.api.exchange import JSON_HEADER, Exchange, Reply, Route, json_reply
 from torana.caller import Permit
 from torana.errors import Refusal
 from torana.telemetry.metrics import Metrics
+
+logger = logging.getLogger("torana.api.monitoring")
 
 Check = Callable[[], tuple[bool, str]]
 """Says whether a part is ready, and why or why not. Cheap: it looks at what is known, it asks nobody."""
@@ -93,6 +96,7 @@ class OperatorsApp:
         send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
     ) -> None:
         status, content_type, body = self._answer(scope["method"], scope["path"])
+        logger.debug("operators' request", extra={"path": scope["path"], "status_code": status})
         headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})

@@ -5,6 +5,7 @@ from typing import Any
 
 from torana import __version__
 from torana.api.exchange import Route
+from torana.catalog.records import FeatureInput, FeatureRecord
 
 Schema = dict[str, Any]
 
@@ -91,7 +92,72 @@ _PROMPT = _object(
     model_metadata=_METADATA,
 )
 
+_CHAT_V1 = _object(
+    ["prompt_components"],
+    prompt_components=_list(
+        _object(
+            ["type", "metadata", "payload"],
+            type=_text(100),
+            metadata=_object(["source", "version"], source=_text(100), version=_text(100)),
+            payload=_object(
+                ["content"],
+                content={"oneOf": [_text(400_000), _list(_object(["role", "content"]), 1, 100)]},
+                provider=_text(enum=["anthropic", "litellm"]),
+                model=_text(255),
+                params=_object(
+                    stop_sequences=_list(_text(225), 1, 10),
+                    temperature={"type": "number", "minimum": 0, "maximum": 1, "default": 0.2},
+                    max_tokens_to_sample={"type": "integer", "minimum": 1, "maximum": 8192},
+                ),
+                model_endpoint=_text(255, format="uri"),
+                model_api_key=_text(2000, format="password"),
+                model_identifier=_text(1000),
+            ),
+        ),
+        1,
+        1,
+    ),
+    stream=_FLAG,
+)
+_X_RAY = _object(
+    ["prompt_components"],
+    prompt_components=_list(
+        _object(
+            ["type", "payload"],
+            type=_text(enum=["x_ray_package_file_prompt"]),
+            payload=_object(["prompt"], prompt=_text(400_000), provider=_text(), model=_text()),
+            metadata=_FREE,
+        ),
+        1,
+        1,
+    ),
+)
+_SEARCH = _object(
+    ["type", "metadata", "payload"],
+    type=_text(100),
+    metadata=_object(["source", "version"], source=_text(100), version=_text(100)),
+    payload=_object(
+        ["query"],
+        query=_text(400_000),
+        page_size={"type": "integer", "minimum": 1, "maximum": 20, "default": 4},
+    ),
+)
+_EMBEDDINGS = _object(
+    ["model_metadata", "contents"],
+    model_metadata=_METADATA,
+    contents=_list(_text(), 1, 2048),
+    dimensions={"type": "integer", "minimum": 1, "maximum": 4096},
+    litellm_drop_params=_ANY,
+)
+_ROLE = _object(["role_arn"], role_arn=_text(2048))
+
 _CODE_ANSWER = _object(choices=_list(_object(text=_text(), index=_INTEGER, finish_reason=_text())), model=_FREE)
+
+_SEARCH_ANSWER = _object(response=_object(results=_list(_FREE)), metadata=_FREE)
+_EMBEDDINGS_ANSWER = _object(
+    model=_object(engine=_text(), name=_text(), identifier=_text()),
+    predictions=_list(_object(embedding=_list({"type": "number"}), index=_INTEGER)),
+)
 
 # path → (group, summary, request body, what a 200 holds)
 PAGES: dict[str, tuple[str, str, Schema | None, Schema]] = {
@@ -126,7 +192,52 @@ PAGES: dict[str, tuple[str, str, Schema | None, Schema]] = {
         _object(content=_text(), usage=_FREE),
     ),
     "/v1/proxy/anthropic/{tail}": ("Pass-through", "Anthropic's own API behind the gate", _FREE, _ANY),
+    "/v1/proxy/openai/v1/models": ("Pass-through", "The models that OpenAI lists", None, _FREE),
+    "/v1/proxy/openai/models": ("Pass-through", "Alias of the list of models", None, _FREE),
     "/v1/proxy/openai/{tail}": ("Pass-through", "OpenAI's own API behind the gate", _FREE, _ANY),
+    "/v1/chat/{tail}": (
+        "Chat",
+        "A client's own prompt; deprecated",
+        _CHAT_V1,
+        _object(response=_text(), metadata=_FREE),
+    ),
+    "/v1/search/gitlab-docs": ("Search", "Search the documentation", _SEARCH, _SEARCH_ANSWER),
+    "/v1/embeddings/code_embeddings": ("Embeddings", "Vectors for code", _EMBEDDINGS, _EMBEDDINGS_ANSWER),
+    "/v1/embeddings/code_embeddings/index": ("Embeddings", "As above, to index", _EMBEDDINGS, _EMBEDDINGS_ANSWER),
+    "/v1/embeddings/code_embeddings/search": ("Embeddings", "As above, to search", _EMBEDDINGS, _EMBEDDINGS_ANSWER),
+    "/v1/x-ray/libraries": ("Code", "Summarize dependencies; deprecated", _X_RAY, _object(response=_text())),
+    "/v1/amazon_q/oauth/application": (
+        "Amazon Q",
+        "Checked, then 501",
+        _object(
+            ["client_id", "client_secret", "instance_url", "redirect_url", "role_arn"],
+            client_id=_text(255),
+            client_secret=_text(1000, format="password"),
+            instance_url=_text(500),
+            redirect_url=_text(500),
+            role_arn=_text(2048),
+        ),
+        _ANY,
+    ),
+    "/v1/amazon_q/oauth/application/delete": ("Amazon Q", "Checked, then 501", _ROLE, _ANY),
+    "/v1/amazon_q/oauth/application/verify": (
+        "Amazon Q",
+        "Checked, then 501",
+        _object(["role_arn", "code"], role_arn=_text(2048), code=_text(255)),
+        _ANY,
+    ),
+    "/v1/amazon_q/events": (
+        "Amazon Q",
+        "Checked, then 501",
+        _object(
+            ["role_arn", "code", "payload"],
+            role_arn=_text(2048),
+            code=_text(255),
+            event_id=_text(255, default="Quick Action"),
+            payload=_FREE,
+        ),
+        _ANY,
+    ),
 }
 
 _STREAMS = {
@@ -148,7 +259,7 @@ def openapi_document(routes: Iterable[Route]) -> dict[str, Any]:
     """OpenAPI 3.1, one entry a route and method."""
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
-        page = PAGES.get(route.path)
+        page = PAGES.get(route.path) or (feature_page(route.feature) if route.feature is not None else None)
         if page is None:
             continue
         group, summary, body, answer = page
@@ -182,6 +293,30 @@ def openapi_document(routes: Iterable[Route]) -> dict[str, Any]:
     }
 
 
+def feature_page(feature: FeatureRecord) -> tuple[str, str, Schema | None, Schema]:
+    """The page of an endpoint that the catalogue declares."""
+    required = [name for name, each in feature.inputs.items() if each.is_required]
+    payload = _object(required, **{name: _input(each) for name, each in feature.inputs.items()}, stream=_FLAG)
+    component = _object(["type", "payload"], type=_text(enum=list(feature.components)), payload=payload)
+    body = _object(
+        ["prompt_components"],
+        prompt_components=_list({"anyOf": [component, _FREE]}, 1, 100),
+        stream=_FLAG,
+        model_metadata=_METADATA,
+    )
+    answer = _object(["choices", "metadata"], **_CODE_ANSWER["properties"], metadata=_FREE)
+    return "Features", feature.description or feature.name, body, answer
+
+
+def _input(each: FeatureInput) -> Schema:
+    more: Schema = {"description": each.description} if each.description else {}
+    if each.default is not None:
+        more["default"] = each.default
+    if each.type == "list":
+        return {**_list(_text(each.max_chars), high=each.max_items), **more}
+    return _text(each.max_chars, **more) if each.type == "string" else {"type": each.type, **more}
+
+
 def _operation(route: Route, group: str, summary: str, body: Schema | None, answer: Schema, method: str) -> Schema:
     operation: Schema = {
         "tags": [group],
@@ -191,7 +326,7 @@ def _operation(route: Route, group: str, summary: str, body: Schema | None, answ
     }
     if "{tail}" in route.path:
         operation["parameters"] = [{"name": "tail", "in": "path", "required": True, "schema": _text()}]
-    stream = _STREAMS.get(route.path)
+    stream = "text/event-stream" if route.feature is not None else _STREAMS.get(route.path)
     if stream:
         operation["responses"]["200"]["content"][stream] = {"schema": _text()}
     if not route.is_open:

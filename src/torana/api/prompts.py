@@ -53,23 +53,19 @@ class PromptEndpoints:
         if wish is not None and wish.is_own and exchange.tail.startswith("code_suggestions/completions"):
             wish = msgspec.structs.replace(wish, as_text_completion=True)
         if wish is None:
-            wish = ModelWish(role=self._role(exchange.tail))
+            wish = ModelWish(role=role_of(exchange.tail))
         elif not wish.is_own and not wish.identifier and not wish.feature_setting:
-            wish = msgspec.structs.replace(wish, role=self._role(exchange.tail))
+            wish = msgspec.structs.replace(wish, role=role_of(exchange.tail))
         prompt, model = self.gateway.find_prompt(exchange.tail, constraint or None, wish)
         if not prompt.is_simple:
             raise Invalid((), f"Prompt '{exchange.tail}' is not supported")
         return PromptOrder(prompt=prompt, model=model, inputs=inputs, stream=stream)
 
-    def _role(self, prompt_id: str) -> str:
-        if prompt_id in ("code_suggestions/completions", "model_configuration/check"):
-            return "completions_default"
-        return "generation_default" if prompt_id == "code_suggestions/generations" else "chat_default"
-
     def policy(self, exchange: Exchange, order: PromptOrder) -> Permit:
-        """Every unit primitive that the prompt declares must be held."""
+        """Every unit primitive that the prompt declares must be held, and one of its alternatives."""
         denied = f"Unauthorized to access '{exchange.tail}'"
-        return permit(exchange.caller, order.prompt.unit_primitives, denied=denied)
+        prompt = order.prompt
+        return permit(exchange.caller, prompt.unit_primitives, any_of=prompt.any_of, denied=denied)
 
     async def answer_v1(self, exchange: Exchange, permit: Permit, order: PromptOrder) -> Reply | StreamReply:
         answer = await self._run(exchange, permit, order)
@@ -105,6 +101,13 @@ class PromptEndpoints:
             return (await answer.collect()).texts[0]
         except ProviderError as error:
             raise model_failed(error) from error
+
+
+def role_of(prompt_id: str) -> str:
+    """The alias that answers a prompt where the request chooses no model."""
+    if prompt_id in ("code_suggestions/completions", "model_configuration/check"):
+        return "completions_default"
+    return "generation_default" if prompt_id == "code_suggestions/generations" else "chat_default"
 
 
 def model_failed(error: ProviderError) -> Refusal:

@@ -1,5 +1,6 @@
 """The vendors' own APIs behind our gate: bytes on as they came, credentials replaced (contract 9)."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
@@ -10,8 +11,10 @@ import msgspec
 
 from torana.access.permissions import permit_proxy
 from torana.answers import Relay
-from torana.api.exchange import JSON_HEADER, Exchange, Reply, Route, StreamCut, StreamReply
+from torana.api.connection import DRAINING
+from torana.api.exchange import Exchange, Reply, Route, StreamCut, StreamReply
 from torana.api.proxy_demo import answer_as_demo
+from torana.api.streaming import STREAM_HEADERS
 from torana.caller import Permit
 from torana.catalog.records import UnitPrimitive
 from torana.chat import Usage
@@ -22,6 +25,7 @@ from torana.dialects.messages import MESSAGES
 from torana.dialects.responses import RESPONSES
 from torana.errors import ProviderBroke, ProviderError, ProviderRefusedKey, Refusal
 from torana.gateway import Gateway
+from torana.headers import Headers
 from torana.settings import Settings
 
 logger = logging.getLogger("torana.api.proxy")
@@ -34,9 +38,13 @@ class Upstream:
     provider: str
     posts: Mapping[str, ServedDialect | None]
     """Upstream path → its dialect, or None where nothing is known of the body but its model."""
-    gets: frozenset[str] = frozenset()
+    gets: tuple[str, ...] = ()
+    """Upstream paths that are read, without a body and so without a model."""
+    usual: ServedDialect
+    """Says that a stream broke where the path has no dialect of its own."""
     request_headers: tuple[bytes, ...]
     answer_headers: tuple[str, ...]
+    """Besides the content type."""
     answer_prefixes: tuple[str, ...]
     model_missing: str
     key_missing: tuple[int, str]
@@ -46,8 +54,9 @@ class Upstream:
 ANTHROPIC = Upstream(
     provider="anthropic",
     posts={"/v1/messages": MESSAGES, "/v1/messages/count_tokens": None, "/v1/complete": None},
+    usual=MESSAGES,
     request_headers=(b"accept", b"content-type", b"anthropic-version", b"anthropic-beta"),
-    answer_headers=("content-type", "anthropic-beta", "request-id", "retry-after", "x-should-retry"),
+    answer_headers=("anthropic-beta", "request-id", "retry-after", "x-should-retry"),
     answer_prefixes=("anthropic-ratelimit-",),
     model_missing="Failed to extract model name",
     key_missing=(400, "API key not found"),
@@ -56,9 +65,10 @@ ANTHROPIC = Upstream(
 OPENAI = Upstream(
     provider="openai",
     posts={"/v1/chat/completions": CHAT_COMPLETIONS, "/v1/responses": RESPONSES, "/v1/embeddings": None},
-    gets=frozenset({"/v1/models"}),
+    gets=("/v1/models",),
+    usual=CHAT_COMPLETIONS,
     request_headers=(b"accept", b"content-type", b"user-agent"),
-    answer_headers=("content-type", "retry-after", "x-should-retry"),
+    answer_headers=("retry-after", "x-should-retry"),
     answer_prefixes=("x-ratelimit-",),
     model_missing="Failed to extract model name",
     key_missing=(500, "API key not found"),
@@ -86,19 +96,26 @@ class ProxyEndpoints:
         self.settings = settings
 
     def routes(self) -> list[Route]:
-        return [self._route(ANTHROPIC, ("POST",)), self._route(OPENAI, ("POST", "GET"))]
+        rows = []
+        for upstream in (ANTHROPIC, OPENAI):
+            prefix = f"/v1/proxy/{upstream.provider}"
+            for path in upstream.gets:
+                rows += [self._route(upstream, "GET", prefix + path), self._route(upstream, "GET", prefix + path[3:])]
+            rows.append(self._route(upstream, "POST", f"{prefix}/{{tail}}"))
+        return rows
 
-    def _route(self, upstream: Upstream, methods: tuple[str, ...]) -> Route:
+    def _route(self, upstream: Upstream, method: str, path: str) -> Route:
         async def handle(exchange: Exchange, permit: Permit, order: Any) -> Reply | StreamReply:
             return await self._relay(upstream, exchange, permit)
 
         return Route(
-            path=f"/v1/proxy/{upstream.provider}/{{tail}}",
-            methods=methods,
+            path=path,
+            methods=(method,),
             policy=self._policy,
             handle=handle,
             body="proxy",
             quota="ai_gateway_proxy_use",
+            label=f"/v1/proxy/{upstream.provider}",
         )
 
     def _policy(self, exchange: Exchange, _order: Any) -> Permit:
@@ -115,11 +132,7 @@ class ProxyEndpoints:
         if not self.gateway.models.is_configured(upstream.provider):
             status, text = upstream.key_missing
             raise Refusal(status, "provider_key_missing", text)
-        headers = {
-            name.decode(): value
-            for name in upstream.request_headers
-            if (value := exchange.headers.get(name)) is not None
-        }
+        headers = _forwarded_headers(upstream, exchange.headers)
         query = _forwarded_query(exchange.query)
         try:
             relay = await self.gateway.relay(
@@ -143,34 +156,34 @@ class ProxyEndpoints:
         self, upstream: Upstream, relay: Relay, dialect: ServedDialect | None, path: str
     ) -> Reply | StreamReply:
         answer = relay.answer
-        content_type = answer.headers.get("content-type", "application/octet-stream")
-        headers = [
-            (name.lower().encode("latin-1"), value.encode("latin-1", "replace"))
-            for name, value in answer.headers.items()
-            if (lower := name.lower()) in upstream.answer_headers or lower.startswith(upstream.answer_prefixes)
-        ]
-        if content_type.startswith("text/event-stream"):
-            scan = dialect.scan_events() if dialect is not None and answer.status == 200 else None
-            headers = [pair for pair in headers if pair[0] != b"content-type"]
-            headers += [(b"x-accel-buffering", b"no"), (b"cache-control", b"no-store")]
-            return StreamReply(
-                content_type.encode("latin-1", "replace"), _relayed(relay, dialect, scan), answer.status, headers
-            )
         try:
+            encoding = answer.headers.get("content-encoding", "identity")
+            if encoding not in ("", "identity"):
+                # The client is not told the encoding, so it could not read the body.
+                error = ProviderBroke(f"the answer is {encoding[:20]}-encoded although identity was asked for")
+                relay.settle("failed", None, error)
+                raise error
+            headers = _answer_headers(upstream, answer.headers)
+            content_type = headers[0][1]
+            if content_type[:17].lower() == b"text/event-stream":
+                scan = dialect.scan_events() if dialect is not None and answer.status == 200 else None
+                parts = _Passing(relay, scan, dialect or upstream.usual)
+                return StreamReply(content_type, parts, answer.status, headers[1:] + STREAM_HEADERS)
             body = await relay.read_all(_scan_of(dialect, path))
         except ProviderError as error:
+            answer.close()
+            logger.warning(
+                "relay failed", extra={"provider": upstream.provider, "code": error.code, "reason": str(error)}
+            )
             raise Refusal(502, error.code, "Bad Gateway") from error
-        return Reply(answer.status, body, headers or [JSON_HEADER])
+        return Reply(answer.status, body, headers)
 
     def _upstream_path(self, upstream: Upstream, exchange: Exchange) -> str:
         """The allow-listed path, `/v1/…`; 404 for every other."""
-        path = f"/{exchange.tail}"
+        path = exchange.path.removeprefix(f"/v1/proxy/{upstream.provider}")
         if upstream.provider == "openai" and not path.startswith("/v1/"):
             path = f"/v1{path}"
-        allowed = upstream.gets if exchange.method == "GET" else upstream.posts
-        if path not in allowed:
-            if exchange.method == "GET" and path in upstream.posts:
-                raise Refusal(405, "method_not_allowed", "Method Not Allowed")
+        if path not in (upstream.gets if exchange.method == "GET" else upstream.posts):
             raise Refusal(404, "not_found", "Not found")
         return path
 
@@ -188,24 +201,51 @@ class ProxyEndpoints:
         return found.model, found.stream is True
 
 
-async def _relayed(relay: Relay, dialect: ServedDialect | None, scan: RelayScan | None) -> AsyncIterator[bytes]:
-    """The upstream's bytes unchanged; a stream that breaks gets its dialect's own error event, then the cut."""
-    try:
-        while data := await relay.answer.read():
-            if scan is not None:
-                scan.feed(data)
-            yield data
-        if scan is not None and not scan.is_complete:
-            raise ProviderBroke("the stream ended without its terminal event")
-        relay.settle("completed", scan.usage if scan is not None else None)
-    except ProviderError as error:
-        relay.settle("failed", scan.usage if scan is not None else None, error)
-        if dialect is not None:
-            yield dialect.write_error_event(502, error.code, "The provider's answer was cut.")
-        raise StreamCut from error
-    finally:
-        relay.answer.close()
-        relay.settle("client_cancelled", scan.usage if scan is not None else None)
+class _Passing(AsyncIterator[bytes]):
+    """The upstream's bytes unchanged; a stream that breaks gets its dialect's own error event, then the cut.
+
+    A class and no generator: one that is closed before its first step would leave the upstream open.
+    """
+
+    __slots__ = ("_dialect", "_failure", "_relay", "_scan")
+
+    def __init__(self, relay: Relay, scan: RelayScan | None, dialect: ServedDialect) -> None:
+        self._relay = relay
+        self._scan = scan
+        self._dialect = dialect
+        self._failure: BaseException | None = None
+
+    async def __anext__(self) -> bytes:
+        if self._failure is not None:
+            raise StreamCut from self._failure
+        scan = self._scan
+        try:
+            data = await self._relay.answer.read()
+            if not data and scan is not None and not scan.is_complete:
+                raise ProviderBroke("the stream ended without its terminal event")
+        except ProviderError as error:
+            self._failure = error
+            self._settle("failed", error)
+            return self._dialect.write_error_event(502, error.code, "The provider's answer was cut.")
+        except asyncio.CancelledError as stopped:
+            if stopped.args != (DRAINING,):
+                raise
+            self._failure = stopped
+            self._settle("failed")
+            return self._dialect.write_error_event(503, "server_draining", "The gateway is stopping; ask again.")
+        if not data:
+            self._settle("completed" if self._relay.answer.status < 400 else "failed")
+            raise StopAsyncIteration
+        if scan is not None:
+            scan.feed(data)
+        return data
+
+    async def aclose(self) -> None:
+        self._relay.answer.close()
+        self._settle("client_cancelled")
+
+    def _settle(self, outcome: str, error: ProviderError | None = None) -> None:
+        self._relay.settle(outcome, self._scan.usage if self._scan is not None else None, error)
 
 
 def _scan_of(dialect: ServedDialect | None, path: str) -> Callable[[bytes], Usage | None] | None:
@@ -213,6 +253,27 @@ def _scan_of(dialect: ServedDialect | None, path: str) -> Callable[[bytes], Usag
     if path == "/v1/embeddings":
         return scan_embeddings
     return dialect.scan_answer if dialect is not None else None
+
+
+def _forwarded_headers(upstream: Upstream, headers: Headers) -> dict[str, str]:
+    """The client's allow-listed headers; repeated ones are joined, as HTTP has it."""
+    found: dict[str, str] = {}
+    for name, value in headers.pairs:
+        if name in upstream.request_headers:
+            key, text = name.decode(), value.decode("latin-1").strip()
+            found[key] = f"{found[key]}, {text}" if key in found else text
+    return found
+
+
+def _answer_headers(upstream: Upstream, headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """The content type, then what else of the provider's headers the client may see."""
+    content_type = headers.get("content-type", "application/octet-stream")
+    found = [(b"content-type", content_type.encode("latin-1", "replace"))]
+    for name, value in headers.items():
+        lower = name.lower()
+        if lower in upstream.answer_headers or lower.startswith(upstream.answer_prefixes):
+            found.append((lower.encode("latin-1", "replace"), value.encode("latin-1", "replace")))
+    return found
 
 
 def _forwarded_query(query: bytes) -> str:

@@ -2,18 +2,18 @@
 
 import time
 from collections.abc import AsyncIterator
-from typing import Any
 
 import msgspec
+from msgspec.structs import replace as replace_fields
 
 from torana.answers import Answer
-from torana.api.exchange import Exchange, Reply, StreamReply, json_reply
+from torana.api.exchange import JSON_HEADER, Exchange, Reply, StreamReply, json_reply
 from torana.api.streaming import STREAM_HEADERS, ClosingStream
 from torana.caller import Permit
-from torana.chat import Usage
+from torana.chat import ChatRequest, Message, Text, Usage
 from torana.counting import estimate_tokens
 from torana.dialects.chat_completions import CHAT_COMPLETIONS
-from torana.dialects.dialect import EventWriter
+from torana.dialects.dialect import EventWriter, ServedDialect
 from torana.dialects.embeddings import read_request as read_embeddings
 from torana.dialects.embeddings import write_answer as write_embeddings
 from torana.dialects.messages import MESSAGES
@@ -22,59 +22,100 @@ from torana.errors import Invalid, Refusal
 from torana.gateway import Gateway
 from torana.providers.demo.embed import embed
 
-DIALECTS: dict[str, Any] = {
+DIALECTS: dict[str, ServedDialect] = {
     "/v1/messages": MESSAGES,
     "/v1/chat/completions": CHAT_COMPLETIONS,
     "/v1/responses": RESPONSES,
 }
+
+USUAL_DIMENSIONS, MAX_DIMENSIONS = 256, 4096
+"""Of a demo vector; vendors' largest have fewer than the latter."""
 
 
 async def answer_as_demo(
     gateway: Gateway, permit: Permit, path: str, body: bytes, model: str, is_streamed: bool, exchange: Exchange
 ) -> Reply | StreamReply:
     """What the vendor's API would look like if the demo stood behind it."""
-    mark = [(b"x-torana-demo", b"true")]
-    if path in DIALECTS:
-        return await _chat(gateway, permit, path, body, model, is_streamed, exchange)
-    if path == "/v1/embeddings":
-        wanted, _ = read_embeddings(body)
-        vectors = [embed(str(item), wanted.dimensions or 256) for item in wanted.inputs]
-        usage = Usage(input_tokens=sum(estimate_tokens(str(item)) for item in wanted.inputs), is_counted=True)
-        reply = Reply(200, write_embeddings(vectors, model, usage))
-    elif path == "/v1/models":
-        created = 1_700_000_000
-        row = {"id": "torana-demo", "object": "model", "created": created, "owned_by": "torana"}
-        reply = json_reply({"object": "list", "data": [row]})
-    elif path == "/v1/messages/count_tokens":
-        reply = json_reply({"input_tokens": estimate_tokens(body.decode("utf-8", "replace"))})
-    else:
-        raise Refusal(404, "not_found", "Not found")
-    reply.headers.extend(mark)
+    try:
+        if path in DIALECTS:
+            return await _chat(gateway, permit, DIALECTS[path], body, model, is_streamed, exchange)
+        if path == "/v1/complete":
+            return await _complete(gateway, permit, body, model, is_streamed, exchange)
+        reply = _embed(body, model) if path == "/v1/embeddings" else _look_up(path, body)
+    except Invalid as error:
+        raise Refusal(400, "request_invalid", f"Invalid request: {error.missing}") from error
+    reply.headers.append((b"x-torana-demo", b"true"))
     return reply
+
+
+def _embed(body: bytes, model: str) -> Reply:
+    wanted, _ = read_embeddings(body)
+    dimensions = USUAL_DIMENSIONS if wanted.dimensions is None else wanted.dimensions
+    if not 1 <= dimensions <= MAX_DIMENSIONS:
+        raise Invalid(("dimensions",), f"Input should be 1 to {MAX_DIMENSIONS}")
+    vectors = [embed(str(item), dimensions) for item in wanted.inputs]
+    usage = Usage(input_tokens=sum(estimate_tokens(str(item)) for item in wanted.inputs), is_counted=True)
+    return Reply(200, write_embeddings(vectors, model, usage, wanted.encoding))
+
+
+def _look_up(path: str, body: bytes) -> Reply:
+    if path == "/v1/messages/count_tokens":
+        return json_reply({"input_tokens": estimate_tokens(body.decode("utf-8", "replace"))})
+    # A name of the shipped allow-list, so that a client can ask for what is listed.
+    row = {"id": "gpt-torana-demo", "object": "model", "created": 1_700_000_000, "owned_by": "torana"}
+    return json_reply({"object": "list", "data": [row]})
 
 
 async def _chat(
-    gateway: Gateway, permit: Permit, path: str, body: bytes, model: str, is_streamed: bool, exchange: Exchange
+    gateway: Gateway,
+    permit: Permit,
+    dialect: ServedDialect,
+    body: bytes,
+    model: str,
+    is_streamed: bool,
+    exchange: Exchange,
 ) -> Reply | StreamReply:
-    dialect = DIALECTS[path]
-    try:
-        chat, _ = dialect.read_request(body)
-    except Invalid as error:
-        raise Refusal(400, "request_invalid", "Invalid JSON") from error
-    chat = msgspec.structs.replace(chat, stream=is_streamed)
-    answer = await gateway.answer_as_demo(permit, chat, exchange.facts)
-    created = int(time.time())
+    chat, _ = dialect.read_request(body)
+    answer = await gateway.answer_as_demo(permit, replace_fields(chat, stream=is_streamed), exchange.facts)
+    id_, created = f"demo-{exchange.request_id[:24]}", int(time.time())
     if is_streamed:
-        writer = dialect.write_events(model, f"demo-{exchange.request_id[:24]}", created)
-        parts = ClosingStream(answer, _events(answer, writer))
-        return StreamReply(b"text/event-stream; charset=utf-8", parts, headers=STREAM_HEADERS + answer.headers)
+        writer = dialect.write_events(model, id_, created)
+        return _stream(answer, _events(answer, writer))
     chunks = [chunk async for batch in answer.batches() for chunk in batch]
-    reply = Reply(200, dialect.write_answer(chunks, model, f"demo-{exchange.request_id[:24]}", created))
+    return Reply(200, dialect.write_answer(chunks, model, id_, created), [JSON_HEADER, *answer.headers])
+
+
+async def _complete(
+    gateway: Gateway, permit: Permit, body: bytes, model: str, is_streamed: bool, exchange: Exchange
+) -> Reply | StreamReply:
+    """Anthropic's text completions of old. Source: Anthropic API reference, "Text Completions (legacy)"."""
+    prompt = msgspec.json.decode(body).get("prompt")
+    if not isinstance(prompt, str):
+        raise Invalid(("prompt",), "Field required", "missing")
+    asked = ChatRequest(messages=(Message("user", (Text(prompt),)),), stream=is_streamed)
+    answer = await gateway.answer_as_demo(permit, asked, exchange.facts)
+    usual = {"type": "completion", "id": f"compl_{exchange.request_id[:24]}", "model": model}
+    if is_streamed:
+        return _stream(answer, _completions(answer, usual))
+    texts = (await answer.collect()).texts
+    reply = json_reply({**usual, "completion": texts[0], "stop_reason": "stop_sequence"})
     reply.headers.extend(answer.headers)
     return reply
+
+
+async def _completions(answer: Answer, usual: dict[str, str]) -> AsyncIterator[bytes]:
+    async for batch in answer.batches():
+        text = "".join([chunk.text for chunk in batch])
+        event = {**usual, "completion": text, "stop_reason": "stop_sequence" if batch[-1].is_last else None}
+        yield b"event: completion\ndata: %b\n\n" % msgspec.json.encode(event)
 
 
 async def _events(answer: Answer, writer: EventWriter) -> AsyncIterator[bytes]:
     async for batch in answer.batches():
         if data := writer.write(batch):
             yield data
+
+
+def _stream(answer: Answer, events: AsyncIterator[bytes]) -> StreamReply:
+    parts = ClosingStream(answer, events)
+    return StreamReply(b"text/event-stream; charset=utf-8", parts, headers=STREAM_HEADERS + answer.headers)

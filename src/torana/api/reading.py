@@ -131,9 +131,13 @@ def number(members: dict[str, Any], name: str, loc: Loc = (), *, default: float,
     return float(value)
 
 
-def boolean(members: dict[str, Any], name: str, loc: Loc = (), *, default: bool = False) -> bool:
+def boolean(
+    members: dict[str, Any], name: str, loc: Loc = (), *, required: bool = False, default: bool = False
+) -> bool:
     value = members.get(name)
     if value is None:
+        if required:
+            raise _wanting(members, name, loc, "Input should be a valid boolean", "bool_type")
         return default
     if isinstance(value, bool):
         return value

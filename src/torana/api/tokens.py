@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torana.access.minting import Minter, permit_minting
+from torana.access.minting import Minter
 from torana.api.exchange import Exchange, Reply, Route, json_reply
 from torana.caller import Permit
 
@@ -23,7 +23,7 @@ class TokenEndpoints:
         ]
 
     def policy(self, exchange: Exchange, _order: Any) -> Permit:
-        return permit_minting(exchange.caller)
+        return self.minter.permit(exchange.caller)
 
     async def mint(self, exchange: Exchange, permit: Permit, _order: Any) -> Reply:
         minted = self.minter.mint(permit.caller, exchange.headers)

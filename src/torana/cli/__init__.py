@@ -13,6 +13,10 @@ COMMANDS = {
     "keys": "torana.cli.keys:keys",
     "jws": "torana.cli.jws:jws",
     "check": "torana.cli.check:check",
+    "docs": "torana.cli.docs:docs",
+    "prompts": "torana.cli.prompts:prompts",
+    "models": "torana.cli.models:models",
+    "explain": "torana.cli.explain:explain",
     "error": "torana.cli.error:error",
 }
 

@@ -60,6 +60,7 @@ def check(token_text: str, unit_primitive: str, instance_only: bool, offline: bo
     else:
         kind = "user" if caller.is_user else "instance"
         answer = {"allowed": True, "unit_primitive": unit_primitive, "token": kind, "issuer": caller.issuer}
-        lines = [f"allowed: a {kind} token of {caller.issuer or 'no named issuer'} may use {unit_primitive}"]
+        article = "a" if caller.is_user else "an"
+        lines = [f"allowed: {article} {kind} token of {caller.issuer or 'no named issuer'} may use {unit_primitive}"]
     click.echo(json.dumps(answer) if as_json else "\n".join(lines))
     sys.exit(0 if answer["allowed"] else 1)

@@ -55,15 +55,14 @@ def run_server(environ: Mapping[str, str], flags: Mapping[str, str], catalog: tu
         return 2
     try:
         sockets = open_ports(settings)
-    except BadPort as error:
-        print(error, file=sys.stderr)
-        return 1
-    try:
         if settings.serve.workers > 1:
             from torana.cli.supervisor import supervise
 
             return supervise(settings, sockets)
         return run_worker(settings, *sockets, metrics_dir=None, has_banner=True)
+    except BadPort as error:
+        print(error, file=sys.stderr)
+        return 1
     except (BadSetting, BadCatalogue) as error:
         print(error, file=sys.stderr)
         return 2
@@ -81,7 +80,7 @@ def open_ports(settings: Settings) -> tuple[socket.socket, socket.socket]:
     try:
         host = serve.metrics_host or serve.host
         return main, _open(host, serve.metrics_port, "--metrics-port", "AIGW_FASTAPI__METRICS_PORT", shared=shared)
-    except BadPort:
+    except (BadPort, BadSetting):
         main.close()
         raise
 
@@ -102,6 +101,10 @@ def _open(host: str, port: int, flag: str, name: str, *, shared: bool) -> socket
             raise BadPort(
                 f"port {port} on {host} is in use by another program. Remedy: {flag} N (or {name}=N) with a free "
                 f"port, or stop that program (ss -ltnp 'sport = :{port}' names it)"
+            ) from error
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            raise BadSetting(
+                name.replace("_PORT", "_HOST"), f"{host!r} is no address of this machine", "expected one, or its name"
             ) from error
         raise BadPort(f"cannot listen on {host} port {port}: {error.strerror}. Remedy: another {flag}") from error
 

@@ -14,12 +14,15 @@ import tempfile
 import time
 from pathlib import Path
 
+from torana.errors import BadCatalogue, BadSetting
 from torana.settings import Settings
 
 SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 QUICK_DEATH_S = 5.0
 """A worker that dies younger than this is not restarted at once."""
 MAX_BACKOFF_S = 30.0
+BAD_CONFIGURATION = 2
+"""Exit code of a worker that cannot start with what it was told."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -49,6 +52,7 @@ class _Supervisor:
         self.due: dict[int, float] = {}
         self.deaths: dict[int, int] = {}
         self.is_stopping = False
+        self.exit_code = 0
 
     def run(self) -> int:
         for slot in range(self.settings.serve.workers):
@@ -70,7 +74,7 @@ class _Supervisor:
             for slot in [slot for slot, due in self.due.items() if due <= now]:
                 del self.due[slot]
                 self._fork(slot)
-        return 0 if self.is_stopping else 1
+        return self.exit_code
 
     def _fork(self, slot: int) -> None:
         sys.stdout.flush()
@@ -81,12 +85,18 @@ class _Supervisor:
             self.workers[pid] = (slot, time.monotonic())
             return
         code = 1
+        is_first_life = slot not in self.deaths
         try:
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
             if os.getppid() != parent:
                 os._exit(1)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             code = self._work(slot)
+        except (BadSetting, BadCatalogue) as error:
+            code = BAD_CONFIGURATION
+            # At the start all workers stumble over the same; one says so.
+            if slot == 0 or not is_first_life:
+                print(error, file=sys.stderr)
         except Exception as error:  # noqa: BLE001 a forked child must never return into the parent's code
             print(f"worker {slot}: {error}", file=sys.stderr)
         finally:
@@ -113,10 +123,16 @@ class _Supervisor:
             if self.is_stopping:
                 continue
             lived_s = time.monotonic() - born
+            code = os.waitstatus_to_exitcode(status)
+            if code == BAD_CONFIGURATION and slot not in self.deaths and lived_s < QUICK_DEATH_S:
+                # At the start this ends the server. Later the other workers go on with what they have read.
+                self.exit_code = code
+                self.is_stopping = True
+                self._tell(signal.SIGTERM)
+                continue
             self.deaths[slot] = self.deaths.get(slot, 0) + 1 if lived_s < QUICK_DEATH_S else 1
             # The first death is mended at once; a crash loop backs off and never becomes a storm of forks.
             delay_s = 0.0 if self.deaths[slot] == 1 else min(MAX_BACKOFF_S, 0.5 * 2 ** (self.deaths[slot] - 2))
-            code = os.waitstatus_to_exitcode(status)
             print(
                 f"worker {slot} (pid {pid}) ended with {code}; restarting in {delay_s:g} s", file=sys.stderr, flush=True
             )

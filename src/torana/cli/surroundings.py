@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,10 +20,10 @@ ISSUER_WAIT_S = 5.0
 """How long a command waits for issuers' keys."""
 
 
-def read_settings() -> Settings:
-    """Environment and `.env`, as the server reads them."""
+def read_settings(flags: Mapping[str, str] | None = None) -> Settings:
+    """Environment and `.env`, as the server reads them; `flags` win over both."""
     try:
-        return load_settings(os.environ, Path(".env"))
+        return load_settings(os.environ, Path(".env"), flags)
     except BadSetting as error:
         click.echo(str(error), err=True)
         sys.exit(2)

@@ -1,0 +1,356 @@
+"""One client connection: uvicorn's httptools protocol with the caps and the patience it lacks.
+
+uvicorn has no cap on headers and no time-out for receiving. Both are here, together with: a connection that
+is refused in the middle of its request lingers until the client has read the answer; a client that is gone
+cancels the call it was waiting for; trailers never become headers; an `Upgrade` is ignored, body and all; HTTP/1.0
+gets no chunks. Depends on details of uvicorn, which is pinned for that reason.
+"""
+
+import asyncio
+import socket
+import struct
+import sys
+import time
+import uuid
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+import httptools
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from torana.settings import ServeSettings
+
+LINGER_S = 2.0
+"""How long a refused client may go on sending before the connection is cut."""
+ASKING_S = 1.0
+"""How long a drain waits for the request of a client that has connected already."""
+MAX_DISCARDED_BYTES = 1 << 20
+"""What is read of a body after its answer, so that the connection can be used again; more ends it."""
+
+CLIENT_GONE = "client gone"
+DRAINING = "server draining"
+BODY_TOO_SLOW = "body too slow"
+BODY_MALFORMED = "body malformed"
+"""Why a request's task is cancelled; the application answers all but the first."""
+
+# What a connection is doing, for the sweep that ends those without progress.
+_IDLE, _FRESH, _HEADERS, _BODY, _HANDLING, _LINGERING = range(6)
+
+_REFUSALS = {
+    400: b"Invalid HTTP request received.",
+    408: b"Request Timeout",
+    414: b"URI Too Long",
+    431: b"Request Header Fields Too Large",
+}
+_PHRASES = {400: b"Bad Request", 408: b"Request Timeout", 414: b"URI Too Long", 431: b"Request Header Fields Too Large"}
+
+
+class _Refused(Exception):
+    """Leaves the parser's callbacks with the status to answer."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class Connection(HttpToolsProtocol):
+    """One client connection. `phase` is about reading: it tells of the newest message, not of answers."""
+
+    serve: ServeSettings
+    """Set on the subclass that `Listener` makes."""
+    is_draining: Callable[[], bool]
+    note_refusal: "NoteRefusal"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.url = b""
+        self.phase = _FRESH
+        self.since = time.monotonic()
+        self.pending_bytes = 0
+        """Fed since the parser last told something: an unfinished header or trailer is the parser's own."""
+        self.discarded_bytes = 0
+        self.refusal = 0
+        self.owed = 0
+        """Status of a refusal that waits for the answers before it."""
+        self.paused_since = 0.0
+        self.written_at_pause = 0
+        self.active: RequestResponseCycle | None = None
+        """The request that is being answered; those behind it wait in `pipeline`."""
+        self.task: asyncio.Task[None] | None = None
+
+    # Receiving
+
+    def data_received(self, data: bytes) -> None:
+        if self.phase == _LINGERING or self.owed:
+            return
+        self.pending_bytes += len(data)
+        try:
+            self._feed(data)
+        except httptools.HttpParserError:
+            self._refuse(self.refusal or 400)
+        else:
+            if self.pending_bytes > self.serve.max_header_bytes + self.serve.max_uri_bytes:
+                self._refuse(431)
+            elif self.phase == _BODY:
+                self.since = time.monotonic()
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            # The parser takes what follows for another protocol, the request's body included. It is read
+            # again without the wish: nothing is upgraded here, and no body may pass for a second request.
+            version = self.parser.get_http_version().encode()
+            head = [b"%s %s HTTP/%s\r\n" % (self.parser.get_method(), self.url, version)]
+            head += [b"%s: %s\r\n" % pair for pair in self.headers if pair[0] != b"upgrade"]
+            self.parser = httptools.HttpRequestParser(self)
+            self._feed(b"".join(head) + b"\r\n" + data[upgrade.args[0] :])
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.phase = _HEADERS
+        self.since = time.monotonic()
+        self.pending_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+        if len(self.url) > self.serve.max_uri_bytes:
+            self.refusal = 414
+            raise _Refused(414)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # Trailers are dropped: merged into the headers they would slip past whoever checked those.
+        if self.phase == _HEADERS:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if sum(len(name) + len(value) + 4 for name, value in self.headers) > self.serve.max_header_bytes:
+            self.refusal = 431
+            raise _Refused(431)
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise _Refused(400)
+            return  # it comes again, see `_feed`
+        self.phase = _BODY
+        self.since = time.monotonic()
+        self.pending_bytes = self.discarded_bytes = 0
+        super().on_headers_complete()
+        if self.is_draining():
+            self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        self.pending_bytes = 0
+        if self.cycle.response_complete:
+            self.discarded_bytes += len(body)
+            if self.discarded_bytes > MAX_DISCARDED_BYTES:
+                raise _Refused(413)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
+        self.phase = _HANDLING if not self.cycle.response_complete else _IDLE
+        self.since = time.monotonic()
+        self.pending_bytes = 0
+        super().on_message_complete()
+
+    def _should_upgrade(self) -> bool:
+        return False
+
+    def _refuse(self, status: int) -> None:
+        """End a message that is no good, and the connection with it, after the answers that come before."""
+        if self.phase == _BODY:
+            if self.cycle is self.active:
+                self.phase, self.since = _LINGERING, time.monotonic()
+                assert self.task is not None
+                # One turn later: a task that has not begun yet could not tell of its end.
+                self.loop.call_soon(self.task.cancel, BODY_TOO_SLOW if status == 408 else BODY_MALFORMED)
+                return
+            if self.cycle.response_complete:
+                self.linger()
+                return
+            self.pipeline.popleft()
+            self.phase = _HEADERS
+        if self.active is not None:
+            self.owed = status
+            return
+        request_id = uuid.uuid4().hex
+        body = _REFUSALS[status]
+        head = b"HTTP/1.1 %d %s\r\ncontent-type: text/plain; charset=utf-8\r\n" % (status, _PHRASES[status])
+        head += b"x-request-id: %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % (
+            request_id.encode(),
+            len(body),
+        )
+        self.transport.write(head + body)
+        self.note_refusal(self, status, request_id)
+        self.linger()
+
+    # Answering
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self.active = cycle
+        cycle.transport = _LingeringTransport(self, self.transport)  # type: ignore[assignment]
+        if cycle.waiting_for_100_continue or cycle.scope["http_version"] != "1.1":
+            app = _Careful(app, cycle)
+        task = self.loop.create_task(cycle.run_asgi(app))
+        self.task = task
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+
+    def on_response_complete(self) -> None:
+        # As uvicorn's, without a timer of its own per answer: the sweep ends idle connections.
+        self.server_state.total_requests += 1
+        self.active = self.task = None
+        if self.transport.is_closing():
+            return
+        if self.phase == _LINGERING:
+            self.linger()
+            return
+        # What the next message has taken so far was not its client's doing.
+        self.since = time.monotonic()
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self.owed:
+            self._refuse(self.owed)
+        elif self.phase == _HANDLING:
+            self.phase = _IDLE
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        task, self.task = self.task, None
+        if task is not None:
+            # Nobody tells a handler that waits for a provider that its client has left.
+            task.cancel(CLIENT_GONE)
+
+    def pause_writing(self) -> None:
+        self.paused_since = time.monotonic()
+        self.written_at_pause = self.transport.get_write_buffer_size()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self.paused_since = 0.0
+        super().resume_writing()
+
+    # Ending
+
+    def linger(self) -> None:
+        """Close once the client has had time to read: closing on unread input would reset the answer away."""
+        self.phase = _LINGERING
+        self.since = time.monotonic()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self.flow.resume_reading()
+        else:
+            self.transport.close()
+
+    def sweep(self, now: float) -> None:
+        """End this connection if it has been without progress for too long."""
+        serve = self.serve
+        waited_s = now - self.since
+        is_reading_ahead = self.active is not None and (self.phase == _HEADERS or self.cycle is not self.active)
+        if self.phase == _FRESH:
+            if waited_s > serve.header_timeout_s:
+                self.transport.close()
+        elif self.phase in (_HEADERS, _BODY) and not is_reading_ahead:
+            if waited_s > (serve.header_timeout_s if self.phase == _HEADERS else serve.body_timeout_s):
+                self._refuse(408)
+        elif self.phase == _IDLE:
+            if waited_s > serve.keepalive_idle_s:
+                self.transport.close()
+        elif self.phase == _LINGERING and waited_s > LINGER_S:
+            self.transport.abort()
+        if self.paused_since:
+            left = self.transport.get_write_buffer_size()
+            if left < self.written_at_pause:
+                self.paused_since, self.written_at_pause = now, left
+            elif now - self.paused_since > serve.write_timeout_s:
+                self.transport.abort()
+
+    def shutdown(self) -> None:
+        """Part of a drain: close when idle, else after the answer under way."""
+        if self.cycle is None or self.cycle.response_complete:
+            # Who has just connected, or is in the middle of a request's headers, is still answered.
+            is_asking = self.phase in (_FRESH, _HEADERS) and time.monotonic() - self.since < ASKING_S
+            if self.phase != _LINGERING and not is_asking:
+                self.transport.close()
+        else:
+            self.cycle.keep_alive = False
+
+
+class _LingeringTransport:
+    """What a cycle writes to; it knows how a connection ends, and sends a whole answer in one piece."""
+
+    __slots__ = ("connection", "held", "is_closing", "transport", "write")
+
+    def __init__(self, connection: Connection, transport: asyncio.Transport) -> None:
+        self.connection = connection
+        self.transport = transport
+        self.held = b""
+        self.write = self._write_head
+        self.is_closing = transport.is_closing
+
+    def _write_head(self, data: bytes) -> None:
+        cycle = self.connection.active
+        is_whole = cycle is not None and cycle.chunked_encoding is False and cycle.scope["method"] != "HEAD"
+        if is_whole and cycle is not None and cycle.expected_content_length:
+            # Its body follows at once: one system call instead of two.
+            self.held = data
+            self.write = self._write_held
+        else:
+            self.write = self.transport.write
+            self.transport.write(data)
+
+    def _write_held(self, data: bytes) -> None:
+        self.write = self.transport.write
+        self.transport.write(self.held + data)
+
+    def close(self) -> None:
+        cycle = self.connection.active
+        if cycle is None or cycle.response_complete:
+            if cycle is not None and cycle.more_body:
+                self.connection.linger()
+            else:
+                self.transport.close()
+        elif cycle.chunked_encoding:
+            self.transport.close()
+        else:
+            # Without chunks only a reset tells a cut answer from a whole one.
+            sock = self.transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.transport.abort()
+
+
+class _Careful:
+    """Around the application for the rare requests that uvicorn would answer wrongly."""
+
+    def __init__(self, app: ASGI3Application, cycle: RequestResponseCycle) -> None:
+        self.app = app
+        self.cycle = cycle
+        self.is_endless = False
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def write(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                self._prepare(message)
+            elif self.is_endless and not message.get("more_body"):
+                self.cycle.expected_content_length = len(message.get("body", b""))
+            await send(message)
+
+        await self.app(scope, receive, write)
+
+    def _prepare(self, message: MutableMapping[str, Any]) -> None:
+        cycle = self.cycle
+        if cycle.waiting_for_100_continue:
+            # Nobody asked for the body, and the client need not send it: what comes next is uncertain.
+            cycle.keep_alive = False
+        is_old = cycle.scope["http_version"] != "1.1"
+        if is_old and not any(name == b"content-length" for name, _ in message["headers"]):
+            # HTTP/1.0 knows no chunks: the answer ends with the connection.
+            self.is_endless = True
+            cycle.chunked_encoding, cycle.expected_content_length = False, sys.maxsize
+
+
+NoteRefusal = Callable[[Connection, int, str], None]
+"""(connection, status, request id): a request was answered here, and the application never heard of it."""

@@ -1,0 +1,125 @@
+"""`torana models`: which models the catalogue holds, and what each name leads to."""
+
+import json
+import sys
+from typing import Any
+
+import click
+
+
+@click.group()
+def models() -> None:
+    """The models of the catalogue."""
+
+
+@models.command("list")
+@click.option("--catalog", "folders", multiple=True, metavar="DIR", help="An overlay; may be repeated.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_models(folders: tuple[str, ...], as_json: bool) -> None:
+    """Models, their deployments, and what the aliases resolve to with these settings."""
+    from torana.cli.workshop import open_workshop
+
+    shop = open_workshop(folders)
+    rows: list[dict[str, Any]] = [
+        {
+            "name": record.name,
+            "title": record.title,
+            "listed": record.is_listed,
+            "deployments": [f"{item.provider}/{item.model}" for item in record.deployments],
+            "configured": any(shop.models.is_configured(item.provider) for item in record.deployments),
+        }
+        for record in shop.catalogue.models.values()
+    ]
+    aliases: dict[str, dict[str, Any]] = {
+        name: {"model": found.name, "deployment": found.deployments[0].name, "of": list(record.models)}
+        for name, record in shop.catalogue.aliases.items()
+        for found in [shop.models.find_by_name(name)]
+    }
+    if as_json:
+        click.echo(json.dumps({"models": rows, "aliases": aliases}, indent=2))
+        return
+    width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        state = "configured" if row["configured"] else "no credentials"
+        hidden = "" if row["listed"] else ", not listed"
+        click.echo(f"{row['name']:<{width}}  {', '.join(row['deployments'])}  ({state}{hidden})")
+    click.echo("\naliases:")
+    for name, each in aliases.items():
+        click.echo(f"{name}  -> {each['model']} on {each['deployment']}  (of {', '.join(each['of'])})")
+
+
+@models.command()
+@click.argument("name")
+@click.option("--catalog", "folders", multiple=True, metavar="DIR", help="An overlay; may be repeated.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(name: str, folders: tuple[str, ...], as_json: bool) -> None:
+    """What NAME leads to: a model, an alias, a feature setting, or a client's `provider/name`."""
+    from torana.cli.workshop import open_workshop
+
+    shop = open_workshop(folders)
+    catalogue = shop.catalogue
+    steps: list[dict[str, str]] = []
+    at = name
+    for kind, member in (("client_names", "model"), ("feature_settings", "default")):
+        records: dict[str, Any] = dict(getattr(catalogue, kind))
+        if at in records:
+            steps.append({"name": at, "kind": kind, "place": catalogue.places[f"{kind} {at}"]})
+            at = getattr(records[at], member)
+    for kind in ("aliases", "models"):
+        if at in getattr(catalogue, kind):
+            steps.append({"name": at, "kind": kind, "place": catalogue.places[f"{kind} {at}"]})
+            break
+    else:
+        import difflib
+
+        known = [*catalogue.models, *catalogue.aliases, *catalogue.feature_settings, *catalogue.client_names]
+        near = difflib.get_close_matches(name, known, n=1)
+        click.echo(f"unknown model {name!r}" + (f", did you mean {near[0]!r}?" if near else ""), err=True)
+        sys.exit(1)
+    found = shop.models.find_by_name(at)
+    if at in catalogue.aliases:
+        steps.append({"name": found.name, "kind": "models", "place": catalogue.places[f"models {found.name}"]})
+    record = catalogue.models[found.name]
+    answer: dict[str, Any] = {
+        "name": name,
+        "resolved": steps,
+        "model": found.name,
+        "title": record.title,
+        "families": list(found.families),
+        "input_limit": found.input_limit,
+        "output_limit": record.output_limit,
+        "params": dict(found.params),
+        "deployments": [
+            {
+                "deployment": item.name,
+                "region": item.region,
+                "base_url": item.base_url,
+                "text_completions": item.as_text_completion,
+                "configured": shop.models.is_configured(item.provider),
+            }
+            for item in found.deployments
+        ],
+        "used_by": _users_of(catalogue, {name, at, found.name}),
+    }
+    if as_json:
+        click.echo(json.dumps(answer, indent=2))
+        return
+    for step in steps:
+        click.echo(f"{step['kind']:<16}  {step['name']}  ({step['place']})")
+    click.echo(f"{'title':<16}  {record.title}")
+    click.echo(f"{'families':<16}  {', '.join(found.families) or 'none'}")
+    click.echo(f"{'tokens':<16}  {found.input_limit} in, {record.output_limit} out")
+    for item in found.deployments:
+        state = "configured" if shop.models.is_configured(item.provider) else "no credentials"
+        click.echo(f"{'deployment':<16}  {item.name}  ({state}) {item.base_url}")
+    click.echo(f"{'used by':<16}  {', '.join(answer['used_by']) or 'nothing'}")
+
+
+def _users_of(catalogue: Any, names: set[str]) -> list[str]:
+    """Everything in the catalogue that names one of these."""
+    return [
+        *(f"alias {each.name}" for each in catalogue.aliases.values() if names & set(each.models)),
+        *(f"feature setting {each.name}" for each in catalogue.feature_settings.values() if each.default in names),
+        *(f"feature {each.name}" for each in catalogue.features.values() if each.model in names),
+        *(f"client name {each.name}" for each in catalogue.client_names.values() if each.model in names),
+    ]

@@ -1,0 +1,205 @@
+"""The walk of one request up to the moment where it would leave: the server's own endpoints and rooms, no model called.
+
+Every decision is made by the code that makes it for real; here it is only written down.
+"""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torana.api.amazon_q import AmazonQEndpoints
+from torana.api.chat import ChatEndpoints
+from torana.api.chat_v1 import ChatV1Endpoints
+from torana.api.code import CodeEndpoints
+from torana.api.embeddings import EmbeddingEndpoints
+from torana.api.entrance import RouteTable
+from torana.api.exchange import Exchange, Route
+from torana.api.feature import FeatureEndpoints
+from torana.api.prompts import PromptEndpoints
+from torana.api.proxy import ProxyEndpoints
+from torana.api.x_ray import XRayEndpoints
+from torana.caller import DEBUG_CALLER, Caller
+from torana.chat import ChatRequest, ModelWish
+from torana.cli.workshop import Workshop
+from torana.clock import Clock
+from torana.dialects.embeddings import EmbeddingsRequest
+from torana.errors import ProviderError, Refusal
+from torana.gateway import Gateway
+from torana.prompts.prompt import Prompt
+from torana.prompts.registry import Prompts
+from torana.providers.provider import Deployment
+from torana.providers.send import Batch, Sender, Vectors
+from torana.routing.models import Model, Models
+from torana.routing.router import Router
+from torana.settings import TransportSettings
+from torana.telemetry.metrics import Known, Metrics
+from torana.transport import WireAnswer
+
+MAX_RIGHTS = 50
+"""Rights that one request may need; a policy that never has enough is a fault of ours."""
+
+
+@dataclass(slots=True)
+class Notes:
+    """What was decided on the way, in the order of the walk; None: the walk did not get there."""
+
+    route: Route | None = None
+    unit_primitives: list[str] = field(default_factory=list)
+    """All are needed; `a or b` where one of them is enough."""
+    is_instance_only: bool = False
+    quota_event: str = ""
+    wish: ModelWish | None = None
+    model: Model | None = None
+    prompt: Prompt | None = None
+    constraint: str | None = None
+    families: tuple[str, ...] = ()
+    deployment: Deployment | None = None
+    chat: ChatRequest | None = None
+    upstream_path: str = ""
+    """Of the pass-through."""
+    refusal: Refusal | None = None
+    """Of any caller, whatever its token."""
+
+
+class WouldSend(Exception):
+    """The walk has come to its end: this is what would go out."""
+
+
+@dataclass(slots=True)
+class _Desk:
+    """Where the rooms lay down what they decided."""
+
+    notes: Notes
+
+
+class _NotedPrompts(Prompts):
+    desk: _Desk
+
+    def find(self, prompt_id: str, constraint: str | None = None, families: Sequence[str] = ()) -> Prompt:
+        found = super().find(prompt_id, constraint, families)
+        notes = self.desk.notes
+        notes.prompt, notes.constraint, notes.families = found, constraint, tuple(families)
+        return found
+
+
+class _NotedModels(Models):
+    desk: _Desk
+
+    def find(self, wish: ModelWish) -> Model:
+        self.desk.notes.wish = wish
+        self.desk.notes.model = found = super().find(wish)
+        return found
+
+
+class _NoSender(Sender):
+    """Stops each call at the door."""
+
+    def __init__(self, desk: _Desk, settings: TransportSettings) -> None:  # nothing to send with
+        self.desk = desk
+        self.settings = settings
+
+    async def stream(self, deployment: Deployment, chat: ChatRequest) -> AsyncGenerator[Batch, None]:
+        self.desk.notes.deployment, self.desk.notes.chat = deployment, chat
+        yield self._stop()
+
+    def _stop(self) -> Batch:
+        raise WouldSend
+
+    async def embed(self, deployment: Deployment, request: EmbeddingsRequest) -> Vectors:
+        self.desk.notes.deployment = deployment
+        raise WouldSend
+
+    async def relay(
+        self,
+        deployment: Deployment,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        *,
+        stream: bool,
+        method: str = "POST",
+    ) -> WireAnswer:
+        self.desk.notes.deployment, self.desk.notes.upstream_path = deployment, path
+        raise WouldSend
+
+
+class Rehearsal:
+    """A gateway without a way out."""
+
+    def __init__(self, shop: Workshop) -> None:
+        settings, catalogue = shop.settings, shop.catalogue
+        self._desk = _Desk(Notes())
+        prompts = _NotedPrompts(catalogue, settings.catalogue)
+        models = _NotedModels(catalogue, settings.providers)
+        prompts.desk = models.desk = self._desk
+        sender = _NoSender(self._desk, settings.transport)
+        # A server that would have to be asked for its first model is not asked: the name stays empty.
+        router = Router(models, sender, settings.providers, None)
+        gateway = Gateway(prompts, models, router, sender, Metrics(Known()), settings.catalogue, detail_headers=False)
+        clock = Clock()
+        endpoints = (
+            CodeEndpoints(gateway, settings, clock),
+            ChatEndpoints(gateway, settings),
+            ChatV1Endpoints(gateway, settings, clock),
+            PromptEndpoints(gateway, settings),
+            ProxyEndpoints(gateway, catalogue.unit_primitives, settings),
+            EmbeddingEndpoints(gateway, settings),
+            XRayEndpoints(gateway),
+            AmazonQEndpoints(),
+            FeatureEndpoints(gateway, catalogue.features.values(), settings, clock),
+        )
+        self.routes = RouteTable([route for each in endpoints for route in each.routes()])
+
+    async def walk(self, exchange: Exchange) -> tuple[Notes, Any]:
+        """What is decided for a caller who may do everything, and what the body was read as."""
+        notes = self._desk.notes = Notes()
+        order: Any = None
+        try:
+            route, tail, others = self.routes.find(exchange.method, exchange.path)
+            if route is None:
+                raise Refusal(*((405, "method_not_allowed") if others else (404, "not_found")))
+            notes.route = route
+            exchange.tail = tail
+            exchange.caller = DEBUG_CALLER
+            order = route.read(exchange) if route.read is not None else None
+            notes.quota_event = exchange.facts.pop("quota_event", route.quota)
+            notes.unit_primitives = self.needed(route, exchange, order)
+            notes.is_instance_only = self._refuses_users(route, exchange, order, notes.unit_primitives)
+            exchange.caller = DEBUG_CALLER
+            if route.policy is not None:
+                await route.handle(exchange, route.policy(exchange, order), order)
+        except WouldSend:
+            pass
+        except Refusal as refusal:
+            notes.refusal = refusal
+        except ProviderError as error:
+            notes.refusal = Refusal(502, error.code, str(error), layer="provider")
+        return notes, order
+
+    def needed(self, route: Route, exchange: Exchange, order: Any) -> list[str]:
+        """Found by asking again and again with one more right, so that it is the policy's own word."""
+        named: list[str] = []
+        held: frozenset[str] = frozenset()
+        for _ in range(MAX_RIGHTS):
+            refusal = self.refusal_of(route, exchange, order, Caller(scopes=held))
+            if refusal is None or refusal.code != "unit_primitive_missing" or not refusal.missing:
+                break
+            named.append(refusal.missing)
+            held |= {refusal.missing.partition(" or ")[0]}
+        return named
+
+    def refusal_of(self, route: Route, exchange: Exchange, order: Any, caller: Caller) -> Refusal | None:
+        """What the route's policy says to this caller."""
+        if route.policy is None:
+            return None
+        exchange.caller = caller
+        try:
+            route.policy(exchange, order)
+        except Refusal as refusal:
+            return refusal
+        return None
+
+    def _refuses_users(self, route: Route, exchange: Exchange, order: Any, needed: list[str]) -> bool:
+        scopes = frozenset(name for each in needed for name in each.split(" or "))
+        refusal = self.refusal_of(route, exchange, order, Caller(scopes=scopes, is_user=True))
+        return refusal is not None and refusal.code == "user_token_not_accepted"

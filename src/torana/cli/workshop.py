@@ -1,0 +1,150 @@
+"""What the authors' commands open before they begin: the catalogue, its prompts and models, and which are meant."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from torana.api.prompts import role_of
+from torana.catalog.feature_file import EMPTY
+from torana.catalog.load import Catalogue, load_catalogue, overlay_paths
+from torana.catalog.snapshot import PromptSource
+from torana.chat import ChatRequest, ModelWish
+from torana.cli.surroundings import read_settings
+from torana.errors import BadCatalogue, Refusal
+from torana.prompts.prompt import Prompt
+from torana.prompts.registry import BASE, Prompts
+from torana.prompts.versions import DEFAULT_CONSTRAINT, read_constraint, read_version
+from torana.routing.models import Model, Models
+from torana.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """One catalogue, as a server with these settings would serve it."""
+
+    settings: Settings
+    catalogue: Catalogue
+    prompts: Prompts
+    models: Models
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A prompt file and a model, and why these."""
+
+    prompt: Prompt
+    source: PromptSource
+    why_variant: str
+    why_version: str
+    model: Model
+    why_model: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.prompt.id}/{self.prompt.variant}/{self.prompt.version}"
+
+
+def open_workshop(folders: tuple[str, ...] = ()) -> Workshop:
+    """Ends the command with exit code 2 where settings or catalogue are wrong."""
+    settings = read_settings({"AIGW_CATALOG": ":".join(folders)} if folders else None)
+    try:
+        catalogue = load_catalogue(overlay_paths(settings.catalogue.overlays))
+        prompts = Prompts(catalogue, settings.catalogue)
+    except BadCatalogue as bad:
+        click.echo(str(bad), err=True)
+        sys.exit(2)
+    return Workshop(settings, catalogue, prompts, Models(catalogue, settings.providers))
+
+
+def choose(
+    shop: Workshop, prompt_id: str, constraint: str | None = None, *, model: str = "", family: str = ""
+) -> Choice:
+    """What a request for the prompt leads to. Raises Refusal as the endpoint would.
+
+    model    an alias or a model; empty: that of the feature which uses the prompt, else the endpoint's default
+    family   a model family whose variants are looked for instead of the model's
+    """
+    if model:
+        wish, why_model = ModelWish(role=model), "asked for"
+    else:
+        feature = next((each for each in shop.catalogue.features.values() if each.prompt_id == prompt_id), None)
+        role = role_of(prompt_id) if feature is None else feature.model
+        wish = ModelWish(role=role, feature_setting=feature.feature_setting if feature is not None else "")
+        why_model = f"{role}, as {f'feature {feature.name}' if feature else 'the endpoint'} says"
+    found = shop.models.find(wish)
+    families = variants_of(shop.catalogue, family) if family else found.families
+    prompt = shop.prompts.find(prompt_id, constraint, families)
+    return Choice(
+        prompt=prompt,
+        source=shop.catalogue.prompts[prompt_id][prompt.variant][prompt.version],
+        why_variant=explain_variant(shop, prompt, families),
+        why_version=explain_version(prompt, constraint),
+        model=found,
+        why_model=why_model,
+    )
+
+
+def render_as_feature(shop: Workshop, choice: Choice, inputs: dict[str, Any]) -> ChatRequest:
+    """The prompt, filled in; a feature that uses it adds its defaults, as its endpoint would."""
+    prompt = choice.prompt
+    feature = next((each for each in shop.catalogue.features.values() if each.prompt_id == prompt.id), None)
+    if feature is not None:
+        optional = {name: each for name, each in feature.inputs.items() if not each.is_required}
+        defaults = {name: EMPTY[each.type] if each.default is None else each.default for name, each in optional.items()}
+        inputs = {**defaults, **inputs}
+    return shop.prompts.render(prompt, inputs, model_params=choice.model.params)
+
+
+def variants_of(catalogue: Catalogue, family: str) -> tuple[str, ...]:
+    record = catalogue.families.get(family)
+    return (record.variants if record is not None else ()) or (family,)
+
+
+def explain_variant(shop: Workshop, prompt: Prompt, families: tuple[str, ...]) -> str:
+    if prompt.variant in families:
+        return f"the first of {', '.join(families)} that exists"
+    if prompt.variant == shop.settings.catalogue.default_prompts.get(prompt.id) != BASE:
+        return "AIGW_DEFAULT_PROMPTS"
+    return f"none for {', '.join(families)}" if families else "the model has no family"
+
+
+def explain_version(prompt: Prompt, constraint: str | None) -> str:
+    wanted = read_constraint(constraint or DEFAULT_CONSTRAINT)
+    if wanted.pin is None:
+        return f"the highest that {constraint or f'{DEFAULT_CONSTRAINT} (default)'} allows"
+    if wanted.pin == read_version(prompt.version):
+        return f"pinned by {constraint}"
+    return f"the nearest one: {constraint} does not exist"
+
+
+def show_path(path: Path) -> str:
+    """Relative to where one stands, if that is shorter."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+@contextmanager
+def refusals_told() -> Iterator[None]:
+    """A refusal ends the command with its text and exit code 1, as it would end a request."""
+    try:
+        yield
+    except Refusal as refusal:
+        click.echo(f"refused: {refusal_text(refusal)}", err=True)
+        sys.exit(1)
+
+
+def refusal_text(refusal: Refusal) -> str:
+    """`422 request_invalid: inputs.content: Field required`."""
+    detail: Any = refusal.members.get("detail", str(refusal))
+    if isinstance(detail, list):
+        detail = "; ".join(
+            f"{'.'.join(str(part) for part in row['loc'][1:]) or 'body'}: {row['msg']}" for row in detail
+        )
+    return f"{refusal.status} {refusal.code}: {detail}"

@@ -1,0 +1,105 @@
+"""One text of the environment → its value, or BadSetting `NAME: what is wrong, what is expected`."""
+
+import json
+import math
+from collections.abc import Iterable
+from ipaddress import ip_network
+from typing import Any
+from urllib.parse import urlsplit
+
+from torana.errors import BadSetting
+
+
+def read_bool(name: str, text: str) -> bool:
+    word = text.strip().lower()
+    if word in ("true", "1", "yes", "on"):
+        return True
+    if word in ("false", "0", "no", "off"):
+        return False
+    raise BadSetting(name, f"{text!r} is no boolean", "expected true or false")
+
+
+def read_int(name: str, text: str) -> int:
+    try:
+        number = int(text.strip())
+    except ValueError:
+        raise BadSetting(name, f"{text!r} is no whole number", "expected a whole number such as 5052") from None
+    if number < 0 or (name.endswith("_PORT") and number > 65535):
+        raise BadSetting(
+            name, f"{number} is out of range", "expected 0 to 65535" if name.endswith("_PORT") else "expected 0 or more"
+        )
+    return number
+
+
+def read_float(name: str, text: str) -> float:
+    try:
+        number = float(text.strip())
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number) or number < 0:
+        raise BadSetting(name, f"{text!r} is no duration", "expected seconds as a decimal number, 0 or more")
+    return number
+
+
+def read_list(name: str, text: str) -> tuple[str, ...]:
+    if text.lstrip().startswith("["):
+        try:
+            items = json.loads(text)
+        except ValueError:
+            raise BadSetting(name, "is no JSON list", 'expected a,b or ["a","b"]') from None
+        return tuple(str(item) for item in items)
+    return tuple(item.strip() for item in text.split(",") if item.strip())
+
+
+def read_object(name: str, text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise BadSetting(name, "is no JSON object", 'expected {"name": …}')
+    return value
+
+
+def check_networks(name: str, texts: Iterable[str]) -> None:
+    for text in texts:
+        try:
+            ip_network(text, strict=False)
+        except ValueError:
+            raise BadSetting(name, f"{text!r} is no address", "expected addresses or networks: 10.0.0.0/8") from None
+
+
+def check_url(name: str, text: str) -> None:
+    """An absolute URL, or nothing."""
+    parts = urlsplit(text)
+    if text and not (parts.scheme in ("http", "https") and parts.hostname):
+        raise BadSetting(name, f"{text!r} is no URL", "expected http://… or https://…")
+
+
+def check_path(name: str, text: str) -> None:
+    """A path, `null`, or nothing."""
+    if text not in ("", "null") and not text.startswith("/"):
+        raise BadSetting(name, f"{text!r} is no path", "expected a path such as /docs, or null")
+
+
+def check_tls(cert_file: str, key_file: str, ciphers: str) -> None:
+    """What HTTPS is served with. Without a look at it now, a server would come up that nobody can talk to."""
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # A key with a password would be asked for on the terminal.
+        context.load_cert_chain(cert_file, key_file or None, password="")
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise BadSetting(
+            "AIGW_FASTAPI__TLS__CERT_FILE",
+            f"{cert_file!r} and its key cannot be used ({reason})",
+            "expected PEM files, the key in AIGW_FASTAPI__TLS__KEY_FILE or beside the certificate, without a password",
+        ) from error
+    try:
+        context.set_ciphers(ciphers or "DEFAULT")
+    except ssl.SSLError as error:
+        raise BadSetting(
+            "AIGW_FASTAPI__TLS__SSL_CIPHERS", f"{ciphers!r} names no cipher", "expected an OpenSSL cipher list"
+        ) from error

@@ -1,0 +1,529 @@
+"""The process: start, ports, banner, signals, workers (interface 2, 3, 7 and 9). Real processes, bounded waits."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.gateway import default_env, gitlab_headers
+from tests.support.http_client import Answer, StreamedAnswer, connect, fetch, write_request
+from tests.support.issuer import FakeIssuer
+from tests.support.provider import ScriptedProvider
+
+from torana import __version__
+
+ROOT = Path(__file__).parents[2]
+TORANA = str(Path(sys.executable).parent / "torana")
+PROXY = "ai_gateway_model_provider_proxy"
+MESSAGES = "/v1/proxy/anthropic/v1/messages"
+STREAMED: dict[str, Any] = {"model": "claude-sonnet-4-6", "stream": True, "messages": []}
+NOBODY = {"AIGW_GITLAB_URL": "http://127.0.0.1:9", "AIGW_CUSTOMER_PORTAL_URL": "http://127.0.0.1:9"}
+"""Issuers that refuse connections: nothing leaves the machine."""
+WAIT_S = 20.0
+"""For what takes a second on an idle machine."""
+
+
+@dataclass
+class Served:
+    """One `torana serve` and where it listens."""
+
+    process: asyncio.subprocess.Process
+    port: int
+    metrics_port: int
+    folder: Path
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.stdout.splitlines()]
+
+    @property
+    def stdout(self) -> str:
+        return (self.folder / "stdout").read_text()
+
+    @property
+    def stderr(self) -> str:
+        return (self.folder / "stderr").read_text()
+
+    async def until(self, holds: Callable[[], Awaitable[Any]]) -> Any:
+        """What `holds` returns as soon as it is true; connections refused on the way count as not yet."""
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                try:
+                    if found := await holds():
+                        return found
+                except OSError:
+                    pass
+                await asyncio.sleep(0.03)
+
+    async def ready(self) -> "Served":
+        async def is_ready() -> bool:
+            assert self.process.returncode is None, self.stderr
+            return (await self.ask("/monitoring/ready")).status == 200
+
+        await self.until(is_ready)
+        return self
+
+    async def banner(self) -> str:
+        async def shown() -> str:
+            return self.stderr if "Try it" in self.stderr else ""
+
+        return str(await self.until(shown))
+
+    async def ask(self, path: str) -> Answer:
+        return await fetch(self.port, "GET", path)
+
+    async def monitoring(self, path: str) -> Answer:
+        return await fetch(self.metrics_port, "GET", path)
+
+    async def workers(self) -> list[int]:
+        listed = await asyncio.create_subprocess_exec(
+            "ps", "-o", "pid=", "--ppid", str(self.process.pid), stdout=asyncio.subprocess.PIPE
+        )
+        return [int(pid) for pid in (await listed.communicate())[0].split()]
+
+    async def end(self) -> int:
+        """Waits for the process; its exit code."""
+        async with asyncio.timeout(WAIT_S):
+            return await self.process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def environment(folder: Path, env: Mapping[str, str]) -> dict[str, str]:
+    """Nothing of the tests' own environment but the way to programs."""
+    return {"PATH": os.environ["PATH"], "HOME": str(folder), "AIGW_STATE_DIR": str(folder / "state"), **NOBODY, **env}
+
+
+async def spawn(folder: Path, *args: str, env: Mapping[str, str]) -> asyncio.subprocess.Process:
+    with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
+        return await asyncio.create_subprocess_exec(
+            TORANA, "serve", *args, cwd=folder, env=environment(folder, env), stdout=stdout, stderr=stderr
+        )
+
+
+@asynccontextmanager
+async def served(folder: Path, *args: str, env: Mapping[str, str] | None = None) -> AsyncIterator[Served]:
+    port, metrics_port = free_port(), free_port()
+    ports = ["--port", str(port), "--metrics-port", str(metrics_port)]
+    usual = {"AIGW_ENVIRONMENT": "development", **(env or {})}
+    process = await spawn(folder, *ports, *args, env=usual)
+    try:
+        yield Served(process, port, metrics_port, folder)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+Serve = Callable[..., Awaitable[Served]]
+
+
+@pytest.fixture
+async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
+    """`await serve("--workers", "2", env={…})`: a server that is ready, killed when the test ends."""
+    async with AsyncExitStack() as stack:
+
+        async def start(*args: str, env: Mapping[str, str] | None = None) -> Served:
+            return await (await stack.enter_async_context(served(tmp_path, *args, env=env))).ready()
+
+        yield start
+
+
+@pytest.fixture
+def wired(provider: ScriptedProvider, issuer: FakeIssuer, tmp_path: Path) -> dict[str, str]:
+    """An environment that connects a process to the fakes."""
+    env = default_env(provider, issuer, tmp_path / "state")
+    return {name: value for name, value in env.items() if not name.endswith("_PORT")}
+
+
+def relay_bytes(issuer: FakeIssuer, asked: Mapping[str, Any] = STREAMED) -> bytes:
+    headers = gitlab_headers(issuer.token(unit_primitives=[PROXY])) | {"X-Gitlab-Unit-Primitive": PROXY}
+    return write_request("POST", MESSAGES, headers, json.dumps(asked).encode())
+
+
+async def relay(port: int, issuer: FakeIssuer, asked: Mapping[str, Any] = STREAMED) -> Answer:
+    async with await connect(port) as connection:
+        await connection.send(relay_bytes(issuer, asked))
+        return await connection.read_answer()
+
+
+async def run(*command: str, env: Mapping[str, str], folder: Path, cwd: Path | None = None) -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=cwd or folder,
+        env=environment(folder, env),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(WAIT_S):
+            stdout, stderr = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    return process.returncode or 0, stdout.decode(), stderr.decode()
+
+
+# Start
+
+
+@pytest.mark.parametrize("command", [[TORANA], [sys.executable, "-m", "torana"]])
+async def test_the_version_is_told(command: list[str], tmp_path: Path) -> None:
+    assert await run(*command, "--version", env={}, folder=tmp_path) == (0, f"torana {__version__}\n", "")
+
+
+async def test_it_is_ready_within_seconds_with_every_issuer_and_provider_unreachable(serve: Serve) -> None:
+    started = asyncio.get_running_loop().time()
+    server = await serve(env={"ANTHROPIC_API_KEY": "k" * 20, "ANTHROPIC_BASE_URL": "http://127.0.0.1:9"})
+
+    assert asyncio.get_running_loop().time() - started < 10  # a second on an idle machine
+    assert (await server.ask("/monitoring/healthz")).status == 200
+    shown = (await server.monitoring("/readyz")).json()["checks"]
+    assert shown["issuer http://127.0.0.1:9"]["ok"] is False
+
+
+async def test_stdout_holds_json_lines_and_stderr_the_banner(serve: Serve) -> None:
+    server = await serve(
+        env={
+            "AIGW_LOGGING__TO_FILE": "also.log",
+            "AIGW_LOGING__LEVEL": "x",
+            "ANTHROPIC_API_KEY": "canary-anthropic-key",
+        }
+    )
+    await server.ask("/nowhere")
+    banner = await server.banner()
+    server.process.send_signal(signal.SIGTERM)
+    assert await server.end() == 0
+
+    assert any(line["logger"] == "api.access" for line in server.lines)
+    (warning,) = [line["message"] for line in server.lines if "AIGW_LOGING__LEVEL" in line["message"]]
+    assert "AIGW_LOGGING__LEVEL" in warning  # the nearest name
+    assert (server.folder / "also.log").read_text() == server.stdout
+    for said in ("anthropic", "catalogue", "development signing key", "http://127.0.0.1:9", str(server.port)):
+        assert said in banner
+    assert "canary" not in banner + server.stdout
+    assert "Traceback" not in server.stderr + server.stdout
+
+
+async def test_the_three_calls_of_the_banner_work_as_they_stand(serve: Serve) -> None:
+    server = await serve()
+    calls = [line.strip() for line in (await server.banner()).splitlines() if line.strip().startswith("curl ")]
+    env = {"AIGW_ENVIRONMENT": "development"}
+
+    streamed = calls[-1].replace("curl -sSN", "curl -sSNi")  # the same call, with the head of its answer
+    results = await asyncio.gather(
+        *(run("sh", "-c", call, env=env, folder=server.folder, cwd=ROOT) for call in (*calls[:2], streamed))
+    )
+
+    assert len(calls) == 3
+    assert all("$(.venv/bin/torana token)" in call and "eyJ" not in call for call in calls)
+    assert all("X-Gitlab-Authentication-Type: oidc" in call for call in calls)
+    assert [(code, errors) for code, _, errors in results] == [(0, "")] * 3
+    completion, explanation, steps = (output for _, output, _ in results)
+    assert json.loads(completion)["choices"][0]["text"].strip()
+    assert isinstance(json.loads(explanation), str)
+    head, _, lines = steps.partition("\r\n\r\n")
+    assert "transfer-encoding: chunked" in head
+    assert all(json.loads(line)["type"] for line in lines.splitlines())
+
+
+@pytest.mark.parametrize(("flag", "name"), [("--port", "API_PORT"), ("--metrics-port", "METRICS_PORT")])
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_busy_port_is_exit_1_with_a_remedy(tmp_path: Path, flag: str, name: str, workers: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        other = "--metrics-port" if flag == "--port" else "--port"
+        arguments = (flag, str(port), other, str(free_port()), "--workers", workers)
+
+        code, output, errors = await run(TORANA, "serve", *arguments, env={}, folder=tmp_path)
+
+    assert (code, output) == (1, "")
+    assert f"port {port} on 127.0.0.1 is in use" in errors
+    assert f"Remedy: {flag} N (or AIGW_FASTAPI__{name}=N)" in errors
+
+
+@pytest.mark.parametrize(
+    ("args", "env", "said"),
+    [
+        ((), {"AIGW_FASTAPI__API_PORT": "many"}, "AIGW_FASTAPI__API_PORT: 'many' is no whole number, expected"),
+        ((), {"AIGW_FASTAPI__TLS__ENABLED": "true"}, "AIGW_FASTAPI__TLS__CERT_FILE: "),
+        ((), {"AIGW_FASTAPI__API_HOST": "no such host"}, "AIGW_FASTAPI__API_HOST: "),
+        (("--catalog", "missing"), {}, "AIGW_CATALOG: 'missing' is no directory, expected"),
+        ((), {"AIGW_MODEL_ENGINE_LIMITS": '{"a": 1}'}, "AIGW_MODEL_ENGINE_LIMITS: "),
+    ],
+)
+async def test_a_bad_setting_is_exit_2_and_named(
+    tmp_path: Path, args: tuple[str, ...], env: dict[str, str], said: str
+) -> None:
+    ports = {"AIGW_FASTAPI__API_PORT": str(free_port()), "AIGW_FASTAPI__METRICS_PORT": str(free_port())}
+
+    code, output, errors = await run(TORANA, "serve", *args, env={**ports, **env}, folder=tmp_path)
+
+    assert (code, output) == (2, "")
+    assert errors.startswith(said)
+    assert len(errors.splitlines()) == 1
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_bad_catalogue_is_exit_2_with_file_and_line(tmp_path: Path, workers: str) -> None:
+    overlay = tmp_path / "overlay"
+    overlay.mkdir()
+    (overlay / "deny.yml").write_text("nonsense: 1\n")
+    arguments = ("--catalog", str(overlay), "--workers", workers, "--port", str(free_port()))
+
+    code, _, errors = await run(
+        TORANA, "serve", *arguments, "--metrics-port", str(free_port()), env={}, folder=tmp_path
+    )
+
+    assert code == 2
+    assert re.search(r"deny\.yml:1", errors)
+    assert "Traceback" not in errors
+
+
+async def test_a_flag_wins_over_the_environment_and_that_over_the_env_file(tmp_path: Path) -> None:
+    ports = [free_port() for _ in range(3)]
+    names = ("AIGW_FASTAPI__API_PORT", "AIGW_FASTAPI__METRICS_PORT", "AIGW_ENVIRONMENT")
+    (tmp_path / ".env").write_text(f"{names[0]}={ports[0]}\n{names[1]}={ports[0]}\n{names[2]}=from-the-file\n")
+    (tmp_path / "key").write_text("anthropic-key-in-a-file\n")
+    env = {
+        names[0]: str(ports[0]),
+        names[1]: str(ports[2]),
+        "AIGW_AUTH__BYPASS_EXTERNAL": "true",
+        "ANTHROPIC_API_KEY": "",  # empty counts as unset
+        "ANTHROPIC_API_KEY_FILE": "key",
+    }
+    process = await spawn(tmp_path, "--port", str(ports[1]), env=env)
+    server = Served(process, ports[1], ports[2], tmp_path)
+    try:
+        await server.ready()
+        assert (await server.monitoring("/healthz")).status == 200
+        banner = await server.banner()
+    finally:
+        process.kill()
+        await process.wait()
+
+    assert f"torana {__version__} (from-the-file)" in banner
+    assert "anthropic (key set)" in banner
+
+
+# Signals
+
+
+async def test_a_term_drains_what_runs_and_exits_0(
+    serve: Serve, wired: dict[str, str], provider: ScriptedProvider, issuer: FakeIssuer
+) -> None:
+    provider.stall(after_events=2, times=1)
+    server = await serve(env=wired)
+    async with await connect(server.port) as idle, await connect(server.port) as connection:
+        await connection.send(relay_bytes(issuer))
+        running = await connection.read_head()
+        assert b"message_start" in await running.next_chunk()
+
+        server.process.send_signal(signal.SIGTERM)
+
+        unready = await server.until(lambda: _unready(server))
+        assert (unready.status, unready.json()["checks"]["draining"]["ok"]) == (503, False)
+        probe = await server.ask("/monitoring/ready")
+        newcomer = await relay(server.port, issuer, {"model": "claude-sonnet-4-6", "messages": []})
+        assert (probe.status, probe.header("connection")) == (503, "close")
+        assert (newcomer.status, newcomer.header("connection")) == (200, "close")
+        assert await idle.is_closed_by_peer()
+        assert server.process.returncode is None
+        provider.release()
+        rest = await running.rest()
+
+    assert rest.is_whole
+    assert b"message_stop" in rest.body
+    assert await server.end() == 0
+    assert "Traceback" not in server.stderr + server.stdout
+    assert [line["status_code"] for line in server.lines if line.get("path") == MESSAGES] == [200, 200]
+
+
+async def _unready(server: Served) -> Answer | None:
+    answer = await server.monitoring("/readyz")
+    return answer if answer.status == 503 else None
+
+
+async def test_a_stream_beyond_the_drain_limit_is_told_and_ended(
+    serve: Serve, wired: dict[str, str], provider: ScriptedProvider, issuer: FakeIssuer
+) -> None:
+    provider.stall(after_events=2)
+    server = await serve(env=wired | {"AIGW_SERVER__DRAIN_S": "0.2"})
+    async with await connect(server.port) as connection:
+        await connection.send(relay_bytes(issuer))
+        running = await connection.read_head()
+        await running.next_chunk()
+
+        server.process.send_signal(signal.SIGTERM)
+        rest = await running.rest()
+
+    assert not rest.is_whole
+    assert b"server_draining" in rest.body
+    assert await server.end() == 0
+
+
+async def test_a_second_signal_ends_at_once(
+    serve: Serve, wired: dict[str, str], provider: ScriptedProvider, issuer: FakeIssuer
+) -> None:
+    provider.stall(after_events=2)
+    server = await serve(env=wired)
+    async with await connect(server.port) as connection:
+        await connection.send(relay_bytes(issuer))
+        running: StreamedAnswer = await connection.read_head()
+        await running.next_chunk()
+        server.process.send_signal(signal.SIGTERM)
+        await server.until(lambda: _unready(server))
+
+        server.process.send_signal(signal.SIGINT)
+
+        assert await server.end() == 1
+
+
+async def test_an_interrupt_of_an_idle_server_exits_0_at_once(serve: Serve) -> None:
+    server = await serve()
+
+    server.process.send_signal(signal.SIGINT)
+
+    async with asyncio.timeout(3):
+        assert await server.process.wait() == 0
+    assert "Traceback" not in server.stderr
+
+
+# Workers
+
+
+async def test_two_workers_serve_and_their_counts_are_summed_even_of_the_dead(serve: Serve) -> None:
+    server = await serve("--workers", "2")
+    before = await server.workers()
+    asked = 0
+    while asked < 40:
+        await server.ask("/nowhere")
+        asked += 1
+
+    assert len(before) == 2
+    assert await counted(server) == asked
+    assert {await counted(server) for _ in range(8)} == {asked}  # whichever worker is asked
+
+    os.kill(before[0], signal.SIGKILL)
+    await server.until(lambda: _is_replaced(server, before[0]))
+    await server.ready()
+    assert await counted(server) == asked
+    assert f"(pid {before[0]}) ended with -9; restarting" in server.stderr
+
+    server.process.send_signal(signal.SIGTERM)
+    assert await server.end() == 0
+    assert await server.workers() == []
+    assert "Traceback" not in server.stderr + server.stdout
+
+
+async def test_a_worker_that_dies_again_and_again_is_restarted_ever_more_slowly(serve: Serve) -> None:
+    server = await serve("--workers", "2")
+    other, *_ = await server.workers()
+
+    for _ in range(3):
+        victim = next(pid for pid in await server.workers() if pid != other)
+        os.kill(victim, signal.SIGKILL)
+        await server.until(partial(_is_replaced, server, victim))
+
+    delays = re.findall(r"restarting in (\S+) s", server.stderr)
+    assert delays == ["0", "0.5", "1"]
+    assert (await server.ask("/monitoring/healthz")).status == 200
+
+
+async def _is_replaced(server: Served, pid: int) -> bool:
+    now = await server.workers()
+    return len(now) == 2 and pid not in now
+
+
+async def counted(server: Served) -> int:
+    async def scrape() -> str:
+        return (await server.monitoring("/metrics")).text
+
+    text = await server.until(scrape)
+    rows = re.findall(r'^http_requests_total\{handler="unknown",[^}]*status="4xx"\} (\d+)', text, re.MULTILINE)
+    return sum(int(row) for row in rows)
+
+
+async def test_both_workers_take_connections_and_drain(
+    serve: Serve, wired: dict[str, str], provider: ScriptedProvider, issuer: FakeIssuer
+) -> None:
+    provider.stall(after_events=2)
+    server = await serve("--workers", "2", env=wired)
+    async with AsyncExitStack() as stack:
+        streams = []
+        for _ in range(12):
+            connection = await stack.enter_async_context(await connect(server.port))
+            await connection.send(relay_bytes(issuer))
+            streams.append(await connection.read_head())
+            await streams[-1].next_chunk()
+        assert await under_way(server) == 12
+
+        server.process.send_signal(signal.SIGTERM)
+        await server.until(lambda: _unready(server))
+        provider.release()
+        rests = [await stream.rest() for stream in streams]
+
+    assert all(rest.is_whole for rest in rests)
+    assert await server.end() == 0
+
+
+async def under_way(server: Served) -> int:
+    text = (await server.monitoring("/metrics")).text
+    return sum(int(row) for row in re.findall(r"^model_inferences_in_flight\{[^}]*\} (\d+)", text, re.MULTILINE))
+
+
+async def test_a_second_term_to_the_supervisor_ends_all_workers(
+    serve: Serve, wired: dict[str, str], provider: ScriptedProvider, issuer: FakeIssuer
+) -> None:
+    provider.stall(after_events=2)
+    server = await serve("--workers", "2", env=wired)
+    workers = await server.workers()
+    async with await connect(server.port) as connection:
+        await connection.send(relay_bytes(issuer))
+        running = await connection.read_head()
+        await running.next_chunk()
+        server.process.send_signal(signal.SIGTERM)
+        await server.until(lambda: _unready(server))
+
+        server.process.send_signal(signal.SIGTERM)
+
+        assert await server.end() == 1
+    await server.until(lambda: _are_gone(workers))
+
+
+async def test_workers_end_when_their_supervisor_is_killed(serve: Serve) -> None:
+    server = await serve("--workers", "2")
+    workers = await server.workers()
+
+    server.process.kill()
+    await server.end()
+
+    await server.until(lambda: _are_gone(workers))
+
+
+async def _are_gone(pids: list[int]) -> bool:
+    return not any(_is_running(pid) for pid in pids)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        # A zombie whose new parent has not looked yet is gone as well.
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False

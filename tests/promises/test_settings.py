@@ -1,0 +1,225 @@
+"""Settings: where they come from, what they may hold, what is said of bad ones (interface 3 and 4, contract 16)."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from torana.errors import BadSetting
+from torana.setting_values import read_bool, read_float, read_int, read_list, read_object
+from torana.settings import Secret, known_settings, load_settings
+
+
+def test_a_flag_wins_over_the_environment_and_that_over_the_env_file_and_that_over_the_default(tmp_path: Path) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.write_text('WEB_CONCURRENCY=2\nAIGW_FASTAPI__API_PORT=2\nAIGW_ENVIRONMENT="from file" # a comment\n')
+
+    found = load_settings({"WEB_CONCURRENCY": "3", "AIGW_FASTAPI__API_PORT": "3"}, dotenv, {"WEB_CONCURRENCY": "4"})
+
+    assert (found.serve.workers, found.serve.port, found.environment) == (4, 3, "from file")
+    assert found.serve.metrics_port == 8082
+
+
+def test_an_empty_value_counts_as_unset_wherever_it_stands(tmp_path: Path) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.write_text("WEB_CONCURRENCY=2\nAIGW_GITLAB_URL=\n")
+
+    found = load_settings({"WEB_CONCURRENCY": "", "AIGW_FASTAPI__API_PORT": ""}, dotenv)
+
+    assert (found.serve.workers, found.serve.port) == (2, 5052)
+    assert found.auth.gitlab_url == "https://gitlab.com"
+
+
+def test_without_any_source_the_defaults_are_those_of_the_contract() -> None:
+    found = load_settings({}, Path("no such file"))
+
+    assert (found.environment, found.serve.host, found.serve.port, found.serve.metrics_port) == (
+        "production", "127.0.0.1", 5052, 8082,
+    )  # fmt: skip
+    assert (found.serve.max_body_bytes, found.serve.max_proxy_body_bytes) == (16 * 2**20, 32 * 2**20)
+    assert (found.serve.max_header_bytes, found.serve.max_uri_bytes) == (32768, 8192)
+    assert (found.auth.service_name, found.auth.leeway_s) == ("gitlab-ai-gateway", 60)
+    assert (found.transport.connect_s, found.transport.first_byte_s, found.transport.idle_s) == (3, 30, 60)
+    assert (found.serve.drain_s, found.transport.request_s, found.providers.tries) == (60, 600, 2)
+    assert found.warnings == ()
+
+
+def test_the_first_name_of_several_wins() -> None:
+    both = {"AIGW_CLOUD_CONNECTOR_SERVICE_NAME": "new", "CLOUD_CONNECTOR_SERVICE_NAME": "old"}
+
+    assert load_settings(both).auth.service_name == "new"
+    assert load_settings({"CLOUD_CONNECTOR_SERVICE_NAME": "old"}).auth.service_name == "old"
+
+
+def test_a_secret_may_stand_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("  key-in-a-file\n")
+
+    from_file = load_settings({"ANTHROPIC_API_KEY_FILE": str(file)})
+    both = load_settings({"ANTHROPIC_API_KEY_FILE": str(file), "ANTHROPIC_API_KEY": "plain"})
+
+    assert from_file.providers.anthropic_api_key.reveal() == "key-in-a-file"
+    assert both.providers.anthropic_api_key.reveal() == "plain"
+    assert from_file.warnings == ()
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: None])
+def test_a_secrets_file_that_cannot_be_read_is_named(tmp_path: Path, make: Any) -> None:
+    make(tmp_path / "key")
+
+    with pytest.raises(BadSetting, match=r"^OPENAI_API_KEY_FILE: cannot be read .*, expected a readable text file$"):
+        load_settings({"OPENAI_API_KEY_FILE": str(tmp_path / "key")})
+
+
+def test_secrets_never_print_themselves() -> None:
+    found = load_settings({"OPENAI_API_KEY": "canary", "AIGW_SELF_SIGNED_JWT__SIGNING_KEY": "canary"})
+
+    assert "canary" not in f"{found!r} {found} {found.providers.openai_api_key!s}"
+    assert (repr(Secret("x")), repr(Secret())) == ("***", "(none)")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wrong"),
+    [
+        ("AIGW_FASTAPI__API_PORT", "many", "'many' is no whole number"),
+        ("AIGW_FASTAPI__API_PORT", "65536", "65536 is out of range"),
+        ("AIGW_FASTAPI__METRICS_PORT", "-1", "-1 is out of range"),
+        ("WEB_CONCURRENCY", "1.5", "'1.5' is no whole number"),
+        ("WEB_CONCURRENCY", "0", "0 is too few"),
+        ("AIGW_MAX_BODY_BYTES", "16MB", "'16MB' is no whole number"),
+        ("AIGW_SERVER__DRAIN_S", "1m", "'1m' is no duration"),
+        ("AIGW_SERVER__DRAIN_S", "inf", "'inf' is no duration"),
+        ("AIGW_AUTH__LEEWAY_S", "-1", "'-1' is no duration"),
+        ("AIGW_AUTH__BYPASS_EXTERNAL", "maybe", "'maybe' is no boolean"),
+        ("AIGW_AUTH__ISSUERS", "[1", "is no JSON list"),
+        ("AIGW_DEFAULT_PROMPTS", "x", "is no JSON object"),
+        ("AIGW_DEFAULT_PROMPTS", "[]", "is no JSON object"),
+        ("AIGW_LOGGING__LEVEL", "loud", "'loud' is no level"),
+        ("AIGW_DEMO__ENGINE", "gpt", "'gpt' is no engine"),
+        ("AIGW_TRUSTED_PROXIES", "10.0.0.0/8,proxy", "'proxy' is no address"),
+        ("AIGW_FASTAPI__DOCS_URL", "docs", "'docs' is no path"),
+        ("AIGW_PUBLIC_URL", "gateway.example", "'gateway.example' is no URL"),
+        ("AIGW_GITLAB_URL", "gitlab.example", "'gitlab.example' is no URL"),
+        ("ANTHROPIC_BASE_URL", "http://", "'http://' is no URL"),
+        ("OPENAI_BASE_URL", "localhost:11434/v1", "'localhost:11434/v1' is no URL"),
+    ],
+)
+def test_a_bad_value_is_named_with_what_is_wrong_and_what_is_expected(name: str, value: str, wrong: str) -> None:
+    with pytest.raises(BadSetting) as raised:
+        load_settings({name: value})
+
+    said = str(raised.value)
+    assert said.startswith(f"{name}: {wrong}, expected ")
+    assert "\n" not in said
+
+
+def test_https_without_a_usable_certificate_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "cert.pem").write_text("no certificate")
+
+    for cert in ("", "missing.pem", str(tmp_path / "cert.pem")):
+        with pytest.raises(BadSetting, match="AIGW_FASTAPI__TLS__CERT_FILE: "):
+            load_settings({"AIGW_FASTAPI__TLS__ENABLED": "true", "AIGW_FASTAPI__TLS__CERT_FILE": cert})
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("AIGW_LOGING__LEVEL", "AIGW_LOGGING__LEVEL"),
+        ("AIGW_FASTAPI__PORT", "AIGW_FASTAPI__API_PORT"),
+        ("AIGW_SELF_SIGNED_JWT_SIGNING_KEY", "AIGW_SELF_SIGNED_JWT__SIGNING_KEY"),
+    ],
+)
+def test_an_unknown_name_is_one_line_with_the_nearest_known_one(name: str, nearest: str) -> None:
+    assert load_settings({name: "x", "HOME": "/"}).warnings == (
+        f"{name}: unknown setting, ignored; the nearest known name is {nearest}",
+    )
+
+
+NAMES = """
+AIGW_ENVIRONMENT AIGW_GITLAB_URL AIGW_GITLAB_API_URL AIGW_CUSTOMER_PORTAL_URL AIGW_CLOUD_CONNECTOR_SERVICE_NAME
+AIGW_GLGO_BASE_URL AIGW_MOCK_MODEL_RESPONSES AIGW_LOGGING__LEVEL AIGW_LOGGING__FORMAT_JSON AIGW_LOGGING__TO_FILE
+AIGW_LOGGING__ENABLE_REQUEST_LOGGING AIGW_LOGGING__ENABLE_LITELLM_LOGGING AIGW_FASTAPI__API_HOST
+AIGW_FASTAPI__API_PORT AIGW_FASTAPI__METRICS_HOST AIGW_FASTAPI__METRICS_PORT AIGW_FASTAPI__DOCS_URL
+AIGW_FASTAPI__OPENAPI_URL AIGW_FASTAPI__REDOC_URL AIGW_FASTAPI__RELOAD AIGW_FASTAPI__TLS__ENABLED
+AIGW_FASTAPI__TLS__CERT_FILE AIGW_FASTAPI__TLS__KEY_FILE AIGW_FASTAPI__TLS__SSL_CIPHERS AIGW_AUTH__BYPASS_EXTERNAL
+AIGW_AUTH__BYPASS_EXTERNAL_WITH_HEADER AIGW_AUTH__BYPASS_JWT_SIGNATURE AIGW_SELF_SIGNED_JWT__SIGNING_KEY
+AIGW_SELF_SIGNED_JWT__VALIDATION_KEY AIGW_CUSTOM_MODELS__ENABLED AIGW_CUSTOM_MODELS__DISABLE_STREAMING
+AIGW_CUSTOM_MODELS__EXTRA_HEADERS AIGW_MTLS__ENABLED AIGW_MTLS__CERT_FILE AIGW_MTLS__KEY_FILE AIGW_MTLS__KEY_PASSWORD
+AIGW_MTLS__CA_BUNDLE AIGW_MTLS__VERIFY AIGW_MODEL_KEYS__MISTRAL_API_KEY AIGW_MODEL_KEYS__FIREWORKS_API_KEY
+AIGW_MODEL_KEYS__FIREWORKS_PROVIDER_API_KEY AIGW_MODEL_ENDPOINTS__FIREWORKS_REGIONAL_ENDPOINTS
+AIGW_FIREWORKS_API_BASE_URL AIGW_MODEL_SELECTION__DEFAULT_MODELS AIGW_MODEL_SELECTION__MODEL_PARAMS
+AIGW_MODEL_SELECTION__PROMPT_PARAMS AIGW_DEFAULT_PROMPTS AIGW_DUO_CHAT__MAX_TOKENS
+AIGW_DUO_CHAT__MODEL_REQUEST_TIMEOUT AIGW_MODEL_ENGINE_LIMITS AIGW_MODEL_ENGINE_CONCURRENCY_LIMITS
+AIGW_FEATURE_FLAGS__DISALLOWED_FLAGS AIGW_FEATURE_FLAGS__EXCL_POST_PROCESS
+AIGW_F__CODE_SUGGESTIONS__EXCL_POST_PROC AIGW_FEATURE_FLAGS__FIREWORKS_SCORE_THRESHOLD
+AIGW_GOOGLE_CLOUD_PLATFORM__PROJECT AIGW_GOOGLE_CLOUD_PLATFORM__LOCATION
+AIGW_GOOGLE_CLOUD_PLATFORM__SERVICE_ACCOUNT_JSON_KEY AIGW_VERTEX_TEXT_MODEL__PROJECT
+AIGW_VERTEX_SEARCH__FALLBACK_DATASTORE_VERSION AIGW_AMAZON_Q__REGION AIGW_AMAZON_Q__ENDPOINT_URL
+AIGW_PROXY_ENDPOINTS__SELF_MANAGED_ENABLED AIGW_PROXY_ENDPOINTS__SAAS_ENABLED AIGW_INTERNAL_EVENT__ENABLED
+AIGW_BILLING_EVENT__ENABLED AIGW_SNOWPLOW__ENDPOINT AIGW_AUDIT_EVENT__ENABLED AIGW_ABUSE_DETECTION__ENABLED
+AIGW_ABUSE_DETECTION__SAMPLING_RATE AIGW_INSTRUMENTATOR__THREAD_MONITORING_ENABLED AIGW_CUSTOMERSDOT__API_USER
+AIGW_CUSTOMERSDOT__API_TOKEN AIGW_CATALOG AIGW_CATALOG_WATCH AIGW_STATE_DIR AIGW_PUBLIC_URL AIGW_ROOT_PATH
+AIGW_GATEWAY_ID AIGW_TRUSTED_PROXIES AIGW_EXTRA_CA AIGW_REDIS_URL AIGW_MAX_BODY_BYTES AIGW_MAX_PROXY_BODY_BYTES
+AIGW_MAX_MINT_BODY_BYTES AIGW_MAX_HEADER_BYTES AIGW_MAX_URI_BYTES AIGW_SERVER__HEADER_TIMEOUT_S
+AIGW_SERVER__BODY_TIMEOUT_S AIGW_SERVER__KEEPALIVE_IDLE_S AIGW_SERVER__WRITE_TIMEOUT_S AIGW_SERVER__DRAIN_S
+AIGW_STREAM__KEEPALIVE_S AIGW_TIMEOUTS__CONNECT_S AIGW_TIMEOUTS__FIRST_BYTE_S AIGW_TIMEOUTS__IDLE_S
+AIGW_TIMEOUTS__REQUEST_S AIGW_ROUTING__TRIES AIGW_AUTH__LEEWAY_S AIGW_AUTH__KEY_TTL_S AIGW_AUTH__KEY_REFETCH_S
+AIGW_AUTH__KEY_STALE_S AIGW_AUTH__ISSUERS AIGW_AUTH__ISSUER_HOSTS AIGW_AUTH__FAILURES_PER_MINUTE
+AIGW_AUTH__MINT_PER_MINUTE AIGW_PROXY_ENDPOINTS__REQUIRE_INSTANCE_UID AIGW_CODE_CONTEXT_MIN_LS_VERSION
+AIGW_DUO_CHAT__CLASSIC_ONLY AIGW_CUSTOM_MODELS__ALLOWED_ENDPOINTS AIGW_DOCS_SEARCH__INDEX
+AIGW_PROMPTS__MAX_OUTPUT_CHARS AIGW_PROMPTS__MAX_ITERATIONS AIGW_OPENAI_MODEL AIGW_DEMO__ENGINE AIGW_DETAIL_HEADERS
+AIGW_USAGE__SPOOL_DIR AIGW_USAGE__WHEN_FULL
+"""
+"""Contract 16 and interface 4."""
+
+
+def test_no_name_of_the_contract_or_the_interface_is_unknown() -> None:
+    for name in NAMES.split():
+        try:
+            found: Any = load_settings({name: "x"}).warnings
+        except BadSetting:  # a bad value of a known name
+            found = ()
+        assert found == (), name
+
+
+def test_every_setting_is_described_for_the_table() -> None:
+    rows = known_settings()
+    names = [name for group, *_ in rows for name in group]
+
+    assert len(names) == len(set(names))
+    assert all(doc and kind for _, kind, _, doc in rows)
+
+
+@pytest.mark.parametrize("text", ["true", "True", "1", "yes", "ON", " on "])
+def test_booleans_are_true_in_four_ways(text: str) -> None:
+    assert read_bool("N", text) is True
+
+
+@pytest.mark.parametrize("text", ["false", "0", "No", "off"])
+def test_booleans_are_false_in_four_ways(text: str) -> None:
+    assert read_bool("N", text) is False
+
+
+@pytest.mark.parametrize(
+    ("text", "items"),
+    [
+        ("a", ("a",)), ("a, b ,,c", ("a", "b", "c")),
+        ('["a", "b,c"]', ("a", "b,c")), ("[]", ()), ("[1, 2]", ("1", "2")),
+        (" , ", ()),
+    ],
+)  # fmt: skip
+def test_lists_are_commas_or_json(text: str, items: tuple[str, ...]) -> None:
+    assert read_list("N", text) == items
+
+
+@settings(max_examples=150)
+@given(text=st.text(max_size=20) | st.sampled_from(["[", "{", "[[[", "1e999", "-0", "٣", "nan", "{}", "[null]"]))
+def test_any_text_is_read_or_refused_with_the_settings_name(text: str) -> None:
+    for read in (read_bool, read_int, read_float, read_list, read_object):
+        try:
+            value: Any = read("NAME", text)  # type: ignore[operator]
+        except BadSetting as error:
+            value = error.name
+        assert value == "NAME" or not isinstance(value, float | int) or value >= 0

@@ -1,0 +1,14 @@
+"""Wait for what happens in the background, without guessing how long it takes."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+
+async def eventually(is_so: Callable[[], Awaitable[bool]], within_s: float = 5.0) -> float:
+    """Seconds until `is_so` holds, looked at every 20 ms; TimeoutError where it does not within `within_s`."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    async with asyncio.timeout(within_s):
+        while not await is_so():  # noqa: ASYNC110  what it waits for has no event of ours
+            await asyncio.sleep(0.02)
+    return loop.time() - began
