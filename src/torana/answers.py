@@ -4,7 +4,8 @@ Whoever holds one reads it once and closes it in every case; the last of both se
 """
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,8 +16,8 @@ from torana.code.clean import clean
 from torana.code.fences import FenceStripper
 from torana.code.orders import Cleaning, Cursor
 from torana.code.window import Window
-from torana.counting import estimate_tokens
-from torana.errors import ProviderError
+from torana.counting import count_bytes, estimate_tokens
+from torana.errors import ProviderError, provider_refused
 from torana.prompts.prompt import Prompt
 from torana.providers.send import MAX_ANSWER_BYTES, Batch
 from torana.routing.router import Flow
@@ -34,13 +35,55 @@ class Collected:
 
 
 @dataclass(slots=True, kw_only=True)
-class Labels:
-    """Who is answering, for the answer's own members, the metrics and the access line."""
+class ModelCall:
+    """What the metrics and the access line are to know of one model call."""
 
+    metrics: Metrics
+    facts: dict[str, Any]
     unit_primitive: str
     feature_category: str
     prompt: Prompt | None = None
+    """The registry's prompt that the answer names."""
     is_streamed: bool = False
+    suggested: ChatRequest | None = None
+    """What was asked, where the call is for a code suggestion: those have figures of their own."""
+
+    def record(
+        self,
+        provider: str,
+        model: str,
+        outcome: str,
+        usage: Usage | None,
+        seconds: float,
+        failure: ProviderError | None = None,
+        finish: str | None = None,
+    ) -> None:
+        """The final word on the call. `outcome`: completed, failed or client_cancelled."""
+        self.metrics.inference(
+            engine=provider,
+            model=model,
+            feature_category=self.feature_category,
+            unit_primitive=self.unit_primitive,
+            is_streamed=self.is_streamed,
+            error=failure,
+            finish_reason=finish or "",
+            seconds=seconds,
+            usage=usage,
+        )
+        if self.suggested is not None:
+            texts = list(_prompt_texts(self.suggested))
+            tokens = sum(map(estimate_tokens, texts)) if usage is None else usage.input_tokens
+            self.metrics.suggestion(provider, model, seconds, sum(map(count_bytes, texts)), tokens)
+        facts = self.facts
+        facts["provider"], facts["model"], facts["outcome"] = provider, model, outcome
+        if self.prompt is not None:
+            facts["prompt"] = f"{self.prompt.id}@{self.prompt.version}"
+        if usage is not None:
+            facts["input_tokens"], facts["output_tokens"] = usage.input_tokens, usage.output_tokens
+            facts["usage_source"] = "counted" if usage.is_counted else "provider"
+        if failure is not None:
+            facts["provider_error"] = failure.code
+            facts["provider_status"] = failure.upstream_code
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,11 +91,11 @@ class Answer:
     """An answer under way. Its first batch is in; read it once, then close it in every case."""
 
     flow: Flow
-    labels: Labels
+    call: ModelCall
     chat: ChatRequest
-    metrics: Metrics
-    facts: dict[str, Any]
     started: float
+    under_way: ExitStack
+    """Closed with the final word: until then the call counts as in flight."""
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     """x-aigw-* and the demo's mark, to be added to the reply."""
     leaks_reasoning: bool = False
@@ -72,12 +115,12 @@ class Answer:
         """`agent` for answers from the registry's prompts, else the provider (contract 6.1)."""
         if self.is_demo:
             return "demo"
-        return "agent" if self.labels.prompt is not None else self.flow.deployment.provider
+        return "agent" if self.call.prompt is not None else self.flow.deployment.provider
 
     @property
     def model(self) -> str:
         """The prompt file's name for the registry's prompts, else the upstream model (contract 6.1)."""
-        prompt = self.labels.prompt
+        prompt = self.call.prompt
         return prompt.name if prompt is not None else self.flow.deployment.model
 
     @property
@@ -129,58 +172,26 @@ class Answer:
         if self._is_settled:
             return
         self._is_settled = True
-        deployment, labels = self.flow.deployment, self.labels
+        self.under_way.close()
+        deployment = self.flow.deployment
         usage = self.usage or _estimate(self.chat, self._counted_chars)
-        record_inference(
-            self.metrics, self.facts, deployment.provider, deployment.model, labels,
-            seconds=time.monotonic() - self.started, outcome=outcome, usage=usage,
-            failure=self._failure, finish=self.finish,
-        )  # fmt: skip
-        self.facts["attempts"] = self.flow.attempts
-
-
-def record_inference(
-    metrics: Metrics,
-    facts: dict[str, Any],
-    provider: str,
-    model: str,
-    labels: Labels,
-    *,
-    seconds: float,
-    outcome: str,
-    usage: Usage | None,
-    failure: ProviderError | None = None,
-    finish: str | None = None,
-) -> None:
-    """The final word on one model call: its metrics, and its members of the access line."""
-    metrics.inference(
-        engine=provider,
-        model=model,
-        feature_category=labels.feature_category,
-        unit_primitive=labels.unit_primitive,
-        is_streamed=labels.is_streamed,
-        error=failure,
-        finish_reason=finish or "",
-        seconds=seconds,
-        usage=usage,
-    )
-    facts["provider"], facts["model"], facts["outcome"] = provider, model, outcome
-    if labels.prompt is not None:
-        facts["prompt"] = f"{labels.prompt.id}@{labels.prompt.version}"
-    if usage is not None:
-        facts["input_tokens"], facts["output_tokens"] = usage.input_tokens, usage.output_tokens
-        facts["usage_source"] = "counted" if usage.is_counted else "provider"
-    if failure is not None:
-        facts["provider_error"] = failure.code
-        facts["provider_status"] = failure.upstream_code
+        seconds = time.monotonic() - self.started
+        self.call.record(deployment.provider, deployment.model, outcome, usage, seconds, self._failure, self.finish)
+        self.call.facts["attempts"] = self.flow.attempts
 
 
 def _estimate(chat: ChatRequest, answer_chars: int) -> Usage:
     """Tokens counted by us where the provider told none; marked as such."""
-    asked = sum(estimate_tokens(message.text) for message in chat.messages)
-    if chat.fill_in is not None and not chat.messages:
-        asked += estimate_tokens(chat.fill_in.marked_prompt or chat.fill_in.prefix)
+    asked = sum(map(estimate_tokens, _prompt_texts(chat)))
     return Usage(input_tokens=asked, output_tokens=(answer_chars + 3) // 4, is_counted=True)
+
+
+def _prompt_texts(chat: ChatRequest) -> Iterator[str]:
+    """The texts that are sent."""
+    if chat.fill_in is not None and chat.fill_in.marked_prompt:
+        yield chat.fill_in.marked_prompt
+    else:
+        yield from (message.text for message in chat.messages)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -190,23 +201,24 @@ class Relay:
     answer: WireAnswer
     provider: str
     model: str
-    labels: Labels
-    metrics: Metrics
-    facts: dict[str, Any]
+    call: ModelCall
     started: float
+    under_way: ExitStack
+    """Closed with the final word."""
     _is_settled: bool = False
 
     async def read_all(self, scan: Callable[[bytes], Usage | None] | None) -> bytes:
         """A body that does not stream, read whole and settled; raises ProviderError when it is cut."""
         try:
             body = await self.answer.read_all(MAX_ANSWER_BYTES)
+            usage = scan(body) if scan is not None and self.answer.status == 200 else None
+            self.settle("completed" if self.answer.status < 400 else "failed", usage)
         except ProviderError as error:
             self.settle("failed", None, error)
             raise
         finally:
             self.answer.close()
-        usage = scan(body) if scan is not None and self.answer.status == 200 else None
-        self.settle("completed" if self.answer.status < 400 else "failed", usage)
+            self.settle("client_cancelled", None)
         return body
 
     def settle(self, outcome: str, usage: Usage | None, failure: ProviderError | None = None) -> None:
@@ -214,12 +226,12 @@ class Relay:
         if self._is_settled:
             return
         self._is_settled = True
-        record_inference(
-            self.metrics, self.facts, self.provider, self.model, self.labels,
-            seconds=time.monotonic() - self.started, outcome=outcome, usage=usage, failure=failure,
-        )  # fmt: skip
+        self.under_way.close()
+        seconds = time.monotonic() - self.started
         if failure is None and self.answer.status >= 400:
-            self.facts["provider_status"] = self.answer.status
+            # Passed on as it came, but a failed call all the same.
+            failure = provider_refused(self.answer.status, "an error status")
+        self.call.record(self.provider, self.model, outcome, usage, seconds, failure)
 
 
 @dataclass(slots=True)
@@ -262,10 +274,14 @@ class CodeAnswer:
 
     async def collect(self) -> Collected:
         found = await self.answer.collect()
+        if self.cleaning == "none":
+            return found
+        started = time.perf_counter()
         is_cut = found.finish == "length"
         texts = tuple(
             clean(text, self.cursor, self.cleaning, excluded=self.excluded, is_cut=is_cut) for text in found.texts
         )
+        self.answer.call.metrics.suggestion_cleaned(time.perf_counter() - started)
         return Collected(texts, found.usage, found.finish)
 
     async def batches(self) -> AsyncIterator[Batch]:
@@ -283,3 +299,15 @@ class CodeAnswer:
 
     async def aclose(self) -> None:
         await self.answer.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Vectors for texts, and who made them. Whole and settled: nothing of it is under way."""
+
+    rows: list[list[float]]
+    """In the order of the texts."""
+    provider: str
+    upstream_model: str
+    headers: list[tuple[bytes, bytes]]
+    """x-aigw-* and the demo's mark, to be added to the reply."""

@@ -19,23 +19,30 @@ from torana.access.minting import Minter
 from torana.access.permissions import enabled_flags
 from torana.access.quota import QuotaGate
 from torana.access.tokens import Verifier
+from torana.api.amazon_q import AmazonQEndpoints
 from torana.api.chat import ChatEndpoints
+from torana.api.chat_v1 import ChatV1Endpoints
 from torana.api.code import CodeEndpoints
 from torana.api.docs import DocsEndpoints
+from torana.api.embeddings import EmbeddingEndpoints
 from torana.api.entrance import Entrance, RouteTable
+from torana.api.feature import FeatureEndpoints
 from torana.api.models import ModelEndpoints
 from torana.api.monitoring import MonitoringEndpoints, OperatorsApp, Readiness
 from torana.api.prompts import PromptEndpoints
 from torana.api.proxy import ProxyEndpoints
 from torana.api.routes import all_routes
+from torana.api.search import SearchEndpoints
 from torana.api.server import Listener, bind
 from torana.api.tokens import TokenEndpoints
+from torana.api.x_ray import XRayEndpoints
 from torana.catalog.load import Catalogue, load_catalogue, overlay_paths
 from torana.clock import Clock
+from torana.code.languages import EDITOR_IDS, EXTENSIONS, LANGUAGES
 from torana.gateway import Gateway
 from torana.prompts.registry import Prompts
 from torana.providers.anthropic import Anthropic
-from torana.providers.demo.provider import DemoProvider
+from torana.providers.demo.demo import DemoProvider
 from torana.providers.openai import OpenAI
 from torana.providers.provider import Provider
 from torana.providers.send import Sender
@@ -43,6 +50,7 @@ from torana.reload import Reloader
 from torana.routing.discovery import FirstModel
 from torana.routing.models import Models
 from torana.routing.router import Router
+from torana.search.index import DocsIndex
 from torana.settings import Settings
 from torana.telemetry.log import LogSink, install
 from torana.telemetry.loop_watch import watch_loop
@@ -59,6 +67,7 @@ class Running:
     port: int
     metrics_port: int
     readiness: Readiness
+    entrance: Entrance
     models: Models
     """Of the catalogue that serves now."""
     keys: KeyRing
@@ -111,7 +120,7 @@ async def start(
     sink.on_drop = metrics.lines_dropped
 
     local_keys = load_local_keys(settings)
-    keys = KeyRing(settings.auth, local_keys, transport, clock)
+    keys = KeyRing(settings.auth, local_keys, transport, clock, meter=metrics)
     verifier = Verifier(
         settings.auth,
         keys,
@@ -128,8 +137,13 @@ async def start(
     sender = Sender(transport, providers, DemoProvider(settings.providers.demo_engine), via, settings.transport)
     first_model = FirstModel(settings.providers, transport)
     models = Models(catalogue, settings.providers)
+    search = SearchEndpoints(DocsIndex(settings.search.index), settings, clock)
     readiness = Readiness(
-        {"keys": lambda: keys_check(settings, keys), "default_models": lambda: models_check(running.models)},
+        {
+            "keys": lambda: keys_check(settings, keys),
+            "default_models": lambda: models_check(running.models),
+            "docs_search": search.check,
+        },
         lambda: {f"issuer {state.issuer}": (state.ok, issuer_detail(state)) for state in keys.states()},
     )
 
@@ -146,9 +160,15 @@ async def start(
                 TokenEndpoints(minter),
                 CodeEndpoints(gateway, settings, clock),
                 ChatEndpoints(gateway, settings),
+                ChatV1Endpoints(gateway, settings, clock),
                 PromptEndpoints(gateway, settings),
                 ProxyEndpoints(gateway, models.catalogue.unit_primitives, settings),
+                search,
+                EmbeddingEndpoints(gateway, settings),
+                XRayEndpoints(gateway),
+                AmazonQEndpoints(),
                 ModelEndpoints(models),
+                FeatureEndpoints(gateway, models.catalogue.features.values(), settings, clock),
                 DocsEndpoints(settings),
             )
         )
@@ -179,7 +199,7 @@ async def start(
         return swap
 
     reloader = Reloader(build, metrics, overlays)
-    main = Listener(entrance, settings.serve, with_tls=True)
+    main = Listener(entrance, settings.serve, with_tls=True, note_refusal=entrance.note_refusal)
     operators = Listener(OperatorsApp(metrics, readiness), settings.serve, with_tls=False)
     serve = settings.serve
     main_socket = main_socket or bind(serve.host, serve.port, shared=False)
@@ -192,6 +212,7 @@ async def start(
         port=main_socket.getsockname()[1],
         metrics_port=metrics_socket.getsockname()[1],
         readiness=readiness,
+        entrance=entrance,
         models=models,
         keys=keys,
         reloader=reloader,
@@ -230,6 +251,9 @@ def known_labels(catalogue: Catalogue) -> Known:
         models=frozenset(item.model for record in records for item in record.deployments if item.model),
         unit_primitives=frozenset(catalogue.unit_primitives),
         feature_categories=frozenset(record.feature_category for record in catalogue.unit_primitives.values()),
+        languages=LANGUAGES,
+        extensions=EXTENSIONS,
+        editor_languages=EDITOR_IDS,
     )
 
 

@@ -173,6 +173,8 @@ class ModelWish(msgspec.Struct, frozen=True, kw_only=True):
     api_key: str = msgspec.field(default="")
     as_text_completion: bool = False
     """The request is a code completion without a prompt of its own, which some families answer best raw."""
+    is_flat: bool = False
+    """It came the older way, which asks every family raw where there is no identifier."""
 
     def __repr__(self) -> str:  # the key must never reach a log
         return f"ModelWish({self.role or self.identifier or self.client_name or self.family!r})"

@@ -1,25 +1,31 @@
 """THE WALK: one call through the rooms, a line per room. Rendering, choosing and leaving meet here."""
 
+import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
+from functools import lru_cache
 from typing import Any
 
 from msgspec.structs import replace as replace_fields
 
 from torana.agents.step import PROMPT_ID as STEP_PROMPT
 from torana.agents.step import StepOrder, step_inputs
-from torana.answers import Answer, CodeAnswer, Labels, Relay, record_inference
+from torana.answers import Answer, CodeAnswer, Embedded, ModelCall, Relay
 from torana.caller import Permit
 from torana.chat import ChatRequest, FillIn, Message, ModelWish, Text
 from torana.code.fill_in import FORMATS, mark_cursor
+from torana.code.languages import extension_of
 from torana.code.orders import CompletionOrder, Cursor, GenerationOrder
 from torana.code.window import Window, fit
+from torana.dialects.embeddings import EmbeddingsRequest
 from torana.errors import ProviderError
 from torana.prompts.prompt import Prompt
 from torana.prompts.registry import Prompts
+from torana.providers.provider import Deployment
 from torana.providers.send import Sender
 from torana.routing.models import Model, Models
-from torana.routing.router import Flow, Router
+from torana.routing.router import Router
 from torana.settings import CatalogueSettings
 from torana.telemetry.metrics import Metrics
 
@@ -67,74 +73,71 @@ class Gateway:
     ) -> Answer:
         """A named prompt, filled in and answered. Returns once the first batch is in."""
         chat = self.prompts.render(prompt, inputs, model_params=model.params)
+        if model.fill_in and prompt.id == COMPLETION_PROMPT:
+            cursor = Cursor(prefix=_text_of(inputs, "prefix"), suffix=_text_of(inputs, "suffix"))
+            window = fit(cursor, model.input_limit - (chat.max_tokens or 0))
+            chat = _mark(chat, model, cursor, window)
         chat = replace_fields(chat, stream=stream, user=user)
         return await self._answer(permit, model, chat, facts, prompt=prompt)
 
     async def complete(self, permit: Permit, order: CompletionOrder, facts: dict[str, Any]) -> CodeAnswer:
         """A few tokens at the cursor: marked for families that know fill-in-the-middle, else an instruction."""
         model = self.models.find(order.wish)
-        window = fit(
-            order.cursor,
-            model.input_limit - order.max_tokens,
-            context_share=order.context_share,
-            uses_context=order.uses_context,
-        )
-        fill_in = _fill_in(order.cursor, window, model.fill_in)
+        window = _window(order, model)
         prompt = None
-        if order.prompt is not None:
-            chat = ChatRequest(messages=_own_messages(order.prompt), max_tokens=order.max_tokens)
-        elif model.fill_in:
-            chat = ChatRequest(messages=(), max_tokens=order.max_tokens, stop=FORMATS[model.fill_in].stop)
-        elif model.deployments[0].as_text_completion:
-            chat = ChatRequest(messages=(), max_tokens=order.max_tokens)
-        else:
+        if order.prompt is None:
             prompt = self.prompts.find(order.prompt_id or COMPLETION_PROMPT, None, model.families)
             inputs = {**_window_inputs(order.cursor, window), "context": window.context}
             chat = self.prompts.render(prompt, inputs, model_params=model.params)
-        if order.prompt_id and prompt is None:
-            prompt = self.prompts.find(order.prompt_id, None, model.families)
+            chat = _mark(chat, model, order.cursor, window)
+        else:
+            chat = _ask_as_given(order.prompt, model, order.cursor, window)
+        # Fast completions stay short, whatever the prompt file allows.
+        is_fast = order.cleaning == "fast_completion"
         chat = replace_fields(
             chat,
-            fill_in=fill_in,
-            answer="code",
             choices=max(1, order.choices),
-            stream=order.stream,
-            user=order.user,
-            max_tokens=chat.max_tokens or order.max_tokens,
+            max_tokens=order.max_tokens if is_fast else chat.max_tokens or order.max_tokens,
         )
-        named = prompt if order.prompt_id else None
-        answer = await self._answer(permit, model, chat, facts, prompt=named)
-        return CodeAnswer(answer, order.cursor, order.cleaning, window, self.settings.excl_post_process)
+        return await self._suggest(permit, model, chat, order, window, prompt, facts)
 
     async def generate(self, permit: Permit, order: GenerationOrder, facts: dict[str, Any]) -> CodeAnswer:
         """A longer piece of code from an instruction."""
         model = self.models.find(order.wish)
-        window = fit(
-            order.cursor,
-            model.input_limit - order.max_tokens,
-            context_share=order.context_share,
-            uses_context=order.uses_context,
-        )
+        window = _window(order, model)
         prompt = None
-        if order.prompt is not None and not order.prompt_id:
-            chat = ChatRequest(messages=_own_messages(order.prompt), max_tokens=order.max_tokens, stop=order.stop)
-        else:
+        if order.prompt is None or order.prompt_id:
             constraint = order.prompt_version if order.prompt_id else None
             prompt = self.prompts.find(order.prompt_id or GENERATION_PROMPT, constraint, model.families)
             inputs = {**order.template_inputs, **_window_inputs(order.cursor, window), "context": window.context}
             chat = self.prompts.render(prompt, inputs, model_params=model.params)
-            chat = replace_fields(chat, stop=chat.stop or order.stop)
-        chat = replace_fields(
-            chat,
-            fill_in=_fill_in(order.cursor, window, ""),
-            answer="code",
-            stream=order.stream,
-            user=order.user,
-            max_tokens=chat.max_tokens or order.max_tokens,
+            chat = replace_fields(chat, fill_in=_aside(model, order.cursor, window))
+        else:
+            chat = _ask_as_given(order.prompt, model, order.cursor, window)
+        chat = replace_fields(chat, max_tokens=chat.max_tokens or order.max_tokens, stop=chat.stop or order.stop)
+        return await self._suggest(permit, model, chat, order, window, prompt, facts)
+
+    async def _suggest(
+        self,
+        permit: Permit,
+        model: Model,
+        chat: ChatRequest,
+        order: CompletionOrder | GenerationOrder,
+        window: Window,
+        prompt: Prompt | None,
+        facts: dict[str, Any],
+    ) -> CodeAnswer:
+        """What completions and generations have in common: counted, sent, and cleaned on the way back."""
+        cursor = order.cursor
+        self.metrics.suggestion_language(
+            cursor.language, extension_of(cursor.file_name), cursor.editor_language.strip().lower()
         )
-        named = prompt if order.prompt_id else None
-        answer = await self._answer(permit, model, chat, facts, prompt=named)
-        return CodeAnswer(answer, order.cursor, order.cleaning, window, self.settings.excl_post_process)
+        chat = replace_fields(chat, answer="code", stream=order.stream, user=order.user)
+        if not order.prompt_id:
+            # The default way only borrows the registry's prompt: its name and its patience are not the endpoint's.
+            prompt, chat = None, replace_fields(chat, timeout_s=None)
+        answer = await self._answer(permit, model, chat, facts, prompt=prompt, is_suggestion=True)
+        return CodeAnswer(answer, cursor, order.cleaning, window, self.settings.excl_post_process)
 
     async def step(self, permit: Permit, order: StepOrder, facts: dict[str, Any]) -> Answer:
         """One step of a ReAct loop that the client runs."""
@@ -160,43 +163,59 @@ class Gateway:
         facts: dict[str, Any],
         *,
         prompt: Prompt | None = None,
+        is_suggestion: bool = False,
     ) -> Answer:
         """Pick, send, and hold the first batch. `prompt` is named in the answer."""
         started = time.monotonic()
-        labels = self._labels(permit, prompt, is_streamed=chat.stream)
-        try:
-            route = await self.router.pick(permit, model, chat.tries)
-            flow = await self.router.stream(route, chat)
-        except ProviderError as error:
-            deployment = model.deployments[0]
-            record_inference(
-                self.metrics, facts, deployment.provider, deployment.model, labels,
-                seconds=time.monotonic() - started, outcome="failed", usage=None, failure=error,
-            )  # fmt: skip
-            raise
-        return Answer(
-            flow=flow,
-            labels=labels,
-            chat=chat,
-            metrics=self.metrics,
-            facts=facts,
-            started=started,
-            headers=self._headers(flow, prompt),
-            leaks_reasoning=model.leaks_reasoning,
-        )
+        call = self._call(permit, facts, prompt, is_streamed=chat.stream)
+        call.suggested = chat if is_suggestion else None
+        deployment = model.deployments[0]
+        # Left by an exception, cancellation included, the call is no longer under way; else its answer says when.
+        with ExitStack() as under_way:
+            try:
+                route = await self.router.pick(permit, model, chat.tries)
+                deployment = route.deployments[0]
+                under_way.enter_context(self.metrics.in_flight(deployment.provider, deployment.model))
+                flow = await self.router.stream(route, chat)
+            except ProviderError as error:
+                call.record(deployment.provider, deployment.model, "failed", None, time.monotonic() - started, error)
+                raise
+            except asyncio.CancelledError:
+                seconds = time.monotonic() - started
+                call.record(deployment.provider, deployment.model, "client_cancelled", None, seconds)
+                raise
+            facts["provider_s"] = round(time.monotonic() - started, 6)
+            return Answer(
+                flow=flow,
+                call=call,
+                chat=chat,
+                started=started,
+                headers=self._headers(flow.deployment, prompt),
+                leaks_reasoning=model.leaks_reasoning,
+                under_way=under_way.pop_all(),
+            )
 
-    def _labels(self, permit: Permit, prompt: Prompt | None, *, is_streamed: bool) -> Labels:
+    def _call(self, permit: Permit, facts: dict[str, Any], prompt: Prompt | None, *, is_streamed: bool) -> ModelCall:
         name = permit.unit_primitives[0] if permit.unit_primitives else ""
         known = self.models.catalogue.unit_primitives.get(name)
         category = known.feature_category if known is not None else ""
-        return Labels(unit_primitive=name, feature_category=category, prompt=prompt, is_streamed=is_streamed)
+        if category:
+            facts["meta.feature_category"] = category
+        return ModelCall(
+            metrics=self.metrics,
+            facts=facts,
+            unit_primitive=name,
+            feature_category=category,
+            prompt=prompt,
+            is_streamed=is_streamed,
+        )
 
-    def _headers(self, flow: Flow, prompt: Prompt | None) -> list[tuple[bytes, bytes]]:
+    def _headers(self, deployment: Deployment, prompt: Prompt | None) -> list[tuple[bytes, bytes]]:
         headers: list[tuple[bytes, bytes]] = []
-        if flow.deployment.provider == "demo":
+        if deployment.provider == "demo":
             headers.append((b"x-torana-demo", b"true"))
         if self.detail_headers:
-            headers.append((b"x-aigw-model", header_text(flow.deployment.name)))
+            headers.append((b"x-aigw-model", header_text(deployment.name)))
             if prompt is not None:
                 headers.append((b"x-aigw-prompt", header_text(f"{prompt.id}@{prompt.version}")))
         return headers
@@ -219,37 +238,102 @@ class Gateway:
         Raises ProviderError where nothing answered, or our own key is refused.
         """
         started = time.monotonic()
-        labels = self._labels(permit, None, is_streamed=stream)
+        call = self._call(permit, facts, None, is_streamed=stream)
         deployment = self.models.deployment_of(provider, model)
+        with ExitStack() as under_way:
+            under_way.enter_context(self.metrics.in_flight(provider, model))
+            try:
+                answer = await self.sender.relay(deployment, path, body, headers, stream=stream, method=method)
+            except ProviderError as error:
+                call.record(provider, model, "failed", None, time.monotonic() - started, error)
+                raise
+            except asyncio.CancelledError:
+                call.record(provider, model, "client_cancelled", None, time.monotonic() - started)
+                raise
+            facts["provider_s"] = round(time.monotonic() - started, 6)
+            return Relay(
+                answer=answer,
+                provider=provider,
+                model=model,
+                call=call,
+                started=started,
+                under_way=under_way.pop_all(),
+            )
+
+    async def ask(self, permit: Permit, model: Model, chat: ChatRequest, facts: dict[str, Any]) -> Answer:
+        """A client's own prompt, sent as it is."""
+        return await self._answer(permit, model, chat, facts)
+
+    async def embed(self, permit: Permit, model: Model, request: EmbeddingsRequest, facts: dict[str, Any]) -> Embedded:
+        """Vectors for texts; nothing streams. Raises ProviderError."""
+        started = time.monotonic()
+        call = self._call(permit, facts, None, is_streamed=False)
+        used = model.deployments[0]
+        if model.is_demo and request.dimensions is None and model.dimensions:
+            # The demo stands in for a model whose vectors have a length.
+            request = replace_fields(request, dimensions=model.dimensions)
         try:
-            answer = await self.sender.relay(deployment, path, body, headers, stream=stream, method=method)
+            route = await self.router.pick(permit, model)
+            used = route.deployments[0]
+            with self.metrics.in_flight(used.provider, used.model):
+                vectors, used, facts["attempts"] = await self.router.embed(route, request)
         except ProviderError as error:
-            record_inference(
-                self.metrics, facts, provider, model, labels,
-                seconds=time.monotonic() - started, outcome="failed", usage=None, failure=error,
-            )  # fmt: skip
+            call.record(used.provider, used.model, "failed", None, time.monotonic() - started, error)
             raise
-        return Relay(
-            answer=answer,
-            provider=provider,
-            model=model,
-            labels=labels,
-            metrics=self.metrics,
-            facts=facts,
-            started=started,
+        except asyncio.CancelledError:
+            call.record(used.provider, used.model, "client_cancelled", None, time.monotonic() - started)
+            raise
+        call.record(used.provider, used.model, "completed", vectors.usage, time.monotonic() - started)
+        return Embedded(vectors.rows, used.provider, used.model, self._headers(used, None))
+
+
+def _window(order: CompletionOrder | GenerationOrder, model: Model) -> Window:
+    """What of the code around the cursor the model's input has room for."""
+    return fit(
+        order.cursor,
+        model.input_limit - order.max_tokens,
+        context_share=order.context_share,
+        uses_context=order.uses_context,
+    )
+
+
+def _mark(chat: ChatRequest, model: Model, cursor: Cursor, window: Window) -> ChatRequest:
+    """A rendered completion, with the cursor marked for families that know how to be asked so."""
+    if not model.fill_in:
+        # A client's own server gets the instruction as text: few of them take prefix and suffix apart.
+        is_sent_apart = model.deployments[0].as_text_completion and not model.is_own
+        return replace_fields(
+            chat, fill_in=_fill_in(cursor, window) if is_sent_apart else _aside(model, cursor, window)
         )
+    marked = mark_cursor(model.fill_in, window.prefix, window.suffix, window.context)
+    fill_in = replace_fields(_fill_in(cursor, window), marked_prompt=marked)
+    return replace_fields(chat, fill_in=fill_in, stop=FORMATS[model.fill_in].stop)
 
 
-def _fill_in(cursor: Cursor, window: Window, format_name: str) -> FillIn:
-    marked = mark_cursor(format_name, window.prefix, window.suffix, window.context) if format_name else ""
+def _ask_as_given(prompt: str | tuple[Message, ...], model: Model, cursor: Cursor, window: Window) -> ChatRequest:
+    """A client's own prompt: a text is one user turn, messages are sent as they are."""
+    messages = (Message("user", (Text(prompt),)),) if isinstance(prompt, str) else prompt
+    return ChatRequest(messages=messages, fill_in=_aside(model, cursor, window))
+
+
+def _aside(model: Model, cursor: Cursor, window: Window) -> FillIn | None:
+    """The code around the cursor beside messages that say all; text completions would send it in their place."""
+    return None if model.deployments[0].as_text_completion else _fill_in(cursor, window)
+
+
+def _fill_in(cursor: Cursor, window: Window) -> FillIn:
     return FillIn(
         prefix=window.prefix,
         suffix=window.suffix,
         language=cursor.language,
         file_name=cursor.file_name,
         context=window.context,
-        marked_prompt=marked,
     )
+
+
+def _text_of(inputs: Mapping[str, Any], name: str) -> str:
+    value = inputs.get(name)
+    return value if isinstance(value, str) else ""
 
 
 def _window_inputs(cursor: Cursor, window: Window) -> dict[str, Any]:
@@ -261,11 +345,7 @@ def _window_inputs(cursor: Cursor, window: Window) -> dict[str, Any]:
     }
 
 
-def _own_messages(prompt: str | tuple[Message, ...]) -> tuple[Message, ...]:
-    """A client's own prompt: a text is one user turn."""
-    return (Message("user", (Text(prompt),)),) if isinstance(prompt, str) else prompt
-
-
+@lru_cache(maxsize=1024)
 def header_text(text: str) -> bytes:
     """A text as a header value: what HTTP cannot carry becomes `?`."""
     return bytes(byte if 0x20 <= byte < 0x7F else 0x3F for byte in text.encode("ascii", "replace"))[:256]

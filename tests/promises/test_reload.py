@@ -68,7 +68,7 @@ async def test_a_call_under_way_keeps_the_catalogue_it_came_in_with(start_gatewa
     folder = tmp_path / "overlay"
     path = write_prompt(folder, "Say")
     gateway = await start_gateway(env={"AIGW_CATALOG": str(folder)})
-    gateway.provider.stall(after_events=1)
+    gateway.provider.stall(after_events=4)
     token = gateway.token(unit_primitives=["duo_chat"])
     body = {"inputs": {"word": "w"}, "stream": True}
 

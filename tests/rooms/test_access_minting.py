@@ -8,7 +8,7 @@ from tests.support.access import GITLAB_KEY, LOCAL_KEY, SERVICE, Access, headers
 from tests.support.keys import rsa_key
 
 from torana.access.local_keys import LocalKeys
-from torana.access.minting import Minter, permit_minting
+from torana.access.minting import Minter
 from torana.access.permissions import permit
 from torana.caller import DEBUG_CALLER, Caller
 from torana.errors import Refusal
@@ -86,7 +86,7 @@ async def test_a_user_token_mints_nothing(access: Access, minter: Minter) -> Non
     minted = minter.mint(await caller(access, scopes=BOTH), headers_for())
     user = await access.verifier.authenticate(headers_for(minted.token), "192.0.2.9")
 
-    for attempt in (permit_minting, lambda one: minter.mint(one, headers_for())):
+    for attempt in (minter.permit, lambda one: minter.mint(one, headers_for())):
         with pytest.raises(Refusal) as caught:
             attempt(user)
         assert (caught.value.status, caught.value.code) == (403, "user_token_not_accepted")

@@ -11,7 +11,7 @@ from torana.agents.step import StepOrder
 from torana.api.chat import ChatEndpoints
 from torana.api.exchange import Exchange, Reply, StreamReply
 from torana.caller import DEBUG_CALLER, Caller, Permit
-from torana.chat import Chunk, ToolCallPiece, Usage
+from torana.chat import Chunk, ModelWish, ToolCallPiece, Usage
 from torana.errors import (
     NoCredentials,
     ProviderBroke,
@@ -55,10 +55,16 @@ class ScriptedAnswer:
         self.closed += 1
 
 
+class KnownModels:
+    def find(self, wish: ModelWish) -> object:
+        return wish
+
+
 @dataclass
 class ScriptedGateway:
     answer: ScriptedAnswer | ProviderError
     orders: list[StepOrder] = field(default_factory=list)
+    models: KnownModels = field(default_factory=KnownModels)
 
     async def step(self, permit: Permit, order: StepOrder, facts: dict[str, Any]) -> ScriptedAnswer:
         self.orders.append(order)

@@ -56,6 +56,8 @@ def test_the_shipped_unit_primitives_are_those_of_the_contract() -> None:
         "generate_code",
         "generate_embeddings_codebase",
         "amazon_q_integration",
+        "summarize_text",
+        "generate_release_notes",
     }
 
 
@@ -214,14 +216,14 @@ def test_an_unreadable_file_and_a_missing_folder_are_named(tmp_path: Path) -> No
 
 
 def test_files_for_later_versions_and_foreign_files_are_accepted(tmp_path: Path) -> None:
-    write(tmp_path, limits="anything: [", sinks="", features__x="")
+    write(tmp_path, limits="anything: [", sinks="")
     (tmp_path / "README.md").write_text("hello")
     (tmp_path / ".git").mkdir()
 
     catalogue = load_catalogue([tmp_path])
 
     assert [line.removeprefix(f"{tmp_path}/") for line in catalogue.unused] == [
-        f"{name}: not used by this version" for name in ("limits.yml", "sinks.yml", "features")
+        f"{name}: not used by this version" for name in ("limits.yml", "sinks.yml")
     ]
 
 

@@ -19,7 +19,7 @@ from torana.chat import ChatRequest
 from torana.cli.check import check
 from torana.prompts.prompt import Prompt
 from torana.prompts.registry import Prompts
-from torana.providers.demo.provider import DemoProvider
+from torana.providers.demo.demo import DemoProvider
 from torana.settings import CatalogueSettings
 
 DOCUMENT = Path(__file__).parents[2] / "docs/reference/prompts.md"
@@ -45,7 +45,7 @@ READERS = {
     "chat/epic_reader": "ask_epic",
     "chat/merge_request_reader": "ask_merge_request",
     "chat/build_reader": "ask_build",
-    "chat/commit_reader": "duo_chat",
+    "chat/commit_reader": "ask_commit",
     "chat/work_item_reader": "ask_work_item",
 }
 CODE = ("input selected_text", "file_content language_info")
@@ -100,8 +100,10 @@ ROWS = [
     Row("summarize_duo_workflow", "duo_agent_platform", 30, "logs"),
 ]
 BY_ID = {row.id: row for row in ROWS}
-ELSEWHERE = {"chat/react"}
-"""A prompt of the chat endpoint; it is not of the kind that clients name."""
+ELSEWHERE = {"chat/react", "generate_release_notes", "summarize_text"}
+"""Prompts of the chat endpoint and of features of our own; clients of the contract do not name them."""
+ANY_OF = {"chat/commit_reader": ("ask_commit", "duo_chat")}
+"""Prompts that 17.x asks for with another unit primitive."""
 UNREAD = {"content_id"}
 """The line of cited ids is `ATTRS: CNT-IDX-…` whatever Rails calls it."""
 
@@ -182,7 +184,9 @@ def test_a_prompt_declares_the_primitive_and_the_patience_of_the_contract(row: R
     prompt = find(row, variant, version)
 
     is_moved = row.id == "summarize_review" and version >= "3"
-    assert prompt.unit_primitives == ("duo_agent_platform" if is_moved else row.unit_primitive,)
+    wanted = "duo_agent_platform" if is_moved else row.unit_primitive
+    assert prompt.any_of == ANY_OF.get(row.id, ())
+    assert prompt.unit_primitives == (() if prompt.any_of else (wanted,))
     assert prompt.timeout_s == row.timeout_s
     assert prompt.is_simple
 
@@ -433,8 +437,9 @@ def _cells_of(row: Row) -> list[str]:
         for variant, numbers in sorted(CATALOGUE.prompts[row.id].items())
     )
     inputs = [f"**`{name}`**" for name in row.required.split()] + [f"`{name}`" for name in row.optional.split()]
-    primitives = [find(row, "base", version).unit_primitives[0] for version in row.versions.split()]
-    unit_primitive = f"`{primitives[0]}`"
+    found = [find(row, "base", version) for version in row.versions.split()]
+    primitives = [prompt.unit_primitives[0] if prompt.unit_primitives else prompt.any_of[0] for prompt in found]
+    unit_primitive = " or ".join(f"`{name}`" for name in found[0].any_of) or f"`{primitives[0]}`"
     if primitives[-1] != primitives[0]:
         unit_primitive += f", from {row.versions.split()[primitives.index(primitives[-1])]} on `{primitives[-1]}`"
     timeout = f"{row.timeout_s:g} s" if row.timeout_s else "–"

@@ -25,6 +25,17 @@ def check_catalogue(catalogue: Catalogue) -> list[str]:
         found.need(key, "alias or model", [setting.default], answering)
         found.need(key, "model", setting.selectable, models)
         found.need(key, "unit primitive", setting.unit_primitives, catalogue.unit_primitives)
+    paths: dict[str, str] = {}
+    for feature in catalogue.features.values():
+        key = f"features {feature.name}"
+        found.need(key, "unit primitive", [feature.unit_primitive], catalogue.unit_primitives)
+        found.need(key, "prompt", [feature.prompt_id], catalogue.prompts)
+        found.need(key, "alias or model", [feature.model], answering)
+        if feature.feature_setting:
+            found.need(key, "feature setting", [feature.feature_setting], catalogue.feature_settings)
+        other = paths.setdefault(feature.path, feature.name)
+        if other != feature.name:
+            found.add(key, f"path `{feature.path}` is that of `{other}`", "expected a path of its own")
     for denial in catalogue.deny.values():
         if not (denial.instance or denial.user or denial.token_id):
             found.add(f"deny {denial.name}", "denies nobody", "expected `instance`, `user` or `token_id`")

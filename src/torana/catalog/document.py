@@ -137,6 +137,12 @@ class Document:
                     yield from self._mismatches(item_node, item, get_args(kind)[0], f"{where}[{index}]")
             else:
                 yield self._problem(line, f"{_label(where)} is {_type_name(value)}", "expected a list")
+        elif get_origin(kind) is dict and isinstance(value, dict):
+            for key, inner in value.items():
+                if isinstance(key, str):
+                    yield from self._mismatches(_child(node, key), inner, get_args(kind)[1], f"{where}.{key}")
+                else:
+                    yield self._problem(line, f"key {key!r} is {_type_name(key)}", "expected str (write it in quotes)")
         else:
             yield from self._leaf_mismatch(line, value, kind, where)
 

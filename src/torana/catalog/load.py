@@ -9,7 +9,8 @@ from typing import Any
 
 from torana.catalog.check import check_catalogue
 from torana.catalog.document import Document
-from torana.catalog.records import DenyRecord, ModelsFile, ProviderRecord, UnitPrimitive
+from torana.catalog.feature_file import read_feature
+from torana.catalog.records import DenyRecord, FeatureRecord, ModelsFile, ProviderRecord, UnitPrimitive
 from torana.catalog.snapshot import Catalogue, PromptSource, read_text
 from torana.errors import BadCatalogue
 
@@ -47,10 +48,12 @@ def read_catalogue(overlays: Sequence[Path] = ()) -> tuple[Catalogue, list[str]]
         reading.read_folder(folder, is_overlay=folder is not SHIPPED)
     catalogue = Catalogue(
         **reading.records,
+        features=reading.features,
         prompts=reading.prompts,
         templates=reading.templates,
         overrides=tuple(reading.overrides),
-        unused=tuple(reading.unused),
+        unused=(*reading.unused, *reading.unenforced()),
+        has_overlays=bool(overlays),
         places=reading.places,
     )
     # Cross checks on half of the records would only report what is missing because of another problem.
@@ -67,6 +70,7 @@ class _Reading:
 
     def __init__(self) -> None:
         self.records: dict[str, dict[str, Any]] = {kind: {} for kind in (*_LISTS, *ModelsFile.__struct_fields__)}
+        self.features: dict[str, FeatureRecord] = {}
         self.prompts: dict[str, dict[str, dict[str, PromptSource]]] = {}
         self.templates: dict[str, str] = {}
         self.overrides: list[str] = []
@@ -84,10 +88,17 @@ class _Reading:
             path = folder / name
             if path.exists() or path.is_symlink():  # a link into nowhere is a fault, not an absent file
                 self._read_records(path)
-        if any(_walk(folder / "features")):
-            self.unused.append(f"{folder / 'features'}: not used by this version")
+        for path in _walk(folder / "features"):
+            self._read_feature(path, path.relative_to(folder / "features").parts)
         for path in _walk(folder / "prompts"):
             self._read_prompt(path, path.relative_to(folder / "prompts").parts, is_overlay=is_overlay)
+
+    def unenforced(self) -> Iterator[str]:
+        """Limits that are written down and, in this version, not kept."""
+        for name, feature in self.features.items():
+            if feature.limit:
+                place = self.places[f"features {name}"]
+                yield f"{place}: limit `{feature.limit}` is kept, but not enforced by this version"
 
     def _refuse_strangers(self, folder: Path) -> None:
         """A misspelt name would be ignored in silence otherwise. Other kinds of files (README) may stand there."""
@@ -128,6 +139,20 @@ class _Reading:
                 self.overrides.append(f"{key}: {place} replaces {self.places[key]}")
             self.records[kind][record.name] = record
             self.places[key] = place
+
+    def _read_feature(self, path: Path, parts: tuple[str, ...]) -> None:
+        if not _is_ours(path):
+            return
+        if len(parts) > 1 or path.suffix != ".yml":
+            self.problems.append(f"{path}:1: unknown name, expected features/<name>.yml")
+            return
+        try:
+            feature = read_feature(path)
+        except BadCatalogue as bad:
+            self.problems += bad.problems
+            return
+        self._note_override(f"features {feature.name}", path)
+        self.features[feature.name] = feature
 
     def _read_prompt(self, path: Path, parts: tuple[str, ...], *, is_overlay: bool) -> None:
         name = "/".join(parts)

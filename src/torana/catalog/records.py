@@ -65,6 +65,8 @@ class ModelRecord(Record, frozen=True, kw_only=True):
     """Prompt variants to look for, best first; `base` is always last."""
     input_limit: int = 200_000
     output_limit: int = 8_192
+    dimensions: int = 0
+    """Length of its vectors where it makes embeddings; 0: it answers in text."""
     params: dict[str, Any] = {}
     """Defaults of model parameters; the prompt file's win over them."""
     description: str = ""
@@ -124,6 +126,8 @@ class FamilyRecord(Record, frozen=True, kw_only=True):
     """Name of the fill-in-the-middle format (code/fill_in.py); empty: an instruction prompt."""
     leaks_reasoning: bool = False
     """Answers may begin with a <think> block that is to be removed."""
+    folds_system: bool = False
+    """Its chat templates refuse a system turn: that text goes to the head of the first user turn."""
 
 
 class ModelsFile(Record, frozen=True, kw_only=True):
@@ -154,6 +158,8 @@ class PromptModel(Record, frozen=True, kw_only=True):
 
 
 class PromptParams(Record, frozen=True, kw_only=True):
+    any_of: tuple[str, ...] = ()
+    """Unit primitives of which one must be held, beside all of `unit_primitives`."""
     stop: tuple[str, ...] = ()
     timeout: float | None = None
     """Seconds to the first byte."""
@@ -172,3 +178,54 @@ class PromptFile(Record, frozen=True, kw_only=True):
     prompt_template: dict[str, str | list[str]]
     """Ordered role → text or texts; roles system, user, assistant, placeholder, system_…"""
     params: PromptParams = PromptParams()
+
+
+class FeatureInput(Record, frozen=True, kw_only=True):
+    """One input of a feature. One without a default is required, unless it says `required: false`."""
+
+    type: Literal["string", "integer", "boolean", "list"]
+    """A list holds texts."""
+    description: str = ""
+    max_chars: int = 100_000
+    """Of a string; in a list, of each item."""
+    max_items: int = 100
+    """Of a list."""
+    required: bool | None = None
+    default: str | int | bool | list[str] | None = None
+    """Without one, an optional input that is absent reads as "", 0, false or []."""
+
+    @property
+    def is_required(self) -> bool:
+        return self.default is None if self.required is None else self.required
+
+
+class FeatureRecord(Record, frozen=True, kw_only=True):
+    """`features/<name>.yml`: an endpoint for one purpose, without any Python."""
+
+    name: str = ""
+    """The file's name; need not be written."""
+    description: str = ""
+    path: str = ""
+    """Where it is served; empty: `/v1/<name>`."""
+    unit_primitive: str
+    components: tuple[str, ...] = ()
+    """Types of `prompt_components` that it understands; empty: its own name."""
+    inputs: dict[str, FeatureInput]
+    prompt: str
+    """Id and version constraint, `summarize_text@^1.0.0`; without a constraint ^1.0.0 is meant."""
+    model: str = "chat_default"
+    """An alias or a model, for requests that choose none."""
+    feature_setting: str = ""
+    """A feature setting whose model comes before `model`, so that administrators can choose it."""
+    limit: str = ""
+    """Such as `60 per minute per user`. Kept, not yet enforced."""
+    answer: Literal["text", "json"] = "text"
+    """`json`: the answer is one JSON object, without a fence around it; anything else counts as a failed call."""
+
+    @property
+    def prompt_id(self) -> str:
+        return self.prompt.partition("@")[0]
+
+    @property
+    def prompt_constraint(self) -> str | None:
+        return self.prompt.partition("@")[2] or None

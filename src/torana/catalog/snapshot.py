@@ -10,6 +10,7 @@ from torana.catalog.records import (
     ClientNameRecord,
     DenyRecord,
     FamilyRecord,
+    FeatureRecord,
     FeatureSettingRecord,
     ModelRecord,
     PromptFile,
@@ -56,13 +57,16 @@ class Catalogue:
     proxy_models: Mapping[str, ProxyModelsRecord]
     families: Mapping[str, FamilyRecord]
     deny: Mapping[str, DenyRecord]
+    features: Mapping[str, FeatureRecord]
     prompts: PromptSources
     templates: Mapping[str, str]
     """Text of every `*.jinja` under `prompts/`, by its path from there."""
     overrides: tuple[str, ...]
     """Lines `what: this file replaces that file`."""
     unused: tuple[str, ...]
-    """Overlay files with a good name that this version does not act on yet."""
+    """Files and members that are good and that this version does not act on yet."""
+    has_overlays: bool = False
+    """Operators laid something over the shipped catalogue, which its own tests keep sound."""
     places: Mapping[str, str]
     """`file:line` of each record, by `<kind> <name>`: `models claude_haiku_4_5`."""
 

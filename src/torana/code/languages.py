@@ -1,6 +1,7 @@
 """Which language a file is in: by its name, else by what the editor says (contract 6.5)."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,9 @@ _LANGUAGES = (
     _Language("zig", "zig"),
 )
 
+EXTENSIONS = frozenset(extension for language in _LANGUAGES for extension in language.extensions.split())
+"""Every file extension that is known, lower case, without the dot."""
+
 _BY_EXTENSION = {extension: language.name for language in _LANGUAGES for extension in language.extensions.split()}
 _BY_FILE_NAME = {name: language.name for language in _LANGUAGES for name in language.file_names.split()}
 _BY_EDITOR_ID = {
@@ -78,21 +82,37 @@ _BY_EDITOR_ID = {
 # The grammar's name and the language's differ; clients are told the language.
 _SPOKEN = {"tsx": "typescript"}
 
+LANGUAGES = frozenset(_SPOKEN.get(language.name, language.name) for language in _LANGUAGES)
+"""Every name that `guess_language` can give."""
+EDITOR_IDS = frozenset(_BY_EDITOR_ID)
+"""Every id and name that editors have for them, lower case."""
 
+
+@lru_cache(maxsize=4096)
 def guess_language(file_name: str, editor_language: str = "") -> str:
     """Lower-case language name such as `python`; empty when neither argument is known."""
     found = grammar_name(file_name, editor_language)
     return _SPOKEN.get(found, found)
 
 
+@lru_cache(maxsize=4096)
 def grammar_name(file_name: str, editor_language: str = "") -> str:
     """As `guess_language`, but as fine as grammars are: `tsx` is not `typescript`."""
-    name = file_name.strip().lower().replace("\\", "/").rsplit("/", 1)[-1]
-    extension = name.rsplit(".", 1)[-1] if "." in name else ""
+    name = _last_part(file_name)
     return (
         _BY_FILE_NAME.get(name)
-        or _BY_EXTENSION.get(extension)
+        or _BY_EXTENSION.get(extension_of(file_name))
         # `Dockerfile.dev`: the name counts, whatever follows it.
         or _BY_FILE_NAME.get(name.split(".", 1)[0])
         or _BY_EDITOR_ID.get(editor_language.strip().lower(), "")
     )
+
+
+def extension_of(file_name: str) -> str:
+    """Lower case, without the dot; empty where there is none."""
+    name = _last_part(file_name)
+    return name.rsplit(".", 1)[-1] if "." in name else ""
+
+
+def _last_part(file_name: str) -> str:
+    return file_name.strip().lower().replace("\\", "/").rsplit("/", 1)[-1]

@@ -38,7 +38,8 @@ def drop_repeated_end(text: str, prefix: str, suffix: str, grammar: str) -> str:
     """`text` without an end that repeats the suffix's first line, or its first lines.
 
     Right after the cursor, that is the rest of the line; otherwise the next line with something on it.
-    A line that only closes a block is kept where the code needs it there as well.
+    A line that only closes a block is kept where the code needs it there as well, unless it is the very same,
+    indentation included: then it is the one that stands there.
     """
     while text:
         shorter = _without_rest_of_line(text, suffix)
@@ -48,7 +49,9 @@ def drop_repeated_end(text: str, prefix: str, suffix: str, grammar: str) -> str:
             break
         only_closes = all(_CLOSER.fullmatch(line.strip()) for line in text[len(shorter) :].splitlines())
         if only_closes and adds_errors(prefix, text, shorter, suffix, grammar):
-            break
+            shorter = _without_same_line(text, suffix)
+            if shorter is None:
+                break
         text = shorter
     return text
 
@@ -133,6 +136,13 @@ def _without_lines_below(text: str, prefix: str, suffix: str) -> str | None:
         if bare[-count:] == below[:count]:
             return "".join(lines[: numbers[-count]]).rstrip()
     return None
+
+
+def _without_same_line(text: str, suffix: str) -> str | None:
+    """`text` without its last line, where that is the suffix's first one to the letter."""
+    above, _, last = text.rstrip().rpartition("\n")
+    first = next((line.rstrip() for line in suffix.splitlines() if line.strip()), "")
+    return above.rstrip() if last == first else None
 
 
 def _run(lines: list[str], number: int, above: list[str], place: int) -> int:

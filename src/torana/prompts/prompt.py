@@ -46,6 +46,8 @@ class Prompt:
     name: str
     unit_primitives: tuple[str, ...]
     """All of them must be held."""
+    any_of: tuple[str, ...] = ()
+    """And one of these, where there are any."""
     parts: tuple[Part, ...]
     params: Mapping[str, Any] = field(default_factory=dict)
     """`model.params` of the file."""
@@ -82,6 +84,7 @@ def build_prompt(
         version=version,
         name=file.name,
         unit_primitives=_unit_primitives(file),
+        any_of=file.params.any_of,
         parts=parts,
         params=file.model.params,
         stop=file.params.stop,
@@ -161,12 +164,16 @@ def _unit_primitives(file: PromptFile) -> tuple[str, ...]:
 
 def _wrong_members(document: Document, file: PromptFile, unit_primitives: Container[str]) -> Iterator[str]:
     names = _unit_primitives(file)
-    if not names:
+    if not names and not file.params.any_of:
         yield document.problem("names no unit primitive", "expected `unit_primitives` or `unit_primitive`")
     for name in names:
         if name not in unit_primitives:
             where = "unit_primitives" if name in file.unit_primitives else "unit_primitive"
             yield document.problem(f"unknown unit primitive `{name}`", "expected one of unit_primitives.yml", where)
+    for name in file.params.any_of:
+        if name not in unit_primitives:
+            expected = "expected one of unit_primitives.yml"
+            yield document.problem(f"unknown unit primitive `{name}`", expected, "params", "any_of")
     if not file.prompt_template:
         yield document.problem("has no texts", "expected at least one role", "prompt_template")
     for name, kinds in _NUMBERS.items():

@@ -9,6 +9,7 @@ from torana.catalog.snapshot import Catalogue, PromptSource
 from torana.chat import ChatRequest, Message, Role, Text
 from torana.clock import Clock
 from torana.errors import BadCatalogue, Invalid, Refusal
+from torana.prompts.features import feature_problems
 from torana.prompts.grammar import BadTemplate
 from torana.prompts.prompt import Part, Prompt, build_prompt
 from torana.prompts.sandbox import Meter, Sandbox, render_text
@@ -41,7 +42,7 @@ class Prompts:
         self._date = (-1, "")
         self._versions: dict[tuple[str, str], dict[Version, str]] = {}
         self._default = read_constraint(DEFAULT_CONSTRAINT)
-        if problems := self.check(overlays_only=True):
+        if catalogue.has_overlays and (problems := self.check(overlays_only=True)):
             raise BadCatalogue(problems)
 
     def find(self, prompt_id: str, constraint: str | None = None, families: Sequence[str] = ()) -> Prompt:
@@ -115,7 +116,7 @@ class Prompts:
             except BadTemplate as bad:
                 path = self._catalogue.places[f"template {name}"].rpartition(":")[0]
                 problems.append(f"{path}:{bad.line}: {bad.what}, {bad.expected}")
-        return [*problems, *self._doubled_versions()]
+        return [*problems, *self._doubled_versions(), *feature_problems(self._catalogue, self._build)]
 
     def _build(self, key: tuple[str, str, str], source: PromptSource) -> Prompt:
         if key not in self._built:

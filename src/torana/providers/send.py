@@ -1,12 +1,17 @@
 """The only place from which model vendors are called."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 
-from torana.chat import ChatRequest, Chunk
-from torana.errors import NoCredentials, ProviderBroke, ProviderError, ProviderRefusedKey
+from torana.chat import ChatRequest, Chunk, Usage
+from torana.counting import estimate_tokens
+from torana.dialects import embeddings
+from torana.dialects.embeddings import EmbeddingsRequest
+from torana.errors import NoCredentials, ProviderBroke, ProviderError, ProviderRefused, ProviderRefusedKey
 from torana.providers.demo.demo import DemoProvider
+from torana.providers.demo.embed import embed
 from torana.providers.provider import Deployment, Provider
 from torana.settings import TransportSettings
 from torana.transport import Transport, WireAnswer
@@ -21,6 +26,18 @@ TAIL_S = 0.25
 
 Batch = list[Chunk]
 """Chunks that one read from the provider brought; never empty."""
+
+DEMO_DIMENSIONS = 768
+"""Length of the demo's vectors where nobody asks for another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """Embeddings, in the order of what was embedded."""
+
+    rows: list[list[float]]
+    usage: Usage | None
+    """None where the provider told none."""
 
 
 class Sender:
@@ -58,16 +75,7 @@ class Sender:
         request = provider.prepare(deployment, dialect.path, body, headers)
         answer = await self.transport.send(request, first_byte_s=chat.timeout_s or self.settings.first_byte_s)
         try:
-            if answer.status != 200:
-                error = dialect.read_error(answer.status, await answer.read_all(MAX_ERROR_BYTES))
-                error.where = deployment.name
-                error.retry_after = answer.headers.get("retry-after")
-                raise error
-            encoding = answer.headers.get("content-encoding", "identity")
-            if encoding not in ("", "identity"):
-                raise ProviderBroke(
-                    f"the answer is {encoding}-encoded although identity was asked for", deployment.name
-                )
+            await _check_head(answer, deployment, dialect.read_error)
             if not chat.stream:
                 yield dialect.read_answer(await answer.read_all(MAX_ANSWER_BYTES))
                 return
@@ -82,6 +90,23 @@ class Sender:
                 yield batch
         finally:
             answer.close()
+
+    async def embed(self, deployment: Deployment, request: EmbeddingsRequest) -> Vectors:
+        """One vector for each input, in their order; raises ProviderError."""
+        if deployment.provider == self.demo.name:
+            # Long texts take a while; others go on meanwhile.
+            return await asyncio.to_thread(_embed_as_demo, request)
+        provider = self.providers[deployment.provider]
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "Via": self.via}
+        body = embeddings.write_request(request, deployment.model)
+        wire = provider.prepare(deployment, embeddings.PATH, body, headers)
+        answer = await self.transport.send(wire, first_byte_s=self.settings.first_byte_s)
+        try:
+            await _check_head(answer, deployment, embeddings.read_error)
+            said = await answer.read_all(MAX_ANSWER_BYTES)
+        finally:
+            answer.close()
+        return Vectors(embeddings.read_answer(said, len(request.inputs)), embeddings.scan_answer(said))
 
     async def relay(
         self,
@@ -112,6 +137,27 @@ class Sender:
             answer.close()
             raise ProviderRefusedKey(answer.status, "the provider refuses our key", deployment.name)
         return answer
+
+
+async def _check_head(
+    answer: WireAnswer, deployment: Deployment, read_error: Callable[[int, bytes], ProviderRefused]
+) -> None:
+    """Raises ProviderRefused for an error status, ProviderBroke for a body that nobody here can read."""
+    if answer.status != 200:
+        error = read_error(answer.status, await answer.read_all(MAX_ERROR_BYTES))
+        error.where = deployment.name
+        error.retry_after = answer.headers.get("retry-after")
+        raise error
+    encoding = answer.headers.get("content-encoding", "identity")
+    if encoding not in ("", "identity"):
+        raise ProviderBroke(f"the answer is {encoding}-encoded although identity was asked for", deployment.name)
+
+
+def _embed_as_demo(request: EmbeddingsRequest) -> Vectors:
+    texts = [each if isinstance(each, str) else " ".join(map(str, each)) for each in request.inputs]
+    tokens = sum(map(estimate_tokens, texts))
+    rows = [embed(text, request.dimensions or DEMO_DIMENSIONS) for text in texts]
+    return Vectors(rows, Usage(input_tokens=tokens, is_counted=True))
 
 
 async def _read_tail(answer: WireAnswer) -> None:

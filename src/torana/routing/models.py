@@ -1,5 +1,6 @@
 """Which model a wish means, and where it is deployed. Looks up; sends nothing."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,6 +11,8 @@ from torana.chat import ModelWish
 from torana.errors import Invalid, Refusal
 from torana.providers.provider import Deployment
 from torana.settings import ProviderSettings, Secret
+
+logger = logging.getLogger("torana.routing")
 
 KNOWN_PROVIDERS = frozenset(
     {
@@ -27,6 +30,11 @@ TEXT_COMPLETION_FAMILIES = frozenset(
 )
 """Code completions of these go to POST <endpoint>/completions with the family's markers (contract 10.2)."""
 
+SETTINGS_OF_ROLES = {"completions_default": "code_completions", "generation_default": "code_generations"}
+"""What the operator's AIGW_MODEL_SELECTION__DEFAULT_MODELS calls these roles."""
+
+MAX_UNKNOWN_FAMILIES = 100
+
 OPENAI_DEFAULT = "gpt-5-mini-2025-08-07"
 """What the empty model name of a deployment on OpenAI's own API stands for."""
 
@@ -39,10 +47,14 @@ class Model:
     families: tuple[str, ...] = ()
     """Prompt variants to look for, best first."""
     input_limit: int = 32_768
+    dimensions: int = 0
+    """Length of its vectors where it makes embeddings; 0: it answers in text, or nobody knows."""
     params: Mapping[str, Any] = field(default_factory=dict)
     fill_in: str = ""
     """Name of the fill-in-the-middle format to mark prompts with; empty: an instruction prompt."""
     leaks_reasoning: bool = False
+    folds_system: bool = False
+    """Its chat templates refuse a system turn."""
     deployments: tuple[Deployment, ...]
     """In order of preference."""
 
@@ -62,6 +74,8 @@ class Models:
         self.catalogue = catalogue
         self.settings = settings
         self._found: dict[str, Model] = {}
+        self._unknown_families: set[str] = set()
+        """Those that were warned of."""
 
     def is_configured(self, provider: str) -> bool:
         """True where the provider can be greeted: its key is set, or it is a server that needs none."""
@@ -96,7 +110,7 @@ class Models:
             return self._by_name(self._strip_pseudo(wish.identifier), ("model_metadata", "identifier"))
         if wish.client_name:
             return self._by_client_name(wish.client_name)
-        override = self.settings.default_models.get(wish.feature_setting)
+        override = self.settings.default_models.get(wish.feature_setting or SETTINGS_OF_ROLES.get(wish.role, ""))
         if isinstance(override, str) and override:
             return self._by_name(override, ("model_metadata", "feature_setting"))
         # The wish's own role comes first where the setting is one that no catalogue lists.
@@ -104,6 +118,14 @@ class Models:
         if setting is not None:
             return self._by_name(setting.default, ("model_metadata", "feature_setting"))
         return self._by_name(wish.role or "chat_default", ("model_metadata",))
+
+    def find_embedder(self, wish: ModelWish) -> Model:
+        """As `find`, but a model that makes embeddings; raises Invalid for one that does not."""
+        model = self.find(wish)
+        # Of a client's own server nobody knows what it makes; it is told by the way it is to be asked.
+        if model.dimensions or (wish.is_own and model.deployments[0].provider in ("openai", "demo")):
+            return model
+        raise Invalid(("model_metadata", "identifier"), "This model makes no embeddings", "value_error")
 
     def proxy_allows(self, provider: str, model: str) -> bool:
         """True where the pass-through of `provider` lets this model name by (contract 9)."""
@@ -161,9 +183,11 @@ class Models:
             name=record.name,
             families=record.families,
             input_limit=record.input_limit,
+            dimensions=record.dimensions,
             params=record.params,
             fill_in=family.fill_in if family is not None and is_text else "",
             leaks_reasoning=family.leaks_reasoning if family is not None else False,
+            folds_system=family.folds_system if family is not None else False,
             deployments=tuple(self._deploy(item) for item in configured),
         )
 
@@ -193,7 +217,10 @@ class Models:
         prefix, slash, rest = wish.identifier.partition("/")
         provider = prefix if slash and prefix in KNOWN_PROVIDERS else ""
         model = rest if provider else wish.identifier or wish.family
-        family = self.catalogue.families.get(wish.family) or FamilyRecord(name="general")
+        family = self.catalogue.families.get(wish.family)
+        if family is None:
+            self._warn_of(wish.family)
+            family = FamilyRecord(name="general")
         if self.settings.mock_responses:
             deployment = Deployment(provider="demo", model="torana-demo")
         elif provider in OPERATORS_OWN or (provider and not wish.endpoint):
@@ -202,7 +229,8 @@ class Models:
             raise Invalid(("model_metadata", "endpoint"), "Field required", "missing")
         else:
             is_text = provider == "text-completion-openai" or (
-                wish.as_text_completion and (wish.family in TEXT_COMPLETION_FAMILIES or not wish.identifier)
+                wish.as_text_completion
+                and (wish.family in TEXT_COMPLETION_FAMILIES or (wish.is_flat and not wish.identifier))
             )
             deployment = Deployment(
                 provider="anthropic" if provider == "anthropic" else "openai",
@@ -219,8 +247,15 @@ class Models:
             input_limit=family.input_limit,
             fill_in=family.fill_in if deployment.as_text_completion else "",
             leaks_reasoning=family.leaks_reasoning,
+            folds_system=family.folds_system,
             deployments=(deployment,),
         )
+
+    def _warn_of(self, family: str) -> None:
+        """Once for each name; clients choose them, so not for ever more of them."""
+        if family and family not in self._unknown_families and len(self._unknown_families) < MAX_UNKNOWN_FAMILIES:
+            self._unknown_families.add(family)
+            logger.warning("unknown model family, treated as general", extra={"family": family})
 
     def _listed(self, provider: str, model: str) -> Deployment:
         """A deployment of the catalogue with this provider and model; the operator's credentials serve it."""

@@ -5,14 +5,20 @@ import random
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from torana.caller import Permit
-from torana.chat import ChatRequest, Usage
+from torana.chat import ChatRequest
+from torana.dialects.embeddings import EmbeddingsRequest
 from torana.errors import NoCredentials, ProviderBroke, ProviderError, ProviderLimited, ProviderTimedOut
 from torana.providers.provider import Deployment
-from torana.providers.send import Batch, Sender
+from torana.providers.send import Batch, Sender, Vectors
 from torana.routing.discovery import FirstModel
+from torana.routing.folding import fold_system
 from torana.routing.models import Model, Models
 from torana.settings import ProviderSettings
+
+OVERDUE = "no whole answer within AIGW_TIMEOUTS__REQUEST_S"
 
 BACKOFF_S = 0.05
 """Full jitter up to this before the second try, twice that before the third."""
@@ -35,11 +41,17 @@ class Flow:
     first: Batch
     rest: AsyncGenerator[Batch, None]
     attempts: int
+    deadline: float
+    """In the event loop's time."""
 
     async def batches(self) -> AsyncIterator[Batch]:
         """All batches; raises ProviderError where the provider fails from here on."""
+        now = asyncio.get_running_loop().time
         yield self.first
         async for batch in self.rest:
+            # Looked at between batches: a silent provider has a deadline of its own.
+            if now() > self.deadline:
+                raise ProviderTimedOut(OVERDUE, self.deployment.name)
             yield batch
 
     async def aclose(self) -> None:
@@ -81,7 +93,35 @@ class Router:
         Raises the ProviderError of the last try.
         """
         if route.model.is_own and self.settings.disable_streaming:
-            chat = _without_stream(chat)
+            chat = msgspec.structs.replace(chat, stream=False)
+        if route.model.folds_system:
+            chat = fold_system(chat)
+        deadline = asyncio.get_running_loop().time() + self.sender.settings.request_s
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._try(route, chat, deadline)
+        except TimeoutError:
+            raise ProviderTimedOut(OVERDUE, route.deployments[0].name) from None
+
+    async def embed(self, route: Route, request: EmbeddingsRequest) -> tuple[Vectors, Deployment, int]:
+        """Vectors, who made them, and at which try. Raises the ProviderError of the last try."""
+        attempt = 0
+        try:
+            async with asyncio.timeout(self.sender.settings.request_s):
+                while True:
+                    deployment = route.deployments[attempt % len(route.deployments)]
+                    attempt += 1
+                    try:
+                        return await self.sender.embed(deployment, request), deployment, attempt
+                    except ProviderError as failure:
+                        failure.where = failure.where or deployment.name
+                        if attempt >= route.tries or not _may_try_again(failure, len(route.deployments)):
+                            raise
+                    await asyncio.sleep(random.uniform(0, BACKOFF_S * attempt))  # noqa: S311 jitter, no secret
+        except TimeoutError:
+            raise ProviderTimedOut(OVERDUE, route.deployments[0].name) from None
+
+    async def _try(self, route: Route, chat: ChatRequest, deadline: float) -> Flow:
         attempt = 0
         while True:
             deployment = route.deployments[attempt % len(route.deployments)]
@@ -89,12 +129,14 @@ class Router:
             batches = self.sender.stream(deployment, chat)
             try:
                 first = await anext(batches)
+                while not _says_something(first):
+                    first = first + await anext(batches)
             except StopAsyncIteration:
                 failure: ProviderError = ProviderBroke("an empty answer", deployment.name)
             except ProviderError as error:
                 failure = error
             else:
-                return Flow(deployment, first, batches, attempt)
+                return Flow(deployment, first, batches, attempt, deadline)
             await batches.aclose()
             failure.where = failure.where or deployment.name
             if attempt >= route.tries or not _may_try_again(failure, len(route.deployments)):
@@ -102,22 +144,13 @@ class Router:
             await asyncio.sleep(random.uniform(0, BACKOFF_S * attempt))  # noqa: S311 jitter, no secret
 
 
+def _says_something(batch: Batch) -> bool:
+    """Providers greet before they answer; until then nothing is said, and another try is free."""
+    return any(chunk.text or chunk.reasoning or chunk.tool_call or chunk.finish or chunk.is_last for chunk in batch)
+
+
 def _may_try_again(failure: ProviderError, deployments: int) -> bool:
     if isinstance(failure, (ProviderLimited, ProviderTimedOut)):
         # The same account stays limited, and a silent provider may be working on it: only another one helps.
         return deployments > 1
     return failure.is_retryable
-
-
-def _without_stream(chat: ChatRequest) -> ChatRequest:
-    import msgspec
-
-    return msgspec.structs.replace(chat, stream=False)
-
-
-def settled_usage(batch: Batch, before: Usage | None) -> Usage | None:
-    """The usage that stands after a batch: the latest one told."""
-    for chunk in reversed(batch):
-        if chunk.usage is not None:
-            return chunk.usage
-    return before

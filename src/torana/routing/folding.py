@@ -1,0 +1,29 @@
+"""System text into the first user turn, for models whose chat templates refuse a system turn."""
+
+from msgspec.structs import replace
+
+from torana.chat import ChatRequest, Message, Text
+
+_BETWEEN = "\n\n"
+
+
+def fold_system(chat: ChatRequest) -> ChatRequest:
+    """The same request without system messages: their text stands at the head of the first user turn.
+
+    Where nobody asks anything, it becomes a user turn of its own, in front.
+    """
+    told = _BETWEEN.join(message.text for message in chat.messages if message.role == "system" and message.text)
+    if not told:
+        return chat
+    messages = [message for message in chat.messages if message.role != "system"]
+    place = next((index for index, message in enumerate(messages) if message.role == "user"), None)
+    if place is None:
+        return replace(chat, messages=(Message("user", (Text(told),)), *messages))
+    parts = messages[place].parts
+    if parts and isinstance(parts[0], Text):
+        # One part, not two: such templates take a turn's content as one text.
+        parts = (Text(told + _BETWEEN + parts[0].text, cached=parts[0].cached), *parts[1:])
+    else:
+        parts = (Text(told), *parts)
+    messages[place] = Message("user", parts)
+    return replace(chat, messages=tuple(messages))

@@ -1,0 +1,189 @@
+"""Which model answers by default, and the catalogue shown to administrators (interface 5, contract 11)."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import StartGateway
+from tests.support.gateway import RunningGateway
+from tests.support.http_client import Answer
+from tests.support.provider import ScriptedProvider
+
+HAIKU, SONNET = "claude-haiku-4-5-20251001", "claude-sonnet-4-6"
+FILE = {"file_name": "app.py", "content_above_cursor": "def f", "content_below_cursor": ""}
+NONE = {"ANTHROPIC_API_KEY": "", "ANTHROPIC_BASE_URL": "", "OPENAI_API_KEY": "", "OPENAI_BASE_URL": ""}
+SCOPES = ("complete_code", "generate_code", "duo_chat")
+
+
+async def complete(gateway: RunningGateway) -> Answer:
+    token = gateway.token(unit_primitives=SCOPES)
+    return await gateway.post("/v2/code/completions", json={"current_file": FILE}, token=token)
+
+
+async def generate(gateway: RunningGateway) -> Answer:
+    token = gateway.token(unit_primitives=SCOPES)
+    return await gateway.post("/v2/code/generations", json={"current_file": FILE}, token=token)
+
+
+async def chat(gateway: RunningGateway) -> Answer:
+    asked = {"messages": [{"role": "user", "content": "Hi"}]}
+    return await gateway.post("/v2/chat/agent", json=asked, token=gateway.token(unit_primitives=SCOPES))
+
+
+async def asked_models(gateway: RunningGateway) -> list[tuple[str, str]]:
+    """Path and model of a completion, a generation and a chat."""
+    for ask in (complete, generate, chat):
+        assert (await ask(gateway)).status == 200
+    return [(request.path, request.json()["model"]) for request in gateway.provider.requests]
+
+
+@pytest.mark.parametrize("base", ["", "/", "/v1", "/v1/"])
+async def test_an_anthropic_key_alone_is_enough(
+    start_gateway: StartGateway, provider: ScriptedProvider, base: str
+) -> None:
+    env = {**NONE, "ANTHROPIC_API_KEY": "k", "ANTHROPIC_BASE_URL": f"{provider.url}{base}"}
+    gateway = await start_gateway(env=env)
+
+    assert await asked_models(gateway) == [("/v1/messages", model) for model in (HAIKU, SONNET, SONNET)]
+    assert {request.header("x-api-key") for request in provider.requests} == {"k"}
+    assert provider.model_lists == []
+
+
+@pytest.mark.parametrize("base", ["", "/", "/v1", "/v1/"])
+async def test_the_address_of_a_server_alone_is_enough(
+    start_gateway: StartGateway, provider: ScriptedProvider, base: str
+) -> None:
+    provider.models = ["first-model", "second-model"]
+    gateway = await start_gateway(env={**NONE, "OPENAI_BASE_URL": f"{provider.url}{base}"})
+
+    assert await asked_models(gateway) == [("/v1/chat/completions", "first-model")] * 3
+    assert (provider.requests[0].header("authorization") or "").startswith("Bearer ")
+    assert provider.model_lists[0].path == "/v1/models"
+    answer = await complete(gateway)
+    assert (answer.json()["model"]["engine"], answer.json()["model"]["name"]) == ("openai", "first-model")
+
+
+async def test_the_operator_names_the_servers_model(start_gateway: StartGateway, provider: ScriptedProvider) -> None:
+    gateway = await start_gateway(env={**NONE, "OPENAI_BASE_URL": provider.url, "AIGW_OPENAI_MODEL": "mine"})
+
+    assert await asked_models(gateway) == [("/v1/chat/completions", "mine")] * 3
+    assert provider.model_lists == []
+
+
+async def test_a_server_without_models_is_a_failing_model_and_not_a_failing_gateway(
+    start_gateway: StartGateway, provider: ScriptedProvider
+) -> None:
+    provider.models = []
+    gateway = await start_gateway(env={**NONE, "OPENAI_BASE_URL": provider.url})
+
+    answer = await complete(gateway)
+
+    assert (answer.status, answer.json()["detail"]) == (503, "Inference failed")
+
+
+async def test_anthropic_comes_first_where_both_are_there(gateway: RunningGateway) -> None:
+    assert [model for _, model in await asked_models(gateway)] == [HAIKU, SONNET, SONNET]
+
+
+async def test_without_any_provider_the_demo_answers(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(env=NONE)
+
+    completion, conversation = await complete(gateway), await chat(gateway)
+
+    assert completion.json()["model"]["engine"] == "demo"
+    assert (completion.header("x-torana-demo"), conversation.header("x-torana-demo")) == ("true", "true")
+    assert gateway.provider.requests == []
+
+
+async def test_the_operator_changes_a_features_default(start_gateway: StartGateway) -> None:
+    chosen = '{"duo_chat": "claude_opus_4_6", "code_completions": "claude_sonnet_4_5"}'
+    gateway = await start_gateway(env={"AIGW_MODEL_SELECTION__DEFAULT_MODELS": chosen})
+
+    models = [model for _, model in await asked_models(gateway)]
+
+    assert models == ["claude-sonnet-4-5-20250929", SONNET, "claude-opus-4-6"]
+
+
+async def test_an_overlay_moves_a_default_alias(start_gateway: StartGateway, tmp_path: Path) -> None:
+    overlay = tmp_path / "overlay"
+    overlay.mkdir()
+    (overlay / "models.yml").write_text("aliases:\n- {name: completions_default, models: [gpt_5_2]}\n")
+    gateway = await start_gateway(env={"AIGW_CATALOG": str(overlay)})
+
+    assert (await asked_models(gateway))[0] == ("/v1/chat/completions", "gpt-5.2-2025-12-11")
+
+
+async def test_an_overlay_marks_a_deployment_as_capable_of_text_completions(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    overlay = tmp_path / "overlay"
+    overlay.mkdir()
+    (overlay / "models.yml").write_text(
+        "models:\n- {name: coder, title: Coder, families: [codestral],"
+        " deployments: [{provider: openai, model: coder-1, text_completions: true}]}\n"
+        "aliases:\n- {name: completions_default, models: [coder]}\n"
+    )
+    gateway = await start_gateway(env={"AIGW_CATALOG": str(overlay)})
+    gateway.provider.answer_with(text="oo()")
+
+    answer = await complete(gateway)
+
+    (request,) = gateway.provider.requests
+    assert (request.path, request.json()["prompt"]) == ("/v1/completions", "[SUFFIX][PREFIX]def f")
+    assert (answer.json()["model"]["engine"], answer.json()["choices"][0]["text"]) == ("openai", "oo()")
+
+
+# --- GET /v1/models/definitions ---
+
+
+async def definitions(gateway: RunningGateway, path: str = "/v1/models/definitions") -> dict[str, Any]:
+    answer = await gateway.get(path)
+    assert answer.status == 200
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+@pytest.mark.parametrize("path", ["/v1/models/definitions", "/v1/models%2Fdefinitions", "/ai/v1/models%2Fdefinitions"])
+async def test_the_definitions_are_open_and_answer_under_each_spelling(gateway: RunningGateway, path: str) -> None:
+    assert (await definitions(gateway, path)).keys() == {"models", "unit_primitives"}
+
+
+@pytest.mark.parametrize("env", [{}, {**NONE, "ANTHROPIC_API_KEY": "k"}, {**NONE, "OPENAI_API_KEY": "k"}, NONE])
+async def test_every_identifier_that_is_named_exists(start_gateway: StartGateway, env: dict[str, str]) -> None:
+    found = await definitions(await start_gateway(env=env))
+
+    known = {model["identifier"] for model in found["models"]}
+    for row in found["unit_primitives"]:
+        named = {row["default_model"], *row["default_models"], *row["selectable_models"], *row["beta_models"]}
+        named |= {old["identifier"] for old in row["deprecated_models"]}
+        assert named <= known, row["feature_setting"]
+        assert row["default_model"] in row["selectable_models"]
+
+
+async def test_each_feature_setting_has_the_members_of_the_contract(gateway: RunningGateway) -> None:
+    found = await definitions(gateway)
+
+    rows = {row["feature_setting"]: row for row in found["unit_primitives"]}
+    assert {"duo_chat", "code_generations", "code_completions", "duo_agent_platform"} <= rows.keys()
+    assert rows["code_completions"]["default_model"] == "claude_haiku_4_5"
+    assert rows["code_completions"]["unit_primitives"] == ["complete_code"]
+    members = {
+        "feature_setting", "default_model", "default_models", "models_for_tags", "models_for_size_preference",
+        "selectable_models", "beta_models", "deprecated_models", "dev", "unit_primitives",
+    }  # fmt: skip
+    assert {tuple(sorted(row)) for row in rows.values()} == {tuple(sorted(members))}
+
+
+async def test_a_models_name_says_its_provider(gateway: RunningGateway) -> None:
+    models = {model["identifier"]: model for model in (await definitions(gateway))["models"]}
+
+    haiku = models["claude_haiku_4_5"]
+    assert (haiku["name"], haiku["provider"]) == ("Claude Haiku 4.5 - Anthropic", "Anthropic")
+
+
+async def test_only_models_that_would_answer_are_offered(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(env={**NONE, "ANTHROPIC_API_KEY": "k"})
+
+    providers = {model.get("provider") for model in (await definitions(gateway))["models"]}
+
+    assert providers == {"Anthropic"}

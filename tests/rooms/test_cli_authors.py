@@ -1,0 +1,555 @@
+"""`torana prompts`, `torana models` and `torana explain`: interface 2."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from tests.support.access import LOCAL_KEY
+from tests.support.keys import pem, rsa_key
+
+from torana.catalog.load import load_catalogue
+from torana.cli import main
+from torana.cli.prompt_runs import read_cases
+
+SAY = {
+    "name": "Say",
+    "unit_primitives": ["duo_chat"],
+    "params": {"any_of": ["ask_commit", "ask_issue"]},
+    "prompt_template": {"system": "Be {{ tone|default('kind') }}.", "user": "Say {{ word }}"},
+}
+FEATURE = {
+    "unit_primitive": "duo_chat",
+    "inputs": {"word": {"type": "string"}, "tone": {"type": "string", "default": "brief"}},
+    "prompt": "team/say",
+    "model": "claude_haiku_4_5",
+    "limit": "5 per minute per user",
+}
+
+
+def write(folder: Path, version: str = "1.0.0", *, variant: str = "base", **members: Any) -> None:
+    """A version of the prompt `team/say` in an overlay."""
+    path = folder / "prompts" / "team" / "say" / variant / f"{version}.yml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(SAY | members))  # JSON is YAML
+
+
+@pytest.fixture
+def overlay(tmp_path: Path) -> Path:
+    folder = tmp_path / "overlay"
+    write(folder)
+    write(folder, "1.2.0", prompt_template={"system": "Be kind.", "user": "Tell {{ word }}"})
+    write(folder, "1.0.0", variant="mistral", prompt_template={"user": "Mistral: {{ word }}"})
+    return folder
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(overlay: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs `torana ARGS…` over the overlay, in an empty directory, with the demo as the only provider."""
+    monkeypatch.chdir(tmp_path)  # a `.env` of the checkout must not be read
+    env: dict[str, str | None] = {
+        **dict.fromkeys(("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "OPENAI_BASE_URL", "AIGW_ENVIRONMENT")),
+        "AIGW_CATALOG": str(overlay),
+        "AIGW_STATE_DIR": str(tmp_path / "state"),
+        "AIGW_SELF_SIGNED_JWT__SIGNING_KEY": pem(rsa_key(LOCAL_KEY)).replace("\n", "\\n"),
+    }
+
+    def run(*args: str, typed: str | None = None, **more: str | None) -> Result:
+        return CliRunner().invoke(main, args, input=typed, env=env | more)
+
+    return run
+
+
+def told(result: Result) -> Any:
+    return json.loads(result.stdout)
+
+
+def add_feature(overlay: Path, **members: Any) -> None:
+    path = overlay / "features" / "say.yml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(FEATURE | members))
+
+
+# Every command
+
+
+COMMANDS = [
+    ("prompts",), ("prompts", "list"), ("prompts", "show"), ("prompts", "render"), ("prompts", "diff"),
+    ("prompts", "test"), ("models",), ("models", "list"), ("models", "show"), ("explain",), ("explain", "request"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_explains_itself(run: Run, command: tuple[str, ...]) -> None:
+    result = run(*command, "--help")
+
+    assert result.exit_code == 0
+    assert len(command) == 1 or "--json" in result.output
+
+
+def test_naming_a_command_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from torana.cli import main\n"
+        "for args in (['prompts', 'test', '--help'], ['models', '--help'], ['explain', 'request', '--help']):\n"
+        "    main(args, standalone_mode=False)\n"
+        "print(sorted({'jinja2', 'uvicorn', 'httptools', 'yaml', 'jwt', 'msgspec'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert set(json.loads(done.stdout.splitlines()[-1].replace("'", '"'))) <= {"msgspec"}
+
+
+def test_a_faulty_catalogue_ends_with_2(run: Run, overlay: Path) -> None:
+    (overlay / "models.yml").write_text("modles: []")
+
+    for args in (("prompts", "list"), ("models", "list")):
+        result = run(*args)
+        assert (result.exit_code, "models.yml:1: unknown member `modles`" in result.stderr) == (2, True)
+
+
+# torana prompts list, show
+
+
+def test_prompts_are_listed_with_their_variants_and_versions(run: Run) -> None:
+    assert told(run("prompts", "list", "team", "--json")) == {
+        "team/say": {"base": ["1.0.0", "1.2.0"], "mistral": ["1.0.0"]}
+    }
+    assert "team/say  base 1.0.0, 1.2.0; mistral 1.0.0\n" in run("prompts", "list").stdout
+    assert set(told(run("prompts", "list", "--json"))) > set(load_catalogue().prompts)
+
+
+@pytest.mark.parametrize(
+    ("args", "version", "why_version", "variant", "why_variant"),
+    [
+        ((), "1.2.0", "the highest that ^1.0.0 (default) allows", "base", "the model has no family"),
+        (("--version", "~1.0.0"), "1.0.0", "the highest that ~1.0.0 allows", "base", "the model has no family"),
+        (("--version", "1.0.0"), "1.0.0", "pinned by 1.0.0", "base", "the model has no family"),
+        (("--version", "1.1.0"), "1.2.0", "the nearest one: 1.1.0 does not exist", "base", "the model has no family"),
+        (
+            ("--family", "mixtral"),
+            "1.0.0",
+            "the highest that ^1.0.0 (default) allows",
+            "mistral",
+            "the first of mixtral, mistral that exists",
+        ),
+        (
+            ("--model", "gpt_5_2"),
+            "1.2.0",
+            "the highest that ^1.0.0 (default) allows",
+            "base",
+            "none for gpt",
+        ),
+    ],
+)
+def test_show_says_which_file_is_used_and_why(
+    run: Run, args: tuple[str, ...], version: str, why_version: str, variant: str, why_variant: str
+) -> None:
+    found = told(run("prompts", "show", "team/say", *args, "--json"))
+
+    assert (found["version"], found["why"]["version"]) == (version, why_version)
+    assert (found["variant"], found["why"]["variant"]) == (variant, why_variant)
+    assert found["file"].endswith(f"team/say/{variant}/{version}.yml")
+    assert (found["needs"], found["any_of"]) == (["word"], ["ask_commit", "ask_issue"])
+
+
+def test_an_operators_default_variant_is_named_as_the_reason(run: Run) -> None:
+    result = run("prompts", "show", "team/say", AIGW_DEFAULT_PROMPTS='{"team/say": "mistral"}')
+
+    assert "variant          mistral  (AIGW_DEFAULT_PROMPTS)" in result.stdout
+    assert "unit primitives  duo_chat, ask_commit or ask_issue" in result.stdout
+    assert "Mistral: {{ word }}" in result.stdout
+
+
+def test_a_prompts_model_is_the_one_of_the_feature_that_uses_it(run: Run, overlay: Path) -> None:
+    assert told(run("prompts", "show", "team/say", "--json"))["why"]["model"] == "chat_default, as the endpoint says"
+
+    add_feature(overlay)
+
+    found = told(run("prompts", "show", "team/say", "--json"))
+    assert (found["model"], found["why"]["model"]) == ("claude_haiku_4_5", "claude_haiku_4_5, as feature say says")
+
+
+@pytest.mark.parametrize(
+    ("args", "problem"),
+    [
+        (("no/such",), "404 prompt_not_found"),
+        (("team/say", "--version", "^2.0.0"), "400 prompt_version_unmatched"),
+        (("team/say", "--version", "newest"), "422 request_invalid: prompt_version: Invalid version constraint"),
+        (("team/say", "--model", "no_such"), "422 request_invalid"),
+    ],
+)
+def test_what_a_request_would_be_refused_for_ends_with_1(run: Run, args: tuple[str, ...], problem: str) -> None:
+    for command in ("show", "render"):
+        result = run("prompts", command, *args)
+
+        assert (result.exit_code, problem in result.stderr) == (1, True), result.output
+
+
+# torana prompts render, diff
+
+
+def test_render_prints_what_a_model_would_be_sent(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "inputs.json").write_text('{"word": "{{ 7 }} é", "tone": "curt"}')
+    pinned = ("--version", "1.0.0")
+
+    text = run("prompts", "render", "team/say", "--input", "word=a=b", *pinned)
+    file = told(run("prompts", "render", "team/say", "--inputs", "inputs.json", *pinned, "--json"))
+    typed = told(run("prompts", "render", "team/say", "--inputs", "-", "--json", typed='{"word": 1}'))
+
+    assert "--- system ---\nBe kind.\n\n--- user ---\nSay a=b\n" in text.stdout
+    assert [message["content"] for message in file["messages"]] == ["Be curt.", "Say {{ 7 }} é"]
+    assert typed["messages"][1] == {"role": "user", "content": "Tell 1"}
+
+
+def test_render_fills_in_what_the_feature_would(run: Run, overlay: Path) -> None:
+    add_feature(overlay)
+
+    found = told(run("prompts", "render", "team/say", "--version", "1.0.0", "--input", "word=x", "--json"))
+
+    assert found["messages"][0]["content"] == "Be brief."
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "problem"),
+    [
+        ((), 1, "422 request_invalid: inputs.word"),
+        (("--input", "word"), 2, "expected NAME=TEXT"),
+        (("--inputs", "gone.json"), 2, "gone.json: cannot be read"),
+        (("--inputs", "-"), 2, "-: is no JSON"),
+    ],
+)
+def test_wrong_inputs_are_named(run: Run, args: tuple[str, ...], code: int, problem: str) -> None:
+    result = run("prompts", "render", "team/say", *args, typed="{")
+
+    assert (result.exit_code, problem in result.stderr) == (code, True), result.output
+
+
+def test_diff_compares_files_and_with_inputs_what_they_become(run: Run) -> None:
+    files = run("prompts", "diff", "team/say", "1.0.0", "1.2.0").stdout
+    rendered = told(run("prompts", "diff", "team/say", "1.0.0", "mistral/1.0.0", "--input", "word=x", "--json"))
+    equal = run("prompts", "diff", "team/say", "1.0.0", "1.0.0")
+
+    assert files.startswith("--- team/say/base/1.0.0\n+++ team/say/base/1.2.0\n")
+    assert "default('kind')" in files
+    assert (rendered["from"], rendered["to"]) == ("team/say/base/1.0.0", "team/say/mistral/1.0.0")
+    assert {"-Say x", "+Mistral: x"} <= set(rendered["diff"])
+    assert (equal.stdout, equal.exit_code) == ("team/say/base/1.0.0 and team/say/base/1.0.0 are equal\n", 0)
+
+
+# torana prompts test
+
+
+@pytest.mark.parametrize("prompt_id", ["summarize_text", "generate_release_notes"])
+def test_the_shipped_data_sets_pass_with_the_demo(run: Run, prompt_id: str) -> None:
+    result = run("prompts", "test", prompt_id, "--json")
+
+    (found,) = told(result)["runs"]
+    assert (result.exit_code, found["ok"], found["deployment"]) == (0, True, "demo/torana-demo")
+    assert len(found["rows"]) >= 3
+    assert found["totals"]["output_tokens"] == sum(row["output_tokens"] for row in found["rows"]) > 0
+    assert result.stderr == ""  # no terminal, no progress
+
+
+def test_two_versions_are_compared_row_by_row(run: Run) -> None:
+    data = '{"name": "one", "inputs": {"word": "x"}}\n\n{"inputs": {"word": "y"}}\n'
+
+    args = ("prompts", "test", "team/say", "--data", "-", "--version", "1.0.0", "--against", "1.2.0")
+    text = run(*args, typed=data)
+    found = told(run(*args, "--json", typed=data))
+
+    assert [each["version"] for each in found["runs"]] == ["1.0.0", "1.2.0"]
+    assert [row["name"] for row in found["runs"][0]["rows"]] == ["one", "row 3"]
+    assert text.exit_code == 0
+    assert re.search(r"^input tokens: \d+ -> \d+ \([+-]\d+\)$", text.stdout, re.MULTILINE)
+    assert re.search(r"^(one: equal answers|--- one, first)$", text.stdout, re.MULTILINE)
+
+
+def test_two_models_are_compared(run: Run) -> None:
+    args = ("--model", "demo", "--against-model", "chat_default", "--limit", "1", "--parallel", "1", "--json")
+
+    found = told(run("prompts", "test", "summarize_text", *args))
+
+    assert [(each["model"], len(each["rows"])) for each in found["runs"]] == [("demo", 1), ("demo", 1)]
+
+
+def test_answers_that_are_not_as_wanted_end_with_1_and_say_why(run: Run) -> None:
+    rows = [
+        {"inputs": {"word": "x"}, "contains": ["no such word"], "max_chars": 1, "lacks": ["demo"]},
+        {"inputs": {}},
+    ]
+
+    result = run("prompts", "test", "team/say", "--data", "-", typed="\n".join(map(json.dumps, rows)))
+
+    assert result.exit_code == 1
+    for problem in ("lacks 'no such word'", "contains 'demo'", "at most 1 are wanted", "inputs.word"):
+        assert problem in result.stdout
+    assert "0 of 2 good" in result.stdout
+
+
+def test_a_model_that_fails_is_told_and_ends_with_1(run: Run) -> None:
+    keys = {"ANTHROPIC_API_KEY": "x", "ANTHROPIC_BASE_URL": "http://127.0.0.1:9"}  # nobody listens there
+
+    result = run("prompts", "test", "summarize_text", "--limit", "1", **keys)
+
+    assert result.exit_code == 1
+    assert "the model failed: 503: Service Unavailable (provider_unreachable)" in result.stdout
+
+
+def test_a_prompt_without_a_data_set_asks_for_one(run: Run) -> None:
+    result = run("prompts", "test", "team/say")
+
+    assert (result.exit_code, "name a data set with --data FILE" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "d:1: has no rows"),
+        ("\n{", "d:2: is no JSON"),
+        ("[]", "d:1: has no inputs"),
+        ('{"inputs": []}', "d:1: has no inputs"),
+        ('{"inputs": {}, "expect": 1}', "d:1: unknown member `expect`"),
+        ('{"inputs": {}, "contains": "x"}', "d:1: `contains` is no list of texts"),
+        ('{"inputs": {}, "max_chars": "9"}', "d:1: `max_chars` is no whole number"),
+    ],
+)
+def test_a_faulty_row_is_named_by_its_line(text: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(problem)}"):
+        read_cases(text, "d")
+
+
+# torana models
+
+
+def test_models_are_listed_with_what_aliases_resolve_to(run: Run) -> None:
+    without = told(run("models", "list", "--json"))
+    with_key = told(run("models", "list", "--json", ANTHROPIC_API_KEY="x"))
+
+    assert without["aliases"]["chat_default"]["deployment"] == "demo/torana-demo"
+    assert with_key["aliases"]["chat_default"]["deployment"] == "anthropic/claude-sonnet-4-6"
+    state = {row["name"]: row["configured"] for row in with_key["models"]}
+    assert (state["claude_opus_4_6"], state["gpt_5_2"]) == (True, False)
+    assert "claude_opus_4_6" in run("models", "list").stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("claude_haiku_4_5", ["models"]),
+        ("chat_default", ["aliases", "models"]),
+        ("duo_chat", ["feature_settings", "aliases", "models"]),
+        ("fireworks_ai/codestral-2501", ["client_names", "aliases", "models"]),
+    ],
+)
+def test_show_follows_a_name_to_its_model(run: Run, name: str, kinds: list[str]) -> None:
+    found = told(run("models", "show", name, "--json", ANTHROPIC_API_KEY="x"))
+
+    assert [step["kind"] for step in found["resolved"]] == kinds
+    assert all(re.search(r"models\.yml:\d+$", step["place"]) for step in found["resolved"])
+    assert found["deployments"][0]["configured"]
+    assert run("models", "show", name).exit_code == 0
+
+
+def test_an_unknown_model_gets_a_suggestion(run: Run) -> None:
+    result = run("models", "show", "claude_hiku_4_5")
+
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "unknown model 'claude_hiku_4_5', did you mean 'claude_haiku_4_5'?\n",
+    )
+
+
+# torana explain request
+
+
+def explain(run: Run, body: Any, *args: str, **env: str | None) -> tuple[int, Any]:
+    result = run("explain", "request", "-f", "-", "--json", *args, typed=json.dumps(body), **env)
+    return result.exit_code, told(result)
+
+
+CURSOR = {"file_name": "a.py", "content_above_cursor": "def f(", "content_below_cursor": ""}
+CHAT = {"messages": [{"role": "user", "content": "Hi"}]}
+GENERATION = {"prompt_components": [{"type": "code_editor_generation", "payload": CURSOR}]}
+
+
+@pytest.mark.parametrize(
+    ("body", "path", "route", "rights", "prompt"),
+    [
+        (
+            {"inputs": {"word": "x"}},
+            "/v1/prompts/team/say",
+            "/v1/prompts/{tail}",
+            ["duo_chat", "ask_commit or ask_issue"],
+            "team/say",
+        ),
+        (CHAT, "", "/v2/chat/agent", ["duo_chat or duo_classic_chat"], "chat/react"),
+        ({"current_file": CURSOR}, "", "/v2/code/completions", ["complete_code"], "code_suggestions/completions"),
+        (GENERATION, "", "/v3/code/completions", ["generate_code"], "code_suggestions/generations"),
+        (GENERATION, "/v4/code/suggestions", "/v4/code/suggestions", ["generate_code"], "code_suggestions/generations"),
+        (
+            {"prompt_components": [{"type": "new"}, {"type": "summarize_text", "payload": {"content": "x"}}]},
+            "",
+            "/v1/summarize_text",
+            ["summarize_text"],
+            "summarize_text",
+        ),
+    ],
+)
+def test_explain_tells_rights_prompt_and_model_without_calling_it(
+    run: Run, body: Any, path: str, route: str, rights: list[str], prompt: str
+) -> None:
+    # A key, and an address where nobody listens: calling would fail.
+    keys = {"ANTHROPIC_API_KEY": "x", "ANTHROPIC_BASE_URL": "http://127.0.0.1:9"}
+
+    code, found = explain(run, body, *(("--path", path) if path else ()), **keys)
+
+    assert code == 0
+    assert (found["route"], found["access"]["unit_primitives"]) == (route, rights)
+    assert found["access"]["instance_token_only"] == (route[:3] in ("/v3", "/v4"))
+    assert (found["prompt"]["id"], Path(found["prompt"]["file"]).is_file()) == (prompt, True)
+    assert found["sent_to"].startswith("anthropic/claude-")
+    assert found["model"]["candidates"][0] == {
+        "deployment": found["sent_to"],
+        "configured": True,
+        "text_completions": False,
+    }
+    assert found["sent"]["estimated_input_tokens"] > 0
+    assert "refused" not in found
+
+
+@pytest.mark.parametrize(
+    ("metadata", "why", "sent_to"),
+    [
+        (None, "default chat_default, the first configured of", "anthropic/claude-sonnet-4-6"),
+        (
+            {"provider": "gitlab", "identifier": "claude_opus_4_6"},
+            "identifier claude_opus_4_6",
+            "anthropic/claude-opus-4-6",
+        ),
+        (
+            {"provider": "gitlab", "feature_setting": "code_completions"},
+            "feature setting code_completions -> completions_default, the first configured of",
+            "anthropic/claude-haiku-4-5-20251001",
+        ),
+        (
+            {"provider": "openai", "name": "mistral", "endpoint": "http://127.0.0.1:9/v1", "identifier": "m"},
+            "the client's own server, family mistral",
+            "openai/m",
+        ),
+    ],
+)
+def test_explain_says_which_member_chose_the_model(run: Run, metadata: Any, why: str, sent_to: str) -> None:
+    keys = {"ANTHROPIC_API_KEY": "x", "AIGW_CUSTOM_MODELS__ENABLED": "true"}
+    body = {"inputs": {"word": "x"}, "model_metadata": metadata}
+
+    code, found = explain(run, body, "--path", "/v1/prompts/team/say", **keys)
+
+    assert (code, found["sent_to"]) == (0, sent_to)
+    assert found["model"]["why"].startswith(why)
+    if metadata and "endpoint" in metadata:
+        assert (found["prompt"]["variant"], found["sent"]["roles"]) == ("mistral", ["user"])
+
+
+def test_explain_shows_a_families_folded_turns(run: Run) -> None:
+    own = {"provider": "openai", "name": "codegemma", "endpoint": "http://127.0.0.1:9/v1", "identifier": "m"}
+
+    _, found = explain(
+        run,
+        {"inputs": {"word": "x"}, "model_metadata": own},
+        "--path",
+        "/v1/prompts/team/say",
+        AIGW_CUSTOM_MODELS__ENABLED="true",
+    )
+
+    assert (found["prompt"]["variant"], found["sent"]["roles"]) == ("base", ["user"])
+
+
+@pytest.mark.parametrize(
+    ("body", "path", "status", "code"),
+    [
+        ({"inputs": {}}, "/v1/prompts/team/say", 422, "request_invalid"),
+        ({"inputs": {}}, "/v1/prompts/no/such", 404, "prompt_not_found"),
+        ({"inputs": {}, "prompt_version": "^9"}, "/v1/prompts/team/say", 400, "prompt_version_unmatched"),
+        ({}, "/v1/nowhere", 404, "not_found"),
+        ([], "/v2/chat/agent", 422, "request_invalid"),
+        (
+            {"inputs": {}, "model_metadata": {"provider": "openai", "endpoint": "http://127.0.0.1:9"}},
+            "/v1/prompts/team/say",
+            400,
+            "custom_models_disabled",
+        ),
+    ],
+)
+def test_explain_says_what_is_refused_and_ends_with_1(run: Run, body: Any, path: str, status: int, code: str) -> None:
+    exit_code, found = explain(run, body, "--path", path)
+
+    assert exit_code == 1
+    assert (found["refused"]["status"], found["refused"]["code"]) == (status, code)
+
+
+def test_explain_decides_about_a_token(run: Run) -> None:
+    def token(*names: str) -> str:
+        return run("token", *(part for name in names for part in ("--unit-primitive", name))).stdout.strip()
+
+    args = ("--path", "/v1/prompts/team/say", "--offline", "--token")
+    body = {"inputs": {"word": "x"}}
+
+    good, allowed = explain(run, body, *args, token("duo_chat", "ask_issue"))
+    poor, missing = explain(run, body, *args, token("duo_chat"))
+    bad, invalid = explain(run, body, *args, "rubbish")
+
+    assert (good, allowed["token"]) == (0, {"allowed": True})
+    assert (poor, missing["token"]["code"], missing["token"]["missing"]) == (
+        1,
+        "unit_primitive_missing",
+        "ask_commit or ask_issue",
+    )
+    assert (bad, invalid["token"]["allowed"], invalid["token"]["status"]) == (1, False, 401)
+
+
+def test_explain_takes_headers_into_account(run: Run) -> None:
+    body = {"model": "claude-sonnet-4-6", "max_tokens": 9, **CHAT}
+    path = ("--path", "/v1/proxy/anthropic/v1/messages")
+    keys = {"ANTHROPIC_API_KEY": "x"}
+
+    _, without = explain(run, body, *path, **keys)
+    _, found = explain(run, body, *path, "--header", "X-Gitlab-Unit-Primitive: duo_chat", **keys)
+
+    assert without["refused"]["code"] == "unit_primitive_header_missing"
+    assert found["access"]["unit_primitives"] == ["duo_chat"]
+    assert found["sent_to"] == "anthropic/claude-sonnet-4-6 /v1/messages"
+
+
+def test_explain_names_a_features_limit(run: Run, overlay: Path) -> None:
+    add_feature(overlay)
+
+    _, found = explain(run, {"prompt_components": [{"type": "say", "payload": {"word": "x"}}]}, ANTHROPIC_API_KEY="x")
+
+    assert (found["route"], found["prompt"]["id"]) == ("/v1/say", "team/say")
+    assert found["limits"] == "`5 per minute per user` is declared, not enforced by this version"
+
+
+def test_a_body_that_does_not_tell_where_it_belongs_needs_a_path(run: Run) -> None:
+    for typed in ('{"inputs": {}}', "[]", "{", ""):
+        result = run("explain", "request", "-f", "-", typed=typed)
+
+        assert (result.exit_code, "--path /v1/prompts/<id>" in result.stderr) == (2, True)
+    assert run("explain", "request", "-f", "gone.json").exit_code == 2
+    assert run("explain", "request", "-f", "-", "--header", "x", typed="{}").exit_code == 2
+
+
+def test_explain_reads_well_as_text(run: Run) -> None:
+    result = run("explain", "request", "-f", "-", typed=json.dumps(CHAT))
+
+    assert result.exit_code == 0
+    assert "request: POST /v2/chat/agent\n" in result.stdout
+    assert "  unit_primitives: duo_chat or duo_classic_chat\n" in result.stdout
+    assert "  - deployment demo/torana-demo, configured yes" in result.stdout
