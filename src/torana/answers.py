@@ -3,9 +3,9 @@
 Whoever holds one reads it once and closes it in every case; the last of both settles its metrics and facts.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from torana.errors import ProviderError, provider_refused
 from torana.prompts.prompt import Prompt
 from torana.providers.send import MAX_ANSWER_BYTES, Batch
 from torana.routing.router import Flow
-from torana.telemetry.metrics import Metrics
+from torana.telemetry.metrics import InFlight, Metrics
 from torana.transport import WireAnswer
 
 
@@ -47,6 +47,13 @@ class ModelCall:
     is_streamed: bool = False
     suggested: ChatRequest | None = None
     """What was asked, where the call is for a code suggestion: those have figures of their own."""
+
+    def record_failure(self, provider: str, model: str, seconds: float, error: BaseException) -> None:
+        """The final word on a call that never got an answer: refused, cut, or left by its client."""
+        if isinstance(error, ProviderError):
+            self.record(provider, model, "failed", None, seconds, error)
+        elif isinstance(error, asyncio.CancelledError):
+            self.record(provider, model, "client_cancelled", None, seconds)
 
     def record(
         self,
@@ -94,7 +101,7 @@ class Answer:
     call: ModelCall
     chat: ChatRequest
     started: float
-    under_way: ExitStack
+    under_way: InFlight
     """Closed with the final word: until then the call counts as in flight."""
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     """x-aigw-* and the demo's mark, to be added to the reply."""
@@ -172,7 +179,7 @@ class Answer:
         if self._is_settled:
             return
         self._is_settled = True
-        self.under_way.close()
+        self.under_way.end()
         deployment = self.flow.deployment
         usage = self.usage or _estimate(self.chat, self._counted_chars)
         seconds = time.monotonic() - self.started
@@ -203,7 +210,7 @@ class Relay:
     model: str
     call: ModelCall
     started: float
-    under_way: ExitStack
+    under_way: InFlight
     """Closed with the final word."""
     _is_settled: bool = False
 
@@ -226,7 +233,7 @@ class Relay:
         if self._is_settled:
             return
         self._is_settled = True
-        self.under_way.close()
+        self.under_way.end()
         seconds = time.monotonic() - self.started
         if failure is None and self.answer.status >= 400:
             # Passed on as it came, but a failed call all the same.

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
 from functools import lru_cache
 from typing import Any
 
@@ -27,7 +26,7 @@ from torana.providers.send import Sender
 from torana.routing.models import Model, Models
 from torana.routing.router import Router
 from torana.settings import CatalogueSettings
-from torana.telemetry.metrics import Metrics
+from torana.telemetry.metrics import InFlight, Metrics
 
 COMPLETION_PROMPT = "code_suggestions/completions"
 GENERATION_PROMPT = "code_suggestions/generations"
@@ -170,30 +169,29 @@ class Gateway:
         call = self._call(permit, facts, prompt, is_streamed=chat.stream)
         call.suggested = chat if is_suggestion else None
         deployment = model.deployments[0]
-        # Left by an exception, cancellation included, the call is no longer under way; else its answer says when.
-        with ExitStack() as under_way:
-            try:
-                route = await self.router.pick(permit, model, chat.tries)
-                deployment = route.deployments[0]
-                under_way.enter_context(self.metrics.in_flight(deployment.provider, deployment.model))
-                flow = await self.router.stream(route, chat)
-            except ProviderError as error:
-                call.record(deployment.provider, deployment.model, "failed", None, time.monotonic() - started, error)
-                raise
-            except asyncio.CancelledError:
-                seconds = time.monotonic() - started
-                call.record(deployment.provider, deployment.model, "client_cancelled", None, seconds)
-                raise
-            facts["provider_s"] = round(time.monotonic() - started, 6)
-            return Answer(
-                flow=flow,
-                call=call,
-                chat=chat,
-                started=started,
-                headers=self._headers(flow.deployment, prompt),
-                leaks_reasoning=model.leaks_reasoning,
-                under_way=under_way.pop_all(),
-            )
+        under_way: InFlight | None = None
+        try:
+            route = await self.router.pick(permit, model, chat.tries)
+            deployment = route.deployments[0]
+            under_way = self.metrics.in_flight(deployment.provider, deployment.model)
+            under_way.begin()
+            flow = await self.router.stream(route, chat)
+        except BaseException as error:
+            # Cancellation included: the call is no longer under way. Otherwise its answer says when.
+            if under_way is not None:
+                under_way.end()
+            call.record_failure(deployment.provider, deployment.model, time.monotonic() - started, error)
+            raise
+        facts["provider_s"] = round(time.monotonic() - started, 6)
+        return Answer(
+            flow=flow,
+            call=call,
+            chat=chat,
+            started=started,
+            headers=self._headers(flow.deployment, prompt),
+            leaks_reasoning=model.leaks_reasoning,
+            under_way=under_way,
+        )
 
     def _call(self, permit: Permit, facts: dict[str, Any], prompt: Prompt | None, *, is_streamed: bool) -> ModelCall:
         name = permit.unit_primitives[0] if permit.unit_primitives else ""
@@ -240,25 +238,16 @@ class Gateway:
         started = time.monotonic()
         call = self._call(permit, facts, None, is_streamed=stream)
         deployment = self.models.deployment_of(provider, model)
-        with ExitStack() as under_way:
-            under_way.enter_context(self.metrics.in_flight(provider, model))
-            try:
-                answer = await self.sender.relay(deployment, path, body, headers, stream=stream, method=method)
-            except ProviderError as error:
-                call.record(provider, model, "failed", None, time.monotonic() - started, error)
-                raise
-            except asyncio.CancelledError:
-                call.record(provider, model, "client_cancelled", None, time.monotonic() - started)
-                raise
-            facts["provider_s"] = round(time.monotonic() - started, 6)
-            return Relay(
-                answer=answer,
-                provider=provider,
-                model=model,
-                call=call,
-                started=started,
-                under_way=under_way.pop_all(),
-            )
+        under_way = self.metrics.in_flight(provider, model)
+        under_way.begin()
+        try:
+            answer = await self.sender.relay(deployment, path, body, headers, stream=stream, method=method)
+        except BaseException as error:
+            under_way.end()
+            call.record_failure(provider, model, time.monotonic() - started, error)
+            raise
+        facts["provider_s"] = round(time.monotonic() - started, 6)
+        return Relay(answer=answer, provider=provider, model=model, call=call, started=started, under_way=under_way)
 
     async def ask(self, permit: Permit, model: Model, chat: ChatRequest, facts: dict[str, Any]) -> Answer:
         """A client's own prompt, sent as it is."""

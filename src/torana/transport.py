@@ -4,23 +4,20 @@ What goes out is exactly what a caller named: no redirects, no cookies, no decom
 """
 
 import asyncio
-import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
+from functools import partial
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
 
-from torana.errors import ProviderError
+from torana.errors import ProviderError, ProviderTlsFailed
 from torana.settings import TransportSettings
-from torana.wire import WireAnswer, WireClient
+from torana.wire.addresses import AddressBook, Resolve, look_up, resolve_checked
+from torana.wire.client import WireAnswer, WireClient
+from torana.wire.proxies import Proxies
 
 __all__ = ["FetchFailed", "Fetched", "Fetcher", "Transport", "WireAnswer", "WireRequest", "tls_context"]
-
-ADDRESS_TTL_S = 30.0
-"""How long an address is used before its name is looked up again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,13 +65,19 @@ class FetchFailed(Exception):
 class Transport:
     """All outbound HTTP of one process; `aclose` when it stops."""
 
-    def __init__(self, settings: TransportSettings) -> None:
+    def __init__(self, settings: TransportSettings, look_up: Resolve = look_up) -> None:
         self.settings = settings
         self._tls: ssl.SSLContext | None = None
-        self._addresses: dict[tuple[str, int], tuple[float, list[str]]] = {}
+        self._proxies = Proxies(settings.http_proxy, settings.https_proxy, settings.no_proxy)
+        self._addresses = AddressBook(look_up)
         # Apart, so that a connection to an unchecked address can never serve a client's own host.
-        self._ours = WireClient(settings.connect_s, self._tls_context, self._resolve)
-        self._clients_own = WireClient(settings.connect_s, self._tls_context, resolve_checked)
+        self._ours = WireClient(settings.connect_s, self._tls_context, self._addresses.resolve)
+        self._clients_own = WireClient(settings.connect_s, self._tls_context, partial(resolve_checked, look_up=look_up))
+
+    @property
+    def open_connections(self) -> int:
+        """Connections that are being opened, in use or at rest."""
+        return self._ours.open_connections + self._clients_own.open_connections
 
     async def send(self, request: WireRequest, *, first_byte_s: float, idle_s: float | None = None) -> WireAnswer:
         """Send and wait for the answer's head.
@@ -82,7 +85,8 @@ class Transport:
         first_byte_s  patience for it
         idle_s        patience for each further piece; None: AIGW_TIMEOUTS__IDLE_S
 
-        Raises ProviderUnreachable, ProviderTlsFailed, ProviderTimedOut, ProviderBroke.
+        Raises ProviderUnreachable, ProviderTlsFailed, ProviderTimedOut, ProviderBroke; ProviderError itself for a
+        request that cannot be written.
         """
         client = self._clients_own if request.is_client_given else self._ours
         return await client.send(
@@ -92,7 +96,7 @@ class Transport:
             request.body,
             first_byte_s=first_byte_s,
             idle_s=idle_s or self.settings.idle_s,
-            proxy="" if request.is_client_given else self._proxy_for(request.url),
+            proxy="" if request.is_client_given else self._proxies.find(request.url),
         )
 
     async def fetch(
@@ -119,62 +123,18 @@ class Transport:
         return Fetched(status=answer.status, headers=answer.headers, body=body)
 
     async def aclose(self) -> None:
+        self._addresses.close()
         await self._ours.aclose()
         await self._clients_own.aclose()
 
-    def _proxy_for(self, url: str) -> str:
-        settings = self.settings
-        if not settings.http_proxy and not settings.https_proxy:
-            return ""
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-        for name in settings.no_proxy:
-            bare = name.lstrip("*").lstrip(".")
-            if name == "*" or host == bare or host.endswith(f".{bare}"):
-                return ""
-        return settings.https_proxy if parts.scheme == "https" else settings.http_proxy
-
-    async def _resolve(self, host: str, port: int) -> list[str]:
-        """Addresses of an operator-given host; the last good ones while its name server does not answer."""
-        loop = asyncio.get_running_loop()
-        known = self._addresses.get((host, port))
-        if known is not None and loop.time() < known[0]:
-            return known[1]
-        try:
-            addresses = await _look_up(host, port)
-        except OSError:
-            if known is None:
-                raise
-            return known[1]
-        self._addresses[host, port] = (loop.time() + ADDRESS_TTL_S, addresses)
-        return addresses
-
     def _tls_context(self) -> ssl.SSLContext:
         if self._tls is None:
-            self._tls = tls_context(self.settings)
+            try:
+                self._tls = tls_context(self.settings)
+            except OSError as error:
+                # Told apart from a provider that cannot be reached.
+                raise ProviderTlsFailed("our own certificate files cannot be loaded") from error
         return self._tls
-
-
-async def resolve_checked(host: str, port: int) -> list[str]:
-    """Addresses of a client-given host: looked up once, checked, and connected to as they are.
-
-    Raises OSError where one of them is never to be called.
-    """
-    addresses = await _look_up(host, port)
-    if any(_is_forbidden(address) for address in addresses):
-        raise OSError(0, "an address that is never called")
-    return addresses
-
-
-async def _look_up(host: str, port: int) -> list[str]:
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [str(address[0]) for *_, address in found]
-
-
-def _is_forbidden(text: str) -> bool:
-    address = ip_address(text.partition("%")[0])
-    address = getattr(address, "ipv4_mapped", None) or address
-    return address.is_link_local or address.is_multicast or address.is_unspecified or text == "fd00:ec2::254"
 
 
 def tls_context(settings: TransportSettings) -> ssl.SSLContext:

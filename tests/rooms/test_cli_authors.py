@@ -553,3 +553,40 @@ def test_explain_reads_well_as_text(run: Run) -> None:
     assert "request: POST /v2/chat/agent\n" in result.stdout
     assert "  unit_primitives: duo_chat or duo_classic_chat\n" in result.stdout
     assert "  - deployment demo/torana-demo, configured yes" in result.stdout
+
+
+# The how-to
+
+
+HOW_TO = Path(__file__).parents[2] / "docs/how-to/add-a-feature.md"
+
+
+def test_the_feature_of_the_how_to_is_served_as_it_says(run: Run, tmp_path: Path) -> None:
+    for name, text in re.findall(
+        r"^```(?:yaml|json)\n# (\S+)\n(.*?)^```", HOW_TO.read_text(), re.MULTILINE | re.DOTALL
+    ):
+        path = tmp_path / "mine" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    mine = ("--catalog", "mine")
+
+    checked = run("check", *mine)
+    rendered = run("prompts", "render", "name_branch", *mine, "--input", "issue=Add dark mode")
+    tested = run("prompts", "test", "name_branch", *mine)
+    body = {"prompt_components": [{"type": "name_branch", "payload": {"issue": "Add dark mode"}}]}
+    _, explained = explain(run, body, *mine)
+
+    assert (checked.exit_code, tested.exit_code) == (0, 0)
+    assert rendered.stdout in HOW_TO.read_text()
+    assert checked.stdout.splitlines()[0].replace("mine/", "") in HOW_TO.read_text()
+    assert explained["access"]["unit_primitives"] == ["name_branch"]
+
+
+def test_the_reference_lists_the_shipped_features() -> None:
+    text = (HOW_TO.parents[1] / "reference/features.md").read_text()
+
+    for feature in load_catalogue().features.values():
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{feature.name}` "))
+        assert f"`{feature.path}`" in row
+        assert all(f"`{name}`" in row for name in feature.inputs)
+        assert row.endswith(f"| `{feature.unit_primitive}` |")

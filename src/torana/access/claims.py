@@ -44,6 +44,10 @@ def read_claims(payload: bytes) -> Claims:
     return Claims(claims, issuer or "", float(claims["exp"]), float(claims.get("nbf", 0)))
 
 
+REGION_CLAIM = "torana_region"
+"""Binds a user token to the gateways of one region. Ours alone: on any other issuer's token it means nothing."""
+
+
 def faults(claims: Claims, settings: AuthSettings, now: float) -> Iterator[BadToken]:
     """Every reason to refuse the claims, the clock's and the address's."""
     audience = claims.all.get("aud")
@@ -58,6 +62,10 @@ def faults(claims: Claims, settings: AuthSettings, now: float) -> Iterator[BadTo
         allowed = {issuer.rstrip("/") for issuer in settings.issuers}
         if claims.issuer.rstrip("/") not in allowed:
             yield BadToken("token_issuer", "iss is not in AIGW_AUTH__ISSUERS")
+    if claims.issuer == settings.service_name and REGION_CLAIM in claims.all:
+        region = claims.all[REGION_CLAIM]
+        if region != settings.user_token_region:
+            yield BadToken("token_region", f"bound to the region {str(region)[:60]}")
 
 
 def caller_of(claims: Claims, service_name: str, old_names: Mapping[str, frozenset[str]]) -> Caller:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torana.access import jose
-from torana.access.claims import Claims, caller_of, faults, read_claims
+from torana.access.claims import REGION_CLAIM, Claims, caller_of, faults, read_claims
 from torana.access.deny import DenyList
 from torana.access.jose import BadToken, Jws
 from torana.access.keys import KeyRing
@@ -18,6 +18,7 @@ _CLAIM_CHECKS = {
     "token_expired": "clock",
     "token_not_yet_valid": "clock",
     "token_issuer": "issuer",
+    "token_region": "region",
 }
 
 
@@ -62,8 +63,9 @@ async def inspect(token: str, settings: AuthSettings, keys: KeyRing, clock: Cloc
         found.checks.append(Check("form", fault.code, fault.detail))
         return found
     found.checks.append(Check("form", "", "a signed token in compact form"))
-    found.checks.extend(_check_claims(claims, settings, clock.now()))
-    found.checks.append(await _check_key(jws, claims, keys))
+    key = await _check_key(jws, claims, keys)  # first, because the issuer's answer tells its clock
+    found.checks.extend(_check_claims(claims, settings, clock.now(), _skews(keys)))
+    found.checks.append(key)
     found.checks.append(_check_deny(caller, deny))
     found.headers = expected_headers(caller)
     found.checks.append(Check("realm", "", f"X-Gitlab-Realm must be {caller.realm!r}" if caller.realm else "any realm"))
@@ -81,17 +83,34 @@ def expected_headers(caller: Caller) -> dict[str, str]:
     return {name: value for name, value in wanted.items() if value}
 
 
-def _check_claims(claims: Claims, settings: AuthSettings, now: float) -> list[Check]:
-    failed = {
-        _CLAIM_CHECKS[fault.code]: Check(_CLAIM_CHECKS[fault.code], fault.code, fault.detail)
-        for fault in faults(claims, settings, now)
-    }
+def _check_claims(claims: Claims, settings: AuthSettings, now: float, skews: str) -> list[Check]:
+    failed = {_CLAIM_CHECKS[fault.code]: fault for fault in faults(claims, settings, now)}
     passed = {
         "audience": f"aud names {settings.service_name}",
-        "clock": f"expires in {claims.expires_at - now:.0f} s; {settings.leeway_s:g} s of leeway",
+        "clock": f"expires in {claims.expires_at - now:.0f} s",
         "issuer": f"iss is {claims.issuer!r}",
+        "region": f"bound to {settings.user_token_region!r}" if REGION_CLAIM in claims.all else "any region",
     }
-    return [failed.get(name, Check(name, "", detail)) for name, detail in passed.items()]
+    checks = []
+    for name, detail in passed.items():
+        fault = failed.get(name)
+        told = fault.detail if fault is not None else detail
+        if name == "clock":
+            told = "; ".join(filter(None, [told, f"{settings.leeway_s:g} s of leeway", _early(claims, now), skews]))
+        checks.append(Check(name, fault.code if fault is not None else "", told))
+    return checks
+
+
+def _early(claims: Claims, now: float) -> str:
+    """A token from the future tells that one of two clocks is off, also while the leeway covers it."""
+    ahead_s = float(claims.all.get("iat", 0)) - now
+    return f"issued {ahead_s:.0f} s from now: its issuer's clock is ahead of ours" if ahead_s >= 1 else ""
+
+
+def _skews(keys: KeyRing) -> str:
+    # The header Date has whole seconds; less says nothing.
+    told = [f"the clock of {row.issuer} is {row.skew_s:+.0f} s from ours" for row in keys.states() if row.skew_s]
+    return "; ".join(told)
 
 
 async def _check_key(jws: Jws, claims: Claims, keys: KeyRing) -> Check:
@@ -102,10 +121,7 @@ async def _check_key(jws: Jws, claims: Claims, keys: KeyRing) -> Check:
         key = _key_of(jws, claims, keys)
     if key is not None:
         return Check("key", "", f"verified by the key {key.kid or 'without an id'}")
-    told = "; ".join(
-        f"{state.issuer}: {state.detail}" + (f", its clock is {state.skew_s:+g} s off" if state.skew_s else "")
-        for state in keys.states()
-    )
+    told = "; ".join(f"{state.issuer}: {state.detail}" for state in keys.states())
     code = "token_signature" if keys.has_keys else "keys_unavailable"
     return Check("key", code, f"no key that may sign for this issuer verifies it ({told or 'no issuers'})")
 

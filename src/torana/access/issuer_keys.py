@@ -27,6 +27,8 @@ MAX_KEYS = 100
 RETRY_S = 2.0
 """Pause after a failure while there are no keys; with the transport's connect time-out below the contract's 5 s."""
 RETRY_WITH_KEYS_S = 30.0
+HANG_S = 3.0
+"""While there are no keys, an issuer that hangs is asked once more beside the question that hangs."""
 
 
 class _Discovery(msgspec.Struct):
@@ -43,8 +45,10 @@ _Shape = TypeVar("_Shape", _Discovery, _KeySet)
 
 @dataclass(frozen=True, slots=True)
 class IssuerState:
-    """What readiness tells about one issuer."""
+    """What readiness and metrics tell about one issuer."""
 
+    base_url: str
+    """As configured."""
     issuer: str
     """The name its tokens carry; its base URL until it has told us."""
     ok: bool
@@ -88,12 +92,16 @@ class IssuerKeys:
         self._refetched_at: float | None = None
         self._skew_s: float | None = None
         self._running: asyncio.Task[None] | None = None
+        self._all_running: set[asyncio.Task[None]] = set()
 
     async def keep_fresh(self) -> None:
         """Fetch for ever: before the keys are too old, and soon again after a failure."""
         while True:
-            await asyncio.wait({self.fetch()})
-            await asyncio.sleep(self.due_in_s())
+            await asyncio.wait({self.fetch()}, timeout=None if self.keys else HANG_S)
+            if self._running is not None and self._running.done():
+                await asyncio.sleep(self.due_in_s())
+            else:
+                self._running = None  # it may still end well, but it must not hold up the next one
 
     def due_in_s(self) -> float:
         """Pause until the next background fetch."""
@@ -108,6 +116,8 @@ class IssuerKeys:
         """Start a fetch, or join the one that runs."""
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._fetch())
+            self._all_running.add(self._running)
+            self._running.add_done_callback(self._all_running.discard)
         return self._running
 
     def refetch(self) -> asyncio.Task[None] | None:
@@ -135,21 +145,24 @@ class IssuerKeys:
 
     def state(self) -> IssuerState:
         age_s = None if self._fetched_at is None else self._clock.monotonic() - self._fetched_at
-        detail = self._problem or f"{len(self.keys)} keys"
-        return IssuerState(
-            self.issuer, not self._problem and bool(self.keys), detail, len(self.keys), age_s, self._skew_s
-        )
+        is_ok = not self._problem and bool(self.keys)
+        detail = self._problem or "answers"
+        return IssuerState(self.base_url, self.issuer, is_ok, detail, len(self.keys), age_s, self._skew_s)
 
     async def aclose(self) -> None:
-        if self._running is not None and not self._running.done():
-            self._running.cancel()
-            await asyncio.wait({self._running})
+        running = set(self._all_running)
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
 
     async def _fetch(self) -> None:
+        begun_at = self._clock.monotonic()
         try:
             issuer, keys = await self._ask()
         except (FetchFailed, BadDocument) as error:
-            self._failed(str(error) or type(error).__name__)
+            if self._fetched_at is None or self._fetched_at <= begun_at:  # a later question may have ended well
+                self._failed(str(error) or type(error).__name__)
             return
         except Exception as error:  # the loop that keeps keys fresh must outlive any answer
             log.exception("fetching an issuer's keys failed", extra={"issuer": self.issuer})

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+from typing import Protocol
 
 from torana.access.issuer_keys import IssuerKeys, IssuerState
 from torana.access.jose import Key
@@ -14,6 +15,15 @@ from torana.transport import Fetcher
 
 UNKNOWN_KEY_WAIT_S = 1.5
 """How long a request waits for a refetch that its unknown key caused."""
+
+
+REPORT_S = 1.0
+
+
+class KeyMeter(Protocol):
+    """Who shows the metrics `torana_issuer_*`."""
+
+    def issuer(self, base_url: str, *, keys: int, is_up: bool, age_s: float | None) -> None: ...
 
 
 class KeyRing:
@@ -27,8 +37,10 @@ class KeyRing:
         clock: Clock,
         *,
         unknown_key_wait_s: float = UNKNOWN_KEY_WAIT_S,
+        meter: KeyMeter | None = None,
     ) -> None:
         self.epoch = 0
+        self._meter = meter
         self.local = local
         self._own = local.public()
         self._service_name = settings.service_name
@@ -42,6 +54,8 @@ class KeyRing:
     def start(self) -> None:
         """Begin fetching in the background; nothing waits for it."""
         self._loops = [asyncio.create_task(issuer.keep_fresh()) for issuer in self._issuers]
+        if self._meter is not None:
+            self._loops.append(asyncio.create_task(self._report(self._meter)))
 
     async def aclose(self) -> None:
         """End the background work."""
@@ -102,6 +116,13 @@ class KeyRing:
     def _bound(self, issuer: str) -> list[IssuerKeys]:
         name = issuer.rstrip("/")
         return [source for source in self._issuers if source.issuer == name]
+
+    async def _report(self, meter: KeyMeter) -> None:
+        # Again and again, because ages grow by themselves, and a scrape may reach any worker.
+        while True:
+            for state in self.states():
+                meter.issuer(state.base_url, keys=state.keys, is_up=state.ok, age_s=state.age_s)
+            await asyncio.sleep(REPORT_S)
 
     def _count_change(self) -> None:
         self.epoch += 1

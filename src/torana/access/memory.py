@@ -36,6 +36,10 @@ class Bounded(Generic[K, V]):
 class MinuteCounts:
     """How often each key was counted within its minute, which begins with the first count.
 
+    Each worker counts for itself. A limit that was divided among the workers would refuse a caller whose
+    connections happen to end at one of them, long before the limit; so with several workers as many
+    times the limit may pass, and no fewer than the limit ever do.
+
     limit   per key and minute; 0: no bound
     """
 

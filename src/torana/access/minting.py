@@ -1,6 +1,7 @@
 """User tokens for direct connections: what an instance may delegate, for an hour (contract 5).
 
-A user token is never made from a user token. Its claims make the header matching work when the
+The operator may narrow them: a shorter life, fewer unit primitives, one region. A user token is never
+made from a user token. Its claims make the header matching work when the
 user's editor replays the headers that the instance handed out with it.
 """
 
@@ -8,6 +9,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from torana.access.claims import REGION_CLAIM
 from torana.access.local_keys import LocalKeys
 from torana.access.memory import MinuteCounts
 from torana.access.permissions import SAAS, header_id, permit
@@ -15,10 +17,8 @@ from torana.caller import Caller, Permit
 from torana.clock import Clock
 from torana.errors import Refusal
 from torana.headers import Headers
-from torana.settings import AuthSettings
+from torana.settings import MINTABLE, AuthSettings
 
-LIFETIME_S = 3600
-MINTABLE = ("complete_code", "ai_gateway_model_provider_proxy")
 DENIED = "Unauthorized to create user access token"
 
 _OWN_CLAIMS = frozenset(
@@ -38,6 +38,7 @@ _OWN_CLAIMS = frozenset(
         "gitlab_namespace_id",
         "gitlab_root_namespace_id",
         "duo_seat_count",
+        REGION_CLAIM,
     }
 )
 """Written anew or by a rule of their own; every other claim is carried over as it is."""
@@ -48,11 +49,6 @@ class Minted(NamedTuple):
 
     token: str
     expires_at: int
-
-
-def permit_minting(caller: Caller) -> Permit:
-    """Who may have user tokens made: an instance that holds at least one mintable unit primitive."""
-    return permit(caller, any_of=MINTABLE, denied=DENIED, instance_only=True)
 
 
 class Minter:
@@ -66,14 +62,22 @@ class Minter:
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
         self._service_name = settings.service_name
+        self._lifetime_s = int(settings.user_token_lifetime_s)
+        allowed = settings.user_token_unit_primitives or MINTABLE
+        self._mintable = tuple(name for name in MINTABLE if name in allowed)
+        self._region = settings.user_token_region
         self._keys = keys
         self._clock = clock
         self._new_id = new_id
         self._minted = MinuteCounts(settings.mint_per_minute, clock)
 
+    def permit(self, caller: Caller) -> Permit:
+        """Who may have user tokens made: an instance that holds at least one mintable unit primitive."""
+        return permit(caller, any_of=self._mintable, denied=DENIED, instance_only=True)
+
     def mint(self, caller: Caller, headers: Headers) -> Minted:
         """A token for the user named in the headers; raises Refusal 403, 400, 429 or 500."""
-        permit_minting(caller)
+        self.permit(caller)
         user_id = _needed(headers.text(b"x-gitlab-global-user-id"), "X-Gitlab-Global-User-Id")
         instance_id = caller.instance_id or headers.text(b"x-gitlab-instance-id")
         _needed(instance_id, "X-Gitlab-Instance-Id")
@@ -84,21 +88,23 @@ class Minter:
             "iss": self._service_name,
             "sub": user_id,
             "aud": self._service_name,
-            "exp": now + LIFETIME_S,
+            "exp": now + self._lifetime_s,
             "nbf": now,
             "iat": now,
             "jti": self._new_id(),
             "gitlab_realm": realm,
             "gitlab_instance_id": instance_id,
-            "scopes": [name for name in MINTABLE if caller.is_debug or name in caller.scopes],
+            "scopes": [name for name in self._mintable if caller.is_debug or name in caller.scopes],
         }
         claims.update({name: value for name, value in caller.claims.items() if name not in _OWN_CLAIMS})
         claims.update(_realm_claims(caller, headers, realm))
+        if self._region:
+            claims[REGION_CLAIM] = self._region
         seats = caller.claims.get("duo_seat_count")
         if seats is not None and str(seats).strip():
             claims["duo_seat_count"] = seats
         try:
-            return Minted(self._keys.sign(claims), now + LIFETIME_S)
+            return Minted(self._keys.sign(claims), claims["exp"])
         except LookupError as error:
             raise Refusal(500, "mint_key_unavailable", "Failed to generate JWT") from error
 

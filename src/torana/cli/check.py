@@ -54,6 +54,7 @@ def _counts(catalogue: Catalogue) -> dict[str, int]:
         "unit_primitives": len(catalogue.unit_primitives),
         "providers": len(catalogue.providers),
         "models": len(catalogue.models),
+        "features": len(catalogue.features),
         "prompts": len(catalogue.prompts),
         "prompt_files": sum(map(len, prompts)),
     }

@@ -68,6 +68,8 @@ def read_constraint(text: str) -> Constraint:
     alternatives = []
     for part in re.split(r"\|\|?", text.lower()):
         joined = re.sub(r"([\^~=<>])\s+", r"\1", part.strip().rstrip(",").rstrip())
+        # `1.x` is as common a way to write `1.*`.
+        joined = re.sub(r"(?<=\d)\.x\b", ".*", joined)
         alternatives.append(tuple(_read_clause(clause) for clause in re.split(r"\s*,\s*|\s+", joined)))
     tests = tuple(tuple(test for test, _ in clauses) for clauses in alternatives)
     return Constraint(tests, alternatives[0][0][1] if len(alternatives) == len(alternatives[0]) == 1 else None)

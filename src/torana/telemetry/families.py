@@ -118,6 +118,20 @@ PORTAL_REQUESTS = Family(
 PORTAL_SECONDS = Family(
     "usage_quota_customersdot_latency_seconds", "histogram", "Seconds the portal took.", ("realm",), SHORT_SECONDS
 )
+REFUSALS = Family(
+    "torana_auth_refusals_total", "counter", "Requests refused with 401, 402, 403 or 429, by refusal code.", ("code",)
+)
+ISSUER_KEYS = Family("torana_issuer_keys", "gauge", "Usable keys of an issuer.", ("issuer",), is_per_node=True)
+ISSUER_KEY_AGE = Family(
+    "torana_issuer_key_age_seconds",
+    "gauge",
+    "Seconds since an issuer's keys were last fetched.",
+    ("issuer",),
+    is_per_node=True,
+)
+ISSUER_UP = Family(
+    "torana_issuer_up", "gauge", "1 while an issuer's last answer was good.", ("issuer",), is_per_node=True
+)
 CONFIG_STALE = Family(
     "config_stale", "gauge", "1 while a refused reload left the old catalogue in place.", is_per_node=True
 )
@@ -129,5 +143,6 @@ FAMILIES: tuple[Family, ...] = (
     HTTP_SECONDS, HTTP_TOTAL, IN_FLIGHT, MAX_CONCURRENT, MAX_INPUT, MAX_OUTPUT, MAX_TOTAL, INFERENCES,
     INFERENCE_SECONDS, INPUT_TOKENS, OUTPUT_TOKENS, ALL_TOKENS, LANGUAGES, CLEANING_SECONDS, SUGGESTION_REQUESTS,
     SUGGESTION_SECONDS, SUGGESTION_BYTES, SUGGESTION_TOKENS, SHOWN, ACCEPTED, FAILED, QUOTA_CHECKS,
-    PORTAL_REQUESTS, PORTAL_SECONDS, CONFIG_STALE, LINES_DROPPED, LOOP_LAG, THREADS,
+    PORTAL_REQUESTS, PORTAL_SECONDS, REFUSALS, ISSUER_KEYS, ISSUER_KEY_AGE, ISSUER_UP, CONFIG_STALE, LINES_DROPPED,
+    LOOP_LAG, THREADS,
 )  # fmt: skip

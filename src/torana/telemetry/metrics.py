@@ -47,7 +47,7 @@ class Known:
 
 
 class InFlight:
-    """One model call under way, for `with`."""
+    """One model call under way: `begin` and `end`, or `with`."""
 
     __slots__ = ("_place", "_values")
 
@@ -55,11 +55,14 @@ class InFlight:
         self._values = values
         self._place = place
 
-    def __enter__(self) -> None:
+    def begin(self) -> None:
         self._values[self._place] += 1
 
-    def __exit__(self, *_: object) -> None:
+    def end(self, *_: object) -> None:
         self._values[self._place] -= 1
+
+    __enter__ = begin
+    __exit__ = end
 
 
 class Metrics:
@@ -186,6 +189,18 @@ class Metrics:
         """One request to the customer portal; status 0 where no answer came."""
         self._count(families.PORTAL_REQUESTS, (outcome, str(status) if status else "none"))
         self._observe(families.PORTAL_SECONDS, (_bound(realm, _REALMS),), seconds)
+
+    def refusal(self, code: str) -> None:
+        """One request refused for who sent it or how much; `code` is a key of the refusal catalogue."""
+        self._count(families.REFUSALS, (code,))
+
+    def issuer(self, base_url: str, *, keys: int, is_up: bool, age_s: float | None) -> None:
+        """State of an issuer's keys; there are as many issuers as the settings name."""
+        place, labels = self._shards.place, (base_url,)
+        self._values[place(families.ISSUER_KEYS, labels)] = keys
+        self._values[place(families.ISSUER_UP, labels)] = float(is_up)
+        if age_s is not None:
+            self._values[place(families.ISSUER_KEY_AGE, labels)] = round(age_s, 1)
 
     def config_stale(self, is_stale: bool) -> None:
         self._values[self._stale] = float(is_stale)

@@ -1,0 +1,75 @@
+"""Connections at rest, and the list of all that are open."""
+
+import asyncio
+from collections import deque
+
+from torana.wire.connection import Connection
+from torana.wire.target import Key
+
+IDLE_CONNECTION_S = 30.0
+"""A pooled connection is closed after this long without use; providers close theirs later."""
+
+
+class Pool:
+    """Hands the connection used last out first, and closes those that rest for `idle_s`."""
+
+    def __init__(self, idle_s: float) -> None:
+        self.open: set[Connection] = set()
+        self._idle_s = idle_s
+        self._idle: dict[Key, deque[Connection]] = {}
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._is_closed = False
+
+    def reuse(self, key: Key) -> Connection | None:
+        idle = self._idle.get(key)
+        while idle:
+            connection = idle.pop()
+            if connection.is_reusable:
+                return connection
+            connection.abort()
+        return None
+
+    def close(self) -> None:
+        """Abort all, and from now on whatever is still being opened."""
+        self._is_closed = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        for connection in list(self.open):
+            connection.abort()
+        self._idle.clear()
+
+    # What a connection tells
+
+    def add(self, connection: Connection) -> None:
+        """It is open."""
+        self.open.add(connection)
+        if self._is_closed:
+            connection.abort()
+
+    def release(self, connection: Connection) -> None:
+        """Its answer was read to the end, and it may be used again."""
+        idle = self._idle.get(connection.key)
+        if idle is None:
+            idle = self._idle[connection.key] = deque()
+        idle.append(connection)
+        if self._sweeper is None:
+            self._sweeper = connection.loop.call_later(self._idle_s, self._sweep, connection.loop)
+
+    def forget(self, connection: Connection) -> None:
+        """It is closed."""
+        self.open.discard(connection)
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._sweeper = None
+        oldest = loop.time() - self._idle_s
+        for key, idle in list(self._idle.items()):
+            while idle and (idle[0].idle_since <= oldest or not idle[0].is_reusable):
+                idle.popleft().abort()
+            if not idle:
+                del self._idle[key]
+        if self._idle:
+            # The one that rests longest, but not for each of many a timer.
+            first = min(idle[0].idle_since for idle in self._idle.values())
+            due = max(first + self._idle_s, loop.time() + self._idle_s / 10)
+            self._sweeper = loop.call_at(due, self._sweep, loop)
