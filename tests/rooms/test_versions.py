@@ -59,7 +59,6 @@ def test_a_constraint_picks_the_version_that_the_contract_names(
         " ",
         "^",
         "latest",
-        "1.x",
         "^1.*",
         "~1.*",
         "1.0 - 2.0",

@@ -65,7 +65,7 @@ def _wrong_input(document: Document, key: str, each: FeatureInput) -> Iterator[s
             yield document.problem(f"`{limit}` is below 1", "expected a whole number", "inputs", key, limit)
     # A boolean is an int to Python, and not to authors.
     if each.default is not None and type(each.default) is not _TYPES[each.type]:
-        yield document.problem(f"`default` is no {each.type}", f"expected one of type {each.type}", "inputs", key, "default")
+        yield document.problem(f"`default` is no {each.type}", f"expected type {each.type}", "inputs", key, "default")
     elif _is_too_long(each):
         yield document.problem("`default` is over its own limit", "expected less", "inputs", key, "default")
     if each.required and each.default is not None:

@@ -32,6 +32,8 @@ class Part:
 
     role: Role | Literal["placeholder"]
     templates: tuple[Template, ...] = ()
+    text: str | None = None
+    """All of it where nothing in it varies: it need not be rendered each time."""
     input: str = ""
     """With role `placeholder`: the input that holds the messages."""
 
@@ -119,10 +121,10 @@ class _Building:
         compiled = [self._compile(text, path) for text, path in zip(texts, paths, strict=True)]
         templates = tuple(template for template in compiled if template is not None)
         if role in ("user", "assistant"):
-            return Part("user" if role == "user" else "assistant", templates)
+            return Part("user" if role == "user" else "assistant", templates, _constant(texts))
         if role != "system" and not role.startswith("system_"):
             self._add(f"unknown role `{role}`", "expected system, system_…, user, assistant or placeholder", role)
-        return Part("system", templates)
+        return Part("system", templates, _constant(texts))
 
     def _compile(self, text: str, path: tuple[str | int, ...]) -> Template | None:
         try:
@@ -154,6 +156,14 @@ class _Building:
 
     def _add(self, what: str, expected: str, *path: str | int) -> None:
         self.problems.append(self.document.problem(what, expected, "prompt_template", *path))
+
+
+def _constant(texts: list[str]) -> str | None:
+    """The joined texts where none of them has anything for the template language to do."""
+    if any(mark in text for text in texts for mark in ("{{", "{%", "{#")):
+        return None
+    # As the template language has it: one line end at the end of a text is not part of it.
+    return "\n".join(text.removesuffix("\n") for text in texts)
 
 
 def _unit_primitives(file: PromptFile) -> tuple[str, ...]:

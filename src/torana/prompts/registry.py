@@ -156,8 +156,11 @@ def _messages(part: Part, values: Mapping[str, Any], meter: Meter) -> Iterator[M
     if part.role == "placeholder":
         yield from _brought_messages(part.input, values, meter)
         return
-    texts = [render_text(template, values, meter) for template in part.templates]
-    text = "\n".join(texts)
+    if part.text is not None:
+        text = part.text
+        meter.put_out(len(text))
+    else:
+        text = "\n".join([render_text(template, values, meter) for template in part.templates])
     # Vendors refuse messages without text, and an optional part may well be empty.
     if text.strip():
         yield Message(part.role, (Text(text),))
