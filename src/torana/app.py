@@ -39,6 +39,7 @@ from torana.api.x_ray import XRayEndpoints
 from torana.catalog.load import Catalogue, load_catalogue, overlay_paths
 from torana.clock import Clock
 from torana.code.languages import EDITOR_IDS, EXTENSIONS, LANGUAGES
+from torana.errors import BadSetting
 from torana.gateway import Gateway
 from torana.prompts.registry import Prompts
 from torana.providers.anthropic import Anthropic
@@ -55,7 +56,7 @@ from torana.settings import Settings
 from torana.telemetry.log import LogSink, install
 from torana.telemetry.loop_watch import watch_loop
 from torana.telemetry.metrics import Known, Metrics
-from torana.transport import Transport
+from torana.transport import Transport, tls_context
 
 logger = logging.getLogger("torana")
 
@@ -115,6 +116,7 @@ async def start(
     overlays = overlay_paths(settings.catalogue.overlays)
     catalogue = load_catalogue(overlays)
 
+    check_trust(settings)
     transport = Transport(settings.transport)
     metrics = Metrics(known_labels(catalogue), settings.providers.model_engine_limits, metrics_dir)
     sink.on_drop = metrics.lines_dropped
@@ -241,6 +243,18 @@ async def start(
 def gateway_id(settings: Settings, local_keys: LocalKeys) -> str:
     """The loop mark: the same on all replicas that share a signing key."""
     return settings.serve.gateway_id or local_keys.gateway_id() or secrets.token_hex(4)
+
+
+def check_trust(settings: Settings) -> None:
+    """Raises BadSetting for certificate files that cannot be used: better now than with every call."""
+    transport = settings.transport
+    if not (transport.extra_ca or transport.mtls_enabled or transport.mtls_ca_bundle or transport.ssl_cert_file):
+        return
+    try:
+        tls_context(transport)
+    except (OSError, ValueError) as error:
+        name = "AIGW_EXTRA_CA" if transport.extra_ca and not transport.mtls_enabled else "AIGW_MTLS__*, SSL_CERT_FILE"
+        raise BadSetting(name, f"a certificate file cannot be used ({error})", "expected readable PEM files") from error
 
 
 def known_labels(catalogue: Catalogue) -> Known:

@@ -182,13 +182,13 @@ class Gateway:
                 under_way.end()
             call.record_failure(deployment.provider, deployment.model, time.monotonic() - started, error)
             raise
-        facts["provider_s"] = round(time.monotonic() - started, 6)
+        waited_s = facts["provider_s"] = round(time.monotonic() - started, 6)
         return Answer(
             flow=flow,
             call=call,
             chat=chat,
             started=started,
-            headers=self._headers(flow.deployment, prompt),
+            headers=[*self._headers(flow.deployment, prompt), *self._timing(waited_s)],
             leaks_reasoning=model.leaks_reasoning,
             under_way=under_way,
         )
@@ -217,6 +217,10 @@ class Gateway:
             if prompt is not None:
                 headers.append((b"x-aigw-prompt", header_text(f"{prompt.id}@{prompt.version}")))
         return headers
+
+    def _timing(self, provider_s: float) -> list[tuple[bytes, bytes]]:
+        """How long the provider took to its first chunk; x-process-time beside it tells the rest."""
+        return [(b"server-timing", b"provider;dur=%.1f" % (provider_s * 1000))] if self.detail_headers else []
 
     async def relay(
         self,

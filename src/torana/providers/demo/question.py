@@ -18,7 +18,11 @@ _TAG = re.compile(r"<(\w{1,40})>")
 MAX_TAGS = 100
 """Opening tags whose ends are looked for; prompts have a handful."""
 
-_NOT_CODE = frozenset({"page", "steps", "example", "library", "question", "instruction"})
+_NOT_CODE = frozenset(
+    {"page", "steps", "example", "library", "libraries", "language_info", "request", "question", "instruction"}
+)
+_SELECTED = frozenset({"code", "selected_code"})
+_ASKING = frozenset({"request", "question", "instruction"})
 _CONTINUE = "Write the code that best continues at the cursor."
 
 
@@ -29,6 +33,9 @@ def find_question(messages: Sequence[Message]) -> str:
     if asked:
         question = str(asked[-1]).strip()
         return "" if question == _CONTINUE else question
+    for tag, told in reversed(_blocks(text)):
+        if tag in _ASKING:
+            return told.strip()
     bare = _FENCE.sub(" ", text)
     for tag, code in _blocks(bare):
         bare = bare.replace(f"<{tag}>{code}</{tag}>", " ", 1)
@@ -40,7 +47,7 @@ def find_code(messages: Sequence[Message]) -> str:
     text = _last_user_text(messages)
     blocks = _blocks(text)
     # A selection stands behind the file around it, and is what the question is about.
-    selected = [code for tag, code in blocks if tag == "code"]
+    selected = [code for tag, code in blocks if tag in _SELECTED]
     if selected:
         return selected[-1].strip("\n")
     found = [str(code) for code in _FENCE.findall(text)] + [code for tag, code in blocks if tag not in _NOT_CODE]
