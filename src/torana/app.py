@@ -274,7 +274,7 @@ def known_labels(catalogue: Catalogue) -> Known:
 def secrets_of(settings: Settings) -> list[str]:
     """Every key that the process holds; the log masks them wherever they turn up."""
     providers, auth = settings.providers, settings.auth
-    held = (providers.anthropic_api_key, providers.openai_api_key, auth.portal_token)
+    held = (providers.anthropic_api_key, providers.openai_api_key, auth.portal_token, *providers.vendor_keys.values())
     return [secret.reveal() for secret in held if secret]
 
 

@@ -9,7 +9,7 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import Field, dataclass, field, fields, is_dataclass
+from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -238,6 +238,8 @@ class ProviderSettings:
     default_models: dict[str, Any] = setting(
         {}, "AIGW_MODEL_SELECTION__DEFAULT_MODELS", "JSON: feature setting → model identifier"
     )
+    vendor_keys: Mapping[str, Secret] = field(default_factory=dict)
+    """Every `…_API_KEY` of the environment, for the rows of providers.yml that name one as `key_env`."""
     model_engine_limits: dict[str, Any] = setting(
         {},
         ("AIGW_MODEL_ENGINE_LIMITS", "AIGW_MODEL_ENGINE_CONCURRENCY_LIMITS"),
@@ -361,6 +363,9 @@ def load_settings(
     for source in (_read_dotenv(dotenv), environ, flags or {}):
         found.update({name: value for name, value in source.items() if value != ""})
     settings: Settings = _read_struct(Settings, found)
+    names = {name.removesuffix("_FILE") for name in found if name.removesuffix("_FILE").endswith("_API_KEY")}
+    keys = {name: Secret(text) for name in names if (text := _text_of(name, Secret, found)) is not None}
+    settings = replace(settings, providers=replace(settings.providers, vendor_keys=keys))
     object.__setattr__(settings, "warnings", tuple(_unknown_names(found)))
     if settings.log.level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
         raise BadSetting(

@@ -19,6 +19,8 @@ class Deployment:
     provider: str
     model: str
     """The provider's own name of the model."""
+    like: str = ""
+    """Greeted as this provider is; empty: as itself. For rows of providers.yml without a file of their own."""
     base_url: str = ""
     """Without the final /v1 for configured providers; as the client gave it for its own server."""
     secret: Secret = field(default_factory=Secret)

@@ -66,7 +66,7 @@ class Sender:
             async for batch in self.demo.answer(chat):
                 yield batch
             return
-        provider = self.providers[deployment.provider]
+        provider = self.providers[deployment.like or deployment.provider]
         dialect = provider.dialect_for(deployment)
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "Via": self.via}
         if chat.user:
@@ -96,7 +96,7 @@ class Sender:
         if deployment.provider == self.demo.name:
             # Long texts take a while; others go on meanwhile.
             return await asyncio.to_thread(_embed_as_demo, request)
-        provider = self.providers[deployment.provider]
+        provider = self.providers[deployment.like or deployment.provider]
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "Via": self.via}
         body = embeddings.write_request(request, deployment.model)
         wire = provider.prepare(deployment, embeddings.PATH, body, headers)
@@ -122,7 +122,7 @@ class Sender:
 
         Raises ProviderError when nothing answered, ProviderRefusedKey when our own key is bad.
         """
-        provider = self.providers.get(deployment.provider)
+        provider = self.providers.get(deployment.like or deployment.provider)
         if provider is None:
             raise NoCredentials(f"no provider {deployment.provider}", deployment.name)
         request = provider.prepare(deployment, path, body, {**headers, "Accept-Encoding": "identity", "Via": self.via})

@@ -35,6 +35,9 @@ SETTINGS_OF_ROLES = {"completions_default": "code_completions", "generation_defa
 
 MAX_UNKNOWN_FAMILIES = 100
 
+LIKE = {"messages": "anthropic", "chat_completions": "openai", "demo": "demo"}
+"""Whose greeting belongs to a dialect."""
+
 OPENAI_DEFAULT = "gpt-5-mini-2025-08-07"
 """What the empty model name of a deployment on OpenAI's own API stands for."""
 
@@ -85,7 +88,11 @@ class Models:
             return bool(self.settings.anthropic_api_key)
         if provider == "openai":
             return bool(self.settings.openai_api_key) or self.has_own_openai
-        return provider == "demo"
+        row = self.catalogue.providers.get(provider)
+        if row is None or row.dialect == "demo":
+            return provider == "demo"
+        # A row without a key's name is a server that needs none.
+        return bool(self.settings.vendor_keys.get(row.key_env)) if row.key_env else bool(row.base_url)
 
     @property
     def has_own_openai(self) -> bool:
@@ -194,7 +201,7 @@ class Models:
     def _deploy(self, record: DeploymentRecord) -> Deployment:
         settings = self.settings
         shipped = self.catalogue.providers.get(record.provider)
-        base_url = shipped.base_url if shipped is not None else ""
+        base_url, like = (shipped.base_url, LIKE[shipped.dialect]) if shipped is not None else ("", "")
         secret, model = Secret(), record.model
         if record.provider == "anthropic":
             base_url, secret = settings.anthropic_base_url or base_url, settings.anthropic_api_key
@@ -203,9 +210,12 @@ class Models:
             if not model:
                 # Left empty where the server itself is to be asked (routing/discovery.py).
                 model = settings.openai_model or ("" if self.has_own_openai else OPENAI_DEFAULT)
+        elif shipped is not None:
+            secret = settings.vendor_keys.get(shipped.key_env, secret)
         return Deployment(
             provider=record.provider,
             model=model,
+            like=like,
             base_url=base_url,
             secret=secret,
             region=record.region,

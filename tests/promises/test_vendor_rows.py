@@ -1,0 +1,70 @@
+"""An OpenAI-compatible vendor is a row in providers.yml and a record in models.yml; no Python."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.support.provider import ScriptedProvider
+
+MODELS = """\
+models:
+- name: acme_large
+  title: Acme Large
+  vendor: Acme
+  deployments: [{provider: acme, model: acme-large-1}]
+aliases:
+- {name: chat_default, models: [acme_large, demo]}
+"""
+
+
+def write_overlay(folder: Path, base_url: str, key_line: str) -> Path:
+    folder.mkdir()
+    (folder / "providers.yml").write_text(
+        f"- name: acme\n  title: Acme\n  dialect: chat_completions\n  base_url: {base_url}\n{key_line}"
+    )
+    (folder / "models.yml").write_text(MODELS)
+    return folder
+
+
+async def ask(gateway) -> object:
+    return await gateway.post(
+        "/v1/prompts/chat/explain_code",
+        json={"inputs": {"input": "why", "selected_text": "x = 1"}},
+        token=gateway.token(unit_primitives=["explain_code"]),
+    )
+
+
+async def test_a_vendor_is_called_with_the_key_that_its_row_names(
+    start_gateway: Callable, provider: ScriptedProvider, tmp_path: Path
+) -> None:
+    folder = write_overlay(tmp_path / "overlay", f"{provider.url}/acme", "  key_env: ACME_API_KEY\n")
+    gateway = await start_gateway(env={"AIGW_CATALOG": str(folder), "ACME_API_KEY": "acme-secret-key"})
+
+    answer = await ask(gateway)
+
+    assert answer.status == 200
+    assert answer.header("x-aigw-model") == "acme/acme-large-1"
+    (sent,) = provider.requests
+    assert sent.path == "/acme/v1/chat/completions"
+    assert (b"authorization", b"Bearer acme-secret-key") in sent.headers
+
+
+async def test_a_vendor_without_its_key_is_passed_over(
+    start_gateway: Callable, provider: ScriptedProvider, tmp_path: Path
+) -> None:
+    folder = write_overlay(tmp_path / "overlay", f"{provider.url}/acme", "  key_env: ACME_API_KEY\n")
+    gateway = await start_gateway(env={"AIGW_CATALOG": str(folder)})
+
+    answer = await ask(gateway)
+
+    assert answer.header("x-torana-demo") == "true"
+    assert provider.requests == []
+
+
+async def test_a_server_that_needs_no_key_names_none(
+    start_gateway: Callable, provider: ScriptedProvider, tmp_path: Path
+) -> None:
+    gateway = await start_gateway(env={"AIGW_CATALOG": str(write_overlay(tmp_path / "overlay", provider.url, ""))})
+
+    answer = await ask(gateway)
+
+    assert (answer.status, answer.header("x-aigw-model")) == (200, "acme/acme-large-1")
