@@ -256,6 +256,13 @@ def test_texts_that_other_yaml_readers_take_for_something_else_stay_texts() -> N
     assert (record.cut_off_date, record.min_gitlab_version) == ("0x1F", "1_000")
 
 
+def test_a_leading_zero_makes_no_octal_number_and_a_key_that_is_no_text_is_named() -> None:
+    assert Document("x", "{a: 010, b: 08, c: 1}").convert(dict[str, int]) == {"a": 10, "b": 8, "c": 1}
+    assert faults_of("9" * 5000)  # Python reads no whole number of that length
+    for text in ("00:", "~:", "1: []"):
+        assert faults_of(text)[0].startswith("f.yml:1: unknown member")
+
+
 def faults_of(text: str) -> list[str]:
     try:
         Document("f.yml", text).convert(ModelsFile)

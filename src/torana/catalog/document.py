@@ -30,10 +30,18 @@ class _Loader(yaml.CSafeLoader):
 for _tag, _pattern, _firsts in (
     ("null", r"^(?:~|null|)$", ["~", "n", ""]),
     ("bool", r"^(?:true|false)$", list("tf")),
-    ("int", r"^[-+]?[0-9]+$", list("-+0123456789")),
+    ("int", r"^[-+]?[0-9]{1,18}$", list("-+0123456789")),
     ("float", r"^[-+]?(?:\.[0-9]+|[0-9]+\.?[0-9]*)(?:[eE][-+]?[0-9]+)?$", list("-+.0123456789")),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _firsts)
+
+
+def _read_int(loader: _Loader, node: yaml.ScalarNode) -> int:
+    # A leading zero means nothing in YAML 1.2; PyYAML takes it for an octal number.
+    return int(loader.construct_scalar(node))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _read_int)
 
 
 class Document:
@@ -157,7 +165,9 @@ class Document:
                 continue
             near = difflib.get_close_matches(str(key), fields, n=1)
             hint = f"did you mean `{near[0]}`?" if near else f"expected one of {', '.join(fields)}"
-            key_line = next(k.start_mark.line for k, _ in node.value if k.value == str(key)) if node else 0
+            # A key that is no text (`00:`, `~:`) is not found by its value; its mapping's line is near enough.
+            lines = [] if node is None else [k.start_mark.line for k, _ in node.value if k.value == str(key)]
+            key_line = lines[0] if lines else 0 if node is None else node.start_mark.line
             yield self._problem(key_line, f"unknown member `{key}`", hint)
         for name, field in fields.items():
             if field.required and name not in value:
