@@ -45,7 +45,7 @@ async def test_a_vendor_is_called_with_the_key_that_its_row_names(
     assert answer.header("x-aigw-model") == "acme/acme-large-1"
     (sent,) = provider.requests
     assert sent.path == "/acme/v1/chat/completions"
-    assert (b"authorization", b"Bearer acme-secret-key") in sent.headers
+    assert (b"Authorization", b"Bearer acme-secret-key") in sent.headers
 
 
 async def test_a_vendor_without_its_key_is_passed_over(
