@@ -184,6 +184,7 @@ def test_a_native_call_of_a_tool_that_was_not_offered_fails() -> None:
     assert reader.close() == [Failed("tool not available", retryable=False)]
 
 
+@pytest.mark.drill
 def test_reading_takes_linear_time() -> None:
     def seconds(size: int) -> float:
         started = time.perf_counter()

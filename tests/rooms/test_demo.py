@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from torana.chat import ChatRequest, Chunk, FillIn, Message, Text, Tool
 from torana.errors import BadSetting
-from torana.providers.demo.embed import embed
 from torana.providers.demo.demo import SMALL_CHARS, DemoProvider
+from torana.providers.demo.embed import embed
 
 
 def ask(text: str, **members: object) -> ChatRequest:

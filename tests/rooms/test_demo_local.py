@@ -7,8 +7,8 @@ import pytest
 
 from torana.chat import ChatRequest, Chunk, FillIn, Message, Text
 from torana.errors import BadSetting, ProviderBroke
-from torana.providers.demo.local import LocalModel, open_local_model
 from torana.providers.demo.demo import DemoProvider
+from torana.providers.demo.local import LocalModel, open_local_model
 
 
 class ScriptedEngine:

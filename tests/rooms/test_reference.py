@@ -25,7 +25,11 @@ def test_no_lock_names_a_registry() -> None:
 def test_the_runtime_stays_small() -> None:
     direct = [
         line
-        for line in (ROOT / "pyproject.toml").read_text().split("dependencies = [", 1)[1].split("]\n", 1)[0].splitlines()
+        for line in (ROOT / "pyproject.toml")
+        .read_text()
+        .split("dependencies = [", 1)[1]
+        .split("]\n", 1)[0]
+        .splitlines()
         if line.strip()
     ]
     pinned = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if "==" in line]

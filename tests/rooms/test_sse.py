@@ -105,6 +105,7 @@ def test_a_line_without_end_is_given_up_within_the_limit() -> None:
         parser.feed(b"x" * 100)
 
 
+@pytest.mark.drill
 def test_one_byte_at_a_time_costs_linear_time() -> None:
     def seconds(length: int) -> float:
         parser = SseParser()
