@@ -19,6 +19,7 @@ import httptools
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from torana.api.answer_writer import AnswerWriter
 from torana.settings import ServeSettings
 
 LINGER_S = 2.0
@@ -78,6 +79,7 @@ class Connection(HttpToolsProtocol):
         self.active: RequestResponseCycle | None = None
         """The request that is being answered; those behind it wait in `pipeline`."""
         self.task: asyncio.Task[None] | None = None
+        self.writer = AnswerWriter(self)
 
     # Receiving
 
@@ -193,6 +195,8 @@ class Connection(HttpToolsProtocol):
         cycle.transport = _LingeringTransport(self, self.transport)  # type: ignore[assignment]
         if cycle.waiting_for_100_continue or cycle.scope["http_version"] != "1.1":
             app = _Careful(app, cycle)
+        else:
+            cycle.scope["torana.writer"] = self.writer  # type: ignore[typeddict-unknown-key]
         task = self.loop.create_task(cycle.run_asgi(app))
         self.task = task
         task.add_done_callback(self.tasks.discard)
@@ -280,31 +284,15 @@ class Connection(HttpToolsProtocol):
 
 
 class _LingeringTransport:
-    """What a cycle writes to; it knows how a connection ends, and sends a whole answer in one piece."""
+    """What a cycle writes to; it knows how a connection ends."""
 
-    __slots__ = ("connection", "held", "is_closing", "transport", "write")
+    __slots__ = ("connection", "is_closing", "transport", "write")
 
     def __init__(self, connection: Connection, transport: asyncio.Transport) -> None:
         self.connection = connection
         self.transport = transport
-        self.held = b""
-        self.write = self._write_head
+        self.write = transport.write
         self.is_closing = transport.is_closing
-
-    def _write_head(self, data: bytes) -> None:
-        cycle = self.connection.active
-        is_whole = cycle is not None and cycle.chunked_encoding is False and cycle.scope["method"] != "HEAD"
-        if is_whole and cycle is not None and cycle.expected_content_length:
-            # Its body follows at once: one system call instead of two.
-            self.held = data
-            self.write = self._write_held
-        else:
-            self.write = self.transport.write
-            self.transport.write(data)
-
-    def _write_held(self, data: bytes) -> None:
-        self.write = self.transport.write
-        self.transport.write(self.held + data)
 
     def close(self) -> None:
         cycle = self.connection.active

@@ -9,13 +9,14 @@ import logging
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Any, Protocol
 
 import msgspec
 
 from torana.api.access_log import write_access_line, write_refused_line
+from torana.api.answer_writer import AnswerWriter
 from torana.api.connection import BODY_MALFORMED, BODY_TOO_SLOW, DRAINING, Connection
 from torana.api.exchange import JSON_HEADER, Exchange, Reply, Route, StreamCut, StreamReply
 from torana.caller import Caller
@@ -142,7 +143,7 @@ class Entrance:
             _request_id(headers),
         )
         current_request_id.set(exchange.request_id)
-        answer = _Answering(exchange, send, started, headers.get(b"origin") is not None)
+        answer = _Answering(exchange, send, scope.get("torana.writer"), started, headers.get(b"origin") is not None)
         route: Route | None = None
         try:
             try:
@@ -303,11 +304,15 @@ class Entrance:
 class _Answering:
     """Writes one answer, once."""
 
-    __slots__ = ("began", "content_type", "exchange", "first_part", "has_origin", "send", "started", "status")
+    __slots__ = ("began", "content_type", "exchange", "first_part", "has_origin", "send", "started", "status", "writer")
 
-    def __init__(self, exchange: Exchange, send: Send, started: float, has_origin: bool) -> None:
+    def __init__(
+        self, exchange: Exchange, send: Send, writer: AnswerWriter | None, started: float, has_origin: bool
+    ) -> None:
         self.exchange = exchange
         self.send = send
+        self.writer = writer
+        """The quick way out; None for the rare requests that need the server's care."""
         self.started = started
         self.has_origin = has_origin
         self.status = 0
@@ -319,21 +324,23 @@ class _Answering:
         headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
         if closes:
             headers.append((b"connection", b"close"))
-        await self._start(reply.status, headers)
+        self._begin(reply.status, headers)
+        if self.writer is not None:
+            self.writer.whole(reply.status, headers, reply.body)
+            return
+        await self.send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await self.send({"type": "http.response.body", "body": reply.body})
 
     async def parts(self, reply: StreamReply) -> None:
         """Each part as it comes; a cut leaves the answer without its final HTTP chunk."""
         parts = reply.parts
-        send = self.send
         try:
             headers = [(b"content-type", reply.content_type), *reply.headers]
-            await self._start(reply.status, headers)
-            async for part in parts:
-                if not self.first_part:
-                    self.first_part = time.perf_counter()
-                await send({"type": "http.response.body", "body": part, "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
+            self._begin(reply.status, headers)
+            if self.writer is not None:
+                await self._write_parts(self.writer, reply.status, headers, parts)
+            else:
+                await self._send_parts(reply.status, headers, parts)
         except StreamCut:
             # Returning without the last message makes the server close the connection as it stands.
             self.exchange.facts.setdefault("outcome", "failed")
@@ -341,6 +348,26 @@ class _Answering:
             close = getattr(parts, "aclose", None)
             if close is not None:
                 await close()
+
+    async def _write_parts(
+        self, writer: AnswerWriter, status: int, headers: list[tuple[bytes, bytes]], parts: AsyncIterator[bytes]
+    ) -> None:
+        writer.head(status, headers)
+        async for part in parts:
+            if not self.first_part:
+                self.first_part = time.perf_counter()
+            if writer.must_wait:
+                await writer.wait()
+            writer.part(part)
+        writer.end()
+
+    async def _send_parts(self, status: int, headers: list[tuple[bytes, bytes]], parts: AsyncIterator[bytes]) -> None:
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        async for part in parts:
+            if not self.first_part:
+                self.first_part = time.perf_counter()
+            await self.send({"type": "http.response.body", "body": part, "more_body": True})
+        await self.send({"type": "http.response.body", "body": b""})
 
     async def refuse(self, refusal: Refusal) -> None:
         """A refusal as its contract members and, beside them, our own explanation."""
@@ -362,7 +389,8 @@ class _Answering:
         body = msgspec.json.encode({**refusal.members, "refusal": explained})
         await self.whole(Reply(refusal.status, body, [JSON_HEADER, *refusal.headers]), closes=refusal.closes)
 
-    async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+    def _begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """Note the beginning, and add what every answer carries."""
         self.began = time.perf_counter()
         self.status = status
         self.content_type = headers[0][1]
@@ -370,7 +398,6 @@ class _Answering:
         headers.append((b"x-process-time", b"%.6f" % (self.began - self.started)))
         if self.has_origin:
             headers.extend(CORS_HEADERS)
-        await self.send({"type": "http.response.start", "status": status, "headers": headers})
 
 
 def _joined(headers: Headers, name: bytes) -> str:
