@@ -26,6 +26,14 @@ class AnswerWriter:
     def __init__(self, connection: Answered) -> None:
         self.connection = connection
 
+    def take_body(self) -> bytes | None:
+        """The request's body where all of it has come already, as it mostly has; else None."""
+        cycle = self.connection.active
+        if cycle is None or cycle.more_body or cycle.disconnected:
+            return None
+        body, cycle.body = bytes(cycle.body), bytearray()
+        return body
+
     @property
     def must_wait(self) -> bool:
         """The client reads more slowly than we write."""

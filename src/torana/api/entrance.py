@@ -198,7 +198,7 @@ class Entrance:
         exchange.facts["route"] = route
         exchange.tail = tail
         if route.body != "none" and exchange.method != "GET":
-            exchange.body = await self._read_body(exchange, receive, self.limits[route.body])
+            exchange.body = await self._read_body(exchange, receive, answer.writer, self.limits[route.body])
         order = route.read(exchange) if route.read is not None else None
         if route.policy is None:
             reply = await route.handle(exchange, _NO_PERMIT, order)
@@ -217,30 +217,29 @@ class Entrance:
         del exchange.facts["route"]
         return route
 
-    async def _read_body(self, exchange: Exchange, receive: Receive, limit_bytes: int) -> bytes:
-        too_large = Refusal(413, "body_too_large", "Request body too large", closes=True)
+    async def _read_body(
+        self, exchange: Exchange, receive: Receive, writer: AnswerWriter | None, limit_bytes: int
+    ) -> bytes:
         length = exchange.headers.get(b"content-length")
         if length is not None and length.isdigit() and int(length) > limit_bytes:
-            raise too_large
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise asyncio.CancelledError("client gone")
-        body: bytes = message.get("body", b"")
-        if message.get("more_body"):
-            parts = [body]
-            total = len(body)
-            while message.get("more_body"):
+            raise _too_large()
+        body = writer.take_body() if writer is not None else None
+        if body is None:
+            parts: list[bytes] = []
+            total = 0
+            has_more = True
+            while has_more:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise asyncio.CancelledError("client gone")
-                part = message.get("body", b"")
-                total += len(part)
+                has_more = message.get("more_body", False)
+                parts.append(message.get("body", b""))
+                total += len(parts[-1])
                 if total > limit_bytes:  # Content-Length may lie or be absent
-                    raise too_large
-                parts.append(part)
+                    raise _too_large()
             body = b"".join(parts)
         if len(body) > limit_bytes:
-            raise too_large
+            raise _too_large()
         return body
 
     def _strip_prefix(self, path: str) -> str:
@@ -398,6 +397,10 @@ class _Answering:
         headers.append((b"x-process-time", b"%.6f" % (self.began - self.started)))
         if self.has_origin:
             headers.extend(CORS_HEADERS)
+
+
+def _too_large() -> Refusal:
+    return Refusal(413, "body_too_large", "Request body too large", closes=True)
 
 
 def _joined(headers: Headers, name: bytes) -> str:

@@ -31,7 +31,10 @@ _RECORD_MEMBERS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asct
 _SUSPICIOUS = ("?", "eyJ", "sk-", "earer ", "asic ", "glpat-")
 """What a client's own texts hold if they hold a credential; looking for it is cheaper than masking."""
 
-_FREE_TEXTS = frozenset(("exception_message", "exception_backtrace", "http_exception_details", "auth_error_details"))
+_FREE_TEXTS = frozenset(("exception_message", "exception_backtrace"))
+_DETAILS = ("http_exception_details", "auth_error_details", "refusal_missing")
+_NAMED_DETAILS = frozenset(_DETAILS)
+"""Facts that may name what a client sent: masked alone, which is cheap, for refusals come in floods."""
 
 
 class Log:
@@ -49,6 +52,9 @@ class Log:
         """One request's line. `facts` are further members; the line has none of their names set."""
         if not self._is_shown[line.level]:
             return
+        if not _NAMED_DETAILS.isdisjoint(facts):
+            masked = {name: self.redactor.text(str(facts[name])) for name in _DETAILS if name in facts}
+            facts = {**facts, **masked}
         raw = self._encode(line)
         if facts:
             raw = raw[:-1] + b"," + self._encode(facts)[1:]
