@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
@@ -31,8 +33,7 @@ class Caller:
 DEBUG_CALLER = Caller(is_debug=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Permit:
+class Permit(msgspec.Struct, frozen=True):
     """Proof that `caller` may use `unit_primitives`; routing and limits ask for it.
 
     Made by `access.permissions` and by nothing else.

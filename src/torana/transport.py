@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+
 from torana.errors import ProviderError, ProviderTlsFailed
 from torana.settings import TransportSettings
 from torana.wire.addresses import AddressBook, Resolve, look_up, resolve_checked
@@ -20,8 +22,7 @@ from torana.wire.proxies import Proxies
 __all__ = ["FetchFailed", "Fetched", "Fetcher", "Transport", "WireAnswer", "WireRequest", "tls_context"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WireRequest:
+class WireRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One request as it goes out. `headers` is all that is sent besides Host and Content-Length."""
 
     url: str

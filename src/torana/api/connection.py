@@ -71,6 +71,7 @@ class Connection(HttpToolsProtocol):
         self.pending_bytes = 0
         """Fed since the parser last told something: an unfinished header or trailer is the parser's own."""
         self.discarded_bytes = 0
+        self.header_bytes = 0
         self.refusal = 0
         self.owed = 0
         """Status of a refusal that waits for the answers before it."""
@@ -111,6 +112,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.header_bytes = 0
         self.phase = _HEADERS
         self.since = time.monotonic()
         self.pending_bytes = 0
@@ -124,10 +126,15 @@ class Connection(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         # Trailers are dropped: merged into the headers they would slip past whoever checked those.
         if self.phase == _HEADERS:
-            super().on_header(name, value)
+            # As uvicorn's, without another call for each header.
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.header_bytes += len(name) + len(value) + 4
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        if sum(len(name) + len(value) + 4 for name, value in self.headers) > self.serve.max_header_bytes:
+        if self.header_bytes > self.serve.max_header_bytes:
             self.refusal = 431
             raise _Refused(431)
         if self.parser.should_upgrade():

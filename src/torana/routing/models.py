@@ -35,6 +35,9 @@ SETTINGS_OF_ROLES = {"completions_default": "code_completions", "generation_defa
 
 MAX_UNKNOWN_FAMILIES = 100
 
+MAX_RELAYED = 1_000
+"""Deployments of the pass-through that are remembered."""
+
 LIKE = {"messages": "anthropic", "chat_completions": "openai", "demo": "demo"}
 """Whose greeting belongs to a dialect."""
 
@@ -77,6 +80,7 @@ class Models:
         self.catalogue = catalogue
         self.settings = settings
         self._found: dict[str, Model] = {}
+        self._relayed: dict[tuple[str, str], Deployment] = {}
         self._unknown_families: set[str] = set()
         """Those that were warned of."""
 
@@ -141,7 +145,14 @@ class Models:
 
     def deployment_of(self, provider: str, model: str) -> Deployment:
         """The configured provider itself, for the pass-through."""
-        return self._deploy(DeploymentRecord(provider=provider, model=model))
+        key = (provider, model)
+        found = self._relayed.get(key)
+        if found is None:
+            found = self._deploy(DeploymentRecord(provider=provider, model=model))
+            # Clients choose model names: bounded.
+            if len(self._relayed) < MAX_RELAYED:
+                self._relayed[key] = found
+        return found
 
     def _strip_pseudo(self, identifier: str) -> str:
         pseudo = identifier.removeprefix("__default__")
