@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import jwt
@@ -32,7 +33,7 @@ BODY = json.dumps({"prompt_version": 1, "current_file": CURSOR}).encode()
 PATH = "/v2/completions"
 TORANA = Path(sys.executable).with_name("torana")
 IDLE_P99_MS = 10.0
-SECONDS, TURNS = 3, 6
+SECONDS, TURNS = 3, 7
 """Of each part of the flood, and how often it is taken."""
 
 
@@ -289,24 +290,26 @@ async def test_a_thousand_bad_tokens_a_second_move_nobody_elses_p99_by_a_fifth(
         file.write_bytes(b"\n.\n".join(floods))
         return file
 
-    quiet, loud, sent = [], [], 0
+    alone, beside, sent = [], [], 0
     for turn in range(TURNS):  # turn by turn, so that a slow minute of the machine hits both
         file = write_flood(turn)
-        quiet += await callers(gateway, good, SECONDS)
+        alone.append(p99(await callers(gateway, good, SECONDS)))
         script = Path(__file__).with_name("flood_process.py")
         flood = await asyncio.create_subprocess_exec(
             sys.executable, str(script), str(gateway.port), "1000", str(SECONDS + 1), str(file), stdout=subprocess.PIPE
         )
         await asyncio.sleep(0.7)  # until it has started
-        loud += await callers(gateway, good, SECONDS)
+        beside.append(p99(await callers(gateway, good, SECONDS)))
         told, _ = await flood.communicate()
         sent += int(told)
 
-    print(f"p99 {p99(quiet):.2f} ms alone, {p99(loud):.2f} ms beside 1,000 bad tokens/s from {clients}")
-    if p99(quiet) > IDLE_P99_MS:
-        pytest.skip(f"the machine is busy: {p99(quiet):.1f} ms without any flood says nothing about one")
+    # The median of the turns: one burst of another process on the machine is no finding.
+    quiet_ms, loud_ms = median(alone), median(beside)
+    print(f"p99 {quiet_ms:.2f} ms alone, {loud_ms:.2f} ms beside 1,000 bad tokens/s from {clients}")
+    if quiet_ms > IDLE_P99_MS:
+        pytest.skip(f"the machine is busy: {quiet_ms:.1f} ms without any flood says nothing about one")
     assert sent >= 0.9 * SECONDS * TURNS * 1000
-    assert p99(loud) < 1.2 * p99(quiet)
+    assert loud_ms < 1.2 * quiet_ms
 
 
 def p99(times_ms: list[float]) -> float:

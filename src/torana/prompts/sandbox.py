@@ -165,9 +165,14 @@ def render_text(template: Template, values: Mapping[str, Any], meter: Meter) -> 
     """Raises Invalid: an input is missing or does not fit, or the meter ran out."""
     pieces: list[str] = []
     try:
+        made = 0
         for piece in template.root_render_func(template.new_context({**values, _METER: meter})):
-            meter.put_out(len(piece))
+            made += len(piece)
+            # Looked at here, booked once: a prompt has dozens of pieces.
+            if made > meter.chars_left:
+                raise TooLarge
             pieces.append(piece)
+        meter.put_out(made)
     except UndefinedError as error:
         raise Invalid(("inputs", str(error)), f"Missing input '{error}'", "missing") from None
     except RecursionError:
