@@ -359,7 +359,7 @@ async def _unready(server: Served) -> Answer | None:
     try:
         answer = await server.monitoring("/readyz")
     except (asyncio.IncompleteReadError, ConnectionError):
-        return False  # it was a worker with nothing left to do, leaving; the next look finds the other
+        return None  # it was a worker with nothing left to do, leaving; the next look finds the other
     return answer if answer.status == 503 else None
 
 
