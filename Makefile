@@ -5,7 +5,7 @@ VENV := .venv
 ARGS ?=
 export AIGW_ENVIRONMENT ?= development
 
-.PHONY: setup dev run test lint bench drills clients demo-model lock
+.PHONY: setup dev run test lint bench drills clients demo-model extras lock
 
 setup:
 	@sh tools/setup requirements.lock
@@ -36,6 +36,10 @@ clients: dev
 
 demo-model: setup
 	@sh tools/setup requirements-demo-model.lock
+
+# Credentials of clouds (AWS, Google, Azure) and the PostgreSQL sink, each from its vendor's own library.
+extras: setup
+	@sh tools/setup requirements-extras.lock
 
 # For maintainers: resolves anew. Needs uv.
 lock:
