@@ -1,0 +1,1 @@
+"""COUNT: what each model call spent, as one durable record, and where those records go."""
