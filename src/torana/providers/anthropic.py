@@ -16,7 +16,9 @@ class Anthropic:
     def dialect_for(self, deployment: Deployment) -> Dialect:
         return MESSAGES
 
-    def prepare(self, deployment: Deployment, path: str, body: bytes, headers: Mapping[str, str]) -> WireRequest:
+    async def prepare(
+        self, deployment: Deployment, path: str, body: bytes, headers: Mapping[str, str], *, stream: bool
+    ) -> WireRequest:
         greeting = {"anthropic-version": API_VERSION, **headers, "x-api-key": deployment.secret.reveal()}
         return WireRequest(
             url=join_url(deployment.base_url, path),

@@ -18,7 +18,9 @@ class OpenAI:
     def dialect_for(self, deployment: Deployment) -> Dialect:
         return TEXT_COMPLETIONS if deployment.as_text_completion else CHAT_COMPLETIONS
 
-    def prepare(self, deployment: Deployment, path: str, body: bytes, headers: Mapping[str, str]) -> WireRequest:
+    async def prepare(
+        self, deployment: Deployment, path: str, body: bytes, headers: Mapping[str, str], *, stream: bool
+    ) -> WireRequest:
         key = deployment.secret.reveal() or PLACEHOLDER_KEY
         if deployment.is_client_given:
             url = deployment.base_url + path.removeprefix("/v1")

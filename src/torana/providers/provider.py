@@ -44,11 +44,17 @@ class Provider(Protocol):
         """The format to speak with this deployment."""
         ...
 
-    def prepare(self, deployment: Deployment, path: str, body: bytes, headers: Mapping[str, str]) -> WireRequest:
-        """Address and greet.
+    async def prepare(
+        self, deployment: Deployment, path: str, body: bytes, headers: Mapping[str, str], *, stream: bool
+    ) -> WireRequest:
+        """Address and greet; may wait for credentials that have to be fetched first.
 
-        path     of the dialect, with its /v1: `/v1/messages`
+        path     of the dialect, with its /v1: `/v1/messages`; vendors that name the model in the path have their own
+        body     as the dialect wrote it, or as the client sent it
         headers  what else goes out; the provider adds credentials
+        stream   whether a streamed answer is asked for: with some vendors the path says so, not the body
+
+        Raises ProviderError where there is nothing to greet with.
         """
         ...
 

@@ -72,7 +72,7 @@ class Sender:
         if chat.user:
             headers["x-session-affinity"] = chat.user
         body = dialect.write_request(chat, deployment.model, stream=chat.stream)
-        request = provider.prepare(deployment, dialect.path, body, headers)
+        request = await provider.prepare(deployment, dialect.path, body, headers, stream=chat.stream)
         answer = await self.transport.send(request, first_byte_s=chat.timeout_s or self.settings.first_byte_s)
         try:
             await _check_head(answer, deployment, dialect.read_error)
@@ -99,7 +99,7 @@ class Sender:
         provider = self.providers[deployment.like or deployment.provider]
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "Via": self.via}
         body = embeddings.write_request(request, deployment.model)
-        wire = provider.prepare(deployment, embeddings.PATH, body, headers)
+        wire = await provider.prepare(deployment, embeddings.PATH, body, headers, stream=False)
         answer = await self.transport.send(wire, first_byte_s=self.settings.first_byte_s)
         try:
             await _check_head(answer, deployment, embeddings.read_error)
@@ -125,7 +125,8 @@ class Sender:
         provider = self.providers.get(deployment.like or deployment.provider)
         if provider is None:
             raise NoCredentials(f"no provider {deployment.provider}", deployment.name)
-        request = provider.prepare(deployment, path, body, {**headers, "Accept-Encoding": "identity", "Via": self.via})
+        sent = {**headers, "Accept-Encoding": "identity", "Via": self.via}
+        request = await provider.prepare(deployment, path, body, sent, stream=stream)
         if method != request.method:
             request = type(request)(url=request.url, headers=request.headers, method=method)
         # An answer that does not stream may take its whole time before the first byte.
