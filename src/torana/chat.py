@@ -17,33 +17,77 @@ class Text(msgspec.Struct, frozen=True, tag="text"):
     """The prompt up to here may be kept in the provider's prompt cache."""
 
 
+class Image(msgspec.Struct, frozen=True, tag="image"):
+    """A picture: its bytes, or where they are to be had."""
+
+    media_type: str = ""
+    """`image/png`; may be empty beside a URL."""
+    data: str = ""
+    """Base64, standard alphabet; empty where `url` says where it is."""
+    url: str = ""
+    cached: bool = False
+
+
+class Document(msgspec.Struct, frozen=True, tag="document"):
+    """A file to be read: its bytes, its text, or where it is to be had. One of the three is set."""
+
+    media_type: str = ""
+    """`application/pdf`; `text/plain` where `text` holds it all."""
+    data: str = ""
+    """Base64, standard alphabet."""
+    url: str = ""
+    text: str = ""
+    title: str = ""
+    """What the model is told of its name, `report.pdf`; may be empty."""
+    cached: bool = False
+
+
+class Thought(msgspec.Struct, frozen=True, tag="thought"):
+    """The model's own reasoning, sent back with the conversation. Only `dialect` takes it for proven.
+
+    signature  the provider's proof that it thought `text`; means something in `dialect` alone
+    redacted   the thought itself, sealed: no text can be shown
+    """
+
+    text: str = ""
+    signature: str = ""
+    redacted: str = ""
+    dialect: str = ""
+
+
 class ToolCall(msgspec.Struct, frozen=True, tag="tool_call"):
     id: str
     name: str
     arguments: str
     """A JSON object as text, exactly as the model wrote it."""
+    cached: bool = False
 
 
 class ToolResult(msgspec.Struct, frozen=True, tag="tool_result"):
     """Stands in a user message; `call_id` names the ToolCall that it answers."""
 
     call_id: str
-    text: str
+    parts: "tuple[Text | Image | Document, ...]" = ()
     is_error: bool = False
+    cached: bool = False
+
+    @property
+    def text(self) -> str:
+        return "".join(part.text for part in self.parts if isinstance(part, Text))
 
 
 class Foreign(msgspec.Struct, frozen=True, tag="foreign"):
-    """A part that has no word here: an image, a thinking block. Only its own dialect writes it."""
+    """A part that has no word here: a search that the provider ran itself. Only its own dialect writes it."""
 
     dialect: str
     kind: str
-    """The dialect's name for it, `image`."""
+    """The dialect's name for it, `server_tool_use`."""
     value: dict[str, Any]
     is_thought: bool = False
     """The model's own reasoning: other dialects leave it out, where they refuse an image."""
 
 
-Part = Text | ToolCall | ToolResult | Foreign
+Part = Text | Image | Document | Thought | ToolCall | ToolResult | Foreign
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -60,6 +104,32 @@ class Tool(msgspec.Struct, frozen=True):
     description: str = ""
     parameters: dict[str, Any] = {}
     """JSON schema of the arguments."""
+    cached: bool = False
+    """The tools up to here may be kept in the provider's prompt cache."""
+    strict: bool | None = None
+    """The arguments follow the schema to the letter; None: as the provider is used to."""
+
+
+class AnswerSchema(msgspec.Struct, frozen=True):
+    """The answer is JSON of this shape."""
+
+    name: str
+    schema: dict[str, Any] = {}
+    """JSON schema."""
+    strict: bool | None = None
+    description: str = ""
+
+
+Effort = Literal["", "none", "minimal", "low", "medium", "high"]
+
+
+class Reasoning(msgspec.Struct, frozen=True):
+    """How much the model shall think before it answers. Dialects know one or the other, and convert."""
+
+    effort: Effort = ""
+    """Empty: only `budget_tokens` says; `none`: not at all."""
+    budget_tokens: int | None = None
+    """Upper bound of the tokens spent on thinking, part of the answer's."""
 
 
 class FillIn(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +162,13 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     tools: tuple[Tool, ...] = ()
     tool_choice: str = "auto"
     """`auto`, `none`, `any`, or the name of the one tool that must be called."""
+    parallel_tool_calls: bool | None = None
+    """False: one call at a time; None: as the provider is used to."""
+    answer_schema: AnswerSchema | None = None
+    wants_json: bool = False
+    """The answer is a JSON object, of whatever shape."""
+    reasoning: Reasoning | None = None
+    """None: as the model is used to."""
     choices: int = 1
     """How many answers are wanted; dialects without that ability give one."""
     user: str = ""
@@ -120,6 +197,8 @@ class Usage(msgspec.Struct, frozen=True):
     reasoning_tokens: int = 0
     is_counted: bool = False
     """True: our own estimate; False: the provider said so."""
+    is_suspect: bool = False
+    """The provider said a number that cannot be. These are the last ones that could; books count for themselves."""
 
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "stop_sequence", "other"]
@@ -141,6 +220,10 @@ class Chunk(msgspec.Struct, frozen=True):
     choice: int = 0
     """Which of several answers; 0 unless `ChatRequest.choices` asked for more."""
     reasoning: str = ""
+    signature: str = ""
+    """Proof of the thought whose pieces came before; see `Thought`."""
+    redacted: str = ""
+    """A whole thought, sealed; see `Thought`."""
     tool_call: ToolCallPiece | None = None
     finish: FinishReason | None = None
     usage: Usage | None = None

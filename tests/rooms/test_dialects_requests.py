@@ -224,7 +224,7 @@ def test_tool_use_crosses_from_responses_and_messages_into_chat_completions() ->
         {"type": "function_call_output", "call_id": "c1", "output": "1"},
         {"type": "function_call_output", "call_id": "c2", "output": "2"},
     ]}  # fmt: skip
-    results = Message("user", (ToolResult("c1", "1"), ToolResult("c2", "2")))
+    results = Message("user", (ToolResult("c1", (Text("1"),)), ToolResult("c2", (Text("2"),))))
     ours = ChatRequest(messages=(*HELLO, Message("assistant", (call, ToolCall("c2", "f", "{}"))), results))
 
     chat, _ = RESPONSES.read_request(json.dumps(body).encode())

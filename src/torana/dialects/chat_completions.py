@@ -104,7 +104,7 @@ def _read_message(row: Members, loc: Loc) -> Message:
     parts = _read_content(row, loc)
     if name in ("tool", "function"):
         call_id = need_text(row, "tool_call_id" if name == "tool" else "name", loc)
-        return Message(role, (ToolResult(call_id, Message(role, parts).text),))
+        return Message(role, (ToolResult(call_id, (Text(Message(role, parts).text),)),))
     calls = find_rows(row, "tool_calls", loc)
     return Message(role, (*parts, *(_read_call(call, (*loc, "tool_calls", at)) for at, call in enumerate(calls))))
 

@@ -116,7 +116,7 @@ def _read_part(block: Members, loc: Loc) -> Part:
         parts = () if content is None else _read_parts(block, "content", loc)
         # A picture of the result has no word here, so the result stays in one piece.
         if all(isinstance(part, Text) for part in parts):
-            text = Message("user", parts).text
+            text = (Text(Message("user", parts).text),)
             return ToolResult(need_text(block, "tool_use_id", loc), text, block.get("is_error") is True)
     return Foreign(NAME, kind, block, is_thought=kind in _THOUGHTS)
 
@@ -216,8 +216,9 @@ def _write_part(part: Part) -> Members:
     if isinstance(part, ToolResult):
         result: Members = {"type": "tool_result", "tool_use_id": _legal_id(part.call_id), "content": part.text}
         return {**result, "is_error": True} if part.is_error else result
-    if part.dialect != NAME:
-        raise Invalid(("messages",), f"This model cannot be given content of type {part.kind[:40]}")
+    if not isinstance(part, Foreign) or part.dialect != NAME:
+        kind = part.kind if isinstance(part, Foreign) else part.__struct_config__.tag
+        raise Invalid(("messages",), f"This model cannot be given content of type {str(kind)[:40]}")
     return part.value
 
 

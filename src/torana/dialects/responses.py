@@ -82,7 +82,7 @@ def _read_item(item: Members, loc: Loc) -> Message:
     if kind == "function_call_output":
         parts = _read_content(item, "output", loc)
         call_id = need_text(item, "call_id", loc)
-        return Message("user", (ToolResult(call_id, Message("user", parts).text),))
+        return Message("user", (ToolResult(call_id, (Text(Message("user", parts).text),)),))
     role = "user" if kind.endswith("_output") else "assistant"
     return Message(role, (Foreign(NAME, kind, item, is_thought=kind == "reasoning"),))
 
