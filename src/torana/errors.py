@@ -14,9 +14,11 @@ ToranaError
     └── ProviderRefused         the provider answered with an error status
         ├── ProviderRefusedKey      401, 403: our own key is bad
         ├── ProviderLimited         429
-        └── ProviderOverloaded      500, 502, 503, 504, 529
+        ├── ProviderSpent           402 and its like: our account's money or quota is used up
+        └── ProviderOverloaded      408, 425, 500, 502, 503, 504, 529
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -124,8 +126,8 @@ class ProviderError(ToranaError):
     def __init__(self, message: str, where: str = "") -> None:
         super().__init__(message)
         self.where = where
-        self.retry_after: str | None = None
-        """The provider's own Retry-After value, as it came."""
+        self.retry_after_s: float | None = None
+        """How long the provider asks to be left alone; None where it does not say."""
 
     @property
     def phrase(self) -> str:
@@ -178,6 +180,8 @@ class ProviderRefused(ProviderError):
     """The provider answered with an error status. `message` is for the log only."""
 
     code = "provider_refused"
+    is_spend_limit = False
+    """Waiting does not help, only another account does."""
 
     def __init__(self, status: int, message: str, where: str = "", kind: str = "") -> None:
         super().__init__(message, where)
@@ -199,19 +203,45 @@ class ProviderLimited(ProviderRefused):
     is_retryable = True
 
 
+class ProviderSpent(ProviderRefused):
+    """402, or another status with words to that effect: our account's money or quota is used up."""
+
+    code = "provider_spent"
+    is_spend_limit = True
+
+
 class ProviderOverloaded(ProviderRefused):
-    """5xx and 529: busy or broken; another try or another deployment may answer."""
+    """408, 425, 5xx and 529: busy or broken; another try or another deployment may answer."""
 
     code = "provider_overloaded"
     is_retryable = True
 
 
+SPENT_KINDS = frozenset(
+    {
+        # OpenAI, "Error codes": the code where there is one, else the type.
+        *("insufficient_quota", "credit_balance_exhausted", "billing_hard_limit_reached", "billing_not_active"),
+        *("organization_spend_limit_exceeded", "project_spend_limit_exceeded", "organization_usage_limit_exceeded"),
+        # Anthropic, "Errors" and "Rate limits"
+        *("billing_error", "enforced_spend_limit_reached"),
+    }
+)
+"""The vendors' own words for an account without money."""
+
+_SPENT_TEXT = re.compile(r"you have reached your specified (workspace )?api usage limits", re.IGNORECASE)
+"""Anthropic's own spend limits are told with 400 and a general kind ("Rate limits", spend limits)."""
+
+
 def provider_refused(status: int, message: str, where: str = "", kind: str = "") -> ProviderRefused:
-    """The error for a provider's status; by status first, by the dialect's `kind` last."""
+    """The error for a provider's status; by status first, by the dialect's `kind` and the text last."""
+    if status == 402 or (status < 500 and (kind in SPENT_KINDS or _SPENT_TEXT.match(message))):
+        return ProviderSpent(status, message, where, kind)
     if status in (401, 403):
         return ProviderRefusedKey(status, message, where, kind)
     if status == 429:
         return ProviderLimited(status, message, where, kind)
-    if status >= 500 or kind == "overloaded_error":
-        return ProviderOverloaded(status if status >= 500 else 529, message, where, kind)
+    if status in (408, 425) or status >= 500:
+        return ProviderOverloaded(status, message, where, kind)
+    if kind == "overloaded_error":
+        return ProviderOverloaded(529, message, where, kind)
     return ProviderRefused(status, message, where, kind)

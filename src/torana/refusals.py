@@ -298,6 +298,11 @@ CODES: dict[str, Code] = {
         "Wait as long as Retry-After says, or ask the provider for more.",
         is_retryable=True,
     ),
+    "provider_spent": Code(
+        "provider",
+        "The gateway's account at the provider has no money or quota left.",
+        "Add credit or raise the spend limit in the provider's own console.",
+    ),
     "provider_overloaded": Code(
         "provider", "The provider is overloaded or broken.", "Try again shortly.", is_retryable=True
     ),

@@ -297,7 +297,7 @@ async def test_an_unknown_model_is_told_before_a_missing_permission() -> None:
 
 
 LIMITED = provider_refused(429, "slow down")
-LIMITED.retry_after = "7"
+LIMITED.retry_after_s = 7.0
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,14 @@ from torana.dialects.dialect import Dialect, ServedDialect
 from torana.dialects.messages import MESSAGES
 from torana.dialects.responses import RESPONSES
 from torana.dialects.text_completions import TEXT_COMPLETIONS
-from torana.errors import ProviderBroke, ProviderError, ProviderLimited, ProviderOverloaded, ProviderRefused
+from torana.errors import (
+    ProviderBroke,
+    ProviderError,
+    ProviderLimited,
+    ProviderOverloaded,
+    ProviderRefused,
+    ProviderSpent,
+)
 
 DIALECTS = [MESSAGES, CHAT_COMPLETIONS, TEXT_COMPLETIONS]
 STREAMS = {
@@ -149,7 +156,7 @@ def test_chunks_ahead_of_a_failure_are_given_out_first(dialect: Dialect) -> None
         (CHAT_COMPLETIONS, {"type": "invalid_request_error", "code": "string_above_max_length"}, 400, ProviderRefused),
         (CHAT_COMPLETIONS, {"code": 10**30}, 500, ProviderOverloaded),
         (CHAT_COMPLETIONS, "model is loading", 500, ProviderOverloaded),
-        (TEXT_COMPLETIONS, {"type": "insufficient_quota"}, 429, ProviderLimited),
+        (TEXT_COMPLETIONS, {"type": "insufficient_quota"}, 429, ProviderSpent),
     ],
 )
 def test_an_error_told_within_a_200_keeps_its_meaning(
@@ -251,3 +258,19 @@ def test_our_errors_have_the_dialects_shape_and_our_code(dialect: ServedDialect)
 def test_what_an_error_event_of_ours_says_our_reader_understands(dialect: Dialect) -> None:
     with pytest.raises(ProviderRefused):
         read_stream(dialect, dialect.write_error_event(429, "limit", "Too many."))
+
+
+def test_anthropics_spend_limit_is_told_by_the_code_in_its_details() -> None:
+    body = {
+        "type": "error",
+        "error": {
+            "type": "rate_limit_error",
+            "message": "m",
+            "details": {"error_code": "enforced_spend_limit_reached"},
+        },
+    }
+
+    assert isinstance(MESSAGES.read_error(429, json.dumps(body).encode()), ProviderSpent)
+    for details in (None, {}, [], "x", {"error_code": None}, {"error_code": 5}):
+        body["error"]["details"] = details  # type: ignore[index]
+        assert isinstance(MESSAGES.read_error(429, json.dumps(body).encode()), ProviderLimited)

@@ -1,6 +1,7 @@
 """Code completions and generations: /v2, /v3 and /v4 (contract 6). Reads, asks who may, writes the answer."""
 
 import asyncio
+import math
 from collections.abc import Awaitable
 from functools import partial
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ from torana.caller import Permit
 from torana.chat import FinishReason, ModelWish, Usage
 from torana.clock import Clock
 from torana.code.orders import CompletionOrder, GenerationOrder
-from torana.errors import ProviderError, ProviderLimited, Refusal
+from torana.errors import ProviderError, Refusal
 from torana.settings import Settings
 
 SSE_HEADERS = [*STREAM_HEADERS, (b"x-streaming-format", b"sse")]
@@ -219,9 +220,9 @@ class CodeEndpoints:
 
 def code_failed(error: ProviderError) -> Refusal:
     """What a failed model call is on the code endpoints (contract 1.2)."""
-    if isinstance(error, ProviderLimited):
-        after = error.retry_after
-        headers = ((b"retry-after", after.encode("latin-1", "replace")),) if after else ()
+    if error.upstream_code == 429:
+        after_s = error.retry_after_s
+        headers = ((b"retry-after", b"%d" % math.ceil(after_s)),) if after_s is not None else ()
         return Refusal(429, error.code, "Too many requests. Please try again later.", layer="provider", headers=headers)
     return Refusal(503, error.code, "Inference failed", layer="provider")
 

@@ -40,6 +40,13 @@ ERROR_STATUS = {
 class _Error(msgspec.Struct):
     type: str = ""
     message: str = ""
+    details: Any = None
+
+    @property
+    def kind(self) -> str:
+        """The code where there is one: `enforced_spend_limit_reached` says more than `rate_limit_error`."""
+        code = self.details.get("error_code") if isinstance(self.details, dict) else None
+        return code if isinstance(code, str) and code else self.type
 
 
 class _Block(msgspec.Struct):
@@ -215,14 +222,14 @@ def read_error(status: int, body: bytes) -> ProviderRefused:
         error = decode_answer(_answers, body).error or _Error()
     except ProviderBroke:
         error = _Error()
-    return provider_refused(status, error.message[:MAX_MESSAGE_CHARS] or "no reason given", kind=error.type)
+    return provider_refused(status, error.message[:MAX_MESSAGE_CHARS] or "no reason given", kind=error.kind)
 
 
 def _refused(error: _Error | None) -> ProviderRefused:
     """The error told in place of an answer: its status is known by its kind alone."""
     error = error or _Error()
     status = ERROR_STATUS.get(error.type, 500)
-    return provider_refused(status, error.message[:MAX_MESSAGE_CHARS] or "no reason given", kind=error.type)
+    return provider_refused(status, error.message[:MAX_MESSAGE_CHARS] or "no reason given", kind=error.kind)
 
 
 def look(data: bytes, usage: Usage | None) -> Seen:

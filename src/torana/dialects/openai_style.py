@@ -6,7 +6,7 @@ import msgspec
 
 from torana.chat import FinishReason, Usage
 from torana.dialects.members import Members, decode_answer, read_tokens
-from torana.errors import ProviderBroke, ProviderRefused, provider_refused
+from torana.errors import SPENT_KINDS, ProviderBroke, ProviderRefused, provider_refused
 
 MAX_MESSAGE_CHARS = 300
 """Of a provider's error, for the log."""
@@ -48,6 +48,10 @@ _ERROR_STATUS = {
     "rate_limit_error": 429,
     "rate_limit_exceeded": 429,
     "insufficient_quota": 429,
+    "credit_balance_exhausted": 429,
+    "organization_spend_limit_exceeded": 429,
+    "project_spend_limit_exceeded": 429,
+    "organization_usage_limit_exceeded": 429,
     "tokens": 429,
     "requests": 429,
     "overloaded_error": 529,
@@ -62,7 +66,9 @@ class Error(msgspec.Struct):
     @property
     def kind(self) -> str:
         """The code where there is one: `context_length_exceeded` says more than `invalid_request_error`."""
-        return self.code if isinstance(self.code, str) else self.type or ""
+        if self.type in SPENT_KINDS or not isinstance(self.code, str):
+            return self.type or ""
+        return self.code
 
 
 class Failure(msgspec.Struct):

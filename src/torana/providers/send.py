@@ -1,6 +1,7 @@
 """The only place from which model vendors are called."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from torana.errors import NoCredentials, ProviderBroke, ProviderError, ProviderR
 from torana.providers.demo.demo import DemoProvider
 from torana.providers.demo.embed import embed
 from torana.providers.provider import Deployment, Provider
+from torana.providers.retry_after import read_retry_after
 from torana.settings import TransportSettings
 from torana.transport import Transport, WireAnswer
 
@@ -147,7 +149,9 @@ async def _check_head(
     if answer.status != 200:
         error = read_error(answer.status, await answer.read_all(MAX_ERROR_BYTES))
         error.where = deployment.name
-        error.retry_after = answer.headers.get("retry-after")
+        error.retry_after_s = read_retry_after(answer.headers, time.time())
+        if answer.headers.get("x-should-retry") == "false":
+            error.is_retryable = False
         raise error
     encoding = answer.headers.get("content-encoding", "identity")
     if encoding not in ("", "identity"):

@@ -10,7 +10,7 @@ import msgspec
 from torana.caller import Permit
 from torana.chat import ChatRequest
 from torana.dialects.embeddings import EmbeddingsRequest
-from torana.errors import NoCredentials, ProviderBroke, ProviderError, ProviderLimited, ProviderTimedOut
+from torana.errors import NoCredentials, ProviderBroke, ProviderError, ProviderLimited, ProviderSpent, ProviderTimedOut
 from torana.providers.provider import Deployment
 from torana.providers.send import Batch, Sender, Vectors
 from torana.routing.discovery import FirstModel
@@ -150,7 +150,7 @@ def _says_something(batch: Batch) -> bool:
 
 
 def _may_try_again(failure: ProviderError, deployments: int) -> bool:
-    if isinstance(failure, (ProviderLimited, ProviderTimedOut)):
+    if isinstance(failure, (ProviderLimited, ProviderSpent, ProviderTimedOut)):
         # The same account stays limited, and a silent provider may be working on it: only another one helps.
         return deployments > 1
     return failure.is_retryable
