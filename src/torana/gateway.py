@@ -213,7 +213,7 @@ class Gateway:
         if deployment.provider == "demo":
             headers.append((b"x-torana-demo", b"true"))
         if self.detail_headers:
-            headers.append((b"x-aigw-model", header_text(deployment.name)))
+            headers.append((b"x-aigw-model", header_text(f"{deployment.provider}/{deployment.model}")))
             if prompt is not None:
                 headers.append((b"x-aigw-prompt", header_text(f"{prompt.id}@{prompt.version}")))
         return headers

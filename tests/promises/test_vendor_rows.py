@@ -68,3 +68,19 @@ async def test_a_server_that_needs_no_key_names_none(
     answer = await ask(gateway)
 
     assert (answer.status, answer.header("x-aigw-model")) == (200, "acme/acme-large-1")
+
+
+async def test_a_deployment_may_bring_its_own_address_and_key(
+    start_gateway: Callable, provider: ScriptedProvider, tmp_path: Path
+) -> None:
+    folder = write_overlay(tmp_path / "overlay", "http://nobody.invalid", "  key_env: ACME_API_KEY\n")
+    own = f"{{provider: acme, model: acme-large-1, region: eu, base_url: {provider.url}/eu, key_env: EU_API_KEY}}"
+    (folder / "models.yml").write_text(MODELS.replace("{provider: acme, model: acme-large-1}", own))
+    gateway = await start_gateway(env={"AIGW_CATALOG": str(folder), "EU_API_KEY": "eu-secret-key"})
+
+    answer = await ask(gateway)
+
+    assert (answer.status, answer.header("x-aigw-model")) == (200, "acme/acme-large-1")
+    (sent,) = provider.requests
+    assert sent.path == "/eu/v1/chat/completions"
+    assert (b"Authorization", b"Bearer eu-secret-key") in sent.headers

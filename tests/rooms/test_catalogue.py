@@ -149,6 +149,37 @@ def test_an_overlays_prompt_is_kept_as_it_was_when_loaded(tmp_path: Path) -> Non
             "name: x\nprompt_template: {user: [1]}",
             "prompts/a/base/1.0.0.yml:2: `prompt_template",
         ),
+        *[
+            (
+                "models",
+                MODEL.format(name="m").replace("title: T", f"title: T\n  {line}"),
+                f"models.yml:4: `models[0].{told}",
+            )
+            for line, told in [
+                ("capabilities: [chat, fly]", "capabilities[1]` is 'fly', expected one of chat, stream, tools, "),
+                ("stage: retired", "stage` is 'retired', expected one of registered, staging, production, deprecated"),
+                ("prices: {input: '3'}", "prices` has no `as_of`, expected members: as_of, source, input, "),
+                (
+                    "prices: {as_of: 2026-11-01, input: 3.5}",
+                    'prices.input` is 3.5, expected US dollars as text, such as "3.75" (write it in quotes)',
+                ),
+                ("prices: {as_of: 2026-11-01, input: '$3'}", "prices.input` is '$3', expected US dollars as text"),
+                ("prices: {as_of: November}", "prices.as_of` is 'November', expected a day as YYYY-MM-DD"),
+                ("output_limit: -1", "output_limit` is -1, expected a whole number from 0 on"),
+            ]
+        ],
+        (
+            "models",
+            MODEL.format(name="m").replace("model: m", "model: m, canary_percent: 101"),
+            "models.yml:4: `models[0].deployments[0].canary_percent` is 101, expected a number from 0 to 100",
+        ),
+        (
+            "models",
+            MODEL.format(name="m").replace("model: m", "model: m, prices: {as_of: 2026-11-01, inptu: '3'}"),
+            "models.yml:4: unknown member `inptu`, did you mean `input`?",
+        ),
+        ("providers", "- {name: p, dialect: messages, auth: basic}", "providers.yml:1: `[0].auth`"),
+        ("providers", "- {name: p, dialect: messages, key_env: P_SECRET}", "providers.yml:1: p: key_env `P_SECRET` is"),
         ("promts__a", "", "promts:1: unknown name, did you mean `prompts`?"),
     ],
 )
@@ -182,6 +213,60 @@ def test_a_name_that_leads_nowhere_is_refused(tmp_path: Path, text: str, problem
 
     assert len(problems) == 1
     assert problems[0].startswith(problem)
+
+
+@pytest.mark.parametrize(
+    ("members", "problem"),
+    [
+        ("stage: deprecated, successor: demo", "is deprecated without a date"),
+        ("stage: deprecated, deprecation: {deprecation_date: 2026-11-01}", "is deprecated without a successor"),
+        (
+            "stage: deprecated, successor: gone, deprecation: {deprecation_date: 2026-11-01}",
+            "unknown model `gone`, expected the name of a known model",
+        ),
+        ("stage: deprecated, successor: m, deprecation: {deprecation_date: 2026-11-01}", "is its own successor"),
+        (
+            "stage: deprecated, successor: demo, deprecation: {deprecation_date: 2026-02-30}",
+            "there is no day 2026-02-30",
+        ),
+        ("deprecation: {deprecation_date: 2026-11-01}", "has a `deprecation` in stage production"),
+        ("stage: staging, successor: demo", "has a `successor` in stage staging"),
+        ("prices: {as_of: 2026-02-30}", "there is no day 2026-02-30"),
+        ("capabilities: [embeddings]", "`embeddings` and `dimensions` contradict each other"),
+        ("capabilities: [chat], dimensions: 8", "`embeddings` and `dimensions` contradict each other"),
+    ],
+)
+def test_a_model_says_how_it_ends_and_what_it_is_without_contradicting_itself(
+    tmp_path: Path, members: str, problem: str
+) -> None:
+    text = "models:\n- {name: m, title: T, deployments: [{provider: demo, model: m}], " + members + "}"
+
+    problems = problems_of(write(tmp_path, models=text))
+
+    assert len(problems) == 1
+    assert problems[0].startswith(f"models.yml:2: m: {problem}")
+
+
+@pytest.mark.parametrize(
+    ("deployments", "problem"),
+    [
+        ("{provider: demo, model: m}, {provider: demo, model: m}", "m: deployment `demo/m` stands twice"),
+        (
+            "{provider: demo, model: m, region: eu}, {provider: demo, model: m, region: eu, account: b}",
+            "m: deployment `demo/m/eu` stands twice",
+        ),
+        ("{provider: demo, model: m, name: x}, {provider: demo, model: n, name: x}", "m: deployment `x` stands twice"),
+        ("{provider: demo, model: n, name: demo/torana-demo}", "m: deployment `demo/torana-demo` is another one else"),
+        ("{provider: demo, model: m, key_env: MY_SECRET}", "m: key_env `MY_SECRET` is not read from the environment"),
+    ],
+)
+def test_a_deployments_name_means_one_deployment(tmp_path: Path, deployments: str, problem: str) -> None:
+    text = "models:\n- {name: m, title: T, deployments: [" + deployments + "]}"
+
+    problems = problems_of(write(tmp_path, models=text))
+
+    assert len(problems) == 1
+    assert problems[0].startswith(f"models.yml:2: {problem}")
 
 
 def test_all_problems_of_all_files_are_told(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ class ModelEndpoints:
         return [name for name in names if bool(self.models.catalogue.models[name].dimensions) == makes_vectors]
 
     def _answers(self, record: ModelRecord) -> bool:
-        return any(self.models.is_configured(item.provider) for item in record.deployments)
+        return any(map(self.models.is_reachable, record.deployments))
 
     def _default(self, setting: str, name: str, listed: list[str]) -> str:
         """The listed model behind a setting's default: the alias's first one that is shown, else any."""

@@ -8,7 +8,7 @@ import difflib
 import re
 from collections.abc import Iterator, Sequence
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 import yaml
@@ -183,9 +183,13 @@ class Document:
                 yield self._problem(
                     line, f"{_label(where)} is {value!r}", f"expected one of {', '.join(get_args(kind))}"
                 )
+            elif get_origin(kind) is Annotated and (meant := _meant(kind)):
+                yield self._problem(
+                    line, f"{_label(where)} is {_shown(value)}", f"expected {meant}{_quotes(kind, value)}"
+                )
             elif match := _WRONG_TYPE.match(str(error)):
-                hint = " (write it in quotes)" if match["expected"] == "str" and isinstance(value, (int, float)) else ""
-                yield self._problem(line, f"{_label(where)} is {match['got']}", f"expected {match['expected']}{hint}")
+                expected = match["expected"] + _quotes(kind, value)
+                yield self._problem(line, f"{_label(where)} is {match['got']}", f"expected {expected}")
             else:
                 yield self._problem(line, f"{_label(where)}: {error}", "expected another value")
 
@@ -196,6 +200,20 @@ def _child(node: Any, step: str | int) -> Any:
     if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
         return node.value[step]
     return None
+
+
+def _meant(kind: Any) -> str:
+    """What the records' own words say of a constrained type."""
+    return next((note.description for note in kind.__metadata__ if isinstance(note, msgspec.Meta)), None) or ""
+
+
+def _quotes(kind: Any, value: Any) -> str:
+    of_text = kind is str or (get_origin(kind) is Annotated and kind.__origin__ is str)
+    return " (write it in quotes)" if of_text and type(value) in (int, float, bool) else ""
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if isinstance(value, (str, int, float)) else _type_name(value)
 
 
 def _label(where: str) -> str:

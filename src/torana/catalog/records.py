@@ -1,8 +1,32 @@
 """What catalogue files may hold. Unknown members are errors; docs on members are for their authors."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+
+Dialect = Literal["messages", "chat_completions", "responses", "generate_content", "converse", "demo"]
+"""Wire formats."""
+
+Auth = Literal["bearer", "x-api-key", "api-key", "aws", "google", "none"]
+"""How a provider wants to be told who calls: a key in one of three headers, a cloud's own way, or nothing."""
+
+Capability = Literal[
+    "chat", "stream", "tools", "parallel_tools", "json", "images", "documents", "reasoning", "fill_in", "embeddings",
+    "prompt_cache",
+]  # fmt: skip
+"""What a model can do; features ask for these."""
+
+Stage = Literal["registered", "staging", "production", "deprecated"]
+"""How far a model has come: known only; usable by name; in defaults and menus; on its way out."""
+
+# `description` is what `torana check` says was expected.
+Price = Annotated[
+    str, msgspec.Meta(pattern=r"^([0-9]{1,9}(\.[0-9]{1,9})?)?$", description='US dollars as text, such as "3.75"')
+]
+Day = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$", description="a day as YYYY-MM-DD")]
+Count = Annotated[int, msgspec.Meta(ge=0, description="a whole number from 0 on")]
+Seconds = Annotated[float, msgspec.Meta(ge=0, description="seconds from 0 on")]
+Percent = Annotated[float, msgspec.Meta(ge=0, le=100, description="a number from 0 to 100")]
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -30,27 +54,80 @@ class ProviderRecord(Record, frozen=True, kw_only=True):
     """`providers.yml`, one item: a vendor or server that speaks a known dialect."""
 
     name: str
-    dialect: Literal["messages", "chat_completions", "demo"]
+    dialect: Dialect
     title: str = ""
     base_url: str = ""
     """With or without the final /v1. Settings (ANTHROPIC_BASE_URL, OPENAI_BASE_URL) win over it."""
     key_env: str = ""
     """Environment name of the key, for vendors without a setting of their own."""
+    auth: Auth | None = None
+    """Empty: as the dialect's own vendor has it."""
+    headers: dict[str, str] = {}
+    """Sent with every call, beside the credentials."""
+    paths: dict[str, str] = {}
+    """What is asked (`chat`, `completions`, `embeddings`, `models`) → path below `base_url`, where it is not the
+    dialect's own."""
+    quirks: dict[str, Any] = {}
+    """Where the vendor differs from its dialect, by name."""
+
+
+class PriceRecord(Record, frozen=True, kw_only=True):
+    """What a model costs, in US dollars per million tokens. Empty is unknown, never free."""
+
+    as_of: Day
+    """The day on which the prices were read."""
+    source: str = ""
+    """Where they were read."""
+    input: Price = ""
+    output: Price = ""
+    cache_read: Price = ""
+    """Input tokens that came out of the provider's prompt cache."""
+    cache_write: Price = ""
+    """Input tokens that were put into it."""
 
 
 class DeploymentRecord(Record, frozen=True, kw_only=True):
-    """A model at one provider."""
+    """A model at one provider, region and account; what a call is sent to."""
 
+    name: str = ""
+    """Empty: `provider/model`, with `/region` behind it where there is one."""
     provider: str
     model: str
     """The provider's own name of the model."""
     region: str = ""
+    account: str = ""
+    """Whose account pays: a project, a subscription, or just a word for it."""
     text_completions: bool = False
     """The deployment answers POST …/completions and knows the family's fill-in-the-middle markers."""
+    weight: Count = 1
+    """Its share among deployments of the same `order`."""
+    order: Count = 0
+    """Lower ones are tried first."""
+    concurrency: Count = 0
+    """Calls at the same time; 0: no bound."""
+    canary_percent: Percent = 0.0
+    """Share of calls that try it first, the same callers every time."""
+    shadow_percent: Percent = 0.0
+    """Share of calls that are sent here as well, and whose answers nobody sees."""
+    timeout_s: Seconds = 0.0
+    """Patience for the first byte; 0: AIGW_TIMEOUTS__FIRST_BYTE_S."""
+    idle_s: Seconds = 0.0
+    """Silence within an answer; 0: AIGW_TIMEOUTS__IDLE_S."""
+    base_url: str = ""
+    """Instead of the provider's."""
+    key_env: str = ""
+    """Instead of the provider's."""
+    prices: PriceRecord | None = None
+    """Instead of the model's, whole."""
+
+    @property
+    def label(self) -> str:
+        """What the deployment is called where it has no name of its own."""
+        return self.name or "/".join(part for part in (self.provider, self.model, self.region) if part)
 
 
 class Deprecation(Record, frozen=True, kw_only=True):
-    deprecation_date: str
+    deprecation_date: Day
     removal_version: str = ""
 
 
@@ -63,19 +140,33 @@ class ModelRecord(Record, frozen=True, kw_only=True):
     """Shown behind the title in the model catalogue, ` - <vendor>`."""
     families: tuple[str, ...] = ()
     """Prompt variants to look for, best first; `base` is always last."""
-    input_limit: int = 200_000
-    output_limit: int = 8_192
-    dimensions: int = 0
+    capabilities: tuple[Capability, ...] = ()
+    """What features may ask of it; empty: `embeddings` where it has `dimensions`, else `chat` and `stream`."""
+    input_limit: Count = 200_000
+    """Tokens that it reads, the context window."""
+    output_limit: Count = 8_192
+    """Tokens that it writes at most."""
+    dimensions: Count = 0
     """Length of its vectors where it makes embeddings; 0: it answers in text."""
     params: dict[str, Any] = {}
     """Defaults of model parameters; the prompt file's win over them."""
     description: str = ""
     cost_indicator: str = ""
+    prices: PriceRecord | None = None
+    """None: unknown."""
+    stage: Stage = "production"
     deprecation: Deprecation | None = None
+    """When it ends; of deprecated models."""
+    successor: str = ""
+    """The model that takes over; of deprecated models."""
     is_beta: bool = False
     is_listed: bool = True
     """False: usable by aliases, not shown in /v1/models/definitions."""
     deployments: tuple[DeploymentRecord, ...]
+
+    @property
+    def abilities(self) -> frozenset[str]:
+        return frozenset(self.capabilities or (("embeddings",) if self.dimensions else ("chat", "stream")))
 
 
 class AliasRecord(Record, frozen=True, kw_only=True):

@@ -185,7 +185,7 @@ def _tell_model(shop: "Workshop", notes: "Notes") -> dict[str, Any]:
         "candidates": [
             {
                 "deployment": each.name,
-                "configured": each.is_client_given or shop.models.is_configured(each.provider),
+                "configured": each.is_configured,
                 "text_completions": each.as_text_completion,
             }
             for each in model.deployments

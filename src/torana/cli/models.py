@@ -26,7 +26,7 @@ def list_models(folders: tuple[str, ...], as_json: bool) -> None:
             "title": record.title,
             "listed": record.is_listed,
             "deployments": [f"{item.provider}/{item.model}" for item in record.deployments],
-            "configured": any(shop.models.is_configured(item.provider) for item in record.deployments),
+            "configured": any(map(shop.models.is_reachable, record.deployments)),
         }
         for record in shop.catalogue.models.values()
     ]
@@ -95,7 +95,7 @@ def show(name: str, folders: tuple[str, ...], as_json: bool) -> None:
                 "region": item.region,
                 "base_url": item.base_url,
                 "text_completions": item.as_text_completion,
-                "configured": shop.models.is_configured(item.provider),
+                "configured": item.is_configured,
             }
             for item in found.deployments
         ],
@@ -110,7 +110,7 @@ def show(name: str, folders: tuple[str, ...], as_json: bool) -> None:
     click.echo(f"{'families':<16}  {', '.join(found.families) or 'none'}")
     click.echo(f"{'tokens':<16}  {found.input_limit} in, {record.output_limit} out")
     for item in found.deployments:
-        state = "configured" if shop.models.is_configured(item.provider) else "no credentials"
+        state = "configured" if item.is_configured else "no credentials"
         click.echo(f"{'deployment':<16}  {item.name}  ({state}) {item.base_url}")
     click.echo(f"{'used by':<16}  {', '.join(answer['used_by']) or 'nothing'}")
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from torana.catalog.records import PriceRecord
 from torana.dialects.dialect import Dialect
 from torana.settings import Secret
 from torana.transport import WireRequest
@@ -19,12 +20,31 @@ class Deployment:
     provider: str
     model: str
     """The provider's own name of the model."""
+    label: str = ""
+    """A name of its own, where the catalogue gives one."""
     like: str = ""
     """Greeted as this provider is; empty: as itself. For rows of providers.yml without a file of their own."""
     base_url: str = ""
     """Without the final /v1 for configured providers; as the client gave it for its own server."""
     secret: Secret = field(default_factory=Secret)
+    is_configured: bool = True
+    """False: there are no credentials for it."""
     region: str = ""
+    account: str = ""
+    weight: int = 1
+    """Its share among deployments of the same `order`."""
+    order: int = 0
+    """Lower ones are tried first."""
+    concurrency: int = 0
+    """Calls at the same time; 0: no bound."""
+    canary_percent: float = 0.0
+    shadow_percent: float = 0.0
+    timeout_s: float = 0.0
+    """Patience for the first byte; 0: the gateway's default."""
+    idle_s: float = 0.0
+    """Silence within an answer; 0: the gateway's default."""
+    prices: PriceRecord | None = None
+    """US dollars per million tokens; None: unknown."""
     as_text_completion: bool = False
     """Asked through POST …/completions."""
     is_client_given: bool = False
@@ -32,7 +52,8 @@ class Deployment:
 
     @property
     def name(self) -> str:
-        return f"{self.provider}/{self.model}"
+        """What it is called in logs, metrics and breakers."""
+        return self.label or f"{self.provider}/{self.model}" + (f"/{self.region}" if self.region else "")
 
 
 class Provider(Protocol):

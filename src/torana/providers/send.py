@@ -75,7 +75,11 @@ class Sender:
             headers["x-session-affinity"] = chat.user
         body = dialect.write_request(chat, deployment.model, stream=chat.stream)
         request = await provider.prepare(deployment, dialect.path, body, headers, stream=chat.stream)
-        answer = await self.transport.send(request, first_byte_s=chat.timeout_s or self.settings.first_byte_s)
+        answer = await self.transport.send(
+            request,
+            first_byte_s=chat.timeout_s or deployment.timeout_s or self.settings.first_byte_s,
+            idle_s=deployment.idle_s or None,
+        )
         try:
             await _check_head(answer, deployment, dialect.read_error)
             if not chat.stream:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torana.catalog.load import Catalogue
-from torana.catalog.records import AliasRecord, DeploymentRecord, FamilyRecord, ModelRecord
+from torana.catalog.records import AliasRecord, DeploymentRecord, FamilyRecord, ModelRecord, PriceRecord
 from torana.chat import ModelWish
 from torana.errors import Invalid, Refusal
 from torana.providers.provider import Deployment
@@ -52,7 +52,14 @@ class Model:
     name: str
     families: tuple[str, ...] = ()
     """Prompt variants to look for, best first."""
+    capabilities: frozenset[str] = frozenset()
+    """What the catalogue says that it can do; empty for a client's own server, of which nobody knows."""
+    stage: str = "production"
     input_limit: int = 32_768
+    output_limit: int = 0
+    """Tokens that it writes at most; 0: nobody knows."""
+    prices: PriceRecord | None = None
+    """US dollars per million tokens, unless a deployment has its own; None: unknown."""
     dimensions: int = 0
     """Length of its vectors where it makes embeddings; 0: it answers in text, or nobody knows."""
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -97,6 +104,12 @@ class Models:
             return provider == "demo"
         # A row without a key's name is a server that needs none.
         return bool(self.settings.vendor_keys.get(row.key_env)) if row.key_env else bool(row.base_url)
+
+    def is_reachable(self, record: DeploymentRecord) -> bool:
+        """As `is_configured`, for a deployment that may bring a key or an address of its own."""
+        if record.key_env and not self.settings.mock_responses:
+            return bool(self.settings.vendor_keys.get(record.key_env))
+        return self.is_configured(record.provider)
 
     @property
     def has_own_openai(self) -> bool:
@@ -164,7 +177,7 @@ class Models:
         known = self.catalogue.client_names.get(client_name)
         if known is not None:
             model = self._by_name(known.model, ("model_name",))
-            if self.is_configured(model.deployments[0].provider):
+            if model.deployments[0].is_configured:
                 return model
             return self._by_name("chat_default", ("model_name",))
         raise Invalid(("model_name",), "Unknown model for this provider", "value_error")
@@ -186,7 +199,7 @@ class Models:
     def _first_configured(self, alias: AliasRecord) -> Model:
         records = [self.catalogue.models[name] for name in alias.models]
         for record in records:
-            if any(self.is_configured(deployment.provider) for deployment in record.deployments):
+            if any(map(self.is_reachable, record.deployments)):
                 return self._of_record(record)
         return self._of_record(records[-1])
 
@@ -194,25 +207,33 @@ class Models:
         deployments = record.deployments
         if self.settings.mock_responses:
             deployments = (DeploymentRecord(provider="demo", model="torana-demo"),)
-        configured = tuple(item for item in deployments if self.is_configured(item.provider)) or deployments
+        configured = tuple(filter(self.is_reachable, deployments)) or deployments
         family = self.catalogue.families.get(record.families[0]) if record.families else None
         is_text = configured[0].text_completions
         return Model(
             name=record.name,
             families=record.families,
+            capabilities=record.abilities,
+            stage=record.stage,
             input_limit=record.input_limit,
+            output_limit=record.output_limit,
+            prices=record.prices,
             dimensions=record.dimensions,
             params=record.params,
             fill_in=family.fill_in if family is not None and is_text else "",
             leaks_reasoning=family.leaks_reasoning if family is not None else False,
             folds_system=family.folds_system if family is not None else False,
-            deployments=tuple(self._deploy(item) for item in configured),
+            deployments=tuple(self._deploy(item, record.prices) for item in configured),
         )
 
-    def _deploy(self, record: DeploymentRecord) -> Deployment:
+    def _deploy(self, record: DeploymentRecord, prices: PriceRecord | None = None) -> Deployment:
+        """The deployment of a record, with its credentials.
+
+        prices   the model's, where the deployment has none of its own
+        """
         settings = self.settings
         shipped = self.catalogue.providers.get(record.provider)
-        base_url, like = (shipped.base_url, LIKE[shipped.dialect]) if shipped is not None else ("", "")
+        base_url, like = (shipped.base_url, LIKE.get(shipped.dialect, "")) if shipped is not None else ("", "")
         secret, model = Secret(), record.model
         if record.provider == "anthropic":
             base_url, secret = settings.anthropic_base_url or base_url, settings.anthropic_api_key
@@ -223,13 +244,26 @@ class Models:
                 model = settings.openai_model or ("" if self.has_own_openai else OPENAI_DEFAULT)
         elif shipped is not None:
             secret = settings.vendor_keys.get(shipped.key_env, secret)
+        if record.key_env:
+            secret = settings.vendor_keys.get(record.key_env, Secret())
         return Deployment(
             provider=record.provider,
             model=model,
+            label=record.name,
             like=like,
-            base_url=base_url,
+            base_url=record.base_url or base_url,
             secret=secret,
+            is_configured=self.is_reachable(record),
             region=record.region,
+            account=record.account,
+            weight=record.weight,
+            order=record.order,
+            concurrency=record.concurrency,
+            canary_percent=record.canary_percent,
+            shadow_percent=record.shadow_percent,
+            timeout_s=record.timeout_s,
+            idle_s=record.idle_s,
+            prices=record.prices or prices,
             as_text_completion=record.text_completions,
         )
 

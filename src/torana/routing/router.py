@@ -78,7 +78,7 @@ class Router:
         del permit  # asked for, so that nobody gets here without one
         usable = []
         for deployment in model.deployments:
-            if not deployment.is_client_given and not self.models.is_configured(deployment.provider):
+            if not deployment.is_configured:
                 continue
             if not deployment.model and self.first_model is not None:
                 deployment = replace(deployment, model=await self.first_model.current())
