@@ -59,10 +59,14 @@ def drop_repeated_end(text: str, prefix: str, suffix: str, grammar: str) -> str:
 def drop_repeated_blocks(text: str, prefix: str) -> str:
     """`text` without runs of lines that stand in the prefix already, LARGE_LINES telling ones at least."""
     lines = text.splitlines(keepends=True)
-    above = [line.strip() for line in prefix.splitlines()[-_MAX_LINES:]]
+    above = list(map(str.strip, prefix.splitlines()[-_MAX_LINES:]))
+    # Mostly the two have next to nothing in common, and two sets tell.
+    common = set(above).intersection(map(str.strip, lines))
+    if not common or sum(map(common.__contains__, map(str.strip, lines))) < LARGE_LINES:
+        return text
     places = defaultdict[str, list[int]](list)
     for number, line in enumerate(above):
-        if _TELLING.search(line) and len(places[line]) < _MAX_PLACES:
+        if line in common and _TELLING.search(line) and len(places[line]) < _MAX_PLACES:
             places[line].append(number)
     kept: list[str] = []
     number = 0
@@ -124,16 +128,18 @@ def _without_rest_of_line(text: str, suffix: str) -> str | None:
 
 
 def _without_lines_below(text: str, prefix: str, suffix: str) -> str | None:
-    if suffix.partition("\n")[0].strip():
+    told = text.rstrip()
+    if suffix.partition("\n")[0].strip() or told[told.rfind("\n") + 1 :].strip() not in suffix:
         return None
-    below = [line.strip() for line in suffix.splitlines()[:_MAX_LINES] if line.strip()]
+    below = [line for line in map(str.strip, suffix.splitlines()[:_MAX_LINES]) if line]
     lines = text.splitlines(keepends=True)
     # The first line of the text is a line of its own only where the cursor's line is empty before it.
     own = 1 if prefix.rpartition("\n")[2].strip() else 0
-    numbers = [number for number, line in enumerate(lines) if number >= own and line.strip()]
-    bare = [lines[number].strip() for number in numbers]
-    for count in range(min(len(bare), len(below)), 0, -1):
-        if bare[-count:] == below[:count]:
+    bare = list(map(str.strip, lines))
+    numbers = [number for number, line in enumerate(bare) if number >= own and line]
+    for count in range(min(len(numbers), len(below)), 0, -1):
+        # Told by the last of them at once; the others are looked at only then.
+        if bare[numbers[-1]] == below[count - 1] and [bare[at] for at in numbers[-count:]] == below[:count]:
             return "".join(lines[: numbers[-count]]).rstrip()
     return None
 

@@ -6,10 +6,11 @@ loop: the source is kept small instead (about 2 ms a tree).
 """
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from tree_sitter import Node, Tree
+    from tree_sitter import Node, Parser, Tree
 
 PREFIX_CHARS = 6_000
 SUFFIX_CHARS = 2_000
@@ -23,6 +24,11 @@ _BLOCK = re.compile(
 _BODY = re.compile(r"(^|_)(block|body)$")
 # A line that begins a top-level item: a tree that starts there is sound although the file's head is missing.
 _TOP_LEVEL = re.compile(r"^(?=[A-Za-z_@#<])", re.MULTILINE)
+# Languages whose blocks end in a brace and nowhere else.
+_BRACED = frozenset({"c", "go", "javascript", "rust", "tsx", "typescript"})
+_PYTHON_HEAD = re.compile(r"(?:async|case|class|def|elif|else|except|finally|for|if|match|try|while|with)\b")
+_MAX_DEPTH = 200
+"""Columns of indentation that are told apart; patterns are kept, so there must not be ever more."""
 _OPENING = "([{"
 _CLOSING = ")]}"
 _STRINGS = re.compile(r"\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\])*`")
@@ -33,8 +39,11 @@ def end_of_block(prefix: str, text: str, suffix: str, grammar: str) -> int | Non
 
     The cursor stands between `prefix` and `text`. Known languages only (a non-empty `grammar`).
     """
-    if not grammar:
-        return None
+    return end_in_tree(prefix, text, suffix, grammar) if grammar and _may_end_block(prefix, text, grammar) else None
+
+
+def end_in_tree(prefix: str, text: str, suffix: str, grammar: str) -> int | None:
+    """As `end_of_block`, without a look at the lines before."""
     head = _shorten(prefix)
     tree = _parse(grammar, head + text + suffix[:SUFFIX_CHARS])
     if tree is None:
@@ -48,6 +57,30 @@ def end_of_block(prefix: str, text: str, suffix: str, grammar: str) -> int | Non
     text_bytes = text.encode("utf-8", "replace")
     length = node.end_byte - cursor_byte
     return len(text_bytes[:length].decode("utf-8", "ignore")) if length < len(text_bytes) else None
+
+
+def _may_end_block(prefix: str, text: str, grammar: str) -> bool:
+    """False where a look at the lines shows that no block around the cursor ends before `text` does.
+
+    Most answers stay in the block that they begin in, and a look costs a hundredth of a tree.
+    """
+    if grammar in _BRACED:
+        return "}" in text.rstrip()[:-1]
+    if grammar != "python" or "\t" in text or "#" in text:
+        return True  # comments may stand at any depth
+    typed = prefix[prefix.rfind("\n") + 1 :]
+    begun = typed.lstrip(" ")
+    if begun.startswith("\t"):
+        return True
+    depth = len(typed) - len(begun)
+    if begun:
+        # The block of a compound statement whose head ends in the cursor's line ends at the next line like it.
+        depth += _PYTHON_HEAD.match(begun + text[:10]) is not None or begun[0] in _CLOSING
+    elif (first := text.lstrip(" "))[:1] in ("\n", "\r", ""):
+        return bool(first.strip())
+    else:
+        depth += len(text) - len(first) + (first[0] in _CLOSING)
+    return depth > 0 and re.search(rf"\n {{0,{min(depth, _MAX_DEPTH) - 1}}}\S", text) is not None
 
 
 def adds_errors(prefix: str, before: str, after: str, suffix: str, grammar: str) -> bool:
@@ -80,15 +113,20 @@ def _shorten(prefix: str) -> str:
 
 
 def _parse(grammar: str, source: str) -> "Tree | None":
+    parser = _find_parser(grammar)
+    return None if parser is None else parser.parse(source.encode("utf-8", "replace"))
+
+
+@lru_cache(maxsize=64)
+def _find_parser(grammar: str) -> "Parser | None":
     try:
         from tree_sitter_language_pack import get_parser
     except ImportError:
         return None
     try:
-        parser = get_parser(cast(Any, grammar))
+        return get_parser(cast(Any, grammar))
     except LookupError:
         return None
-    return parser.parse(source.encode("utf-8", "replace"))
 
 
 def _is_block_around(node: "Node", cursor_byte: int) -> bool:
