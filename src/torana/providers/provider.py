@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from torana.catalog.records import PriceRecord
 from torana.dialects.dialect import Dialect
 from torana.settings import Secret
 from torana.transport import WireRequest
+from torana.usage.prices import Price
 
 PLACEHOLDER_KEY = "no-key-needed"
 """Sent to OpenAI-compatible servers without a key; some clients and servers refuse an empty one."""
@@ -43,7 +43,7 @@ class Deployment:
     """Patience for the first byte; 0: the gateway's default."""
     idle_s: float = 0.0
     """Silence within an answer; 0: the gateway's default."""
-    prices: PriceRecord | None = None
+    prices: Price | None = None
     """US dollars per million tokens; None: unknown."""
     as_text_completion: bool = False
     """Asked through POST …/completions."""

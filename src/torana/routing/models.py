@@ -10,6 +10,7 @@ from torana.catalog.records import AliasRecord, DeploymentRecord, FamilyRecord, 
 from torana.chat import ModelWish
 from torana.errors import Invalid, Refusal
 from torana.providers.provider import Deployment
+from torana.routing.price_list import PriceList
 from torana.settings import ProviderSettings, Secret
 
 logger = logging.getLogger("torana.routing")
@@ -41,7 +42,7 @@ MAX_RELAYED = 1_000
 LIKE = {"messages": "anthropic", "chat_completions": "openai", "demo": "demo"}
 """Whose greeting belongs to a dialect."""
 
-OPENAI_DEFAULT = "gpt-5-mini-2025-08-07"
+OPENAI_DEFAULT = "gpt-5.4-mini-2026-03-17"
 """What the empty model name of a deployment on OpenAI's own API stands for."""
 
 
@@ -58,8 +59,6 @@ class Model:
     input_limit: int = 32_768
     output_limit: int = 0
     """Tokens that it writes at most; 0: nobody knows."""
-    prices: PriceRecord | None = None
-    """US dollars per million tokens, unless a deployment has its own; None: unknown."""
     dimensions: int = 0
     """Length of its vectors where it makes embeddings; 0: it answers in text, or nobody knows."""
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -88,6 +87,7 @@ class Models:
         self.settings = settings
         self._found: dict[str, Model] = {}
         self._relayed: dict[tuple[str, str], Deployment] = {}
+        self._prices = PriceList(catalogue.models.values())
         self._unknown_families: set[str] = set()
         """Those that were warned of."""
 
@@ -217,7 +217,6 @@ class Models:
             stage=record.stage,
             input_limit=record.input_limit,
             output_limit=record.output_limit,
-            prices=record.prices,
             dimensions=record.dimensions,
             params=record.params,
             fill_in=family.fill_in if family is not None and is_text else "",
@@ -229,7 +228,7 @@ class Models:
     def _deploy(self, record: DeploymentRecord, prices: PriceRecord | None = None) -> Deployment:
         """The deployment of a record, with its credentials.
 
-        prices   the model's, where the deployment has none of its own
+        prices   the model's, for a deployment that has none of its own
         """
         settings = self.settings
         shipped = self.catalogue.providers.get(record.provider)
@@ -263,7 +262,10 @@ class Models:
             shadow_percent=record.shadow_percent,
             timeout_s=record.timeout_s,
             idle_s=record.idle_s,
-            prices=record.prices or prices,
+            # Another server than OpenAI's own has prices of its own, whatever it calls its models.
+            prices=self._prices.find(
+                record, "" if record.provider == "openai" and self.has_own_openai else model, prices
+            ),
             as_text_completion=record.text_completions,
         )
 

@@ -1,0 +1,59 @@
+"""The registry: what a name leads to, and what is known of it."""
+
+from decimal import Decimal
+from pathlib import Path
+
+from torana.catalog.load import load_catalogue
+from torana.routing.models import Models
+from torana.settings import load_settings
+
+OWN = """\
+models:
+- name: acme
+  title: Acme
+  prices: {as_of: 2026-01-02, input: "1", output: "2.5"}
+  deployments:
+  - {provider: anthropic, model: acme-1}
+  - {provider: anthropic, model: acme-1, region: eu, prices: {as_of: 2026-02-03, input: "1.1"}}
+"""
+
+
+def models_of(env: dict[str, str], *overlays: Path) -> Models:
+    return Models(load_catalogue(overlays), load_settings(env).providers)
+
+
+def test_a_deployments_own_prices_replace_its_models_whole(tmp_path: Path) -> None:
+    (tmp_path / "models.yml").write_text(OWN)
+
+    here, there = models_of({"ANTHROPIC_API_KEY": "k"}, tmp_path).find_by_name("acme").deployments
+
+    assert here.prices is not None
+    assert (here.prices.as_of, here.prices.output) == ("2026-01-02", Decimal("2.5"))
+    assert there.prices is not None
+    assert (there.prices.as_of, there.prices.input, there.prices.output) == ("2026-02-03", Decimal("1.1"), None)
+
+
+def test_the_default_of_a_vendor_and_what_is_passed_through_cost_what_their_model_costs() -> None:
+    models = models_of({"OPENAI_API_KEY": "k"})
+
+    default = models.find_by_name("chat_default").deployments[0]
+    relayed = models.deployment_of("openai", "gpt-5.2-2025-12-11")
+
+    assert default.prices is not None
+    assert default.prices == models.find_by_name("gpt_5_4_mini").deployments[0].prices
+    assert relayed.prices is not None
+    assert relayed.prices.output == Decimal("14")
+    assert models.deployment_of("openai", "gpt-77").prices is None
+
+
+def test_the_prices_of_another_server_are_unknown() -> None:
+    models = models_of({"OPENAI_BASE_URL": "http://127.0.0.1:9", "AIGW_OPENAI_MODEL": "gpt-5.2-2025-12-11"})
+
+    assert models.find_by_name("chat_default").deployments[0].prices is None
+    assert models.deployment_of("openai", "gpt-5.2-2025-12-11").prices is None
+
+
+def test_every_shipped_model_says_what_it_can_do_and_costs() -> None:
+    for record in load_catalogue().models.values():
+        assert record.capabilities, record.name
+        assert record.prices is not None or record.name == "openai_default", record.name
