@@ -1,9 +1,10 @@
 """The two ways through a stream of events: read it whole, or watch it pass."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 from torana.chat import Chunk, Usage
-from torana.dialects.sse import SseParser
+from torana.dialects.sse import Event, SseParser
 from torana.errors import ProviderBroke, ProviderError
 
 MAX_WATCHED_LINE_BYTES = 8 * 1024 * 1024
@@ -13,6 +14,14 @@ _USAGE = b'"usage"'
 _MODEL = b'"model"'
 
 
+class EventParser(Protocol):
+    """Bytes in, whole events out; both raise ProviderError, never before the events ahead of the failure."""
+
+    def feed(self, data: bytes) -> list[Event]: ...
+
+    def close(self) -> list[Event]: ...
+
+
 class StreamReader:
     """Feeds the data of each event to `take`, which appends chunks and says whether it was the terminal event.
 
@@ -20,24 +29,24 @@ class StreamReader:
     the bytes were split.
     """
 
-    __slots__ = ("_failure", "_is_done", "_sse", "_take")
+    __slots__ = ("_failure", "_is_done", "_parser", "_take")
 
-    def __init__(self, take: Callable[[bytes, list[Chunk]], bool]) -> None:
-        self._sse = SseParser()
+    def __init__(self, take: Callable[[bytes, list[Chunk]], bool], parser: EventParser | None = None) -> None:
+        self._parser = parser or SseParser()
         self._take = take
         self._is_done = False
         self._failure: ProviderError | None = None
 
     def feed(self, data: bytes) -> list[Chunk]:
-        return self._read(lambda: self._sse.feed(data))
+        return self._read(lambda: self._parser.feed(data))
 
     def close(self) -> list[Chunk]:
-        chunks = self._read(self._sse.close)
+        chunks = self._read(self._parser.close)
         if not self._is_done:
             raise self._failure or ProviderBroke("the stream ended without its terminal event")
         return chunks
 
-    def _read(self, events: Callable[[], list[tuple[bytes, bytes]]]) -> list[Chunk]:
+    def _read(self, events: Callable[[], list[Event]]) -> list[Chunk]:
         if self._failure is not None:
             raise self._failure
         chunks: list[Chunk] = []
