@@ -1,0 +1,105 @@
+"""Places that only so many may have at once, and a short, fair wait for one.
+
+Whose turn it is when a place falls free: of those who wait, the tenant that has the fewest places now; among equals
+who came first. A tenant that fills the queue cannot keep others out of it.
+"""
+
+import asyncio
+from collections import deque
+from contextlib import suppress
+
+MAX_WAITING = 100
+"""Calls that wait at one turnstile; more would only wait in vain."""
+
+
+class Full(Exception):
+    """No place came free in time, or too many wait already."""
+
+
+class Turnstile:
+    """`await enter(tenant, patience_s)`, and `leave(tenant)` once for each time it let somebody in."""
+
+    __slots__ = ("_held", "_waiting", "in_use", "max_waiting", "places", "waiting")
+
+    def __init__(self, places: int, max_waiting: int = MAX_WAITING) -> None:
+        self.places = places
+        self.max_waiting = max_waiting
+        self.in_use = 0
+        self.waiting = 0
+        self._held: dict[str, int] = {}
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+
+    @property
+    def is_full(self) -> bool:
+        return self.in_use >= self.places
+
+    async def enter(self, tenant: str, patience_s: float) -> None:
+        """Raises Full. Cancelled, it leaves nothing behind."""
+        if self.in_use < self.places and not self.waiting:
+            self._let_in(tenant)
+            return
+        waiter = self._queue(tenant)
+        try:
+            async with asyncio.timeout(patience_s):
+                await waiter
+        except BaseException as error:
+            self._forget(tenant, waiter)
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                # The place came just as the patience ended: it goes to the next one.
+                self.leave(tenant)
+            if isinstance(error, TimeoutError):
+                raise Full("no place in time") from None
+            raise
+
+    def leave(self, tenant: str) -> None:
+        self.in_use -= 1
+        left = self._held.get(tenant, 0) - 1
+        if left > 0:
+            self._held[tenant] = left
+        else:
+            self._held.pop(tenant, None)
+        self._hand_out()
+
+    def resize(self, places: int) -> None:
+        """A reload changed the number. Whoever is in stays in."""
+        self.places = places
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        while self.waiting and self.in_use < self.places:
+            # Tenants stand in the order in which they began to wait.
+            tenant = min(self._waiting, key=lambda name: self._held.get(name, 0))
+            waiter = self._waiting[tenant].popleft()
+            self._forget(tenant, waiter)
+            if not waiter.done():
+                self._let_in(tenant)
+                waiter.set_result(None)
+
+    def _let_in(self, tenant: str) -> None:
+        self.in_use += 1
+        self._held[tenant] = self._held.get(tenant, 0) + 1
+
+    def _queue(self, tenant: str) -> "asyncio.Future[None]":
+        if self.waiting >= self.max_waiting:
+            longest = max(self._waiting, key=lambda name: len(self._waiting[name]), default=tenant)
+            own = len(self._waiting.get(tenant, ()))
+            if not self.waiting or own + 1 >= len(self._waiting[longest]):
+                raise Full("too many wait already")
+            displaced = self._waiting[longest][-1]
+            self._forget(longest, displaced)
+            displaced.set_exception(Full("a tenant with fewer calls needs the room"))
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(tenant, deque()).append(waiter)
+        self.waiting += 1
+        return waiter
+
+    def _forget(self, tenant: str, waiter: "asyncio.Future[None]") -> None:
+        """Take a waiter out of the queue, if it still stands there."""
+        queue = self._waiting.get(tenant)
+        if queue is None:
+            return
+        with suppress(ValueError):
+            queue.remove(waiter)
+        if not queue:
+            del self._waiting[tenant]
+        self.waiting = sum(map(len, self._waiting.values()))

@@ -1,0 +1,274 @@
+"""The pure parts of choosing: breaker, retry budget, rendezvous hashing, percentages."""
+
+import math
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.support.clock import HandClock
+
+from torana.chat import ChatRequest, Message, Text
+from torana.routing.affinity import MIN_CACHED_CHARS, affinity_key, is_within, rank, spill
+from torana.routing.breaker import GOOD_TO_CLOSE, JITTER, Breaker
+from torana.routing.budget import MOST_SAVED, PER_S, SHARE, RetryBudget
+
+REST_S = 5.0
+LONGEST_S = REST_S * (1 + JITTER)
+SHORTEST_S = REST_S * (1 - JITTER)
+
+
+def breaker(failures: int = 4) -> Breaker:
+    return Breaker(failures, REST_S)
+
+
+def fail(one: Breaker, times: int, now: float = 100.0) -> list[bool]:
+    return [one.bad(now, one.begin(now)) for _ in range(times)]
+
+
+# The breaker
+
+
+def test_enough_failures_open_it_and_one_fewer_does_not() -> None:
+    one = breaker(4)
+
+    assert fail(one, 4) == [False, False, False, True]
+    assert one.state(100.0) == "open"
+    assert not one.may_begin(100.0)
+    assert one.begin(100.0 + SHORTEST_S - 0.01) == 0
+
+
+def test_failures_open_it_only_where_they_are_half_of_all() -> None:
+    one = breaker(4)
+    for _ in range(6):
+        one.good(100.0, one.begin(100.0))
+
+    assert fail(one, 6) == [False] * 5 + [True]
+
+
+def test_failures_older_than_the_window_are_forgotten() -> None:
+    one = breaker(4)
+    fail(one, 3, now=100.0)
+
+    assert fail(one, 3, now=110.0) == [False] * 3
+    assert fail(one, 1, now=119.9) == [True]
+
+
+def test_a_limit_of_zero_turns_it_off() -> None:
+    assert not any(fail(breaker(0), 1000))
+
+
+def test_after_the_rest_one_call_looks_then_three_then_all() -> None:
+    one = breaker(1)
+    fail(one, 1)
+    now = 100.0 + LONGEST_S
+
+    first = one.begin(now)
+    assert (bool(first), one.state(now), one.begin(now)) == (True, "half_open", 0)
+
+    one.good(now, first)
+    three = [one.begin(now) for _ in range(4)]
+    assert [bool(turn) for turn in three] == [True, True, True, False]
+
+    for turn in three[:3]:
+        one.good(now, turn)
+    for _ in range(GOOD_TO_CLOSE - 5):
+        assert not one.good(now, one.begin(now))
+    assert one.good(now, one.begin(now))
+    assert one.state(now) == "closed"
+
+
+def test_a_look_that_fails_begins_another_rest() -> None:
+    one = breaker(1)
+    fail(one, 1)
+    now = 100.0 + LONGEST_S
+
+    assert one.bad(now, one.begin(now))
+    assert one.begin(now) == 0
+    assert one.begin(now + LONGEST_S) > 0
+
+
+def test_a_look_whose_caller_left_lets_another_one_look() -> None:
+    one = breaker(1)
+    fail(one, 1)
+    now = 100.0 + LONGEST_S
+    one.left(one.begin(now))
+
+    assert one.begin(now) > 0
+
+
+def test_a_look_that_never_ends_does_not_keep_others_out_for_ever() -> None:
+    one = breaker(1)
+    fail(one, 1)
+    now = 100.0 + LONGEST_S
+    one.begin(now)
+
+    assert one.begin(now + REST_S) == 0
+    assert one.begin(now + REST_S + 0.1) > 0
+
+
+def test_what_a_call_of_before_the_rest_tells_is_no_news() -> None:
+    one = breaker(2)
+    before = [one.begin(100.0) for _ in range(3)]
+    fail(one, 2)
+    now = 100.0 + LONGEST_S
+    look = one.begin(now)
+
+    assert not one.good(now, before[0])
+    assert not one.bad(now, before[1])
+    one.left(before[2])
+    assert one.begin(now) == 0  # still the one look
+    one.good(now, look)
+    assert one.begin(now) > 0
+
+
+@given(st.lists(st.tuples(st.sampled_from(["good", "bad", "left"]), st.floats(0, 3)), max_size=200))
+def test_it_never_lets_more_out_than_it_says_and_never_stays_shut(steps: list[tuple[str, float]]) -> None:
+    one, now = breaker(3), 50.0
+    for what, later_s in steps:
+        now += later_s
+        may = one.may_begin(now)
+        turn = one.begin(now)
+        assert bool(turn) == may
+        if not turn:
+            assert one.state(now) != "closed"
+        elif what == "left":
+            one.left(turn)
+        else:
+            getattr(one, what)(now, turn)
+    assert one.begin(now + LONGEST_S) > 0
+
+
+# The budget
+
+
+def test_a_quiet_gateway_has_a_few_retries_a_second(clock: HandClock) -> None:
+    budget = RetryBudget(clock)
+
+    assert [budget.take() for _ in range(5)] == [True] * 3 + [False] * 2
+    clock.advance(1.0)
+    assert [budget.take() for _ in range(5)] == [True] * 3 + [False] * 2
+
+
+def test_a_busy_gateway_may_retry_a_tenth(clock: HandClock) -> None:
+    budget = RetryBudget(clock, per_s=0)
+    for _ in range(50):
+        budget.first_try()
+
+    assert [budget.take() for _ in range(6)] == [True] * 5 + [False]
+
+
+def test_workers_share_the_free_ones(clock: HandClock) -> None:
+    budget = RetryBudget(clock, workers=3)
+
+    assert [budget.take() for _ in range(2)] == [True, False]
+    clock.advance(0.9)
+    assert not budget.take()
+    clock.advance(0.2)
+    assert budget.take()
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40), st.floats(0, 2)), max_size=60))
+def test_retries_never_exceed_a_tenth_of_the_traffic_and_three_a_second(steps: list[tuple[int, int, float]]) -> None:
+    clock = HandClock(now=0.0)
+    budget, firsts, retries, seconds = RetryBudget(clock), 0, 0, 0.0
+    for calls, wanted, later_s in steps:
+        clock.advance(later_s)
+        seconds += later_s
+        firsts += calls
+        for _ in range(calls):
+            budget.first_try()
+        retries += sum(budget.take() for _ in range(wanted))
+        # What it begins with is one second's worth.
+        assert retries <= SHARE * firsts + PER_S * (seconds + 1) + 1e-6
+
+
+def test_a_good_day_saves_up_only_so_much(clock: HandClock) -> None:
+    budget = RetryBudget(clock, per_s=0)
+    for _ in range(10_000):
+        budget.first_try()
+
+    assert sum(budget.take() for _ in range(1000)) == MOST_SAVED
+
+
+# Rendezvous hashing
+
+names_and_weights = st.dictionaries(st.text(min_size=1, max_size=8), st.integers(1, 9), min_size=1, max_size=8)
+
+
+@given(st.binary(max_size=40), names_and_weights)
+def test_every_deployment_has_its_place_and_always_the_same(key: bytes, weights: dict[str, int]) -> None:
+    found = rank(key, list(weights), list(weights.values()))
+
+    assert sorted(found) == list(range(len(weights)))
+    assert found == rank(key, list(weights), list(weights.values()))
+
+
+@given(st.binary(max_size=40), names_and_weights.filter(lambda found: len(found) > 1), st.data())
+def test_a_deployment_that_goes_takes_only_its_own_keys(
+    key: bytes, weights: dict[str, int], data: st.DataObject
+) -> None:
+    names = list(weights)
+    gone = data.draw(st.sampled_from(names))
+    rest = [name for name in names if name != gone]
+
+    before = [names[place] for place in rank(key, names, list(weights.values()))]
+    after = [rest[place] for place in rank(key, rest, [weights[name] for name in rest])]
+
+    assert after == [name for name in before if name != gone]
+
+
+def test_keys_spread_as_the_weights_say() -> None:
+    firsts = [rank(str(number).encode(), ["a", "b", "c"], [6, 3, 1])[0] for number in range(4000)]
+
+    shares = [firsts.count(place) / 4000 for place in range(3)]
+    assert shares == pytest.approx([0.6, 0.3, 0.1], abs=0.03)
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=8), st.data())
+def test_who_has_too_much_to_do_comes_last_and_somebody_has_room(in_flight: list[int], data: st.DataObject) -> None:
+    weights = data.draw(st.lists(st.integers(1, 5), min_size=len(in_flight), max_size=len(in_flight)))
+    ranked = list(range(len(in_flight)))
+
+    found = spill(ranked, in_flight, weights)
+
+    assert sorted(found) == ranked
+    most = [math.ceil(1.25 * (sum(in_flight) + 1) * weight / sum(weights)) for weight in weights]
+    is_over = [in_flight[place] + 1 > most[place] for place in found]
+    assert not is_over[0]
+    assert all(later or not earlier for earlier, later in pairwise(is_over))
+
+
+def chat_of(*texts: str, cached: bool = False) -> ChatRequest:
+    return ChatRequest(messages=tuple(Message("user", (Text(text, cached=cached),)) for text in texts))
+
+
+def test_calls_with_one_long_beginning_belong_together() -> None:
+    long = "x" * MIN_CACHED_CHARS
+
+    assert affinity_key("t", chat_of(long, "one")) == affinity_key("t", chat_of(long + "y", "two")) != b""
+    assert affinity_key("t", chat_of(long)) != affinity_key("other tenant", chat_of(long))
+    assert affinity_key("t", chat_of(long)) != affinity_key("t", chat_of("y" + long))
+
+
+def test_a_short_prompt_belongs_nowhere_unless_it_is_marked() -> None:
+    assert affinity_key("t", chat_of("x" * (MIN_CACHED_CHARS - 1))) == b""
+    assert affinity_key("t", chat_of("short", cached=True)) != b""
+
+
+# Percentages
+
+
+def test_a_percentage_takes_its_share_always_the_same_ones_and_with_more_more() -> None:
+    units = [f"instance-{number}" for number in range(5000)]
+    fives = {unit for unit in units if is_within(5, "canary", unit)}
+
+    assert len(fives) / 5000 == pytest.approx(0.05, abs=0.01)
+    assert fives == {unit for unit in units if is_within(5, "canary", unit)}
+    assert fives < {unit for unit in units if is_within(20, "canary", unit)}
+    assert fives != {unit for unit in units if is_within(5, "another", unit)}
+
+
+@pytest.mark.parametrize(("percent", "expected"), [(0, False), (100, True)])
+def test_none_and_all_are_exact(percent: float, expected: bool) -> None:
+    assert {is_within(percent, "canary", str(number)) for number in range(1000)} == {expected}

@@ -1,0 +1,160 @@
+"""The turnstile: never more than its places, a short wait, and fair to tenants."""
+
+import asyncio
+import random
+
+import pytest
+
+from torana.routing.turnstile import Full, Turnstile
+
+LONG_S = 30.0
+
+
+async def wait_at(turnstile: Turnstile, tenant: str, patience_s: float = LONG_S) -> asyncio.Task[None]:
+    """A call that stands in the queue, or is in already."""
+    task = asyncio.create_task(turnstile.enter(tenant, patience_s))
+    await asyncio.sleep(0)
+    return task
+
+
+async def test_so_many_get_in_and_one_more_waits_for_a_place() -> None:
+    turnstile = Turnstile(2)
+    await turnstile.enter("a", 0)
+    await turnstile.enter("a", 0)
+    assert turnstile.is_full
+
+    waiting = await wait_at(turnstile, "a")
+    assert (waiting.done(), turnstile.waiting) == (False, 1)
+
+    turnstile.leave("a")
+    await waiting
+    assert (turnstile.in_use, turnstile.waiting) == (2, 0)
+
+
+async def test_patience_ends() -> None:
+    turnstile = Turnstile(1)
+    await turnstile.enter("a", 0)
+
+    with pytest.raises(Full):
+        await turnstile.enter("b", 0.001)
+    turnstile.leave("a")
+    assert (turnstile.in_use, turnstile.waiting) == (0, 0)
+
+
+async def test_the_tenant_with_the_fewest_places_is_next_then_who_came_first() -> None:
+    turnstile = Turnstile(3)
+    for _ in range(3):
+        await turnstile.enter("hot", 0)
+    order: list[str] = []
+
+    async def enter(tenant: str) -> None:
+        await turnstile.enter(tenant, LONG_S)
+        order.append(tenant)
+
+    tasks = []
+    for tenant in ("hot", "hot", "hot", "b", "c", "b"):
+        tasks.append(asyncio.create_task(enter(tenant)))
+        await asyncio.sleep(0)
+    for _ in range(3):
+        turnstile.leave("hot")
+        await asyncio.sleep(0)
+    assert order == ["b", "c", "hot"]
+    turnstile.leave("hot")
+    await asyncio.sleep(0)
+    assert order[3:] == ["hot"]  # nobody of hot's is in any more, b and c have one each
+    for tenant in ("hot", "b"):
+        turnstile.leave(tenant)
+        await asyncio.sleep(0)
+    await asyncio.gather(*tasks)
+    assert sorted(order[4:]) == ["b", "hot"]
+
+
+async def test_a_full_queue_turns_the_hot_tenant_away_and_not_the_others() -> None:
+    turnstile = Turnstile(2, max_waiting=4)
+    for _ in range(2):
+        await turnstile.enter("hot", 0)
+    queue = [await wait_at(turnstile, "hot") for _ in range(4)]
+
+    with pytest.raises(Full):
+        await turnstile.enter("hot", LONG_S)
+    other = await wait_at(turnstile, "other")
+    with pytest.raises(Full):
+        await queue[-1]  # who came last makes room
+    assert turnstile.waiting == 4
+
+    turnstile.leave("hot")
+    await other
+    for task in queue[:3]:
+        task.cancel()
+
+
+async def test_who_leaves_the_queue_leaves_nothing_behind() -> None:
+    turnstile = Turnstile(1)
+    await turnstile.enter("a", 0)
+    waiting = await wait_at(turnstile, "b")
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+    turnstile.leave("a")
+    assert (turnstile.in_use, turnstile.waiting) == (0, 0)
+
+
+async def test_a_place_that_comes_as_its_waiter_leaves_goes_to_the_next() -> None:
+    turnstile = Turnstile(1)
+    await turnstile.enter("a", 0)
+    first, second = await wait_at(turnstile, "b"), await wait_at(turnstile, "c")
+
+    turnstile.leave("a")
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+
+    await second
+    assert turnstile.in_use == 1
+
+
+async def test_more_places_let_those_in_who_wait() -> None:
+    turnstile = Turnstile(1)
+    await turnstile.enter("a", 0)
+    waiting = [await wait_at(turnstile, "b") for _ in range(3)]
+
+    turnstile.resize(3)
+    await asyncio.gather(*waiting[:2])
+
+    assert not waiting[2].done()
+    turnstile.leave("a")
+    await waiting[2]
+
+
+async def test_a_thousand_come_wait_leave_and_die_at_random_and_the_count_is_right() -> None:
+    chance = random.Random(7)
+    turnstile = Turnstile(5, max_waiting=50)
+    inside = most = 0
+
+    async def call(tenant: str) -> None:
+        nonlocal inside, most
+        try:
+            await turnstile.enter(tenant, chance.choice((0.0, 0.001, LONG_S)))
+        except Full:
+            return
+        inside += 1
+        most = max(most, inside)
+        try:
+            for _ in range(chance.randrange(4)):
+                await asyncio.sleep(0)
+        finally:
+            inside -= 1
+            turnstile.leave(tenant)
+
+    tasks = []
+    for _ in range(1000):
+        tasks.append(asyncio.create_task(call(chance.choice("abcdefg"))))
+        if chance.random() < 0.3:
+            chance.choice(tasks).cancel()
+        if chance.random() < 0.5:
+            await asyncio.sleep(0)
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert most <= 5
+    assert (turnstile.in_use, turnstile.waiting, turnstile._held) == (0, 0, {})
