@@ -1,5 +1,6 @@
 """Authentication: contract 2.1, 2.2, 2.4, 2.7; checklist A1-A5, A7; the cost of bad tokens."""
 
+import asyncio
 import json
 import logging
 from typing import Any
@@ -481,6 +482,34 @@ async def test_a_refused_token_is_remembered_for_a_minute_without_another_fetch(
 
 
 # The deny list
+
+
+async def test_in_a_burst_of_unknown_tokens_others_get_their_turn_between_any_two_signatures(access: Access) -> None:
+    tokens = [sign(access.claims(jti=f"token-{number}"), STRANGE_KEY) for number in range(20)]
+    loop, turns, is_over = asyncio.get_running_loop(), 0, False
+
+    def take_a_turn() -> None:
+        nonlocal turns
+        turns += 1
+        if not is_over:
+            loop.call_soon(take_a_turn)
+
+    take_a_turn()
+    await asyncio.gather(*(refusal(access, token, client=f"192.0.2.{n}") for n, token in enumerate(tokens)))
+    is_over = True
+
+    assert turns >= len(tokens)
+
+
+async def test_a_burst_from_one_address_is_bounded_as_tokens_one_by_one_are() -> None:
+    access = Access(failures_per_minute=5)
+    access.publish_all()
+    tokens = [sign(access.claims(jti=f"token-{number}"), STRANGE_KEY) for number in range(20)]
+
+    found = await asyncio.gather(*(refusal(access, token) for token in tokens))
+
+    codes = [one.code for one in found]
+    assert codes == ["token_signature"] * 5 + ["auth_failures_exceeded"] * 15
 
 
 @pytest.mark.parametrize(
