@@ -135,6 +135,11 @@ class Answer:
         return self.flow.deployment.model
 
     @property
+    def is_passing(self) -> bool:
+        """The chunks carry the provider's own bytes, in the dialect that the client speaks."""
+        return bool(self.flow.first[0].raw)
+
+    @property
     def region(self) -> str:
         return self.flow.deployment.region
 
@@ -145,6 +150,9 @@ class Answer:
             async for batch in self.flow.batches():
                 for chunk in batch:
                     self._counted_chars += len(chunk.text)
+                    if chunk.raw:
+                        # An event of a stream that passes is about a token, which is about four letters.
+                        self._counted_chars += 4 * chunk.raw.count(b"\n\n")
                     if chunk.usage is not None:
                         self.usage = chunk.usage
                     if chunk.finish is not None:

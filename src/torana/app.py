@@ -23,6 +23,7 @@ from torana.api.amazon_q import AmazonQEndpoints
 from torana.api.chat import ChatEndpoints
 from torana.api.chat_v1 import ChatV1Endpoints
 from torana.api.code import CodeEndpoints
+from torana.api.dialect_chat import DialectEndpoints
 from torana.api.docs import DocsEndpoints
 from torana.api.embeddings import EmbeddingEndpoints
 from torana.api.entrance import Entrance, RouteTable
@@ -56,6 +57,7 @@ from torana.settings import Settings
 from torana.telemetry.log import LogSink, install
 from torana.telemetry.loop_watch import watch_loop
 from torana.telemetry.metrics import Known, Metrics
+from torana.telemetry.redaction import Redactor
 from torana.transport import Transport, tls_context
 
 logger = logging.getLogger("torana")
@@ -149,6 +151,8 @@ async def start(
         lambda: {f"issuer {state.issuer}": (state.ok, issuer_detail(state)) for state in keys.states()},
     )
 
+    redactor = Redactor(secrets_of(settings))
+
     def join_routes(models: Models) -> RouteTable:
         """Everything that hangs on one catalogue: requests under way keep the one they came in with."""
         prompts = Prompts(models.catalogue, settings.catalogue, clock)
@@ -165,6 +169,7 @@ async def start(
                 ChatV1Endpoints(gateway, settings, clock),
                 PromptEndpoints(gateway, settings),
                 ProxyEndpoints(gateway, models.catalogue.unit_primitives, settings),
+                DialectEndpoints(gateway, models.catalogue.unit_primitives, settings, redactor),
                 search,
                 EmbeddingEndpoints(gateway, settings),
                 XRayEndpoints(gateway),

@@ -149,6 +149,19 @@ class FillIn(msgspec.Struct, frozen=True, kw_only=True):
 AnswerForm = Literal["text", "code", "json", "react"]
 
 
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """A request as its client wrote it. A provider of the same dialect gets these bytes, and the client its."""
+
+    dialect: str
+    body: bytes
+    headers: dict[str, str] = {}
+    """What else of the client's the provider may see, such as `anthropic-beta`."""
+    query: str = ""
+    """`?beta=true`, or empty."""
+    is_read: bool = True
+    """False: our words hold little of it, so that only its own dialect can send it."""
+
+
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One model call, ready to be written in any dialect."""
 
@@ -185,6 +198,8 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     extra: dict[str, Any] = {}
     extra_dialect: str = ""
     """The dialect that `extra` was read from; others leave it out. Empty: sent in whichever is written."""
+    source: Source | None = None
+    """Set where a client speaks a vendor's dialect to us. Whoever changes the words takes it away."""
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -232,7 +247,17 @@ class Chunk(msgspec.Struct, frozen=True):
     """The provider's id of the answer, on the first chunk."""
     model: str = ""
     """The model name the provider reports, on the first chunk."""
+    raw: bytes = b""
+    """The provider's own bytes, where the answer passes in the dialect it came in: whole events, or all of one
+    JSON answer. The words beside it are what was seen in passing."""
     is_last: bool = False
+
+    @property
+    def says_something(self) -> bool:
+        """False for greetings: until something is said, the call may still be given to another provider."""
+        return bool(
+            self.text or self.raw or self.reasoning or self.redacted or self.tool_call or self.finish or self.is_last
+        )
 
 
 class ModelWish(msgspec.Struct, frozen=True, kw_only=True):

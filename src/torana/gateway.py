@@ -257,6 +257,10 @@ class Gateway:
         """A client's own prompt, sent as it is."""
         return await self._answer(permit, model, chat, facts)
 
+    def speaks(self, model: Model, dialect: str) -> bool:
+        """True where the first choice of this model's deployments is spoken to in `dialect`."""
+        return self.sender.dialect_of(model.deployments[0]) == dialect
+
     async def embed(self, permit: Permit, model: Model, request: EmbeddingsRequest, facts: dict[str, Any]) -> Embedded:
         """Vectors for texts; nothing streams. Raises ProviderError."""
         started = time.monotonic()

@@ -221,6 +221,11 @@ CODES: dict[str, Code] = {
         "The model is not known here, or not allowed on this path.",
         "Use a listed model, or extend `proxy_models` in models.yml.",
     ),
+    "model_not_found": Code(
+        "client",
+        "No model of this name is served here.",
+        "Ask for one that GET /openai/v1/models lists; `torana models list` shows them all.",
+    ),
     "prompt_not_found": Code("client", "No prompt has this id.", "See the ids under prompts/ of the catalogue."),
     "prompt_version_unmatched": Code(
         "client", "The prompt has no version that the constraint allows.", "Ask for a version that exists."

@@ -38,6 +38,8 @@ VERIFIED_ENTRIES = 10_000
 REFUSED_ENTRIES = 10_000
 
 
+_TYPE = b"x-gitlab-authentication-type"
+
 _WHO_CALLS = {
     b"x-gitlab-realm": "X-Gitlab-Realm",
     b"x-gitlab-instance-id": "X-Gitlab-Instance-Id",
@@ -96,27 +98,23 @@ class Verifier:
         self._old_names = read_old_names(unit_primitives)
         self._catalogue_epoch += 1
 
-    async def authenticate(self, headers: Headers, client: str) -> Caller:
+    async def authenticate(self, headers: Headers, client: str, *, lenient: bool = False) -> Caller:
         """The caller of a request, its headers matched with the claims.
 
         client   the address that failures are counted for
+        lenient  for vendors' SDKs: the token may come as their key does, and headers of ours may be absent
         """
         if self.bypasses(headers):
             return DEBUG_CALLER
-        value = headers.get(b"authorization")
-        if value is None:
-            raise _unauthenticated("token_missing", "No authorization header presented", "Authorization")
-        if headers.is_ambiguous(b"authorization"):
-            raise _unauthenticated("header_repeated", "Invalid authorization header", "Authorization")
-        scheme, _, token = value.partition(" ")
-        if scheme != "Bearer" and scheme.lower() != "bearer":
-            raise _unauthenticated("authorization_scheme", "Invalid authorization header", "Authorization")
-        type_header = b"x-gitlab-authentication-type"
-        if headers.get(type_header) != "oidc" or headers.is_ambiguous(type_header):
+        token = _key_of(headers) if lenient else None
+        if token is None:
+            token = _bearer_of(headers)
+        kind = headers.get(_TYPE)
+        if (kind != "oidc" and not (lenient and kind is None)) or headers.is_ambiguous(_TYPE):
             text = "Invalid authentication token type - only OIDC is supported"
             raise _unauthenticated("authentication_type", text, "X-Gitlab-Authentication-Type")
         caller = await self.verify(token, client)
-        self.match_headers(caller, headers)
+        self.match_headers(caller, headers, lenient=lenient)
         return caller
 
     def bypasses(self, headers: Headers) -> bool:
@@ -244,6 +242,31 @@ class Verifier:
         except ValueError:
             return False
         return any(address in network for network in self._trusted)
+
+
+def _bearer_of(headers: Headers) -> str:
+    value = headers.get(b"authorization")
+    if value is None:
+        raise _unauthenticated("token_missing", "No authorization header presented", "Authorization")
+    if headers.is_ambiguous(b"authorization"):
+        raise _unauthenticated("header_repeated", "Invalid authorization header", "Authorization")
+    scheme, _, token = value.partition(" ")
+    if scheme != "Bearer" and scheme.lower() != "bearer":
+        raise _unauthenticated("authorization_scheme", "Invalid authorization header", "Authorization")
+    return token
+
+
+def _key_of(headers: Headers) -> str | None:
+    """The token where vendors' SDKs send a key; None where a bearer token wins, or nothing is there."""
+    if headers.text(b"authorization")[:7].lower() == "bearer ":
+        return None
+    for name in (b"x-api-key", b"api-key"):
+        value = headers.get(name)
+        if value:
+            if headers.is_ambiguous(name):
+                raise _unauthenticated("header_repeated", "Invalid authorization header", name.decode())
+            return value
+    return None
 
 
 def _match(claim: str, headers: Headers, name: bytes, shown: str, lenient: bool) -> None:

@@ -18,6 +18,7 @@ import msgspec
 from torana.api.access_log import write_access_line, write_refused_line
 from torana.api.answer_writer import AnswerWriter
 from torana.api.connection import BODY_MALFORMED, BODY_TOO_SLOW, DRAINING, Connection
+from torana.api.dialect_front import did_you_mean
 from torana.api.exchange import JSON_HEADER, Exchange, Reply, Route, StreamCut, StreamReply
 from torana.caller import Caller
 from torana.errors import ProviderError, Refusal
@@ -50,8 +51,8 @@ CORS_HEADERS = [
 
 
 class Authenticator(Protocol):
-    async def authenticate(self, headers: Headers, client: str) -> Caller:
-        """Raises Refusal 401 or 503."""
+    async def authenticate(self, headers: Headers, client: str, *, lenient: bool = False) -> Caller:
+        """Raises Refusal 401 or 503. `lenient` is for vendors' SDKs, which know no headers of ours."""
         ...
 
 
@@ -66,12 +67,17 @@ class RouteTable:
 
     def __init__(self, routes: Sequence[Route]) -> None:
         self.routes = tuple(routes)
+        self.paths = tuple(route.path for route in routes)
         self._exact: dict[str, list[Route]] = {}
+        self._probes: dict[str, Route] = {}
+        """Clients ask these for a sign of life with HEAD; with any other method nothing is there."""
         self._tails: list[tuple[str, Route]] = []
         for route in routes:
             if route.policy is None and not route.is_open:
                 raise RuntimeError(f"{route.path} declares no policy")
-            if route.path.endswith("{tail}"):
+            if route.methods == ("HEAD",):
+                self._probes[route.path] = route
+            elif route.path.endswith("{tail}"):
                 self._tails.append((route.path.removesuffix("{tail}"), route))
             else:
                 self._exact.setdefault(route.path, []).append(route)
@@ -84,6 +90,8 @@ class RouteTable:
 
     def find(self, method: str, path: str) -> tuple[Route | None, str, tuple[str, ...]]:
         """(route, tail, where there is none: the methods that this path answers)."""
+        if method == "HEAD" and path in self._probes:
+            return self._probes[path], "", ()
         other_methods: tuple[str, ...] = ()
         rows = self._exact.get(path)
         if rows is not None:
@@ -185,7 +193,9 @@ class Entrance:
                 raise Refusal(404, "not_found", "Not Found")
             if not (route is None and self.routes.is_open(exchange.path)):
                 auth_started = time.perf_counter()
-                exchange.caller = await self.authenticator.authenticate(headers, exchange.client)
+                exchange.caller = await self.authenticator.authenticate(
+                    headers, exchange.client, lenient=exchange.front is not None
+                )
                 exchange.facts["auth_duration_s"] = time.perf_counter() - auth_started
                 flags = headers.get(b"x-gitlab-enabled-feature-flags")
                 if flags:
@@ -194,7 +204,7 @@ class Entrance:
             if other_methods:
                 allow = (b"allow", ", ".join(other_methods).encode())
                 raise Refusal(405, "method_not_allowed", "Method Not Allowed", headers=(allow,))
-            raise Refusal(404, "not_found", "Not Found")
+            raise Refusal(404, "not_found", self._not_found(exchange))
         exchange.facts["route"] = route
         exchange.tail = tail
         if route.body != "none" and exchange.method != "GET":
@@ -216,6 +226,13 @@ class Entrance:
             await answer.parts(reply)
         del exchange.facts["route"]
         return route
+
+    def _not_found(self, exchange: Exchange) -> str:
+        if exchange.front is None:
+            return "Not Found"
+        meant = did_you_mean(exchange.path, self.routes.paths)
+        shown = exchange.path[:200]
+        return f"Nothing is served under {shown}" + (f"; did you mean {meant}?" if meant else "")
 
     async def _read_body(
         self, exchange: Exchange, receive: Receive, writer: AnswerWriter | None, limit_bytes: int
@@ -385,6 +402,11 @@ class _Answering:
         facts["auth_error_details" if refusal.status == 401 else "http_exception_details"] = str(refusal)
         if self.status:
             return
+        front = self.exchange.front
+        if front is not None:
+            status, body, headers = front.refuse(refusal, explained, self.exchange.request_id)
+            await self.whole(Reply(status, body, headers), closes=refusal.closes)
+            return
         body = msgspec.json.encode({**refusal.members, "refusal": explained})
         await self.whole(Reply(refusal.status, body, [JSON_HEADER, *refusal.headers]), closes=refusal.closes)
 
@@ -395,6 +417,8 @@ class _Answering:
         self.content_type = headers[0][1]
         headers.append((b"x-request-id", self.exchange.request_id.encode("latin-1")))
         headers.append((b"x-process-time", b"%.6f" % (self.began - self.started)))
+        if self.exchange.front is not None and self.exchange.front.request_id_header:
+            headers.append((self.exchange.front.request_id_header, self.exchange.request_id.encode("latin-1")))
         if self.has_origin:
             headers.extend(CORS_HEADERS)
 

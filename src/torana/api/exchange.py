@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from torana.api.dialect_front import Front, front_of
 from torana.caller import DEBUG_CALLER, Caller, Permit
 from torana.catalog.records import FeatureRecord
 from torana.headers import Headers
@@ -22,6 +23,7 @@ class Exchange:
         "client",
         "facts",
         "flags",
+        "front",
         "headers",
         "method",
         "path",
@@ -46,6 +48,8 @@ class Exchange:
         """Set by the entrance before any handler runs."""
         self.flags: frozenset[str] = frozenset()
         """Feature flags the client enabled and the operator allows."""
+        self.front: Front | None = front_of(path)
+        """Set below the prefixes where clients speak a vendor's dialect."""
         self.facts: dict[str, Any] = {}
         """Further members of the access line: `meta.unit_primitive`, `usage`, …"""
 

@@ -28,6 +28,8 @@ _FREE: Schema = {"type": "object", "additionalProperties": True}
 _FLAG: Schema = {"type": "boolean", "default": False}
 _INTEGER: Schema = {"type": "integer"}
 
+_MODEL = _text(description="an alias, a name of the catalogue, or the provider's own name of the model")
+
 _METADATA = _object(
     ["provider"],
     provider=_text(255),
@@ -195,6 +197,30 @@ PAGES: dict[str, tuple[str, str, Schema | None, Schema]] = {
     "/v1/proxy/openai/v1/models": ("Pass-through", "The models that OpenAI lists", None, _FREE),
     "/v1/proxy/openai/models": ("Pass-through", "Alias of the list of models", None, _FREE),
     "/v1/proxy/openai/{tail}": ("Pass-through", "OpenAI's own API behind the gate", _FREE, _ANY),
+    "/openai/v1/chat/completions": (
+        "Dialects",
+        "OpenAI's chat completions, with any model behind them",
+        _object(["model", "messages"], model=_MODEL, messages=_list(_FREE, 1), stream=_FLAG),
+        _FREE,
+    ),
+    "/openai/v1/responses": (
+        "Dialects",
+        "OpenAI's responses, with any model behind them; nothing is stored",
+        _object(["model", "input"], model=_MODEL, input=_ANY, stream=_FLAG),
+        _FREE,
+    ),
+    "/anthropic/v1/messages": (
+        "Dialects",
+        "Anthropic's messages, with any model behind them",
+        _object(
+            ["model", "max_tokens", "messages"],
+            model=_MODEL,
+            max_tokens=_INTEGER,
+            messages=_list(_FREE, 1),
+            stream=_FLAG,
+        ),
+        _FREE,
+    ),
     "/v1/chat/{tail}": (
         "Chat",
         "A client's own prompt; deprecated",
@@ -241,6 +267,9 @@ PAGES: dict[str, tuple[str, str, Schema | None, Schema]] = {
 }
 
 _STREAMS = {
+    "/openai/v1/chat/completions": "text/event-stream",
+    "/openai/v1/responses": "text/event-stream",
+    "/anthropic/v1/messages": "text/event-stream",
     "/v2/chat/agent": "application/x-ndjson",
     "/v4/code/suggestions": "text/event-stream",
 }

@@ -4,6 +4,7 @@ from torana.api.amazon_q import AmazonQEndpoints
 from torana.api.chat import ChatEndpoints
 from torana.api.chat_v1 import ChatV1Endpoints
 from torana.api.code import CodeEndpoints
+from torana.api.dialect_chat import DialectEndpoints
 from torana.api.docs import DocsEndpoints
 from torana.api.embeddings import EmbeddingEndpoints
 from torana.api.exchange import Route
@@ -25,6 +26,7 @@ def all_routes(
     chat_v1: ChatV1Endpoints,
     prompts: PromptEndpoints,
     proxy: ProxyEndpoints,
+    dialects: DialectEndpoints,
     search: SearchEndpoints,
     embeddings: EmbeddingEndpoints,
     x_ray: XRayEndpoints,
@@ -43,6 +45,7 @@ def all_routes(
         *chat_v1.routes(),
         *prompts.routes(),
         *proxy.routes(),
+        *dialects.routes(),
         *search.routes(),
         *embeddings.routes(),
         *x_ray.routes(),

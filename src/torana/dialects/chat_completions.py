@@ -269,4 +269,5 @@ CHAT_COMPLETIONS = Dialect(
     write_error_event=openai_style.write_error_event,
     scan_events=lambda: LineScan((openai_style.DONE,), answers.look),
     scan_answer=openai_style.scan_answer,
+    tells_usage_when_asked=True,
 )

@@ -99,3 +99,5 @@ class Dialect(ServedDialect):
     read_events: Callable[[], EventReader]
     read_answer: Callable[[bytes], list[Chunk]]
     read_error: Callable[[int, bytes], ProviderRefused]
+    tells_usage_when_asked: bool = False
+    """A stream ends with its usage only where the request asks for that in `stream_options`."""

@@ -10,6 +10,7 @@ from torana.chat import ChatRequest, Chunk, Usage
 from torana.counting import estimate_tokens
 from torana.dialects import embeddings
 from torana.dialects.embeddings import EmbeddingsRequest
+from torana.dialects.passing import PassingReader, pass_answer, pass_on
 from torana.errors import NoCredentials, ProviderBroke, ProviderError, ProviderRefused, ProviderRefusedKey
 from torana.providers.demo.demo import DemoProvider
 from torana.providers.demo.embed import embed
@@ -22,6 +23,8 @@ MAX_ANSWER_BYTES = 32 * 1024 * 1024
 """A whole answer; a model's longest output is far below."""
 
 MAX_ERROR_BYTES = 64 * 1024
+
+MAX_HEADER_CHARS = 256
 
 TAIL_S = 0.25
 """Patience for the end of a body whose answer is complete."""
@@ -71,21 +74,33 @@ class Sender:
         provider = self.providers[deployment.like or deployment.provider]
         dialect = provider.dialect_for(deployment)
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "Via": self.via}
-        if chat.user:
+        if chat.user and _is_header_text(chat.user):
             headers["x-session-affinity"] = chat.user
-        body = dialect.write_request(chat, deployment.model, stream=chat.stream)
-        request = await provider.prepare(deployment, dialect.path, body, headers, stream=chat.stream)
-        answer = await self.transport.send(
-            request,
-            first_byte_s=chat.timeout_s or deployment.timeout_s or self.settings.first_byte_s,
-            idle_s=deployment.idle_s or None,
-        )
+        source, path = chat.source, dialect.path
+        if source is not None and not source.is_read and source.dialect != dialect.name:
+            raise ProviderBroke(f"what was asked in {source.dialect} cannot be read", deployment.name)
+        is_passing = source is not None and source.dialect == dialect.name
+        is_usage_ours = False
+        if source is not None and is_passing:
+            body, is_usage_ours = pass_on(dialect, source.body, deployment.model, stream=chat.stream)
+            path += source.query
+            headers |= source.headers
+        else:
+            body = dialect.write_request(chat, deployment.model, stream=chat.stream)
+        request = await provider.prepare(deployment, path, body, headers, stream=chat.stream)
+        first_byte_s = chat.timeout_s or deployment.timeout_s or self.settings.first_byte_s
+        idle_s = deployment.idle_s or None
+        if source is not None and not chat.stream:
+            # An answer that does not stream may take its whole time before the first byte; its client waits.
+            first_byte_s, idle_s = self.settings.request_s, self.settings.request_s
+        answer = await self.transport.send(request, first_byte_s=first_byte_s, idle_s=idle_s)
         try:
             await _check_head(answer, deployment, dialect.read_error)
             if not chat.stream:
-                yield dialect.read_answer(await answer.read_all(MAX_ANSWER_BYTES))
+                said = await answer.read_all(MAX_ANSWER_BYTES)
+                yield pass_answer(dialect, said) if is_passing else dialect.read_answer(said)
                 return
-            reader = dialect.read_events()
+            reader = PassingReader(dialect, hides_usage=is_usage_ours) if is_passing else dialect.read_events()
             while data := await answer.read():
                 if batch := reader.feed(data):
                     yield batch
@@ -96,6 +111,11 @@ class Sender:
                 yield batch
         finally:
             answer.close()
+
+    def dialect_of(self, deployment: Deployment) -> str:
+        """The name of the format that the deployment is spoken to in."""
+        provider = self.providers.get(deployment.like or deployment.provider)
+        return self.demo.name if provider is None else provider.dialect_for(deployment).name
 
     async def embed(self, deployment: Deployment, request: EmbeddingsRequest) -> Vectors:
         """One vector for each input, in their order; raises ProviderError."""
@@ -160,6 +180,11 @@ async def _check_head(
     encoding = answer.headers.get("content-encoding", "identity")
     if encoding not in ("", "identity"):
         raise ProviderBroke(f"the answer is {encoding}-encoded although identity was asked for", deployment.name)
+
+
+def _is_header_text(text: str) -> bool:
+    """What a header can carry: clients choose the ids of their users."""
+    return len(text) <= MAX_HEADER_CHARS and text.isascii() and text.isprintable()
 
 
 def _embed_as_demo(request: EmbeddingsRequest) -> Vectors:

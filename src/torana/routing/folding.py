@@ -18,7 +18,7 @@ def fold_system(chat: ChatRequest) -> ChatRequest:
     messages = [message for message in chat.messages if message.role != "system"]
     place = next((index for index, message in enumerate(messages) if message.role == "user"), None)
     if place is None:
-        return replace(chat, messages=(Message("user", (Text(told),)), *messages))
+        return replace(chat, messages=(Message("user", (Text(told),)), *messages), source=None)
     parts = messages[place].parts
     if parts and isinstance(parts[0], Text):
         # One part, not two: such templates take a turn's content as one text.
@@ -26,4 +26,4 @@ def fold_system(chat: ChatRequest) -> ChatRequest:
     else:
         parts = (Text(told), *parts)
     messages[place] = Message("user", parts)
-    return replace(chat, messages=tuple(messages))
+    return replace(chat, messages=tuple(messages), source=None)

@@ -146,7 +146,7 @@ class Router:
 
 def _says_something(batch: Batch) -> bool:
     """Providers greet before they answer; until then nothing is said, and another try is free."""
-    return any(chunk.text or chunk.reasoning or chunk.tool_call or chunk.finish or chunk.is_last for chunk in batch)
+    return any(chunk.says_something for chunk in batch)
 
 
 def _may_try_again(failure: ProviderError, deployments: int) -> bool:

@@ -1,0 +1,137 @@
+"""How clients of a vendor's dialect are met below their prefix: tokens where SDKs put them, refusals as SDKs read them.
+
+The entrance asks `front_of` for each path; everything else about these routes is in `api/dialect_*.py`.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from torana.dialects.chat_completions import CHAT_COMPLETIONS
+from torana.dialects.dialect import ServedDialect
+from torana.dialects.messages import MESSAGES
+from torana.errors import (
+    NoCredentials,
+    ProviderError,
+    ProviderLimited,
+    ProviderRefused,
+    ProviderRefusedKey,
+    ProviderSpent,
+    Refusal,
+)
+
+Headers = list[tuple[bytes, bytes]]
+
+SHOULD_NOT_RETRY = (b"x-should-retry", b"false")
+"""Both vendors' SDKs obey it."""
+
+PASSED_STATUSES = (400, 404, 409, 413, 415, 422)
+"""A provider's statuses that are about the client's own request: it is told why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Front:
+    """One prefix, and the vendor whose clients come there."""
+
+    prefix: str
+    dialect: ServedDialect
+    """Its errors are those of every route below the prefix."""
+    request_id_header: bytes = b""
+    """Where the vendor's SDK looks for the request's id; empty: in x-request-id, which every answer has."""
+    overloaded_status: int = 503
+    """What the vendor says when it is overloaded."""
+    names_param: bool = False
+    """Errors have a member for the parameter that is wrong."""
+
+    def refuse(self, refusal: Refusal, explained: Mapping[str, Any], request_id: str) -> tuple[int, bytes, Headers]:
+        """Status, body and headers of a refusal, as the vendor's SDK reads them.
+
+        explained  what the gateway adds to every refusal (contract 1.2, Additions)
+        """
+        status = 400 if refusal.status == 422 else refusal.status
+        message = _message(refusal)
+        if status in (401, 402, 403) and explained["remedy"]:
+            message = f"{message}. {explained['remedy']}"
+        body = msgspec.json.decode(self.dialect.write_error(status, refusal.code, message, request_id))
+        if self.names_param:
+            body["error"]["param"] = refusal.missing if status in (400, 404) else None
+        headers = [(b"content-type", b"application/json"), (b"x-torana-code", refusal.code.encode()), *refusal.headers]
+        if _looks_retryable(status) and not explained["retryable"] and SHOULD_NOT_RETRY not in headers:
+            headers.append(SHOULD_NOT_RETRY)
+        return status, msgspec.json.encode({**body, "refusal": explained}), headers
+
+
+OPENAI = Front(prefix="/openai", dialect=CHAT_COMPLETIONS, names_param=True)
+ANTHROPIC = Front(prefix="/anthropic", dialect=MESSAGES, request_id_header=b"request-id", overloaded_status=529)
+FRONTS = (OPENAI, ANTHROPIC)
+
+
+def front_of(path: str) -> Front | None:
+    """The front whose prefix a path is, or lies below; None for every other path."""
+    for front in FRONTS:
+        if path.startswith(front.prefix) and path[len(front.prefix) : len(front.prefix) + 1] in ("", "/"):
+            return front
+    return None
+
+
+def did_you_mean(path: str, known: Iterable[str]) -> str:
+    """The dialect route that a mistaken path means, where its `/v1` is doubled or missing, or its prefix another's."""
+    wanted = _without_version(path)
+    routes = [route for route in known if front_of(route) is not None and not route.endswith("{tail}")]
+    front = front_of(path)
+    # `models` is served below both prefixes: the nearer one is meant.
+    routes.sort(key=lambda route: front_of(route) is not front)
+    return next((route for route in routes if wanted and _without_version(route) == wanted), "")
+
+
+def _without_version(path: str) -> list[str]:
+    return [part for part in path.split("/")[2:] if part not in ("", "v1")]
+
+
+def _message(refusal: Refusal) -> str:
+    detail = refusal.members.get("detail")
+    if isinstance(detail, list):
+        row = detail[0]
+        where = ".".join(str(part) for part in row["loc"][1:])
+        return f"{where}: {row['msg']}" if where else str(row["msg"])
+    return str(refusal.members.get("message") or refusal)
+
+
+def _looks_retryable(status: int) -> bool:
+    """SDKs ask again after these unless they are told not to."""
+    return status in (408, 409, 429) or status >= 500
+
+
+def provider_failed(error: ProviderError, front: Front, mask: Callable[[str], str]) -> Refusal:
+    """What a failed model call is to a client; of the provider's own text only what concerns its request.
+
+    mask  takes credentials out of a text
+    """
+    headers: Headers = []
+    if error.retry_after_s is not None and error.is_retryable:
+        headers.append((b"retry-after", b"%d" % math.ceil(error.retry_after_s)))
+    if not error.is_retryable:
+        headers.append(SHOULD_NOT_RETRY)
+    code = error.upstream_code
+    if isinstance(error, ProviderLimited):
+        status, text = 429, "The provider limits the gateway's account; try again later"
+    elif isinstance(error, ProviderRefusedKey):
+        status, text = 502, "The provider refuses the gateway's own key"
+    elif isinstance(error, NoCredentials):
+        status, text = 503, "No credentials are configured for this model's provider"
+    elif isinstance(error, ProviderSpent):
+        status, text = 502, "The gateway's account with the provider is used up"
+    elif isinstance(error, ProviderRefused) and code in PASSED_STATUSES:
+        status, text, headers = code, mask(str(error)), []
+    elif code == 529:
+        status, text = front.overloaded_status, "The provider is overloaded; try again later"
+    elif code == 504:
+        status, text = 504, "The provider did not answer in time"
+    elif code == 503:
+        status, text = 503, "The provider cannot be reached; try again later"
+    else:
+        status, text = 502, "The provider failed"
+    return Refusal(status, error.code, text, layer="provider", headers=tuple(headers))

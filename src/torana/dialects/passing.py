@@ -1,0 +1,197 @@
+"""Requests and answers that pass in the dialect they came in: nothing is lost, little is read.
+
+Of a request the model's name is replaced; of a stream whole events go on, and what they say of usage and
+of their end is seen in passing. The first ones are read in full: until something is said, an error may still
+be mended by asking elsewhere.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from torana.chat import Chunk
+from torana.dialects.dialect import Dialect, EventReader, RelayScan
+from torana.dialects.members import Members
+from torana.dialects.streams import MAX_WATCHED_LINE_BYTES
+from torana.errors import Invalid, ProviderBroke, ProviderError, ProviderRefused
+
+MAX_HELD_EVENTS = 16
+"""Events that say nothing we know of; behind so many the answer has begun, whatever it is."""
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_options: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+_blank_line = re.compile(rb"\r?\n\r?\n")
+_ERROR = b'"error"'
+# JSON escapes quotes, so none of these can stand in a text of the model.
+_error = re.compile(rb'"error"\s*(?::\s*(?!null)|[,}])')
+_no_choices = re.compile(rb'"choices"\s*:\s*\[\s*\]')
+_some_usage = re.compile(rb'"usage"\s*:\s*\{')
+
+
+def pass_on(dialect: Dialect, body: bytes, model: str, *, stream: bool) -> tuple[bytes, bool]:
+    """The same request for this model, and whether its stream will tell a usage that nobody asked for.
+
+    Every other member goes on byte for byte. Raises Invalid for what is no JSON object.
+    """
+    try:
+        members: Members = dict(_members.decode(body))
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        raise Invalid((), "JSON decode error", "json_invalid") from None
+    members["model"] = model
+    is_usage_ours = False
+    if stream and dialect.tells_usage_when_asked:
+        options = _options.decode(members.get("stream_options", b"null"))
+        if not isinstance(options, dict):
+            options = {}
+        is_usage_ours = options.get("include_usage") is not True
+        members["stream_options"] = {**options, "include_usage": True}
+    return msgspec.json.encode(members), is_usage_ours
+
+
+def pass_answer(dialect: Dialect, body: bytes) -> list[Chunk]:
+    """A whole JSON answer as one chunk; raises ProviderBroke, or ProviderRefused for an error with status 200."""
+    chunks = dialect.read_answer(body)
+    usage = finish = None
+    for chunk in chunks:
+        usage, finish = chunk.usage or usage, chunk.finish or finish
+    return [Chunk(raw=body, usage=usage, finish=finish, is_last=True)]
+
+
+class PassingReader:
+    """Reads a stream for a client who speaks its dialect; an EventReader whose chunks are raw.
+
+    hides_usage  events that tell the usage alone are kept back: their client did not ask for them
+    """
+
+    __slots__ = (
+        "_dialect",
+        "_failure",
+        "_first",
+        "_held",
+        "_held_events",
+        "_hides_usage",
+        "_is_done",
+        "_rest",
+        "_scan",
+    )
+
+    def __init__(self, dialect: Dialect, *, hides_usage: bool = False) -> None:
+        self._dialect = dialect
+        self._scan: RelayScan = dialect.scan_events()
+        self._first: EventReader | None = dialect.read_events()
+        """Reads until something is said; then None."""
+        self._held = b""
+        """Whole events that wait for that."""
+        self._held_events = 0
+        self._rest = bytearray()
+        """An event that is not whole."""
+        self._hides_usage = hides_usage
+        self._is_done = False
+        self._failure: ProviderError | None = None
+
+    def feed(self, data: bytes) -> list[Chunk]:
+        if self._failure is not None:
+            raise self._failure
+        if self._is_done:
+            return []
+        if not self._rest:
+            cut = _end_of_events(data, 0)
+            whole, left = data[:cut], data[cut:]
+            if left:
+                self._rest += left
+        else:
+            known = len(self._rest)
+            self._rest += data
+            cut = _end_of_events(self._rest, max(0, known - 3))
+            whole = bytes(self._rest[:cut])
+            del self._rest[:cut]
+        if len(self._rest) > MAX_WATCHED_LINE_BYTES:
+            raise ProviderBroke("an event without end")
+        return self._pass(whole) if whole else []
+
+    def close(self) -> list[Chunk]:
+        if self._failure is not None:
+            raise self._failure
+        # A stream may end without its last blank line.
+        chunks = self._pass(bytes(self._rest) + b"\n\n") if self._rest and not self._is_done else []
+        self._rest.clear()
+        if not self._is_done:
+            raise self._failure or ProviderBroke("the stream ended without its terminal event")
+        return chunks
+
+    def _pass(self, whole: bytes) -> list[Chunk]:
+        if self._first is not None:
+            self._held += whole
+            self._held_events += sum(1 for _ in _events(whole))
+            says_something = any(chunk.says_something for chunk in self._first.feed(whole))
+            if not says_something and self._held_events < MAX_HELD_EVENTS:
+                return []
+            whole, self._held, self._first = self._held, b"", None
+        if _ERROR in whole:
+            whole = self._cut_at_error(whole)
+        if not whole:
+            return []
+        self._scan.feed(whole)
+        if self._scan.is_complete:
+            self._is_done = True
+            whole = self._cut_at_end(whole)
+        if self._hides_usage:
+            whole = _without_usage(whole)
+        # The end is told even where nothing is left to pass.
+        if not whole and not self._is_done:
+            return []
+        return [Chunk(raw=whole, usage=self._scan.usage, is_last=self._is_done)]
+
+    def _cut_at_error(self, whole: bytes) -> bytes:
+        """What stands before an error; that is raised now, or with the next call where something does."""
+        for start, end in _events(whole):
+            if _error.search(whole, start, end) is None:
+                continue
+            try:
+                self._dialect.read_events().feed(whole[start:end])
+            except ProviderRefused as failure:
+                self._failure = failure
+                if not start:
+                    raise
+                return whole[:start]
+            except ProviderBroke:
+                continue  # an event that only looks like one
+        return whole
+
+    def _cut_at_end(self, whole: bytes) -> bytes:
+        """Without what follows the terminal event."""
+        for start, end in _events(whole):
+            scan = self._dialect.scan_events()
+            scan.feed(whole[start:end])
+            if scan.is_complete:
+                return whole[:end]
+        return whole
+
+
+def _end_of_events(data: bytes | bytearray, start: int) -> int:
+    """Where the last whole event ends; 0 where none does."""
+    plain, wide = data.rfind(b"\n\n", start), data.rfind(b"\n\r\n", start)
+    return max(plain + 2 if plain >= 0 else 0, wide + 3 if wide >= 0 else 0)
+
+
+def _events(whole: bytes) -> Iterator[tuple[int, int]]:
+    """Start and end of each event."""
+    start = 0
+    for blank in _blank_line.finditer(whole):
+        yield start, blank.end()
+        start = blank.end()
+    if start < len(whole):
+        yield start, len(whole)
+
+
+def _without_usage(whole: bytes) -> bytes:
+    if _some_usage.search(whole) is None:
+        return whole
+    kept = [
+        whole[start:end]
+        for start, end in _events(whole)
+        if _some_usage.search(whole, start, end) is None or _no_choices.search(whole, start, end) is None
+    ]
+    return b"".join(kept)

@@ -1,0 +1,457 @@
+"""Any client, any model: the dialect routes, same dialect and translated, whole and streamed (interface 6)."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from tests.conftest import StartGateway
+from tests.support.gateway import ANTHROPIC_KEY, OPENAI_KEY, RunningGateway
+from tests.support.http_client import Answer
+from tests.support.openai_answers import chat_events
+from tests.support.saying import PIECES, Saying, ToolUse, event
+
+PROXY = "ai_gateway_model_provider_proxy"
+CHAT = "/openai/v1/chat/completions"
+RESPONSES = "/openai/v1/responses"
+MESSAGES = "/anthropic/v1/messages"
+CLAUDE, GPT = "claude-sonnet-4-6", "gpt-5-mini-2025-08-07"
+HI = [{"role": "user", "content": "Hi"}]
+ASKED: dict[str, dict[str, Any]] = {
+    CHAT: {"messages": HI},
+    RESPONSES: {"input": "Hi"},
+    MESSAGES: {"max_tokens": 9, "messages": HI},
+}
+TEXT = "".join(PIECES)
+BEHIND = {CLAUDE: "/v1/messages", GPT: "/v1/chat/completions"}
+"""Model → where its provider is asked."""
+
+
+async def ask(
+    gateway: RunningGateway,
+    path: str,
+    model: str = CLAUDE,
+    *,
+    body: bytes | None = None,
+    headers: Mapping[str, str | None] | None = None,
+    **more: Any,
+) -> Answer:
+    """As an SDK asks: a token, and none of the headers that GitLab sends."""
+    return await gateway.post(
+        path,
+        body=body if body is not None else json.dumps({"model": model, **ASKED[path], **more}).encode(),
+        headers={"Authorization": f"Bearer {gateway.token(unit_primitives=[PROXY])}", **(headers or {})},
+    )
+
+
+def text_of(path: str, said: Any) -> str:
+    if path == CHAT:
+        return str(said["choices"][0]["message"]["content"])
+    return "".join(part["text"] for part in (said["output"][0] if path == RESPONSES else said)["content"])
+
+
+def data_of(answer: Answer) -> list[Any]:
+    """The events of a stream; `[DONE]` as the text that it is."""
+    lines = [line[6:] for line in answer.text.split("\n") if line.startswith("data: ")]
+    return [line if line == "[DONE]" else json.loads(line) for line in lines]
+
+
+def streamed_text(path: str, answer: Answer) -> str:
+    if path == CHAT:
+        return "".join(
+            row["choices"][0]["delta"].get("content") or "" for row in data_of(answer)[:-1] if row["choices"]
+        )
+    deltas = [row["delta"] for row in data_of(answer) if row["type"].endswith("delta")]
+    return "".join(delta if path == RESPONSES else delta.get("text", "") for delta in deltas)
+
+
+@pytest.mark.parametrize("model", BEHIND)
+@pytest.mark.parametrize("path", ASKED)
+async def test_every_client_gets_a_whole_answer_from_every_provider(
+    gateway: RunningGateway, path: str, model: str
+) -> None:
+    answer = await ask(gateway, path, model)
+
+    assert (answer.status, text_of(path, answer.json())) == (200, TEXT)
+    (request,) = gateway.provider.requests
+    assert (request.path, request.json()["model"]) == (BEHIND[model], model)
+    assert answer.header("x-aigw-model") == ("anthropic/" if model == CLAUDE else "openai/") + model
+    assert (answer.header("server-timing") or "").startswith("provider;dur=")
+
+
+@pytest.mark.parametrize("model", BEHIND)
+@pytest.mark.parametrize("path", ASKED)
+async def test_every_client_gets_a_stream_from_every_provider(gateway: RunningGateway, path: str, model: str) -> None:
+    answer = await ask(gateway, path, model, stream=True)
+
+    assert (answer.status, streamed_text(path, answer), answer.is_whole) == (200, TEXT, True)
+    assert answer.header("content-type") == "text/event-stream; charset=utf-8"
+    assert gateway.provider.requests[0].json()["stream"] is True
+    line = await gateway.log.find(path=path)
+    assert (line["output_tokens"], line["usage_source"], line["outcome"]) == (7, "provider", "completed")
+
+
+@pytest.mark.parametrize(("path", "model"), [(CHAT, GPT), (MESSAGES, CLAUDE)])
+async def test_in_the_same_dialect_every_byte_but_the_models_name_goes_on(
+    gateway: RunningGateway, path: str, model: str
+) -> None:
+    alias = "gpt_5_mini" if path == CHAT else "chat_default"
+    body = b'{"new_member": {"a" : [1.0, 1e3, "\\u00e9"]},"model":"%b",' % alias.encode()
+    body += json.dumps(ASKED[path]).encode()[1:]
+
+    answer = await ask(gateway, path, body=body)
+
+    assert answer.status == 200
+    (request,) = gateway.provider.requests
+    assert b'{"a" : [1.0, 1e3, "\\u00e9"]}' in request.body
+    assert request.json() == json.loads(body) | {"model": model}
+    assert json.loads(answer.body)["id"].endswith("scripted")
+
+
+@pytest.mark.parametrize(("path", "model"), [(CHAT, GPT), (MESSAGES, CLAUDE)])
+async def test_a_member_that_is_new_to_us_does_not_stop_its_own_vendors_model(
+    gateway: RunningGateway, path: str, model: str
+) -> None:
+    odd = [{"role": "a new role", "content": "Hi"}]
+
+    passed = await ask(gateway, path, model, messages=odd)
+    other = await ask(gateway, path, GPT if model == CLAUDE else CLAUDE, messages=odd)
+
+    assert (passed.status, gateway.provider.requests[0].json()["messages"]) == (200, odd)
+    assert (other.status, other.json()["error"]["code"]) == (400, "request_invalid")
+    assert len(gateway.provider.requests) == 1
+
+
+@pytest.mark.parametrize("segment", [1, 7, None])
+@pytest.mark.parametrize(("path", "model"), [(CHAT, GPT), (MESSAGES, CLAUDE)])
+async def test_a_stream_that_passes_keeps_its_events_byte_for_byte(
+    gateway: RunningGateway, path: str, model: str, segment: int | None
+) -> None:
+    gateway.provider.answer_with(text="Grüße, 世界", segment_bytes=segment)
+
+    answer = await ask(gateway, path, model, stream=True, stream_options={"include_usage": True})
+
+    assert streamed_text(path, answer) == "Grüße, 世界"
+    if path == CHAT:
+        asked = gateway.provider.requests[0].json()
+        assert answer.body == b"".join(chat_events(Saying(pieces=("Grüße, 世界",)), asked))
+
+
+async def test_usage_is_asked_for_and_not_told_to_a_client_that_did_not_ask(gateway: RunningGateway) -> None:
+    silent = await ask(gateway, CHAT, GPT, stream=True)
+    asking = await ask(gateway, CHAT, GPT, stream=True, stream_options={"include_usage": True})
+
+    assert all(row == "[DONE]" or row["choices"] for row in data_of(silent))
+    assert data_of(silent)[-1] == "[DONE]"
+    assert data_of(asking)[-2]["usage"]["total_tokens"] == 32
+    assert all(request.json()["stream_options"] == {"include_usage": True} for request in gateway.provider.requests)
+    assert [line["output_tokens"] for line in gateway.log.lines if line.get("path") == CHAT] == [7, 7]
+
+
+async def test_tools_and_their_results_cross(gateway: RunningGateway) -> None:
+    gateway.provider.answer_with(tool_call=ToolUse(name="weather", arguments={"town": "Tromsø"}, id="toolu_1"))
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
+
+    answer = await ask(gateway, CHAT, CLAUDE, tools=tools)
+
+    (call,) = answer.json()["choices"][0]["message"]["tool_calls"]
+    assert (call["id"], call["function"]["name"], json.loads(call["function"]["arguments"])) == (
+        "toolu_1",
+        "weather",
+        {"town": "Tromsø"},
+    )
+    assert answer.json()["choices"][0]["finish_reason"] == "tool_calls"
+    assert gateway.provider.requests[0].json()["tools"] == [{"name": "weather", "input_schema": {"type": "object"}}]
+
+
+@pytest.mark.parametrize("where", ["authorization", "x-api-key", "api-key"])
+@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+async def test_the_token_may_stand_where_vendors_keys_stand(gateway: RunningGateway, path: str, where: str) -> None:
+    token = gateway.user_token(unit_primitives=[PROXY])
+    value = f"Bearer {token}" if where == "authorization" else token
+
+    answer = await ask(gateway, path, headers={"Authorization": None, where: value})
+
+    assert answer.status == 200
+    sent = [value for _, value in gateway.provider.requests[0].headers]
+    assert not any(token.encode() in value for value in sent)
+
+
+async def test_only_our_own_key_goes_to_the_provider(gateway: RunningGateway) -> None:
+    await ask(gateway, MESSAGES, headers={"anthropic-beta": "a-beta", "cookie": "c=1", "x-other": "1"})
+    await ask(gateway, CHAT, GPT)
+
+    claude, gpt = gateway.provider.requests
+    assert (claude.header("x-api-key"), claude.header("authorization")) == (ANTHROPIC_KEY, None)
+    assert (claude.header("anthropic-beta"), claude.header("cookie"), claude.header("x-other")) == (
+        "a-beta",
+        None,
+        None,
+    )
+    assert gpt.header("authorization") == f"Bearer {OPENAI_KEY}"
+
+
+async def test_beta_query_and_version_reach_a_messages_provider_and_no_other_query(gateway: RunningGateway) -> None:
+    body = json.dumps({"model": CLAUDE, **ASKED[MESSAGES]}).encode()
+    token = f"Bearer {gateway.token(unit_primitives=[PROXY])}"
+
+    await gateway.post(
+        f"{MESSAGES}?beta=true&key=1", body=body, headers={"Authorization": token, "anthropic-version": "2023-01-01"}
+    )
+
+    (request,) = gateway.provider.requests
+    assert (request.query, request.header("anthropic-version")) == ("beta=true", "2023-01-01")
+
+
+@pytest.mark.parametrize("prefix", ["", "/ai", "/gateway"])
+async def test_the_routes_answer_under_every_prefix(start_gateway: StartGateway, prefix: str) -> None:
+    gateway = await start_gateway(env={"AIGW_ROOT_PATH": "/gateway"})
+
+    for path in (CHAT, MESSAGES):
+        body = json.dumps({"model": CLAUDE, **ASKED[path]}).encode()
+        token = f"Bearer {gateway.token(unit_primitives=[PROXY])}"
+        assert (await gateway.post(prefix + path, body=body, headers={"Authorization": token})).status == 200
+        assert (await gateway.post(prefix + path, body=body)).json()["error"]["code"] == "token_missing"
+
+
+@pytest.mark.parametrize(
+    ("name", "used"),
+    [
+        ("chat_default", CLAUDE),
+        ("claude_haiku_4_5", "claude-haiku-4-5-20251001"),
+        ("gpt-5.2-2025-12-11", "gpt-5.2-2025-12-11"),
+        ("anthropic/claude-opus-4-6", "claude-opus-4-6"),
+    ],
+)
+async def test_a_model_goes_by_alias_catalogue_name_or_its_providers_name(
+    gateway: RunningGateway, name: str, used: str
+) -> None:
+    assert (await ask(gateway, CHAT, name)).status == 200
+
+    assert gateway.provider.requests[0].json()["model"] == used
+
+
+@pytest.mark.parametrize("path", ASKED)
+async def test_an_unknown_model_is_the_dialects_not_found(gateway: RunningGateway, path: str) -> None:
+    answer = await ask(gateway, path, "no-such-model")
+
+    assert (answer.status, answer.json()["error"]["code"], answer.header("x-torana-code")) == (
+        404,
+        "model_not_found",
+        "model_not_found",
+    )
+    assert answer.json()["error"]["type"] == "not_found_error"
+    assert gateway.provider.requests == []
+
+
+async def test_a_model_whose_provider_has_no_key_is_not_found_either(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(env={"OPENAI_API_KEY": "", "OPENAI_BASE_URL": ""})
+
+    answer = await ask(gateway, CHAT, "gpt_5_2")
+
+    assert (answer.status, answer.json()["error"]["code"]) == (404, "model_not_found")
+    assert "no credentials for openai" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", ASKED)
+async def test_the_demo_answers_in_every_dialect_where_nothing_is_configured(
+    start_gateway: StartGateway, path: str, stream: bool
+) -> None:
+    gateway = await start_gateway(
+        env={"ANTHROPIC_API_KEY": "", "OPENAI_API_KEY": "", "ANTHROPIC_BASE_URL": "", "OPENAI_BASE_URL": ""}
+    )
+
+    answer = await ask(gateway, path, CLAUDE, stream=stream)
+
+    assert (answer.status, answer.header("x-torana-demo")) == (200, "true")
+    said = streamed_text(path, answer) if stream else text_of(path, answer.json())
+    assert "demo" in said
+
+
+@pytest.mark.parametrize(
+    ("path", "wrong", "meant"),
+    [
+        (CHAT, "/openai/v1/v1/chat/completions", CHAT),
+        (CHAT, "/openai/chat/completions", CHAT),
+        (MESSAGES, "/anthropic/messages", MESSAGES),
+        (MESSAGES, "/anthropic/v1/v1/messages", MESSAGES),
+        (CHAT, "/anthropic/v1/chat/completions", CHAT),
+    ],
+)
+async def test_a_mistaken_path_is_told_which_one_is_meant(
+    gateway: RunningGateway, path: str, wrong: str, meant: str
+) -> None:
+    token = f"Bearer {gateway.token(unit_primitives=[PROXY])}"
+
+    answer = await gateway.post(wrong, json={"model": CLAUDE, **ASKED[path]}, headers={"Authorization": token})
+    lost = await gateway.post("/openai/v1/nothing", json={}, headers={"Authorization": token})
+
+    assert (answer.status, answer.header("x-torana-code")) == (404, "not_found")
+    assert f"did you mean {meant}?" in answer.json()["error"]["message"]
+    assert "did you mean" not in lost.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/", "/ai/", "/openai", "/openai/v1/", "/anthropic", "/ai/anthropic/v1"])
+async def test_a_head_request_finds_somebody_there_without_a_token(gateway: RunningGateway, path: str) -> None:
+    assert (await gateway.request("HEAD", path)).status == 200
+    assert (await gateway.get(path)).status == 401
+
+
+REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
+    "no token": ({"headers": {"Authorization": None}}, 401, "token_missing"),
+    "a wrong type header": ({"headers": {"X-Gitlab-Authentication-Type": "basic"}}, 401, "authentication_type"),
+    "a wrong realm": ({"headers": {"X-Gitlab-Realm": "saas"}}, 401, "header_mismatch"),
+    "an unknown unit primitive": ({"headers": {"X-Gitlab-Unit-Primitive": "x"}}, 400, "unit_primitive_unknown"),
+    "another unit primitive": ({"headers": {"X-Gitlab-Unit-Primitive": "duo_chat"}}, 403, "unit_primitive_missing"),
+    "no JSON": ({"body": b"{"}, 400, "json_invalid"),
+    "no model": ({"body": b"{}"}, 400, "model_missing"),
+    "a wrong member": ({"messages": 1, "input": 1}, 400, "request_invalid"),
+}
+
+
+@pytest.mark.parametrize("why", REFUSED)
+@pytest.mark.parametrize("path", ASKED)
+async def test_a_refusal_has_the_dialects_shape(gateway: RunningGateway, path: str, why: str) -> None:
+    how, status, code = REFUSED[why]
+
+    answer = await ask(gateway, path, GPT if path == MESSAGES else CLAUDE, **how)
+
+    error = answer.json()["error"]
+    assert (answer.status, error["code"], answer.header("x-torana-code")) == (status, code, code)
+    kinds = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error"}
+    assert error["type"] == kinds[status]
+    assert error["message"]
+    assert answer.refusal.code == code
+    if path == MESSAGES:
+        assert (answer.json()["type"], answer.json()["request_id"]) == ("error", answer.header("x-request-id"))
+        assert answer.header("request-id") == answer.header("x-request-id")
+    assert gateway.provider.requests == []
+
+
+async def test_a_wrong_method_and_a_large_body_are_told_in_the_dialects_shape(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(env={"AIGW_MAX_PROXY_BODY_BYTES": "2000"})
+    token = f"Bearer {gateway.token(unit_primitives=[PROXY])}"
+
+    wrong = await gateway.get(MESSAGES, headers={"Authorization": token})
+    large = await ask(gateway, MESSAGES, system="x" * 3000)
+
+    assert (wrong.status, wrong.json()["error"]["code"], wrong.header("allow")) == (405, "method_not_allowed", "POST")
+    assert (large.status, large.json()["error"]["type"]) == (413, "request_too_large")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("model", BEHIND)
+@pytest.mark.parametrize("path", ASKED)
+@pytest.mark.parametrize(
+    ("told", "status", "code"),
+    [
+        (400, 400, "provider_refused"),
+        (401, 502, "provider_key_refused"),
+        (403, 502, "provider_key_refused"),
+        (404, 404, "provider_refused"),
+        (422, 400, "provider_refused"),
+        (429, 429, "provider_limited"),
+        (500, 502, "provider_overloaded"),
+        (503, 503, "provider_overloaded"),
+        (529, 529, "provider_overloaded"),
+    ],
+)
+async def test_a_providers_error_reaches_every_client_in_its_own_shape(
+    start_gateway: StartGateway, path: str, model: str, stream: bool, told: int, status: int, code: str
+) -> None:
+    gateway = await start_gateway(env={"AIGW_ROUTING__TRIES": "1"})
+    gateway.provider.fail_with(told, headers={"Retry-After": "7"})
+
+    answer = await ask(gateway, path, model, stream=stream)
+
+    if status == 529 and path != MESSAGES:
+        status = 503
+    error = answer.json()["error"]
+    assert (answer.status, error["code"]) == (status, code)
+    is_about_the_request = told in (400, 404, 422)
+    assert ("scripted failure" in error["message"]) == is_about_the_request
+    assert answer.header("retry-after") == ("7" if status in (429, 503, 529) or told == 500 else None)
+    assert (answer.header("x-should-retry") == "false") == (told in (401, 403))
+    assert error["type"] != "overloaded_error" or status in (503, 529)
+
+
+async def test_credentials_in_a_providers_words_are_masked(gateway: RunningGateway) -> None:
+    gateway.provider.fail_with(400, {"error": {"message": f"bad use of {OPENAI_KEY} and sk-1234567890abcdef"}})
+
+    answer = await ask(gateway, CHAT, GPT)
+
+    assert answer.json()["error"]["message"] == "bad use of *** and ***"
+
+
+@pytest.mark.parametrize("model", BEHIND)
+@pytest.mark.parametrize("path", ASKED)
+@pytest.mark.parametrize("how", ["reset", "close"])
+async def test_a_stream_that_breaks_ends_with_the_clients_error_event_and_is_cut(
+    gateway: RunningGateway, path: str, model: str, how: Any
+) -> None:
+    gateway.provider.cut_after(5 if model == CLAUDE else 3, by=how)
+
+    answer = await ask(gateway, path, model, stream=True)
+
+    assert (answer.status, answer.is_whole) == (200, False)
+    last = data_of(answer)[-1]
+    assert last.get("error", last)["code"] == "provider_broke"
+    assert b"[DONE]" not in answer.body
+    assert b"message_stop" not in answer.body
+    assert b"response.completed" not in answer.body
+    assert (await gateway.log.find(path=path))["outcome"] == "failed"
+
+
+@pytest.mark.parametrize(("path", "model"), [(CHAT, GPT), (MESSAGES, CLAUDE), (CHAT, CLAUDE), (MESSAGES, GPT)])
+async def test_an_error_within_a_stream_is_never_the_providers_own_text(
+    gateway: RunningGateway, path: str, model: str
+) -> None:
+    if model == CLAUDE:
+        start = {"type": "message_start", "message": {"id": "m", "model": CLAUDE, "usage": {"input_tokens": 1}}}
+        block = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": "Hello"}}
+        failure = {"type": "error", "error": {"type": "overloaded_error", "message": "secret reasons"}}
+        events = [event(part, str(part["type"])) for part in (start, block, failure)]
+    else:
+        events = chat_events(Saying(), {})[:3]
+        events.append(event({"error": {"message": "secret reasons", "type": "server_error", "code": None}}))
+    gateway.provider.answer_with(events=events)
+
+    answer = await ask(gateway, path, model, stream=True)
+
+    assert b"Hello" in answer.body
+    assert b"secret reasons" not in answer.body
+    assert data_of(answer)[-1]["error"]["code"] == "provider_overloaded"
+    assert not answer.is_whole
+
+
+@pytest.mark.parametrize(("path", "model"), [(CHAT, GPT), (MESSAGES, CLAUDE), (CHAT, CLAUDE), (MESSAGES, GPT)])
+async def test_an_error_as_the_first_event_is_tried_again_and_nobody_sees_it(
+    gateway: RunningGateway, path: str, model: str
+) -> None:
+    gateway.provider.answer_malformed("error_event", times=1)
+
+    answer = await ask(gateway, path, model, stream=True)
+
+    assert (answer.status, streamed_text(path, answer)) == (200, TEXT)
+    assert len(gateway.provider.requests) == 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("path", "model"), [(CHAT, GPT), (MESSAGES, CLAUDE), (CHAT, CLAUDE), (MESSAGES, GPT)])
+async def test_a_client_that_leaves_ends_the_call_upstream(
+    gateway: RunningGateway, path: str, model: str, stream: bool
+) -> None:
+    gateway.provider.stall(after_events=5 if stream else None)
+    body = json.dumps({"model": model, **ASKED[path], "stream": stream}).encode()
+    headers = {"Authorization": f"Bearer {gateway.token(unit_primitives=[PROXY])}"}
+
+    async with await gateway.connect() as connection:
+        await connection.send(gateway.request_bytes("POST", path, body=body, headers=headers))
+        request = await gateway.provider.request(1)
+        if stream:
+            answer = await connection.read_head("POST")
+            await answer.next_chunk()
+
+    await request.hung_up.wait()
+    assert (await gateway.log.find(path=path))["outcome"] == "client_cancelled"
