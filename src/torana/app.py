@@ -140,7 +140,7 @@ async def start(
     providers: dict[str, Provider] = {provider.name: provider for provider in (Anthropic(), OpenAI())}
     sender = Sender(transport, providers, DemoProvider(settings.providers.demo_engine), via, settings.transport)
     first_model = FirstModel(settings.providers, transport)
-    models = Models(catalogue, settings.providers)
+    models = Models(catalogue, settings.providers, clock)
     search = SearchEndpoints(DocsIndex(settings.search.index), settings, clock)
     readiness = Readiness(
         {
@@ -194,7 +194,7 @@ async def start(
     def build() -> Callable[[], None]:
         """Read and check the catalogue anew, off the event loop; the callable swaps it in."""
         catalogue = load_catalogue(overlays)
-        models = Models(catalogue, settings.providers)
+        models = Models(catalogue, settings.providers, clock)
         routes = join_routes(models)
 
         def swap() -> None:

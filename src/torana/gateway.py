@@ -23,8 +23,9 @@ from torana.prompts.prompt import Prompt
 from torana.prompts.registry import Prompts
 from torana.providers.provider import Deployment
 from torana.providers.send import Sender
-from torana.routing.models import Model, Models
+from torana.routing.models import Model, Models, refuse_unable
 from torana.routing.router import Router
+from torana.routing.stages import NEVER
 from torana.settings import CatalogueSettings
 from torana.telemetry.metrics import InFlight, Metrics
 
@@ -57,7 +58,9 @@ class Gateway:
     def find_prompt(self, prompt_id: str, constraint: str | None, wish: ModelWish) -> tuple[Prompt, Model]:
         """The prompt file and the model that a request for `prompt_id` leads to; raises Refusal or Invalid."""
         model = self.models.find(wish)
-        return self.prompts.find(prompt_id, constraint, model.families), model
+        prompt = self.prompts.find(prompt_id, constraint, model.families)
+        refuse_unable(model, prompt.needs)
+        return prompt, model
 
     async def run_prompt(
         self,
@@ -188,7 +191,7 @@ class Gateway:
             call=call,
             chat=chat,
             started=started,
-            headers=[*self._headers(flow.deployment, prompt), *self._timing(waited_s)],
+            headers=[*self._headers(flow.deployment, prompt, model), *self._timing(waited_s)],
             leaks_reasoning=model.leaks_reasoning,
             under_way=under_way,
         )
@@ -208,7 +211,7 @@ class Gateway:
             is_streamed=is_streamed,
         )
 
-    def _headers(self, deployment: Deployment, prompt: Prompt | None) -> list[tuple[bytes, bytes]]:
+    def _headers(self, deployment: Deployment, prompt: Prompt | None, model: Model) -> list[tuple[bytes, bytes]]:
         headers: list[tuple[bytes, bytes]] = []
         if deployment.provider == "demo":
             headers.append((b"x-torana-demo", b"true"))
@@ -216,6 +219,11 @@ class Gateway:
             headers.append((b"x-aigw-model", header_text(f"{deployment.provider}/{deployment.model}")))
             if prompt is not None:
                 headers.append((b"x-aigw-prompt", header_text(f"{prompt.id}@{prompt.version}")))
+            if model.ends_at != NEVER:
+                # RFC 8594: from this moment on another model answers.
+                headers.append(
+                    (b"sunset", header_text(time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(model.ends_at))))
+                )
         return headers
 
     def _timing(self, provider_s: float) -> list[tuple[bytes, bytes]]:
@@ -281,7 +289,7 @@ class Gateway:
             call.record(used.provider, used.model, "client_cancelled", None, time.monotonic() - started)
             raise
         call.record(used.provider, used.model, "completed", vectors.usage, time.monotonic() - started)
-        return Embedded(vectors.rows, used.provider, used.model, self._headers(used, None))
+        return Embedded(vectors.rows, used.provider, used.model, self._headers(used, None, model))
 
 
 def _window(order: CompletionOrder | GenerationOrder, model: Model) -> Window:

@@ -459,6 +459,7 @@ NO_TYPE = "unknown unit primitive `fly`, expected the name of a known unit primi
         ("translate", {"prompt": "translate@newest"}, 1, "`translate@newest` names no version"),
         ("translate", {"inputs": {"text": {"type": "string"}}}, 1, "prompt translate/base/1.0.0 needs `content`"),
         ("translate", {"answer": "json"}, 1, "prompt translate/base/1.0.0 answers text"),
+        ("translate", {"requires": ["documents"], "model": "demo"}, 18, "model `demo` lacks documents"),
         ("translate", {"prompt": "chat/react"}, 1, "prompt chat/react/base/1.0.0 is not of the simple kind"),
     ],
 )
@@ -475,6 +476,29 @@ async def test_a_faulty_feature_is_refused_with_file_line_and_expectation(
     assert told[0].startswith(f"{file}:{line}: ")
     with pytest.raises(BadCatalogue):
         await start_gateway(env={"AIGW_CATALOG": str(overlay)})
+
+
+async def test_a_model_that_a_caller_names_must_be_able_too(overlay: Path, start_gateway: StartGateway) -> None:
+    write(overlay, requires=["tools"])
+    model = "models:\n- {name: plain, title: Plain, deployments: [{provider: anthropic, model: p}]}\n"
+    (overlay / "models.yml").write_text(model)
+    gateway = await start_gateway(env={"AIGW_CATALOG": str(overlay), "ANTHROPIC_API_KEY": "k"})
+    named = {"model_metadata": {"provider": "gitlab", "identifier": "plain"}}
+
+    answer = await ask(gateway, "/v1/translate", envelope({"content": "Hallo"}, "text", **named), scopes=("duo_chat",))
+
+    assert answer.status == 422
+    assert answer.json()["detail"][0]["msg"] == "This model lacks tools"
+    assert gateway.provider.requests == []
+
+
+def test_a_prompt_asks_for_abilities_through_its_features(overlay: Path) -> None:
+    file = write(overlay, prompt_file={"params": {"requires": ["tools"]}})
+
+    told = json.loads(CliRunner().invoke(check, ["--json", "--catalog", str(overlay)]).output)["problems"]
+
+    expected = "prompt translate/base/1.0.0 requires `tools`, expected the feature to require it too"
+    assert told == [f"{file}:1: translate: {expected}"]
 
 
 def test_files_that_cannot_be_features_are_named(overlay: Path) -> None:

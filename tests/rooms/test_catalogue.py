@@ -269,6 +269,108 @@ def test_a_deployments_name_means_one_deployment(tmp_path: Path, deployments: st
     assert problems[0].startswith(f"models.yml:2: {problem}")
 
 
+FEATURE = """\
+unit_primitive: summarize_text
+inputs: {content: {type: string}}
+prompt: summarize_text@^1.0.0
+"""
+ABLE = "{name: able, title: T, capabilities: [chat, stream, tools, json], deployments: [{provider: demo, model: a}]}"
+CHATTY = "{name: chatty, title: T, deployments: [{provider: gone, model: c}]}".replace("gone", "anthropic")
+
+
+@pytest.mark.parametrize(
+    ("more", "models", "problem"),
+    [
+        ("requires: [tools, images]\nmodel: able", "", "4: own: model `able` lacks images, expected it among its `ca"),
+        ("requires: [tools]\nmodel: both", "", "4: own: model `chatty`, through alias `both`, lacks tools"),
+        ("model: chatty\nanswer: json", "", "1: own: model `chatty` lacks json"),
+        (
+            "model: able\nfeature_setting: choice\nrequires: [tools]",
+            "feature_settings:\n- {name: choice, default: able, selectable: [chatty]}",
+            "6: own: model `chatty` offered by feature setting `choice` lacks tools",
+        ),
+        (
+            "model: able\nfeature_setting: choice\nrequires: [tools]",
+            "feature_settings:\n- {name: choice, default: both}",
+            "6: own: model `chatty` of feature setting `choice`, through alias `both`, lacks tools",
+        ),
+        (
+            "model: ending\nrequires: [tools]",
+            "",
+            "5: own: model `chatty`, the successor of `ending`, lacks tools",
+        ),
+        (
+            "model: embeddings_default",
+            "",
+            "1: own: model `demo_embeddings`, through alias `embeddings_default`, lacks chat",
+        ),
+        ("model: waiting", "", "1: own: model `waiting` is in stage staging, expected one in stage production or depr"),
+        ("requires: [flying]", "", "4: `requires[0]` is 'flying', expected one of chat, stream, tools"),
+    ],
+)
+def test_a_feature_is_refused_where_a_model_that_may_answer_it_lacks_an_ability(
+    tmp_path: Path, more: str, models: str, problem: str
+) -> None:
+    ending = ABLE.replace("able", "ending").replace(
+        "title", "stage: deprecated, successor: chatty, deprecation: {deprecation_date: 2099-01-01}, title"
+    )
+    waiting = ABLE.replace("able", "waiting").replace("title", "stage: staging, title")
+    lines = "".join(f"- {each}\n" for each in (ABLE, CHATTY, ending.replace("model: a", "model: e"), waiting))
+    text = f"models:\n{lines}aliases:\n- {{name: both, models: [able, chatty, waiting]}}\n{models}"
+    write(tmp_path, models=text, features__own=FEATURE + more)
+
+    problems = problems_of(tmp_path)
+
+    assert any(each.startswith(f"features/own.yml:{problem}") for each in problems), problems
+    assert not any("summarize_text.yml" in each for each in problems)
+
+
+def test_a_feature_whose_models_can_do_what_it_asks_for_is_loaded(tmp_path: Path) -> None:
+    text = f"models:\n- {ABLE}\n- {CHATTY}\naliases:\n- {{name: both, models: [able, chatty]}}\n"
+    write(
+        tmp_path,
+        models=text,
+        features__own=FEATURE + "model: both",
+        features__json=FEATURE + "model: able\nrequires: [tools]",
+    )
+
+    assert load_catalogue([tmp_path]).features["json"].needs == {"chat", "tools"}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("aliases:\n- {name: chat_default, models: [new]}", "chat_default: none of its models is in use, expected one"),
+        ("client_names:\n- {name: x/y, model: known}", "x/y: model `known` is in stage registered"),
+        ("feature_settings:\n- {name: f, default: new}", "f: model `new` is in stage staging"),
+    ],
+)
+def test_defaults_lead_to_models_in_use(tmp_path: Path, text: str, problem: str) -> None:
+    models = MODEL.format(name="new").replace("title: T", "title: T\n  stage: staging")
+    known = MODEL.format(name="known").replace("title: T", "title: T\n  stage: registered").removeprefix("models:\n")
+
+    problems = problems_of(write(tmp_path, models=models + known + text))
+
+    assert problems[0].startswith(f"models.yml:{(models + known).count(chr(10)) + 2}: {problem}")
+
+
+@pytest.mark.parametrize("successor", ["b", "c"])
+def test_successors_lead_on_and_not_in_a_circle(tmp_path: Path, successor: str) -> None:
+    one = MODEL.format(name="a").replace(
+        "title: T", "title: T\n  stage: deprecated\n  successor: %s\n  deprecation: {deprecation_date: 2026-01-01}"
+    )
+    text = (one % "b") + (one.replace("name: a", "name: b") % "a").removeprefix("models:\n")
+    if successor == "c":
+        text = (one % "c") + MODEL.format(name="c").replace("title: T", "title: T\n  stage: staging").removeprefix(
+            "models:\n"
+        )
+
+    problems = problems_of(write(tmp_path, models=text))
+
+    expected = {"b": "a: is its own successor", "c": "a: successor `c` is in stage staging"}[successor]
+    assert problems[0].startswith(f"models.yml:2: {expected}")
+
+
 def test_all_problems_of_all_files_are_told(tmp_path: Path) -> None:
     write(tmp_path, models="models:\n- {name: 1, titel: T}\nfoo: 1", providers="- 7")
 

@@ -24,7 +24,7 @@ from torana.clock import Clock
 from torana.errors import Invalid, ProviderBroke, ProviderError
 from torana.gateway import Gateway
 from torana.prompts.prompt import Prompt
-from torana.routing.models import Model
+from torana.routing.models import Model, refuse_unable
 from torana.settings import Settings
 
 _FENCED = re.compile(r"\s*```[a-zA-Z]*\s*\n(?P<inside>.*?)\n?\s*```\s*", re.DOTALL)
@@ -70,6 +70,7 @@ class FeatureEndpoints:
         }
         wish = self._wish(body, feature)
         prompt, model = self.gateway.find_prompt(feature.prompt_id, feature.prompt_constraint, wish)
+        refuse_unable(model, feature.needs)
         exchange.facts["feature"] = feature.name
         return FeatureOrder(feature=feature, prompt=prompt, model=model, inputs=inputs, stream=component.stream)
 

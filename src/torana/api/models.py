@@ -4,6 +4,7 @@ from typing import Any
 
 from torana.api.exchange import Exchange, Reply, Route, json_reply
 from torana.caller import Permit
+from torana.catalog.check_abilities import IN_USE
 from torana.catalog.records import ModelRecord
 from torana.routing.models import Models
 
@@ -21,7 +22,9 @@ class ModelEndpoints:
     def definitions(self) -> dict[str, Any]:
         """Only models whose provider is configured: what is offered must answer."""
         listed = [
-            record for record in self.models.catalogue.models.values() if record.is_listed and self._answers(record)
+            record
+            for record in self.models.catalogue.models.values()
+            if record.is_listed and record.stage in IN_USE and self._answers(record)
         ]
         names = [record.name for record in listed]
         retiring = [

@@ -257,6 +257,8 @@ class PromptParams(Record, frozen=True, kw_only=True):
     vertex_location: str = ""
     answer: Literal["text", "code", "json", "react"] = "text"
     """What kind of text is expected; the demo provider writes accordingly."""
+    requires: tuple[Capability, ...] = ()
+    """What the model must be able to do, beside `chat`."""
 
 
 class PromptFile(Record, frozen=True, kw_only=True):
@@ -308,10 +310,16 @@ class FeatureRecord(Record, frozen=True, kw_only=True):
     """An alias or a model, for requests that choose none."""
     feature_setting: str = ""
     """A feature setting whose model comes before `model`, so that administrators can choose it."""
+    requires: tuple[Capability, ...] = ()
+    """What every model that may answer it must be able to do, beside `chat`; `answer: json` asks for `json`."""
     limit: str = ""
     """Such as `60 per minute per user`. Kept, not yet enforced."""
     answer: Literal["text", "json"] = "text"
     """`json`: the answer is one JSON object, without a fence around it; anything else counts as a failed call."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset(("chat", *self.requires, *(("json",) if self.answer == "json" else ())))
 
     @property
     def prompt_id(self) -> str:

@@ -29,7 +29,7 @@ from torana.prompts.prompt import Prompt
 from torana.prompts.registry import Prompts
 from torana.providers.provider import Deployment
 from torana.providers.send import Batch, Sender, Vectors
-from torana.routing.models import Model, Models
+from torana.routing.models import CHAT, Model, Models
 from torana.routing.router import Router
 from torana.settings import TransportSettings
 from torana.telemetry.metrics import Known, Metrics
@@ -85,9 +85,9 @@ class _NotedPrompts(Prompts):
 class _NotedModels(Models):
     desk: _Desk
 
-    def find(self, wish: ModelWish) -> Model:
+    def find(self, wish: ModelWish, needs: frozenset[str] = CHAT) -> Model:
         self.desk.notes.wish = wish
-        self.desk.notes.model = found = super().find(wish)
+        self.desk.notes.model = found = super().find(wish, needs)
         return found
 
 

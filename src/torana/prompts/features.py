@@ -45,3 +45,5 @@ def _faults(feature: FeatureRecord, variant: str, catalogue: Catalogue, build: B
         yield f"{name} is not of the simple kind", "expected a prompt that turns inputs into text"
     if (feature.answer == "json") != (prompt.answer == "json"):
         yield f"{name} answers {prompt.answer}", f"expected the feature's own `answer`, {feature.answer}"
+    for ability in sorted(prompt.needs - feature.needs):
+        yield f"{name} requires `{ability}`", "expected the feature to require it too"

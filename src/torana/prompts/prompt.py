@@ -56,6 +56,8 @@ class Prompt:
     stop: tuple[str, ...] = ()
     timeout_s: float | None = None
     answer: AnswerForm = "text"
+    needs: frozenset[str] = frozenset({"chat"})
+    """Abilities that the model must have."""
     variables: frozenset[str] = frozenset()
     """Inputs it needs: read somewhere, and never tested with `is defined` or given a default."""
 
@@ -92,6 +94,7 @@ def build_prompt(
         stop=file.params.stop,
         timeout_s=file.params.timeout,
         answer=file.params.answer,
+        needs=frozenset(("chat", *file.params.requires)),
         variables=frozenset(building.reads - {"current_date"}),
     )
 

@@ -3,14 +3,18 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
+from torana.catalog.check_abilities import IN_USE
 from torana.catalog.load import Catalogue
 from torana.catalog.records import AliasRecord, DeploymentRecord, FamilyRecord, ModelRecord, PriceRecord
 from torana.chat import ModelWish
+from torana.clock import Clock
 from torana.errors import Invalid, Refusal
 from torana.providers.provider import Deployment
 from torana.routing.price_list import PriceList
+from torana.routing.stages import NEVER, Stages
 from torana.settings import ProviderSettings, Secret
 
 logger = logging.getLogger("torana.routing")
@@ -34,6 +38,8 @@ TEXT_COMPLETION_FAMILIES = frozenset(
 SETTINGS_OF_ROLES = {"completions_default": "code_completions", "generation_default": "code_generations"}
 """What the operator's AIGW_MODEL_SELECTION__DEFAULT_MODELS calls these roles."""
 
+CHAT = frozenset({"chat"})
+
 MAX_UNKNOWN_FAMILIES = 100
 
 MAX_RELAYED = 1_000
@@ -56,6 +62,9 @@ class Model:
     capabilities: frozenset[str] = frozenset()
     """What the catalogue says that it can do; empty for a client's own server, of which nobody knows."""
     stage: str = "production"
+    ends_at: float = NEVER
+    """Unix seconds; of deprecated models."""
+    successor: str = ""
     input_limit: int = 32_768
     output_limit: int = 0
     """Tokens that it writes at most; 0: nobody knows."""
@@ -79,13 +88,25 @@ class Model:
         return self.deployments[0].is_client_given
 
 
+def refuse_unable(model: Model, needs: frozenset[str]) -> None:
+    """Raises Invalid where the catalogue says that the model cannot do what is needed."""
+    if model.capabilities and not needs <= model.capabilities:
+        lacking = ", ".join(sorted(needs - model.capabilities))
+        raise Invalid(("model_metadata", "identifier"), f"This model lacks {lacking}", "value_error")
+
+
 class Models:
     """The registry of one catalogue snapshot."""
 
-    def __init__(self, catalogue: Catalogue, settings: ProviderSettings) -> None:
+    def __init__(self, catalogue: Catalogue, settings: ProviderSettings, clock: Clock | None = None) -> None:
         self.catalogue = catalogue
         self.settings = settings
+        self.clock = clock or Clock()
+        self.stages = Stages(catalogue.models)
         self._found: dict[str, Model] = {}
+        self._found_until = 0.0
+        """When a model ends, names may lead elsewhere."""
+        self._told_of_end: set[str] = set()
         self._relayed: dict[tuple[str, str], Deployment] = {}
         self._prices = PriceList(catalogue.models.values())
         self._unknown_families: set[str] = set()
@@ -118,14 +139,28 @@ class Models:
         return bool(base) and "//api.openai.com" not in base
 
     def find_by_name(self, name: str) -> Model:
-        """An alias or a model of the catalogue; raises Invalid for any other name."""
+        """An alias or a model of the catalogue; raises Invalid for any other name, and for a model not in use."""
         return self._by_name(name, ("model",))
 
-    def find(self, wish: ModelWish) -> Model:
+    def find_in_any_stage(self, name: str) -> Model:
+        """The very model of that name, for operators who look at it or try it out; raises Invalid."""
+        if name not in self.catalogue.models:
+            raise Invalid(("model",), "Unknown model identifier", "value_error")
+        return self._of_record(self.catalogue.models[name])
+
+    def find(self, wish: ModelWish, needs: frozenset[str] = CHAT) -> Model:
         """The model that a wish means.
 
-        Raises Invalid for a name that is neither known nor aliased, Refusal 501 for Amazon Q.
+        Raises Invalid for a name that is neither known nor aliased, for a model not in use, and for one that lacks
+        what is needed; Refusal 501 for Amazon Q.
         """
+        model = self._find(wish)
+        refuse_unable(model, needs)
+        if model.ends_at != NEVER:
+            self._tell_of_end(model)
+        return model
+
+    def _find(self, wish: ModelWish) -> Model:
         if wish.is_own:
             return self._own(wish)
         if wish.client_name.startswith("amazon_q/"):
@@ -145,7 +180,7 @@ class Models:
 
     def find_embedder(self, wish: ModelWish) -> Model:
         """As `find`, but a model that makes embeddings; raises Invalid for one that does not."""
-        model = self.find(wish)
+        model = self.find(wish, frozenset())
         # Of a client's own server nobody knows what it makes; it is told by the way it is to be asked.
         if model.dimensions or (wish.is_own and model.deployments[0].provider in ("openai", "demo")):
             return model
@@ -183,25 +218,46 @@ class Models:
         raise Invalid(("model_name",), "Unknown model for this provider", "value_error")
 
     def _by_name(self, name: str, loc: tuple[str | int, ...]) -> Model:
+        now = self.clock.now()
+        if now >= self._found_until:
+            self._found = {}
+            self._found_until = self.stages.next_end(now)
         found = self._found.get(name)
         if found is not None:
             return found
         alias = self.catalogue.aliases.get(name)
+        record = self.catalogue.models.get(name)
         if alias is not None:
-            found = self._first_configured(alias)
-        elif name in self.catalogue.models:
-            found = self._of_record(self.catalogue.models[name])
-        else:
+            found = self._of_record(self._first_configured(alias, now))
+        elif record is None:
             raise Invalid(loc, "Unknown model identifier", "value_error")
+        elif record.stage == "registered":
+            raise Invalid(loc, "This model is registered, but not in use", "value_error")
+        else:
+            found = self._of_record(self._heir(record, now))
         self._found[name] = found
         return found
 
-    def _first_configured(self, alias: AliasRecord) -> Model:
-        records = [self.catalogue.models[name] for name in alias.models]
-        for record in records:
-            if any(map(self.is_reachable, record.deployments)):
-                return self._of_record(record)
-        return self._of_record(records[-1])
+    def _first_configured(self, alias: AliasRecord, now: float) -> ModelRecord:
+        named = [self.catalogue.models[name] for name in alias.models]
+        records = [self._heir(record, now) for record in named if record.stage in IN_USE]
+        return next((record for record in records if self._answers(record)), records[-1])
+
+    def _heir(self, record: ModelRecord, now: float) -> ModelRecord:
+        """The record itself, or after its end the last of its successors that can be reached."""
+        line = self.stages.heirs(record, now)
+        return next((each for each in reversed(line) if self._answers(each)), line[-1])
+
+    def _answers(self, record: ModelRecord) -> bool:
+        return any(map(self.is_reachable, record.deployments))
+
+    def _tell_of_end(self, model: Model) -> None:
+        """Once for each model, in the log: somebody depends on it."""
+        if model.name not in self._told_of_end:
+            self._told_of_end.add(model.name)
+            day = datetime.fromtimestamp(model.ends_at, UTC).date().isoformat()
+            told = {"model": model.name, "ends": day, "successor": model.successor}
+            logger.warning("a deprecated model is in use", extra=told)
 
     def _of_record(self, record: ModelRecord) -> Model:
         deployments = record.deployments
@@ -215,6 +271,8 @@ class Models:
             families=record.families,
             capabilities=record.abilities,
             stage=record.stage,
+            ends_at=self.stages.end_of(record.name),
+            successor=record.successor,
             input_limit=record.input_limit,
             output_limit=record.output_limit,
             dimensions=record.dimensions,

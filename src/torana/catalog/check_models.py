@@ -1,0 +1,105 @@
+"""Cross checks of model records: their lives, prices and deployments."""
+
+import datetime
+import re
+from collections.abc import Iterable, Mapping
+
+from torana.catalog.findings import Findings
+from torana.catalog.records import DeploymentRecord, ModelRecord, PriceRecord, ProviderRecord
+
+_KEY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*_API_KEY", re.ASCII)
+"""What the settings read as a vendor's key."""
+
+
+def check_models(found: Findings, models: Mapping[str, ModelRecord], providers: Mapping[str, ProviderRecord]) -> None:
+    for provider in providers.values():
+        if provider.key_env and not _KEY_NAME.fullmatch(provider.key_env):
+            found.add(f"providers {provider.name}", *_wrong_key(provider.key_env))
+    for model in models.values():
+        found.need(f"models {model.name}", "provider", [each.provider for each in model.deployments], providers)
+        if not model.deployments:
+            found.add(f"models {model.name}", "has no deployments", "expected at least one")
+        _check_life(found, model, models)
+        _check_prices(found, model)
+        if ("embeddings" in model.abilities) != bool(model.dimensions):
+            found.add(
+                f"models {model.name}",
+                "`embeddings` and `dimensions` contradict each other",
+                "expected both or neither: a model makes vectors of some length, or answers in text",
+            )
+    _check_deployments(found, models.values())
+
+
+def _check_life(found: Findings, model: ModelRecord, models: Mapping[str, ModelRecord]) -> None:
+    """A model leaves with a date and a successor, or not at all."""
+    key = f"models {model.name}"
+    if model.stage != "deprecated":
+        for member in ("deprecation", "successor"):
+            if getattr(model, member):
+                found.add(key, f"has a `{member}` in stage {model.stage}", "expected `stage: deprecated` with it")
+        return
+    if model.deprecation is None:
+        found.add(key, "is deprecated without a date", "expected `deprecation: {deprecation_date: YYYY-MM-DD}`")
+    elif not _is_day(model.deprecation.deprecation_date):
+        found.add(key, f"there is no day {model.deprecation.deprecation_date}", "expected a day as YYYY-MM-DD")
+    if not model.successor:
+        found.add(key, "is deprecated without a successor", "expected `successor: <name of a model>`")
+    elif model.successor not in models:
+        found.need(key, "model", [model.successor], models)
+    elif _is_in_circle(model, models):
+        found.add(key, "is its own successor", "expected another model")
+    elif models[model.successor].stage not in ("production", "deprecated"):
+        found.add(
+            key,
+            f"successor `{model.successor}` is in stage {models[model.successor].stage}",
+            "expected one in stage production",
+        )
+
+
+def _is_in_circle(model: ModelRecord, models: Mapping[str, ModelRecord]) -> bool:
+    at, steps = model, 0
+    while at.successor in models and steps < len(models):
+        at, steps = models[at.successor], steps + 1
+        if at is model:
+            return True
+    return False
+
+
+def _check_prices(found: Findings, model: ModelRecord) -> None:
+    for prices in (model.prices, *(each.prices for each in model.deployments)):
+        if isinstance(prices, PriceRecord) and not _is_day(prices.as_of):
+            found.add(f"models {model.name}", f"there is no day {prices.as_of}", "expected a day as YYYY-MM-DD")
+
+
+def _check_deployments(found: Findings, models: Iterable[ModelRecord]) -> None:
+    """A deployment's name says which one it is in logs, metrics and breakers: never two under one name."""
+    seen: dict[str, tuple[object, ...]] = {}
+    for model in models:
+        key = f"models {model.name}"
+        within: set[str] = set()
+        for item in model.deployments:
+            if item.key_env and not _KEY_NAME.fullmatch(item.key_env):
+                found.add(key, *_wrong_key(item.key_env))
+            if item.label in within:
+                found.add(key, f"deployment `{item.label}` stands twice", "expected a `name` of its own for each")
+            elif seen.setdefault(item.label, _identity(item)) != _identity(item):
+                found.add(
+                    key, f"deployment `{item.label}` is another one elsewhere", "expected a `name` of its own for each"
+                )
+            within.add(item.label)
+
+
+def _identity(item: DeploymentRecord) -> tuple[object, ...]:
+    return (item.provider, item.model, item.region, item.account, item.base_url, item.key_env)
+
+
+def _wrong_key(name: str) -> tuple[str, str]:
+    return f"key_env `{name}` is not read from the environment", "expected a name that ends in `_API_KEY`"
+
+
+def _is_day(text: str) -> bool:
+    try:
+        datetime.date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,142 @@
+"""Stages of models: who may use which one, and what happens to those that end."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from tests.support.clock import HandClock
+from tests.support.gateway import RunningGateway
+from tests.support.issuer import FakeIssuer
+from tests.support.provider import ScriptedProvider
+
+DAY = "2027-03-05"
+MIDNIGHT = datetime.fromisoformat(DAY).replace(tzinfo=UTC).timestamp()
+MODELS = f"""\
+models:
+- {{name: seen, title: Seen, stage: registered, deployments: [{{provider: anthropic, model: seen-1}}]}}
+- {{name: tried, title: Tried, stage: staging, deployments: [{{provider: anthropic, model: tried-1}}]}}
+- name: old
+  title: Old
+  stage: deprecated
+  deprecation: {{deprecation_date: {DAY}, removal_version: "20.1"}}
+  successor: young
+  deployments: [{{provider: anthropic, model: old-1}}]
+- {{name: young, title: Young, deployments: [{{provider: anthropic, model: young-1}}]}}
+- {{name: vectors, title: Vectors, dimensions: 8, deployments: [{{provider: anthropic, model: vectors-1}}]}}
+aliases:
+- {{name: chat_default, models: [seen, tried, old]}}
+"""
+
+
+@pytest.fixture
+def overlay(tmp_path: Path) -> Path:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/models.yml").write_text(MODELS)
+    return tmp_path / "own"
+
+
+@pytest.fixture
+def clock(issuer: FakeIssuer) -> HandClock:
+    """Shortly before the old model's end; the issuer lives at the same time."""
+    issuer.clock = HandClock(MIDNIGHT - 30)
+    return issuer.clock
+
+
+@pytest.fixture
+async def staged(start_gateway: Callable, overlay: Path, clock: HandClock) -> RunningGateway:
+    return await start_gateway(env={"AIGW_CATALOG": str(overlay), "ANTHROPIC_API_KEY": "k"}, clock=clock)
+
+
+async def ask(gateway: RunningGateway, model: str = "") -> object:
+    metadata = {"model_metadata": {"provider": "gitlab", "identifier": model}} if model else {}
+    return await gateway.post(
+        "/v1/prompts/chat/explain_code",
+        json={"inputs": {"input": "why", "selected_text": "x = 1"}, **metadata},
+        token=gateway.token(unit_primitives=["explain_code"]),
+    )
+
+
+async def test_a_registered_model_serves_nobody(staged: RunningGateway, provider: ScriptedProvider) -> None:
+    answer = await ask(staged, "seen")
+
+    assert answer.status == 422
+    assert answer.json()["detail"][0]["msg"] == "This model is registered, but not in use"
+    assert provider.requests == []
+
+
+async def test_a_staging_model_serves_whoever_asks_for_it_by_name_and_is_offered_to_nobody(
+    staged: RunningGateway,
+) -> None:
+    answer = await ask(staged, "tried")
+    offered = await staged.get("/v1/models/definitions")
+
+    assert (answer.status, answer.header("x-aigw-model")) == (200, "anthropic/tried-1")
+    assert not {"seen", "tried"} & {each["identifier"] for each in offered.json()["models"]}
+    assert "tried" not in json.dumps(offered.json())
+
+
+async def test_an_alias_passes_over_models_that_are_not_in_use(staged: RunningGateway) -> None:
+    answer = await ask(staged)
+
+    assert answer.header("x-aigw-model") == "anthropic/old-1"
+
+
+async def test_a_deprecated_model_serves_until_its_day_and_says_when(staged: RunningGateway, clock: HandClock) -> None:
+    clock.advance(29)
+
+    answers = [await ask(staged, "old"), await ask(staged)]
+
+    for answer in answers:
+        assert (answer.status, answer.header("x-aigw-model")) == (200, "anthropic/old-1")
+        assert answer.header("sunset") == "Fri, 05 Mar 2027 00:00:00 GMT"
+    told = [line for line in staged.log.lines if line.get("message") == "a deprecated model is in use"]
+    assert [(line["model"], line["ends"], line["successor"]) for line in told] == [("old", DAY, "young")]
+
+
+async def test_from_its_day_on_the_successor_answers_under_the_old_name(
+    staged: RunningGateway, clock: HandClock
+) -> None:
+    await ask(staged, "old")
+    clock.advance(30)
+
+    for answer in (await ask(staged, "old"), await ask(staged)):
+        assert (answer.status, answer.header("x-aigw-model")) == (200, "anthropic/young-1")
+        assert answer.header("sunset") is None
+
+
+async def test_a_successor_without_credentials_leaves_the_old_model_in_place(
+    start_gateway: Callable, overlay: Path, clock: HandClock
+) -> None:
+    text = MODELS.replace(
+        "{provider: anthropic, model: young-1}", "{provider: anthropic, model: y, key_env: NO_API_KEY}"
+    )
+    (overlay / "models.yml").write_text(text)
+    clock.advance(30)
+    gateway = await start_gateway(env={"AIGW_CATALOG": str(overlay), "ANTHROPIC_API_KEY": "k"}, clock=clock)
+
+    answer = await ask(gateway, "old")
+
+    assert (answer.status, answer.header("x-aigw-model")) == (200, "anthropic/old-1")
+
+
+async def test_a_deprecated_model_stands_in_the_definitions_with_its_date(staged: RunningGateway) -> None:
+    told = (await staged.get("/v1/models/definitions")).json()
+
+    end = {"deprecation_date": DAY, "removal_version": "20.1"}
+    (old,) = [each for each in told["models"] if each["identifier"] == "old"]
+    assert old["deprecation"] == end
+    for row in told["unit_primitives"]:
+        if "old" in row["selectable_models"]:
+            assert {"identifier": "old", **end} in row["deprecated_models"]
+
+
+async def test_a_model_that_makes_vectors_is_not_asked_for_an_answer(
+    staged: RunningGateway, provider: ScriptedProvider
+) -> None:
+    answer = await ask(staged, "vectors")
+
+    assert answer.status == 422
+    assert answer.json()["detail"][0]["msg"] == "This model lacks chat"
+    assert provider.requests == []
