@@ -27,13 +27,22 @@ class StreamReader:
 
     A failure behind good chunks is kept for the next call, so that the chunks do not depend on how
     the bytes were split.
+
+    end  asked at the end of the body, for dialects without a terminal event: appends the last chunk and says
+         whether the answer is whole
     """
 
-    __slots__ = ("_failure", "_is_done", "_parser", "_take")
+    __slots__ = ("_end", "_failure", "_is_done", "_parser", "_take")
 
-    def __init__(self, take: Callable[[bytes, list[Chunk]], bool], parser: EventParser | None = None) -> None:
+    def __init__(
+        self,
+        take: Callable[[bytes, list[Chunk]], bool],
+        parser: EventParser | None = None,
+        end: Callable[[list[Chunk]], bool] | None = None,
+    ) -> None:
         self._parser = parser or SseParser()
         self._take = take
+        self._end = end
         self._is_done = False
         self._failure: ProviderError | None = None
 
@@ -42,6 +51,8 @@ class StreamReader:
 
     def close(self) -> list[Chunk]:
         chunks = self._read(self._parser.close)
+        if self._end is not None and self._failure is None and not self._is_done:
+            self._is_done = self._end(chunks)
         if not self._is_done:
             raise self._failure or ProviderBroke("the stream ended without its terminal event")
         return chunks
