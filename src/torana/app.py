@@ -174,7 +174,7 @@ async def start(
                 EmbeddingEndpoints(gateway, settings),
                 XRayEndpoints(gateway),
                 AmazonQEndpoints(),
-                ModelEndpoints(models),
+                ModelEndpoints(models, settings.auth),
                 FeatureEndpoints(gateway, models.catalogue.features.values(), settings, clock),
                 DocsEndpoints(settings),
             )

@@ -96,12 +96,12 @@ async def test_without_any_provider_the_demo_answers(start_gateway: StartGateway
 
 
 async def test_the_operator_changes_a_features_default(start_gateway: StartGateway) -> None:
-    chosen = '{"duo_chat": "claude_opus_4_6", "code_completions": "claude_sonnet_4_5"}'
+    chosen = '{"duo_chat": "claude_opus_4_6", "code_completions": "claude_sonnet_4_6"}'
     gateway = await start_gateway(env={"AIGW_MODEL_SELECTION__DEFAULT_MODELS": chosen})
 
     models = [model for _, model in await asked_models(gateway)]
 
-    assert models == ["claude-sonnet-4-5-20250929", SONNET, "claude-opus-4-6"]
+    assert models == [SONNET, SONNET, "claude-opus-4-6"]
 
 
 async def test_an_overlay_moves_a_default_alias(start_gateway: StartGateway, tmp_path: Path) -> None:
@@ -187,3 +187,106 @@ async def test_only_models_that_would_answer_are_offered(start_gateway: StartGat
     providers = {model.get("provider") for model in (await definitions(gateway))["models"]}
 
     assert providers == {"Anthropic"}
+
+
+OFFERED = """\
+models:
+- {name: new, title: New, stage: staging, deployments: [{provider: anthropic, model: new-1}]}
+- {name: plain, title: Plain, vendor: Acme, is_beta: true, deployments: [{provider: anthropic, model: plain-1}]}
+aliases:
+- {name: either, models: [claude_sonnet_4_6, demo, gpt_5_2]}
+feature_settings:
+- name: duo_chat
+  default: either
+  unit_primitives: [ask_build]
+  dev: [new]
+  tags: {quick: claude_haiku_4_5, both: [gpt_5_2, new]}
+  size_preference: {small: new, large: claude_opus_4_6}
+- {name: picky, default: either, selectable: [gpt_5_2], unit_primitives: [summarize_text]}
+"""
+
+
+@pytest.fixture
+async def offering(start_gateway: StartGateway, tmp_path: Path) -> RunningGateway:
+    (tmp_path / "overlay/features").mkdir(parents=True)
+    (tmp_path / "overlay/models.yml").write_text(OFFERED)
+    feature = "unit_primitive: summarize_text\ninputs: {content: {type: string}}\nprompt: summarize_text\n"
+    (tmp_path / "overlay/features/picky.yml").write_text(
+        feature + "model: either\nfeature_setting: picky\nrequires: [tools]\n"
+    )
+    return await start_gateway(env={"AIGW_CATALOG": str(tmp_path / "overlay")})
+
+
+async def rows_of(gateway: RunningGateway, flags: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
+    """Feature settings by name, models by identifier."""
+    headers = {"X-Gitlab-Enabled-Feature-Flags": flags} if flags else {}
+    found = (await gateway.get("/v1/models/definitions", headers=headers)).json()
+    return (
+        {row["feature_setting"]: row for row in found["unit_primitives"]},
+        {model["identifier"]: model for model in found["models"]},
+    )
+
+
+async def test_the_first_of_several_defaults_is_the_default(offering: RunningGateway) -> None:
+    settings, models = await rows_of(offering)
+
+    row = settings["duo_chat"]
+    assert (row["default_model"], row["default_models"]) == ("claude_sonnet_4_6", ["claude_sonnet_4_6", "gpt_5_2"])
+    assert not [name for name in models if name.startswith("__default__")]
+
+
+async def test_with_the_flag_several_defaults_become_one_that_stands_for_all(offering: RunningGateway) -> None:
+    settings, models = await rows_of(offering, "other, ai_gateway_multi_default_models")
+
+    row = settings["duo_chat"]
+    assert (row["default_model"], row["selectable_models"][0]) == ("__default__duo_chat",) * 2
+    assert models["__default__duo_chat"]["name"] == "Default (Claude Sonnet 4.6, GPT-5.2)"
+    assert settings["code_completions"]["default_model"] == "claude_haiku_4_5"
+
+
+async def test_a_name_that_stands_for_a_settings_defaults_is_answered_by_them(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(env={"AIGW_MODEL_SELECTION__DEFAULT_MODELS": '{"duo_chat": "claude_opus_4_6"}'})
+    used = []
+    for setting in ("duo_chat", "code_completions"):
+        metadata = {
+            "provider": "gitlab",
+            "identifier": f"__default__{setting}",
+            "feature_setting": "categorize_question",
+        }
+        asked = {"messages": [{"role": "user", "content": "Hi"}], "model_metadata": metadata}
+        answer = await gateway.post("/v2/chat/agent", json=asked, token=gateway.token(unit_primitives=SCOPES))
+        used.append(answer.header("x-aigw-model"))
+
+    assert used == ["anthropic/claude-opus-4-6", f"anthropic/{HAIKU}"]
+
+
+async def test_models_for_developers_tags_and_sizes_are_handed_on_where_they_exist(offering: RunningGateway) -> None:
+    settings, models = await rows_of(offering)
+
+    row = settings["duo_chat"]
+    assert row["dev"] == {"selectable_models": ["new"]}
+    assert "new" in models
+    assert "new" not in row["selectable_models"]
+    assert row["models_for_tags"] == {"quick": "claude_haiku_4_5", "both": ["gpt_5_2"]}
+    assert row["models_for_size_preference"] == {"large": "claude_opus_4_6"}
+    assert row["beta_models"] == ["plain"]
+
+
+async def test_only_models_that_can_do_what_a_settings_features_ask_for_are_offered(offering: RunningGateway) -> None:
+    settings, _ = await rows_of(offering)
+
+    assert settings["picky"]["selectable_models"] == ["claude_sonnet_4_6", "gpt_5_2"]
+    assert "plain" in settings["duo_chat"]["selectable_models"]
+
+
+@pytest.mark.parametrize("flags", ["", "ai_gateway_multi_default_models"])
+async def test_every_identifier_that_an_overlay_names_exists(offering: RunningGateway, flags: str) -> None:
+    settings, models = await rows_of(offering, flags)
+
+    for row in settings.values():
+        chosen = [*row["models_for_tags"].values(), *row["models_for_size_preference"].values()]
+        named = {name for value in chosen for name in ([value] if isinstance(value, str) else value)}
+        named |= {row["default_model"], *row["default_models"], *row["selectable_models"], *row["beta_models"]}
+        named |= {old["identifier"] for old in row["deprecated_models"]}
+        named |= set((row["dev"] or {}).get("selectable_models", ()))
+        assert named <= models.keys(), row["feature_setting"]

@@ -4,17 +4,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_settings_page_is_generated_from_the_settings() -> None:
-    printed = subprocess.run(
-        [sys.executable, ROOT / "tools" / "settings-table"], capture_output=True, text=True, check=True
-    ).stdout
+@pytest.mark.parametrize(("tool", "page"), [("settings-table", "settings.md"), ("catalogue-reference", "catalogue.md")])
+def test_a_generated_page_is_what_its_generator_prints(tool: str, page: str) -> None:
+    printed = subprocess.run([sys.executable, ROOT / "tools" / tool], capture_output=True, text=True, check=True).stdout
 
-    page = (ROOT / "docs" / "reference" / "settings.md").read_text()
+    written = (ROOT / "docs" / "reference" / page).read_text()
 
-    assert page == printed, "run tools/settings-table > docs/reference/settings.md"
+    assert written == printed, f"run tools/{tool} > docs/reference/{page}"
 
 
 def test_no_lock_names_a_registry() -> None:

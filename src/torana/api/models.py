@@ -1,80 +1,116 @@
 """GET /v1/models/definitions: the catalogue that an instance offers its administrators (contract 11)."""
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from torana.access.permissions import enabled_flags
 from torana.api.exchange import Exchange, Reply, Route, json_reply
 from torana.caller import Permit
 from torana.catalog.check_abilities import IN_USE
-from torana.catalog.records import ModelRecord
-from torana.routing.models import Models
+from torana.catalog.records import FeatureSettingRecord, ModelRecord
+from torana.routing.models import PSEUDO, Models
+from torana.settings import AuthSettings
+
+MULTI_DEFAULTS = "ai_gateway_multi_default_models"
+"""A flag of the client: it knows identifiers that stand for several defaults."""
 
 
 class ModelEndpoints:
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, settings: AuthSettings) -> None:
         self.models = models
+        self.settings = settings
 
     def routes(self) -> list[Route]:
         return [Route(path="/v1/models/definitions", methods=("GET",), handle=self.show, body="none", is_open=True)]
 
     async def show(self, exchange: Exchange, permit: Permit, _order: Any) -> Reply:
-        return json_reply(self.definitions())
+        # Nobody is authenticated here: the realm is the header's word, and switches a list's form at most.
+        flags = enabled_flags(exchange.headers, exchange.headers.text(b"x-gitlab-realm"), self.settings)
+        return json_reply(self.definitions(has_multi_defaults=MULTI_DEFAULTS in flags))
 
-    def definitions(self) -> dict[str, Any]:
-        """Only models whose provider is configured: what is offered must answer."""
-        listed = [
-            record
-            for record in self.models.catalogue.models.values()
-            if record.is_listed and record.stage in IN_USE and self._answers(record)
-        ]
-        names = [record.name for record in listed]
-        retiring = [
-            {
-                "identifier": record.name,
-                "deprecation_date": record.deprecation.deprecation_date,
-                "removal_version": record.deprecation.removal_version,
-            }
-            for record in listed
-            if record.deprecation is not None
-        ]
-        settings: list[dict[str, Any]] = []
-        for setting in self.models.catalogue.feature_settings.values():
-            of_kind = self._of_kind(setting.default, names)
-            selectable = [name for name in setting.selectable or of_kind if name in of_kind]
-            default = self._default(setting.name, setting.default, of_kind)
-            if not default:
+    def definitions(self, *, has_multi_defaults: bool = False) -> dict[str, Any]:
+        """Only models in use whose provider is configured: what is offered must answer."""
+        catalogue = self.models.catalogue
+        answering = {record.name: record for record in catalogue.models.values() if self.models.answers(record)}
+        listed = {name: each for name, each in answering.items() if each.is_listed and each.stage in IN_USE}
+        models = [_model(record) for record in listed.values()]
+        rows: list[dict[str, Any]] = []
+        extra: dict[str, ModelRecord] = {}
+        for setting in catalogue.feature_settings.values():
+            able = self._able(setting, listed)
+            defaults = self._defaults(setting, able)
+            if not defaults:
                 continue
-            settings.append(
-                {
-                    "feature_setting": setting.name,
-                    "default_model": default,
-                    "default_models": [default],
-                    "models_for_tags": {},
-                    "models_for_size_preference": {},
-                    "selectable_models": selectable,
-                    "beta_models": [record.name for record in listed if record.is_beta and record.name in selectable],
-                    "deprecated_models": [row for row in retiring if row["identifier"] in selectable],
-                    "dev": None,
-                    "unit_primitives": list(setting.unit_primitives),
-                }
+            for_developers = self._able(setting, {name: answering[name] for name in setting.dev if name in answering})
+            extra.update((name, answering[name]) for name in for_developers if name not in listed)
+            row = _setting(setting, listed, able, defaults)
+            if for_developers:
+                row["dev"] = {"selectable_models": for_developers}
+            if has_multi_defaults and len(defaults) > 1:
+                pseudo = PSEUDO + setting.name
+                row["default_model"] = pseudo
+                row["selectable_models"].insert(0, pseudo)
+                titles = ", ".join(listed[name].title for name in defaults)
+                models.append({"name": f"Default ({titles})", "identifier": pseudo})
+            rows.append(row)
+        return {"models": [*models, *map(_model, extra.values())], "unit_primitives": rows}
+
+    def _able(self, setting: FeatureSettingRecord, offered: Mapping[str, ModelRecord]) -> list[str]:
+        """Those that can stand in for the setting's default, and do what its features ask for."""
+        if self.models.find_by_name(setting.default).dimensions:
+            needs = frozenset({"embeddings"})
+        else:
+            features = self.models.catalogue.features.values()
+            needs = frozenset({"chat"}).union(
+                *(feature.needs for feature in features if feature.feature_setting == setting.name)
             )
-        return {"models": [_model(record) for record in listed], "unit_primitives": settings}
+        return [name for name, record in offered.items() if needs <= record.abilities]
 
-    def _of_kind(self, default: str, names: list[str]) -> list[str]:
-        """Those of `names` that can stand in for a setting's default: all make vectors, or all answer in text."""
-        makes_vectors = bool(self.models.find_by_name(default).dimensions)
-        return [name for name in names if bool(self.models.catalogue.models[name].dimensions) == makes_vectors]
+    def _defaults(self, setting: FeatureSettingRecord, able: list[str]) -> list[str]:
+        """The offered models behind a setting's default, best first; any one that is offered where none of them is."""
+        override = self.models.settings.default_models.get(setting.name)
+        if isinstance(override, str) and override in able:
+            return [override]
+        alias = self.models.catalogue.aliases.get(setting.default)
+        behind = alias.models if alias is not None else (setting.default,)
+        return [name for name in behind if name in able] or able[:1]
 
-    def _answers(self, record: ModelRecord) -> bool:
-        return any(map(self.models.is_reachable, record.deployments))
 
-    def _default(self, setting: str, name: str, listed: list[str]) -> str:
-        """The listed model behind a setting's default: the alias's first one that is shown, else any."""
-        override = self.models.settings.default_models.get(setting)
-        if isinstance(override, str) and override in listed:
-            return override
-        alias = self.models.catalogue.aliases.get(name)
-        candidates = alias.models if alias is not None else (name,)
-        return next((model for model in candidates if model in listed), listed[0] if listed else "")
+def _setting(
+    setting: FeatureSettingRecord, listed: Mapping[str, ModelRecord], able: list[str], defaults: list[str]
+) -> dict[str, Any]:
+    selectable = [name for name in setting.selectable or able if name in able]
+    # A default that administrators could not choose back would be lost with the first choice.
+    selectable = [*(name for name in defaults if name not in selectable), *selectable]
+    return {
+        "feature_setting": setting.name,
+        "default_model": defaults[0],
+        "default_models": defaults,
+        "models_for_tags": _named(setting.tags, listed),
+        "models_for_size_preference": _named(setting.size_preference, listed),
+        "selectable_models": selectable,
+        "beta_models": [name for name in selectable if listed[name].is_beta],
+        "deprecated_models": [
+            {"identifier": name, **ending} for name in selectable if (ending := _ending(listed[name])) is not None
+        ],
+        "dev": None,
+        "unit_primitives": list(setting.unit_primitives),
+    }
+
+
+def _named(chosen: Mapping[str, str | tuple[str, ...]], known: Collection[str]) -> dict[str, Any]:
+    """Without names that are not offered."""
+    told: dict[str, Any] = {}
+    for key, value in chosen.items():
+        kept = [name for name in ((value,) if isinstance(value, str) else value) if name in known]
+        if kept:
+            told[key] = kept[0] if isinstance(value, str) else kept
+    return told
+
+
+def _ending(record: ModelRecord) -> dict[str, str] | None:
+    end = record.deprecation
+    return None if end is None else {"deprecation_date": end.deprecation_date, "removal_version": end.removal_version}
 
 
 def _model(record: ModelRecord) -> dict[str, Any]:
@@ -84,11 +120,8 @@ def _model(record: ModelRecord) -> dict[str, Any]:
     }
     if record.vendor:
         shown["provider"] = record.vendor
-    if record.deprecation is not None:
-        shown["deprecation"] = {
-            "deprecation_date": record.deprecation.deprecation_date,
-            "removal_version": record.deprecation.removal_version,
-        }
+    if (ending := _ending(record)) is not None:
+        shown["deprecation"] = ending
     if record.description:
         shown["description"] = record.description
     if record.cost_indicator:

@@ -21,7 +21,9 @@ def check_catalogue(catalogue: Catalogue) -> list[str]:
     for setting in catalogue.feature_settings.values():
         key = f"feature_settings {setting.name}"
         found.need(key, "alias or model", [setting.default], answering)
-        found.need(key, "model", setting.selectable, models)
+        found.need(key, "model", (*setting.selectable, *setting.dev), models)
+        for chosen in (*setting.tags.values(), *setting.size_preference.values()):
+            found.need(key, "model", (chosen,) if isinstance(chosen, str) else chosen, models)
         found.need(key, "unit primitive", setting.unit_primitives, catalogue.unit_primitives)
     paths: dict[str, str] = {}
     for feature in catalogue.features.values():

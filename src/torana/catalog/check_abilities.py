@@ -27,6 +27,8 @@ def check_abilities(found: Findings, catalogue: Catalogue) -> None:
         _need_stage(found, f"client_names {client_name.name}", client_name.model, catalogue, (*IN_USE, "staging"))
     for setting in catalogue.feature_settings.values():
         _need_stage(found, f"feature_settings {setting.name}", setting.default, catalogue, IN_USE)
+        for name in setting.dev:
+            _need_stage(found, f"feature_settings {setting.name}", name, catalogue, (*IN_USE, "staging"))
     for feature in catalogue.features.values():
         _need_stage(found, f"features {feature.name}", feature.model, catalogue, IN_USE)
         _check_feature(found, feature, catalogue)

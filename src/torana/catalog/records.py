@@ -128,7 +128,9 @@ class DeploymentRecord(Record, frozen=True, kw_only=True):
 
 class Deprecation(Record, frozen=True, kw_only=True):
     deprecation_date: Day
+    """The model serves until this day begins (UTC)."""
     removal_version: str = ""
+    """The product's version that no longer offers it, shown to administrators."""
 
 
 class ModelRecord(Record, frozen=True, kw_only=True):
@@ -153,12 +155,13 @@ class ModelRecord(Record, frozen=True, kw_only=True):
     description: str = ""
     cost_indicator: str = ""
     prices: PriceRecord | None = None
-    """None: unknown."""
+    """Unknown where there is none."""
     stage: Stage = "production"
+    """Of a deprecated model `deprecation` and `successor` are required."""
     deprecation: Deprecation | None = None
-    """When it ends; of deprecated models."""
+    """When it ends."""
     successor: str = ""
-    """The model that takes over; of deprecated models."""
+    """The model that answers from that day on, under the old name too."""
     is_beta: bool = False
     is_listed: bool = True
     """False: usable by aliases, not shown in /v1/models/definitions."""
@@ -193,7 +196,13 @@ class FeatureSettingRecord(Record, frozen=True, kw_only=True):
     default: str
     """An alias or a model."""
     selectable: tuple[str, ...] = ()
-    """Models offered for it; empty: every listed one."""
+    """Models offered for it; empty: every listed one that can do what its features ask for."""
+    dev: tuple[str, ...] = ()
+    """Models offered to the product's own developers only; these may be in stage staging."""
+    tags: dict[str, str | tuple[str, ...]] = {}
+    """Tag → model or models, handed on as `models_for_tags`."""
+    size_preference: dict[str, str | tuple[str, ...]] = {}
+    """Size → model or models, handed on as `models_for_size_preference`."""
     unit_primitives: tuple[str, ...] = ()
 
 

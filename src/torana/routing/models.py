@@ -40,6 +40,9 @@ SETTINGS_OF_ROLES = {"completions_default": "code_completions", "generation_defa
 
 CHAT = frozenset({"chat"})
 
+PSEUDO = "__default__"
+"""Stands before a feature setting's name where an identifier means whatever is that setting's default (contract 11)."""
+
 MAX_UNKNOWN_FAMILIES = 100
 
 MAX_RELAYED = 1_000
@@ -165,15 +168,17 @@ class Models:
             return self._own(wish)
         if wish.client_name.startswith("amazon_q/"):
             raise Refusal(501, "amazon_q_unavailable", "Amazon Q is not available in this gateway")
-        if wish.identifier:
-            return self._by_name(self._strip_pseudo(wish.identifier), ("model_metadata", "identifier"))
-        if wish.client_name:
+        pseudo = self._pseudo_setting(wish.identifier)
+        if wish.identifier and not pseudo:
+            return self._by_name(wish.identifier, ("model_metadata", "identifier"))
+        if wish.client_name and not pseudo:
             return self._by_client_name(wish.client_name)
-        override = self.settings.default_models.get(wish.feature_setting or SETTINGS_OF_ROLES.get(wish.role, ""))
+        setting_name = pseudo or wish.feature_setting
+        override = self.settings.default_models.get(setting_name or SETTINGS_OF_ROLES.get(wish.role, ""))
         if isinstance(override, str) and override:
             return self._by_name(override, ("model_metadata", "feature_setting"))
         # The wish's own role comes first where the setting is one that no catalogue lists.
-        setting = self.catalogue.feature_settings.get(wish.feature_setting)
+        setting = self.catalogue.feature_settings.get(setting_name)
         if setting is not None:
             return self._by_name(setting.default, ("model_metadata", "feature_setting"))
         return self._by_name(wish.role or "chat_default", ("model_metadata",))
@@ -202,11 +207,10 @@ class Models:
                 self._relayed[key] = found
         return found
 
-    def _strip_pseudo(self, identifier: str) -> str:
-        pseudo = identifier.removeprefix("__default__")
-        if pseudo != identifier and pseudo in self.catalogue.feature_settings:
-            return self.catalogue.feature_settings[pseudo].default
-        return identifier
+    def _pseudo_setting(self, identifier: str) -> str:
+        """The feature setting whose defaults an identifier of contract 11 stands for; empty for any other."""
+        name = identifier.removeprefix(PSEUDO)
+        return name if name != identifier and name in self.catalogue.feature_settings else ""
 
     def _by_client_name(self, client_name: str) -> Model:
         known = self.catalogue.client_names.get(client_name)
@@ -241,14 +245,15 @@ class Models:
     def _first_configured(self, alias: AliasRecord, now: float) -> ModelRecord:
         named = [self.catalogue.models[name] for name in alias.models]
         records = [self._heir(record, now) for record in named if record.stage in IN_USE]
-        return next((record for record in records if self._answers(record)), records[-1])
+        return next((record for record in records if self.answers(record)), records[-1])
 
     def _heir(self, record: ModelRecord, now: float) -> ModelRecord:
         """The record itself, or after its end the last of its successors that can be reached."""
         line = self.stages.heirs(record, now)
-        return next((each for each in reversed(line) if self._answers(each)), line[-1])
+        return next((each for each in reversed(line) if self.answers(each)), line[-1])
 
-    def _answers(self, record: ModelRecord) -> bool:
+    def answers(self, record: ModelRecord) -> bool:
+        """True where one of its deployments can be reached."""
         return any(map(self.is_reachable, record.deployments))
 
     def _tell_of_end(self, model: Model) -> None:
