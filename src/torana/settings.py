@@ -240,6 +240,13 @@ class ProviderSettings:
     )
     vendor_keys: Mapping[str, Secret] = field(default_factory=dict)
     """Every `…_API_KEY` of the environment, for the rows of providers.yml that name one as `key_env`."""
+    vendor_urls: Mapping[str, str] = field(default_factory=dict)
+    """Every name of the environment that ends as an address does, for the rows that name one as `base_url_env`."""
+    fireworks_regions: dict[str, Any] = setting(
+        {},
+        "AIGW_MODEL_ENDPOINTS__FIREWORKS_REGIONAL_ENDPOINTS",
+        "JSON: region → {endpoint, identifier} of Fireworks deployments for fast completions",
+    )
     model_engine_limits: dict[str, Any] = setting(
         {},
         ("AIGW_MODEL_ENGINE_LIMITS", "AIGW_MODEL_ENGINE_CONCURRENCY_LIMITS"),
@@ -327,11 +334,6 @@ ACCEPTED_UNUSED = (
     "AIGW_AMAZON_Q__REGION",
     "AIGW_AMAZON_Q__ENDPOINT_URL",
     "AIGW_FASTAPI__RELOAD",
-    "AIGW_MODEL_KEYS__MISTRAL_API_KEY",
-    "AIGW_MODEL_KEYS__FIREWORKS_API_KEY",
-    "AIGW_MODEL_KEYS__FIREWORKS_PROVIDER_API_KEY",
-    "AIGW_MODEL_ENDPOINTS__FIREWORKS_REGIONAL_ENDPOINTS",
-    "AIGW_FIREWORKS_API_BASE_URL",
     "AIGW_FEATURE_FLAGS__FIREWORKS_SCORE_THRESHOLD",
     "AIGW_MODEL_SELECTION__MODEL_PARAMS",
     "AIGW_MODEL_SELECTION__PROMPT_PARAMS",
@@ -351,6 +353,14 @@ ACCEPTED_UNUSED = (
 """Names of contract 16 and interface 4 that this version takes without acting on them; `…__` are prefixes."""
 
 
+ADDRESS_NAMES = ("_BASE_URL", "_API_BASE", "_API_BASE_URL", "_ENDPOINT", "_HOST")
+"""How the environment names of vendors' addresses end."""
+
+
+def is_address_name(name: str) -> bool:
+    return name.endswith(ADDRESS_NAMES)
+
+
 def load_settings(
     environ: Mapping[str, str], dotenv: Path | None = None, flags: Mapping[str, str] | None = None
 ) -> Settings:
@@ -365,7 +375,8 @@ def load_settings(
     settings: Settings = _read_struct(Settings, found)
     names = {name.removesuffix("_FILE") for name in found if name.removesuffix("_FILE").endswith("_API_KEY")}
     keys = {name: Secret(text) for name in names if (text := _text_of(name, Secret, found)) is not None}
-    settings = replace(settings, providers=replace(settings.providers, vendor_keys=keys))
+    urls = {name: text.strip() for name, text in found.items() if is_address_name(name)}
+    settings = replace(settings, providers=replace(settings.providers, vendor_keys=keys, vendor_urls=urls))
     object.__setattr__(settings, "warnings", tuple(_unknown_names(found)))
     if settings.log.level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
         raise BadSetting(
@@ -427,6 +438,15 @@ def _check_search(search: SearchSettings) -> None:
             f"{search.fallback_release!r} is no version",
             "expected X.Y such as 18.6",
         )
+
+
+VENDORS_OWN = (
+    "AIGW_MODEL_KEYS__MISTRAL_API_KEY",
+    "AIGW_MODEL_KEYS__FIREWORKS_API_KEY",
+    "AIGW_MODEL_KEYS__FIREWORKS_PROVIDER_API_KEY",
+    "AIGW_FIREWORKS_API_BASE_URL",
+)
+"""Names of contract 16 that rows of providers.yml read (docs/reference/providers.md)."""
 
 
 def known_settings() -> list[tuple[tuple[str, ...], str, str, str]]:
@@ -508,11 +528,12 @@ def _read_dotenv(path: Path | None) -> dict[str, str]:
 def _unknown_names(found: Mapping[str, str]) -> list[str]:
     known = {name for names, *_ in known_settings() for name in names}
     secrets = {f"{name}_FILE" for _, part, kind in _walk(Settings) if kind is Secret for name in part.metadata["env"]}
+    accepted = (*ACCEPTED_UNUSED, *VENDORS_OWN, *(f"{name}_FILE" for name in VENDORS_OWN))
     lines = []
     for name in sorted(found):
         if not name.startswith("AIGW_") or name in known or name in secrets:
             continue
-        if any(name == used or (used.endswith("__") and name.startswith(used)) for used in ACCEPTED_UNUSED):
+        if any(name == used or (used.endswith("__") and name.startswith(used)) for used in accepted):
             continue
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
         lines.append(f"{name}: unknown setting, ignored; the nearest known name is {near[0]}")

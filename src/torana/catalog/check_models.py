@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from torana.catalog.findings import Findings
 from torana.catalog.records import DeploymentRecord, ModelRecord, PriceRecord, ProviderRecord
+from torana.settings import ADDRESS_NAMES, is_address_name
 
 _KEY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*_API_KEY", re.ASCII)
 """What the settings read as a vendor's key."""
@@ -13,8 +14,12 @@ _KEY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*_API_KEY", re.ASCII)
 
 def check_models(found: Findings, models: Mapping[str, ModelRecord], providers: Mapping[str, ProviderRecord]) -> None:
     for provider in providers.values():
-        if provider.key_env and not _KEY_NAME.fullmatch(provider.key_env):
-            found.add(f"providers {provider.name}", *_wrong_key(provider.key_env))
+        for name in provider.key_names:
+            if not _KEY_NAME.fullmatch(name):
+                found.add(f"providers {provider.name}", *_wrong_key(name))
+        for name in provider.base_url_env:
+            if not is_address_name(name):
+                found.add(f"providers {provider.name}", *_wrong_address(name))
     for model in models.values():
         found.need(f"models {model.name}", "provider", [each.provider for each in model.deployments], providers)
         if not model.deployments:
@@ -95,6 +100,11 @@ def _identity(item: DeploymentRecord) -> tuple[object, ...]:
 
 def _wrong_key(name: str) -> tuple[str, str]:
     return f"key_env `{name}` is not read from the environment", "expected a name that ends in `_API_KEY`"
+
+
+def _wrong_address(name: str) -> tuple[str, str]:
+    expected = f"expected a name that ends in {', '.join(ADDRESS_NAMES)}"
+    return f"base_url_env `{name}` is not read from the environment", expected
 
 
 def _is_day(text: str) -> bool:

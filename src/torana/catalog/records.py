@@ -50,6 +50,42 @@ class UnitPrimitive(Record, frozen=True, kw_only=True):
     endpoints: tuple[str, ...] = ()
 
 
+class Quirks(Record, frozen=True, kw_only=True):
+    """Where a vendor differs from the chat completions or text completions it speaks.
+
+    What it does not take is left out, or said in its own way, instead of being refused.
+    """
+
+    limit: Literal["max_tokens", "max_completion_tokens"] | None = None
+    """What it calls the longest answer; empty: as the model's name tells."""
+    usage_option: bool = True
+    """Takes `stream_options`; false: it tells the usage of a stream unasked."""
+    user: bool = True
+    """Takes `user`."""
+    forced_tool: Literal["required", "any", "never"] = "required"
+    """Its word for "call some tool"; `never`: it cannot be made to."""
+    named_tool: bool = True
+    """`tool_choice` may name the tool to call."""
+    parallel_tools: bool = True
+    """Takes `parallel_tool_calls`."""
+    strict_tools: bool = True
+    """Takes `strict` of a tool."""
+    answer_schema: bool = True
+    """Takes `response_format` of type `json_schema`; false: `json_object` alone."""
+    reasoning: Literal["effort", "thinking", "none"] = "effort"
+    """How it is asked to think: `reasoning_effort`, a member `thinking`, or not at all."""
+    thoughts: Literal["", "reasoning_content", "reasoning"] = ""
+    """The member in which it takes its own thoughts back; empty: it takes none."""
+    top_k: bool = False
+    """Takes `top_k`."""
+    call_id_chars: int = 0
+    """Ids of tool calls are exactly so many letters and digits; 0: any."""
+    suffix: bool = False
+    """Text completions take the code behind the cursor as `suffix`, and no markers."""
+    affinity_header: str = "x-session-affinity"
+    """Header that keeps a user's calls on one machine, and its prompt cache warm; empty: none."""
+
+
 class ProviderRecord(Record, frozen=True, kw_only=True):
     """`providers.yml`, one item: a vendor or server that speaks a known dialect."""
 
@@ -57,9 +93,13 @@ class ProviderRecord(Record, frozen=True, kw_only=True):
     dialect: Dialect
     title: str = ""
     base_url: str = ""
-    """With or without the final /v1. Settings (ANTHROPIC_BASE_URL, OPENAI_BASE_URL) win over it."""
-    key_env: str = ""
-    """Environment name of the key, for vendors without a setting of their own."""
+    """With or without the final /v1."""
+    base_url_env: tuple[str, ...] = ()
+    """Environment names that win over `base_url`, the first one that is set: `…_BASE_URL`, `…_API_BASE`,
+    `…_ENDPOINT`, `…_HOST`. A row without `base_url` is a server of the operator's own: its address says that it is
+    there, and a key is sent where one is set."""
+    key_env: str | tuple[str, ...] = ""
+    """Environment name of the key, `…_API_KEY`, or several: the first one that is set."""
     auth: Auth | None = None
     """Empty: as the dialect's own vendor has it."""
     headers: dict[str, str] = {}
@@ -67,8 +107,13 @@ class ProviderRecord(Record, frozen=True, kw_only=True):
     paths: dict[str, str] = {}
     """What is asked (`chat`, `completions`, `embeddings`, `models`) → path below `base_url`, where it is not the
     dialect's own."""
-    quirks: dict[str, Any] = {}
-    """Where the vendor differs from its dialect, by name."""
+    quirks: Quirks = Quirks()
+    """Where the vendor differs from its dialect."""
+
+    @property
+    def key_names(self) -> tuple[str, ...]:
+        names = (self.key_env,) if isinstance(self.key_env, str) else self.key_env
+        return tuple(name for name in names if name)
 
 
 class PriceRecord(Record, frozen=True, kw_only=True):

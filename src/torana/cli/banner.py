@@ -67,6 +67,8 @@ def _providers(settings: Settings, models: Models) -> str:
     if models.is_configured("openai"):
         where = f" at {settings.providers.openai_base_url}" if models.has_own_openai else ""
         found.append(f"openai ({'key set' if settings.providers.openai_api_key else 'no key needed'}{where})")
+    others = (name for name in models.catalogue.providers if name not in ("anthropic", "openai", "demo"))
+    found += [name for name in others if models.is_configured(name)]
     if settings.providers.custom_models:
         found.append("clients' own model servers")
     if found:

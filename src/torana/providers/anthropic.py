@@ -19,7 +19,9 @@ class Anthropic:
     async def prepare(
         self, deployment: Deployment, path: str, body: bytes, headers: Mapping[str, str], *, stream: bool
     ) -> WireRequest:
-        greeting = {"anthropic-version": API_VERSION, **headers, "x-api-key": deployment.secret.reveal()}
+        key = deployment.secret.reveal()
+        caller = {"Authorization": f"Bearer {key}"} if deployment.auth == "bearer" else {"x-api-key": key}
+        greeting = {"anthropic-version": API_VERSION, **headers, **caller}
         return WireRequest(
             url=join_url(deployment.base_url, path),
             headers={**greeting, **deployment.extra_headers},

@@ -11,6 +11,14 @@ from torana.dialects.text_completions import TEXT_COMPLETIONS
 from torana.providers.provider import PLACEHOLDER_KEY, Deployment, join_url
 from torana.transport import WireRequest
 
+_ASKED = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "completions",
+    "/v1/embeddings": "embeddings",
+    "/v1/models": "models",
+}
+"""A dialect's path → what a row of providers.yml calls it."""
+
 
 class OpenAI:
     name = "openai"
@@ -21,14 +29,25 @@ class OpenAI:
     async def prepare(
         self, deployment: Deployment, path: str, body: bytes, headers: Mapping[str, str], *, stream: bool
     ) -> WireRequest:
-        key = deployment.secret.reveal() or PLACEHOLDER_KEY
         if deployment.is_client_given:
             url = deployment.base_url + path.removeprefix("/v1")
+        elif own_path := deployment.paths.get(_ASKED.get(path, "")):
+            url = deployment.base_url.rstrip("/") + own_path
         else:
             url = join_url(deployment.base_url, path)
         return WireRequest(
             url=url,
-            headers={**headers, "Authorization": f"Bearer {key}", **deployment.extra_headers},
+            headers={**headers, **greet(deployment), **deployment.extra_headers},
             body=body,
             is_client_given=deployment.is_client_given,
         )
+
+
+def greet(deployment: Deployment) -> dict[str, str]:
+    """The header that tells who calls."""
+    key = deployment.secret.reveal() or PLACEHOLDER_KEY
+    if deployment.auth == "none":
+        return {}
+    if deployment.auth in ("x-api-key", "api-key"):
+        return {deployment.auth: key}
+    return {"Authorization": f"Bearer {key}"}

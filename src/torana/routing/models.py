@@ -8,13 +8,14 @@ from typing import Any
 
 from torana.catalog.check_abilities import IN_USE
 from torana.catalog.load import Catalogue
-from torana.catalog.records import AliasRecord, DeploymentRecord, FamilyRecord, ModelRecord, PriceRecord
+from torana.catalog.records import AliasRecord, DeploymentRecord, FamilyRecord, ModelRecord
 from torana.chat import ModelWish
 from torana.clock import Clock
 from torana.errors import Invalid, Refusal
 from torana.providers.provider import Deployment
 from torana.routing.price_list import PriceList
 from torana.routing.stages import NEVER, Stages
+from torana.routing.vendors import Vendors
 from torana.settings import ProviderSettings, Secret
 
 logger = logging.getLogger("torana.routing")
@@ -47,12 +48,6 @@ MAX_UNKNOWN_FAMILIES = 100
 
 MAX_RELAYED = 1_000
 """Deployments of the pass-through that are remembered."""
-
-LIKE = {"messages": "anthropic", "chat_completions": "openai", "demo": "demo"}
-"""Whose greeting belongs to a dialect."""
-
-OPENAI_DEFAULT = "gpt-5.4-mini-2026-03-17"
-"""What the empty model name of a deployment on OpenAI's own API stands for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,35 +106,22 @@ class Models:
         """When a model ends, names may lead elsewhere."""
         self._told_of_end: set[str] = set()
         self._relayed: dict[tuple[str, str], Deployment] = {}
-        self._prices = PriceList(catalogue.models.values())
+        self.vendors = Vendors(catalogue.providers, settings, PriceList(catalogue.models.values()))
         self._unknown_families: set[str] = set()
         """Those that were warned of."""
 
     def is_configured(self, provider: str) -> bool:
         """True where the provider can be greeted: its key is set, or it is a server that needs none."""
-        if self.settings.mock_responses:
-            return provider == "demo"
-        if provider == "anthropic":
-            return bool(self.settings.anthropic_api_key)
-        if provider == "openai":
-            return bool(self.settings.openai_api_key) or self.has_own_openai
-        row = self.catalogue.providers.get(provider)
-        if row is None or row.dialect == "demo":
-            return provider == "demo"
-        # A row without a key's name is a server that needs none.
-        return bool(self.settings.vendor_keys.get(row.key_env)) if row.key_env else bool(row.base_url)
+        return self.vendors.is_configured(provider)
 
     def is_reachable(self, record: DeploymentRecord) -> bool:
         """As `is_configured`, for a deployment that may bring a key or an address of its own."""
-        if record.key_env and not self.settings.mock_responses:
-            return bool(self.settings.vendor_keys.get(record.key_env))
-        return self.is_configured(record.provider)
+        return self.vendors.is_reachable(record)
 
     @property
     def has_own_openai(self) -> bool:
         """OPENAI_BASE_URL names another server than OpenAI's own."""
-        base = self.settings.openai_base_url
-        return bool(base) and "//api.openai.com" not in base
+        return self.vendors.has_own_openai
 
     def find_by_name(self, name: str) -> Model:
         """An alias or a model of the catalogue; raises Invalid for any other name, and for a model not in use."""
@@ -201,7 +183,7 @@ class Models:
         key = (provider, model)
         found = self._relayed.get(key)
         if found is None:
-            found = self._deploy(DeploymentRecord(provider=provider, model=model))
+            found = self.vendors.deploy(DeploymentRecord(provider=provider, model=model))
             # Clients choose model names: bounded.
             if len(self._relayed) < MAX_RELAYED:
                 self._relayed[key] = found
@@ -285,51 +267,9 @@ class Models:
             fill_in=family.fill_in if family is not None and is_text else "",
             leaks_reasoning=family.leaks_reasoning if family is not None else False,
             folds_system=family.folds_system if family is not None else False,
-            deployments=tuple(self._deploy(item, record.prices) for item in configured),
-        )
-
-    def _deploy(self, record: DeploymentRecord, prices: PriceRecord | None = None) -> Deployment:
-        """The deployment of a record, with its credentials.
-
-        prices   the model's, for a deployment that has none of its own
-        """
-        settings = self.settings
-        shipped = self.catalogue.providers.get(record.provider)
-        base_url, like = (shipped.base_url, LIKE.get(shipped.dialect, "")) if shipped is not None else ("", "")
-        secret, model = Secret(), record.model
-        if record.provider == "anthropic":
-            base_url, secret = settings.anthropic_base_url or base_url, settings.anthropic_api_key
-        elif record.provider == "openai":
-            base_url, secret = settings.openai_base_url or base_url, settings.openai_api_key
-            if not model:
-                # Left empty where the server itself is to be asked (routing/discovery.py).
-                model = settings.openai_model or ("" if self.has_own_openai else OPENAI_DEFAULT)
-        elif shipped is not None:
-            secret = settings.vendor_keys.get(shipped.key_env, secret)
-        if record.key_env:
-            secret = settings.vendor_keys.get(record.key_env, Secret())
-        return Deployment(
-            provider=record.provider,
-            model=model,
-            label=record.name,
-            like=like,
-            base_url=record.base_url or base_url,
-            secret=secret,
-            is_configured=self.is_reachable(record),
-            region=record.region,
-            account=record.account,
-            weight=record.weight,
-            order=record.order,
-            concurrency=record.concurrency,
-            canary_percent=record.canary_percent,
-            shadow_percent=record.shadow_percent,
-            timeout_s=record.timeout_s,
-            idle_s=record.idle_s,
-            # Another server than OpenAI's own has prices of its own, whatever it calls its models.
-            prices=self._prices.find(
-                record, "" if record.provider == "openai" and self.has_own_openai else model, prices
+            deployments=tuple(
+                self.vendors.deploy(each, record.prices) for item in configured for each in self.vendors.spread(item)
             ),
-            as_text_completion=record.text_completions,
         )
 
     def _own(self, wish: ModelWish) -> Model:
@@ -352,14 +292,17 @@ class Models:
                 wish.as_text_completion
                 and (wish.family in TEXT_COMPLETION_FAMILIES or (wish.is_flat and not wish.identifier))
             )
-            deployment = Deployment(
-                provider="anthropic" if provider == "anthropic" else "openai",
-                model=model,
-                base_url=wish.endpoint.removesuffix("/"),
-                secret=Secret(wish.api_key),
-                as_text_completion=is_text and provider != "anthropic",
-                is_client_given=True,
-                extra_headers={str(name): str(value) for name, value in self.settings.extra_headers.items()},
+            deployment = self.vendors.dress(
+                Deployment(
+                    provider="anthropic" if provider == "anthropic" else "openai",
+                    model=model,
+                    base_url=wish.endpoint.removesuffix("/"),
+                    secret=Secret(wish.api_key),
+                    as_text_completion=is_text and provider != "anthropic",
+                    is_client_given=True,
+                    extra_headers={str(name): str(value) for name, value in self.settings.extra_headers.items()},
+                ),
+                provider,
             )
         return Model(
             name=wish.family or model,
@@ -382,5 +325,5 @@ class Models:
         for record in self.catalogue.models.values():
             for item in record.deployments:
                 if (item.provider, item.model) == (provider, model):
-                    return replace(self._deploy(item), is_client_given=False)
+                    return replace(self.vendors.deploy(item), is_client_given=False)
         raise Invalid(("model_metadata", "identifier"), "This model is not in the catalogue", "value_error")

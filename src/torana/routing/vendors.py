@@ -1,0 +1,157 @@
+"""Which vendors can be asked, where and with which key: rows of providers.yml, and the environment over them."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from msgspec.structs import replace as replace_members
+
+from torana.catalog.records import DeploymentRecord, PriceRecord, ProviderRecord
+from torana.errors import BadSetting
+from torana.providers.provider import Deployment
+from torana.routing.price_list import PriceList
+from torana.setting_values import check_url
+from torana.settings import ProviderSettings, Secret
+
+LIKE = {"messages": "anthropic", "chat_completions": "openai", "demo": "demo"}
+"""Whose greeting belongs to a dialect, for rows without a file of their own in providers/."""
+
+OPENAI_DEFAULT = "gpt-5.4-mini-2026-03-17"
+"""What the empty model name of a deployment on OpenAI's own API stands for."""
+
+FIREWORKS = "fireworks_ai"
+
+
+class Vendors:
+    """The rows of one catalogue snapshot, in one environment. Raises BadSetting for an address that is none."""
+
+    def __init__(self, rows: Mapping[str, ProviderRecord], settings: ProviderSettings, prices: PriceList) -> None:
+        self.rows = rows
+        self.settings = settings
+        self.prices = prices
+        self._addresses = {row.name: self._find_address(row) for row in rows.values()}
+        self._regions = dict(_read_regions(settings))
+
+    @property
+    def has_own_openai(self) -> bool:
+        """OPENAI_BASE_URL names another server than OpenAI's own."""
+        base = self.settings.openai_base_url
+        return bool(base) and "//api.openai.com" not in base
+
+    def is_configured(self, provider: str) -> bool:
+        """True where the provider can be greeted: its key is set, or it is a server that needs none."""
+        if self.settings.mock_responses:
+            return provider == "demo"
+        if provider == "anthropic":
+            return bool(self.settings.anthropic_api_key)
+        if provider == "openai":
+            return bool(self.settings.openai_api_key) or self.has_own_openai
+        row = self.rows.get(provider)
+        if row is None or row.dialect == "demo":
+            return provider == "demo"
+        if not self._addresses[provider]:
+            return False
+        # Without an address of its own in the row, it is the operator's server: that one may need no key.
+        return bool(self._find_key(row)) or not row.key_names or not row.base_url
+
+    def is_reachable(self, record: DeploymentRecord) -> bool:
+        """As `is_configured`, for a deployment that may bring a key or an address of its own."""
+        if record.key_env and not self.settings.mock_responses:
+            return bool(self.settings.vendor_keys.get(record.key_env))
+        return self.is_configured(record.provider)
+
+    def spread(self, record: DeploymentRecord) -> tuple[DeploymentRecord, ...]:
+        """The deployments that a record stands for: one, or one a region where the operator names them."""
+        if record.provider != FIREWORKS or not record.text_completions or record.region or not self._regions:
+            return (record,)
+        return tuple(
+            replace_members(record, model=model or record.model, region=region, base_url=address, name="")
+            for region, (address, model) in self._regions.items()
+        )
+
+    def deploy(self, record: DeploymentRecord, prices: PriceRecord | None = None) -> Deployment:
+        """The deployment of a record, with its credentials.
+
+        prices   the model's, for a deployment that has none of its own
+        """
+        settings = self.settings
+        row = self.rows.get(record.provider)
+        base_url, secret, model = self._addresses.get(record.provider, ""), Secret(), record.model
+        if record.provider == "anthropic":
+            base_url, secret = settings.anthropic_base_url or base_url, settings.anthropic_api_key
+        elif record.provider == "openai":
+            base_url, secret = settings.openai_base_url or base_url, settings.openai_api_key
+            if not model:
+                # Left empty where the server itself is to be asked (routing/discovery.py).
+                model = settings.openai_model or ("" if self.has_own_openai else OPENAI_DEFAULT)
+        elif row is not None:
+            secret = self._find_key(row)
+        if record.key_env:
+            secret = settings.vendor_keys.get(record.key_env, Secret())
+        deployment = Deployment(
+            provider=record.provider,
+            model=model,
+            label=record.name,
+            base_url=record.base_url or base_url,
+            secret=secret,
+            is_configured=self.is_reachable(record),
+            region=record.region,
+            account=record.account,
+            weight=record.weight,
+            order=record.order,
+            concurrency=record.concurrency,
+            canary_percent=record.canary_percent,
+            shadow_percent=record.shadow_percent,
+            timeout_s=record.timeout_s,
+            idle_s=record.idle_s,
+            # Another server than OpenAI's own has prices of its own, whatever it calls its models.
+            prices=self.prices.find(
+                record, "" if record.provider == "openai" and self.has_own_openai else model, prices
+            ),
+            as_text_completion=record.text_completions,
+        )
+        return self.dress(deployment, record.provider)
+
+    def dress(self, deployment: Deployment, provider: str) -> Deployment:
+        """The deployment with the manners of the provider's row."""
+        row = self.rows.get(provider)
+        if row is None:
+            return deployment
+        like = deployment.like or LIKE.get(row.dialect, "")
+        if deployment.is_client_given:
+            # Where it is asked, and how code around a cursor is, contract 10.2 says; our headers are not for others.
+            return replace(deployment, like=like, auth=row.auth or "", quirks=replace_members(row.quirks, suffix=False))
+        return replace(
+            deployment,
+            like=like,
+            auth=row.auth or "",
+            paths=row.paths,
+            quirks=row.quirks,
+            extra_headers={**row.headers, **deployment.extra_headers},
+        )
+
+    def _find_address(self, row: ProviderRecord) -> str:
+        for name in row.base_url_env:
+            if address := self.settings.vendor_urls.get(name, ""):
+                # Ollama's own name for it holds a host and a port alone.
+                address = address if "://" in address else f"http://{address}"
+                check_url(name, address)
+                return address.rstrip("/")
+        return row.base_url
+
+    def _find_key(self, row: ProviderRecord) -> Secret:
+        keys = self.settings.vendor_keys
+        return next((keys[name] for name in row.key_names if keys.get(name)), Secret())
+
+
+def _read_regions(settings: ProviderSettings) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Region → address and model of Fireworks' regional deployments; raises BadSetting."""
+    name = "AIGW_MODEL_ENDPOINTS__FIREWORKS_REGIONAL_ENDPOINTS"
+    for region, told in settings.fireworks_regions.items():
+        address = told.get("endpoint") if isinstance(told, dict) else None
+        model = told.get("identifier", "") if isinstance(told, dict) else None
+        if not isinstance(address, str) or not isinstance(model, str):
+            raise BadSetting(
+                name, f"{region!r} has no endpoint", 'expected {"region": {"endpoint": …, "identifier": …}}'
+            )
+        check_url(name, address)
+        yield str(region), (address.rstrip("/"), model.removeprefix(f"{FIREWORKS}/"))
