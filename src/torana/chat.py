@@ -83,8 +83,8 @@ class Foreign(msgspec.Struct, frozen=True, tag="foreign"):
     kind: str
     """The dialect's name for it, `server_tool_use`."""
     value: dict[str, Any]
-    is_thought: bool = False
-    """The model's own reasoning: other dialects leave it out, where they refuse an image."""
+    is_aside: bool = False
+    """The conversation makes sense without it: other dialects leave it out, where they refuse a voice message."""
 
 
 Part = Text | Image | Document | Thought | ToolCall | ToolResult | Foreign
@@ -120,14 +120,15 @@ class AnswerSchema(msgspec.Struct, frozen=True):
     description: str = ""
 
 
-Effort = Literal["", "none", "minimal", "low", "medium", "high"]
+Effort = Literal["", "none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 class Reasoning(msgspec.Struct, frozen=True):
-    """How much the model shall think before it answers. Dialects know one or the other, and convert."""
+    """How much the model shall think before it answers. Dialects know one or the other, and convert
+    (dialects/thoughts.py)."""
 
     effort: Effort = ""
-    """Empty: only `budget_tokens` says; `none`: not at all."""
+    """`none`: not at all. Empty: `budget_tokens` says; without that, as much as the model likes."""
     budget_tokens: int | None = None
     """Upper bound of the tokens spent on thinking, part of the answer's."""
 
@@ -198,6 +199,8 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     extra: dict[str, Any] = {}
     extra_dialect: str = ""
     """The dialect that `extra` was read from; others leave it out. Empty: sent in whichever is written."""
+    unspoken: tuple[str, ...] = ()
+    """What `extra` holds that no word here says, by name: `logit_bias`, `tools.web_search`. Other dialects lose it."""
     source: Source | None = None
     """Set where a client speaks a vendor's dialect to us. Whoever changes the words takes it away."""
 
@@ -239,6 +242,8 @@ class Chunk(msgspec.Struct, frozen=True):
     """Proof of the thought whose pieces came before; see `Thought`."""
     redacted: str = ""
     """A whole thought, sealed; see `Thought`."""
+    dialect: str = ""
+    """Whose proof `signature` or `redacted` is; set with either, and on thoughts that need none to be taken back."""
     tool_call: ToolCallPiece | None = None
     finish: FinishReason | None = None
     usage: Usage | None = None

@@ -211,7 +211,7 @@ def test_a_letter_that_a_server_cut_in_two_does_not_break_the_stream() -> None:
 
 
 @pytest.mark.parametrize("value", [-1, 10**12 + 1, 10**30, 1.5, "12", True, [1]])
-def test_impossible_usage_is_left_out(value: Any) -> None:
+def test_impossible_usage_is_suspect_and_what_was_known_stands(value: Any) -> None:
     openai = {"choices": [{"delta": {}}], "usage": {"prompt_tokens": 5, "completion_tokens": value}}
     start = {"type": "message_start", "message": {"usage": {"input_tokens": 5, "output_tokens": 1}}}
     delta = {"type": "message_delta", "delta": {}, "usage": {"input_tokens": 9, "output_tokens": value}}
@@ -219,8 +219,8 @@ def test_impossible_usage_is_left_out(value: Any) -> None:
     chat = read_stream(CHAT_COMPLETIONS, event(openai), b"data: [DONE]\n\n")
     messages = read_stream(MESSAGES, event(start), event(delta), event({"type": "message_stop"}))
 
-    assert chat[-1].usage is None
-    assert messages[-1].usage == Usage(input_tokens=5, output_tokens=1)
+    assert chat[-1].usage == Usage(is_suspect=True)
+    assert messages[-1].usage == Usage(input_tokens=5, output_tokens=1, is_suspect=True)
 
 
 def test_a_usage_at_the_limit_counts() -> None:

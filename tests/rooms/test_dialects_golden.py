@@ -45,13 +45,16 @@ def read_chunks(name: str) -> list[Chunk]:
     return msgspec.json.decode(read(name), type=list[Chunk])
 
 
+@pytest.mark.parametrize("name", ["full", "thinking"])
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
-def test_the_full_request_is_written_as_in_the_golden_file(dialect: Dialect) -> None:
-    chat = msgspec.json.decode(read("full.json"), type=ChatRequest)
+def test_a_request_is_written_as_in_the_golden_file(dialect: Dialect, name: str) -> None:
+    chat = msgspec.json.decode(read(f"{name}.json"), type=ChatRequest)
+    if dialect is TEXT_COMPLETIONS and name == "thinking":
+        chat = msgspec.structs.replace(chat, tools=(), messages=chat.messages[:1])
 
     body = dialect.write_request(chat, "the-model", stream=True)
 
-    assert_golden(f"{dialect.name}/full.request.json", json.loads(body))
+    assert_golden(f"{dialect.name}/{name}.request.json", json.loads(body))
 
 
 @pytest.mark.parametrize("dialect", SERVED, ids=lambda dialect: dialect.name)
@@ -64,7 +67,7 @@ def test_a_clients_request_is_read_as_in_the_golden_file(dialect: ServedDialect)
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
 def test_a_request_that_is_read_and_written_again_is_unchanged(dialect: Dialect) -> None:
-    for name in ("client", "full"):
+    for name in ("client", "full", "thinking"):
         body = read(f"{dialect.name}/{name}.request.json")
         chat, model = dialect.read_request(body)
 

@@ -83,7 +83,10 @@ class ServedDialect:
 
 class WriteRequest(Protocol):
     def __call__(self, chat: ChatRequest, model: str, *, stream: bool) -> bytes:
-        """The body that asks `model`; raises Invalid for a part that only another dialect can write."""
+        """The body that asks `model`; raises Invalid for what cannot be left out and cannot be said.
+
+        What can be left out is, and `losses` names it.
+        """
         ...
 
 
@@ -91,11 +94,15 @@ class WriteRequest(Protocol):
 class Dialect(ServedDialect):
     """A format that we also speak to providers.
 
+    losses       (chat, model) → what of the request `write_request` leaves out, in alphabetical order: words as
+                 `top_k`, `tool.strict`, `thought`, and members of the client's own dialect as `logit_bias`. A loss
+                 that changes no answer, as of marks for a cache, is none. Raises Invalid as `write_request` does
     read_answer  one JSON answer → chunks, the last one with `is_last`; raises ProviderBroke, ProviderRefused
     read_error   (status, body) → the error, whatever the body is
     """
 
     write_request: WriteRequest
+    losses: Callable[[ChatRequest, str], tuple[str, ...]]
     read_events: Callable[[], EventReader]
     read_answer: Callable[[bytes], list[Chunk]]
     read_error: Callable[[int, bytes], ProviderRefused]

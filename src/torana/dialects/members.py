@@ -5,8 +5,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import UNSET
 
-from torana.chat import ChatRequest
+from torana.chat import ChatRequest, Usage
 from torana.errors import Invalid, ProviderBroke
 
 T = TypeVar("T")
@@ -19,7 +20,8 @@ MAX_TOKENS = 10**12
 
 _WORDS = (
     *("messages", "max_tokens", "temperature", "top_p", "top_k", "stop"),
-    *("tools", "tool_choice", "choices", "user", "fill_in"),
+    *("tools", "tool_choice", "parallel_tool_calls", "answer_schema", "wants_json", "reasoning"),
+    *("choices", "user", "fill_in"),
 )
 _json: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 _escape = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}|\\.")
@@ -83,6 +85,11 @@ def read_tokens(value: Any) -> int | None:
     return value if is_count else None
 
 
+def suspect(before: Usage | None) -> Usage:
+    """What was known of usage before the provider said what cannot be."""
+    return msgspec.structs.replace(before or Usage(), is_suspect=True)
+
+
 def need_text(members: Members, name: str, loc: Loc = ()) -> str:
     value = members.get(name)
     if name not in members:
@@ -104,6 +111,13 @@ def find_whole(members: Members, name: str) -> int | None:
     if value is None or (isinstance(value, int) and not isinstance(value, bool)):
         return value
     raise Invalid((name,), "Input should be a valid integer", "int_type")
+
+
+def find_flag(members: Members, name: str) -> bool | None:
+    value = members.get(name)
+    if value is None or isinstance(value, bool):
+        return value
+    raise Invalid((name,), "Input should be a valid boolean", "bool_type")
 
 
 def find_number(members: Members, name: str) -> float | None:
@@ -153,18 +167,29 @@ def find_object(members: Members, name: str, loc: Loc = ()) -> Members:
     return value
 
 
-def keep_extra(chat: ChatRequest, dialect: str, members: Members, written: Members) -> ChatRequest:
-    """`chat` with every member that writing it again would lose or change.
+def keep_extra(
+    chat: ChatRequest, dialect: str, members: Members, written: Members, spoken: frozenset[str]
+) -> ChatRequest:
+    """`chat` with every member that writing it again would lose, change or add.
 
     members  as the client sent them
     written  the same request written from our words alone
+    spoken   names of the members that our words stand for, or whose loss changes no answer
     """
     extra = {
         name: value
         for name, value in members.items()
         if name != "model" and (name not in written or written[name] != value)
     }
-    return msgspec.structs.replace(chat, extra=extra, extra_dialect=dialect)
+    for name in written:
+        if name not in members:
+            extra[name] = UNSET
+    unspoken = tuple(name for name, value in members.items() if name not in spoken and not _says_nothing(value))
+    return msgspec.structs.replace(chat, extra=extra, extra_dialect=dialect, unspoken=unspoken + chat.unspoken)
+
+
+def _says_nothing(value: Any) -> bool:
+    return value is None or value is False or value in ([], {}, "")
 
 
 def with_extra(
@@ -190,9 +215,9 @@ def with_extra(
     else:
         # A null that came in a request is kept; one that a prompt's author wrote only names the member.
         extra = {name: value for name, value in chat.extra.items() if chat.extra_dialect or value is not None}
-        members = {**written, **extra}
+        members = {name: value for name, value in {**written, **extra}.items() if value is not UNSET}
         if chat.extra_dialect and not _say_the_same(read(members), chat):
-            unspoken = {name: value for name, value in extra.items() if name not in spoken}
+            unspoken = {name: value for name, value in extra.items() if name not in spoken and value is not UNSET}
             members = {**unspoken, **written}
     if stream:
         members["stream"] = True
@@ -203,3 +228,12 @@ def with_extra(
 
 def _say_the_same(one: ChatRequest, other: ChatRequest) -> bool:
     return all(getattr(one, word) == getattr(other, word) for word in _WORDS)
+
+
+def unspoken_elsewhere(chat: ChatRequest, dialect: str) -> set[str]:
+    """What `dialect` loses because another one has the only name for it."""
+    return set(chat.unspoken) if chat.extra_dialect not in ("", dialect) else set()
+
+
+def tell(lost: set[str]) -> tuple[str, ...]:
+    return tuple(sorted(lost))

@@ -1,13 +1,32 @@
-"""The messages dialect: requests, and the record of all its functions. Source: Anthropic API reference, "Messages"."""
+"""The messages dialect: reading requests, and the record of all its functions.
 
-import re
-from typing import Any
+Source: Anthropic API reference, "Messages".
+"""
+
+from dataclasses import replace
 
 import msgspec
 
-from torana.chat import ChatRequest, Foreign, Message, Part, Role, Text, Tool, ToolCall, ToolResult
+from torana.chat import (
+    AnswerSchema,
+    ChatRequest,
+    Document,
+    Foreign,
+    Image,
+    Message,
+    Part,
+    Reasoning,
+    Role,
+    Text,
+    Thought,
+    Tool,
+    ToolCall,
+    ToolResult,
+)
 from torana.dialects import messages_answers as answers
+from torana.dialects import messages_asking as asking
 from torana.dialects import messages_writing as writing
+from torana.dialects.claude import GENERAL, Traits, traits_of
 from torana.dialects.dialect import Dialect
 from torana.dialects.members import (
     Loc,
@@ -22,23 +41,23 @@ from torana.dialects.members import (
     keep_extra,
     need_rows,
     need_text,
+    tell,
+    unspoken_elsewhere,
     with_extra,
 )
+from torana.dialects.messages_answers import NAME
 from torana.dialects.streams import LineScan, StreamReader
+from torana.dialects.thoughts import read_effort, unseal
 from torana.errors import Invalid
 
-NAME = "messages"
-
-DEFAULT_MAX_TOKENS = 4096
-"""The API demands a number; this one every model on offer accepts."""
-
-_CACHED = {"type": "ephemeral"}
 _SPOKEN = frozenset(
-    {"messages", "system", "max_tokens", "temperature", "top_p", "top_k"}
-    | {"stop_sequences", "tools", "tool_choice", "metadata"}
+    {"model", "messages", "system", "max_tokens", "temperature", "top_p", "top_k", "stream"}
+    | {"stop_sequences", "tools", "tool_choice", "metadata", "thinking", "output_config", "output_format"}
 )
-_THOUGHTS = ("thinking", "redacted_thinking")
-_forbidden_in_id = re.compile(r"[^a-zA-Z0-9_-]")
+_HARMLESS = frozenset({"cache_control", "service_tier", "inference_geo", "diagnostics", "speed"})
+"""Their loss changes no answer."""
+
+_ADAPTIVE = replace(GENERAL, thinking="adaptive")
 
 
 def read_request(body: bytes) -> tuple[ChatRequest, str]:
@@ -56,14 +75,30 @@ def read_count_request(body: bytes) -> tuple[ChatRequest, str]:
 
 def write_request(chat: ChatRequest, model: str, *, stream: bool) -> bytes:
     """The body that asks `model`; raises Invalid for a part that only another dialect can write."""
-    members = with_extra(chat, NAME, _write_words(chat), _read_words, _SPOKEN, stream=stream)
+    written = asking.write_words(chat, _traits(chat, model), set())
+    members = with_extra(chat, NAME, written, _read_words, _SPOKEN, stream=stream)
     return msgspec.json.encode({"model": model, **members})
+
+
+def losses(chat: ChatRequest, model: str) -> tuple[str, ...]:
+    lost = unspoken_elsewhere(chat, NAME)
+    asking.write_words(chat, _traits(chat, model), lost)
+    return tell(lost)
+
+
+def _traits(chat: ChatRequest, model: str) -> Traits:
+    """What a client wrote in this dialect is its own affair; it goes out the way it came."""
+    if chat.extra_dialect != NAME:
+        return traits_of(model)
+    return GENERAL if chat.reasoning is None or chat.reasoning.budget_tokens is not None else _ADAPTIVE
 
 
 def _read_body(members: Members) -> tuple[ChatRequest, str]:
     model = need_text(members, "model")
     chat = _read_words(members)
-    return keep_extra(chat, NAME, members, _write_words(chat)), model
+    known = msgspec.structs.replace(chat, extra_dialect=NAME)
+    written = asking.write_words(known, _traits(known, model), set())
+    return keep_extra(chat, NAME, members, written, _SPOKEN | _HARMLESS), model
 
 
 def _read_words(members: Members) -> ChatRequest:
@@ -73,6 +108,8 @@ def _read_words(members: Members) -> ChatRequest:
         loc: Loc = ("messages", number)
         messages.append(Message(_read_role(row, loc), _read_parts(row, "content", loc)))
     tools = find_rows(members, "tools")
+    choice = find_object(members, "tool_choice")
+    is_single = choice.get("disable_parallel_tool_use")
     return ChatRequest(
         messages=tuple(messages),
         max_tokens=find_whole(members, "max_tokens"),
@@ -81,9 +118,13 @@ def _read_words(members: Members) -> ChatRequest:
         top_k=find_whole(members, "top_k"),
         stop=find_texts(members, "stop_sequences"),
         tools=tuple(_read_tool(row, number) for number, row in enumerate(tools) if _is_ours_to_call(row)),
-        tool_choice=_read_tool_choice(find_object(members, "tool_choice")),
+        tool_choice=_read_tool_choice(choice),
+        parallel_tool_calls=not is_single if isinstance(is_single, bool) else None,
+        answer_schema=_read_schema(members),
+        reasoning=_read_reasoning(members),
         user=find_text(find_object(members, "metadata"), "user_id", ("metadata",)),
         stream=members.get("stream") is True,
+        unspoken=tuple(f"tools.{row['type']}"[:60] for row in tools if not _is_ours_to_call(row)),
     )
 
 
@@ -106,19 +147,62 @@ def _read_parts(members: Members, name: str, loc: Loc) -> tuple[Part, ...]:
 
 def _read_part(block: Members, loc: Loc) -> Part:
     kind = need_text(block, "type", loc)
+    cached = block.get("cache_control") is not None
     if kind == "text":
-        return Text(need_text(block, "text", loc), cached=block.get("cache_control") is not None)
+        return Text(need_text(block, "text", loc), cached)
     if kind == "tool_use":
         arguments = msgspec.json.encode(find_object(block, "input", loc)).decode()
-        return ToolCall(need_text(block, "id", loc), need_text(block, "name", loc), arguments)
+        return ToolCall(need_text(block, "id", loc), need_text(block, "name", loc), arguments, cached)
     if kind == "tool_result":
-        content = block.get("content")
-        parts = () if content is None else _read_parts(block, "content", loc)
-        # A picture of the result has no word here, so the result stays in one piece.
-        if all(isinstance(part, Text) for part in parts):
-            text = (Text(Message("user", parts).text),)
-            return ToolResult(need_text(block, "tool_use_id", loc), text, block.get("is_error") is True)
-    return Foreign(NAME, kind, block, is_thought=kind in _THOUGHTS)
+        return _read_result(block, loc, cached=cached)
+    if kind == "thinking":
+        proof, dialect = unseal(find_text(block, "signature", loc), NAME)
+        return Thought(find_text(block, "thinking", loc), proof, dialect=dialect)
+    if kind == "redacted_thinking":
+        proof, dialect = unseal(find_text(block, "data", loc), NAME)
+        return Thought(redacted=proof, dialect=dialect)
+    part = _read_medium(block, kind, loc, cached=cached)
+    # What Anthropic's own tools did is told again in the text that follows.
+    is_aside = kind.endswith(("server_tool_use", "mcp_tool_use", "_tool_result"))
+    return part or Foreign(NAME, kind, block, is_aside=is_aside)
+
+
+def _read_medium(block: Members, kind: str, loc: Loc, *, cached: bool) -> Text | Image | Document | None:
+    """A picture, a document, or what reads as a text; None for a kind, or a source, that has no word here."""
+    if kind == "search_result":
+        texts = [find_text(row, "text", (*loc, "content")) for row in find_rows(block, "content", loc)]
+        head = (find_text(block, "title", loc), find_text(block, "source", loc))
+        return Text("\n".join([*head, *texts]), cached)
+    if kind not in ("image", "document"):
+        return None
+    source = find_object(block, "source", loc)
+    loc = (*loc, "source")
+    how = need_text(source, "type", loc)
+    title = find_text(block, "title", loc) if kind == "document" else ""
+    media_type = find_text(source, "media_type", loc)
+    if how == "base64":
+        data = need_text(source, "data", loc)
+        if kind == "image":
+            return Image(media_type, data, cached=cached)
+        return Document(media_type, data, title=title, cached=cached)
+    if how == "url":
+        url = need_text(source, "url", loc)
+        return Image(url=url, cached=cached) if kind == "image" else Document(url=url, title=title, cached=cached)
+    if how == "text":
+        text = need_text(source, "data", loc)
+        return Document(media_type or "text/plain", text=text, title=title, cached=cached)
+    if how == "content" and isinstance(source.get("content"), str):
+        return Document("text/plain", text=source["content"], title=title, cached=cached)
+    return None
+
+
+def _read_result(block: Members, loc: Loc, *, cached: bool) -> Part:
+    content = _read_parts(block, "content", loc) if block.get("content") is not None else ()
+    parts = tuple(part for part in content if isinstance(part, (Text, Image, Document)))
+    if len(parts) < len(content):
+        return Foreign(NAME, "tool_result", block)
+    call_id = need_text(block, "tool_use_id", loc)
+    return ToolResult(call_id, parts, block.get("is_error") is True, cached)
 
 
 def _is_ours_to_call(row: Members) -> bool:
@@ -128,7 +212,13 @@ def _is_ours_to_call(row: Members) -> bool:
 
 def _read_tool(row: Members, number: int) -> Tool:
     loc: Loc = ("tools", number)
-    return Tool(need_text(row, "name", loc), find_text(row, "description", loc), find_object(row, "input_schema", loc))
+    return Tool(
+        need_text(row, "name", loc),
+        find_text(row, "description", loc),
+        find_object(row, "input_schema", loc),
+        cached=row.get("cache_control") is not None,
+        strict=row["strict"] if isinstance(row.get("strict"), bool) else None,
+    )
 
 
 def _read_tool_choice(choice: Members) -> str:
@@ -136,101 +226,24 @@ def _read_tool_choice(choice: Members) -> str:
     return need_text(choice, "name", ("tool_choice",)) if kind == "tool" else kind
 
 
-def _write_words(chat: ChatRequest) -> Members:
-    members: Members = {
-        "max_tokens": DEFAULT_MAX_TOKENS if chat.max_tokens is None else chat.max_tokens,
-        "messages": _write_messages(chat.messages),
-    }
-    if system := _write_system(chat.messages):
-        members["system"] = system
-    if chat.temperature is not None:
-        members["temperature"] = min(chat.temperature, 1.0)  # the range ends there, others' at 2
-    if chat.top_p is not None:
-        members["top_p"] = chat.top_p
-    if chat.top_k is not None:
-        members["top_k"] = chat.top_k
-    # The API refuses a stop sequence of white space alone.
-    if stop := [text for text in chat.stop if text.strip()]:
-        members["stop_sequences"] = stop
-    if chat.user:
-        members["metadata"] = {"user_id": chat.user}
-    if chat.tools:
-        members["tools"] = [_write_tool(tool) for tool in chat.tools]
-        if chat.tool_choice in ("any", "none"):
-            members["tool_choice"] = {"type": chat.tool_choice}
-        elif chat.tool_choice != "auto":
-            members["tool_choice"] = {"type": "tool", "name": chat.tool_choice}
-    return members
+def _read_schema(members: Members) -> AnswerSchema | None:
+    """Of `output_config.format`, or of `output_format`, its name while it was a beta."""
+    loc: Loc = ("output_config",)
+    form = find_object(find_object(members, "output_config"), "format", loc) or find_object(members, "output_format")
+    if form.get("type") != "json_schema":
+        return None
+    return AnswerSchema("answer", find_object(form, "schema", (*loc, "format")), strict=True)
 
 
-def _write_system(messages: tuple[Message, ...]) -> str | list[Members]:
-    """All system texts: joined, or as blocks where one of them is to be cached."""
-    parts = [part for message in messages if message.role == "system" for part in _sayable(message)]
-    if all(isinstance(part, Text) and not part.cached for part in parts):
-        return "\n\n".join(part.text for part in parts if isinstance(part, Text))
-    return [_write_part(part) for part in parts]
-
-
-def _write_messages(messages: tuple[Message, ...]) -> list[Members]:
-    """Turns must alternate, so neighbours of one role become one."""
-    turns: list[tuple[Role, list[Part]]] = []
-    for message in messages:
-        parts = _sayable(message)
-        if message.role == "system" or not parts:
-            continue
-        if turns and turns[-1][0] == message.role:
-            turns[-1][1].extend(parts)
-        else:
-            turns.append((message.role, parts))
-    if turns and turns[-1][0] == "assistant" and isinstance(last := turns[-1][1][-1], Text):
-        # The API refuses a begun answer that ends in white space.
-        turns[-1][1][-1] = Text(last.text.rstrip(), last.cached)
-    return [{"role": role, "content": _write_content(parts)} for role, parts in turns]
-
-
-def _sayable(message: Message) -> list[Part]:
-    """The parts that the API takes: it refuses blank texts, and others' thoughts mean nothing to it."""
-    return [
-        part
-        for part in message.parts
-        if not (isinstance(part, Text) and not part.text.strip())
-        and not (isinstance(part, Foreign) and part.dialect != NAME and part.is_thought)
-    ]
-
-
-def _write_content(parts: list[Part]) -> str | list[Members]:
-    if len(parts) == 1 and isinstance(only := parts[0], Text) and not only.cached:
-        return only.text
-    # Results must come first in their turn.
-    results = [part for part in parts if isinstance(part, ToolResult)]
-    return [_write_part(part) for part in results + [part for part in parts if not isinstance(part, ToolResult)]]
-
-
-def _write_part(part: Part) -> Members:
-    if isinstance(part, Text):
-        block: Members = {"type": "text", "text": part.text}
-        return {**block, "cache_control": _CACHED} if part.cached else block
-    if isinstance(part, ToolCall):
-        arguments = writing.read_arguments(part.arguments)
-        return {"type": "tool_use", "id": _legal_id(part.id), "name": part.name, "input": arguments}
-    if isinstance(part, ToolResult):
-        result: Members = {"type": "tool_result", "tool_use_id": _legal_id(part.call_id), "content": part.text}
-        return {**result, "is_error": True} if part.is_error else result
-    if not isinstance(part, Foreign) or part.dialect != NAME:
-        kind = part.kind if isinstance(part, Foreign) else part.__struct_config__.tag
-        raise Invalid(("messages",), f"This model cannot be given content of type {str(kind)[:40]}")
-    return part.value
-
-
-def _legal_id(call_id: str) -> str:
-    """Other vendors' ids hold letters that this API refuses."""
-    return _forbidden_in_id.sub("_", call_id)
-
-
-def _write_tool(tool: Tool) -> Members:
-    schema: dict[str, Any] = tool.parameters or {"type": "object", "properties": {}}
-    described = {"description": tool.description} if tool.description else {}
-    return {"name": tool.name, **described, "input_schema": schema}
+def _read_reasoning(members: Members) -> Reasoning | None:
+    thinking = find_object(members, "thinking")
+    effort = read_effort(find_text(find_object(members, "output_config"), "effort", ("output_config",)))
+    kind = find_text(thinking, "type", ("thinking",))
+    if kind in ("disabled", "between_tools"):
+        return Reasoning("none")
+    if kind == "enabled":
+        return Reasoning(effort, find_whole(thinking, "budget_tokens"))
+    return Reasoning(effort) if kind or effort else None
 
 
 MESSAGES = Dialect(
@@ -238,6 +251,7 @@ MESSAGES = Dialect(
     path="/v1/messages",
     read_request=read_request,
     write_request=write_request,
+    losses=losses,
     read_events=lambda: StreamReader(answers.StreamedAnswer().take),
     read_answer=answers.read_answer,
     write_events=writing.MessagesWriter,

@@ -8,9 +8,11 @@ from typing import Any
 import msgspec
 
 from torana.chat import Chunk, FinishReason, ToolCallPiece, Usage
-from torana.dialects.members import decode_answer, read_tokens
+from torana.dialects.members import decode_answer, read_tokens, suspect
 from torana.dialects.streams import Seen
 from torana.errors import ProviderBroke, ProviderRefused, provider_refused
+
+NAME = "messages"
 
 MAX_MESSAGE_CHARS = 300
 """Of a provider's error, for the log."""
@@ -55,6 +57,9 @@ class _Block(msgspec.Struct):
     name: str = ""
     text: str = ""
     thinking: str = ""
+    signature: str = ""
+    data: str = ""
+    """Of a thought that is sealed."""
     input: Any = None
 
 
@@ -63,6 +68,7 @@ class _Delta(msgspec.Struct):
     text: str = ""
     partial_json: str = ""
     thinking: str = ""
+    signature: str = ""
     stop_reason: str | None = None
 
 
@@ -105,7 +111,7 @@ def merge_usage(before: Usage | None, said: Any) -> Usage | None:
 
     Counts are cumulative and the last one wins, each member on its own. `input_tokens` excludes what
     was read from the cache or written to it; our word includes both. A report with an impossible
-    number is left out as a whole.
+    number is suspect: what was known before it stands, and is marked.
     """
     if not isinstance(said, dict):
         return before
@@ -122,7 +128,7 @@ def merge_usage(before: Usage | None, said: Any) -> Usage | None:
     ):
         count = last if value is None else read_tokens(value)
         if count is None:
-            return before
+            return suspect(before)
         counts.append(count)
     fresh, read, written, output, reasoning = counts
     return Usage(fresh + read + written, output, read, written, min(reasoning, output))
@@ -181,17 +187,30 @@ class StreamedAnswer:
             if not arguments:
                 self._silent_calls.add(index)
             chunks.append(Chunk(tool_call=ToolCallPiece(position, block.id, block.name, arguments)))
-        elif block.text or block.thinking:
-            chunks.append(Chunk(text=block.text, reasoning=block.thinking))
+        else:
+            _take_words(block, chunks)
 
     def _take_delta(self, index: int, delta: _Delta, chunks: list[Chunk]) -> None:
         if delta.text:
             chunks.append(Chunk(text=delta.text))
         elif delta.thinking:
-            chunks.append(Chunk(reasoning=delta.thinking))
+            chunks.append(Chunk(reasoning=delta.thinking, dialect=NAME))
+        elif delta.signature:
+            chunks.append(Chunk(signature=delta.signature, dialect=NAME))
         elif delta.partial_json and index in self._calls:
             self._silent_calls.discard(index)
             chunks.append(Chunk(tool_call=ToolCallPiece(self._calls[index], arguments=delta.partial_json)))
+
+
+def _take_words(block: _Block, chunks: list[Chunk]) -> None:
+    """A text or a thought, as much of it as is there."""
+    if block.type == "redacted_thinking":
+        chunks.append(Chunk(redacted=block.data, dialect=NAME))
+    elif block.type == "thinking":
+        if block.thinking or block.signature:
+            chunks.append(Chunk(reasoning=block.thinking, signature=block.signature, dialect=NAME))
+    elif block.text:
+        chunks.append(Chunk(text=block.text))
 
 
 def read_answer(body: bytes) -> list[Chunk]:
@@ -209,8 +228,8 @@ def read_answer(body: bytes) -> list[Chunk]:
             arguments = msgspec.json.encode(block.input or {}).decode()
             chunks.append(Chunk(tool_call=ToolCallPiece(position, block.id, block.name, arguments)))
             position += 1
-        elif block.text or block.thinking:
-            chunks.append(Chunk(text=block.text, reasoning=block.thinking))
+        else:
+            _take_words(block, chunks)
     finish = _FINISHES.get(answer.stop_reason or "", "other")
     chunks.append(Chunk(finish=finish, usage=usage, is_last=True))
     return chunks

@@ -7,10 +7,11 @@ from typing import Any
 
 import msgspec
 
-from torana.chat import Chunk, FinishReason, ToolCallPiece, Usage
-from torana.dialects.collecting import collect
+from torana.chat import Chunk, FinishReason, Text, Thought, ToolCall, ToolCallPiece, Usage
+from torana.dialects.collecting import Said, collect
 from torana.dialects.members import Members
-from torana.dialects.messages_answers import ERROR_STATUS
+from torana.dialects.messages_answers import ERROR_STATUS, NAME
+from torana.dialects.thoughts import seal
 
 _STOP_REASONS: dict[FinishReason, str] = {
     "stop": "end_turn",
@@ -27,12 +28,13 @@ _objects = msgspec.json.Decoder(dict[str, Any])
 
 
 class MessagesWriter:
-    """Writes a stream of blocks, one open at a time. Thoughts are left out: they lack Anthropic's signature.
+    """Writes a stream of blocks, one open at a time. Of several choices the first one is written.
 
-    Of several choices the first one is written.
+    A thought of another dialect goes out with that dialect's proof, sealed: the client shows it and sends
+    it back, and it is known again.
     """
 
-    __slots__ = ("_block", "_calls", "_finish", "_id", "_is_begun", "_is_text_open", "_model", "_usage")
+    __slots__ = ("_block", "_calls", "_finish", "_id", "_is_begun", "_model", "_open", "_thinker", "_usage")
 
     def __init__(self, model: str, id: str, created: int) -> None:
         self._model = model
@@ -40,7 +42,10 @@ class MessagesWriter:
         self._is_begun = False
         self._block = -1
         """Number of the newest block."""
-        self._is_text_open = False
+        self._open = ""
+        """What goes on in it: `text`, `thinking`, or nothing that does."""
+        self._thinker = ""
+        """The dialect whose thought is open."""
         self._calls: dict[int, int] = {}
         """Position of a tool call → its block."""
         self._finish: FinishReason = "stop"
@@ -53,6 +58,8 @@ class MessagesWriter:
             if not self._is_begun:
                 self._begin(out)
             if chunk.choice == 0:
+                if chunk.reasoning or chunk.signature or chunk.redacted:
+                    self._write_thought(chunk, out)
                 if chunk.text:
                     self._write_text(chunk.text, out)
                 if chunk.tool_call:
@@ -71,50 +78,83 @@ class MessagesWriter:
         out.append(_write_event("message_start", {"message": message}))
 
     def _write_text(self, text: str, out: list[bytes]) -> None:
-        if not self._is_text_open:
-            self._open({"type": "text", "text": ""}, out)
-            self._is_text_open = True
+        if self._open != "text":
+            self._begin_block({"type": "text", "text": ""}, out)
+            self._open = "text"
         out.append(
             b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,'
             b'"delta":{"type":"text_delta","text":%b}}\n\n' % (self._block, msgspec.json.encode(text))
         )
 
+    def _write_thought(self, chunk: Chunk, out: list[bytes]) -> None:
+        if chunk.reasoning or chunk.signature:
+            if self._open != "thinking":
+                self._begin_block({"type": "thinking", "thinking": "", "signature": ""}, out)
+                self._open, self._thinker = "thinking", chunk.dialect
+            if chunk.reasoning:
+                self._write_delta({"type": "thinking_delta", "thinking": chunk.reasoning}, out)
+            if chunk.signature:
+                self._sign(chunk.signature, out)
+        if chunk.redacted:
+            data = seal(chunk.redacted, chunk.dialect, NAME)
+            self._begin_block({"type": "redacted_thinking", "data": data}, out)
+
+    def _sign(self, proof: str, out: list[bytes]) -> None:
+        """The proof ends its thought; one without any is at least marked as another dialect's."""
+        if signature := seal(proof, self._thinker, NAME):
+            self._write_delta({"type": "signature_delta", "signature": signature}, out)
+        self._open = ""
+
     def _write_call(self, piece: ToolCallPiece, out: list[bytes]) -> None:
         if piece.position not in self._calls:
-            self._open({"type": "tool_use", "id": piece.id, "name": piece.name, "input": {}}, out)
+            self._begin_block({"type": "tool_use", "id": piece.id, "name": piece.name, "input": {}}, out)
             self._calls[piece.position] = self._block
         if piece.arguments:
             # A piece for an earlier call is rare, and clients tell blocks apart by number.
             delta = {"type": "input_json_delta", "partial_json": piece.arguments}
             out.append(_write_event("content_block_delta", {"index": self._calls[piece.position], "delta": delta}))
 
-    def _open(self, block: Members, out: list[bytes]) -> None:
-        self._close(out)
+    def _write_delta(self, delta: Members, out: list[bytes]) -> None:
+        out.append(_write_event("content_block_delta", {"index": self._block, "delta": delta}))
+
+    def _begin_block(self, block: Members, out: list[bytes]) -> None:
+        self._end_block(out)
         self._block += 1
         out.append(_write_event("content_block_start", {"index": self._block, "content_block": block}))
 
-    def _close(self, out: list[bytes]) -> None:
-        self._is_text_open = False
+    def _end_block(self, out: list[bytes]) -> None:
+        if self._open == "thinking":
+            self._sign("", out)
+        self._open = ""
         if self._block >= 0:
             out.append(_write_event("content_block_stop", {"index": self._block}))
 
     def _end(self, out: list[bytes]) -> None:
-        self._close(out)
+        self._end_block(out)
         delta = {"stop_reason": _STOP_REASONS[self._finish], "stop_sequence": None}
         out.append(_write_event("message_delta", {"delta": delta, "usage": write_usage(self._usage)}))
         out.append(_write_event("message_stop", {}))
 
 
 def write_answer(chunks: list[Chunk], model: str, id: str, created: int) -> bytes:
-    """One JSON answer; thoughts and further choices are left out, as in a stream."""
+    """One JSON answer; further choices are left out, as in a stream."""
     collected = collect(chunks)
     choice = collected.choices[0]
-    content: list[Members] = [{"type": "text", "text": choice.text}] if choice.text else []
-    content += [
-        {"type": "tool_use", "id": call.id, "name": call.name, "input": read_arguments(call.arguments)}
-        for call in choice.tool_calls
-    ]
+    content = [_write_said(part) for part in choice.parts]
     return msgspec.json.encode(_write_message(id, model, content, _STOP_REASONS[choice.finish], collected.usage))
+
+
+def _write_said(part: Said) -> Members:
+    match part:
+        case Text():
+            return {"type": "text", "text": part.text}
+        case Thought(redacted=redacted) if redacted:
+            return {"type": "redacted_thinking", "data": seal(redacted, part.dialect, NAME)}
+        case Thought():
+            signature = seal(part.signature, part.dialect, NAME)
+            return {"type": "thinking", "thinking": part.text, "signature": signature}
+        case ToolCall():
+            return {"type": "tool_use", "id": part.id, "name": part.name, "input": read_arguments(part.arguments)}
 
 
 def _write_message(id: str, model: str, content: list[Members], stop_reason: str | None, usage: Usage) -> Members:
@@ -141,6 +181,7 @@ def write_usage(usage: Usage) -> Members:
         "cache_creation_input_tokens": written,
         "cache_read_input_tokens": read,
         "output_tokens": usage.output_tokens,
+        "output_tokens_details": {"thinking_tokens": usage.reasoning_tokens},
     }
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from torana.chat import FinishReason, Usage
-from torana.dialects.members import Members, decode_answer, read_tokens
+from torana.dialects.members import Members, decode_answer, read_tokens, suspect
 from torana.errors import SPENT_KINDS, ProviderBroke, ProviderRefused, provider_refused
 
 MAX_MESSAGE_CHARS = 300
@@ -86,28 +86,34 @@ _failures = msgspec.json.Decoder(Failure)
 _relayed = msgspec.json.Decoder(_Relayed)
 
 
-def read_usage(said: Any) -> Usage | None:
-    """Usage of the completions and embeddings formats; None where it is missing or impossible."""
-    return _read_usage(said, "prompt", "completion")
+def read_usage(said: Any, before: Usage | None = None) -> Usage | None:
+    """Usage of the completions and embeddings formats, after the provider said `said`.
+
+    Counts are cumulative and the last report wins. One with an impossible number is suspect: what
+    was known before it stands, and is marked.
+    """
+    return _read_usage(said, "prompt", "completion", before)
 
 
-def read_responses_usage(said: Any) -> Usage | None:
+def read_responses_usage(said: Any, before: Usage | None = None) -> Usage | None:
     """Usage of the responses format: the same numbers under other names."""
-    return _read_usage(said, "input", "output")
+    return _read_usage(said, "input", "output", before)
 
 
-def _read_usage(said: Any, inwards: str, outwards: str) -> Usage | None:
+def _read_usage(said: Any, inwards: str, outwards: str, before: Usage | None) -> Usage | None:
     if not isinstance(said, dict):
-        return None
+        return before
     taken = read_tokens(said.get(f"{inwards}_tokens"))
     given = read_tokens(said.get(f"{outwards}_tokens") or 0)  # embeddings have none
     if taken is None or given is None:
-        return None
+        return suspect(before)
     taken_details, given_details = said.get(f"{inwards}_tokens_details"), said.get(f"{outwards}_tokens_details")
+    # DeepSeek has a name of its own for what the cache gave.
+    cached = _read_detail(taken_details, "cached_tokens") or _read_detail(said, "prompt_cache_hit_tokens")
     return Usage(
         input_tokens=taken,
         output_tokens=given,
-        cache_read_tokens=min(_read_detail(taken_details, "cached_tokens"), taken),
+        cache_read_tokens=min(cached, taken),
         cache_write_tokens=min(_read_detail(taken_details, "cache_write_tokens"), taken),
         reasoning_tokens=min(_read_detail(given_details, "reasoning_tokens"), given),
     )
@@ -115,6 +121,16 @@ def _read_usage(said: Any, inwards: str, outwards: str) -> Usage | None:
 
 def _read_detail(details: Any, name: str) -> int:
     return (read_tokens(details.get(name)) or 0) if isinstance(details, dict) else 0
+
+
+def ask_for_usage(members: Members, *, stream: bool) -> Members:
+    """Of the completions formats, whose streams tell it to those who ask."""
+    options = members.get("stream_options")
+    if stream:
+        members["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
+    elif options is not None:
+        del members["stream_options"]  # refused without a stream
+    return members
 
 
 def write_usage(usage: Usage) -> Members:

@@ -84,7 +84,7 @@ def _read_item(item: Members, loc: Loc) -> Message:
         call_id = need_text(item, "call_id", loc)
         return Message("user", (ToolResult(call_id, (Text(Message("user", parts).text),)),))
     role = "user" if kind.endswith("_output") else "assistant"
-    return Message(role, (Foreign(NAME, kind, item, is_thought=kind == "reasoning"),))
+    return Message(role, (Foreign(NAME, kind, item, is_aside=kind == "reasoning"),))
 
 
 def _read_content(item: Members, name: str, loc: Loc) -> tuple[Part, ...]:

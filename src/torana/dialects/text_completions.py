@@ -7,12 +7,13 @@ from typing import Any
 
 import msgspec
 
-from torana.chat import ChatRequest, Chunk, FillIn, FinishReason, Message, Text, Usage
+from torana.chat import ChatRequest, Chunk, Document, FillIn, FinishReason, Foreign, Message, Text, Thought, Usage
 from torana.dialects import openai_style
-from torana.dialects.chat_completions import ask_for_usage, write_sampling
 from torana.dialects.chat_completions_answers import look
+from torana.dialects.chat_completions_asking import write_sampling
 from torana.dialects.collecting import collect
 from torana.dialects.dialect import Dialect
+from torana.dialects.media import tell_document, text_of
 from torana.dialects.members import (
     Members,
     decode_answer,
@@ -23,6 +24,8 @@ from torana.dialects.members import (
     find_whole,
     keep_extra,
     need_text,
+    tell,
+    unspoken_elsewhere,
     with_extra,
 )
 from torana.dialects.streams import LineScan, StreamReader
@@ -30,7 +33,8 @@ from torana.errors import Invalid, ProviderBroke
 
 NAME = "text_completions"
 
-_SPOKEN = frozenset({"prompt", "suffix", "max_tokens", "temperature", "top_p", "stop", "n", "user"})
+_SPOKEN = frozenset({"model", "prompt", "suffix", "max_tokens", "temperature", "top_p", "stop", "n", "user", "stream"})
+_HARMLESS = frozenset({"stream_options", "echo"})
 _OTHER: FinishReason = "other"
 
 
@@ -58,13 +62,22 @@ def read_request(body: bytes) -> tuple[ChatRequest, str]:
     members = decode_request(body)
     model = need_text(members, "model")
     chat = _read_words(members)
-    return keep_extra(chat, NAME, members, _write_words(chat)), model
+    return keep_extra(chat, NAME, members, _write_words(chat, set()), _SPOKEN | _HARMLESS), model
 
 
 def write_request(chat: ChatRequest, model: str, *, stream: bool) -> bytes:
-    """The body that asks `model`: the marked prompt where there is one, else what stands before the cursor."""
-    members = with_extra(chat, NAME, _write_words(chat), _read_words, _SPOKEN, stream=stream)
-    return msgspec.json.encode({"model": model, **ask_for_usage(members, stream=stream)})
+    """The body that asks `model`: the marked prompt where there is one, else what stands before the cursor.
+
+    Raises Invalid for what is no text.
+    """
+    members = with_extra(chat, NAME, _write_words(chat, set()), _read_words, _SPOKEN, stream=stream)
+    return msgspec.json.encode({"model": model, **openai_style.ask_for_usage(members, stream=stream)})
+
+
+def losses(chat: ChatRequest, model: str) -> tuple[str, ...]:
+    lost = unspoken_elsewhere(chat, NAME)
+    _write_words(chat, lost)
+    return tell(lost)
 
 
 def _read_words(members: Members) -> ChatRequest:
@@ -86,25 +99,46 @@ def _read_words(members: Members) -> ChatRequest:
     )
 
 
-def _write_words(chat: ChatRequest) -> Members:
-    members = _write_prompt(chat)
+def _write_words(chat: ChatRequest, lost: set[str]) -> Members:
+    members = _write_prompt(chat, lost)
     if chat.max_tokens is not None:
         members["max_tokens"] = chat.max_tokens
-    members |= write_sampling(chat)
+    members |= write_sampling(chat, lost)
     if chat.choices != 1:
         members["n"] = chat.choices
     if chat.user:
         members["user"] = chat.user
+    lost |= {name for name in ("answer_schema", "wants_json", "reasoning") if getattr(chat, name)}
     return members
 
 
-def _write_prompt(chat: ChatRequest) -> Members:
+def _write_prompt(chat: ChatRequest, lost: set[str]) -> Members:
     if chat.fill_in is None:
-        return {"prompt": "\n\n".join(message.text for message in chat.messages)}
+        if chat.tools and chat.tool_choice != "none":
+            raise Invalid(("tools",), "This model carries text on and calls no tools")
+        return {"prompt": "\n\n".join(_tell(message, lost) for message in chat.messages)}
     if chat.fill_in.marked_prompt:
         return {"prompt": chat.fill_in.marked_prompt}
     suffix = {"suffix": chat.fill_in.suffix} if chat.fill_in.suffix else {}
     return {"prompt": chat.fill_in.prefix, **suffix}
+
+
+def _tell(message: Message, lost: set[str]) -> str:
+    texts: list[str] = []
+    for part in message.parts:
+        match part:
+            case Text():
+                texts.append(part.text)
+            case Document() if (text := text_of(part)) is not None:
+                texts.append(tell_document(part.title, text))
+            case Thought():
+                lost.add("thought")
+            case Foreign(is_aside=True):
+                lost.add(part.kind[:40])
+            case _:
+                kind = part.kind if isinstance(part, Foreign) else type(part).__name__.lower()
+                raise Invalid(("messages",), f"This model cannot be given content of type {kind[:40]}")
+    return "".join(texts)
 
 
 class StreamedAnswer:
@@ -128,7 +162,7 @@ class StreamedAnswer:
             raise openai_style.refused(event.error)
         if event.choices is None:
             return False
-        self._usage = openai_style.read_usage(event.usage) or self._usage
+        self._usage = openai_style.read_usage(event.usage, self._usage)
         # Azure begins with an event without choices, id or model.
         if event.choices and not self._is_begun:
             self._is_begun = True
@@ -225,6 +259,7 @@ TEXT_COMPLETIONS = Dialect(
     path="/v1/completions",
     read_request=read_request,
     write_request=write_request,
+    losses=losses,
     read_events=lambda: StreamReader(StreamedAnswer().take),
     read_answer=read_answer,
     write_events=TextCompletionsWriter,

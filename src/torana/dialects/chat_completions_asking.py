@@ -1,0 +1,201 @@
+"""The chat completions dialect: writing requests. Source: OpenAI API reference, "Chat Completions".
+
+Written for the servers that follow OpenAI too, so nothing is sent that only OpenAI knows, unless the
+model is OpenAI's or the request brings it. What the format or the model does not take is left out,
+and named in `lost`.
+"""
+
+from torana.chat import ChatRequest, Document, Foreign, Image, Message, Part, Text, Thought, Tool, ToolCall, ToolResult
+from torana.dialects.chat_completions_answers import NAME
+from torana.dialects.media import file_name, image_url, tell_document, text_of, write_data_url
+from torana.dialects.members import Members
+from torana.dialects.openai_models import Traits
+from torana.dialects.thoughts import find_effort, nearest_effort
+from torana.errors import Invalid
+
+MARK = {"mode": "explicit"}
+"""Value of `prompt_cache_breakpoint`."""
+
+SEE_BELOW = "The result is shown in the next message."
+"""Stands in for a result without words: messages of tools hold text alone."""
+
+
+def write_words(chat: ChatRequest, traits: Traits, lost: set[str]) -> Members:
+    """All that our words say, for a model of these traits; raises Invalid for a part of another dialect's."""
+    rows = [row for message in chat.messages for row in _write_message(message, traits, lost)]
+    members: Members = {"messages": rows}
+    # What a client wrote in this dialect is its own affair.
+    is_reasoning = chat.extra_dialect != NAME and traits.reasons
+    # Other servers may not know the new name, so it goes out only to those, or when the request says so.
+    if is_reasoning or "max_completion_tokens" in chat.extra:
+        if chat.max_tokens is not None:
+            members["max_completion_tokens"] = chat.max_tokens
+    elif chat.max_tokens is not None:
+        members["max_tokens"] = chat.max_tokens
+    members |= write_sampling(chat, lost, takes_it=not is_reasoning)
+    if chat.choices != 1:
+        members["n"] = chat.choices
+    if chat.user:
+        members["user"] = chat.user
+    if chat.tools:
+        members["tools"] = [_write_tool(tool) for tool in chat.tools]
+        if chat.tool_choice != "auto":
+            members["tool_choice"] = _write_tool_choice(chat.tool_choice)
+        if chat.parallel_tool_calls is not None:
+            members["parallel_tool_calls"] = chat.parallel_tool_calls
+    if form := _write_form(chat):
+        members["response_format"] = form
+    if effort := choose_effort(chat, traits, lost):
+        members["reasoning_effort"] = effort
+    return members
+
+
+def write_sampling(chat: ChatRequest, lost: set[str], *, takes_it: bool = True) -> Members:
+    """`top_k` is never among them: OpenAI refuses it, and servers that know it get it through `extra`."""
+    members: Members = {}
+    if chat.temperature is not None:
+        members["temperature"] = chat.temperature
+    if chat.top_p is not None:
+        members["top_p"] = chat.top_p
+    if chat.stop:
+        members["stop"] = list(chat.stop)
+    if chat.top_k is not None and "top_k" not in chat.extra:
+        lost.add("top_k")
+    if takes_it:
+        return members
+    # One is what both stand at when nobody says.
+    lost.update(name for name, value in members.items() if value != 1)
+    return {}
+
+
+def choose_effort(chat: ChatRequest, traits: Traits, lost: set[str]) -> str:
+    """The effort by the name that the model knows; empty where nobody asked, or it takes none."""
+    effort = "" if chat.reasoning is None else find_effort(chat.reasoning)
+    if not effort:
+        return ""
+    if chat.extra_dialect == NAME:
+        return effort
+    if not traits.efforts:
+        if effort != "none":
+            lost.add("reasoning")
+        return ""
+    return nearest_effort(effort, traits.efforts)
+
+
+def _write_message(message: Message, traits: Traits, lost: set[str]) -> list[Members]:
+    """Results of tools are messages of their own, ahead of what else was said."""
+    results = [part for part in message.parts if isinstance(part, ToolResult)]
+    rows: list[Members] = [_write_result(part) for part in results]
+    calls = [_write_call(part) for part in message.parts if isinstance(part, (ToolCall, Foreign)) and _is_call(part)]
+    shown: list[Part] = [part for result in results for part in result.parts if not _is_text(part)]
+    said = shown + [part for part in message.parts if _is_said(part, lost)]
+    thought = _write_thoughts(message, traits, lost)
+    content = _write_content(said, traits)
+    if calls:
+        rows.append({"role": message.role, "content": content or None, **thought, "tool_calls": calls})
+    elif said or thought or not message.parts:
+        rows.append({"role": message.role, "content": content, **thought})
+    return rows
+
+
+def _is_call(part: Part) -> bool:
+    return isinstance(part, ToolCall) or (isinstance(part, Foreign) and part.dialect == NAME and part.kind == "custom")
+
+
+def _is_said(part: Part, lost: set[str]) -> bool:
+    if isinstance(part, Foreign) and part.dialect != NAME and part.is_aside:
+        lost.add(part.kind[:40])
+        return False
+    return not isinstance(part, (ToolResult, Thought)) and not _is_call(part)
+
+
+def _is_text(part: Part) -> bool:
+    return isinstance(part, Text) or (isinstance(part, Document) and text_of(part) is not None)
+
+
+def _write_thoughts(message: Message, traits: Traits, lost: set[str]) -> Members:
+    """Servers that show thoughts want them back, DeepSeek's under this name; OpenAI refuses the member."""
+    thoughts = [part for part in message.parts if isinstance(part, Thought)]
+    ours = [part for part in thoughts if part.dialect == NAME and part.text and not traits.is_openais]
+    if len(ours) < len(thoughts):
+        lost.add("thought")
+    return {"reasoning_content": "".join(part.text for part in ours)} if ours else {}
+
+
+def _write_content(parts: list[Part], traits: Traits) -> str | list[Members]:
+    # Many servers' chat templates take text alone, so a list is written only for what is no text.
+    if all(isinstance(part, Text) and not (part.cached and traits.takes_marks) for part in parts):
+        return "\n\n".join(part.text for part in parts if isinstance(part, Text))
+    return [_write_part(part, traits) for part in parts]
+
+
+def _write_part(part: Part, traits: Traits) -> Members:
+    match part:
+        case Text():
+            row: Members = {"type": "text", "text": part.text}
+        case Image():
+            row = {"type": "image_url", "image_url": {"url": image_url(part)}}
+        case Document():
+            row = _write_document(part)
+        case Foreign(dialect=dialect) if dialect == NAME:
+            return part.value
+        case _:
+            kind = part.kind if isinstance(part, Foreign) else "tool"
+            raise Invalid(("messages",), f"This model cannot be given content of type {kind[:40]}")
+    return {**row, "prompt_cache_breakpoint": MARK} if part.cached and traits.takes_marks else row
+
+
+def _write_document(document: Document) -> Members:
+    if (text := text_of(document)) is not None:
+        return {"type": "text", "text": tell_document(document.title, text)}
+    if not document.data:
+        raise Invalid(("messages",), "This model cannot be given a document by its address")
+    data = write_data_url(document.media_type, document.data)
+    return {"type": "file", "file": {"filename": file_name(document), "file_data": data}}
+
+
+def _write_result(part: ToolResult) -> Members:
+    told = [
+        each.text if isinstance(each, Text) else tell_document(each.title, text_of(each) or "")
+        for each in part.parts
+        if isinstance(each, Text) or (isinstance(each, Document) and _is_text(each))
+    ]
+    text = "".join(told) or ("" if not part.parts else SEE_BELOW)
+    # There is no flag for it, and a model that does not know repeats the call.
+    return {"role": "tool", "tool_call_id": part.call_id, "content": f"Error: {text}" if part.is_error else text}
+
+
+def _write_call(call: ToolCall | Foreign) -> Members:
+    if isinstance(call, Foreign):
+        return call.value
+    function = {"name": call.name, "arguments": call.arguments or "{}"}
+    return {"id": call.id, "type": "function", "function": function}
+
+
+def _write_tool(tool: Tool) -> Members:
+    function: Members = {"name": tool.name}
+    if tool.description:
+        function["description"] = tool.description
+    if tool.parameters:
+        function["parameters"] = tool.parameters
+    if tool.strict is not None:
+        function["strict"] = tool.strict
+    return {"type": "function", "function": function}
+
+
+def _write_tool_choice(choice: str) -> str | Members:
+    if choice in ("any", "none"):
+        return "required" if choice == "any" else "none"
+    return {"type": "function", "function": {"name": choice}}
+
+
+def _write_form(chat: ChatRequest) -> Members:
+    schema = chat.answer_schema
+    if schema is None:
+        return {"type": "json_object"} if chat.wants_json else {}
+    row: Members = {"name": schema.name, "schema": schema.schema}
+    if schema.description:
+        row["description"] = schema.description
+    if schema.strict is not None:
+        row["strict"] = schema.strict
+    return {"type": "json_schema", "json_schema": row}

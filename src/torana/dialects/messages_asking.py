@@ -1,0 +1,337 @@
+"""The messages dialect: writing requests. Source: Anthropic API reference, "Messages".
+
+What the format or the model does not take is left out, and named in `lost`.
+"""
+
+import re
+from dataclasses import dataclass, field
+
+import msgspec
+
+from torana.chat import (
+    ChatRequest,
+    Document,
+    Foreign,
+    Image,
+    Message,
+    Part,
+    Role,
+    Text,
+    Thought,
+    Tool,
+    ToolCall,
+    ToolResult,
+)
+from torana.dialects.claude import Traits
+from torana.dialects.media import text_of
+from torana.dialects.members import Members
+from torana.dialects.messages_answers import NAME
+from torana.dialects.messages_writing import read_arguments
+from torana.dialects.schemas import close_schema
+from torana.dialects.thoughts import BUDGETS, LEAST_BUDGET, find_budget, find_effort, nearest_effort
+from torana.errors import Invalid
+
+DEFAULT_MAX_TOKENS = 4096
+"""The API demands a number; this one every model on offer accepts."""
+
+MAX_MARKS = 4
+"""Of `cache_control`; with more the API refuses the request. The last ones reach furthest."""
+
+GO_ON = "Go on exactly where you stopped, and repeat nothing."
+"""Follows a begun answer for models that carry on none."""
+
+_CACHED = {"type": "ephemeral"}
+_EMPTY_SCHEMA: Members = {"type": "object", "properties": {}}
+_forbidden_in_id = re.compile(r"[^a-zA-Z0-9_-]")
+
+
+@dataclass(slots=True)
+class _Page:
+    """A request while it is written."""
+
+    traits: Traits
+    lost: set[str]
+    marked: list[Members] = field(default_factory=list)
+    """Blocks with `cache_control`, in their order."""
+
+    def mark(self, block: Members, *, cached: bool) -> Members:
+        if cached:
+            block["cache_control"] = _CACHED
+            self.marked.append(block)
+        return block
+
+
+def write_words(chat: ChatRequest, traits: Traits, lost: set[str]) -> Members:
+    """All that our words say, for a model of these traits; raises Invalid for a part of another dialect's."""
+    page = _Page(traits, lost)
+    thinking = _choose_thinking(chat, traits, lost)
+    members: Members = {"max_tokens": thinking.max_tokens}
+    if chat.tools:
+        members["tools"] = [_write_tool(tool, page) for tool in chat.tools]
+        if choice := _write_tool_choice(chat, traits, lost):
+            members["tool_choice"] = choice
+    system = _write_system(chat, page)
+    turns = _write_turns(chat.messages, page, is_thinking=thinking.is_on)
+    if not turns and system:
+        # The API demands a turn.
+        system, turns = "", [{"role": "user", "content": system}]
+    if system:
+        members["system"] = system
+    members["messages"] = turns
+    members |= _write_sampling(chat, traits, lost, is_thinking=thinking.is_on)
+    # The API refuses a stop sequence of white space alone.
+    if stop := [text for text in chat.stop if text.strip()]:
+        members["stop_sequences"] = stop
+    if len(stop) < len(chat.stop):
+        lost.add("stop")
+    if chat.user:
+        members["metadata"] = {"user_id": chat.user}
+    if chat.choices > 1:
+        lost.add("choices")
+    if thinking.config:
+        members["thinking"] = thinking.config
+    output: Members = {"effort": thinking.effort} if thinking.effort else {}
+    if chat.answer_schema is not None and traits.takes_schema:
+        output["format"] = {"type": "json_schema", "schema": close_schema(chat.answer_schema.schema)}
+    if output:
+        members["output_config"] = output
+    for block in page.marked[:-MAX_MARKS]:
+        del block["cache_control"]
+    return members
+
+
+@dataclass(slots=True)
+class _Thinking:
+    max_tokens: int
+    config: Members | None = None
+    effort: str = ""
+    is_on: bool = False
+
+
+def _choose_thinking(chat: ChatRequest, traits: Traits, lost: set[str]) -> _Thinking:
+    """How much the model thinks: never while a tool is forced on it, and only within its own limits."""
+    max_tokens = DEFAULT_MAX_TOKENS if chat.max_tokens is None else chat.max_tokens
+    reasoning = chat.reasoning
+    is_wanted = reasoning is not None and find_effort(reasoning) != "none"
+    if is_wanted and not _may_think(chat, traits):
+        lost.add("reasoning")
+        is_wanted = False
+    elif reasoning is None and not (_is_forced(chat) and traits.thinking == "adaptive"):
+        return _Thinking(max_tokens)
+    if not is_wanted or reasoning is None:
+        return _think_not(traits, max_tokens, lost)
+    budget = find_budget(reasoning)
+    if chat.max_tokens is None:
+        # Thinking counts as output.
+        max_tokens += budget or BUDGETS["medium"]
+    effort = find_effort(reasoning)
+    if traits.thinking == "adaptive":
+        effort = nearest_effort(effort, traits.efforts) if effort else ""
+        return _Thinking(max_tokens, {"type": "adaptive"}, effort, is_on=True)
+    budget = budget or BUDGETS["medium"]
+    # An answer needs room too, but who named a budget knows what they do.
+    room = max_tokens - 1 if reasoning.budget_tokens is not None else max_tokens // 2
+    budget = max(LEAST_BUDGET, min(budget, room))
+    return _Thinking(max_tokens, {"type": "enabled", "budget_tokens": budget}, is_on=True)
+
+
+def _may_think(chat: ChatRequest, traits: Traits) -> bool:
+    if traits.thinking == "none" or (_is_forced(chat) and traits.forced_tools == "yes"):
+        return False
+    if traits.thinking == "adaptive":
+        return True
+    # Within a budget, a turn that called tools must begin with its proven thought.
+    is_too_short = chat.max_tokens is not None and chat.max_tokens <= LEAST_BUDGET
+    return not is_too_short and not _lacks_thought(chat.messages)
+
+
+def _lacks_thought(messages: tuple[Message, ...]) -> bool:
+    """True where results of tools come last, and the turn that asked for them lost the thought before."""
+    if not messages or not any(isinstance(part, ToolResult) for part in messages[-1].parts):
+        return False
+    asked = next((message for message in reversed(messages) if message.role == "assistant"), None)
+    return asked is not None and not any(isinstance(part, Thought) and _is_proven(part) for part in asked.parts)
+
+
+def _think_not(traits: Traits, max_tokens: int, lost: set[str]) -> _Thinking:
+    if traits.off == "never":
+        lost.add("reasoning")
+        return _Thinking(max_tokens, effort="low")
+    return _Thinking(max_tokens, None if traits.off == "omit" else {"type": traits.off})
+
+
+def _is_forced(chat: ChatRequest) -> bool:
+    return bool(chat.tools) and chat.tool_choice not in ("auto", "none")
+
+
+def _write_sampling(chat: ChatRequest, traits: Traits, lost: set[str], *, is_thinking: bool) -> Members:
+    members: Members = {}
+    if chat.temperature is not None:
+        # The range ends at 1, others' at 2.
+        members["temperature"] = min(chat.temperature, 1.0)
+    if chat.top_p is not None:
+        members["top_p"] = chat.top_p
+    if chat.top_k is not None:
+        members["top_k"] = chat.top_k
+    if not traits.takes_sampling:
+        refused = {"temperature", "top_p", "top_k"}
+    elif is_thinking:
+        refused = {"temperature", "top_k"} if (chat.top_p or 0) >= 0.95 else {"temperature", "top_p", "top_k"}
+    else:
+        refused = {"top_p"} if "temperature" in members and not traits.takes_both else set()
+    for name in refused & members.keys():
+        # One is what both stand at when nobody says.
+        if members.pop(name) != 1:
+            lost.add(name)
+    return members
+
+
+def _write_tool(tool: Tool, page: _Page) -> Members:
+    row: Members = {"name": tool.name}
+    if tool.description:
+        row["description"] = tool.description
+    row["input_schema"] = tool.parameters or _EMPTY_SCHEMA
+    if tool.strict and page.traits.takes_schema:
+        row |= {"input_schema": close_schema(row["input_schema"]), "strict": True}
+    elif tool.strict:
+        page.lost.add("tool.strict")
+    return page.mark(row, cached=tool.cached)
+
+
+def _write_tool_choice(chat: ChatRequest, traits: Traits, lost: set[str]) -> Members | None:
+    kind = chat.tool_choice
+    if _is_forced(chat) and traits.forced_tools == "never":
+        lost.add("tool_choice")
+        kind = "auto"
+    choice: Members = {"type": kind} if kind in ("auto", "none", "any") else {"type": "tool", "name": kind}
+    if chat.parallel_tool_calls is not None and kind != "none":
+        choice["disable_parallel_tool_use"] = not chat.parallel_tool_calls
+    return None if choice == {"type": "auto"} else choice
+
+
+def _write_system(chat: ChatRequest, page: _Page) -> str | list[Members]:
+    """All system texts: joined, or as blocks where one of them is to be cached."""
+    told = [message for message in chat.messages if message.role == "system"]
+    parts = [part for message in told for part in _sayable(message, page)]
+    if asked := _ask_for_json(chat, page):
+        parts.append(Text(asked))
+    if all(isinstance(part, Text) and not part.cached for part in parts):
+        return "\n\n".join(part.text for part in parts if isinstance(part, Text))
+    return [_write_part(part, page) for part in parts]
+
+
+def _ask_for_json(chat: ChatRequest, page: _Page) -> str:
+    """What the format has no member for, said in words."""
+    schema = chat.answer_schema
+    if schema is not None and not page.traits.takes_schema:
+        if schema.strict:
+            page.lost.add("answer_schema.strict")
+        shape = msgspec.json.encode(schema.schema).decode()
+        return f"Answer with JSON of this schema, and with nothing else:\n{shape}"
+    return "Answer with one JSON object, and with nothing else." if chat.wants_json and schema is None else ""
+
+
+def _write_turns(messages: tuple[Message, ...], page: _Page, *, is_thinking: bool) -> list[Members]:
+    """Turns must alternate, so neighbours of one role become one."""
+    turns: list[tuple[Role, list[Part]]] = []
+    for message in messages:
+        if message.role == "system":
+            continue
+        parts = _sayable(message, page)
+        if not parts:
+            continue
+        if turns and turns[-1][0] == message.role:
+            turns[-1][1].extend(parts)
+        else:
+            turns.append((message.role, parts))
+    if turns and turns[-1][0] == "assistant" and isinstance(last := turns[-1][1][-1], Text):
+        # The API refuses a begun answer that ends in white space.
+        turns[-1][1][-1] = Text(last.text.rstrip(), last.cached)
+        if is_thinking or not page.traits.takes_begun_answer:
+            page.lost.add("begun_answer")
+            turns.append(("user", [Text(GO_ON)]))
+    return [{"role": role, "content": _write_content(parts, page)} for role, parts in turns]
+
+
+def _sayable(message: Message, page: _Page) -> list[Part]:
+    """The parts that the API takes: it refuses blank texts, and thoughts without its own proof."""
+    parts: list[Part] = []
+    for part in message.parts:
+        if isinstance(part, Text) and not part.text.strip():
+            continue
+        if isinstance(part, Thought) and not _is_proven(part):
+            page.lost.add("thought")
+        elif isinstance(part, Foreign) and part.dialect != NAME and part.is_aside:
+            page.lost.add(part.kind[:40])
+        else:
+            parts.append(part)
+    return parts
+
+
+def _is_proven(thought: Thought) -> bool:
+    return thought.dialect == NAME and bool(thought.signature or thought.redacted)
+
+
+def _write_content(parts: list[Part], page: _Page) -> str | list[Members]:
+    if len(parts) == 1 and isinstance(only := parts[0], Text) and not only.cached:
+        return only.text
+    # Results must come first in their turn.
+    results = [part for part in parts if isinstance(part, ToolResult)]
+    rest = [part for part in parts if not isinstance(part, ToolResult)]
+    return [_write_part(part, page) for part in results + rest]
+
+
+def _write_part(part: Part, page: _Page) -> Members:
+    match part:
+        case Text():
+            return page.mark({"type": "text", "text": part.text}, cached=part.cached)
+        case Image():
+            return page.mark({"type": "image", "source": _write_image(part)}, cached=part.cached)
+        case Document():
+            titled = {"title": part.title} if part.title else {}
+            return page.mark({"type": "document", "source": _write_document(part), **titled}, cached=part.cached)
+        case ToolCall():
+            call = {"id": _legal_id(part.id), "name": part.name, "input": read_arguments(part.arguments)}
+            return page.mark({"type": "tool_use", **call}, cached=part.cached)
+        case ToolResult():
+            return _write_result(part, page)
+        case Thought(redacted=redacted) if redacted:
+            return {"type": "redacted_thinking", "data": redacted}
+        case Thought():
+            return {"type": "thinking", "thinking": part.text, "signature": part.signature}
+        case Foreign(dialect=dialect) if dialect == NAME:
+            return part.value
+        case Foreign():
+            raise Invalid(("messages",), f"This model cannot be given content of type {part.kind[:40]}")
+
+
+def _write_image(image: Image) -> Members:
+    if image.data:
+        return {"type": "base64", "media_type": image.media_type or "image/png", "data": image.data}
+    return {"type": "url", "url": image.url}
+
+
+def _write_document(document: Document) -> Members:
+    if (text := text_of(document)) is not None:
+        return {"type": "text", "media_type": "text/plain", "data": text}
+    if document.url:
+        return {"type": "url", "url": document.url}
+    if document.media_type != "application/pdf":
+        raise Invalid(("messages",), f"This model cannot be given a document of type {document.media_type[:60]}")
+    return {"type": "base64", "media_type": document.media_type, "data": document.data}
+
+
+def _write_result(part: ToolResult, page: _Page) -> Members:
+    row: Members = {"type": "tool_result", "tool_use_id": _legal_id(part.call_id)}
+    if all(isinstance(each, Text) and not each.cached for each in part.parts):
+        row["content"] = part.text
+    else:
+        row["content"] = [_write_part(each, page) for each in part.parts]
+    if part.is_error:
+        row["is_error"] = True
+    return page.mark(row, cached=part.cached)
+
+
+def _legal_id(call_id: str) -> str:
+    """Other vendors' ids hold letters that this API refuses."""
+    return _forbidden_in_id.sub("_", call_id)

@@ -1,0 +1,55 @@
+"""What OpenAI's models take of OpenAI's formats. Other servers follow the format, and know its older part.
+
+Sources: OpenAI docs, "Reasoning models", "Latest model guide" (GPT-5.1 to GPT-5.6), "Prompt caching",
+as of November 2026.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from torana.chat import Effort
+
+_name = re.compile(
+    r"(?:^|/)(?:gpt-(?P<gpt>\d(?:\.\d+)?)o?(?![a-z0-9])(?P<rest>[\w.-]*)|(?P<o>o\d)(?![a-z0-9])|chatgpt-4o)"
+)
+_COMMON: tuple[Effort, ...] = ("low", "medium", "high")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traits:
+    """The defaults are those of a server that is not OpenAI's."""
+
+    is_openais: bool = False
+    reasons: bool = False
+    """Refuses sampling, stops and the old name of the limit."""
+    efforts: tuple[Effort, ...] = _COMMON
+    """Empty: refuses to be asked."""
+    takes_marks: bool = False
+    """Marks of where a cached prompt ends."""
+
+
+GENERAL = Traits()
+
+
+@lru_cache(maxsize=256)
+def traits_of(model: str) -> Traits:
+    found = _name.search(model)
+    if found is None:
+        return GENERAL
+    if found["o"]:
+        return Traits(is_openais=True, reasons=True)
+    version = float(found["gpt"] or 4)
+    if version < 5 or found["rest"].startswith("-chat"):
+        return Traits(is_openais=True, efforts=())
+    if version < 5.1:
+        return Traits(is_openais=True, reasons=True, efforts=("minimal", *_COMMON))
+    efforts: tuple[Effort, ...] = ("none", *_COMMON)
+    if version >= 5.2 or "codex-max" in found["rest"]:
+        efforts += ("xhigh",)
+    return Traits(
+        is_openais=True,
+        reasons=True,
+        efforts=(*efforts, "max") if version >= 5.6 else efforts,
+        takes_marks=version >= 5.6,
+    )

@@ -1,0 +1,69 @@
+"""What the formats say of thinking: how much of it is asked for, and whose proof a thought carries.
+
+Some take an effort in words, some a budget of tokens; the tables convert. A proof means something to
+the dialect that gave it alone. One that leaves in another dialect is sealed: it carries its dialect's
+name before a colon, no letter of base64, and finds its way back when the client sends it along.
+"""
+
+import re
+
+from torana.chat import Effort, Reasoning
+
+LEAST_BUDGET = 1024
+"""No provider that counts takes a smaller one. Source: Anthropic API reference, `thinking.budget_tokens`."""
+
+BUDGETS: dict[Effort, int] = {
+    "minimal": 1024,
+    "low": 4096,
+    "medium": 8192,
+    "high": 16384,
+    "xhigh": 24576,
+    "max": 32768,
+}
+EFFORTS: tuple[Effort, ...] = ("none", *BUDGETS)
+
+_sealed = re.compile(r"(messages|chat_completions|responses|generate_content|converse):")
+
+
+def find_budget(reasoning: Reasoning) -> int | None:
+    """Tokens of thinking, 0 for none at all; None where nobody says how many."""
+    if reasoning.effort == "none":
+        return 0
+    if reasoning.budget_tokens is not None:
+        return reasoning.budget_tokens
+    return BUDGETS.get(reasoning.effort)
+
+
+def find_effort(reasoning: Reasoning) -> Effort:
+    """The effort, or the one whose budget comes nearest from above; empty where nobody says."""
+    if reasoning.effort or reasoning.budget_tokens is None:
+        return reasoning.effort
+    if reasoning.budget_tokens <= 0:
+        return "none"
+    return next((effort for effort, budget in BUDGETS.items() if reasoning.budget_tokens <= budget), "max")
+
+
+def read_effort(said: str) -> Effort:
+    """What a request says; empty for a word of tomorrow."""
+    return next((effort for effort in EFFORTS if effort == said), "")
+
+
+def nearest_effort(effort: Effort, known: tuple[Effort, ...]) -> Effort:
+    """The one of `known`, in their order of growth, that comes closest; of two the smaller."""
+    if effort in known:
+        return effort
+    place = EFFORTS.index(effort)
+    return min(known, key=lambda each: abs(EFFORTS.index(each) - place))
+
+
+def seal(proof: str, dialect: str, into: str) -> str:
+    """The proof of `dialect` as the dialect `into` writes it. Empty `dialect`: nobody's, and none."""
+    if not dialect:
+        return ""
+    return proof if dialect == into else f"{dialect}:{proof}"
+
+
+def unseal(proof: str, here: str) -> tuple[str, str]:
+    """The proof and its dialect, of what came in the dialect `here`."""
+    found = _sealed.match(proof)
+    return (proof[found.end() :], found[1]) if found else (proof, here if proof else "")
