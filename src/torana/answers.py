@@ -149,7 +149,9 @@ class Answer:
         try:
             async for batch in self.flow.batches():
                 for chunk in batch:
-                    self._counted_chars += len(chunk.text)
+                    self._counted_chars += len(chunk.text) + len(chunk.reasoning)
+                    if chunk.tool_call is not None:
+                        self._counted_chars += len(chunk.tool_call.arguments)
                     if chunk.raw:
                         # An event of a stream that passes is about a token, which is about four letters.
                         self._counted_chars += 4 * chunk.raw.count(b"\n\n")
@@ -189,16 +191,18 @@ class Answer:
         self._is_settled = True
         self.under_way.end()
         deployment = self.flow.deployment
-        usage = self.usage or _estimate(self.chat, self._counted_chars)
+        usage = self.usage
+        if usage is None or usage.is_suspect:
+            usage = _estimate(self.chat, self._counted_chars, is_suspect=usage is not None)
         seconds = time.monotonic() - self.started
         self.call.record(deployment.provider, deployment.model, outcome, usage, seconds, self._failure, self.finish)
         self.call.facts["attempts"] = self.flow.attempts
 
 
-def _estimate(chat: ChatRequest, answer_chars: int) -> Usage:
-    """Tokens counted by us where the provider told none; marked as such."""
+def _estimate(chat: ChatRequest, answer_chars: int, *, is_suspect: bool) -> Usage:
+    """Tokens counted by us where the provider told none, or some that cannot be; marked as such."""
     asked = sum(map(estimate_tokens, _prompt_texts(chat)))
-    return Usage(input_tokens=asked, output_tokens=(answer_chars + 3) // 4, is_counted=True)
+    return Usage(input_tokens=asked, output_tokens=(answer_chars + 3) // 4, is_counted=True, is_suspect=is_suspect)
 
 
 def _prompt_texts(chat: ChatRequest) -> Iterator[str]:

@@ -83,7 +83,7 @@ def write_words(chat: ChatRequest, traits: Traits, lost: set[str]) -> Members:
     if stop := [text for text in chat.stop if text.strip()]:
         members["stop_sequences"] = stop
     if len(stop) < len(chat.stop):
-        lost.add("stop")
+        lost.add("stop.blank")
     if chat.user:
         members["metadata"] = {"user_id": chat.user}
     if chat.choices > 1:

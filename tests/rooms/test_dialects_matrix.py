@@ -1,0 +1,126 @@
+"""Any client, any model: what is asked in one dialect arrives in every other, and so do the answers.
+
+A new dialect joins by its line in DIALECTS. REFUSES names what a dialect cannot be given at all.
+"""
+
+import msgspec
+import pytest
+from tests.golden.compare import read
+from tests.rooms.dialect_words import collect, plain, plain_answer, without
+
+from torana.chat import ChatRequest, Chunk, Document, Message, Text, Usage
+from torana.dialects.chat_completions import CHAT_COMPLETIONS
+from torana.dialects.dialect import Dialect
+from torana.dialects.messages import MESSAGES
+from torana.errors import Invalid
+
+DIALECTS: list[Dialect] = [MESSAGES, CHAT_COMPLETIONS]
+REFUSES: dict[str, tuple[str, ...]] = {"chat_completions": ("document.url",)}
+"""`document.url`: a document by its address."""
+TELLS_JSON_MODE = {"messages": "Answer with one JSON object, and with nothing else."}
+"""Formats without a member for it say it in words."""
+
+pairs = pytest.mark.parametrize(
+    ("served", "spoken"), [(a, b) for a in DIALECTS for b in DIALECTS], ids=lambda dialect: dialect.name
+)
+FAR = Document(url="https://example.com/far.pdf", title="far.pdf")
+
+
+def words(name: str) -> ChatRequest:
+    chat = msgspec.json.decode(read(f"{name}.json"), type=ChatRequest)
+    # What only authors of prompts write, and one answer: the others are compared in tests of their own.
+    return msgspec.structs.replace(chat, fill_in=None, extra={}, choices=1)
+
+
+def cross(dialect: Dialect, chat: ChatRequest, model: str = "the-model") -> tuple[ChatRequest, tuple[str, ...]]:
+    """The same request as a reader of `dialect` understands it, and what that lost."""
+    lost = dialect.losses(chat, model)
+    again, name = dialect.read_request(dialect.write_request(chat, model, stream=True))
+    assert name == model
+    assert again.stream
+    return again, lost
+
+
+def expected(chat: ChatRequest, dialect: Dialect, lost: tuple[str, ...]) -> dict[str, object]:
+    kept = without(chat, lost)
+    if kept.wants_json and dialect.name in TELLS_JSON_MODE:
+        told = Message("system", (Text(TELLS_JSON_MODE[dialect.name]),))
+        kept = msgspec.structs.replace(kept, wants_json=False, messages=(*kept.messages, told))
+    return plain(kept)
+
+
+@pytest.mark.parametrize("name", ["full", "thinking"])
+@pairs
+def test_a_request_crosses_and_says_the_same(served: Dialect, spoken: Dialect, name: str) -> None:
+    asked, lost_by_client = cross(served, words(name))
+    assert plain(asked) == expected(words(name), served, lost_by_client)
+
+    sent, lost = cross(spoken, asked)
+
+    assert plain(sent) == expected(asked, spoken, lost)
+    assert not sent.unspoken
+
+
+@pairs
+def test_a_document_by_its_address_crosses_or_is_refused(served: Dialect, spoken: Dialect) -> None:
+    chat = ChatRequest(messages=(Message("user", (FAR, Text("What is it?"))),), max_tokens=9)
+    if "document.url" in REFUSES.get(spoken.name, ()):
+        with pytest.raises(Invalid, match="request_invalid"):
+            spoken.write_request(chat, "m", stream=True)
+        return
+
+    asked = chat if "document.url" in REFUSES.get(served.name, ()) else cross(served, chat)[0]
+
+    assert plain(cross(spoken, asked)[0]) == plain(chat)
+
+
+@pytest.mark.parametrize("by", ["whole", "stream", "letters"])
+@pairs
+def test_an_answer_crosses_and_says_the_same(served: Dialect, spoken: Dialect, by: str) -> None:
+    said = msgspec.json.decode(read("answer.chunks.json"), type=list[Chunk])
+
+    chunks = read_back(spoken, said, by)
+    shown = read_back(served, chunks, by)
+
+    assert plain_answer(collect(shown)) == plain_answer(collect(said))
+    assert shown[-1].is_last
+    assert shown[-1].usage == collect(said).usage
+
+
+@pairs
+def test_a_proof_of_a_thought_comes_home(served: Dialect, spoken: Dialect) -> None:
+    """The client's dialect carries it to the client and back to the one who gave it."""
+    if served.name not in CARRIES_PROOFS:
+        pytest.skip("no place for it in this format")
+    said = [
+        Chunk(id="a"),
+        Chunk(reasoning="Hm.", dialect=spoken.name),
+        Chunk(signature="c2ln", dialect=spoken.name),
+        Chunk(text="Yes."),
+        Chunk(finish="stop", usage=Usage(1, 2), is_last=True),
+    ]
+
+    shown = collect(read_back(served, said, "stream")).choices[0].parts
+    body = served.write_request(
+        ChatRequest(messages=(Message("user", (Text("?"),)), Message("assistant", tuple(shown))), max_tokens=9),
+        "m",
+        stream=False,
+    )
+
+    thought = served.read_request(body)[0].messages[-1].parts[0]
+    assert (getattr(thought, "signature", ""), getattr(thought, "dialect", "")) == ("c2ln", spoken.name)
+
+
+CARRIES_PROOFS = {"messages"}
+
+
+def read_back(dialect: Dialect, chunks: list[Chunk], by: str) -> list[Chunk]:
+    """The answer written in `dialect` and read again."""
+    if by == "whole":
+        return dialect.read_answer(dialect.write_answer(chunks, "m", "id-1", 1_700_000_000))
+    stream = dialect.write_events("m", "id-1", 1_700_000_000).write(chunks)
+    size = 1 if by == "letters" else len(stream)
+    reader = dialect.read_events()
+    return [
+        chunk for at in range(0, len(stream), size) for chunk in reader.feed(stream[at : at + size])
+    ] + reader.close()
