@@ -206,7 +206,7 @@ async def start(
         return swap
 
     reloader = Reloader(build, metrics, overlays)
-    main = Listener(entrance, settings.serve, with_tls=True, note_refusal=entrance.note_refusal)
+    main = Listener(entrance, settings.serve, with_tls=True, door=entrance)
     operators = Listener(OperatorsApp(metrics, readiness), settings.serve, with_tls=False)
     serve = settings.serve
     main_socket = main_socket or bind(serve.host, serve.port, shared=False)

@@ -256,7 +256,12 @@ CODES: dict[str, Code] = {
         "Wait as long as Retry-After says.",
         is_retryable=True,
     ),
-    "overloaded": Code("gateway", "The gateway has no room for another call.", "Try again shortly.", is_retryable=True),
+    "overloaded": Code(
+        "gateway",
+        "The gateway has more to do than it can; this request was turned away before anything of it was read.",
+        "Ask again after Retry-After. Add workers (--workers) or replicas; torana_requests_shed_total counts these.",
+        is_retryable=True,
+    ),
     "server_draining": Code(
         "gateway", "This process is shutting down.", "Try again; another replica answers.", is_retryable=True
     ),

@@ -89,6 +89,15 @@ class ServeSettings:
         60.0, "AIGW_SERVER__WRITE_TIMEOUT_S", "a reader without progress is cut off after this"
     )
     drain_s: float = setting(60.0, "AIGW_SERVER__DRAIN_S", "how long running requests may finish after SIGTERM")
+    queue_requests: int = setting(
+        1024, "AIGW_ADMISSION__QUEUE", "requests of one worker that may wait for it to have time; more get 503"
+    )
+    queue_s: float = setting(
+        0.25, "AIGW_ADMISSION__QUEUE_S", "longest wait there; who would wait longer gets 503 at once"
+    )
+    queue_weights: dict[str, Any] = setting(
+        {}, "AIGW_ADMISSION__WEIGHTS", "JSON: instance id → its share of a busy gateway beside others', 1 unless named"
+    )
     max_header_bytes: int = setting(32768, "AIGW_MAX_HEADER_BYTES", "header block")
     max_uri_bytes: int = setting(8192, "AIGW_MAX_URI_BYTES", "request target")
     max_body_bytes: int = setting(16777216, "AIGW_MAX_BODY_BYTES", "body of a typed endpoint")
@@ -402,6 +411,7 @@ def _check_serving(serve: ServeSettings) -> None:
     check_path("AIGW_FASTAPI__DOCS_URL", serve.docs_url)
     check_path("AIGW_FASTAPI__OPENAPI_URL", serve.openapi_url)
     check_path("AIGW_FASTAPI__REDOC_URL", serve.redoc_url)
+    _check_weights(serve.queue_weights)
     if serve.tls_enabled:
         check_tls(serve.tls_cert_file, serve.tls_key_file, serve.tls_ciphers)
 
@@ -412,6 +422,12 @@ def _check_urls(settings: Settings) -> None:
     check_url("AIGW_CUSTOMER_PORTAL_URL", settings.auth.customer_portal_url)
     check_url("ANTHROPIC_BASE_URL", settings.providers.anthropic_base_url)
     check_url("OPENAI_BASE_URL", settings.providers.openai_base_url)
+
+
+def _check_weights(weights: Mapping[str, Any]) -> None:
+    for instance, weight in weights.items():
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < 1e6:
+            raise BadSetting("AIGW_ADMISSION__WEIGHTS", f"{instance!r} has no share", "expected a number above 0")
 
 
 def _check_user_tokens(auth: AuthSettings) -> None:

@@ -13,13 +13,15 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, MutableMapping
-from typing import Any
+from typing import Any, Protocol
 
 import httptools
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from torana.api.admission import Admission, Standing
 from torana.api.answer_writer import AnswerWriter
+from torana.api.answer_writer import Headers as AnswerHeaders
 from torana.settings import ServeSettings
 
 LINGER_S = 2.0
@@ -34,6 +36,9 @@ DRAINING = "server draining"
 BODY_TOO_SLOW = "body too slow"
 BODY_MALFORMED = "body malformed"
 """Why a request's task is cancelled; the application answers all but the first."""
+
+_ALWAYS = ("/monitoring/", "/ai/monitoring/")
+"""Paths that wait in no line."""
 
 # What a connection is doing, for the sweep that ends those without progress.
 _IDLE, _FRESH, _HEADERS, _BODY, _HANDLING, _LINGERING = range(6)
@@ -61,7 +66,8 @@ class Connection(HttpToolsProtocol):
     serve: ServeSettings
     """Set on the subclass that `Listener` makes."""
     is_draining: Callable[[], bool]
-    note_refusal: "NoteRefusal"
+    door: "Door | None"
+    """None: everybody begins at once, and nobody keeps the books of requests that never got in."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -80,6 +86,8 @@ class Connection(HttpToolsProtocol):
         self.active: RequestResponseCycle | None = None
         """The request that is being answered; those behind it wait in `pipeline`."""
         self.task: asyncio.Task[None] | None = None
+        self.app_to_begin: ASGI3Application | None = None
+        """Set while the request under way waits in line."""
         self.writer = AnswerWriter(self)
 
     # Receiving
@@ -172,6 +180,7 @@ class Connection(HttpToolsProtocol):
         if self.phase == _BODY:
             if self.cycle is self.active:
                 self.phase, self.since = _LINGERING, time.monotonic()
+                self.begin()
                 assert self.task is not None
                 # One turn later: a task that has not begun yet could not tell of its end.
                 self.loop.call_soon(self.task.cancel, BODY_TOO_SLOW if status == 408 else BODY_MALFORMED)
@@ -192,7 +201,8 @@ class Connection(HttpToolsProtocol):
             len(body),
         )
         self.transport.write(head + body)
-        self.note_refusal(self, status, request_id)
+        if self.door is not None:
+            self.door.note_refusal(self, status, request_id)
         self.linger()
 
     # Answering
@@ -204,10 +214,39 @@ class Connection(HttpToolsProtocol):
             app = _Careful(app, cycle)
         else:
             cycle.scope["torana.writer"] = self.writer  # type: ignore[typeddict-unknown-key]
-        task = self.loop.create_task(cycle.run_asgi(app))
-        self.task = task
-        task.add_done_callback(self.tasks.discard)
-        self.tasks.add(task)
+        self.app_to_begin = app
+        if self.door is None or cycle.scope["path"].startswith(_ALWAYS):
+            self.begin()
+        else:
+            self.door.admission.enter(self, self._standing)
+
+    def begin(self) -> None:
+        """Answer the request that waited in line; nothing where none does."""
+        app, self.app_to_begin = self.app_to_begin, None
+        if app is not None and self.active is not None:
+            task = self.loop.create_task(self.active.run_asgi(app))
+            self.task = task
+            task.add_done_callback(self.tasks.discard)
+            self.tasks.add(task)
+
+    def turn_away(self, code: str) -> None:
+        """Answer the request that waited in line with 503."""
+        cycle = self.active
+        if cycle is None or self.app_to_begin is None or self.door is None:
+            return
+        self.app_to_begin = None
+        if cycle.waiting_for_100_continue:
+            cycle.keep_alive = False
+        self.writer.whole(*self.door.turn_away(self, cycle.scope, code))
+
+    @property
+    def is_gone(self) -> bool:
+        return self.app_to_begin is None
+
+    def _standing(self) -> Standing:
+        assert self.active is not None
+        assert self.door is not None
+        return self.door.standing(self.active.scope)
 
     def on_response_complete(self) -> None:
         # As uvicorn's, without a timer of its own per answer: the sweep ends idle connections.
@@ -231,6 +270,10 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         task, self.task = self.task, None
+        if self.app_to_begin is not None:
+            self.app_to_begin = None
+            if self.door is not None:
+                self.door.note_refusal(self, 499, uuid.uuid4().hex)
         if task is not None:
             # Nobody tells a handler that waits for a provider that its client has left.
             task.cancel(CLIENT_GONE)
@@ -347,5 +390,17 @@ class _Careful:
             cycle.chunked_encoding, cycle.expected_content_length = False, sys.maxsize
 
 
-NoteRefusal = Callable[[Connection, int, str], None]
-"""(connection, status, request id): a request was answered here, and the application never heard of it."""
+class Door(Protocol):
+    """What stands behind a connection: who may come in, and the books of those who may not."""
+
+    admission: Admission
+
+    def standing(self, scope: Any) -> Standing: ...
+
+    def turn_away(self, connection: Connection, scope: Any, code: str) -> tuple[int, AnswerHeaders, bytes]:
+        """Status, headers and body of the answer to a request that there is no room for."""
+        ...
+
+    def note_refusal(self, connection: Connection, status: int, request_id: str) -> None:
+        """A request was answered here, or its client left, and the application never heard of it."""
+        ...

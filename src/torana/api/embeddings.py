@@ -51,7 +51,13 @@ class EmbeddingEndpoints:
 
     def routes(self) -> list[Route]:
         return [
-            Route(path=path, read=self.read, policy=self.policy, handle=self.answer)
+            Route(
+                path=path,
+                read=self.read,
+                policy=self.policy,
+                handle=self.answer,
+                is_background=path.endswith("/index"),
+            )
             for path in (PATH, f"{PATH}/index", f"{PATH}/search")
         ]
 

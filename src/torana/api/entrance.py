@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import msgspec
 
 from torana.api.access_log import write_access_line, write_refused_line
+from torana.api.admission import Admission, Standing
 from torana.api.answer_writer import AnswerWriter
 from torana.api.connection import BODY_MALFORMED, BODY_TOO_SLOW, DRAINING, Connection
 from torana.api.dialect_front import did_you_mean
@@ -36,6 +37,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 MAX_REQUEST_ID_BYTES = 1024
+RETRY_AFTER_S = 5
+"""At most; who is turned away hears a number from one second up to this."""
 
 ENDED = {
     DRAINING: (503, "server_draining", "Service Unavailable"),
@@ -53,6 +56,10 @@ CORS_HEADERS = [
 class Authenticator(Protocol):
     async def authenticate(self, headers: Headers, client: str, *, lenient: bool = False) -> Caller:
         """Raises Refusal 401 or 503. `lenient` is for vendors' SDKs, which know no headers of ours."""
+        ...
+
+    def known_instance(self, headers: Headers) -> str:
+        """Who vouched for the token that `headers` bring, where it was verified before; empty: nobody knows."""
         ...
 
 
@@ -130,6 +137,9 @@ class Entrance:
         self.log = log
         self.serve = serve
         self.loop_mark = loop_mark
+        self.admission = Admission(
+            metrics, max_waiting=serve.queue_requests, max_age_s=serve.queue_s, weights=serve.queue_weights
+        )
         self.prefixes = tuple(f"/{prefix.strip('/')}/" for prefix in ("ai", serve.root_path) if prefix.strip("/"))
         self.trusted = tuple(ip_network(text, strict=False) for text in serve.trusted_proxies)
         self.limits = {
@@ -311,6 +321,43 @@ class Entrance:
             cpu_s=time.thread_time() - cpu_started, content_type=answer.content_type,
         )  # fmt: skip
 
+    def turn_away(
+        self, connection: Connection, scope: Scope, code: str
+    ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+        """Status, headers and body for a request that the admission has no room for; its books are kept here."""
+        headers = Headers(scope["headers"])
+        path = self._strip_prefix(scope["path"])
+        exchange = Exchange(scope["method"], path, b"", headers, self._client_of(scope, headers), _request_id(headers))
+        # Jittered, so that those who were turned away together do not come back together.
+        after = b"%d" % random.randint(1, RETRY_AFTER_S)  # noqa: S311 jitter, no secret
+        refusal = Refusal(503, code, "Service Unavailable", headers=((b"retry-after", after),))
+        reply = write_refusal(refusal, exchange)
+        answer = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
+        answer.append((b"x-request-id", exchange.request_id.encode("latin-1")))
+        if headers.get(b"origin") is not None:
+            answer.extend(CORS_HEADERS)
+        waited_s = time.monotonic() - connection.since
+        self.metrics.request("turned away", exchange.method, reply.status, waited_s)
+        write_access_line(
+            self.log, exchange, scope, status=reply.status, duration_s=waited_s, response_start_s=waited_s,
+            first_chunk_s=None, cpu_s=0.0, content_type=b"application/json",
+        )  # fmt: skip
+        return reply.status, answer, reply.body
+
+    def standing(self, scope: Scope) -> Standing:
+        """What is known of a request before anything of it was checked."""
+        headers = Headers(scope["headers"])
+        route, _, _ = self.routes.find(scope["method"], self._strip_prefix(scope["path"]))
+        try:
+            patience_s = float(headers.text(b"x-stainless-timeout") or 0)
+        except ValueError:
+            patience_s = 0.0
+        return Standing(
+            is_background=route is not None and route.is_background,
+            instance=self.authenticator.known_instance(headers),
+            patience_s=max(0.0, patience_s),
+        )
+
     def note_refusal(self, connection: Connection, status: int, request_id: str) -> None:
         """The books of a request that the server refused before it was one."""
         self.metrics.request("unknown", "other", status, time.monotonic() - connection.since)
@@ -387,28 +434,9 @@ class _Answering:
 
     async def refuse(self, refusal: Refusal) -> None:
         """A refusal as its contract members and, beside them, our own explanation."""
-        facts = self.exchange.facts
-        known = CODES.get(refusal.code)
-        layer = refusal.layer or (known.layer if known is not None else "gateway")
-        explained: dict[str, Any] = {"code": refusal.code, "layer": layer}
-        if refusal.missing:
-            explained["missing"] = refusal.missing
-        explained["remedy"] = refusal.remedy or (known.remedy if known is not None else "")
-        explained["request_id"] = self.exchange.request_id
-        explained["retryable"] = known.is_retryable if known is not None else False
-        facts["refusal_code"], facts["refusal_layer"] = refusal.code, layer
-        if refusal.missing:
-            facts["refusal_missing"] = refusal.missing
-        facts["auth_error_details" if refusal.status == 401 else "http_exception_details"] = str(refusal)
-        if self.status:
-            return
-        front = self.exchange.front
-        if front is not None:
-            status, body, headers = front.refuse(refusal, explained, self.exchange.request_id)
-            await self.whole(Reply(status, body, headers), closes=refusal.closes)
-            return
-        body = msgspec.json.encode({**refusal.members, "refusal": explained})
-        await self.whole(Reply(refusal.status, body, [JSON_HEADER, *refusal.headers]), closes=refusal.closes)
+        reply = write_refusal(refusal, self.exchange)
+        if not self.status:
+            await self.whole(reply, closes=refusal.closes)
 
     def _begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Note the beginning, and add what every answer carries."""
@@ -421,6 +449,28 @@ class _Answering:
             headers.append((self.exchange.front.request_id_header, self.exchange.request_id.encode("latin-1")))
         if self.has_origin:
             headers.extend(CORS_HEADERS)
+
+
+def write_refusal(refusal: Refusal, exchange: Exchange) -> Reply:
+    """The answer, in the words of whichever front was asked; the access line is told why."""
+    facts = exchange.facts
+    known = CODES.get(refusal.code)
+    layer = refusal.layer or (known.layer if known is not None else "gateway")
+    explained: dict[str, Any] = {"code": refusal.code, "layer": layer}
+    if refusal.missing:
+        explained["missing"] = refusal.missing
+    explained["remedy"] = refusal.remedy or (known.remedy if known is not None else "")
+    explained["request_id"] = exchange.request_id
+    explained["retryable"] = known.is_retryable if known is not None else False
+    facts["refusal_code"], facts["refusal_layer"] = refusal.code, layer
+    if refusal.missing:
+        facts["refusal_missing"] = refusal.missing
+    facts["auth_error_details" if refusal.status == 401 else "http_exception_details"] = str(refusal)
+    if exchange.front is not None:
+        status, body, headers = exchange.front.refuse(refusal, explained, exchange.request_id)
+        return Reply(status, body, headers)
+    body = msgspec.json.encode({**refusal.members, "refusal": explained})
+    return Reply(refusal.status, body, [JSON_HEADER, *refusal.headers])
 
 
 def _too_large() -> Refusal:

@@ -110,6 +110,8 @@ class Route:
     body: str = "typed"
     quota: str = ""
     is_open: bool = False
+    is_background: bool = False
+    """Nobody waits for it at a screen: when the gateway is short of time, others go first."""
     label: str = ""
     """The metric label `handler`; empty: the path."""
     feature: FeatureRecord | None = None

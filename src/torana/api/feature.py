@@ -58,6 +58,7 @@ class FeatureEndpoints:
                 policy=self.policy,
                 handle=self.answer,
                 feature=feature,
+                is_background=feature.is_background,
             )
             for feature in self.features
         ]

@@ -8,18 +8,19 @@ from typing import Any
 
 import uvicorn
 
-from torana.api.connection import DRAINING, Connection, NoteRefusal
+from torana.api.connection import DRAINING, Connection, Door
 from torana.settings import ServeSettings
 
 TICK_S = 0.25
 
 
 class Listener:
-    """One listening socket and its connections; `app` is an ASGI application."""
+    """One listening socket and its connections; `app` is an ASGI application.
 
-    def __init__(
-        self, app: Any, serve: ServeSettings, *, with_tls: bool, note_refusal: NoteRefusal = lambda *_: None
-    ) -> None:
+    door    who may come in, and in which order; None: everybody, at once
+    """
+
+    def __init__(self, app: Any, serve: ServeSettings, *, with_tls: bool, door: Door | None = None) -> None:
         self.is_draining = False
 
         class Protocol(Connection):
@@ -27,7 +28,7 @@ class Listener:
 
         Protocol.serve = serve
         Protocol.is_draining = staticmethod(lambda: self.is_draining)
-        Protocol.note_refusal = staticmethod(note_refusal)
+        Protocol.door = door
         tls: dict[str, Any] = {}
         if with_tls and serve.tls_enabled:
             tls = {"ssl_certfile": serve.tls_cert_file, "ssl_keyfile": serve.tls_key_file or None}

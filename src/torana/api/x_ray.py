@@ -22,7 +22,11 @@ class XRayEndpoints:
         self.gateway = gateway
 
     def routes(self) -> list[Route]:
-        return [Route(path="/v1/x-ray/libraries", read=self.read, policy=self.policy, handle=self.answer)]
+        return [
+            Route(
+                path="/v1/x-ray/libraries", read=self.read, policy=self.policy, handle=self.answer, is_background=True
+            )
+        ]
 
     def read(self, exchange: Exchange) -> str:
         """The prompt. Provider and model can only be the ones that once were; the default chat model answers."""

@@ -368,6 +368,8 @@ class FeatureRecord(Record, frozen=True, kw_only=True):
     """What every model that may answer it must be able to do, beside `chat`; `answer: json` asks for `json`."""
     limit: str = ""
     """Such as `60 per minute per user`. Kept, not yet enforced."""
+    is_background: bool = False
+    """Nobody waits for it at a screen: when the gateway is short of time, others go first."""
     answer: Literal["text", "json"] = "text"
     """`json`: the answer is one JSON object, without a fence around it; anything else counts as a failed call."""
 

@@ -137,6 +137,13 @@ CONFIG_STALE = Family(
 )
 LINES_DROPPED = Family("log_lines_dropped_total", "counter", "Log lines that could not be written.")
 LOOP_LAG = Family("event_loop_lag_seconds", "histogram", "How late the event loop runs what is due.", (), LAG_SECONDS)
+SHED = Family(
+    "torana_requests_shed_total",
+    "counter",
+    "Requests turned away for want of time: the line was full, they were overtaken, or waited too long.",
+    ("reason",),
+)
+WAITING = Family("torana_requests_waiting", "gauge", "Requests that wait for a worker to have time.")
 THREADS = Family("ai_gateway_threads_count", "gauge", "Threads of all workers.")
 
 FAMILIES: tuple[Family, ...] = (
@@ -144,5 +151,5 @@ FAMILIES: tuple[Family, ...] = (
     INFERENCE_SECONDS, INPUT_TOKENS, OUTPUT_TOKENS, ALL_TOKENS, LANGUAGES, CLEANING_SECONDS, SUGGESTION_REQUESTS,
     SUGGESTION_SECONDS, SUGGESTION_BYTES, SUGGESTION_TOKENS, SHOWN, ACCEPTED, FAILED, QUOTA_CHECKS,
     PORTAL_REQUESTS, PORTAL_SECONDS, REFUSALS, ISSUER_KEYS, ISSUER_KEY_AGE, ISSUER_UP, CONFIG_STALE, LINES_DROPPED,
-    LOOP_LAG, THREADS,
+    LOOP_LAG, SHED, WAITING, THREADS,
 )  # fmt: skip

@@ -86,6 +86,7 @@ class Metrics:
                 self._shards.place(family, ())
         self._stale = self._shards.place(families.CONFIG_STALE, ())
         self._lines_dropped = self._shards.place(families.LINES_DROPPED, ())
+        self._waiting = self._shards.place(families.WAITING, ())
         self._threads = self._shards.place(families.THREADS, ())
         self._show_limits(model_limits or {})
 
@@ -207,6 +208,13 @@ class Metrics:
 
     def lines_dropped(self, lines: int) -> None:
         self._values[self._lines_dropped] += lines
+
+    def shed(self, reason: str) -> None:
+        """One request turned away; `reason` is one of the admission's few words."""
+        self._count(families.SHED, (reason,))
+
+    def waiting(self, requests: int) -> None:
+        self._values[self._waiting] = requests
 
     def loop_lag(self, seconds: float) -> None:
         self._observe(families.LOOP_LAG, (), seconds)

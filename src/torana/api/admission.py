@@ -1,0 +1,215 @@
+"""Who may begin now, who waits, and who is turned away: decided before a body is read or a token is looked at.
+
+The event loop takes so many requests in one of its turns and finishes what it has begun; the others wait in line.
+As long as the gateway keeps up there is no line, and a request costs a comparison. Behind it, interactive work goes
+before background work, and instances take turns, so that a busy one waits for itself. A line that would take longer
+than its age limit takes nobody in: the answer is 503 at once, and the instance that waits for most is who hears it.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import Protocol
+
+STARTS_PER_TURN = 32
+"""Requests begun in one turn of the event loop; each costs some tenths of a millisecond until it waits for a model."""
+TURN_WEIGHT = 0.2
+"""How much the newest turn counts in the estimate of how long a turn takes."""
+
+
+class Request(Protocol):
+    """A request whose head is in."""
+
+    def begin(self) -> None:
+        """Answer it; called at most once, and not after `turn_away`."""
+        ...
+
+    def turn_away(self, code: str) -> None:
+        """Answer 503."""
+        ...
+
+    @property
+    def is_gone(self) -> bool:
+        """The client has left."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What decides about a request's place in the line."""
+
+    is_background: bool = False
+    instance: str = ""
+    """Who has vouched for it, where its token is known already; strangers share one place."""
+    patience_s: float = 0.0
+    """How long its client waits, where it says so; 0: it does not."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    request: Request
+    since: float
+    until: float
+
+
+class Meter(Protocol):
+    """What the line tells the metrics."""
+
+    def shed(self, reason: str) -> None: ...
+
+    def waiting(self, requests: int) -> None: ...
+
+
+class Admission:
+    """The line of one worker.
+
+    max_waiting  requests in line, at most
+    max_age_s    nobody waits longer, and nobody is taken in who would have to
+    weights      instance → its share beside others', 1 where it is not named
+    """
+
+    def __init__(
+        self,
+        meter: Meter,
+        *,
+        max_waiting: int,
+        max_age_s: float,
+        weights: Mapping[str, float],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._meter = meter
+        self._max_waiting = max_waiting
+        self._max_age_s = max_age_s
+        self._now = now
+        self._begun = 0
+        """Requests begun in this turn of the event loop."""
+        self._turn_s = 0.0
+        self._turn_began = 0.0
+        self._lines = (_Line(weights), _Line(weights))  # interactive, background
+
+    @property
+    def waiting(self) -> int:
+        return self._lines[0].waiting + self._lines[1].waiting
+
+    def enter(self, request: Request, standing: Callable[[], Standing]) -> None:
+        """Begin the request, put it in line, or turn it or another one away. `standing` is asked only in a crowd."""
+        if self._begun < STARTS_PER_TURN and not self.waiting:
+            if not self._begun:
+                self._turn_began = self._now()
+                asyncio.get_running_loop().call_soon(self._next_turn)
+            self._begun += 1
+            request.begin()
+            return
+        self._wait(request, standing())
+
+    def _wait(self, request: Request, standing: Standing) -> None:
+        now = self._now()
+        line = self._lines[standing.is_background]
+        if self._is_full(standing):
+            if self._lines[1].waiting and not standing.is_background:
+                self._shed(self._lines[1].take_from_longest(), "overtaken")
+            elif line.is_longer_elsewhere(standing.instance):
+                self._shed(line.take_from_longest(), "overtaken")
+            else:
+                self._meter.shed("full")
+                request.turn_away("overloaded")
+                return
+        patience_s = min(self._max_age_s, standing.patience_s or self._max_age_s)
+        line.put(standing.instance, _Waiting(request, now, now + patience_s))
+        self._meter.waiting(self.waiting)
+
+    def _is_full(self, standing: Standing) -> bool:
+        ahead = self.waiting if standing.is_background else self._lines[0].waiting
+        if self.waiting >= self._max_waiting:
+            return True
+        patience_s = min(self._max_age_s, standing.patience_s or self._max_age_s)
+        return (ahead // STARTS_PER_TURN) * self._turn_s > patience_s
+
+    def _next_turn(self) -> None:
+        now = self._now()
+        self._turn_s += TURN_WEIGHT * (now - self._turn_began - self._turn_s)
+        self._turn_began = now
+        self._begun = 0
+        if not self.waiting:
+            return
+        while self._begun < STARTS_PER_TURN and (found := self._take()) is not None:
+            if found.request.is_gone:
+                continue
+            if now > found.until:
+                self._shed(found, "aged")
+                continue
+            self._begun += 1
+            found.request.begin()
+        self._meter.waiting(self.waiting)
+        if self._begun:
+            asyncio.get_running_loop().call_soon(self._next_turn)
+
+    def _take(self) -> _Waiting | None:
+        return self._lines[0].take() or self._lines[1].take()
+
+    def _shed(self, found: _Waiting, reason: str) -> None:
+        self._meter.shed(reason)
+        if not found.request.is_gone:
+            found.request.turn_away("overloaded")
+
+
+class _Line:
+    """Requests of one urgency: instances in turn, by their shares, each its own in order of arrival."""
+
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        self.waiting = 0
+        self._weights = weights
+        self._of: dict[str, deque[_Waiting]] = {}
+        self._turns: list[tuple[float, int, str]] = []
+        """A heap: when each waiting instance's turn is, in no unit of time but its own."""
+        self._passed = 0.0
+        """Whose turn it was last."""
+        self._count = 0
+
+    def put(self, instance: str, waiting: _Waiting) -> None:
+        own = self._of.get(instance)
+        if own is None:
+            own = self._of[instance] = deque()
+            self._queue_up(instance, self._passed)
+        own.append(waiting)
+        self.waiting += 1
+
+    def take(self) -> _Waiting | None:
+        """The oldest request of the instance whose turn it is."""
+        if not self._turns:
+            return None
+        self._passed, _, instance = heappop(self._turns)
+        own = self._of[instance]
+        found = own.popleft()
+        self.waiting -= 1
+        if own:
+            self._queue_up(instance, self._passed)
+        else:
+            del self._of[instance]
+        return found
+
+    def is_longer_elsewhere(self, instance: str) -> bool:
+        """Whether another instance waits for more, by its share, than `instance` with one more would."""
+        own = (len(self._of.get(instance, ())) + 1) / self._weight(instance)
+        return any(len(others) / self._weight(name) > own for name, others in self._of.items())
+
+    def take_from_longest(self) -> _Waiting:
+        """The newest request of the instance that waits for most, by its share."""
+        instance = max(self._of, key=lambda name: len(self._of[name]) / self._weight(name))
+        own = self._of[instance]
+        found = own.pop()
+        self.waiting -= 1
+        if not own:
+            del self._of[instance]
+            self._turns = sorted(turn for turn in self._turns if turn[2] != instance)
+        return found
+
+    def _queue_up(self, instance: str, after: float) -> None:
+        self._count += 1
+        heappush(self._turns, (after + 1 / self._weight(instance), self._count, instance))
+
+    def _weight(self, instance: str) -> float:
+        return self._weights.get(instance, 1.0)

@@ -1,0 +1,121 @@
+"""A gateway with more to do than it can (issue of limits, point 5): some wait, some hear 503, probes always answer."""
+
+from contextlib import AsyncExitStack
+
+from tests.conftest import StartGateway
+from tests.support.gateway import RunningGateway
+from tests.support.http_client import Answer, RawConnection, connect, write_request
+
+from torana.api.admission import STARTS_PER_TURN
+
+PATH = "/v1/prompts/model_configuration/check"
+BODY = b'{"inputs":{}}'
+
+
+async def ask_at_once(gateway: RunningGateway, requests: list[bytes]) -> list[Answer]:
+    """Each on a connection of its own; all are there before the gateway looks."""
+    async with AsyncExitStack() as stack:
+        connections: list[RawConnection] = [
+            await stack.enter_async_context(await connect(gateway.port)) for _ in requests
+        ]
+        for connection, request in zip(connections, requests, strict=True):
+            connection.writer.write(request)
+        return [await connection.read_answer() for connection in connections]
+
+
+RIGHTS = ["complete_code", "generate_embeddings_codebase"]
+
+
+def prompt_request(gateway: RunningGateway, path: str = PATH) -> bytes:
+    return gateway.request_bytes("POST", path, body=BODY, token=gateway.token(unit_primitives=RIGHTS))
+
+
+async def test_a_crowd_waits_for_its_turn_and_is_answered(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway()
+
+    answers = await ask_at_once(gateway, [prompt_request(gateway)] * (3 * STARTS_PER_TURN))
+
+    assert {answer.status for answer in answers} == {200}
+
+
+async def test_beyond_the_line_the_answer_is_503_with_a_time_to_come_back(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway({"AIGW_ADMISSION__QUEUE": "1"})
+
+    answers = await ask_at_once(gateway, [prompt_request(gateway)] * (STARTS_PER_TURN + 8))
+
+    refused = [answer for answer in answers if answer.status == 503]
+    assert len(refused) == 7
+    for answer in refused:
+        assert answer.json()["detail"] == "Service Unavailable"
+        assert (answer.refusal.code, answer.refusal.layer, answer.refusal.retryable) == ("overloaded", "gateway", True)
+        assert 1 <= int(answer.header("retry-after") or 0) <= 5
+        assert answer.header("x-request-id") == answer.refusal.request_id
+    assert len(gateway.provider.requests) == STARTS_PER_TURN + 1
+
+
+async def test_whoever_is_turned_away_has_an_access_line_with_the_cause(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway({"AIGW_ADMISSION__QUEUE": "1"})
+
+    answers = await ask_at_once(gateway, [prompt_request(gateway)] * (STARTS_PER_TURN + 2))
+
+    [refused] = [answer for answer in answers if answer.status == 503]
+    lines = [line for line in gateway.log.lines if line.get("correlation_id") == refused.header("x-request-id")]
+    assert [(line["status_code"], line["refusal_code"]) for line in lines] == [(503, "overloaded")]
+
+
+async def test_a_connection_is_good_for_another_request_after_it_was_turned_away(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway({"AIGW_ADMISSION__QUEUE": "1"})
+    request = prompt_request(gateway)
+    async with AsyncExitStack() as stack:
+        connections = [await stack.enter_async_context(await connect(gateway.port)) for _ in range(STARTS_PER_TURN + 2)]
+        for connection in connections:
+            connection.writer.write(request)
+        first = [(await connection.read_answer()).status for connection in connections]
+        turned_away = connections[first.index(503)]
+
+        await turned_away.send(request)
+
+        assert (await turned_away.read_answer()).status == 200
+
+
+async def test_probes_wait_in_no_line(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway({"AIGW_ADMISSION__QUEUE": "1"})
+    probe = write_request("GET", "/monitoring/healthz", {}, b"")
+
+    answers = await ask_at_once(gateway, [prompt_request(gateway)] * (STARTS_PER_TURN + 8) + [probe] * 8)
+
+    assert [answer.status for answer in answers[-8:]] == [200] * 8
+
+
+async def test_background_work_is_turned_away_before_interactive_work(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway({"AIGW_ADMISSION__QUEUE": "2"})
+    background = gateway.request_bytes(
+        "POST",
+        "/v1/embeddings/code_embeddings/index",
+        json={"model_metadata": {"provider": "gitlab", "identifier": ""}, "contents": ["x"]},
+        token=gateway.token(unit_primitives=RIGHTS),
+    )
+
+    answers = await ask_at_once(
+        gateway, [prompt_request(gateway)] * STARTS_PER_TURN + [background] * 4 + [prompt_request(gateway)] * 2
+    )
+
+    assert [answer.status for answer in answers[STARTS_PER_TURN:]] == [503] * 4 + [200] * 2
+
+
+async def test_clients_of_a_vendors_dialect_hear_of_it_in_that_dialect(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway({"AIGW_ADMISSION__QUEUE": "1"})
+    request = prompt_request(gateway, "/anthropic/v1/messages")
+
+    answers = await ask_at_once(gateway, [prompt_request(gateway)] * (STARTS_PER_TURN + 1) + [request])
+
+    assert answers[-1].json()["error"]["type"] == "overloaded_error"
+    assert answers[-1].header("x-torana-code") == "overloaded"
+
+
+async def test_metrics_count_who_was_turned_away(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway({"AIGW_ADMISSION__QUEUE": "1"})
+
+    await ask_at_once(gateway, [prompt_request(gateway)] * (STARTS_PER_TURN + 4))
+
+    assert 'torana_requests_shed_total{reason="full"} 3' in (await gateway.monitoring("/metrics")).text
