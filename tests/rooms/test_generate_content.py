@@ -568,8 +568,8 @@ def test_what_is_left_out_is_named() -> None:
     )
 
     assert losses(chat, FLASH_3) == (
-        "cached", "thought", "tool.strict", "tool.schema", "answer_schema.schema", "parallel_tool_calls", "choices",
-        "stop", "user",
+        "answer_schema.schema", "choices", "parallel_tool_calls", "stop", "thought", "tool.schema", "tool.strict",
+        "user",
     )  # fmt: skip
     assert write(chat)["generationConfig"]["stopSequences"] == list("abcde")
     assert losses(ChatRequest(messages=HELLO, tools=(Tool("f"),)), FLASH_3) == ()

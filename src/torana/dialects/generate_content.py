@@ -38,6 +38,8 @@ from torana.dialects.members import (
     keep_extra,
     need_rows,
     need_text,
+    tell,
+    unspoken_elsewhere,
     with_extra,
 )
 
@@ -54,10 +56,21 @@ _SPOKEN = frozenset(
     | {"stopSequences", "candidateCount", "thinkingConfig", "responseMimeType", "responseJsonSchema", "responseSchema"}
 )
 
+_HARMLESS = frozenset({"labels", "serviceTier", "store"})
+"""Their loss changes no answer."""
+
 _UNKNOWN = "/"
 """Before the name of a member of the body that is not in _TOP."""
 
-_BUDGETS: dict[Effort, int] = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24_576}
+_BUDGETS: dict[Effort, int] = {
+    "none": 0,
+    "minimal": 1024,
+    "low": 1024,
+    "medium": 8192,
+    "high": 24_576,
+    "xhigh": 24_576,
+    "max": 24_576,
+}
 _LEVELS: dict[Effort, str] = {"none": "LOW", "minimal": "LOW", "low": "LOW", "medium": "MEDIUM", "high": "HIGH"}
 _takes_minimal = re.compile(r"gemini-3(\.[156])?-flash")
 _knows_no_medium = re.compile(r"gemini-3-pro")
@@ -71,7 +84,7 @@ def read_request(body: bytes) -> tuple[ChatRequest, str]:
     members = _flatten(told)
     chat = _read_words(members)
     model = find_text(told, "model").removeprefix("models/")
-    return keep_extra(chat, NAME, members, _write_words(chat, model)), model
+    return keep_extra(chat, NAME, members, _write_words(chat, model), _SPOKEN | _HARMLESS), model
 
 
 def write_request(chat: ChatRequest, model: str, *, stream: bool) -> bytes:
@@ -85,13 +98,13 @@ def write_request(chat: ChatRequest, model: str, *, stream: bool) -> bytes:
 
 def losses(chat: ChatRequest, model: str) -> tuple[str, ...]:
     """What `write_request` leaves out, by name."""
+    lost = unspoken_elsewhere(chat, NAME)
     parts = [part for message in chat.messages for part in message.parts]
     found = {
-        "cached": any(getattr(part, "cached", False) for part in parts) or any(tool.cached for tool in chat.tools),
         "thought": any(
             part.dialect != NAME
             for part in parts
-            if isinstance(part, Thought) or (isinstance(part, Foreign) and part.is_thought)
+            if isinstance(part, Thought) or (isinstance(part, Foreign) and part.is_aside)
         ),
         "tool.strict": any(tool.strict for tool in chat.tools),
         "tool.schema": any(clean_schema(tool.parameters)[1] for tool in chat.tools),
@@ -104,7 +117,7 @@ def losses(chat: ChatRequest, model: str) -> tuple[str, ...]:
         "stop": len(chat.stop) > MAX_STOPS,
         "user": bool(chat.user),
     }
-    return tuple(name for name, is_lost in found.items() if is_lost)
+    return tell(lost | {name for name, is_lost in found.items() if is_lost})
 
 
 def _flatten(told: Members) -> Members:
@@ -275,7 +288,7 @@ def _write_thinking(reasoning: Reasoning, model: str) -> Members:
         budget = 0 if may_be_off and budget <= 0 else min(max(budget, low), high)
         return {"thinkingBudget": budget, "includeThoughts": True} if budget else {"thinkingBudget": 0}
     effort: Effort = reasoning.effort or _effort_of(budget)
-    level = _LEVELS[effort]
+    level = _LEVELS.get(effort, "HIGH")
     if effort in ("none", "minimal") and _takes_minimal.match(model):
         level = "MINIMAL"
     elif level == "MEDIUM" and _knows_no_medium.match(model):
@@ -294,6 +307,7 @@ GENERATE_CONTENT = Dialect(
     path="/v1beta/models/{model}:generateContent",
     read_request=read_request,
     write_request=write_request,
+    losses=losses,
     read_events=answers.read_events,
     read_answer=answers.read_answer,
     write_events=writing.ContentWriter,

@@ -268,7 +268,7 @@ def _write_part(part: Part) -> list[Members]:
         return []
     if part.dialect == NAME:
         return [part.value]
-    if part.is_thought:
+    if part.is_aside:
         return []
     raise Invalid(("messages",), f"This model cannot be given content of type {part.kind[:40]}")
 
