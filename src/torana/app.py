@@ -43,11 +43,9 @@ from torana.code.languages import EDITOR_IDS, EXTENSIONS, LANGUAGES
 from torana.errors import BadSetting
 from torana.gateway import Gateway
 from torana.prompts.registry import Prompts
-from torana.providers.anthropic import Anthropic
 from torana.providers.demo.demo import DemoProvider
-from torana.providers.openai import OpenAI
-from torana.providers.provider import Provider
 from torana.providers.send import Sender
+from torana.providers.table import provider_table
 from torana.reload import Reloader
 from torana.routing.discovery import FirstModel
 from torana.routing.models import Models
@@ -137,8 +135,7 @@ async def start(
     minter = Minter(settings.auth, local_keys, clock)
 
     via = f"1.1 torana-{gateway_id(settings, local_keys)}"
-    providers: dict[str, Provider] = {provider.name: provider for provider in (Anthropic(), OpenAI())}
-    sender = Sender(transport, providers, DemoProvider(settings.providers.demo_engine), via, settings.transport)
+    sender = Sender(transport, provider_table(), DemoProvider(settings.providers.demo_engine), via, settings.transport)
     first_model = FirstModel(settings.providers, transport)
     models = Models(catalogue, settings.providers, clock)
     search = SearchEndpoints(DocsIndex(settings.search.index), settings, clock)

@@ -14,17 +14,12 @@ import click
 from torana.access.permissions import permit
 from torana.caller import DEBUG_CALLER
 from torana.chat import Usage
+from torana.cli.calls import open_sender
 from torana.cli.workshop import Choice, Workshop, refusal_text, render_as_feature
 from torana.counting import estimate_tokens
 from torana.errors import ProviderError, Refusal
-from torana.providers.anthropic import Anthropic
-from torana.providers.demo.demo import DemoProvider
-from torana.providers.openai import OpenAI
-from torana.providers.provider import Provider
-from torana.providers.send import Sender
 from torana.routing.discovery import FirstModel
 from torana.routing.router import Router
-from torana.transport import Transport
 
 _TEXTS = ("contains", "lacks")
 _MEMBERS = ("inputs", "name", *_TEXTS, "max_chars")
@@ -139,18 +134,14 @@ async def run_all(shop: Workshop, choices: Sequence[Choice], cases: Sequence[Cas
 @asynccontextmanager
 async def _open_router(shop: Workshop) -> AsyncIterator[Router]:
     settings = shop.settings
-    transport = Transport(settings.transport)
-    providers: dict[str, Provider] = {provider.name: provider for provider in (Anthropic(), OpenAI())}
-    demo = DemoProvider(settings.providers.demo_engine)
-    sender = Sender(transport, providers, demo, "1.1 torana-prompts", settings.transport)
-    first_model = FirstModel(settings.providers, transport)
-    if shop.models.has_own_openai:
-        first_model.start()
-    try:
-        yield Router(shop.models, sender, settings.providers, first_model)
-    finally:
-        await first_model.aclose()
-        await transport.aclose()
+    async with open_sender(settings) as sender:
+        first_model = FirstModel(settings.providers, sender.transport)
+        if shop.models.has_own_openai:
+            first_model.start()
+        try:
+            yield Router(shop.models, sender, settings.providers, first_model)
+        finally:
+            await first_model.aclose()
 
 
 async def _ask(shop: Workshop, router: Router, choice: Choice, case: Case) -> Outcome:
