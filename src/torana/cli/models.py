@@ -6,10 +6,15 @@ from typing import Any
 
 import click
 
+from torana.cli.models_discover import discover
+
 
 @click.group()
 def models() -> None:
-    """The models of the catalogue."""
+    """The models of the catalogue, and those of servers that are to come into it."""
+
+
+models.add_command(discover)
 
 
 @models.command("list")

@@ -1,0 +1,159 @@
+"""`torana models discover`: a server's own list becomes records that the catalogue takes."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from tests.support.http_server import Answering, LoopbackServer, Request
+
+from torana.catalog.load import load_catalogue
+from torana.cli import main
+
+LIST = {
+    "object": "list",
+    "data": [
+        {"id": "Qwen/Qwen2.5-Coder-7B", "object": "model", "max_model_len": 32000},
+        {"id": "org/chat:latest", "context_length": 8192, "name": "Chat, the latest"},
+        {"id": "other/chat:latest"},
+        {"id": "nomic-embed-text"},
+    ],
+}
+
+
+class Server:
+    """Answers by path; keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Any] = {}
+        self.key = ""
+        self.requests: list[Request] = []
+        self.server = LoopbackServer(self._handle)
+
+    async def _handle(self, request: Request, answering: Answering) -> None:
+        self.requests.append(request)
+        status, value = (200, self.answers[request.path]) if request.path in self.answers else (404, {})
+        if self.key and request.header("authorization") != f"Bearer {self.key}":
+            status, value = 401, {}
+        await answering.whole(status, json.dumps(value).encode(), [("Content-Type", "application/json")])
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    server = Server()
+    await server.server.start()
+    yield server
+    await server.server.aclose()
+
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.chdir(tmp_path)
+    env = dict.fromkeys(("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "OPENAI_BASE_URL", "AIGW_CATALOG"))
+
+    async def invoke(*args: str, **more: str) -> Result:
+        return await asyncio.to_thread(CliRunner(env={**env, **more}).invoke, main, ["models", "discover", *args])
+
+    return invoke
+
+
+def parts(output: str) -> tuple[str, str]:
+    """The two files in what was printed."""
+    _, providers, models = output.split("# ---")[0], *output.split(" ---\n")[1:]
+    return providers.partition("\n# --- ")[0], models
+
+
+@pytest.mark.parametrize("path", ["", "/", "/v1", "/v1/"])
+async def test_what_it_prints_is_a_catalogue(server: Server, run: Run, tmp_path: Path, path: str) -> None:
+    server.answers["/v1/models"] = LIST
+
+    result = await run(f"{server.server.url}{path}", "--provider", "rack")
+
+    assert result.exit_code == 0, result.output
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "providers.yml").write_text(parts(result.output)[0])
+    (folder / "models.yml").write_text(parts(result.output)[1])
+    catalogue = load_catalogue([folder])
+    assert catalogue.providers["rack"].base_url == server.server.url
+    coder = catalogue.models["qwen2_5_coder_7b"]
+    assert (coder.families, coder.input_limit, coder.stage) == (("qwen2p5-coder-7b",), 32000, "registered")
+    assert catalogue.models["chat_latest"].title == "Chat, the latest"
+    assert catalogue.models["other_chat_latest"].deployments[0].model == "other/chat:latest"
+    assert "# - name: nomic_embed_text" in result.output
+
+
+async def test_it_says_which_address_works_and_what_a_client_must_name(server: Server, run: Run) -> None:
+    server.answers["/v1/models"] = LIST
+
+    result = await run(server.server.url)
+
+    url = server.server.url
+    assert f"# {url}/v1/models: works\n# {url}/models: status 404\n" in result.output
+    assert f"# as an endpoint that a client names: {url}/v1\n" in result.output
+
+
+async def test_a_server_without_v1_is_found_too(server: Server, run: Run) -> None:
+    server.answers["/models"] = LIST
+
+    told = json.loads((await run(f"{server.server.url}/v1", "--json")).output)
+
+    assert told["client_url"] == server.server.url
+    assert [each["id"] for each in told["models"]] == [row["id"] for row in LIST["data"]]
+
+
+async def test_ollamas_own_list_is_read_where_there_is_no_other(server: Server, run: Run) -> None:
+    server.answers["/api/tags"] = {"models": [{"name": "qwen3:8b", "model": "qwen3:8b"}]}
+
+    told = json.loads((await run(server.server.url, "--json")).output)
+
+    assert [(each["id"], each["name"]) for each in told["models"]] == [("qwen3:8b", "qwen3_8b")]
+    assert 'model: "qwen3:8b"' in told["models_yml"]
+
+
+async def test_the_key_is_read_from_the_variable_that_is_named(server: Server, run: Run) -> None:
+    server.answers["/v1/models"] = LIST
+    server.key = "s3cret"
+
+    without = await run(server.server.url)
+    wrong = await run(server.server.url, "--api-key-env", "RACK_API_KEY", RACK_API_KEY="other")
+    right = await run(server.server.url, "--api-key-env", "RACK_API_KEY", RACK_API_KEY="s3cret")
+
+    assert (without.exit_code, wrong.exit_code, right.exit_code) == (1, 1, 0)
+    assert "name that with --api-key-env" in without.output
+    assert "the server refuses the key in RACK_API_KEY" in wrong.output
+    assert "key_env: RACK_API_KEY" in right.output
+    assert "s3cret" not in right.output
+
+
+async def test_a_variable_that_is_not_set_is_wrong_usage(server: Server, run: Run) -> None:
+    result = await run(server.server.url, "--api-key-env", "RACK_API_KEY")
+
+    assert result.exit_code == 2
+    assert server.requests == []
+
+
+async def test_an_address_where_nothing_answers_gets_a_remedy(run: Run) -> None:
+    result = await run("http://127.0.0.1:9")
+
+    assert result.exit_code == 1
+    assert "is the server running" in result.output
+    assert (await run("127.0.0.1:9")).exit_code == 2
+
+
+async def test_models_that_the_catalogue_has_are_not_listed_again(server: Server, run: Run) -> None:
+    server.answers["/v1/models"] = {"data": [{"id": "gpt-5.2-2025-12-11"}, {"id": "new-model"}]}
+
+    env = {"OPENAI_BASE_URL": f"{server.server.url}/v1", "OPENAI_API_KEY": "k"}
+    result = await run(server.server.url, **env)
+
+    assert "# gpt-5.2-2025-12-11 is there already, as gpt_5_2." in result.output
+    assert "deployments: [{provider: openai, model: new-model}]" in result.output
+    assert "providers.yml" not in result.output
+    assert server.requests[0].header("authorization") == "Bearer k"
