@@ -11,6 +11,7 @@ from tests.support.issuer import FakeIssuer
 from tests.support.provider import ScriptedProvider
 
 from torana.clock import Clock
+from torana.usage.disk import Disk
 
 StartGateway = Callable[..., Awaitable[RunningGateway]]
 """`await start_gateway(env={…}, clock=…)`: one more gateway, closed when the test ends."""
@@ -38,8 +39,10 @@ async def issuer() -> AsyncIterator[FakeIssuer]:
 async def start_gateway(provider: ScriptedProvider, issuer: FakeIssuer, tmp_path: Path) -> AsyncIterator[StartGateway]:
     async with AsyncExitStack() as stack:
 
-        async def start(env: Mapping[str, str] | None = None, clock: Clock | None = None) -> RunningGateway:
-            return await stack.enter_async_context(running_gateway(provider, issuer, tmp_path, env, clock))
+        async def start(
+            env: Mapping[str, str] | None = None, clock: Clock | None = None, disk: Disk | None = None
+        ) -> RunningGateway:
+            return await stack.enter_async_context(running_gateway(provider, issuer, tmp_path, env, clock, disk))
 
         yield start
 

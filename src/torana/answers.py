@@ -11,18 +11,33 @@ from typing import Any
 
 from msgspec.structs import replace as replace_fields
 
+from torana.caller import Permit
 from torana.chat import ChatRequest, FinishReason, Usage
 from torana.code.clean import clean
 from torana.code.fences import FenceStripper
 from torana.code.orders import Cleaning, Cursor
 from torana.code.window import Window
-from torana.counting import count_bytes, estimate_tokens
+from torana.counting import BYTES_PER_TOKEN, count_bytes, estimate_tokens
+from torana.dialects.dialect import RelayScan
 from torana.errors import ProviderError, provider_refused
 from torana.prompts.prompt import Prompt
+from torana.providers.provider import Deployment
 from torana.providers.send import MAX_ANSWER_BYTES, Batch
 from torana.routing.router import Flow
 from torana.telemetry.metrics import InFlight, Metrics
 from torana.transport import WireAnswer
+from torana.usage.event import Status
+from torana.usage.ledger import Ledger, Record, Site
+
+MAX_TOKENS = 1_000_000_000
+"""Of one call; ten thousand times the longest context window is a fault of whoever counted."""
+
+STATUSES: dict[str, Status] = {
+    "completed": "completed",
+    "failed": "upstream_error",
+    "client_cancelled": "client_cancelled",
+}
+"""How an outcome reads in a usage record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +51,7 @@ class Collected:
 
 @dataclass(slots=True, kw_only=True)
 class ModelCall:
-    """What the metrics and the access line are to know of one model call."""
+    """The books of one model call: what metrics, access line and usage record are to know of it."""
 
     metrics: Metrics
     facts: dict[str, Any]
@@ -47,6 +62,30 @@ class ModelCall:
     is_streamed: bool = False
     suggested: ChatRequest | None = None
     """What was asked, where the call is for a code suggestion: those have figures of their own."""
+    entry: Record | None = None
+    """The usage record, from admission on."""
+
+    def admit(self, ledger: Ledger | None, permit: Permit, model: str, deployment: Deployment) -> None:
+        """Open the usage record, before anything is sent; raises Refusal 503 where none can be kept.
+
+        model  the catalogue's name
+        """
+        if ledger is not None:
+            prompt = self.prompt
+            self.entry = ledger.open(
+                self.facts.get("origin"),
+                permit.caller,
+                site_of(deployment),
+                unit_primitive=self.unit_primitive,
+                model=model,
+                prompt=f"{prompt.id}@{prompt.version}" if prompt is not None else "",
+                stream=self.is_streamed,
+            )
+
+    async def settled(self) -> None:
+        """Returns once the usage record is durable; nothing that ends the answer goes out before."""
+        if self.entry is not None:
+            await self.entry.settled()
 
     def record_failure(self, provider: str, model: str, seconds: float, error: BaseException) -> None:
         """The final word on a call that never got an answer: refused, cut, or left by its client."""
@@ -66,6 +105,13 @@ class ModelCall:
         finish: str | None = None,
     ) -> None:
         """The final word on the call. `outcome`: completed, failed or client_cancelled."""
+        if self.entry is not None:
+            self.entry.close(
+                STATUSES[outcome],
+                usage,
+                error_code=failure.code if failure is not None else "",
+                finish_reason=finish or "",
+            )
         self.metrics.inference(
             engine=provider,
             model=model,
@@ -87,7 +133,7 @@ class ModelCall:
             facts["prompt"] = f"{self.prompt.id}@{self.prompt.version}"
         if usage is not None:
             facts["input_tokens"], facts["output_tokens"] = usage.input_tokens, usage.output_tokens
-            facts["usage_source"] = "counted" if usage.is_counted else "provider"
+            facts["usage_source"] = "suspect" if usage.is_suspect else "counted" if usage.is_counted else "provider"
         if failure is not None:
             facts["provider_error"] = failure.code
             facts["provider_status"] = failure.upstream_code
@@ -111,7 +157,14 @@ class Answer:
     finish: FinishReason | None = None
     _failure: ProviderError | None = None
     _counted_chars: int = 0
+    _asked_tokens: int = -1
     _is_settled: bool = False
+
+    def __post_init__(self) -> None:
+        entry = self.call.entry
+        if entry is not None:
+            entry.move(site_of(self.flow.deployment))
+            entry.progress = self.so_far
 
     @property
     def is_demo(self) -> bool:
@@ -159,10 +212,15 @@ class Answer:
                         self.usage = chunk.usage
                     if chunk.finish is not None:
                         self.finish = chunk.finish
+                if batch[-1].is_last:
+                    self._settle("completed")
+                    await self.call.settled()
                 yield batch
             is_whole = True
         except ProviderError as error:
             self._failure = error
+            self._settle("failed")
+            await self.call.settled()
             raise
         finally:
             self._settle("completed" if is_whole else "failed" if self._failure else "client_cancelled")
@@ -192,17 +250,44 @@ class Answer:
         self.under_way.end()
         deployment = self.flow.deployment
         usage = self.usage
-        if usage is None or usage.is_suspect:
-            usage = _estimate(self.chat, self._counted_chars, is_suspect=usage is not None)
+        if outcome != "completed" or usage is None or not is_possible(usage):
+            usage = self.so_far()
         seconds = time.monotonic() - self.started
         self.call.record(deployment.provider, deployment.model, outcome, usage, seconds, self._failure, self.finish)
         self.call.facts["attempts"] = self.flow.attempts
 
+    def so_far(self) -> Usage:
+        """Tokens until now, for an answer that stops here; checkpoints ask from another thread."""
+        if self._asked_tokens < 0:
+            self._asked_tokens = sum(map(estimate_tokens, _prompt_texts(self.chat)))
+        return complete(self.usage, self._asked_tokens, (self._counted_chars + 3) // 4)
 
-def _estimate(chat: ChatRequest, answer_chars: int, *, is_suspect: bool) -> Usage:
-    """Tokens counted by us where the provider told none, or some that cannot be; marked as such."""
-    asked = sum(map(estimate_tokens, _prompt_texts(chat)))
-    return Usage(input_tokens=asked, output_tokens=(answer_chars + 3) // 4, is_counted=True, is_suspect=is_suspect)
+
+def complete(told: Usage | None, asked_tokens: int, answered_tokens: int) -> Usage:
+    """What an answer has cost until here: as the provider told, where it did, and else as we count; marked as such."""
+    if told is None or not is_possible(told):
+        return Usage(
+            input_tokens=asked_tokens, output_tokens=answered_tokens, is_counted=True, is_suspect=told is not None
+        )
+    # Providers tell the input at once, and the output mostly at the end.
+    if told.output_tokens >= answered_tokens:
+        return told
+    return replace_fields(told, output_tokens=answered_tokens, is_counted=True)
+
+
+def is_possible(usage: Usage) -> bool:
+    """False for numbers that no call can have: then we count for ourselves."""
+    cached = usage.cache_read_tokens + usage.cache_write_tokens
+    return (
+        not usage.is_suspect
+        and 0 <= usage.cache_read_tokens <= cached <= usage.input_tokens <= MAX_TOKENS
+        and 0 <= usage.reasoning_tokens <= usage.output_tokens <= MAX_TOKENS
+    )
+
+
+def site_of(deployment: Deployment) -> Site:
+    """Where a usage record says that a call went, and at what price."""
+    return Site(deployment.provider, deployment.model, deployment.name, deployment.region, deployment.prices)
 
 
 def _prompt_texts(chat: ChatRequest) -> Iterator[str]:
@@ -224,24 +309,52 @@ class Relay:
     started: float
     under_way: InFlight
     """Closed with the final word."""
+    asked_bytes: int = 0
+    """Of the body that was sent, where the answer costs tokens."""
+    scan: RelayScan | None = None
+    """Watches a stream for what its provider says."""
+    answered_tokens: int = 0
+    """About as many as have passed."""
     _is_settled: bool = False
+
+    def watch(self, scan: RelayScan | None) -> None:
+        """The answer is a stream, and from now on it counts."""
+        self.scan = scan
+        if self.call.entry is not None:
+            self.call.entry.progress = self.so_far
+
+    def passed(self, data: bytes) -> None:
+        """A piece of a stream on its way to the client."""
+        # An event is about a token; it is only looked at where the provider says nothing better.
+        self.answered_tokens += data.count(b"\n\n")
+        if self.scan is not None:
+            self.scan.feed(data)
+
+    def so_far(self, told: Usage | None = None) -> Usage:
+        """Tokens until now, for an answer that stops here; checkpoints ask from another thread."""
+        if self.scan is not None:
+            told = self.scan.usage
+        return complete(told, int(self.asked_bytes / BYTES_PER_TOKEN), self.answered_tokens)
 
     async def read_all(self, scan: Callable[[bytes], Usage | None] | None) -> bytes:
         """A body that does not stream, read whole and settled; raises ProviderError when it is cut."""
         try:
             body = await self.answer.read_all(MAX_ANSWER_BYTES)
             usage = scan(body) if scan is not None and self.answer.status == 200 else None
+            self.answered_tokens = int(len(body) / BYTES_PER_TOKEN)
             self.settle("completed" if self.answer.status < 400 else "failed", usage)
+            await self.call.settled()
         except ProviderError as error:
             self.settle("failed", None, error)
+            await self.call.settled()
             raise
         finally:
             self.answer.close()
             self.settle("client_cancelled", None)
         return body
 
-    def settle(self, outcome: str, usage: Usage | None, failure: ProviderError | None = None) -> None:
-        """The final word; only the first one counts."""
+    def settle(self, outcome: str, usage: Usage | None = None, failure: ProviderError | None = None) -> None:
+        """The final word; only the first one counts. `usage` None: what the stream told."""
         if self._is_settled:
             return
         self._is_settled = True
@@ -250,6 +363,11 @@ class Relay:
         if failure is None and self.answer.status >= 400:
             # Passed on as it came, but a failed call all the same.
             failure = provider_refused(self.answer.status, "an error status")
+        if usage is None and self.scan is not None:
+            usage = self.scan.usage
+        if outcome != "completed" or usage is None or not is_possible(usage):
+            # An error status costs nothing, and neither does what is only looked up.
+            usage = self.so_far(usage) if self.asked_bytes and self.answer.status < 400 else None
         self.call.record(self.provider, self.model, outcome, usage, seconds, failure)
 
 

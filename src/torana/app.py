@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from torana.access.issuer_keys import IssuerState
 from torana.access.keys import KeyRing
@@ -57,6 +58,9 @@ from torana.telemetry.loop_watch import watch_loop
 from torana.telemetry.metrics import Known, Metrics
 from torana.telemetry.redaction import Redactor
 from torana.transport import Transport, tls_context
+from torana.usage.disk import Disk
+from torana.usage.ledger import Ledger, WhenFull
+from torana.usage.spool import Spool
 
 logger = logging.getLogger("torana")
 
@@ -73,6 +77,7 @@ class Running:
     """Of the catalogue that serves now."""
     keys: KeyRing
     reloader: Reloader
+    ledger: Ledger
     listeners: list[Listener]
     drain_s: float
     closers: list[Callable[[], object]] = field(default_factory=list)
@@ -85,7 +90,7 @@ class Running:
 
     async def aclose(self) -> None:
         """Stop at once; what still runs is cut off."""
-        self.readiness.is_draining = True
+        self.readiness.is_draining = self.ledger.is_stopping = True
         for listener in self.listeners:
             await listener.aclose()
         for close in self.closers:
@@ -102,10 +107,12 @@ async def start(
     main_socket: socket.socket | None = None,
     metrics_socket: socket.socket | None = None,
     metrics_dir: Path | None = None,
+    disk: Disk | None = None,
 ) -> Running:
     """Bring one worker up. Raises BadSetting, BadCatalogue, or OSError for a port that is taken.
 
     sink          where log lines go, closed with the worker; None: stdout and the file of the settings
+    disk          the file operations of the usage spool; None: the system's
     metrics_dir   where all workers' counts are summed; None: this worker is alone
     """
     clock = clock or Clock()
@@ -134,7 +141,13 @@ async def start(
     quota = QuotaGate(settings, transport, clock, meter=QuotaMeter(metrics))
     minter = Minter(settings.auth, local_keys, clock)
 
-    via = f"1.1 torana-{gateway_id(settings, local_keys)}"
+    own_id = gateway_id(settings, local_keys)
+    via = f"1.1 torana-{own_id}"
+    spool = Spool(
+        settings.spool_path, own_id + secrets.token_hex(8), disk or Disk(), metrics.usage,
+        max_bytes=settings.usage.max_spool_bytes,
+    )  # fmt: skip
+    ledger = Ledger(spool, clock, own_id, cast("WhenFull", settings.usage.when_full))
     sender = Sender(transport, provider_table(), DemoProvider(settings.providers.demo_engine), via, settings.transport)
     first_model = FirstModel(settings.providers, transport)
     models = Models(catalogue, settings.providers, clock)
@@ -145,7 +158,10 @@ async def start(
             "default_models": lambda: models_check(running.models),
             "docs_search": search.check,
         },
-        lambda: {f"issuer {state.issuer}": (state.ok, issuer_detail(state)) for state in keys.states()},
+        lambda: {
+            "usage_spool": (not spool.is_full, spool.why or "usage records find space"),
+            **{f"issuer {state.issuer}": (state.ok, issuer_detail(state)) for state in keys.states()},
+        },
     )
 
     redactor = Redactor(secrets_of(settings))
@@ -155,8 +171,9 @@ async def start(
         prompts = Prompts(models.catalogue, settings.catalogue, clock)
         router = Router(models, sender, settings.providers, first_model)
         gateway = Gateway(
-            prompts, models, router, sender, metrics, settings.catalogue, detail_headers=settings.serve.detail_headers
-        )
+            prompts, models, router, sender, metrics, settings.catalogue,
+            detail_headers=settings.serve.detail_headers, ledger=ledger,
+        )  # fmt: skip
         return RouteTable(
             all_routes(
                 MonitoringEndpoints(readiness, local_keys.jwks, local_keys.discovery, settings.serve.public_url),
@@ -220,6 +237,7 @@ async def start(
         models=models,
         keys=keys,
         reloader=reloader,
+        ledger=ledger,
         listeners=[main, operators],
         drain_s=serve.drain_s,
     )
@@ -232,7 +250,7 @@ async def start(
     await operators.start(metrics_socket)
     watch = asyncio.get_running_loop().create_task(watch_loop(metrics, Clock()))
     running.closers = [
-        watch.cancel, reloader.aclose, first_model.aclose, keys.aclose, quota.aclose, transport.aclose,
+        watch.cancel, reloader.aclose, first_model.aclose, keys.aclose, quota.aclose, spool.aclose, transport.aclose,
         metrics.close, log.close,
     ]  # fmt: skip
     # What start-up made stays; the collector need not look at it again.

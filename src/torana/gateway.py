@@ -28,6 +28,7 @@ from torana.routing.router import Router
 from torana.routing.stages import NEVER
 from torana.settings import CatalogueSettings
 from torana.telemetry.metrics import InFlight, Metrics
+from torana.usage.ledger import Ledger
 
 COMPLETION_PROMPT = "code_suggestions/completions"
 GENERATION_PROMPT = "code_suggestions/generations"
@@ -46,7 +47,9 @@ class Gateway:
         settings: CatalogueSettings,
         *,
         detail_headers: bool,
+        ledger: Ledger | None = None,
     ) -> None:
+        """ledger  None: nothing is recorded, for commands that ask a model on their own account."""
         self.settings = settings
         self.prompts = prompts
         self.models = models
@@ -54,6 +57,7 @@ class Gateway:
         self.sender = sender
         self.metrics = metrics
         self.detail_headers = detail_headers
+        self.ledger = ledger
 
     def find_prompt(self, prompt_id: str, constraint: str | None, wish: ModelWish) -> tuple[Prompt, Model]:
         """The prompt file and the model that a request for `prompt_id` leads to; raises Refusal or Invalid."""
@@ -176,6 +180,7 @@ class Gateway:
         try:
             route = await self.router.pick(permit, model, chat.tries)
             deployment = route.deployments[0]
+            call.admit(self.ledger, permit, model.name, deployment)
             under_way = self.metrics.in_flight(deployment.provider, deployment.model)
             under_way.begin()
             flow = await self.router.stream(route, chat)
@@ -184,6 +189,8 @@ class Gateway:
             if under_way is not None:
                 under_way.end()
             call.record_failure(deployment.provider, deployment.model, time.monotonic() - started, error)
+            if isinstance(error, ProviderError):
+                await call.settled()
             raise
         waited_s = facts["provider_s"] = round(time.monotonic() - started, 6)
         return Answer(
@@ -242,14 +249,19 @@ class Gateway:
         model: str,
         stream: bool,
         method: str = "POST",
+        is_free: bool = False,
     ) -> Relay:
         """The pass-through: the same walk without rendering; the bytes go on as they came.
+
+        is_free  something is looked up, no model answers: there is nothing to account for
 
         Raises ProviderError where nothing answered, or our own key is refused.
         """
         started = time.monotonic()
         call = self._call(permit, facts, None, is_streamed=stream)
         deployment = self.models.deployment_of(provider, model)
+        if not is_free:
+            call.admit(self.ledger, permit, model, deployment)
         under_way = self.metrics.in_flight(provider, model)
         under_way.begin()
         try:
@@ -257,9 +269,14 @@ class Gateway:
         except BaseException as error:
             under_way.end()
             call.record_failure(provider, model, time.monotonic() - started, error)
+            if isinstance(error, ProviderError):
+                await call.settled()
             raise
         facts["provider_s"] = round(time.monotonic() - started, 6)
-        return Relay(answer=answer, provider=provider, model=model, call=call, started=started, under_way=under_way)
+        return Relay(
+            answer=answer, provider=provider, model=model, call=call, started=started, under_way=under_way,
+            asked_bytes=0 if is_free else len(body),
+        )  # fmt: skip
 
     async def ask(self, permit: Permit, model: Model, chat: ChatRequest, facts: dict[str, Any]) -> Answer:
         """A client's own prompt, sent as it is."""
@@ -280,15 +297,18 @@ class Gateway:
         try:
             route = await self.router.pick(permit, model)
             used = route.deployments[0]
+            call.admit(self.ledger, permit, model.name, used)
             with self.metrics.in_flight(used.provider, used.model):
                 vectors, used, facts["attempts"] = await self.router.embed(route, request)
         except ProviderError as error:
             call.record(used.provider, used.model, "failed", None, time.monotonic() - started, error)
+            await call.settled()
             raise
         except asyncio.CancelledError:
             call.record(used.provider, used.model, "client_cancelled", None, time.monotonic() - started)
             raise
         call.record(used.provider, used.model, "completed", vectors.usage, time.monotonic() - started)
+        await call.settled()
         return Embedded(vectors.rows, used.provider, used.model, self._headers(used, None, model))
 
 

@@ -265,6 +265,13 @@ CODES: dict[str, Code] = {
     "server_draining": Code(
         "gateway", "This process is shutting down.", "Try again; another replica answers.", is_retryable=True
     ),
+    "usage_spool_full": Code(
+        "gateway",
+        "There is no space left to keep usage records in, and the operator wants none lost.",
+        "Operators: make room below AIGW_USAGE__SPOOL_DIR or look at its sinks; no restart is needed. "
+        "AIGW_USAGE__WHEN_FULL=continue answers all the same.",
+        is_retryable=True,
+    ),
     "internal": Code(
         "gateway", "The gateway failed in a way nobody planned for.", "Look for the request id in the gateway's log."
     ),

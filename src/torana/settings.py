@@ -297,6 +297,23 @@ class SearchSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UsageSettings:
+    """Where usage records wait until every sink has them."""
+
+    spool_dir: str = setting("", "AIGW_USAGE__SPOOL_DIR", "where usage records wait; empty: `<state directory>/usage`")
+    when_full: str = setting(
+        "refuse",
+        "AIGW_USAGE__WHEN_FULL",
+        "no space for usage records: `refuse` billable requests with 503, or `continue` and count",
+    )
+    max_spool_bytes: int = setting(
+        2147483648,
+        "AIGW_USAGE__MAX_SPOOL_BYTES",
+        "undelivered usage records of one worker above this count as a full disk",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """What is written down."""
 
@@ -322,6 +339,7 @@ class Settings:
     providers: ProviderSettings = field(default_factory=ProviderSettings)
     catalogue: CatalogueSettings = field(default_factory=CatalogueSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
+    usage: UsageSettings = field(default_factory=UsageSettings)
     log: LogSettings = field(default_factory=LogSettings)
     warnings: tuple[str, ...] = ()
     """Lines for the log: names that mean nothing here."""
@@ -337,6 +355,10 @@ class Settings:
         base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
         return Path(base).expanduser() / "torana"
 
+    @property
+    def spool_path(self) -> Path:
+        return Path(self.usage.spool_dir) if self.usage.spool_dir else self.state_path / "usage"
+
 
 ACCEPTED_UNUSED = (
     "AIGW_GLGO_BASE_URL",
@@ -347,8 +369,6 @@ ACCEPTED_UNUSED = (
     "AIGW_MODEL_SELECTION__MODEL_PARAMS",
     "AIGW_MODEL_SELECTION__PROMPT_PARAMS",
     "AIGW_REDIS_URL",
-    "AIGW_USAGE__SPOOL_DIR",
-    "AIGW_USAGE__WHEN_FULL",
     "AIGW_GOOGLE_CLOUD_PLATFORM__",
     "AIGW_VERTEX_TEXT_MODEL__",
     "AIGW_VERTEX_SEARCH__",
@@ -399,6 +419,10 @@ def load_settings(
     _check_urls(settings)
     _check_user_tokens(settings.auth)
     _check_search(settings.search)
+    if settings.usage.when_full not in ("refuse", "continue"):
+        raise BadSetting(
+            "AIGW_USAGE__WHEN_FULL", f"{settings.usage.when_full!r} is no policy", "expected refuse or continue"
+        )
     if settings.providers.demo_engine not in ("ngram", "local"):
         raise BadSetting(
             "AIGW_DEMO__ENGINE", f"{settings.providers.demo_engine!r} is no engine", "expected ngram or local"

@@ -21,3 +21,7 @@ class HandClock(Clock):
     def advance(self, seconds: float) -> None:
         self._now += seconds
         self._monotonic += seconds
+
+    def jump(self, seconds: float) -> None:
+        """Somebody sets the wall clock; no time has passed."""
+        self._now += seconds

@@ -12,9 +12,11 @@ from tests.support.issuer import AUDIENCE, INSTANCE_ID, FakeIssuer, sign
 from tests.support.keys import pem, rsa_key
 from tests.support.logs import MemoryLog
 from tests.support.provider import ScriptedProvider
+from tests.support.usage import read_spool
 
 from torana.clock import Clock
 from torana.settings import load_settings
+from torana.usage.disk import Disk
 
 SIGNING_KEY, VALIDATION_KEY = 1, 2
 """Numbers of the gateway's own keys, see `keys.rsa_key`."""
@@ -180,6 +182,10 @@ class RunningGateway:
         """A connection for tests that write bytes themselves."""
         return await connect(self.port)
 
+    def usage(self) -> list[dict[str, Any]]:
+        """Every usage record that lies on its disk, in order of writing."""
+        return read_spool(self.running.ledger.spool.path)
+
     async def monitoring(self, path: str) -> Answer:
         """GET from the metrics port."""
         return await fetch(int(self.running.metrics_port), "GET", path)
@@ -192,13 +198,14 @@ async def running_gateway(
     state_dir: Path,
     env: Mapping[str, str] | None = None,
     clock: Clock | None = None,
+    disk: Disk | None = None,
 ) -> AsyncIterator[RunningGateway]:
     """A gateway wired to the fakes. `env` overrides `default_env`; an empty value unsets a name."""
     from torana.app import start  # here, so that tests of the fakes alone need no gateway
 
     settings = load_settings(default_env(provider, issuer, state_dir) | dict(env or {}))
     log = MemoryLog()
-    running = await start(settings, clock=clock, sink=log)
+    running = await start(settings, clock=clock, sink=log, disk=disk)
     try:
         yield RunningGateway(running, provider, issuer, log)
     finally:

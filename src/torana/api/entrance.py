@@ -216,6 +216,7 @@ class Entrance:
                 raise Refusal(405, "method_not_allowed", "Method Not Allowed", headers=(allow,))
             raise Refusal(404, "not_found", self._not_found(exchange))
         exchange.facts["route"] = route
+        exchange.facts["origin"] = exchange
         exchange.tail = tail
         if route.body != "none" and exchange.method != "GET":
             exchange.body = await self._read_body(exchange, receive, answer.writer, self.limits[route.body])
@@ -307,9 +308,9 @@ class Entrance:
     ) -> None:
         """Exactly one access line and one sample for each request."""
         now = time.perf_counter()
-        for name in ("route", "quota_event", "quota_model_id"):  # between the rooms only, not for the log
+        for name in ("route", "origin", "quota_event", "quota_model_id"):  # between the rooms only, not for the log
             exchange.facts.pop(name, None)
-        label = "unknown" if route is None else route.label or route.path.removesuffix("/{tail}")
+        label = "unknown" if route is None else route.name
         status = answer.status or 499
         began = answer.began or now
         self.metrics.request(label, exchange.method, status, began - started)

@@ -53,6 +53,31 @@ class Exchange:
         self.facts: dict[str, Any] = {}
         """Further members of the access line: `meta.unit_primitive`, `usage`, …"""
 
+    # What a usage record says about its request
+
+    @property
+    def endpoint(self) -> str:
+        route: Route | None = self.facts.get("route")
+        return "" if route is None else route.name
+
+    @property
+    def feature(self) -> str:
+        """The catalogue's, where the route is made from one."""
+        route: Route | None = self.facts.get("route")
+        return "" if route is None or route.feature is None else route.feature.name
+
+    @property
+    def user(self) -> str:
+        return self.caller.subject if self.caller.is_user else self.headers.text(b"x-gitlab-global-user-id")
+
+    @property
+    def client_name(self) -> str:
+        return self.headers.text(b"x-gitlab-client-name")
+
+    @property
+    def client_version(self) -> str:
+        return self.headers.text(b"x-gitlab-client-version")
+
 
 @dataclass(slots=True)
 class Reply:
@@ -116,3 +141,8 @@ class Route:
     """The metric label `handler`; empty: the path."""
     feature: FeatureRecord | None = None
     """What the catalogue declares, for a route that is made from it; the OpenAPI page is written from this."""
+
+    @property
+    def name(self) -> str:
+        """What metrics and usage records call it: `/v1/proxy/openai`."""
+        return self.label or self.path.removesuffix("/{tail}")

@@ -74,6 +74,9 @@ OPENAI = Upstream(
     key_missing=(500, "API key not found"),
 )
 
+LOOK_UPS = frozenset({"/v1/messages/count_tokens"})
+"""Posts that no model answers."""
+
 FORWARDED_QUERY = ("beta", "alt")
 
 
@@ -137,7 +140,7 @@ class ProxyEndpoints:
         try:
             relay = await self.gateway.relay(
                 permit, upstream.provider, path + query, body, headers, exchange.facts,
-                model=model, stream=is_streamed, method=exchange.method,
+                model=model, stream=is_streamed, method=exchange.method, is_free=is_get or path in LOOK_UPS,
             )  # fmt: skip
         except ProviderRefusedKey as error:
             # Passed on, a 401 makes coding agents mint anew in a loop; and it is the operator who must act.
@@ -212,6 +215,7 @@ class _Passing(AsyncIterator[bytes]):
     def __init__(self, relay: Relay, scan: RelayScan | None, dialect: ServedDialect) -> None:
         self._relay = relay
         self._scan = scan
+        relay.watch(scan)
         self._dialect = dialect
         self._failure: BaseException | None = None
 
@@ -226,6 +230,7 @@ class _Passing(AsyncIterator[bytes]):
         except ProviderError as error:
             self._failure = error
             self._settle("failed", error)
+            await self._relay.call.settled()
             return self._dialect.write_error_event(502, error.code, "The provider's answer was cut.")
         except asyncio.CancelledError as stopped:
             if stopped.args != (DRAINING,):
@@ -235,9 +240,13 @@ class _Passing(AsyncIterator[bytes]):
             return self._dialect.write_error_event(503, "server_draining", "The gateway is stopping; ask again.")
         if not data:
             self._settle("completed" if self._relay.answer.status < 400 else "failed")
+            await self._relay.call.settled()
             raise StopAsyncIteration
-        if scan is not None:
-            scan.feed(data)
+        self._relay.passed(data)
+        if scan is not None and scan.is_complete:
+            # To the client the answer ends here, whatever HTTP has to add.
+            self._settle("completed")
+            await self._relay.call.settled()
         return data
 
     async def aclose(self) -> None:
@@ -245,7 +254,7 @@ class _Passing(AsyncIterator[bytes]):
         self._settle("client_cancelled")
 
     def _settle(self, outcome: str, error: ProviderError | None = None) -> None:
-        self._relay.settle(outcome, self._scan.usage if self._scan is not None else None, error)
+        self._relay.settle(outcome, None, error)
 
 
 def _scan_of(dialect: ServedDialect | None, path: str) -> Callable[[bytes], Usage | None] | None:

@@ -8,6 +8,7 @@ Kind = Literal["counter", "gauge", "histogram"]
 REQUEST_SECONDS = (0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 SHORT_SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 LAG_SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+SYNC_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 1.0)
 PROMPT_BYTES = (256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0)
 PROMPT_TOKENS = (64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0)
 
@@ -132,6 +133,18 @@ ISSUER_KEY_AGE = Family(
 ISSUER_UP = Family(
     "torana_issuer_up", "gauge", "1 while an issuer's last answer was good.", ("issuer",), is_per_node=True
 )
+USAGE_RECORDS = Family("usage_records_total", "counter", "Usage records that are durable.")
+USAGE_AT_RISK = Family(
+    "usage_at_risk_total", "counter", "Usage records whose call ended while the disk took none; kept in memory."
+)
+USAGE_LOST = Family("usage_lost_total", "counter", "Usage records that found no place in memory either.")
+USAGE_DAMAGED = Family("usage_damaged_total", "counter", "Torn or flipped stretches of the usage spool, skipped.")
+USAGE_STUCK = Family("usage_stuck_records", "gauge", "Usage records in memory, waiting for the disk.")
+USAGE_SPOOL_BYTES = Family("usage_spool_bytes", "gauge", "Usage records on the disk, delivered ones included.")
+USAGE_SPOOL_FULL = Family("usage_spool_full", "gauge", "Workers that are not sure to find space for usage records.")
+USAGE_SYNC_SECONDS = Family(
+    "usage_sync_seconds", "histogram", "Seconds until a group of usage records was durable.", (), SYNC_SECONDS
+)
 CONFIG_STALE = Family(
     "config_stale", "gauge", "1 while a refused reload left the old catalogue in place.", is_per_node=True
 )
@@ -146,10 +159,15 @@ SHED = Family(
 WAITING = Family("torana_requests_waiting", "gauge", "Requests that wait for a worker to have time.")
 THREADS = Family("ai_gateway_threads_count", "gauge", "Threads of all workers.")
 
+_USAGE = (
+    USAGE_RECORDS, USAGE_AT_RISK, USAGE_LOST, USAGE_DAMAGED, USAGE_STUCK, USAGE_SPOOL_BYTES, USAGE_SPOOL_FULL,
+    USAGE_SYNC_SECONDS,
+)  # fmt: skip
+
 FAMILIES: tuple[Family, ...] = (
     HTTP_SECONDS, HTTP_TOTAL, IN_FLIGHT, MAX_CONCURRENT, MAX_INPUT, MAX_OUTPUT, MAX_TOTAL, INFERENCES,
     INFERENCE_SECONDS, INPUT_TOKENS, OUTPUT_TOKENS, ALL_TOKENS, LANGUAGES, CLEANING_SECONDS, SUGGESTION_REQUESTS,
     SUGGESTION_SECONDS, SUGGESTION_BYTES, SUGGESTION_TOKENS, SHOWN, ACCEPTED, FAILED, QUOTA_CHECKS,
     PORTAL_REQUESTS, PORTAL_SECONDS, REFUSALS, ISSUER_KEYS, ISSUER_KEY_AGE, ISSUER_UP, CONFIG_STALE, LINES_DROPPED,
-    LOOP_LAG, SHED, WAITING, THREADS,
+    LOOP_LAG, SHED, WAITING, THREADS, *_USAGE,
 )  # fmt: skip

@@ -16,6 +16,7 @@ from torana.telemetry import families
 from torana.telemetry.exposition import CONTENT_TYPE, write_exposition
 from torana.telemetry.families import Family
 from torana.telemetry.shards import OTHER, Labels, Shards
+from torana.telemetry.usage_figures import UsageFigures
 
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _FINISHES = frozenset(("stop", "length", "tool_calls", "content_filter", "stop_sequence", "other"))
@@ -88,6 +89,7 @@ class Metrics:
         self._lines_dropped = self._shards.place(families.LINES_DROPPED, ())
         self._waiting = self._shards.place(families.WAITING, ())
         self._threads = self._shards.place(families.THREADS, ())
+        self.usage = UsageFigures(self._shards)
         self._show_limits(model_limits or {})
 
     def know(self, known: Known) -> None:

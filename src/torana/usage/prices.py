@@ -65,6 +65,16 @@ def cost_usd(usage: Usage, price: Price | None) -> Decimal:
     return total / _MILLION
 
 
+def price_text(usage: Usage, price: Price | None) -> tuple[str | None, str]:
+    """(US dollars as decimal text without an exponent, None where unknown; day of the price list)."""
+    if price is None:
+        return None, ""
+    try:
+        return f"{cost_usd(usage, price):f}", price.as_of
+    except (UnknownPrice, ValueError):
+        return None, price.as_of
+
+
 def _amount(name: str, text: str) -> Decimal | None:
     if not text:
         return None

@@ -1,0 +1,89 @@
+"""What a killed worker leaves behind: each call that was running becomes one `interrupted` record."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import msgspec
+
+from torana.usage.disk import Disk
+from torana.usage.event import Ending, encode, id_of, join
+from torana.usage.folder import Folder, Position
+from torana.usage.frames import write_frame
+from torana.usage.prices import Price, price_text
+from torana.usage.running import Left, read_table
+from torana.usage.segments import Segments
+
+_LAST_SEGMENTS = 3
+"""A call's record and its slot stand side by side for one sync at most; that may span the end of a segment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    interrupted: int
+    damaged: int
+    """Slots that cannot be read."""
+
+
+class _Started(msgspec.Struct):
+    started_at: str
+
+
+def adopt(disk: Disk, folder: Folder) -> Adopted:
+    """Write the records that a dead worker owes, and empty its table. Raises OSError; it may be called again.
+
+    Killed in the middle of this, the next taker finds the slots or the records, and makes none twice.
+    """
+    table = folder.path / "running"
+    if not table.exists():
+        return Adopted(0, 0)
+    fd = disk.open(table)
+    try:
+        left, damaged = read_table(fd)
+    finally:
+        disk.close(fd)
+    done = _ids_at_the_end(folder) if left else set()
+    owed = [_interrupt(each) for each in left if id_of(each.admitted) not in done]
+    if owed:
+        segments = Segments(disk, folder.path, 1 << 40, folder.end.segment, folder.end.offset)
+        segments.append(b"".join(map(write_frame, owed)))
+        folder.end = Position(segments.number, segments.end)
+        segments.close()
+    # Only now: until the records are durable, the slots are all there is.
+    disk.remove(table)
+    with suppress(OSError):
+        disk.sync_folder(folder.path)
+    return Adopted(len(owed), damaged)
+
+
+def _ids_at_the_end(folder: Folder) -> set[bytes]:
+    numbers = folder.segments()[-_LAST_SEGMENTS:]
+    found: set[bytes] = set()
+    position = Position(numbers[0]) if numbers else Position()
+    while (part := folder.read(position, 10_000)).next != position:
+        found.update(map(id_of, part.payloads))
+        position = part.next
+    return found
+
+
+def _interrupt(left: Left) -> bytes:
+    usage = left.usage
+    admitted, _, price_json = left.admitted.partition(b"\n")
+    started = datetime.fromisoformat(msgspec.json.decode(admitted, type=_Started).started_at)
+    cost, price_as_of = price_text(usage, msgspec.json.decode(price_json, type=Price | None))
+    ended = started + timedelta(seconds=left.duration_s)
+    ending = Ending(
+        ended_at=ended.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        duration_s=round(left.duration_s, 6),
+        status="interrupted",
+        error_code="worker_killed",
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cache_read_tokens=usage.cache_read_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+        source="counted" if usage.is_counted else "provider",
+        cost_usd=cost,
+        price_as_of=price_as_of,
+    )
+    return join(admitted, encode(ending))

@@ -1,0 +1,164 @@
+"""One usage record: what is known when a call is admitted, and what its end adds. Never a prompt, never an answer.
+
+Its parts are encoded apart, each once, as soon as they are known, and stand as one JSON object in the spool and at
+every sink.
+"""
+
+from typing import Literal
+
+import msgspec
+
+MAX_TEXT = 256
+"""Letters kept of a text that a caller chooses."""
+
+Status = Literal["completed", "upstream_error", "client_cancelled", "interrupted"]
+"""completed         the provider's answer was whole
+upstream_error    the provider failed, or refused
+client_cancelled  the client left before the end
+interrupted       the gateway stopped or was killed before the end
+"""
+
+Source = Literal["provider", "counted", "suspect"]
+"""Who counted the tokens: the provider; we, because it said nothing; we, because what it said cannot be."""
+
+
+class ChargedTry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One sending that its provider charges for, the answering one included."""
+
+    deployment: str
+    outcome: str
+    status: int = 0
+    """HTTP status; 0 where none came."""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    cost_usd: str | None = None
+    duration_s: float = 0.0
+
+
+class UsageEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole record, as sinks read it. Its members are those of `Opening`, `Place` and `Ending`."""
+
+    id: str
+    """UUIDv7; the same on every delivery."""
+    request_id: str
+    started_at: str
+    """RFC 3339 in UTC, by the wall clock."""
+    gateway: str
+    """The gateway's id, the same on all replicas."""
+    worker: str
+    """`host:process id`."""
+    instance: str
+    realm: str
+    user: str
+    """Opaque, as the caller's headers or token name them; empty where no user is known."""
+    feature: str
+    unit_primitive: str
+    endpoint: str
+    """The route, without prefix and ids."""
+    prompt: str
+    """`id@version` of the catalogue's prompt; empty for a client's own."""
+    model: str
+    """The catalogue's name."""
+    stream: bool
+    client: str
+    client_version: str
+    residency: tuple[str, ...]
+    """Regions that this instance's data may be in; empty: anywhere."""
+
+    provider: str
+    upstream_model: str
+    """The provider's name of the model."""
+    deployment: str
+    """The one that answered, or was asked last."""
+    region: str
+
+    ended_at: str
+    """`started_at` and the duration: never before it, whatever the wall clock did."""
+    duration_s: float
+    """By a clock that only grows."""
+    clock_jumped: bool
+    """The wall clock and the other one disagree by more than a second: mistrust the times, not the duration."""
+    status: Status
+    error_code: str
+    finish_reason: str
+    input_tokens: int
+    """Cache reads and writes included."""
+    output_tokens: int
+    """Reasoning included."""
+    cache_read_tokens: int
+    cache_write_tokens: int
+    reasoning_tokens: int
+    source: Source
+    cost_usd: str | None
+    """Decimal text; None: the price is unknown."""
+    price_as_of: str
+    """Day of the price list that `cost_usd` comes from."""
+    tries: tuple[ChargedTry, ...]
+    """Every sending that was charged, where there was more than the one."""
+
+
+class Opening(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known when the call is admitted."""
+
+    id: str
+    request_id: str
+    started_at: str
+    gateway: str
+    worker: str
+    instance: str
+    realm: str
+    user: str
+    feature: str
+    unit_primitive: str
+    endpoint: str
+    prompt: str
+    model: str
+    stream: bool
+    client: str
+    client_version: str
+    residency: tuple[str, ...] = ()
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the call is sent; another try may change it."""
+
+    provider: str
+    upstream_model: str
+    deployment: str
+    region: str
+
+
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
+    """What the end adds."""
+
+    ended_at: str
+    duration_s: float
+    clock_jumped: bool = False
+    status: Status
+    error_code: str = ""
+    finish_reason: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    source: Source = "counted"
+    cost_usd: str | None = None
+    price_as_of: str = ""
+    tries: tuple[ChargedTry, ...] = ()
+
+
+encode = msgspec.json.Encoder().encode
+decode_event = msgspec.json.Decoder(UsageEvent).decode
+
+
+def join(*parts: bytes) -> bytes:
+    """Several JSON objects as one."""
+    return b"{" + b",".join([part[1:-1] for part in parts]) + b"}"
+
+
+def id_of(event: bytes) -> bytes:
+    """The id at the head of an encoded record, without decoding it."""
+    return event[7:43]

@@ -1,0 +1,152 @@
+"""The calls that are running, in a file that outlives the process: what a killed worker leaves behind.
+
+A table of slots, mapped into memory. Writing one is a copy of some hundred bytes, without a system call, and the
+kernel keeps it when the process is killed. Whoever finds the table of a dead worker makes one `interrupted` record
+of each slot in use.
+"""
+
+import mmap
+import os
+import struct
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from zlib import crc32
+
+from torana.chat import Usage
+from torana.usage.disk import Disk
+
+SLOT_BYTES = 2048
+FIRST_SLOTS = 64
+
+_HEAD = struct.Struct("<II")
+"""Length and checksum of what was admitted; a length of 0 is a free slot."""
+_COUNTS = struct.Struct("<QQQQQ?d")
+"""Tokens so far, in the order of Usage, and the seconds since admission."""
+_CHECKED = struct.Struct("<II")
+"""Number of the checkpoint, and checksum of it with its counts."""
+_COUNTS_BYTES = 72
+_COUNTS_AT = _HEAD.size
+_PAYLOAD_AT = _COUNTS_AT + 2 * _COUNTS_BYTES
+MAX_ADMITTED_BYTES = SLOT_BYTES - _PAYLOAD_AT
+_MOST = 2**63
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A slot that was in use when its worker died."""
+
+    admitted: bytes
+    usage: Usage
+    duration_s: float
+
+
+class RunningTable:
+    """One worker's slots. Grows by itself; space on the disk is reserved first, so that no later write can fail."""
+
+    def __init__(self, disk: Disk, fd: int) -> None:
+        """Raises OSError."""
+        self._disk = disk
+        self._fd = fd
+        self._extents: list[mmap.mmap] = []
+        self._places: list[tuple[mmap.mmap, int]] = []
+        self._free: deque[int] = deque()
+        self._grow(FIRST_SLOTS)
+
+    @property
+    def used(self) -> int:
+        return len(self._places) - len(self._free)
+
+    def take(self, admitted: bytes) -> int:
+        """Put a call down; the slot's number. Raises OSError where the table cannot grow."""
+        if not self._free:
+            self._grow(len(self._places))
+        # The one used last is still in the processor's cache.
+        slot = self._free.pop()
+        self.rewrite(slot, admitted)
+        return slot
+
+    def rewrite(self, slot: int, admitted: bytes) -> None:
+        """What is known of the call has changed. `admitted` has at most MAX_ADMITTED_BYTES."""
+        extent, start = self._places[slot]
+        extent[start + _PAYLOAD_AT : start + _PAYLOAD_AT + len(admitted)] = admitted
+        # Older checkpoints in the slot end with this: theirs are made with another checksum.
+        extent[start : start + _COUNTS_AT] = _HEAD.pack(len(admitted), crc32(admitted))
+
+    def note(self, slot: int, number: int, usage: Usage, duration_s: float) -> None:
+        """Counts so far. Two places take turns, so that a death in the middle of one leaves the other."""
+        extent, start = self._places[slot]
+        counts = _COUNTS.pack(
+            _bounded(usage.input_tokens),
+            _bounded(usage.output_tokens),
+            _bounded(usage.cache_read_tokens),
+            _bounded(usage.cache_write_tokens),
+            _bounded(usage.reasoning_tokens),
+            usage.is_counted,
+            duration_s,
+        )
+        at = start + _COUNTS_AT + number % 2 * _COUNTS_BYTES
+        # Bound to the admission, or the counts of the slot's last call would pass for this one's.
+        seal = crc32(counts, crc32(bytes(extent[start : start + _COUNTS_AT]), number))
+        data = _CHECKED.pack(number, seal) + counts
+        extent[at : at + len(data)] = data
+
+    def release(self, slot: int) -> None:
+        extent, start = self._places[slot]
+        extent[start : start + _COUNTS_AT] = bytes(_COUNTS_AT)
+        self._free.append(slot)
+
+    def close(self) -> None:
+        for extent in self._extents:
+            extent.close()
+        self._extents = []
+
+    def _grow(self, slots: int) -> None:
+        length = slots * SLOT_BYTES
+        start = len(self._places) * SLOT_BYTES
+        self._disk.reserve(self._fd, start, length)
+        extent = mmap.mmap(self._fd, length, offset=start)
+        self._extents.append(extent)
+        first = len(self._places)
+        self._places += [(extent, index * SLOT_BYTES) for index in range(slots)]
+        self._free.extend(range(first + slots - 1, first - 1, -1))
+
+
+def read_table(fd: int) -> tuple[list[Left], int]:
+    """(the slots in use, how many more are damaged) of a table whose worker is dead. Raises OSError."""
+    found: list[Left] = []
+    damaged = 0
+    for data in _slots(fd):
+        length, checksum = _HEAD.unpack_from(data)
+        if not length:
+            continue
+        admitted = data[_PAYLOAD_AT : _PAYLOAD_AT + length]
+        if length > MAX_ADMITTED_BYTES or crc32(admitted) != checksum:
+            # Killed in the middle of admitting, so nothing was sent; or the disk has flipped a bit.
+            damaged += 1
+            continue
+        usage, duration_s = _latest(data)
+        found.append(Left(admitted, usage, duration_s))
+    return found, damaged
+
+
+def _slots(fd: int) -> Iterator[bytes]:
+    position = 0
+    while len(data := os.pread(fd, SLOT_BYTES, position)) == SLOT_BYTES:
+        yield data
+        position += SLOT_BYTES
+
+
+def _latest(data: bytes) -> tuple[Usage, float]:
+    newest, found = 0, (Usage(is_counted=True), 0.0)
+    for at in (_COUNTS_AT, _COUNTS_AT + _COUNTS_BYTES):
+        number, seal = _CHECKED.unpack_from(data, at)
+        counts = data[at + _CHECKED.size : at + _CHECKED.size + _COUNTS.size]
+        if number > newest and seal == crc32(counts, crc32(data[:_COUNTS_AT], number)):
+            tokens = _COUNTS.unpack(counts)
+            newest, found = number, (Usage(*tokens[:6]), tokens[6])
+    return found
+
+
+def _bounded(tokens: int) -> int:
+    return min(max(tokens, 0), _MOST)

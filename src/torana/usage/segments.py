@@ -1,0 +1,126 @@
+"""The files of one worker, written: numbered segments of frames, each append durable before it counts."""
+
+import errno
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from torana.usage.disk import Disk
+from torana.usage.frames import write_frame
+
+RESERVE_BYTES = 128 * 1024
+"""Space that is taken ahead, so that what runs can still be put down when the disk is full."""
+
+_CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
+
+HEADER_START = b'{"segment"'
+
+
+class SegmentHeader(msgspec.Struct, frozen=True):
+    """The first frame of a segment."""
+
+    segment: int
+    previous_end: int
+    """Where the one before it ends: what lies behind was never acknowledged, and stands here again."""
+
+
+def segment_path(folder: Path, number: int) -> Path:
+    return folder / f"{number:08d}.log"
+
+
+class Segments:
+    """The end that grows. One thread only.
+
+    max_bytes    of one segment; the next one begins when it is reached
+    number, end  of the newest segment that is there already; it is not written again
+    """
+
+    def __init__(self, disk: Disk, folder: Path, max_bytes: int, number: int = 0, end: int = 0) -> None:
+        self._disk = disk
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._fd = -1
+        self._reserved = 0
+        self._can_reserve = True
+        self.number = number
+        """Of the newest segment; the first one has 1."""
+        self.end = end
+        """Everything up to here is durable."""
+
+    def append(self, frames: bytes) -> None:
+        """Durable when it returns. Raises OSError; then none of it counts, and it may be given again."""
+        if self._fd < 0:
+            self.begin_next()
+        elif self.end + len(frames) > self._max_bytes:
+            with suppress(OSError):  # without space for the next one, the rest of this one's is used up first
+                self.begin_next()
+        try:
+            self._disk.write(self._fd, frames, self.end)
+            self._disk.sync(self._fd)
+        except OSError:
+            self._abandon()
+            raise
+        self.end += len(frames)
+
+    def has_room(self, wanted_bytes: int) -> bool:
+        """Whether so much more is sure to fit; reserves space for it."""
+        if self._fd < 0:
+            try:
+                self.begin_next()
+            except OSError:
+                return False
+        if not self._can_reserve or self._reserved - self.end >= wanted_bytes:
+            return True
+        length = max(wanted_bytes, RESERVE_BYTES)
+        try:
+            self._disk.reserve(self._fd, self.end, length)
+        except OSError as error:
+            self._can_reserve = error.errno not in _CANNOT_RESERVE
+            return not self._can_reserve
+        self._reserved = self.end + length
+        return True
+
+    def begin_next(self) -> None:
+        """Start a new segment. Raises OSError, and then all is as it was."""
+        number = self.number + 1
+        path = segment_path(self._folder, number)
+        fd = self._disk.create(path)
+        header = write_frame(msgspec.json.encode(SegmentHeader(number, self.end)))
+        reserved = 0
+        try:
+            if self._can_reserve:
+                try:
+                    self._disk.reserve(fd, 0, RESERVE_BYTES)
+                    reserved = RESERVE_BYTES
+                except OSError as error:
+                    if error.errno not in _CANNOT_RESERVE:
+                        raise
+                    self._can_reserve = False
+            self._disk.write(fd, header, 0)
+            self._disk.sync(fd)
+            self._disk.sync_folder(self._folder)
+        except OSError:
+            self._disk.close(fd)
+            with suppress(OSError):
+                self._disk.remove(path)
+            raise
+        self.close()
+        self._fd, self.number, self.end, self._reserved = fd, number, len(header), reserved
+
+    def close(self) -> None:
+        """Give back what was reserved and not used."""
+        if self._fd >= 0:
+            with suppress(OSError):
+                self._disk.truncate(self._fd, self.end)
+            self._disk.close(self._fd)
+            self._fd = -1
+
+    def _abandon(self) -> None:
+        """After a failed sync nobody knows what the disk holds: this file is not written again."""
+        with suppress(OSError):
+            os.ftruncate(self._fd, self.end)
+        with suppress(OSError):
+            self._disk.close(self._fd)
+        self._fd = -1

@@ -1,0 +1,292 @@
+"""Where records wait: a folder of this worker's own, written by one thread, a group of records a sync.
+
+The event loop appends to a list and goes on; it is told once for each group that has become durable. A disk that is
+full or broken costs nothing but durability: what could not be written is kept, tried again, and counted.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from torana.chat import Usage
+from torana.usage.adoption import adopt
+from torana.usage.disk import Disk
+from torana.usage.folder import Folder, Position, make_folder, take_orphans
+from torana.usage.frames import write_frame
+from torana.usage.running import RunningTable
+from torana.usage.segments import RESERVE_BYTES, Segments
+
+logger = logging.getLogger("torana.usage")
+
+SEGMENT_BYTES = 8 << 20
+SEGMENT_AGE_S = 3600.0
+"""A segment is left alone at this age, so that it can be deleted when everybody has it."""
+TICK_S = 0.5
+"""Between two checkpoints of what is running, looks for orphans, and tries to write what could not be."""
+MAX_STUCK = 20_000
+"""Records kept in memory while the disk takes none; those above are lost, and counted."""
+RUNNING_BYTES = 1536
+"""Space kept free for the record of each call that is running."""
+
+
+class Waiting(Protocol):
+    """A record on its way to the disk."""
+
+    slot: int
+    """In the table of running calls; -1 where it has none."""
+    event: bytes
+
+    def durable(self, is_safe: bool) -> None:
+        """Called on the event loop, once; False: the disk did not take it, its end goes out all the same."""
+        ...
+
+
+class Running(Protocol):
+    """A call that is running, as checkpoints see it."""
+
+    slot: int
+
+    def so_far(self) -> Usage | None:
+        """Tokens so far; None where nothing has changed. Called from another thread."""
+        ...
+
+    def seconds(self) -> float: ...
+
+
+class Meter(Protocol):
+    """Where the spool counts; called on the event loop."""
+
+    def synced(self, records: int, seconds: float) -> None: ...
+    def at_risk(self, records: int) -> None: ...
+    def lost(self, records: int) -> None: ...
+    def damaged(self, records: int) -> None: ...
+    def spool(self, records: int, size_bytes: int, *, is_full: bool) -> None: ...
+
+
+class Spool:
+    """This worker's records, and those of dead workers that it has taken over."""
+
+    def __init__(self, path: Path, name: str, disk: Disk, meter: Meter, *, max_bytes: int = 2 << 30) -> None:
+        self.path = path
+        self.is_full = False
+        """No record is sure to find space: the disk is full, broken, read-only or not ours."""
+        self.why = ""
+        """What the system said about it."""
+        self.folders: list[Folder] = []
+        """All that are ours, our own first. Changes on the event loop only."""
+        self.on_change: Callable[[], None] = lambda: None
+        """There is more to deliver. Called on the event loop."""
+        self.running: dict[str, Running] = {}
+        """By id; kept by the ledger."""
+        self.table: RunningTable | None = None
+        self._name = name
+        self._disk = disk
+        self._meter = meter
+        self._max_bytes = max_bytes
+        self._own: Folder | None = None
+        self._segments: Segments | None = None
+        self._waiting: list[Waiting] = []
+        self._stuck: list[Waiting] = []
+        self._gate = threading.Lock()
+        self._gate.acquire()
+        self._is_told = False
+        self._is_closing = False
+        self._checkpoint = 0
+        self._segment_since = 0.0
+        self._begin()
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, name="usage-spool", daemon=True)
+        self._thread.start()
+
+    def put(self, record: Waiting) -> None:
+        """Take a record; `record.durable` tells the rest. Never waits."""
+        self._waiting.append(record)
+        if not self._is_told:
+            self._is_told = True
+            self._gate.release()
+
+    async def aclose(self) -> None:
+        """Everything that was put is written, if the disk takes it. Folders stay for whoever comes next."""
+        self._is_closing = True
+        if not self._is_told:
+            self._is_told = True
+            self._gate.release()
+        await asyncio.to_thread(self._thread.join)
+        for folder in self.folders:
+            folder.release()
+
+    # The thread
+
+    def _run(self) -> None:
+        next_tick = time.monotonic()
+        while True:
+            if self._gate.acquire(timeout=max(0.0, next_tick - time.monotonic())):
+                self._is_told = False
+            is_last = self._is_closing
+            self._write(self._take(), is_retry=is_last)
+            if time.monotonic() >= next_tick or is_last:
+                try:
+                    self._tick(is_last=is_last)
+                except Exception:  # the thread must outlive its body, or no call would ever end
+                    logger.exception("the usage spool stumbled")
+                next_tick = time.monotonic() + TICK_S
+            if is_last and not self._waiting:
+                break
+        if self._segments is not None:
+            self._segments.close()
+        if self._stuck:
+            logger.error("usage records are lost: the disk takes none", extra={"records": len(self._stuck)})
+        if self.table is not None:
+            self.table.close()
+
+    def _take(self) -> list[Waiting]:
+        count = len(self._waiting)
+        taken = self._waiting[:count]
+        del self._waiting[:count]
+        return taken
+
+    def _tick(self, *, is_last: bool) -> None:
+        if self._own is None:
+            self._begin()
+        if self._stuck:
+            self._write([], is_retry=True)
+        self._look_for_room()
+        self._note_running()
+        if not is_last:
+            self._adopt()
+
+    def _begin(self) -> None:
+        """Our own folder; tried again and again where there cannot be one."""
+        try:
+            folder = make_folder(self._disk, self.path, self._name)
+            self.table = RunningTable(self._disk, self._disk.open(folder.path / "running"))
+        except OSError as error:
+            self._note_full(error)
+            return
+        self._own = folder
+        self._segments = Segments(self._disk, folder.path, SEGMENT_BYTES)
+        self.folders.insert(0, folder)
+
+    def _write(self, batch: list[Waiting], *, is_retry: bool = False) -> None:
+        if self._stuck:
+            if not is_retry:
+                self._keep(batch)
+                return
+            batch, self._stuck = self._stuck + batch, []
+        if not batch:
+            return
+        started = time.monotonic()
+        frames = b"".join([write_frame(record.event) for record in batch])
+        try:
+            if self._segments is None:
+                raise OSError(self.why)
+            try:
+                self._segments.append(frames)
+            except OSError:
+                self._segments.append(frames)  # in a new file: the old one may be broken, and the disk well
+        except OSError as error:
+            self._note_full(error)
+            self._keep(batch)
+            return
+        assert self._own is not None
+        assert self.table is not None
+        for record in batch:
+            if record.slot >= 0:
+                self.table.release(record.slot)
+        self._own.end = Position(self._segments.number, self._segments.end)
+        seconds = time.monotonic() - started
+        self._tell(lambda: self._durable(batch, seconds))
+
+    def _keep(self, batch: list[Waiting]) -> None:
+        """Not written: those who wait go on, the records stay in memory."""
+        room = MAX_STUCK - len(self._stuck)
+        kept, lost = batch[:room], len(batch[room:])
+        self._stuck += kept
+        self._tell(lambda: self._unsafe(batch, lost))
+
+    def _look_for_room(self) -> None:
+        segments = self._segments
+        if segments is None:
+            return
+        wanted = RESERVE_BYTES // 2 + len(self.running) * RUNNING_BYTES
+        try:
+            size = sum(folder.size() for folder in self.folders)
+            if segments.number and time.monotonic() - self._segment_since > SEGMENT_AGE_S:
+                self._segment_since = time.monotonic()
+                segments.begin_next()
+            has_room = not self._stuck and segments.has_room(wanted)
+        except OSError as error:
+            self._note_full(error)
+            return
+        if has_room and size < self._max_bytes:
+            if self.is_full:
+                logger.warning("usage records have space again", extra={"folder": str(self.path)})
+            self.is_full, self.why = False, ""
+        else:
+            self._note_full(OSError(f"{size} bytes wait, more are not wanted" if has_room else "no space left"))
+        records = len(self._stuck)
+        self._tell(lambda: self._meter.spool(records, size, is_full=self.is_full))
+
+    def _note_running(self) -> None:
+        if self.table is None:
+            return
+        self._checkpoint += 1
+        for count, call in enumerate(list(self.running.values())):
+            if call.slot >= 0 and (usage := call.so_far()) is not None:
+                self.table.note(call.slot, self._checkpoint, usage, call.seconds())
+            if count % 200 == 199:
+                time.sleep(0)  # others want the interpreter too
+
+    def _adopt(self) -> None:
+        own = {folder.name for folder in self.folders}
+        with suppress(OSError):
+            for folder in take_orphans(self._disk, self.path, own):
+                try:
+                    found = adopt(self._disk, folder)
+                except OSError as error:
+                    logger.warning(
+                        "a dead worker's usage records cannot be read yet",
+                        extra={"folder": str(folder.path), "reason": str(error)},
+                    )
+                    folder.release()
+                    continue
+                logger.warning(
+                    "took over a dead worker's usage records",
+                    extra={"folder": str(folder.path), "interrupted": found.interrupted, "damaged": found.damaged},
+                )
+                self._tell(lambda folder=folder, found=found: self._adopted(folder, found.damaged))  # type: ignore[misc]
+
+    def _note_full(self, error: OSError) -> None:
+        if not self.is_full:
+            logger.error("no usage record can be written", extra={"folder": str(self.path), "reason": str(error)})
+        self.is_full, self.why = True, str(error)
+
+    def _tell(self, what: Callable[[], None]) -> None:
+        with suppress(RuntimeError):  # the loop has ended: nobody is left to be told
+            self._loop.call_soon_threadsafe(what)
+
+    # On the event loop
+
+    def _durable(self, batch: list[Waiting], seconds: float) -> None:
+        for record in batch:
+            record.durable(True)
+        self._meter.synced(len(batch), seconds)
+        self.on_change()
+
+    def _unsafe(self, batch: list[Waiting], lost: int) -> None:
+        for record in batch:
+            record.durable(False)
+        self._meter.at_risk(len(batch))
+        if lost:
+            self._meter.lost(lost)
+
+    def _adopted(self, folder: Folder, damaged: int) -> None:
+        self.folders.append(folder)
+        if damaged:
+            self._meter.damaged(damaged)
+        self.on_change()

@@ -1,0 +1,218 @@
+"""One durable usage record for each admitted call, whichever way it came in and however it ended (promises.md 2.4)."""
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from tests.conftest import StartGateway
+from tests.support.clock import HandClock
+from tests.support.gateway import USER_ID, RunningGateway
+from tests.support.issuer import INSTANCE_ID
+from tests.support.usage import HeldDisk
+from tests.support.waiting import eventually
+
+PROXY = "ai_gateway_model_provider_proxy"
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way into the gateway that ends at a model."""
+
+    name: str
+    path: str
+    body: Any
+    unit_primitive: str
+    headers: tuple[tuple[str, str], ...] = ()
+    feature: str = ""
+
+    def ask(self, gateway: RunningGateway) -> dict[str, Any]:
+        """Keywords of `gateway.post` and `gateway.stream`."""
+        token = gateway.token(unit_primitives=[self.unit_primitive])
+        return {"path": self.path, "json": self.body, "token": token, "headers": dict(self.headers)}
+
+
+def code(stream: bool) -> Any:
+    above = {"file_name": "app.py", "content_above_cursor": "def f", "content_below_cursor": ""}
+    return {"current_file": above, "stream": stream}
+
+
+def suggestion(stream: bool) -> Any:
+    above = {"file_name": "app.py", "content_above_cursor": "def f", "content_below_cursor": "", "stream": stream}
+    return {"prompt_components": [{"type": "code_editor_completion", "payload": above}]}
+
+
+def messages(stream: bool) -> Any:
+    said = [{"role": "user", "content": "Hi"}]
+    return {"model": "claude-sonnet-4-6", "max_tokens": 9, "messages": said, "stream": stream}
+
+
+def chat_completions(stream: bool) -> Any:
+    return messages(stream) | {"model": "gpt-5-mini-2025-08-07", "stream_options": {"include_usage": True}}
+
+
+PROXY_HEADERS = (("X-Gitlab-Unit-Primitive", PROXY),)
+STEP = {"messages": [{"role": "user", "content": "Hi"}]}
+PROMPT = {"inputs": {"diff": "a diff"}}
+
+WHOLE = [
+    Way("v2 code", "/v2/code/completions", code(False), "complete_code"),
+    Way("v3 code", "/v3/code/completions", suggestion(False), "complete_code"),
+    Way("v4 code", "/v4/code/suggestions", suggestion(False), "complete_code"),
+    Way("prompt", "/v1/prompts/generate_commit_message", PROMPT, "generate_commit_message"),
+    Way("anthropic proxy", "/v1/proxy/anthropic/v1/messages", messages(False), PROXY, PROXY_HEADERS),
+    Way("openai proxy", "/v1/proxy/openai/v1/chat/completions", chat_completions(False), PROXY, PROXY_HEADERS),
+]
+STREAMED = [
+    Way("v2 code", "/v2/code/completions", code(True), "complete_code"),
+    Way("v3 code", "/v3/code/completions", suggestion(True), "complete_code"),
+    Way("v4 code", "/v4/code/suggestions", suggestion(True), "complete_code"),
+    Way("chat step", "/v2/chat/agent", STEP, "duo_chat"),
+    Way("prompt", "/v1/prompts/generate_commit_message", PROMPT | {"stream": True}, "generate_commit_message"),
+    Way("anthropic proxy", "/v1/proxy/anthropic/v1/messages", messages(True), PROXY, PROXY_HEADERS),
+    Way("openai proxy", "/v1/proxy/openai/v1/chat/completions", chat_completions(True), PROXY, PROXY_HEADERS),
+]
+EVERY = [*WHOLE, *STREAMED]
+
+
+def named(ways: list[Way]) -> Any:
+    return pytest.mark.parametrize(
+        "way", [pytest.param(way, id=f"{way.name}{' streamed' * (way in STREAMED)}") for way in ways]
+    )
+
+
+@named(EVERY)
+async def test_a_call_leaves_one_record_with_its_tokens_and_for_whom_it_was(gateway: RunningGateway, way: Way) -> None:
+    gateway.provider.answer_with(text="fine", input_tokens=31, output_tokens=17)
+
+    answer = await gateway.post(**way.ask(gateway))
+
+    assert answer.status == 200
+    (record,) = gateway.usage()
+    assert record["status"] == "completed"
+    assert (record["input_tokens"], record["output_tokens"], record["source"]) == (31, 17, "provider")
+    assert (record["instance"], record["realm"], record["user"]) == (INSTANCE_ID, "self-managed", USER_ID)
+    assert record["unit_primitive"] == way.unit_primitive
+    assert record["request_id"] == answer.header("x-request-id")
+    assert record["endpoint"] in way.path
+    assert record["stream"] is (way in STREAMED)
+
+
+@named(EVERY)
+async def test_nothing_that_ends_an_answer_goes_out_before_its_record_is_durable(
+    start_gateway: StartGateway, way: Way
+) -> None:
+    disk = HeldDisk()
+    gateway = await start_gateway(disk=disk)
+    disk.hold()
+    asking = asyncio.create_task(gateway.post(**way.ask(gateway)))
+
+    await disk.held()
+    await gateway.get("/monitoring/healthz")
+
+    assert not asking.done()
+    disk.release()
+    assert (await asking).is_whole
+
+
+@named(STREAMED)
+async def test_a_client_that_leaves_in_the_middle_has_one_record_with_counted_tokens(
+    gateway: RunningGateway, way: Way
+) -> None:
+    gateway.provider.answer_with(pieces=["Final ", "Answer: ", "and more ", "and more"], hold_after=6)
+    async with gateway.stream(**way.ask(gateway)) as answer:
+        await answer.next_chunk()
+
+    record = await the_record(gateway)
+    assert record["status"] == "client_cancelled"
+    assert record["input_tokens"] > 0
+    assert record["output_tokens"] >= 1
+
+
+@named(STREAMED)
+async def test_a_provider_that_breaks_off_leaves_one_record_that_says_so(gateway: RunningGateway, way: Way) -> None:
+    gateway.provider.cut_after(5)
+
+    await gateway.post(**way.ask(gateway))
+
+    (record,) = gateway.usage()
+    assert (record["status"], record["error_code"]) == ("upstream_error", "provider_broke")
+
+
+@named(EVERY)
+async def test_a_call_that_the_provider_refuses_costs_nothing(gateway: RunningGateway, way: Way) -> None:
+    gateway.provider.fail_with(500)
+
+    await gateway.post(**way.ask(gateway))
+
+    (record,) = gateway.usage()
+    assert (record["status"], record["input_tokens"], record["output_tokens"]) == ("upstream_error", 0, 0)
+
+
+async def test_what_is_refused_before_it_is_sent_leaves_no_record(gateway: RunningGateway) -> None:
+    token = gateway.token(unit_primitives=["duo_chat"])
+
+    answer = await gateway.post("/v2/code/completions", json=code(False), token=token)
+
+    assert answer.status == 403
+    assert gateway.usage() == []
+
+
+async def test_counting_tokens_and_listing_models_are_no_calls(gateway: RunningGateway) -> None:
+    token = gateway.token(unit_primitives=[PROXY])
+    headers = dict(PROXY_HEADERS)
+
+    counted = await gateway.post(
+        "/v1/proxy/anthropic/v1/messages/count_tokens", json=messages(False), token=token, headers=headers
+    )
+    listed = await gateway.get("/v1/proxy/openai/v1/models", token=token, headers=headers)
+
+    assert (counted.status, listed.status) == (200, 200)
+    assert gateway.usage() == []
+
+
+async def the_record(gateway: RunningGateway) -> dict[str, Any]:
+    """The only record, once the gateway has written it."""
+
+    async def is_there() -> bool:
+        return bool(gateway.usage())
+
+    await eventually(is_there)
+    (record,) = gateway.usage()
+    return record
+
+
+async def test_a_clock_that_jumps_is_flagged_and_makes_no_duration_negative(
+    start_gateway: StartGateway, clock: HandClock
+) -> None:
+    gateway = await start_gateway(clock=clock)
+    way = STREAMED[0]
+    gateway.provider.answer_with(pieces=["a", "b", "c"], hold_after=4)
+    async with gateway.stream(**way.ask(gateway)) as answer:
+        await answer.next_chunk()
+        clock.jump(-30)  # within the leeway of the next token
+        gateway.provider.release()
+        await answer.rest()
+    await gateway.post(**way.ask(gateway))
+
+    jumped, after = gateway.usage()
+
+    assert (jumped["clock_jumped"], after["clock_jumped"]) == (True, False)
+    assert jumped["duration_s"] >= 0
+    assert jumped["started_at"] <= jumped["ended_at"]
+    assert jumped["id"] < after["id"]  # in the order of admission, although the wall clock ran back
+
+
+async def test_no_record_holds_a_prompt_or_an_answer(gateway: RunningGateway) -> None:
+    gateway.provider.answer_with(text="ANSWER-CANARY")
+    asked = json.loads(json.dumps(messages(False)).replace("Hi", "PROMPT-CANARY"))
+
+    await gateway.post(
+        "/v1/proxy/anthropic/v1/messages",
+        json=asked,
+        token=gateway.token(unit_primitives=[PROXY]),
+        headers=dict(PROXY_HEADERS),
+    )
+
+    assert "CANARY" not in json.dumps(gateway.usage())
