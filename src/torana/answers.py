@@ -20,6 +20,8 @@ from torana.code.window import Window
 from torana.counting import BYTES_PER_TOKEN, count_bytes, estimate_tokens
 from torana.dialects.dialect import RelayScan
 from torana.errors import ProviderError, provider_refused
+from torana.limits.estimate import price
+from torana.limits.limits import Hold, Limits
 from torana.prompts.prompt import Prompt
 from torana.providers.provider import Deployment
 from torana.providers.send import MAX_ANSWER_BYTES, Batch
@@ -28,6 +30,7 @@ from torana.telemetry.metrics import InFlight, Metrics
 from torana.transport import WireAnswer
 from torana.usage.event import Status
 from torana.usage.ledger import Ledger, Record, Site
+from torana.usage.prices import Price
 
 MAX_TOKENS = 1_000_000_000
 """Of one call; ten thousand times the longest context window is a fault of whoever counted."""
@@ -64,6 +67,11 @@ class ModelCall:
     """What was asked, where the call is for a code suggestion: those have figures of their own."""
     entry: Record | None = None
     """The usage record, from admission on."""
+    limits: Limits
+    hold: Hold | None = None
+    """What the call has taken of its limits; settled with the final word."""
+    prices: Price | None = None
+    """Of the deployment that answers."""
 
     def admit(self, ledger: Ledger | None, permit: Permit, model: str, deployment: Deployment) -> None:
         """Open the usage record, before anything is sent; raises Refusal 503 where none can be kept.
@@ -93,6 +101,8 @@ class ModelCall:
             self.record(provider, model, "failed", None, seconds, error)
         elif isinstance(error, asyncio.CancelledError):
             self.record(provider, model, "client_cancelled", None, seconds)
+        else:
+            self.limits.settle(self.hold, price(None, None))
 
     def record(
         self,
@@ -112,6 +122,8 @@ class ModelCall:
                 error_code=failure.code if failure is not None else "",
                 finish_reason=finish or "",
             )
+        if self.hold is not None:
+            self._settle(self.hold, outcome, usage)
         self.metrics.inference(
             engine=provider,
             model=model,
@@ -137,6 +149,15 @@ class ModelCall:
         if failure is not None:
             facts["provider_error"] = failure.code
             facts["provider_status"] = failure.upstream_code
+
+    def _settle(self, hold: Hold, outcome: str, usage: Usage | None) -> None:
+        if usage is None and outcome == "completed":
+            self.limits.settle(hold, hold.expected)  # nobody counted: what was reserved stands
+            return
+        if usage is None and outcome == "client_cancelled":
+            # The provider has read the prompt, whether or not anybody has waited for the answer.
+            usage = Usage(input_tokens=hold.expected.input_tokens, is_counted=True)
+        self.limits.settle(hold, price(usage, self.prices))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -315,6 +336,8 @@ class Relay:
     """Watches a stream for what its provider says."""
     answered_tokens: int = 0
     """About as many as have passed."""
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    """How the caller stands with its limits, to be added to the reply."""
     _is_settled: bool = False
 
     def watch(self, scan: RelayScan | None) -> None:

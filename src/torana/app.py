@@ -43,6 +43,8 @@ from torana.clock import Clock
 from torana.code.languages import EDITOR_IDS, EXTENSIONS, LANGUAGES
 from torana.errors import BadSetting
 from torana.gateway import Gateway
+from torana.limits.limits import Limits
+from torana.limits.table import Table
 from torana.prompts.registry import Prompts
 from torana.providers.demo.demo import DemoProvider
 from torana.providers.send import Sender
@@ -151,6 +153,7 @@ async def start(
     sender = Sender(transport, provider_table(), DemoProvider(settings.providers.demo_engine), via, settings.transport)
     first_model = FirstModel(settings.providers, transport)
     models = Models(catalogue, settings.providers, clock)
+    counts = Table()
     search = SearchEndpoints(DocsIndex(settings.search.index), settings, clock)
     readiness = Readiness(
         {
@@ -170,8 +173,9 @@ async def start(
         """Everything that hangs on one catalogue: requests under way keep the one they came in with."""
         prompts = Prompts(models.catalogue, settings.catalogue, clock)
         router = Router(models, sender, settings.providers, first_model)
+        limits = Limits(models.catalogue, counts, clock, metrics)
         gateway = Gateway(
-            prompts, models, router, sender, metrics, settings.catalogue,
+            prompts, models, router, sender, limits, metrics, settings.catalogue,
             detail_headers=settings.serve.detail_headers, ledger=ledger,
         )  # fmt: skip
         return RouteTable(

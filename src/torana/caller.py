@@ -41,3 +41,5 @@ class Permit(msgspec.Struct, frozen=True):
 
     caller: Caller
     unit_primitives: tuple[str, ...]
+    user: str = ""
+    """The user of the instance for whom it calls: of a user's token its subject, else as the instance says."""

@@ -2,7 +2,8 @@
 
 ToranaError
 ├── Refusal                 an answer that is a no; carries the contract's status and text
-│   └── Invalid             422: one member of the request is not what it should be
+│   ├── Invalid             422: one member of the request is not what it should be
+│   └── LimitReached        429: a limit of ours is used up for now (limits/reached.py)
 ├── BadSetting              start-up stops: NAME: what is wrong, what is expected
 ├── BadCatalogue            a catalogue file is wrong: file, line, expected shape
 └── ProviderError           a model call failed; `upstream_code` is what HTTP would call it
@@ -74,6 +75,7 @@ class Refusal(ToranaError):
         layer: Layer | None = None,
         headers: tuple[tuple[bytes, bytes], ...] = (),
         closes: bool = False,
+        is_retryable: bool | None = None,
     ) -> None:
         super().__init__(text or code)
         self.status = status
@@ -85,6 +87,8 @@ class Refusal(ToranaError):
         self.headers = headers
         self.closes = closes
         """The connection is closed after the answer: the rest of the request is not wanted."""
+        self.is_retryable = is_retryable
+        """Whether the same request may pass later; None: as the code says."""
 
 
 class Invalid(Refusal):

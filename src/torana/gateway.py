@@ -1,8 +1,7 @@
 """THE WALK: one call through the rooms, a line per room. Rendering, choosing and leaving meet here."""
 
-import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -19,6 +18,10 @@ from torana.code.orders import CompletionOrder, Cursor, GenerationOrder
 from torana.code.window import Window, fit
 from torana.dialects.embeddings import EmbeddingsRequest
 from torana.errors import ProviderError
+from torana.limits.estimate import estimate, estimate_body, estimate_inputs
+from torana.limits.limits import Limits, Spent
+from torana.limits.reached import ratelimit_headers
+from torana.limits.rules import Call
 from torana.prompts.prompt import Prompt
 from torana.prompts.registry import Prompts
 from torana.providers.provider import Deployment
@@ -43,6 +46,7 @@ class Gateway:
         models: Models,
         router: Router,
         sender: Sender,
+        limits: Limits,
         metrics: Metrics,
         settings: CatalogueSettings,
         *,
@@ -55,6 +59,7 @@ class Gateway:
         self.models = models
         self.router = router
         self.sender = sender
+        self.limits = limits
         self.metrics = metrics
         self.detail_headers = detail_headers
         self.ledger = ledger
@@ -180,6 +185,9 @@ class Gateway:
         try:
             route = await self.router.pick(permit, model, chat.tries)
             deployment = route.deployments[0]
+            limited = await self._hold(
+                permit, call, model.name, deployment, lambda: estimate(chat, deployment.prices, model.output_limit)
+            )
             call.admit(self.ledger, permit, model.name, deployment)
             under_way = self.metrics.in_flight(deployment.provider, deployment.model)
             under_way.begin()
@@ -192,13 +200,14 @@ class Gateway:
             if isinstance(error, ProviderError):
                 await call.settled()
             raise
+        call.prices = flow.deployment.prices
         waited_s = facts["provider_s"] = round(time.monotonic() - started, 6)
         return Answer(
             flow=flow,
             call=call,
             chat=chat,
             started=started,
-            headers=[*self._headers(flow.deployment, prompt, model), *self._timing(waited_s)],
+            headers=[*self._headers(flow.deployment, prompt, model), *self._timing(waited_s), *limited],
             leaks_reasoning=model.leaks_reasoning,
             under_way=under_way,
         )
@@ -216,7 +225,25 @@ class Gateway:
             feature_category=category,
             prompt=prompt,
             is_streamed=is_streamed,
+            limits=self.limits,
         )
+
+    async def _hold(
+        self, permit: Permit, call: ModelCall, model_name: str, deployment: Deployment, expected: Callable[[], Spent]
+    ) -> list[tuple[bytes, bytes]]:
+        """Reserve what the call may use; how it stands with its limits, as headers. Raises LimitReached (429)."""
+        call.prices = deployment.prices
+        if not self.limits.rules:
+            return []
+        asked = Call(
+            permit,
+            feature=call.facts.get("feature", ""),
+            model_name=model_name,
+            model=deployment.model,
+            provider=deployment.provider,
+        )
+        call.hold = await self.limits.hold(asked, expected)
+        return [] if call.hold is None else ratelimit_headers(call.hold.standings)
 
     def _headers(self, deployment: Deployment, prompt: Prompt | None, model: Model) -> list[tuple[bytes, bytes]]:
         headers: list[tuple[bytes, bytes]] = []
@@ -260,14 +287,19 @@ class Gateway:
         started = time.monotonic()
         call = self._call(permit, facts, None, is_streamed=stream)
         deployment = self.models.deployment_of(provider, model)
-        if not is_free:
-            call.admit(self.ledger, permit, model, deployment)
-        under_way = self.metrics.in_flight(provider, model)
-        under_way.begin()
+        under_way: InFlight | None = None
         try:
+            limited = await self._hold(
+                permit, call, "", deployment, lambda: estimate_body(path, body, deployment.prices, is_free=is_free)
+            )
+            if not is_free:
+                call.admit(self.ledger, permit, model, deployment)
+            under_way = self.metrics.in_flight(provider, model)
+            under_way.begin()
             answer = await self.sender.relay(deployment, path, body, headers, stream=stream, method=method)
         except BaseException as error:
-            under_way.end()
+            if under_way is not None:
+                under_way.end()
             call.record_failure(provider, model, time.monotonic() - started, error)
             if isinstance(error, ProviderError):
                 await call.settled()
@@ -275,7 +307,7 @@ class Gateway:
         facts["provider_s"] = round(time.monotonic() - started, 6)
         return Relay(
             answer=answer, provider=provider, model=model, call=call, started=started, under_way=under_way,
-            asked_bytes=0 if is_free else len(body),
+            asked_bytes=0 if is_free else len(body), headers=limited,
         )  # fmt: skip
 
     async def ask(self, permit: Permit, model: Model, chat: ChatRequest, facts: dict[str, Any]) -> Answer:
@@ -297,19 +329,20 @@ class Gateway:
         try:
             route = await self.router.pick(permit, model)
             used = route.deployments[0]
+            limited = await self._hold(
+                permit, call, model.name, used, lambda: estimate_inputs(request.inputs, used.prices)
+            )
             call.admit(self.ledger, permit, model.name, used)
             with self.metrics.in_flight(used.provider, used.model):
                 vectors, used, facts["attempts"] = await self.router.embed(route, request)
-        except ProviderError as error:
-            call.record(used.provider, used.model, "failed", None, time.monotonic() - started, error)
-            await call.settled()
-            raise
-        except asyncio.CancelledError:
-            call.record(used.provider, used.model, "client_cancelled", None, time.monotonic() - started)
+        except BaseException as error:
+            call.record_failure(used.provider, used.model, time.monotonic() - started, error)
+            if isinstance(error, ProviderError):
+                await call.settled()
             raise
         call.record(used.provider, used.model, "completed", vectors.usage, time.monotonic() - started)
         await call.settled()
-        return Embedded(vectors.rows, used.provider, used.model, self._headers(used, None, model))
+        return Embedded(vectors.rows, used.provider, used.model, [*self._headers(used, None, model), *limited])
 
 
 def _window(order: CompletionOrder | GenerationOrder, model: Model) -> Window:

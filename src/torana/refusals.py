@@ -4,7 +4,7 @@ The names are stable: clients' scripts and operators' dashboards match on them. 
 anywhere needs its row here; the entrance takes layer, remedy and retryable from it.
 """
 
-from torana.errors import Code
+from torana.errors import Code, Refusal
 
 CODES: dict[str, Code] = {
     # 401: who is calling
@@ -250,10 +250,10 @@ CODES: dict[str, Code] = {
         "gateway", "Amazon Q has no public API, so this gateway does not serve it.", "Choose another model provider."
     ),
     # Limits of our own
-    "rate_limited": Code(
+    "limit_reached": Code(
         "limit",
-        "A limit of this gateway is used up for now.",
-        "Wait as long as Retry-After says.",
+        "A limit that the operator of this gateway set (limits.yml) is used up for now.",
+        "Wait as long as Retry-After says; `missing` names the limit. The operator may raise it.",
         is_retryable=True,
     ),
     "overloaded": Code(
@@ -324,3 +324,11 @@ CODES: dict[str, Code] = {
         "provider", "The provider is overloaded or broken.", "Try again shortly.", is_retryable=True
     ),
 }
+
+
+def may_be_retried(refusal: Refusal) -> bool:
+    """Whether the same request may pass later: as the refusal itself says, else as its code does."""
+    if refusal.is_retryable is not None:
+        return refusal.is_retryable
+    known = CODES.get(refusal.code)
+    return known is not None and known.is_retryable

@@ -516,13 +516,14 @@ def test_files_that_cannot_be_features_are_named(overlay: Path) -> None:
     ]
 
 
-def test_torana_check_says_that_a_limit_is_not_enforced(overlay: Path) -> None:
-    file = write(overlay, limit="60 per minute per user")
+def test_torana_check_refuses_a_limit_that_is_none(overlay: Path) -> None:
+    file = write(overlay, limit="60 per fortnight")
 
     result = CliRunner().invoke(check, ["--catalog", str(overlay)])
 
-    assert result.exit_code == 0
-    assert f"note: {file}:1: limit `60 per minute per user` is kept, but not enforced by this version" in result.output
+    assert result.exit_code == 1
+    (line,) = [number for number, text in enumerate(file.read_text().splitlines(), 1) if "fortnight" in text]
+    assert f"error: {file}:{line}: unknown time `fortnight`" in result.output
 
 
 async def test_no_feature_can_take_a_path_of_the_gateways_own(gateway: RunningGateway) -> None:

@@ -534,7 +534,7 @@ def test_explain_names_a_features_limit(run: Run, overlay: Path) -> None:
     _, found = explain(run, {"prompt_components": [{"type": "say", "payload": {"word": "x"}}]}, ANTHROPIC_API_KEY="x")
 
     assert (found["route"], found["prompt"]["id"]) == ("/v1/say", "team/say")
-    assert found["limits"] == "`5 per minute per user` is declared, not enforced by this version"
+    assert found["limits"] == ["feature/say: 5 per minute per user"]
 
 
 def test_a_body_that_does_not_tell_where_it_belongs_needs_a_path(run: Run) -> None:
@@ -578,7 +578,8 @@ def test_the_feature_of_the_how_to_is_served_as_it_says(run: Run, tmp_path: Path
 
     assert (checked.exit_code, tested.exit_code) == (0, 0)
     assert rendered.stdout in HOW_TO.read_text()
-    assert checked.stdout.splitlines()[0].replace("mine/", "") in HOW_TO.read_text()
+    # The counts grow with what is shipped; the words are what the page promises.
+    assert re.sub(r"[0-9]+", "N", checked.stdout.splitlines()[0]) in re.sub(r"[0-9]+", "N", HOW_TO.read_text())
     assert explained["access"]["unit_primitives"] == ["name_branch"]
 
 

@@ -433,7 +433,7 @@ async def test_silence_within_an_answer_is_filled_with_comments() -> None:
     [
         (LIMITED, {"code": "provider_limited", "message": "Too many requests. Please try again later."}),
         (ProviderTimedOut("secret words"), {"code": "provider_timeout", "message": "Inference failed"}),
-        (Refusal(429, "rate_limited", "Slow down"), {"code": "rate_limited", "message": "Slow down"}),
+        (Refusal(429, "limit_reached", "Slow down"), {"code": "limit_reached", "message": "Slow down"}),
     ],
 )
 async def test_a_failure_after_a_keep_alive_is_an_error_event(failure: Exception, error: dict[str, str]) -> None:

@@ -82,6 +82,12 @@ def permit_proxy(
     return permitted
 
 
+def for_user(permit: Permit, headers: Headers) -> Permit:
+    """The same proof, with the user named for whom an instance calls. The instance vouches for that header."""
+    user = permit.caller.subject if permit.caller.is_user else headers.text(b"x-gitlab-global-user-id")
+    return Permit(permit.caller, permit.unit_primitives, user) if user else permit
+
+
 def enabled_flags(headers: Headers, realm: str, settings: AuthSettings) -> frozenset[str]:
     """Feature flags the client enabled, without those the operator disallows for its realm."""
     listed = headers.get(b"x-gitlab-enabled-feature-flags")

@@ -9,7 +9,7 @@ from torana.api.exchange import StreamCut
 from torana.api.streaming import Closable
 from torana.chat import Chunk
 from torana.errors import ProviderError, Refusal
-from torana.refusals import CODES
+from torana.refusals import may_be_retried
 
 KEEP_ALIVE = b": keep-alive\r\n\r\n"
 STREAM_END = b"event: stream_end\r\ndata: null\r\n\r\n"
@@ -93,8 +93,7 @@ def write_chunk(text: str) -> bytes:
 
 
 def write_error(refusal: Refusal) -> bytes:
-    known = CODES.get(refusal.code)
-    data = {"code": refusal.code, "message": str(refusal), "retryable": known is not None and known.is_retryable}
+    data = {"code": refusal.code, "message": str(refusal), "retryable": may_be_retried(refusal)}
     return b"event: error\r\ndata: " + _write(data) + b"\r\n\r\n"
 
 

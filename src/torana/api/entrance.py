@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from torana.access.permissions import for_user
 from torana.api.access_log import write_access_line, write_refused_line
 from torana.api.admission import Admission, Standing
 from torana.api.answer_writer import AnswerWriter
@@ -24,7 +25,7 @@ from torana.api.exchange import JSON_HEADER, Exchange, Reply, Route, StreamCut, 
 from torana.caller import Caller
 from torana.errors import ProviderError, Refusal
 from torana.headers import Headers
-from torana.refusals import CODES
+from torana.refusals import CODES, may_be_retried
 from torana.settings import ServeSettings
 from torana.telemetry.log import Log
 from torana.telemetry.log import request_id as current_request_id
@@ -224,7 +225,7 @@ class Entrance:
         if route.policy is None:
             reply = await route.handle(exchange, _NO_PERMIT, order)
         else:
-            permit = route.policy(exchange, order)
+            permit = for_user(route.policy(exchange, order), headers)
             exchange.facts["meta.unit_primitive"] = permit.unit_primitives[0] if permit.unit_primitives else ""
             event = exchange.facts.pop("quota_event", route.quota)
             model_id = exchange.facts.pop("quota_model_id", "")
@@ -462,7 +463,7 @@ def write_refusal(refusal: Refusal, exchange: Exchange) -> Reply:
         explained["missing"] = refusal.missing
     explained["remedy"] = refusal.remedy or (known.remedy if known is not None else "")
     explained["request_id"] = exchange.request_id
-    explained["retryable"] = known.is_retryable if known is not None else False
+    explained["retryable"] = may_be_retried(refusal)
     facts["refusal_code"], facts["refusal_layer"] = refusal.code, layer
     if refusal.missing:
         facts["refusal_missing"] = refusal.missing

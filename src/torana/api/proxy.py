@@ -171,7 +171,7 @@ class ProxyEndpoints:
             if content_type[:17].lower() == b"text/event-stream":
                 scan = dialect.scan_events() if dialect is not None and answer.status == 200 else None
                 parts = _Passing(relay, scan, dialect or upstream.usual)
-                return StreamReply(content_type, parts, answer.status, headers[1:] + STREAM_HEADERS)
+                return StreamReply(content_type, parts, answer.status, headers[1:] + STREAM_HEADERS + relay.headers)
             body = await relay.read_all(_scan_of(dialect, path))
         except ProviderError as error:
             answer.close()
@@ -179,7 +179,7 @@ class ProxyEndpoints:
                 "relay failed", extra={"provider": upstream.provider, "code": error.code, "reason": str(error)}
             )
             raise Refusal(502, error.code, "Bad Gateway") from error
-        return Reply(answer.status, body, headers)
+        return Reply(answer.status, body, headers + relay.headers)
 
     def _upstream_path(self, upstream: Upstream, exchange: Exchange) -> str:
         """The allow-listed path, `/v1/…`; 404 for every other."""

@@ -36,6 +36,13 @@ def check_catalogue(catalogue: Catalogue) -> list[str]:
         other = paths.setdefault(feature.path, feature.name)
         if other != feature.name:
             found.add(key, f"path `{feature.path}` is that of `{other}`", "expected a path of its own")
+    names = {*models, *catalogue.families, *(each.model for model in models.values() for each in model.deployments)}
+    for limit in catalogue.limits.values():
+        key, match = f"limits {limit.name}", limit.match
+        found.need(key, "unit primitive", match.unit_primitives, catalogue.unit_primitives)
+        found.need(key, "feature", match.features, catalogue.features)
+        found.need(key, "model", match.models, names)
+        found.need(key, "provider", match.providers, providers)
     for denial in catalogue.deny.values():
         if not (denial.instance or denial.user or denial.token_id):
             found.add(f"deny {denial.name}", "denies nobody", "expected `instance`, `user` or `token_id`")

@@ -8,6 +8,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from torana.catalog.document import Document
+from torana.catalog.limit_text import EXPECTED, BadLimit, read_limit
 from torana.catalog.records import FeatureInput, FeatureRecord
 from torana.catalog.snapshot import read_text
 from torana.errors import BadCatalogue
@@ -55,6 +56,11 @@ def _wrong_members(document: Document, record: FeatureRecord, name: str) -> Iter
         yield document.problem("has no inputs", "expected at least one", "inputs")
     for key, each in record.inputs.items():
         yield from _wrong_input(document, key, each)
+    if record.limit:
+        try:
+            read_limit(record.limit)
+        except BadLimit as bad:
+            yield document.problem(str(bad), EXPECTED, "limit")
 
 
 def _wrong_input(document: Document, key: str, each: FeatureInput) -> Iterator[str]:

@@ -3,14 +3,15 @@
 import difflib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from torana.catalog.check import check_catalogue
 from torana.catalog.document import Document
 from torana.catalog.feature_file import read_feature
-from torana.catalog.records import DenyRecord, FeatureRecord, ModelsFile, ProviderRecord, UnitPrimitive
+from torana.catalog.limit_file import wrong_limit
+from torana.catalog.records import DenyRecord, FeatureRecord, LimitRecord, ModelsFile, ProviderRecord, UnitPrimitive
 from torana.catalog.snapshot import Catalogue, PromptSource, read_text
 from torana.errors import BadCatalogue
 
@@ -21,11 +22,15 @@ SHIPPED = Path(__file__).parent
 _LISTS: dict[str, Any] = {
     "unit_primitives": tuple[UnitPrimitive, ...],
     "providers": tuple[ProviderRecord, ...],
+    "limits": tuple[LimitRecord, ...],
     "deny": tuple[DenyRecord, ...],
 }
 """File stem → what it holds; its records are kept under that name."""
 
-_UNUSED_YET = ("limits", "sinks")
+_CHECKS: dict[str, Callable[[Document, Any, int], Iterator[str]]] = {"limits": wrong_limit}
+"""What is wrong with a record that stands on its own, beyond its shape."""
+
+_UNUSED_YET = ("sinks",)
 _FILES = (*(f"{stem}.yml" for stem in (*_LISTS, "models", *_UNUSED_YET)),)
 _FOLDERS = ("features", "prompts")
 _VERSION_FILE = re.compile(
@@ -52,7 +57,7 @@ def read_catalogue(overlays: Sequence[Path] = ()) -> tuple[Catalogue, list[str]]
         prompts=reading.prompts,
         templates=reading.templates,
         overrides=tuple(reading.overrides),
-        unused=(*reading.unused, *reading.unenforced()),
+        unused=tuple(reading.unused),
         has_overlays=bool(overlays),
         places=reading.places,
     )
@@ -93,13 +98,6 @@ class _Reading:
         for path in _walk(folder / "prompts"):
             self._read_prompt(path, path.relative_to(folder / "prompts").parts, is_overlay=is_overlay)
 
-    def unenforced(self) -> Iterator[str]:
-        """Limits that are written down and, in this version, not kept."""
-        for name, feature in self.features.items():
-            if feature.limit:
-                place = self.places[f"features {name}"]
-                yield f"{place}: limit `{feature.limit}` is kept, but not enforced by this version"
-
     def _refuse_strangers(self, folder: Path) -> None:
         """A misspelt name would be ignored in silence otherwise. Other kinds of files (README) may stand there."""
         for path in sorted(folder.iterdir()):
@@ -117,7 +115,13 @@ class _Reading:
         try:
             document = Document(str(path), read_text(path))
             if path.stem in _LISTS:
-                self._merge(path.stem, document.convert(_LISTS[path.stem]), document, ())
+                records = document.convert(_LISTS[path.stem])
+                wrong = _CHECKS.get(path.stem)
+                if wrong is not None:
+                    self.problems += [
+                        each for index, record in enumerate(records) for each in wrong(document, record, index)
+                    ]
+                self._merge(path.stem, records, document, ())
                 return
             models = document.convert(ModelsFile)
             for kind in ModelsFile.__struct_fields__:

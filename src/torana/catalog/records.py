@@ -284,6 +284,37 @@ class ModelsFile(Record, frozen=True, kw_only=True):
     families: tuple[FamilyRecord, ...] = ()
 
 
+class LimitMatch(Record, frozen=True, kw_only=True):
+    """Which calls a limit is for: of each member that is given, one value must be the call's."""
+
+    instances: tuple[str, ...] = ()
+    """Instances' ids, as vouched for."""
+    realms: tuple[str, ...] = ()
+    unit_primitives: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+    """Features of the catalogue."""
+    models: tuple[str, ...] = ()
+    """Names of the catalogue, or the providers' own."""
+    providers: tuple[str, ...] = ()
+
+
+class LimitRecord(Record, frozen=True, kw_only=True):
+    """`limits.yml`, one item (docs/reference/limits.md)."""
+
+    name: str
+    """Shown to callers and in metrics."""
+    limit: str
+    """`60 per minute per user`, `2M tokens per day per instance`, `20 concurrent streams per user`."""
+    match: LimitMatch = LimitMatch()
+    exact: bool = False
+    """With shared counts, each call asks the store: neither one more nor one fewer than the limit passes."""
+    when_down: Literal["local", "closed"] = "local"
+    """While the shared counts cannot be reached: this server's share of the limit, or nothing."""
+    burst: int = 0
+    """So many at once, then evenly over the period; 0: the whole amount at any time within it."""
+    description: str = ""
+
+
 class DenyRecord(Record, frozen=True, kw_only=True):
     """`deny.yml`, one item: whose tokens are refused. Of several members all must match."""
 
@@ -367,7 +398,7 @@ class FeatureRecord(Record, frozen=True, kw_only=True):
     requires: tuple[Capability, ...] = ()
     """What every model that may answer it must be able to do, beside `chat`; `answer: json` asks for `json`."""
     limit: str = ""
-    """Such as `60 per minute per user`. Kept, not yet enforced."""
+    """Such as `60 per minute per user`; counted for this feature alone."""
     is_background: bool = False
     """Nobody waits for it at a screen: when the gateway is short of time, others go first."""
     answer: Literal["text", "json"] = "text"

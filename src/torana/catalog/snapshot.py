@@ -12,6 +12,7 @@ from torana.catalog.records import (
     FamilyRecord,
     FeatureRecord,
     FeatureSettingRecord,
+    LimitRecord,
     ModelRecord,
     PromptFile,
     ProviderRecord,
@@ -56,6 +57,7 @@ class Catalogue:
     feature_settings: Mapping[str, FeatureSettingRecord]
     proxy_models: Mapping[str, ProxyModelsRecord]
     families: Mapping[str, FamilyRecord]
+    limits: Mapping[str, LimitRecord]
     deny: Mapping[str, DenyRecord]
     features: Mapping[str, FeatureRecord]
     prompts: PromptSources

@@ -150,8 +150,7 @@ def _tell(shop: "Workshop", exchange: "Exchange", notes: "Notes") -> dict[str, A
         told["sent_to"] = notes.deployment.name + (f" {notes.upstream_path}" if notes.upstream_path else "")
     if notes.chat is not None:
         told["sent"] = _tell_chat(shop, notes)
-    limit = notes.route.feature.limit if notes.route is not None and notes.route.feature is not None else ""
-    told["limits"] = f"`{limit}` is declared, not enforced by this version" if limit else "none"
+    told["limits"] = notes.limits or "none"
     if notes.refusal is not None:
         told["refused"] = _tell_refusal(notes.refusal)
     return told

@@ -3,7 +3,7 @@
 Every decision is made by the code that makes it for real; here it is only written down.
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,9 @@ from torana.clock import Clock
 from torana.dialects.embeddings import EmbeddingsRequest
 from torana.errors import ProviderError, Refusal
 from torana.gateway import Gateway
+from torana.limits.limits import Hold, Limits, Spent, matches_asked
+from torana.limits.rules import Call
+from torana.limits.table import Table
 from torana.prompts.prompt import Prompt
 from torana.prompts.registry import Prompts
 from torana.providers.provider import Deployment
@@ -57,6 +60,8 @@ class Notes:
     chat: ChatRequest | None = None
     upstream_path: str = ""
     """Of the pass-through."""
+    limits: list[str] = field(default_factory=list)
+    """Those that it meets, where they are for its instance and realm."""
     refusal: Refusal | None = None
     """Of any caller, whatever its token."""
 
@@ -89,6 +94,16 @@ class _NotedModels(Models):
         self.desk.notes.wish = wish
         self.desk.notes.model = found = super().find(wish, needs)
         return found
+
+
+class _NotedLimits(Limits):
+    """Names the limits and takes nothing."""
+
+    desk: _Desk
+
+    async def hold(self, call: Call, expected: Callable[[], Spent]) -> Hold | None:
+        self.desk.notes.limits = [f"{rule.name}: {rule.text}" for rule in self.rules if matches_asked(rule.match, call)]
+        return None
 
 
 class _NoSender(Sender):
@@ -135,8 +150,10 @@ class Rehearsal:
         sender = _NoSender(self._desk, settings.transport)
         # A server that would have to be asked for its first model is not asked: the name stays empty.
         router = Router(models, sender, settings.providers, None)
-        gateway = Gateway(prompts, models, router, sender, Metrics(Known()), settings.catalogue, detail_headers=False)
-        clock = Clock()
+        clock, metrics = Clock(), Metrics(Known())
+        limits = _NotedLimits(catalogue, Table(), clock, metrics)
+        limits.desk = self._desk
+        gateway = Gateway(prompts, models, router, sender, limits, metrics, settings.catalogue, detail_headers=False)
         endpoints = (
             CodeEndpoints(gateway, settings, clock),
             ChatEndpoints(gateway, settings),

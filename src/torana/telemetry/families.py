@@ -145,6 +145,16 @@ USAGE_SPOOL_FULL = Family("usage_spool_full", "gauge", "Workers that are not sur
 USAGE_SYNC_SECONDS = Family(
     "usage_sync_seconds", "histogram", "Seconds until a group of usage records was durable.", (), SYNC_SECONDS
 )
+_LIMIT = ("limit", "unit")
+LIMIT_PASSED = Family("torana_limit_passed_total", "counter", "Calls that a limit let pass.", _LIMIT)
+LIMIT_REFUSED = Family("torana_limit_refused_total", "counter", "Calls that a limit refused.", _LIMIT)
+LIMIT_USED = Family(
+    "torana_limit_used_total", "counter", "What calls used of a limit, in its unit, once they ended.", _LIMIT
+)
+LIMIT_HELD = Family("torana_limit_held", "gauge", "What is reserved for calls under way, in the limit's unit.", _LIMIT)
+LIMIT_UNPRICED = Family(
+    "torana_limit_unpriced_total", "counter", "Calls that passed a limit on money uncounted: no known price.", _LIMIT
+)
 CONFIG_STALE = Family(
     "config_stale", "gauge", "1 while a refused reload left the old catalogue in place.", is_per_node=True
 )
@@ -168,6 +178,7 @@ FAMILIES: tuple[Family, ...] = (
     HTTP_SECONDS, HTTP_TOTAL, IN_FLIGHT, MAX_CONCURRENT, MAX_INPUT, MAX_OUTPUT, MAX_TOTAL, INFERENCES,
     INFERENCE_SECONDS, INPUT_TOKENS, OUTPUT_TOKENS, ALL_TOKENS, LANGUAGES, CLEANING_SECONDS, SUGGESTION_REQUESTS,
     SUGGESTION_SECONDS, SUGGESTION_BYTES, SUGGESTION_TOKENS, SHOWN, ACCEPTED, FAILED, QUOTA_CHECKS,
-    PORTAL_REQUESTS, PORTAL_SECONDS, REFUSALS, ISSUER_KEYS, ISSUER_KEY_AGE, ISSUER_UP, CONFIG_STALE, LINES_DROPPED,
+    PORTAL_REQUESTS, PORTAL_SECONDS, REFUSALS, LIMIT_PASSED, LIMIT_REFUSED, LIMIT_USED, LIMIT_HELD, LIMIT_UNPRICED,
+    ISSUER_KEYS, ISSUER_KEY_AGE, ISSUER_UP, CONFIG_STALE, LINES_DROPPED,
     LOOP_LAG, SHED, WAITING, THREADS, *_USAGE,
 )  # fmt: skip

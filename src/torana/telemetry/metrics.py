@@ -15,6 +15,7 @@ from torana.errors import BadSetting, ProviderError, ProviderRefused, ProviderTi
 from torana.telemetry import families
 from torana.telemetry.exposition import CONTENT_TYPE, write_exposition
 from torana.telemetry.families import Family
+from torana.telemetry.limit_figures import LimitFigures
 from torana.telemetry.shards import OTHER, Labels, Shards
 from torana.telemetry.usage_figures import UsageFigures
 
@@ -196,6 +197,22 @@ class Metrics:
     def refusal(self, code: str) -> None:
         """One request refused for who sent it or how much; `code` is a key of the refusal catalogue."""
         self._count(families.REFUSALS, (code,))
+
+    def limit(self, name: str, unit: str, scale: float) -> LimitFigures:
+        """The figures of one limit of the catalogue; `scale` turns its amounts into what is shown."""
+        place, labels = self._shards.place, (name, unit)
+        return LimitFigures(
+            self._values,
+            passed=place(families.LIMIT_PASSED, labels),
+            refused=place(families.LIMIT_REFUSED, labels),
+            used=place(families.LIMIT_USED, labels),
+            held=place(families.LIMIT_HELD, labels),
+            scale=scale,
+        )
+
+    def unpriced(self, limit: str, unit: str) -> None:
+        """A call passed a limit on money that could not count it."""
+        self._count(families.LIMIT_UNPRICED, (limit, unit))
 
     def issuer(self, base_url: str, *, keys: int, is_up: bool, age_s: float | None) -> None:
         """State of an issuer's keys; there are as many issuers as the settings name."""

@@ -1,0 +1,1 @@
+"""ADMIT: how much is left, of requests, tokens, money and concurrent streams."""

@@ -1,0 +1,100 @@
+"""What a call is expected to use, before it is sent: tokens from the rendered prompt, money from the list price.
+
+An upper estimate of the output, since nobody knows it: what the request allows. What was too much is free again
+when the call has ended.
+"""
+
+from collections.abc import Sequence
+from decimal import ROUND_CEILING
+
+import msgspec
+
+from torana.catalog.limit_text import USD
+from torana.chat import ChatRequest, Document, Image, Text, Thought, ToolCall, ToolResult, Usage
+from torana.counting import BYTES_PER_TOKEN, count_bytes, estimate_tokens
+from torana.limits.limits import Spent
+from torana.usage.prices import Price, UnknownPrice, cost_usd
+
+DEFAULT_OUTPUT_TOKENS = 4_096
+"""Where neither the request nor the model's record says how long an answer may be."""
+IMAGE_TOKENS = 1_600
+"""About what vendors count for a picture of usual size, which they scale down to."""
+
+
+class _Allowed(msgspec.Struct):
+    """How long a relayed answer may be, by whichever name its dialect has for it."""
+
+    max_tokens: int = 0
+    max_completion_tokens: int = 0
+    max_output_tokens: int = 0
+
+
+_read_allowed = msgspec.json.Decoder(_Allowed)
+
+
+def estimate(chat: ChatRequest, prices: Price | None, output_limit: int = 0) -> Spent:
+    """Tokens and money that `chat` may come to."""
+    allowed = output_limit or DEFAULT_OUTPUT_TOKENS if chat.max_tokens is None else chat.max_tokens
+    return price(Usage(input_tokens=input_tokens(chat), output_tokens=allowed * max(1, chat.choices)), prices)
+
+
+def estimate_body(path: str, body: bytes, prices: Price | None, *, is_free: bool) -> Spent:
+    """As `estimate`, for a body that is passed on unread; its JSON is a little larger than the prompt in it."""
+    if is_free:
+        return Spent(0, 0, 0)
+    allowed = 0
+    if not path.partition("?")[0].endswith("/embeddings"):
+        try:
+            found = _read_allowed.decode(body)
+            allowed = found.max_completion_tokens or found.max_tokens or found.max_output_tokens
+        except (msgspec.MsgspecError, RecursionError):
+            pass  # the provider will say so
+        allowed = allowed or DEFAULT_OUTPUT_TOKENS
+    return price(Usage(input_tokens=int(len(body) / BYTES_PER_TOKEN), output_tokens=allowed), prices)
+
+
+def estimate_inputs(inputs: Sequence[str | tuple[int, ...]], prices: Price | None) -> Spent:
+    """As `estimate`, for texts, or tokens, that vectors are asked for."""
+    tokens = sum(estimate_tokens(each) if isinstance(each, str) else len(each) for each in inputs)
+    return price(Usage(input_tokens=tokens), prices)
+
+
+def price(usage: Usage | None, prices: Price | None) -> Spent:
+    """What was used, as limits count it; nothing where the call never came to be."""
+    if usage is None:
+        return Spent(0, 0, 0)
+    return Spent(usage.input_tokens, usage.output_tokens, _cost(usage, prices))
+
+
+def input_tokens(chat: ChatRequest) -> int:
+    """Roughly what the provider will count for the prompt, tools and pictures included."""
+    if chat.fill_in is not None and chat.fill_in.marked_prompt:
+        return estimate_tokens(chat.fill_in.marked_prompt)
+    size, pictures = 0, 0
+    for message in chat.messages:
+        for part in message.parts:
+            match part:
+                case Text(text=text) | Thought(text=text) | Document(text=text) if text:
+                    size += count_bytes(text)
+                case Image():
+                    pictures += 1
+                case Document(data=data):
+                    size += len(data) * 3 // 4
+                case ToolCall(arguments=arguments):
+                    size += count_bytes(arguments)
+                case ToolResult():
+                    size += count_bytes(part.text)
+                    pictures += sum(isinstance(each, Image) for each in part.parts)
+    for tool in chat.tools:
+        size += len(tool.name) + len(tool.description) + len(str(tool.parameters))
+    return -int(-size // BYTES_PER_TOKEN) + pictures * IMAGE_TOKENS
+
+
+def _cost(usage: Usage, prices: Price | None) -> int | None:
+    if prices is None:
+        return None
+    try:
+        cost = cost_usd(usage, prices)
+    except (UnknownPrice, ValueError):
+        return None
+    return int((cost * USD).to_integral_value(ROUND_CEILING))

@@ -1,0 +1,78 @@
+"""The counts of one server: whole numbers in one block of memory, a slot for each limit and caller.
+
+A slot is found by the hash of its key and holds no name of anybody. It is dead once its window is over, and
+the next key takes its place; so the table is bounded, however many callers there are.
+"""
+
+import mmap
+from collections.abc import Callable, Sequence
+
+SLOT_NUMBERS = 8
+KEY_A, KEY_B, UNTIL, USED = 0, 1, 2, 3
+"""Places in a slot. UNTIL: nanoseconds of the monotonic clock; the slot is dead from then on."""
+
+FOREVER = 2**62
+SLOTS = 65_536
+PROBES = 16
+"""How many neighbours of its place a key may stand in."""
+
+Key = tuple[int, int]
+
+
+class Table:
+    """`numbers[slot + USED]` and its like; look and change between `lock` and `unlock` only."""
+
+    def __init__(self, slots: int = SLOTS) -> None:
+        self._mask = slots - 1
+        assert slots & self._mask == 0, "a power of two"
+        self.numbers = memoryview(mmap.mmap(-1, slots * SLOT_NUMBERS * 8)).cast(
+            "q"
+        )  # a page is there once it is written to
+        self.lost = 0
+        """Live counts that had to give way because all their neighbours were taken."""
+        self.lock: Callable[[], None] = _nothing
+        self.unlock: Callable[[], None] = _nothing
+
+    def find_all(self, keys: Sequence[Key], now: int) -> list[int]:
+        """The slots of several keys, each its own."""
+        found: list[int] = []
+        for key in keys:
+            found.append(self.find(key, now, found))
+        return found
+
+    def find(self, key: Key, now: int, kept: Sequence[int] = ()) -> int:
+        """The slot of `key`, an empty one where there was none; never one of `kept`."""
+        numbers, mask = self.numbers, self._mask
+        first, second = key
+        place = first & mask
+        free = -1
+        for _ in range(PROBES):
+            slot = place * SLOT_NUMBERS
+            found = numbers[slot]
+            if found == first and numbers[slot + KEY_B] == second:
+                return slot
+            if free < 0 and numbers[slot + UNTIL] <= now and slot not in kept:
+                free = slot
+            if not found:  # never used: the key cannot stand behind it
+                break
+            place = (place + 1) & mask
+        if free < 0:
+            free = self._evict(first & mask, kept)
+        numbers[free + KEY_A], numbers[free + KEY_B] = key
+        for member in range(UNTIL, SLOT_NUMBERS):
+            numbers[free + member] = 0
+        return free
+
+    def holds(self, slot: int, key: Key) -> bool:
+        """True while the slot is still that of `key`."""
+        return self.numbers[slot] == key[0] and self.numbers[slot + KEY_B] == key[1]
+
+    def _evict(self, place: int, kept: Sequence[int]) -> int:
+        """The neighbour that is over soonest; counts of what is under way have no end and stay."""
+        self.lost += 1
+        slots = [((place + step) & self._mask) * SLOT_NUMBERS for step in range(PROBES)]
+        return min((slot for slot in slots if slot not in kept), key=lambda slot: self.numbers[slot + UNTIL])
+
+
+def _nothing() -> None:
+    """One worker alone needs no lock: nothing else runs between two lines without an await."""

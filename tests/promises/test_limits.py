@@ -1,0 +1,432 @@
+"""Limits of our own: who is let pass, what a refusal says, what comes back (docs/reference/limits.md)."""
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import StartGateway
+from tests.support.clock import HandClock
+from tests.support.gateway import RunningGateway
+from tests.support.limits import PATH, SONNET, ask, body, figure, is_figure, statuses, token_of, write_limits
+from tests.support.waiting import eventually
+
+PROXY = "/v1/proxy/anthropic/v1/messages"
+
+
+class Start:
+    """`await start("60 per minute")`: a gateway with these limits, whose clock the test moves."""
+
+    def __init__(self, start_gateway: StartGateway, clock: HandClock, folder: Path) -> None:
+        self.start_gateway, self.clock, self.folder = start_gateway, clock, folder
+
+    async def __call__(self, *limits: str | dict[str, Any], env: dict[str, str] | None = None) -> RunningGateway:
+        return await self.start_gateway(write_limits(self.folder, *limits) | (env or {}), clock=self.clock)
+
+
+@pytest.fixture
+def start(start_gateway: StartGateway, clock: HandClock, tmp_path: Path) -> Start:
+    return Start(start_gateway, clock, tmp_path / "overlay")
+
+
+def messages(**members: Any) -> dict[str, Any]:
+    return {"model": SONNET, "max_tokens": 100, "messages": [{"role": "user", "content": "Hello"}], **members}
+
+
+async def relay(gateway: RunningGateway, **members: Any) -> Any:
+    token = gateway.token(unit_primitives=["ai_gateway_model_provider_proxy"])
+    headers = {"X-Gitlab-Unit-Primitive": "ai_gateway_model_provider_proxy"}
+    return await gateway.post(PROXY, json=messages(**members), token=token, headers=headers)
+
+
+# --- Requests ---
+
+
+async def test_as_many_requests_pass_as_the_limit_says_and_not_one_more(start: Start) -> None:
+    gateway = await start("3 per minute per user")
+
+    assert await statuses(gateway, 4) == [200, 200, 200, 429]
+    assert len(gateway.provider.requests) == 3  # the fourth never left
+
+
+async def test_a_limit_is_free_again_when_its_period_is_over(start: Start) -> None:
+    gateway = await start("2 per minute per user")
+    await statuses(gateway, 3)
+
+    start.clock.advance(59.9)
+    before = await statuses(gateway, 1)
+    start.clock.advance(0.2)
+
+    assert (before, await statuses(gateway, 3)) == ([429], [200, 200, 429])
+
+
+async def test_users_of_one_name_on_two_instances_are_two(start: Start) -> None:
+    gateway = await start("1 per minute per user")
+
+    assert await statuses(gateway, 2) == [200, 429]
+    assert await statuses(gateway, 2, user="lea") == [200, 429]
+    assert await statuses(gateway, 2, instance="other") == [200, 429]
+
+
+async def test_a_user_is_the_same_through_the_instance_and_with_a_token_of_their_own(start: Start) -> None:
+    gateway = await start("1 per minute per user")
+    own = gateway.user_token(
+        unit_primitives=["ai_gateway_model_provider_proxy"], user_id="mia", gitlab_instance_id="acme"
+    )
+    await statuses(gateway, 1)
+
+    answer = await gateway.post(
+        PROXY, json=messages(), token=own, headers={"X-Gitlab-Unit-Primitive": "ai_gateway_model_provider_proxy"}
+    )
+
+    assert answer.status == 429
+
+
+async def test_a_limit_per_instance_holds_for_all_its_users_together(start: Start) -> None:
+    gateway = await start("2 per hour per instance")
+
+    assert [(await ask(gateway, user=name)).status for name in ("mia", "lea", "ann")] == [200, 200, 429]
+
+
+async def test_a_limit_without_whom_holds_for_all_callers_together(start: Start) -> None:
+    gateway = await start("2 per hour")
+
+    assert [(await ask(gateway, instance=name)).status for name in ("a", "b", "c")] == [200, 200, 429]
+
+
+async def test_a_limit_per_model_counts_each_model_by_itself(start: Start) -> None:
+    gateway = await start("1 per minute per user and model")
+
+    seen = [(await relay(gateway, model=name)).status for name in (SONNET, SONNET, "claude-haiku-4-5-20251001")]
+
+    assert seen == [200, 429, 200]
+
+
+@pytest.mark.parametrize(
+    "match",
+    [
+        {"unit_primitives": ["duo_chat"]},
+        {"models": [SONNET]},
+        {"providers": ["anthropic"]},
+        {"realms": ["self-managed"]},
+        {"instances": ["other", "acme"]},
+        {"instances": ["acme"], "realms": ["self-managed"]},
+    ],
+)
+async def test_a_limit_holds_for_the_calls_that_it_matches(start: Start, match: dict[str, Any]) -> None:
+    gateway = await start({"limit": "1 per minute", "match": match})
+
+    assert await statuses(gateway, 2) == [200, 429]
+
+
+@pytest.mark.parametrize(
+    "match",
+    [
+        {"unit_primitives": ["explain_code"]},
+        {"models": ["claude-haiku-4-5-20251001"]},
+        {"providers": ["openai"]},
+        {"realms": ["saas"]},
+        {"instances": ["other"]},
+        {"features": ["summarize_text"]},
+        {"instances": ["acme"], "realms": ["saas"]},
+    ],
+)
+async def test_a_limit_lets_calls_pass_that_it_does_not_match(start: Start, match: dict[str, Any]) -> None:
+    gateway = await start({"limit": "1 per minute", "match": match})
+
+    assert await statuses(gateway, 3) == [200, 200, 200]
+
+
+async def test_a_features_own_limit_is_enforced(start: Start) -> None:
+    gateway = await start()
+    folder = start.folder / "features"
+    folder.mkdir()
+    shipped = {
+        "unit_primitive": "summarize_text",
+        "inputs": {"content": {"type": "string"}},
+        "prompt": "summarize_text",
+        "limit": "1 per minute per user",
+    }
+    (folder / "summarize_text.yml").write_text(json.dumps(shipped))
+    await gateway.running.reloader.reload()
+    asked = {"prompt_components": [{"type": "summarize_text", "payload": {"content": "A text"}}]}
+
+    answers = [await gateway.post("/v1/summarize_text", json=asked, token=token_of(gateway)) for _ in range(2)]
+
+    assert [answer.status for answer in answers] == [200, 429]
+    assert answers[1].json()["refusal"]["missing"] == "feature/summarize_text: 1 per minute per user"
+    assert await statuses(gateway, 2) == [200, 200]  # others are not touched
+
+
+async def test_a_burst_lets_a_few_pass_at_once_and_then_one_by_one(start: Start) -> None:
+    gateway = await start({"limit": "60 per minute per user", "burst": 2})
+
+    first = await statuses(gateway, 3)
+    start.clock.advance(1.0)
+    second = await statuses(gateway, 2)
+    start.clock.advance(10.0)
+
+    assert (first, second) == ([200, 200, 429], [200, 429])
+    assert await statuses(gateway, 3) == [200, 200, 429]  # no more than the burst, however long one waits
+
+
+async def test_a_call_takes_from_all_its_limits_or_from_none(start: Start) -> None:
+    gateway = await start("1 per minute per user", "3 per minute per instance")
+
+    first = await statuses(gateway, 3)  # refused twice by the first limit
+
+    assert first == [200, 429, 429]
+    assert [(await ask(gateway, user=name)).status for name in ("a", "b", "c")] == [200, 200, 429]
+
+
+async def test_requests_that_are_refused_for_another_reason_are_not_counted(start: Start) -> None:
+    gateway = await start("1 per minute per user")
+    headers = {"X-Gitlab-Global-User-Id": "mia"}
+
+    invalid = await gateway.post(PATH, json={}, token=token_of(gateway), headers=headers)
+    denied = await gateway.post(PATH, json=body(), token=gateway.token(unit_primitives=["x"]), headers=headers)
+
+    assert (invalid.status, denied.status) == (422, 403)
+    assert await statuses(gateway, 2) == [200, 429]
+
+
+async def test_a_reload_goes_on_with_what_was_counted(start: Start) -> None:
+    gateway = await start("2 per minute per user")
+    await statuses(gateway, 2)
+
+    write_limits(start.folder, "3 per minute per user")
+    await gateway.running.reloader.reload()
+
+    assert await statuses(gateway, 2) == [200, 429]
+
+
+async def test_names_of_any_kind_are_counted_apart(start: Start) -> None:
+    gateway = await start("1 per minute per instance and user")
+
+    # Joined without care, some of these would be one key.
+    callers = [("a", "b:c"), ("a:b", "c"), ("a", "b\tc"), ("ab", "c"), ("a", "bc"), ("*", "{x}"), ("a", "x" * 7000)]
+
+    for instance, user in callers:
+        assert await statuses(gateway, 2, instance=instance, user=user) == [200, 429]
+
+
+# --- What a refusal says ---
+
+
+async def test_a_refusal_says_which_limit_whose_and_when(start: Start) -> None:
+    gateway = await start({"name": "chat", "limit": "1 per minute per user"})
+    await ask(gateway)
+    start.clock.advance(17.5)
+
+    answer = await ask(gateway)
+
+    free = datetime.fromtimestamp(int(start.clock.now()) + 43, UTC)
+    assert answer.status == 429
+    told = answer.json()
+    refusal = told.pop("refusal")
+    assert told == {"detail": "Too many requests. Please try again later."}
+    assert (refusal["code"], refusal["layer"], refusal["retryable"]) == ("limit_reached", "limit", True)
+    assert refusal["missing"] == "chat: 1 per minute per user"
+    assert "user mia of instance acme" in refusal["remedy"]
+    assert f"{free:%Y-%m-%dT%H:%M}" in refusal["remedy"]
+    assert answer.header("retry-after") == "43"
+    assert answer.header("x-should-retry") is None
+
+
+async def test_of_several_limits_the_one_that_takes_longest_is_named(start: Start) -> None:
+    gateway = await start("1 per minute", "1 per hour", "5 per day")
+    await ask(gateway)
+
+    answer = await ask(gateway)
+
+    assert answer.json()["refusal"]["missing"] == "limit-1: 1 per hour"
+    assert answer.header("retry-after") == "3600"
+
+
+@pytest.mark.parametrize("limit", ["1 per day", "1 per week per user", "1 per month"])
+async def test_a_spent_quota_tells_clients_not_to_try_again(start: Start, limit: str) -> None:
+    gateway = await start(limit)
+    await ask(gateway)
+
+    answer = await ask(gateway)
+
+    assert answer.header("x-should-retry") == "false"
+    assert answer.json()["refusal"]["retryable"] is False
+
+
+async def test_a_daily_limit_is_free_again_at_midnight(start: Start) -> None:
+    gateway = await start("1 per day")
+    left_s = 86_400 - start.clock.now() % 86_400
+    start.clock.advance(left_s / 2)
+    await ask(gateway)
+
+    refused = await ask(gateway)
+    start.clock.advance(left_s / 2 + 1)
+
+    assert abs(int(refused.header("retry-after") or 0) - left_s / 2) <= 1
+    assert await statuses(gateway, 1) == [200]
+
+
+async def test_an_answer_says_how_the_caller_stands_with_its_limits(start: Start) -> None:
+    gateway = await start({"name": "a", "limit": "5 per minute"}, {"name": "b", "limit": "2 concurrent streams"})
+
+    answer = await ask(gateway)
+
+    assert answer.header("ratelimit-policy") == '"a";q=5;qu="requests";w=60, "b";q=2;qu="concurrent-requests"'
+    assert answer.header("ratelimit") == '"a";r=4;t=60, "b";r=1'
+
+
+async def test_without_limits_no_answer_speaks_of_them(start: Start) -> None:
+    answer = await ask(await start())
+
+    assert (answer.status, answer.header("ratelimit"), answer.header("ratelimit-policy")) == (200, None, None)
+
+
+async def test_a_refused_proxy_request_never_leaves(start: Start) -> None:
+    gateway = await start("1 per minute")
+
+    first, second = await relay(gateway), await relay(gateway)
+
+    assert (first.status, second.status) == (200, 429)
+    assert first.header("ratelimit") == '"limit-0";r=0;t=60'
+    assert second.json()["refusal"]["code"] == "limit_reached"
+    assert len(gateway.provider.requests) == 1
+
+
+# --- Tokens and money ---
+
+
+async def test_tokens_are_reserved_before_sending(start: Start) -> None:
+    gateway = await start("1000 output tokens per minute")
+    gateway.provider.stall()
+    under_way = asyncio.create_task(ask(gateway, params={"max_tokens_to_sample": 900}))
+    await gateway.provider.request(1)
+
+    second = await ask(gateway, params={"max_tokens_to_sample": 101})
+
+    assert second.status == 429
+    assert await figure(gateway, "torana_limit_held") == 900
+    under_way.cancel()
+
+
+async def test_what_was_reserved_and_not_used_is_free_again(start: Start) -> None:
+    gateway = await start("1000 output tokens per minute")
+    gateway.provider.answer_with(output_tokens=7)
+
+    seen = [(await ask(gateway, params={"max_tokens_to_sample": 900})).status for _ in range(10)]
+
+    assert seen == [200] * 10  # ten times seven tokens
+    assert await figure(gateway, "torana_limit_held") == 0
+    assert await figure(gateway, "torana_limit_used_total") == 70
+
+
+async def test_what_an_answer_took_beyond_its_reserve_is_counted(start: Start) -> None:
+    gateway = await start("1000 tokens per minute")
+    gateway.provider.answer_with(input_tokens=600, output_tokens=500)
+
+    first = await ask(gateway, params={"max_tokens_to_sample": 100})
+
+    assert first.status == 200
+    assert await statuses(gateway, 1, params={"max_tokens_to_sample": 1}) == [429]
+
+
+async def test_a_failed_call_gives_its_tokens_back(start: Start) -> None:
+    gateway = await start("1000 tokens per minute")
+    gateway.provider.answer_with(status=500)
+    failed = await ask(gateway, params={"max_tokens_to_sample": 900})
+    gateway.provider.answer_with()
+
+    assert failed.status == 502
+    assert await statuses(gateway, 1, params={"max_tokens_to_sample": 900}) == [200]
+
+
+async def test_a_caller_who_hangs_up_has_spent_what_was_read_and_written(start: Start) -> None:
+    gateway = await start("10000 tokens per minute")
+    gateway.provider.stall()
+    under_way = asyncio.create_task(ask(gateway, text="x" * 3500, params={"max_tokens_to_sample": 900}))
+    await gateway.provider.request(1)
+
+    under_way.cancel()
+
+    await eventually(lambda: is_figure(gateway, "torana_limit_held", 0))
+    assert 1000 <= await figure(gateway, "torana_limit_used_total") < 1100  # the prompt, and no answer
+    assert await figure(gateway, "torana_limit_held") == 0
+
+
+async def test_a_call_larger_than_the_whole_limit_passes_alone(start: Start) -> None:
+    gateway = await start("100 output tokens per minute")
+
+    asked = {"params": {"max_tokens_to_sample": 900}}
+
+    assert await statuses(gateway, 2, **asked) == [200, 429]
+    start.clock.advance(61)
+    assert await statuses(gateway, 1, **asked) == [200]
+
+
+async def test_money_is_counted_by_the_list_price(start: Start) -> None:
+    gateway = await start("0.01 USD per day per instance")
+    gateway.provider.answer_with(input_tokens=1000, output_tokens=400)  # 3 and 15 USD per million: 0.009 USD
+
+    first = await ask(gateway, params={"max_tokens_to_sample": 400})
+    second = await ask(gateway, params={"max_tokens_to_sample": 400})
+
+    assert (first.status, second.status) == (200, 429)
+    assert second.header("x-should-retry") == "false"
+    assert first.header("ratelimit-policy") == '"limit-0";q=10000;qu="micro-usd";w=86400'
+    assert await figure(gateway, "torana_limit_used_total") == pytest.approx(0.009)
+
+
+async def test_a_model_without_a_price_passes_limits_on_money_and_is_counted(start: Start) -> None:
+    gateway = await start("0.0001 USD per day", env={"AIGW_CUSTOM_MODELS__ENABLED": "true"})
+    server = {"provider": "litellm", "model": "mistral", "model_endpoint": f"{gateway.provider.url}/v1"}
+
+    assert await statuses(gateway, 2, **server) == [200, 200]
+    assert await figure(gateway, "torana_limit_unpriced_total") == 2
+
+
+async def test_a_relayed_call_counts_what_the_provider_reports(start: Start) -> None:
+    gateway = await start("500 tokens per minute")
+    gateway.provider.answer_with(input_tokens=390, output_tokens=90)
+
+    assert [(await relay(gateway)).status for _ in range(2)] == [200, 429]
+    assert await figure(gateway, "torana_limit_used_total") == 480
+
+
+# --- Concurrent streams ---
+
+
+async def test_so_many_answers_are_under_way_at_once_and_the_next_may_come_when_one_ends(start: Start) -> None:
+    gateway = await start("2 concurrent streams per user")
+    gateway.provider.stall(after_events=1)
+    tasks = [asyncio.create_task(ask(gateway)) for _ in range(2)]
+    await gateway.provider.request(2)
+
+    third = await ask(gateway)
+    other = asyncio.create_task(ask(gateway, user="lea"))
+    await gateway.provider.request(3)
+    gateway.provider.release()
+
+    assert third.status == 429
+    assert third.header("retry-after") == "1"
+    assert [(await task).status for task in (*tasks, other)] == [200, 200, 200]
+    assert await figure(gateway, "torana_limit_held") == 0
+    gateway.provider.answer_with()
+    assert await statuses(gateway, 3) == [200, 200, 200]
+
+
+async def test_a_stream_whose_caller_is_gone_is_no_longer_one(start: Start) -> None:
+    gateway = await start("1 concurrent stream per user")
+    gateway.provider.stall(after_events=4)
+    asked = body()
+    asked["stream"] = True
+    headers = {"X-Gitlab-Global-User-Id": "mia"}
+
+    async with gateway.stream(PATH, json=asked, token=token_of(gateway), headers=headers) as answer:
+        await answer.next_chunk()
+        during = await statuses(gateway, 1)
+
+    gateway.provider.answer_with()
+    await eventually(lambda: is_figure(gateway, "torana_limit_held", 0))
+    assert (during, await statuses(gateway, 1)) == ([429], [200])
