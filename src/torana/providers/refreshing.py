@@ -1,0 +1,68 @@
+"""Credentials that run out: fetched once at a time, off the event loop, and ahead of their end.
+
+The clouds' own libraries know how; most of them block. Whoever needs a value meanwhile gets the last one that
+still holds, or waits for the one fetch that is under way.
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from torana.clock import Clock
+from torana.errors import NoCredentials
+
+T = TypeVar("T")
+
+AHEAD_S = 300.0
+"""A value is renewed this long before it ends. The clouds' own libraries hand out a new one by then."""
+
+RETRY_S = 5.0
+"""A fetch that failed is not tried again before this; calls in between fail as it did."""
+
+logger = logging.getLogger("torana.providers")
+
+
+class Refreshing(Generic[T]):
+    """One value, kept fresh.
+
+    what   its name, for the log
+    fetch  blocks, in a thread of its own → the value, and when it ends, in Unix seconds or infinite; raises
+           NoCredentials, whose text tells the operator what to do
+    """
+
+    def __init__(self, what: str, fetch: Callable[[], tuple[T, float]], clock: Clock) -> None:
+        self.what = what
+        self._fetch = fetch
+        self._clock = clock
+        self._value: T | None = None
+        self._ends_at = -math.inf
+        self._flight: asyncio.Task[None] | None = None
+        self._failure: NoCredentials | None = None
+        self._retry_at = -math.inf
+
+    async def current(self) -> T:
+        """The value; raises NoCredentials where there is none to be had."""
+        now = self._clock.now()
+        if now < self._ends_at - AHEAD_S and self._value is not None:
+            return self._value
+        if self._failure is None or now >= self._retry_at:
+            if self._flight is None:
+                self._flight = asyncio.get_running_loop().create_task(self._renew())
+            if now >= self._ends_at:
+                # A caller who hangs up does not take the others' fetch along.
+                await asyncio.shield(self._flight)
+        if self._value is not None and self._clock.now() < self._ends_at:
+            return self._value
+        raise NoCredentials(str(self._failure)) if self._failure is not None else NoCredentials(f"no {self.what}")
+
+    async def _renew(self) -> None:
+        try:
+            self._value, self._ends_at = await asyncio.to_thread(self._fetch)
+            self._failure = None
+        except NoCredentials as failure:
+            self._failure, self._retry_at = failure, self._clock.now() + RETRY_S
+            logger.error("credentials cannot be fetched", extra={"credentials": self.what, "reason": str(failure)})
+        finally:
+            self._flight = None
