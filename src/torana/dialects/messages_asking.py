@@ -64,11 +64,11 @@ class _Page:
 def write_words(chat: ChatRequest, traits: Traits, lost: set[str]) -> Members:
     """All that our words say, for a model of these traits; raises Invalid for a part of another dialect's."""
     page = _Page(traits, lost)
-    thinking = _choose_thinking(chat, traits, lost)
+    thinking = choose_thinking(chat, traits, lost)
     members: Members = {"max_tokens": thinking.max_tokens}
     if chat.tools:
         members["tools"] = [_write_tool(tool, page) for tool in chat.tools]
-        if choice := _write_tool_choice(chat, traits, lost):
+        if choice := write_tool_choice(chat, traits, lost):
             members["tool_choice"] = choice
     system = _write_system(chat, page)
     turns = _write_turns(chat.messages, page, is_thinking=thinking.is_on)
@@ -78,7 +78,7 @@ def write_words(chat: ChatRequest, traits: Traits, lost: set[str]) -> Members:
     if system:
         members["system"] = system
     members["messages"] = turns
-    members |= _write_sampling(chat, traits, lost, is_thinking=thinking.is_on)
+    members |= write_sampling(chat, traits, lost, is_thinking=thinking.is_on)
     # The API refuses a stop sequence of white space alone.
     if stop := [text for text in chat.stop if text.strip()]:
         members["stop_sequences"] = stop
@@ -101,14 +101,14 @@ def write_words(chat: ChatRequest, traits: Traits, lost: set[str]) -> Members:
 
 
 @dataclass(slots=True)
-class _Thinking:
+class Thinking:
     max_tokens: int
     config: Members | None = None
     effort: str = ""
     is_on: bool = False
 
 
-def _choose_thinking(chat: ChatRequest, traits: Traits, lost: set[str]) -> _Thinking:
+def choose_thinking(chat: ChatRequest, traits: Traits, lost: set[str]) -> Thinking:
     """How much the model thinks: never while a tool is forced on it, and only within its own limits."""
     max_tokens = DEFAULT_MAX_TOKENS if chat.max_tokens is None else chat.max_tokens
     reasoning = chat.reasoning
@@ -117,7 +117,7 @@ def _choose_thinking(chat: ChatRequest, traits: Traits, lost: set[str]) -> _Thin
         lost.add("reasoning")
         is_wanted = False
     elif reasoning is None and not (_is_forced(chat) and traits.thinking == "adaptive"):
-        return _Thinking(max_tokens)
+        return Thinking(max_tokens)
     if not is_wanted or reasoning is None:
         return _think_not(traits, max_tokens, lost)
     budget = find_budget(reasoning)
@@ -127,12 +127,12 @@ def _choose_thinking(chat: ChatRequest, traits: Traits, lost: set[str]) -> _Thin
     effort = find_effort(reasoning)
     if traits.thinking == "adaptive":
         effort = nearest_effort(effort, traits.efforts) if effort else ""
-        return _Thinking(max_tokens, {"type": "adaptive"}, effort, is_on=True)
+        return Thinking(max_tokens, {"type": "adaptive"}, effort, is_on=True)
     budget = budget or BUDGETS["medium"]
     # An answer needs room too, but who named a budget knows what they do.
     room = max_tokens - 1 if reasoning.budget_tokens is not None else max_tokens // 2
     budget = max(LEAST_BUDGET, min(budget, room))
-    return _Thinking(max_tokens, {"type": "enabled", "budget_tokens": budget}, is_on=True)
+    return Thinking(max_tokens, {"type": "enabled", "budget_tokens": budget}, is_on=True)
 
 
 def _may_think(chat: ChatRequest, traits: Traits) -> bool:
@@ -153,18 +153,18 @@ def _lacks_thought(messages: tuple[Message, ...]) -> bool:
     return asked is not None and not any(isinstance(part, Thought) and _is_proven(part) for part in asked.parts)
 
 
-def _think_not(traits: Traits, max_tokens: int, lost: set[str]) -> _Thinking:
+def _think_not(traits: Traits, max_tokens: int, lost: set[str]) -> Thinking:
     if traits.off == "never":
         lost.add("reasoning")
-        return _Thinking(max_tokens, effort="low")
-    return _Thinking(max_tokens, None if traits.off == "omit" else {"type": traits.off})
+        return Thinking(max_tokens, effort="low")
+    return Thinking(max_tokens, None if traits.off == "omit" else {"type": traits.off})
 
 
 def _is_forced(chat: ChatRequest) -> bool:
     return bool(chat.tools) and chat.tool_choice not in ("auto", "none")
 
 
-def _write_sampling(chat: ChatRequest, traits: Traits, lost: set[str], *, is_thinking: bool) -> Members:
+def write_sampling(chat: ChatRequest, traits: Traits, lost: set[str], *, is_thinking: bool) -> Members:
     members: Members = {}
     if chat.temperature is not None:
         # The range ends at 1, others' at 2.
@@ -198,7 +198,7 @@ def _write_tool(tool: Tool, page: _Page) -> Members:
     return page.mark(row, cached=tool.cached)
 
 
-def _write_tool_choice(chat: ChatRequest, traits: Traits, lost: set[str]) -> Members | None:
+def write_tool_choice(chat: ChatRequest, traits: Traits, lost: set[str]) -> Members | None:
     kind = chat.tool_choice
     if _is_forced(chat) and traits.forced_tools == "never":
         lost.add("tool_choice")
@@ -213,19 +213,19 @@ def _write_system(chat: ChatRequest, page: _Page) -> str | list[Members]:
     """All system texts: joined, or as blocks where one of them is to be cached."""
     told = [message for message in chat.messages if message.role == "system"]
     parts = [part for message in told for part in _sayable(message, page)]
-    if asked := _ask_for_json(chat, page):
+    if asked := ask_for_json(chat, page.lost, takes_schema=page.traits.takes_schema):
         parts.append(Text(asked))
     if all(isinstance(part, Text) and not part.cached for part in parts):
         return "\n\n".join(part.text for part in parts if isinstance(part, Text))
     return [_write_part(part, page) for part in parts]
 
 
-def _ask_for_json(chat: ChatRequest, page: _Page) -> str:
+def ask_for_json(chat: ChatRequest, lost: set[str], *, takes_schema: bool) -> str:
     """What the format has no member for, said in words."""
     schema = chat.answer_schema
-    if schema is not None and not page.traits.takes_schema:
+    if schema is not None and not takes_schema:
         if schema.strict:
-            page.lost.add("answer_schema.strict")
+            lost.add("answer_schema.strict")
         shape = msgspec.json.encode(schema.schema).decode()
         return f"Answer with JSON of this schema, and with nothing else:\n{shape}"
     return "Answer with one JSON object, and with nothing else." if chat.wants_json and schema is None else ""
