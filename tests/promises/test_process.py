@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import sys
@@ -21,6 +22,7 @@ from tests.support.issuer import FakeIssuer
 from tests.support.provider import ScriptedProvider
 
 from torana import __version__
+from torana.api.connection import SPARE_FILES
 
 ROOT = Path(__file__).parents[2]
 TORANA = str(Path(sys.executable).parent / "torana")
@@ -108,19 +110,32 @@ def environment(folder: Path, env: Mapping[str, str]) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "HOME": str(folder), "AIGW_STATE_DIR": str(folder / "state"), **NOBODY, **env}
 
 
-async def spawn(folder: Path, *args: str, env: Mapping[str, str]) -> asyncio.subprocess.Process:
+async def spawn(
+    folder: Path, *args: str, env: Mapping[str, str], files: int | None = None
+) -> asyncio.subprocess.Process:
+    """`files`: the limit of open files, hard and soft."""
+    limit = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (files, files)) if files else None
     with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
         return await asyncio.create_subprocess_exec(
-            TORANA, "serve", *args, cwd=folder, env=environment(folder, env), stdout=stdout, stderr=stderr
+            TORANA,
+            "serve",
+            *args,
+            cwd=folder,
+            env=environment(folder, env),
+            stdout=stdout,
+            stderr=stderr,
+            preexec_fn=limit,
         )
 
 
 @asynccontextmanager
-async def served(folder: Path, *args: str, env: Mapping[str, str] | None = None) -> AsyncIterator[Served]:
+async def served(
+    folder: Path, *args: str, env: Mapping[str, str] | None = None, files: int | None = None
+) -> AsyncIterator[Served]:
     port, metrics_port = free_port(), free_port()
     ports = ["--port", str(port), "--metrics-port", str(metrics_port)]
     usual = {"AIGW_ENVIRONMENT": "development", **(env or {})}
-    process = await spawn(folder, *ports, *args, env=usual)
+    process = await spawn(folder, *ports, *args, env=usual, files=files)
     try:
         yield Served(process, port, metrics_port, folder)
     finally:
@@ -137,8 +152,8 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
     """`await serve("--workers", "2", env={…})`: a server that is ready, killed when the test ends."""
     async with AsyncExitStack() as stack:
 
-        async def start(*args: str, env: Mapping[str, str] | None = None) -> Served:
-            return await (await stack.enter_async_context(served(tmp_path, *args, env=env))).ready()
+        async def start(*args: str, env: Mapping[str, str] | None = None, files: int | None = None) -> Served:
+            return await (await stack.enter_async_context(served(tmp_path, *args, env=env, files=files))).ready()
 
         yield start
 
@@ -484,6 +499,30 @@ async def test_both_workers_take_connections_and_drain(
 
     assert all(rest.is_whole for rest in rests)
     assert await server.end() == 0
+
+
+async def test_streams_beyond_the_file_limit_are_turned_away_and_the_others_go_on(
+    serve: Serve, wired: dict[str, str], provider: ScriptedProvider, issuer: FakeIssuer
+) -> None:
+    provider.stall(after_events=2)
+    server = await serve(env=wired, files=SPARE_FILES + 40)
+    request = relay_bytes(issuer)
+    async with AsyncExitStack() as stack:
+        streams = []
+        for _ in range(40):
+            connection = await stack.enter_async_context(await connect(server.port))
+            await connection.send(request)
+            streams.append(await connection.read_head())
+        admitted = [stream for stream in streams if stream.status == 200]
+        refused = [await stream.rest() for stream in streams if stream.status == 503]
+        probe = await server.ask("/monitoring/healthz")
+        provider.release()
+        rests = [await stream.rest() for stream in admitted]
+
+    assert len(admitted) == 20  # each takes a connection and an answer of the provider
+    assert {(answer.refusal.code, answer.header("connection")) for answer in refused} == {("overloaded", "close")}
+    assert probe.status == 200
+    assert all(rest.is_whole for rest in rests)
 
 
 async def under_way(server: Served) -> int:

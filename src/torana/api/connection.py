@@ -37,8 +37,10 @@ BODY_TOO_SLOW = "body too slow"
 BODY_MALFORMED = "body malformed"
 """Why a request's task is cancelled; the application answers all but the first."""
 
-_ALWAYS = ("/monitoring/", "/ai/monitoring/")
-"""Paths that wait in no line."""
+_PROBES = ("/monitoring/healthz", "/monitoring/ready")
+"""What wait in no line, whatever the prefix before them."""
+SPARE_FILES = 128
+"""File descriptors that no client gets: for probes, providers' answers under way, logs, the metrics port."""
 
 # What a connection is doing, for the sweep that ends those without progress.
 _IDLE, _FRESH, _HEADERS, _BODY, _HANDLING, _LINGERING = range(6)
@@ -65,6 +67,8 @@ class Connection(HttpToolsProtocol):
 
     serve: ServeSettings
     """Set on the subclass that `Listener` makes."""
+    max_files: int
+    """Connections of clients and to providers together; requests beyond are turned away."""
     is_draining: Callable[[], bool]
     door: "Door | None"
     """None: everybody begins at once, and nobody keeps the books of requests that never got in."""
@@ -215,8 +219,12 @@ class Connection(HttpToolsProtocol):
         else:
             cycle.scope["torana.writer"] = self.writer  # type: ignore[typeddict-unknown-key]
         self.app_to_begin = app
-        if self.door is None or cycle.scope["path"].startswith(_ALWAYS):
+        if self.door is None or cycle.scope["path"].endswith(_PROBES):
             self.begin()
+        elif len(self.connections) + len(self.tasks) >= self.max_files:
+            # Each call may open a connection to a provider. Without a descriptor it would fail half-way.
+            cycle.keep_alive = False
+            self.turn_away("overloaded")
         else:
             self.door.admission.enter(self, self._standing)
 

@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
+import resource
 import socket
 import time
 from typing import Any
 
 import uvicorn
 
-from torana.api.connection import DRAINING, Connection, Door
+from torana.api.connection import DRAINING, SPARE_FILES, Connection, Door
 from torana.settings import ServeSettings
 
 TICK_S = 0.25
@@ -27,6 +28,7 @@ class Listener:
             pass
 
         Protocol.serve = serve
+        Protocol.max_files = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES)
         Protocol.is_draining = staticmethod(lambda: self.is_draining)
         Protocol.door = door
         tls: dict[str, Any] = {}

@@ -3,10 +3,12 @@
 import asyncio
 import errno
 import os
+import resource
 import signal
 import socket
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -16,6 +18,8 @@ from torana.settings import Settings, load_settings
 
 ISSUERS_MOMENT_S = 0.5
 """How long the banner waits for the issuers' first answers, so that it can name those that gave none."""
+
+MAX_FILES = 1 << 18
 
 FLAGS = {
     "host": "AIGW_FASTAPI__API_HOST",
@@ -53,6 +57,7 @@ def run_server(environ: Mapping[str, str], flags: Mapping[str, str], catalog: tu
     except BadSetting as error:
         print(error, file=sys.stderr)
         return 2
+    raise_file_limit()
     try:
         sockets = open_ports(settings)
         if settings.serve.workers > 1:
@@ -66,6 +71,15 @@ def run_server(environ: Mapping[str, str], flags: Mapping[str, str], catalog: tu
     except (BadSetting, BadCatalogue) as error:
         print(error, file=sys.stderr)
         return 2
+
+
+def raise_file_limit() -> None:
+    """As many open files as the system lets us have: every stream takes two, and the usual soft limit is 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class BadPort(Exception):
