@@ -49,6 +49,7 @@ class Server:
 class Gateway(Server):
     headers: dict[str, str]
     ready_s: float
+    metrics_port: int
 
 
 @contextmanager
@@ -92,7 +93,7 @@ def gateway(directory: Path, provider_port: int) -> Iterator[Gateway]:
     try:
         ready_s = processes.seconds_until(port, "/monitoring/ready", process)
         log = out.with_suffix(".out")
-        yield Gateway(process.pid, port, log, _headers(env), ready_s)
+        yield Gateway(process.pid, port, log, _headers(env), ready_s, metrics_port)
     except RuntimeError as error:
         told = out.with_suffix(".err").read_text(errors="replace")[-2000:]
         raise RuntimeError(f"{error}\n{told}") from error

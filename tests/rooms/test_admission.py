@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torana.api.admission import STARTS_PER_TURN, Admission, Standing
+from torana.api.admission import COMERS_PER_START, STARTS_PER_TURN, Admission, Standing
 
 
 @dataclass
@@ -88,6 +88,15 @@ async def test_the_next_turn_takes_as_many_again_in_order_of_arrival() -> None:
     assert await crowd.turns(1) == names
 
 
+async def test_the_more_come_in_a_turn_the_more_are_begun_in_the_next() -> None:
+    crowd = Crowd(max_waiting=400)
+    crowd.fill_turn()
+    for number in range(800):
+        crowd.come(str(number))
+
+    assert len(await crowd.turns(1)) == 800 // COMERS_PER_START
+
+
 async def test_interactive_requests_go_before_background_ones() -> None:
     crowd = Crowd()
     crowd.fill_turn()
@@ -115,7 +124,7 @@ async def test_an_instance_with_a_larger_share_begins_more_often() -> None:
     crowd = Crowd(weights={"large": 3.0})
     crowd.fill_turn()
     for name in ("large", "small"):
-        for _ in range(100):
+        for _ in range(60):
             crowd.come(name, Standing(instance=name))
 
     begun = Counter(await crowd.turns(1))

@@ -16,6 +16,10 @@ from typing import Protocol
 
 STARTS_PER_TURN = 32
 """Requests begun in one turn of the event loop; each costs some tenths of a millisecond until it waits for a model."""
+MOST_STARTS_PER_TURN = 256
+COMERS_PER_START = 4
+"""Where more come in a turn than are begun, turning them away takes its own time. For so many of them one more is
+begun, so that most of the time goes into answers however many come."""
 TURN_WEIGHT = 0.2
 """How much the newest turn counts in the estimate of how long a turn takes."""
 
@@ -86,6 +90,8 @@ class Admission:
         self._now = now
         self._begun = 0
         """Requests begun in this turn of the event loop."""
+        self._came = 0
+        """Requests that came in this turn and were not begun at once."""
         self._turn_s = 0.0
         self._turn_began = 0.0
         self._lines = (_Line(weights), _Line(weights))  # interactive, background
@@ -107,6 +113,7 @@ class Admission:
 
     def _wait(self, request: Request, standing: Standing) -> None:
         now = self._now()
+        self._came += 1
         line = self._lines[standing.is_background]
         if self._is_full(standing):
             if self._lines[1].waiting and not standing.is_background:
@@ -132,10 +139,11 @@ class Admission:
         now = self._now()
         self._turn_s += TURN_WEIGHT * (now - self._turn_began - self._turn_s)
         self._turn_began = now
-        self._begun = 0
+        starts = min(max(STARTS_PER_TURN, self._came // COMERS_PER_START), MOST_STARTS_PER_TURN)
+        self._begun = self._came = 0
         if not self.waiting:
             return
-        while self._begun < STARTS_PER_TURN and (found := self._take()) is not None:
+        while self._begun < starts and (found := self._take()) is not None:
             if found.request.is_gone:
                 continue
             if now > found.until:
