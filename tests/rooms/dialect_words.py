@@ -42,7 +42,7 @@ def plain(chat: ChatRequest) -> dict[str, Any]:
         ],
         "tool_choice": chat.tool_choice,
         "one_call_at_a_time": chat.parallel_tool_calls is False,
-        "answer_schema": None if schema is None else _plain_schema(schema.schema),
+        "answer_schema": None if schema is None else _plain_answer_schema(schema.schema),
         "wants_json": chat.wants_json,
         "effort": "" if chat.reasoning is None else find_effort(chat.reasoning).removeprefix("none"),
         "user": chat.user,
@@ -55,6 +55,11 @@ def _words(texts: Iterable[str]) -> list[str]:
 
 def _plain_schema(schema: dict[str, Any]) -> dict[str, Any]:
     return schema or {"type": "object", "properties": {}}
+
+
+def _plain_answer_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """Without what it is for: some formats say that in the schema itself."""
+    return {name: value for name, value in _plain_schema(schema).items() if name != "description"}
 
 
 def _sorted_turn(parts: list[Any]) -> list[Any]:
@@ -74,7 +79,9 @@ def _plain_part(part: Part) -> list[tuple[Any, ...]]:
         case Document() if (text := text_of(part)) is not None:
             return [("text", f"{part.title} {text}")]
         case Document():
-            return [("document", part.media_type if part.data else "", part.data, part.url, part.title)]
+            # Some formats want a name, and make one up.
+            title = "" if part.title.partition(".")[0] == "document" else part.title
+            return [("document", part.media_type if part.data else "", part.data, part.url, title)]
         case Thought():
             return [("thought", part.text, part.signature, part.redacted, part.dialect)]
         case ToolCall():
@@ -116,6 +123,20 @@ def _less_strict(chat: ChatRequest) -> ChatRequest:
     return msgspec.structs.replace(chat, tools=tuple(msgspec.structs.replace(tool, strict=None) for tool in chat.tools))
 
 
+def _less_titles(chat: ChatRequest) -> ChatRequest:
+    """Of documents that are no text: a text's title stands before it."""
+    messages = tuple(
+        Message(message.role, tuple(_less_title(part) for part in message.parts)) for message in chat.messages
+    )
+    return msgspec.structs.replace(chat, messages=messages)
+
+
+def _less_title(part: Part) -> Part:
+    if isinstance(part, Document) and text_of(part) is None:
+        return msgspec.structs.replace(part, title="")
+    return part
+
+
 _LESS: dict[str, Callable[[ChatRequest], ChatRequest]] = {
     "temperature": _set(temperature=None),
     "top_p": _set(top_p=None),
@@ -129,6 +150,7 @@ _LESS: dict[str, Callable[[ChatRequest], ChatRequest]] = {
     "tool_choice": _set(tool_choice="auto"),
     "tool.strict": _less_strict,
     "thought": _less_thoughts,
+    "document.title": _less_titles,
 }
 
 

@@ -13,6 +13,7 @@ from tests.golden.compare import assert_golden, assert_golden_bytes, assert_gold
 from torana.chat import ChatRequest, Chunk
 from torana.dialects.chat_completions import CHAT_COMPLETIONS
 from torana.dialects.dialect import Dialect, EventReader, ServedDialect
+from torana.dialects.generate_content import GENERATE_CONTENT
 from torana.dialects.messages import MESSAGES
 from torana.dialects.responses import RESPONSES
 from torana.dialects.text_completions import TEXT_COMPLETIONS
@@ -25,11 +26,15 @@ STREAMS = [
     (CHAT_COMPLETIONS, "chat_completions/tools"),
     (CHAT_COMPLETIONS, "chat_completions/choices"),
     (TEXT_COMPLETIONS, "text_completions/plain"),
+    (GENERATE_CONTENT, "generate_content/tools"),
+    (GENERATE_CONTENT, "generate_content/choices"),
+    (GENERATE_CONTENT, "generate_content/blocked"),
 ]
 ANSWERS = [
     (MESSAGES, "messages/tools"),
     (CHAT_COMPLETIONS, "chat_completions/tools"),
     (TEXT_COMPLETIONS, "text_completions/plain"),
+    (GENERATE_CONTENT, "generate_content/tools"),
 ]
 
 

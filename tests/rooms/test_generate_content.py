@@ -26,7 +26,8 @@ from torana.chat import (
     ToolResult,
     Usage,
 )
-from torana.dialects.generate_content import GENERATE_CONTENT, losses
+from torana.dialects.collecting import collect
+from torana.dialects.generate_content import GENERATE_CONTENT, VERTEX_CONTENT, losses
 from torana.dialects.google_schema import clean_schema
 from torana.dialects.json_pieces import JsonPieces
 from torana.errors import (
@@ -70,10 +71,11 @@ def said(*parts: dict[str, Any], finish: str | None = "STOP", **more: Any) -> di
     return {"candidates": [candidate], "responseId": "r", **more}
 
 
-def test_the_full_request_is_written_as_in_the_golden_file() -> None:
-    chat = msgspec.json.decode(read("full.json"), type=ChatRequest)
+@pytest.mark.parametrize("name", ["full", "thinking"])
+def test_a_request_is_written_as_in_the_golden_file(name: str) -> None:
+    chat = msgspec.json.decode(read(f"{name}.json"), type=ChatRequest)
 
-    assert_golden("generate_content/full.request.json", write(chat))
+    assert_golden(f"generate_content/{name}.request.json", write(chat))
 
 
 def test_a_clients_request_is_read_as_in_the_golden_file() -> None:
@@ -133,17 +135,8 @@ def test_a_wrong_member_is_named(body: dict[str, Any], loc: list[str | int]) -> 
     assert refusal.value.members["detail"][0]["loc"][1:] == loc
 
 
-@pytest.mark.parametrize("name", ["tools", "choices", "blocked"])
-def test_a_stream_is_read_as_in_the_golden_file(name: str) -> None:
-    chunks = read_stream(read(f"generate_content/{name}.sse"))
-
-    assert [chunk.is_last for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
-    assert_golden_words(f"generate_content/{name}.chunks.json", chunks, list[Chunk])
-
-
-@pytest.mark.parametrize("name", ["tools.sse", "choices.sse", "tools.array.json"])
-def test_a_stream_in_pieces_of_any_size_gives_the_same_chunks(name: str) -> None:
-    stream = read(f"generate_content/{name}")
+def test_an_array_in_pieces_of_any_size_gives_the_same_chunks() -> None:
+    stream = read("generate_content/tools.array.json")
 
     expected = read_stream(stream)
 
@@ -165,12 +158,6 @@ def test_a_stream_cut_before_its_finish_reason_is_a_failure(name: str) -> None:
     for length in range(stream.rindex(b"finishReason")):
         with pytest.raises(ProviderBroke):
             read_stream(stream[:length])
-
-
-def test_a_whole_answer_is_read_as_in_the_golden_file() -> None:
-    chunks = GENERATE_CONTENT.read_answer(read("generate_content/tools.answer.json"))
-
-    assert_golden_words("generate_content/tools.answer.chunks.json", chunks, list[Chunk])
 
 
 @pytest.mark.parametrize("name", ["answer", "choices"])
@@ -390,30 +377,19 @@ CALL, RESULT = ToolCall("fc1", "f", '{"a":1}'), ToolResult("fc1", (Text("done"),
 
 
 def test_a_signature_goes_back_unchanged_on_the_very_part_that_it_came_with() -> None:
-    for answer in (
-        said({"text": "why", "thought": True}, {"functionCall": {"name": "f", "args": {}}, "thoughtSignature": "c2ln"}),
-        said({"text": "why", "thought": True}, {"text": "Yes."}, {"text": "", "thoughtSignature": "c2ln"}),
+    why, yes = {"text": "why", "thought": True}, {"text": "Yes."}
+    call = {"functionCall": {"id": "1", "name": "f", "args": {}}}
+    for parts in (
+        [why, {**call, "thoughtSignature": "c2ln"}, call | {"functionCall": {"id": "2", "name": "f", "args": {}}}],
+        [why, yes, {**call, "thoughtSignature": "c2ln"}],
+        [why, yes, {"text": "", "thoughtSignature": "c2ln"}],
+        [yes, {"text": "", "thoughtSignature": "c2ln"}],
     ):
-        words = _as_message(read_stream(event(answer)))
+        said_parts = collect(read_stream(event(said(*parts)))).choices[0].parts
 
-        [turn] = write_turns(words)
+        [turn] = write_turns(Message("assistant", tuple(said_parts)))
 
-        assert turn["parts"] == answer["candidates"][0]["content"]["parts"]
-
-
-def _as_message(chunks: list[Chunk]) -> Message:
-    """The answer as it comes back with the next request."""
-    parts: list[Any] = []
-    for chunk in chunks:
-        if chunk.text:
-            parts.append(Text(chunk.text))
-        if chunk.reasoning:
-            parts.append(Thought(chunk.reasoning, dialect="generate_content"))
-        if chunk.signature:
-            parts.append(Thought("", chunk.signature, dialect="generate_content"))
-        if chunk.tool_call:
-            parts.append(ToolCall(chunk.tool_call.id, chunk.tool_call.name, chunk.tool_call.arguments))
-    return Message("assistant", tuple(parts))
+        assert turn["parts"][: len(parts)] == parts
 
 
 def test_gemini_3_is_told_of_a_first_call_that_has_no_signature() -> None:
@@ -436,7 +412,10 @@ def test_results_stand_alone_behind_their_calls_and_bear_their_names() -> None:
     assert turns[1:] == [
         {"role": "user", "parts": [{"functionResponse": {"id": "fc1", "name": "f", "response": {"output": "done"}}}]},
         {"role": "user", "parts": [{"text": "Go on."}]},
-        {"role": "user", "parts": [{"functionResponse": {"name": "g", "response": {"error": "no"}}}]},
+        {
+            "role": "user",
+            "parts": [{"functionResponse": {"id": "call_9", "name": "g", "response": {"error": "no"}}}],
+        },
     ]
 
 
@@ -448,6 +427,17 @@ def test_results_of_neighbouring_messages_come_together() -> None:
     )
 
     assert [len(turn["parts"]) for turn in turns] == [2, 2]
+
+
+def test_vertex_is_told_no_ids() -> None:
+    chat = ChatRequest(messages=(Message("assistant", (CALL,)), Message("user", (RESULT,))))
+
+    body = json.loads(VERTEX_CONTENT.write_request(chat, FLASH_2, stream=True))
+
+    assert body["contents"] == [
+        {"role": "model", "parts": [{"functionCall": {"name": "f", "args": {"a": 1}}}]},
+        {"role": "user", "parts": [{"functionResponse": {"name": "f", "response": {"output": "done"}}}]},
+    ]
 
 
 def test_pictures_of_a_result_stand_in_it_or_beside_it() -> None:
@@ -468,7 +458,8 @@ def test_pictures_of_a_result_stand_in_it_or_beside_it() -> None:
         (Image(url="https://x.example/a"), {"fileData": {"fileUri": "https://x.example/a"}}),
         (Document("application/pdf", "JVBE"), {"inlineData": {"mimeType": "application/pdf", "data": "JVBE"}}),
         (Document("application/pdf", url="gs://b/c.pdf"), {"fileData": {"mimeType": "application/pdf", "fileUri": "gs://b/c.pdf"}}),
-        (Document("text/plain", text="all"), {"text": "all"}),
+        (Document("text/plain", text="all", title="a.txt"), {"text": "a.txt\n\nall"}),
+        (Document("text/plain", "YWxs"), {"text": "all"}),
     ],
 )  # fmt: skip
 def test_pictures_and_documents_are_written(part: Image | Document, written: dict[str, Any]) -> None:
@@ -502,21 +493,24 @@ def test_the_choice_of_a_tool_is_a_mode(choice: str, config: dict[str, Any]) -> 
 
 
 EFFORTS: list[tuple[str, Effort, int | None, dict[str, Any]]] = [
+    (FLASH_2, "", None, {"thinkingBudget": -1, "includeThoughts": True}),
+    (FLASH_3, "", None, {"includeThoughts": True}),
     (FLASH_2, "none", None, {"thinkingBudget": 0}),
-    (PRO_2, "none", None, {"thinkingBudget": 128, "includeThoughts": True}),
-    (FLASH_2, "low", None, {"thinkingBudget": 1024, "includeThoughts": True}),
-    (FLASH_2, "high", None, {"thinkingBudget": 24576, "includeThoughts": True}),
+    (PRO_2, "none", None, {"thinkingBudget": 128, "includeThoughts": False}),
+    (FLASH_2, "low", None, {"thinkingBudget": 4096, "includeThoughts": True}),
+    (FLASH_2, "high", None, {"thinkingBudget": 16384, "includeThoughts": True}),
     (LITE_2, "", 100, {"thinkingBudget": 512, "includeThoughts": True}),
     (FLASH_2, "", 100_000, {"thinkingBudget": 24576, "includeThoughts": True}),
     (PRO_2, "", 100_000, {"thinkingBudget": 32768, "includeThoughts": True}),
-    (FLASH_3, "none", None, {"thinkingLevel": "MINIMAL"}),
+    (FLASH_3, "none", None, {"thinkingLevel": "MINIMAL", "includeThoughts": False}),
+    (FLASH_3, "max", None, {"thinkingLevel": "HIGH", "includeThoughts": True}),
     (FLASH_3, "medium", None, {"thinkingLevel": "MEDIUM", "includeThoughts": True}),
-    (PRO_3, "none", None, {"thinkingLevel": "LOW"}),
+    (PRO_3, "none", None, {"thinkingLevel": "LOW", "includeThoughts": False}),
     (PRO_3, "minimal", None, {"thinkingLevel": "LOW", "includeThoughts": True}),
-    ("gemini-3-pro-preview", "medium", None, {"thinkingLevel": "HIGH", "includeThoughts": True}),
+    ("gemini-3-pro-preview", "medium", None, {"thinkingLevel": "LOW", "includeThoughts": True}),
     ("gemini-3.8-flash", "minimal", None, {"thinkingLevel": "LOW", "includeThoughts": True}),
     (PRO_3, "", 512, {"thinkingLevel": "LOW", "includeThoughts": True}),
-    (PRO_3, "", 4096, {"thinkingLevel": "MEDIUM", "includeThoughts": True}),
+    (PRO_3, "", 8000, {"thinkingLevel": "MEDIUM", "includeThoughts": True}),
     (PRO_3, "", 20_000, {"thinkingLevel": "HIGH", "includeThoughts": True}),
 ]
 
@@ -528,6 +522,14 @@ def test_efforts_and_budgets_are_told_as_each_model_knows_them(
     chat = ChatRequest(messages=HELLO, reasoning=Reasoning(effort, budget))
 
     assert write(chat, model)["generationConfig"] == {"thinkingConfig": config}
+
+
+def test_a_budget_leaves_room_for_the_answer() -> None:
+    named = ChatRequest(messages=HELLO, reasoning=Reasoning("", 9000), max_tokens=4000)
+    meant = ChatRequest(messages=HELLO, reasoning=Reasoning("medium"), max_tokens=4000)
+
+    assert write(named, FLASH_2)["generationConfig"]["thinkingConfig"]["thinkingBudget"] == 3999
+    assert write(meant, FLASH_2)["generationConfig"]["thinkingConfig"]["thinkingBudget"] == 2000
 
 
 def test_a_model_that_cannot_think_is_not_asked_to() -> None:
@@ -559,7 +561,7 @@ def test_what_is_left_out_is_named() -> None:
     parts = (Text("a", cached=True),)
     chat = ChatRequest(
         messages=(Message("user", parts), Message("assistant", (Thought("b", dialect="messages"),))),
-        tools=(Tool("f", parameters={"type": "object", "properties": {"a": {"pattern": "x"}}}, strict=True),),
+        tools=(Tool("f", parameters={"type": "object", "properties": {"a": {"not": {}}}}, strict=True),),
         answer_schema=AnswerSchema("v", {"not": {}}),
         parallel_tool_calls=False,
         choices=2,
@@ -582,9 +584,15 @@ SCHEMAS: list[tuple[dict[str, Any], dict[str, Any], bool]] = [
     ({"type": "boolean", "const": True}, {"type": "boolean"}, True),
     ({"type": "integer", "exclusiveMinimum": 0}, {"type": "integer", "minimum": 1}, False),
     ({"type": "number", "exclusiveMaximum": 1.5}, {"type": "number", "maximum": 1.5}, False),
-    ({"type": "string", "pattern": "^a"}, {"type": "string"}, True),
+    ({"type": "string", "pattern": "^a"}, {"type": "string", "description": '{pattern: "^a"}'}, False),
+    (
+        {"type": "array", "uniqueItems": True, "multipleOf": 2, "description": "Two."},
+        {"type": "array", "description": "Two.\n\n{uniqueItems: true, multipleOf: 2}"},
+        False,
+    ),
+    ({"type": "string", "not": {"const": "a"}}, {"type": "string"}, True),
     ({"type": ["string", "null"]}, {"type": ["string", "null"]}, False),
-    ({"items": [{"type": "string"}, {"pattern": "x"}]}, {"prefixItems": [{"type": "string"}, {}]}, True),
+    ({"items": [{"type": "string"}, {"not": {}}]}, {"prefixItems": [{"type": "string"}, {}]}, True),
     ({"items": {"$schema": "x", "type": "string"}}, {"items": {"type": "string"}}, False),
     ({"additionalProperties": False}, {"additionalProperties": False}, False),
     (

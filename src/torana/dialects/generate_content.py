@@ -1,30 +1,23 @@
-"""The generate content dialect: requests, and the record of all its functions.
+"""The generate content dialect: reading requests, and the record of all its functions.
 
-Source: Gemini API reference, "generateContent", "GenerationConfig" and "FunctionCallingConfig"; Vertex AI reference,
-"Generate content with the Gemini API"; "Thinking"; "OpenAI compatibility" for efforts as budgets.
+Source: Gemini API reference, "generateContent"; Vertex AI reference, "Generate content with the Gemini API".
 
 The model's name and whether the answer streams stand in the path, not in the body.
 """
 
-import re
+from dataclasses import replace
 
 import msgspec
 
-from torana.chat import AnswerSchema, ChatRequest, Effort, Foreign, Reasoning, Thought, Tool
+from torana.chat import AnswerSchema, ChatRequest, Reasoning, Tool
 from torana.dialects import generate_content_answers as answers
 from torana.dialects import generate_content_writing as writing
 from torana.dialects.dialect import Dialect
+from torana.dialects.generate_content_answers import NAME
+from torana.dialects.generate_content_asking import write_words
 from torana.dialects.generate_content_errors import read_error
-from torana.dialects.generate_content_parts import (
-    NAME,
-    find_member,
-    is_second,
-    read_contents,
-    read_system,
-    write_contents,
-    write_system,
-)
-from torana.dialects.google_schema import clean_schema, lower_types
+from torana.dialects.generate_content_parts import find_member, read_contents, read_system
+from torana.dialects.google_schema import lower_types
 from torana.dialects.members import (
     Loc,
     Members,
@@ -42,8 +35,7 @@ from torana.dialects.members import (
     unspoken_elsewhere,
     with_extra,
 )
-
-MAX_STOPS = 5
+from torana.dialects.thoughts import read_effort
 
 _TOP = frozenset(
     {"contents", "systemInstruction", "tools", "toolConfig", "safetySettings", "cachedContent", "labels"}
@@ -62,21 +54,6 @@ _HARMLESS = frozenset({"labels", "serviceTier", "store"})
 _UNKNOWN = "/"
 """Before the name of a member of the body that is not in _TOP."""
 
-_BUDGETS: dict[Effort, int] = {
-    "none": 0,
-    "minimal": 1024,
-    "low": 1024,
-    "medium": 8192,
-    "high": 24_576,
-    "xhigh": 24_576,
-    "max": 24_576,
-}
-_LEVELS: dict[Effort, str] = {"none": "LOW", "minimal": "LOW", "low": "LOW", "medium": "MEDIUM", "high": "HIGH"}
-_takes_minimal = re.compile(r"gemini-3(\.[156])?-flash")
-_knows_no_medium = re.compile(r"gemini-3-pro")
-
-_MODES = {"auto": "AUTO", "none": "NONE", "any": "ANY"}
-
 
 def read_request(body: bytes) -> tuple[ChatRequest, str]:
     """A body of models.generateContent; raises Invalid. The model is empty unless the body names it after all."""
@@ -84,7 +61,7 @@ def read_request(body: bytes) -> tuple[ChatRequest, str]:
     members = _flatten(told)
     chat = _read_words(members)
     model = find_text(told, "model").removeprefix("models/")
-    return keep_extra(chat, NAME, members, _write_words(chat, model), _SPOKEN | _HARMLESS), model
+    return keep_extra(chat, NAME, members, write_words(chat, model, set()), _SPOKEN | _HARMLESS), model
 
 
 def write_request(chat: ChatRequest, model: str, *, stream: bool) -> bytes:
@@ -92,32 +69,36 @@ def write_request(chat: ChatRequest, model: str, *, stream: bool) -> bytes:
 
     Raises Invalid for a part that only another dialect can write.
     """
-    members = with_extra(chat, NAME, _write_words(chat, model), _read_words, _SPOKEN, stream=False)
-    return msgspec.json.encode(_nest(members))
+    return msgspec.json.encode(_write_body(chat, model))
+
+
+def write_vertex_request(chat: ChatRequest, model: str, *, stream: bool) -> bytes:
+    """As `write_request`, for Vertex AI: its v1 has no ids of calls, and refuses members that it does not know."""
+    body = _write_body(chat, model)
+    return msgspec.json.encode({**body, "contents": [_without_ids(content) for content in body["contents"]]})
+
+
+def _write_body(chat: ChatRequest, model: str) -> Members:
+    return _nest(with_extra(chat, NAME, write_words(chat, model, set()), _read_words, _SPOKEN, stream=False))
+
+
+def _without_ids(content: Members) -> Members:
+    parts = [
+        {
+            name: {key: each for key, each in value.items() if key != "id"}
+            if name in ("functionCall", "functionResponse")
+            else value
+            for name, value in part.items()
+        }
+        for part in content["parts"]
+    ]
+    return {**content, "parts": parts}
 
 
 def losses(chat: ChatRequest, model: str) -> tuple[str, ...]:
-    """What `write_request` leaves out, by name."""
     lost = unspoken_elsewhere(chat, NAME)
-    parts = [part for message in chat.messages for part in message.parts]
-    found = {
-        "thought": any(
-            part.dialect != NAME
-            for part in parts
-            if isinstance(part, Thought) or (isinstance(part, Foreign) and part.is_aside)
-        ),
-        "tool.strict": any(tool.strict for tool in chat.tools),
-        "tool.schema": any(clean_schema(tool.parameters)[1] for tool in chat.tools),
-        "answer_schema": chat.answer_schema is not None and not _may_ask_for_json(chat, model),
-        "answer_schema.schema": chat.answer_schema is not None and clean_schema(chat.answer_schema.schema)[1],
-        "wants_json": chat.wants_json and not _may_ask_for_json(chat, model),
-        "parallel_tool_calls": chat.parallel_tool_calls is False,
-        "reasoning": chat.reasoning is not None and not _thinks(model) and chat.reasoning.effort != "none",
-        "choices": chat.choices > 1 and not is_second(model),
-        "stop": len(chat.stop) > MAX_STOPS,
-        "user": bool(chat.user),
-    }
-    return tell(lost | {name for name, is_lost in found.items() if is_lost})
+    write_words(chat, model, lost)
+    return tell(lost)
 
 
 def _flatten(told: Members) -> Members:
@@ -205,101 +186,11 @@ def _read_schema(members: Members) -> tuple[AnswerSchema | None, bool]:
 
 def _read_reasoning(config: Members) -> Reasoning | None:
     level, budget = config.get("thinkingLevel"), config.get("thinkingBudget")
-    if isinstance(level, str) and (effort := level.lower()) in ("minimal", "low", "medium", "high"):
-        return Reasoning(effort)  # type: ignore[arg-type]  # narrowed by the line above
+    if isinstance(level, str) and (effort := read_effort(level.lower())):
+        return Reasoning(effort)
     if isinstance(budget, int) and not isinstance(budget, bool) and budget >= 0:
         return Reasoning("", budget) if budget else Reasoning("none")
-    return None
-
-
-def _write_words(chat: ChatRequest, model: str) -> Members:
-    contents, system = write_contents(chat.messages, model), write_system(chat.messages)
-    if not contents:
-        # A conversation in which nobody asks anything: the API demands a turn.
-        contents, system = [{"role": "user", "parts": system or [{"text": " "}]}], []
-    members: Members = {"contents": contents}
-    if system:
-        members["systemInstruction"] = {"parts": system}
-    if chat.tools:
-        members["tools"] = [{"functionDeclarations": [_write_tool(tool) for tool in chat.tools]}]
-        if chat.tool_choice != "auto":
-            members["toolConfig"] = {"functionCallingConfig": _write_tool_choice(chat.tool_choice)}
-    for name, value in (
-        ("maxOutputTokens", chat.max_tokens),
-        ("temperature", chat.temperature),
-        ("topP", chat.top_p),
-        ("topK", chat.top_k),
-    ):
-        if value is not None:
-            members[name] = value
-    if chat.stop:
-        members["stopSequences"] = list(chat.stop[:MAX_STOPS])
-    if chat.choices > 1 and is_second(model):
-        # Newer models refuse to be asked for several answers.
-        members["candidateCount"] = chat.choices
-    if (chat.answer_schema is not None or chat.wants_json) and _may_ask_for_json(chat, model):
-        members["responseMimeType"] = "application/json"
-        if chat.answer_schema is not None:
-            members["responseJsonSchema"] = _write_schema(chat.answer_schema)
-    if chat.reasoning is not None and _thinks(model):
-        members["thinkingConfig"] = _write_thinking(chat.reasoning, model)
-    return members
-
-
-def _may_ask_for_json(chat: ChatRequest, model: str) -> bool:
-    """Before Gemini 3 a request with functions is refused where it asks for JSON as well."""
-    return not (chat.tools and is_second(model))
-
-
-def _write_tool(tool: Tool) -> Members:
-    written: Members = {"name": tool.name}
-    if tool.description:
-        written["description"] = tool.description
-    if tool.parameters:
-        written["parametersJsonSchema"] = clean_schema(tool.parameters)[0]
-    return written
-
-
-def _write_tool_choice(choice: str) -> Members:
-    if choice in _MODES:
-        return {"mode": _MODES[choice]}
-    return {"mode": "ANY", "allowedFunctionNames": [choice]}
-
-
-def _write_schema(asked: AnswerSchema) -> Members:
-    schema = clean_schema(asked.schema)[0]
-    if asked.description:
-        schema.setdefault("description", asked.description)
-    return schema
-
-
-def _thinks(model: str) -> bool:
-    return not is_second(model) or model.startswith("gemini-2.5")
-
-
-def _write_thinking(reasoning: Reasoning, model: str) -> Members:
-    """Gemini 2.5 is told a budget, within its model's bounds; from Gemini 3 on one of a few levels."""
-    budget = reasoning.budget_tokens
-    if budget is None:
-        budget = _BUDGETS.get(reasoning.effort, 8192)
-    if is_second(model):
-        low, high = (128, 32_768) if "-pro" in model else (512, 24_576) if "-lite" in model else (1, 24_576)
-        may_be_off = "-pro" not in model
-        budget = 0 if may_be_off and budget <= 0 else min(max(budget, low), high)
-        return {"thinkingBudget": budget, "includeThoughts": True} if budget else {"thinkingBudget": 0}
-    effort: Effort = reasoning.effort or _effort_of(budget)
-    level = _LEVELS.get(effort, "HIGH")
-    if effort in ("none", "minimal") and _takes_minimal.match(model):
-        level = "MINIMAL"
-    elif level == "MEDIUM" and _knows_no_medium.match(model):
-        level = "HIGH"
-    return {"thinkingLevel": level} if effort == "none" else {"thinkingLevel": level, "includeThoughts": True}
-
-
-def _effort_of(budget: int) -> Effort:
-    if budget <= 0:
-        return "none"
-    return "low" if budget <= 1024 else "medium" if budget <= 8192 else "high"
+    return Reasoning() if config.get("includeThoughts") is True else None
 
 
 GENERATE_CONTENT = Dialect(
@@ -318,3 +209,5 @@ GENERATE_CONTENT = Dialect(
     scan_events=answers.ContentScan,
     scan_answer=answers.scan_answer,
 )
+
+VERTEX_CONTENT = replace(GENERATE_CONTENT, write_request=write_vertex_request)

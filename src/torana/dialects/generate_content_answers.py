@@ -15,10 +15,12 @@ import msgspec
 from torana.chat import Chunk, FinishReason, ToolCallPiece, Usage
 from torana.dialects.generate_content_errors import Error, refuse
 from torana.dialects.json_pieces import EitherForm
-from torana.dialects.members import decode_answer, read_tokens
+from torana.dialects.members import decode_answer, read_tokens, suspect
 from torana.dialects.sse import Event
 from torana.dialects.streams import StreamReader
 from torana.errors import ProviderBroke
+
+NAME = "generate_content"
 
 MAX_WATCHED_BYTES = 8 * 1024 * 1024
 """Of one event of a relayed stream: pictures come in one piece."""
@@ -105,7 +107,7 @@ def merge_usage(before: Usage | None, said: Any) -> Usage | None:
     known = before or Usage()
     counts: list[int | None] = [None if said.get(name) is None else read_tokens(said[name]) for name in _COUNTS]
     if any(count is None and said.get(name) is not None for name, count in zip(_COUNTS, counts, strict=True)):
-        return msgspec.structs.replace(known, is_suspect=True)
+        return suspect(before)
     prompt, from_tools, cached, answered, thought, total = counts
     if prompt is not None:
         prompt += from_tools or 0
@@ -192,13 +194,15 @@ class StreamedAnswer:
         signature = part.thought_signature or ""
         if part.function_call is not None:
             if signature:
-                chunks.append(Chunk(choice=choice, signature=signature))
+                chunks.append(Chunk(choice=choice, signature=signature, dialect=NAME))
             chunks.append(Chunk(choice=choice, tool_call=self._read_call(choice, part.function_call)))
             return
         if part.text:
-            chunks.append(Chunk(choice=choice, reasoning=part.text) if part.thought else Chunk(part.text, choice))
+            chunks.append(
+                Chunk(choice=choice, reasoning=part.text, dialect=NAME) if part.thought else Chunk(part.text, choice)
+            )
         if signature:
-            chunks.append(Chunk(choice=choice, signature=signature))
+            chunks.append(Chunk(choice=choice, signature=signature, dialect=NAME))
 
     def _read_call(self, choice: int, call: _Call) -> ToolCallPiece:
         position = self._calls.get(choice, 0)

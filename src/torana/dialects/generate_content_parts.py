@@ -1,37 +1,20 @@
-"""The generate content dialect: conversations, as its contents and parts.
-
-Source: Gemini API reference, "Content" and "Part"; "Thought signatures"; "Function calling", multimodal function
-responses; Vertex AI reference, "Content".
-"""
+"""The generate content dialect: reading conversations. Source: Gemini API reference, "Content" and "Part"."""
 
 import re
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
 from torana.chat import Document, Foreign, Image, Message, Part, Role, Text, Thought, ToolCall, ToolResult
-from torana.dialects.generate_content_answers import make_call_id
+from torana.dialects.generate_content_answers import NAME, make_call_id
 from torana.dialects.members import Loc, Members, find_object, find_text, need_rows, need_text
+from torana.dialects.thoughts import unseal
 from torana.errors import Invalid
-
-NAME = "generate_content"
 
 ANY_SIGNATURE = "skip_thought_signature_validator"
 """Taken for the signature of a call that this very model never made: another one's, or one whose proof was lost."""
 
-_MEDIA_TYPES = {
-    "png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "webp": "image/webp", "gif": "image/gif",
-    "heic": "image/heic", "heif": "image/heif", "pdf": "application/pdf", "txt": "text/plain", "md": "text/markdown",
-    "html": "text/html", "csv": "text/csv", "json": "application/json",
-}  # fmt: skip
-
-_FOREIGN_ID = re.compile(r"(call_|toolu_|tooluse_|fc_|chatcmpl-tool-)")
-"""Ids of other vendors, and ours: Google's own ones alone are sent back."""
-
 _second_model = re.compile(r"gem(ini-[12]|ma)\b")
-
-_objects = msgspec.json.Decoder(dict[str, Any])
 
 
 def is_second(model: str) -> bool:
@@ -47,9 +30,6 @@ def find_member(members: Members, name: str) -> Any:
 
 def _snake(name: str) -> str:
     return re.sub(r"(?=[A-Z])", "_", name).lower()
-
-
-# Contents → our words
 
 
 def read_contents(rows: list[Members], loc: Loc) -> list[Message]:
@@ -82,17 +62,23 @@ class _Reader:
         self._turn += 1
         parts: list[Part] = []
         for number, block in enumerate(need_rows(row, "parts", loc)):
-            parts += self._read_part(block, (*loc, "parts", number))
+            for part in self._read_part(block, (*loc, "parts", number)):
+                # A proof behind a thought that has none is that thought's.
+                is_proof = isinstance(part, Thought) and not part.text
+                if is_proof and parts and isinstance(last := parts[-1], Thought) and not last.signature:
+                    part = msgspec.structs.replace(part, text=last.text)
+                    del parts[-1]
+                parts.append(part)
         return Message(role, tuple(parts))
 
     def _read_part(self, block: Members, loc: Loc) -> list[Part]:
         sealed = find_member(block, "thoughtSignature")
-        signature = sealed if isinstance(sealed, str) else ""
-        proof: list[Part] = [Thought(signature=signature, dialect=NAME)] if signature else []
+        signature, dialect = unseal(sealed if isinstance(sealed, str) and sealed != ANY_SIGNATURE else "", NAME)
+        proof: list[Part] = [Thought(signature=signature, dialect=dialect)] if signature else []
         if block.get("text") is not None:
             text = need_text(block, "text", loc)
             if block.get("thought") is True:
-                return [Thought(text, signature, dialect=NAME)]
+                return [Thought(text, signature, dialect=dialect or NAME)]
             return [Text(text), *proof] if text or not proof else proof
         for name, read in (("functionCall", self._read_call), ("functionResponse", self._read_result)):
             if (value := find_member(block, name)) is not None:
@@ -155,126 +141,3 @@ def _as_object(value: Any, loc: Loc) -> Members:
     if not isinstance(value, dict):
         raise Invalid(loc, "Input should be an object", "dict_type")
     return value
-
-
-# Our words → contents
-
-
-def write_contents(messages: tuple[Message, ...], model: str) -> list[Members]:
-    """Neighbours of one role become one content; results stand in one of their own, right behind their calls."""
-    names = {part.id: part.name for message in messages for part in message.parts if isinstance(part, ToolCall)}
-    turns: list[tuple[str, list[Members]]] = []
-
-    def add(role: str, parts: list[Members]) -> None:
-        if parts and turns and turns[-1][0] == role:
-            turns[-1][1].extend(parts)
-        elif parts:
-            turns.append((role, parts))
-
-    for message in messages:
-        if message.role == "assistant":
-            add("model", _write_said(message.parts, model))
-        elif message.role == "user":
-            results = [part for part in message.parts if isinstance(part, ToolResult)]
-            add("results", [row for part in results for row in _write_result(part, names, model)])
-            add("user", [row for part in message.parts for row in _write_part(part)])
-    if not is_second(model):
-        for role, parts in turns:
-            if role == "model":
-                _prove_first_call(parts)
-    return [{"role": "user" if role == "results" else role, "parts": parts} for role, parts in turns]
-
-
-def write_system(messages: tuple[Message, ...]) -> list[Members]:
-    """The parts of the system instruction."""
-    return [
-        row for message in messages if message.role == "system" for part in message.parts for row in _write_part(part)
-    ]
-
-
-def _write_said(parts: tuple[Part, ...], model: str) -> list[Members]:
-    """What the model said. A signature that stands before a call belongs to it."""
-    rows: list[Members] = []
-    signature = ""
-    for part in parts:
-        if isinstance(part, ToolCall):
-            rows.append(_write_call(part, signature))
-            signature = ""
-            continue
-        if signature:
-            rows.append({"text": "", "thoughtSignature": signature})
-            signature = ""
-        if isinstance(part, Thought):
-            if part.dialect == NAME:
-                rows += [{"text": part.text, "thought": True}] if part.text else []
-                signature = part.signature
-        else:
-            rows += _write_part(part)
-    return [*rows, {"text": "", "thoughtSignature": signature}] if signature else rows
-
-
-def _prove_first_call(parts: list[Members]) -> None:
-    """Gemini 3 refuses a step whose first call has no signature."""
-    first = next((part for part in parts if "functionCall" in part), None)
-    if first is not None and "thoughtSignature" not in first:
-        first["thoughtSignature"] = ANY_SIGNATURE
-
-
-def _write_call(call: ToolCall, signature: str) -> Members:
-    written: Members = {
-        "functionCall": {**_own_id(call.id), "name": call.name, "args": _read_arguments(call.arguments)}
-    }
-    return {**written, "thoughtSignature": signature} if signature else written
-
-
-def _own_id(call_id: str) -> Members:
-    return {} if not call_id or _FOREIGN_ID.match(call_id) else {"id": call_id}
-
-
-def _read_arguments(text: str) -> Members:
-    try:
-        return _objects.decode(text or "{}")
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        # A call that was cut by its token limit; the API demands an object.
-        return {"INVALID_JSON": text}
-
-
-def _write_result(result: ToolResult, names: dict[str, str], model: str) -> list[Members]:
-    said = [part.text for part in result.parts if not isinstance(part, Image)]
-    shown = [part for part in result.parts if isinstance(part, Image) or not (isinstance(part, Text) or part.text)]
-    media = [row for part in shown for row in _write_part(part)]
-    response: Members = {
-        **_own_id(result.call_id),
-        "name": names.get(result.call_id, result.call_id),
-        "response": {"error" if result.is_error else "output": "".join(said)},
-    }
-    if media and is_second(model):
-        # These models are shown pictures beside the result.
-        return [{"functionResponse": response}, *media]
-    return [{"functionResponse": {**response, "parts": media} if media else response}]
-
-
-def _write_part(part: Part) -> list[Members]:
-    """A part that either side may say; none for an empty text, which the API refuses, and for results and thoughts."""
-    if isinstance(part, Text):
-        return [{"text": part.text}] if part.text else []
-    if isinstance(part, Document) and part.text:
-        return [{"text": part.text}]
-    if isinstance(part, (Image, Document)):
-        return [_write_media(part)]
-    if isinstance(part, ToolCall):
-        return [_write_call(part, "")]
-    if isinstance(part, (Thought, ToolResult)):
-        return []
-    if part.dialect == NAME:
-        return [part.value]
-    if part.is_aside:
-        return []
-    raise Invalid(("messages",), f"This model cannot be given content of type {part.kind[:40]}")
-
-
-def _write_media(part: Image | Document) -> Members:
-    if part.data:
-        return {"inlineData": {"mimeType": part.media_type or "application/pdf", "data": part.data}}
-    media_type = part.media_type or _MEDIA_TYPES.get(urlsplit(part.url).path.rpartition(".")[2].lower(), "")
-    return {"fileData": {**({"mimeType": media_type} if media_type else {}), "fileUri": part.url}}

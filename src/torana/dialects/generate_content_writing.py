@@ -8,8 +8,10 @@ from typing import Any
 import msgspec
 
 from torana.chat import Chunk, FinishReason, Usage
+from torana.dialects.generate_content_answers import NAME
 from torana.dialects.generate_content_errors import STATUSES
 from torana.dialects.members import Members
+from torana.dialects.thoughts import seal
 
 _FINISHES: dict[FinishReason, str] = {
     "stop": "STOP",
@@ -43,15 +45,16 @@ class _Parts:
             if self._signature:
                 self._signatures[piece.position], self._signature = self._signature, ""
             return []
+        signature = seal(chunk.signature, chunk.dialect, NAME) if chunk.signature else ""
         if not (chunk.text or chunk.reasoning):
-            self._signature = chunk.signature or self._signature
+            self._signature = signature or self._signature
             return []
         parts = self.flush()
-        if chunk.text:
-            parts.append({"text": chunk.text})
         if chunk.reasoning:
             parts.append({"text": chunk.reasoning, "thought": True})
-        self._signature = chunk.signature
+        if chunk.text:
+            parts.append({"text": chunk.text})
+        self._signature = signature
         return parts
 
     def flush(self) -> list[Members]:

@@ -1,4 +1,6 @@
-"""JSON schema as Gemini takes it: what its subset has no keyword for is said in another way, or left out.
+"""JSON schema as Gemini takes it: what its subset has no keyword for is said in another way.
+
+A bound that no keyword can say is told in the description, where the model reads it.
 
 Source: Gemini API reference, "GenerationConfig", member responseJsonSchema, and "FunctionDeclaration", member
 parametersJsonSchema; "Structured output", JSON schema support.
@@ -6,6 +8,8 @@ parametersJsonSchema; "Structured output", JSON schema support.
 
 from collections.abc import Callable
 from typing import Any
+
+import msgspec
 
 Schema = dict[str, Any]
 
@@ -29,7 +33,13 @@ def clean_schema(schema: Schema) -> tuple[Schema, bool]:
 
 def _clean(schema: Schema, lost: set[str]) -> Schema:
     """`lost` gets the keywords that were left out although they mean something."""
-    lost.update(schema.keys() - _KEPT - _SAID_OTHERWISE - _REMARKS)
+    others = [(name, value) for name, value in schema.items() if name not in _KEPT | _SAID_OTHERWISE | _REMARKS]
+    untold = [
+        f"{name}: {msgspec.json.encode(value).decode()}"
+        for name, value in others
+        if isinstance(value, (str, int, float))
+    ]
+    lost.update(name for name, value in others if not isinstance(value, (str, int, float)))
     if isinstance(schema.get("$ref"), str):
         # Beside a reference nothing may stand but what begins with a dollar sign.
         return {name: _value(name, value, lost) for name, value in _referring(schema).items()}
@@ -40,6 +50,9 @@ def _clean(schema: Schema, lost: set[str]) -> Schema:
     for part in schema["allOf"] if isinstance(schema.get("allOf"), list) else ():
         if isinstance(part, dict):
             _merge(kept, _clean(part, lost), lost)
+    if untold:
+        said = kept.get("description")
+        kept["description"] = "\n\n".join(filter(None, [said, f"{{{', '.join(untold)}}}"]))
     return kept
 
 
