@@ -195,7 +195,8 @@ async def start(
                 ModelEndpoints(models, settings.auth),
                 FeatureEndpoints(gateway, models.catalogue.features.values(), settings, clock),
                 DocsEndpoints(settings),
-            )
+            ),
+            limits,
         )
 
     entrance = Entrance(

@@ -236,7 +236,9 @@ class Gateway:
         if not self.limits.rules:
             return []
         asked = Call(
-            permit,
+            permit.caller,
+            permit.user,
+            call.unit_primitive,
             feature=call.facts.get("feature", ""),
             model_name=model_name,
             model=deployment.model,

@@ -430,3 +430,74 @@ async def test_a_stream_whose_caller_is_gone_is_no_longer_one(start: Start) -> N
     gateway.provider.answer_with()
     await eventually(lambda: is_figure(gateway, "torana_limit_held", 0))
     assert (during, await statuses(gateway, 1)) == ([429], [200])
+
+
+# --- Early, and everywhere ---
+
+
+async def test_who_has_used_up_a_limit_is_refused_before_the_body_is_read(start: Start) -> None:
+    gateway = await start("1 per minute per user")
+    await ask(gateway)
+    headers = {"X-Gitlab-Global-User-Id": "mia", "Content-Length": "1000000", "Expect": "100-continue"}
+
+    async with await gateway.connect() as connection:
+        await connection.send(gateway.request_bytes("POST", PATH, token=token_of(gateway), headers=headers))
+        answer = await connection.read_answer()
+
+    assert answer.status == 429
+    assert await figure(gateway, "torana_limit_passed_total") == 1
+
+
+async def test_minting_is_not_a_request_that_limits_count(start: Start) -> None:
+    gateway = await start("1 per minute")
+    await ask(gateway)
+
+    token = gateway.token(unit_primitives=["complete_code"])
+    answer = await gateway.post("/v1/code/user_access_token", token=token)
+
+    assert answer.status == 200
+
+
+async def test_documentation_search_is_limited_though_no_model_is_asked(start: Start) -> None:
+    gateway = await start("1 per minute per user", env={"AIGW_CUSTOM_MODELS__ENABLED": "true"})
+    asked = {
+        "type": "search",
+        "metadata": {"source": "GitLab EE", "version": "18.6.1"},
+        "payload": {"query": "runner", "page_size": 4},
+    }
+    token = gateway.token(unit_primitives=["documentation_search"])
+
+    seen = [(await gateway.post("/v1/search/gitlab-docs", json=asked, token=token)).status for _ in range(2)]
+
+    assert seen == [200, 429]
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "scope"),
+    [
+        ("/v2/code/completions", {"current_file": {"file_name": "a.py", "content_above_cursor": "x"}}, "complete_code"),
+        ("/v1/prompts/chat/explain_code", {"inputs": {}}, "explain_code"),
+        ("/v1/embeddings/code_embeddings", {}, "generate_embeddings_codebase"),
+        ("/v1/summarize_text", {}, "summarize_text"),
+        ("/openai/v1/chat/completions", {}, "ai_gateway_model_provider_proxy"),
+    ],
+)
+async def test_every_route_of_a_model_turns_away_who_has_used_up_a_limit(
+    start: Start, path: str, asked: dict[str, Any], scope: str
+) -> None:
+    gateway = await start("1 per minute per instance")
+    headers = {"X-Gitlab-Unit-Primitive": "ai_gateway_model_provider_proxy"}
+    await relay(gateway)
+
+    answer = await gateway.post(path, json=asked, token=gateway.token(unit_primitives=[scope]), headers=headers)
+
+    assert answer.status == 429
+    assert answer.json()["refusal"]["code"] == "limit_reached"
+
+
+async def test_a_relayed_model_is_matched_by_its_name_in_the_catalogue_and_costs_what_it_says(start: Start) -> None:
+    gateway = await start({"limit": "0.01 USD per day", "match": {"models": ["claude_sonnet_4_6"]}})
+    gateway.provider.answer_with(input_tokens=1000, output_tokens=400)
+
+    assert [(await relay(gateway, max_tokens=400)).status for _ in range(2)] == [200, 429]
+    assert await figure(gateway, "torana_limit_used_total") == pytest.approx(0.009)

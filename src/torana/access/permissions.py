@@ -82,9 +82,14 @@ def permit_proxy(
     return permitted
 
 
+def user_of(caller: Caller, headers: Headers) -> str:
+    """For whom it calls: of a user's token its subject, else whom the instance names, which vouches for it."""
+    return caller.subject if caller.is_user else headers.text(b"x-gitlab-global-user-id")
+
+
 def for_user(permit: Permit, headers: Headers) -> Permit:
-    """The same proof, with the user named for whom an instance calls. The instance vouches for that header."""
-    user = permit.caller.subject if permit.caller.is_user else headers.text(b"x-gitlab-global-user-id")
+    """The same proof, with the user named."""
+    user = user_of(permit.caller, headers)
     return Permit(permit.caller, permit.unit_primitives, user) if user else permit
 
 

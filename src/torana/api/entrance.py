@@ -15,16 +15,18 @@ from typing import Any, Protocol
 
 import msgspec
 
-from torana.access.permissions import for_user
+from torana.access.permissions import for_user, user_of
 from torana.api.access_log import write_access_line, write_refused_line
 from torana.api.admission import Admission, Standing
 from torana.api.answer_writer import AnswerWriter
 from torana.api.connection import BODY_MALFORMED, BODY_TOO_SLOW, DRAINING, Connection
 from torana.api.dialect_front import did_you_mean
 from torana.api.exchange import JSON_HEADER, Exchange, Reply, Route, StreamCut, StreamReply
-from torana.caller import Caller
+from torana.caller import Caller, Permit
 from torana.errors import ProviderError, Refusal
 from torana.headers import Headers
+from torana.limits.limits import Limits, Spent
+from torana.limits.rules import Call
 from torana.refusals import CODES, may_be_retried
 from torana.settings import ServeSettings
 from torana.telemetry.log import Log
@@ -73,8 +75,10 @@ class QuotaGate(Protocol):
 class RouteTable:
     """The one list of routes, looked up by path. Refuses a route that declares no policy."""
 
-    def __init__(self, routes: Sequence[Route]) -> None:
+    def __init__(self, routes: Sequence[Route], limits: Limits | None = None) -> None:
         self.routes = tuple(routes)
+        self.limits = limits
+        """Of the same catalogue; None: nothing is limited."""
         self.paths = tuple(route.path for route in routes)
         self._exact: dict[str, list[Route]] = {}
         self._probes: dict[str, Route] = {}
@@ -219,7 +223,12 @@ class Entrance:
         exchange.facts["route"] = route
         exchange.facts["origin"] = exchange
         exchange.tail = tail
+        limits = self.routes.limits
         if route.body != "none" and exchange.method != "GET":
+            if limits is not None and limits.rules and route.body != "mint" and not route.is_open:
+                # Whoever has nothing left is told so before a body is read, and decoded, for nothing.
+                feature = route.feature.name if route.feature is not None else ""
+                limits.glance(exchange.caller, user_of(exchange.caller, headers), feature)
             exchange.body = await self._read_body(exchange, receive, answer.writer, self.limits[route.body])
         order = route.read(exchange) if route.read is not None else None
         if route.policy is None:
@@ -231,7 +240,10 @@ class Entrance:
             model_id = exchange.facts.pop("quota_model_id", "")
             if event:
                 await self.quota.check(permit.caller, headers, event, model_id, exchange.request_id)
-            reply = await route.handle(exchange, permit, order)
+            if limits is not None and limits.rules and route.asks_no_model:
+                reply = await _limited(limits, permit, lambda: route.handle(exchange, permit, order))
+            else:
+                reply = await route.handle(exchange, permit, order)
         if isinstance(reply, Reply):
             await answer.whole(reply)
         else:
@@ -473,6 +485,18 @@ def write_refusal(refusal: Refusal, exchange: Exchange) -> Reply:
         return Reply(status, body, headers)
     body = msgspec.json.encode({**refusal.members, "refusal": explained})
     return Reply(refusal.status, body, [JSON_HEADER, *refusal.headers])
+
+
+async def _limited(
+    limits: Limits, permit: Permit, handle: Callable[[], Awaitable[Reply | StreamReply]]
+) -> Reply | StreamReply:
+    """The handler's answer, if the limits let it pass; for routes whose call no model will count."""
+    call = Call(permit.caller, permit.user, permit.unit_primitives[0] if permit.unit_primitives else "")
+    hold = await limits.hold(call, Spent)
+    try:
+        return await handle()
+    finally:
+        limits.settle(hold, Spent(0, 0, 0))
 
 
 def _too_large() -> Refusal:

@@ -139,6 +139,8 @@ class Route:
     """Nobody waits for it at a screen: when the gateway is short of time, others go first."""
     label: str = ""
     """The metric label `handler`; empty: the path."""
+    asks_no_model: bool = False
+    """It is answered without a model call, so that the entrance takes its place among the limits on requests."""
     feature: FeatureRecord | None = None
     """What the catalogue declares, for a route that is made from it; the OpenAPI page is written from this."""
 

@@ -40,7 +40,15 @@ class SearchEndpoints:
         self._was_ready = False
 
     def routes(self) -> list[Route]:
-        return [Route(path="/v1/search/gitlab-docs", read=self.read, policy=self.policy, handle=self.answer)]
+        return [
+            Route(
+                path="/v1/search/gitlab-docs",
+                read=self.read,
+                policy=self.policy,
+                handle=self.answer,
+                asks_no_model=True,
+            )
+        ]
 
     def read(self, exchange: Exchange) -> Question:
         body = reading.read_object(exchange.body)

@@ -25,7 +25,7 @@ from torana.clock import Clock
 from torana.dialects.embeddings import EmbeddingsRequest
 from torana.errors import ProviderError, Refusal
 from torana.gateway import Gateway
-from torana.limits.limits import Hold, Limits, Spent, matches_asked
+from torana.limits.limits import Hold, Limits, Spent
 from torana.limits.rules import Call
 from torana.limits.table import Table
 from torana.prompts.prompt import Prompt
@@ -102,7 +102,7 @@ class _NotedLimits(Limits):
     desk: _Desk
 
     async def hold(self, call: Call, expected: Callable[[], Spent]) -> Hold | None:
-        self.desk.notes.limits = [f"{rule.name}: {rule.text}" for rule in self.rules if matches_asked(rule.match, call)]
+        self.desk.notes.limits = [f"{rule.name}: {rule.text}" for rule in self.rules if rule.match.is_for_what(call)]
         return None
 
 

@@ -7,6 +7,7 @@ A call takes from every limit that it meets, or from none.
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from torana.caller import Caller
 from torana.catalog.limit_text import Unit
 from torana.catalog.records import FeatureRecord, LimitMatch, LimitRecord
 from torana.catalog.snapshot import Catalogue
@@ -59,7 +60,11 @@ class Limits:
         self._table = table
         self._clock = clock
         self._metrics = metrics
-        self.rules = tuple(make_rule(record, clock, metrics) for record in all_records(catalogue))
+        self.rules = tuple(make_rule(record, catalogue.models, clock, metrics) for record in all_records(catalogue))
+        self._early = {
+            name: tuple(rule for rule in self.rules if _is_early(rule, name)) for name in ("", *catalogue.features)
+        }
+        """Feature → its limits that can be looked at before the body is there; none by the empty name."""
         self._applying: dict[tuple[str, ...], tuple[Rule, ...]] = {}
 
     def applying(self, call: Call) -> tuple[Rule, ...]:
@@ -77,11 +82,34 @@ class Limits:
         )
         found = self._applying.get(kind)
         if found is None:
-            found = tuple(rule for rule in self.rules if matches(rule.match, call))
+            found = tuple(rule for rule in self.rules if rule.match.is_for(call))
             if len(self._applying) >= REMEMBERED:
                 self._applying.clear()
             self._applying[kind] = found
         return found
+
+    def glance(self, caller: Caller, user: str, feature: str = "") -> None:
+        """Turn a call away before its body is read, where its caller has used up a limit on requests already.
+
+        feature  that of the route, where it has one
+        Takes nothing. Raises LimitReached.
+        """
+        if not self._early[feature]:
+            return
+        call = Call(caller, user, feature=feature)
+        now = int(self._clock.monotonic() * SECOND)
+        table = self._table
+        table.lock()
+        try:
+            met = [
+                (rule, slot)
+                for rule in self._early[feature]
+                if rule.match.is_for(call) and (slot := table.look(rule.key(rule.whom(call)))) >= 0
+            ]
+            if not all(rule.fits(table, slot, now, 1) for rule, slot in met):
+                raise self._refusal([rule for rule, _ in met], call, [slot for _, slot in met], [1] * len(met), now)
+        finally:
+            table.unlock()
 
     async def hold(self, call: Call, expected: Callable[[], Spent]) -> Hold | None:
         """Reserve what the call is expected to use; None where nothing limits it. Raises LimitReached.
@@ -169,22 +197,13 @@ def of_feature(feature: FeatureRecord) -> LimitRecord:
     return LimitRecord(name=f"feature/{feature.name}", limit=feature.limit, match=LimitMatch(features=(feature.name,)))
 
 
-def matches(match: LimitMatch, call: Call) -> bool:
-    return (
-        (not match.instances or call.instance in match.instances)
-        and (not match.realms or call.realm in match.realms)
-        and matches_asked(match, call)
-    )
-
-
-def matches_asked(match: LimitMatch, call: Call) -> bool:
-    """As `matches`, for what is asked alone, whoever asks."""
-    return (
-        (not match.unit_primitives or call.unit_primitive in match.unit_primitives)
-        and (not match.features or call.feature in match.features)
-        and (not match.models or call.model_name in match.models or call.model in match.models)
-        and (not match.providers or call.provider in match.providers)
-    )
+def _is_early(rule: Rule, feature: str) -> bool:
+    """Whether nothing but the caller and the route's feature decides about a limit."""
+    match = rule.match
+    if rule.unit != "requests" or match.unit_primitives or match.models or match.providers:
+        return False
+    known = {"instance", "user", "realm"} | ({"feature"} if feature else set())
+    return known.issuperset(rule.per) and (not match.features or feature in match.features)
 
 
 def describe(rule: Rule, call: Call) -> str:

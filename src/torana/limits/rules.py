@@ -4,11 +4,12 @@ All three kinds ask first and take afterwards, so that a call which meets severa
 Amounts are whole: requests, tokens, billionths of a dollar, streams.
 """
 
+from collections.abc import Mapping
 from hashlib import blake2b
 
-from torana.caller import Permit
+from torana.caller import Caller
 from torana.catalog.limit_text import USD, LimitTerms, Unit, read_limit
-from torana.catalog.records import LimitMatch, LimitRecord
+from torana.catalog.records import LimitMatch, LimitRecord, ModelRecord
 from torana.clock import Clock
 from torana.limits.calendar import end_of
 from torana.limits.reached import Standing
@@ -40,18 +41,19 @@ class Call:
 
     def __init__(
         self,
-        permit: Permit,
+        caller: Caller,
+        user: str,
+        unit_primitive: str = "",
         *,
         feature: str = "",
         model_name: str = "",
         model: str = "",
         provider: str = "",
     ) -> None:
-        caller = permit.caller
         self.instance = caller.instance_id or caller.instance_uid
-        self.user = permit.user
+        self.user = user
         self.realm = caller.realm
-        self.unit_primitive = permit.unit_primitives[0] if permit.unit_primitives else ""
+        self.unit_primitive = unit_primitive
         self.feature = feature
         self.model_name = model_name
         """The catalogue's name of the model."""
@@ -60,16 +62,46 @@ class Call:
         self.provider = provider
 
 
+class Match:
+    """Which calls a limit is for; an empty part is for all."""
+
+    def __init__(self, match: LimitMatch, models: Mapping[str, ModelRecord]) -> None:
+        self.instances, self.realms = frozenset(match.instances), frozenset(match.realms)
+        self.unit_primitives, self.features = frozenset(match.unit_primitives), frozenset(match.features)
+        self.providers = frozenset(match.providers)
+        # A relayed call has the provider's name of a model only.
+        deployments = [each for name in match.models if name in models for each in models[name].deployments]
+        self.models = frozenset((*match.models, *(each.model for each in deployments if each.model)))
+
+    def is_for(self, call: Call) -> bool:
+        return (
+            (not self.instances or call.instance in self.instances)
+            and (not self.realms or call.realm in self.realms)
+            and self.is_for_what(call)
+        )
+
+    def is_for_what(self, call: Call) -> bool:
+        """As `is_for`, for what is asked alone, whoever asks."""
+        return (
+            (not self.unit_primitives or call.unit_primitive in self.unit_primitives)
+            and (not self.features or call.feature in self.features)
+            and (not self.models or call.model_name in self.models or call.model in self.models)
+            and (not self.providers or call.provider in self.providers)
+        )
+
+
 class Rule:
     """A limit whose amount is there at any time within its period.
 
     The period begins with the first call, or with the calendar; so no more than the amount passes within it.
     """
 
-    def __init__(self, record: LimitRecord, terms: LimitTerms, clock: Clock, figures: LimitFigures) -> None:
+    def __init__(
+        self, record: LimitRecord, terms: LimitTerms, match: Match, clock: Clock, figures: LimitFigures
+    ) -> None:
         self.name = record.name
         self.text = " ".join(record.limit.split())
-        self.match: LimitMatch = record.match
+        self.match = match
         self.is_exact = record.exact
         self.when_down = record.when_down
         self.amount = terms.amount
@@ -158,8 +190,10 @@ class Rule:
 class FlowRule(Rule):
     """A limit with a burst: so much at once, then evenly. GCRA: a slot's UNTIL is when it will have drained."""
 
-    def __init__(self, record: LimitRecord, terms: LimitTerms, clock: Clock, figures: LimitFigures) -> None:
-        super().__init__(record, terms, clock, figures)
+    def __init__(
+        self, record: LimitRecord, terms: LimitTerms, match: Match, clock: Clock, figures: LimitFigures
+    ) -> None:
+        super().__init__(record, terms, match, clock, figures)
         self.burst = record.burst
 
     def left(self, table: Table, slot: int, now: int) -> int:
@@ -206,9 +240,9 @@ class StreamRule(Rule):
         return SECOND  # nobody knows when an answer ends
 
 
-def make_rule(record: LimitRecord, clock: Clock, metrics: Metrics) -> Rule:
+def make_rule(record: LimitRecord, models: Mapping[str, ModelRecord], clock: Clock, metrics: Metrics) -> Rule:
     """The rule of a record that `torana check` found good."""
     terms = read_limit(record.limit)
     kind = FlowRule if record.burst else Rule if terms.period else StreamRule
     figures = metrics.limit(record.name, terms.unit, 1 / USD if terms.unit == "usd" else 1.0)
-    return kind(record, terms, clock, figures)
+    return kind(record, terms, Match(record.match, models), clock, figures)

@@ -63,6 +63,20 @@ class Table:
             numbers[free + member] = 0
         return free
 
+    def look(self, key: Key) -> int:
+        """The slot of `key`, or -1; makes none."""
+        numbers, (first, second) = self.numbers, key
+        place = first & self._mask
+        for _ in range(PROBES):
+            slot = place * SLOT_NUMBERS
+            found = numbers[slot]
+            if found == first and numbers[slot + KEY_B] == second:
+                return slot
+            if not found:
+                break
+            place = (place + 1) & self._mask
+        return -1
+
     def holds(self, slot: int, key: Key) -> bool:
         """True while the slot is still that of `key`."""
         return self.numbers[slot] == key[0] and self.numbers[slot + KEY_B] == key[1]
