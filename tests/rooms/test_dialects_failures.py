@@ -24,12 +24,13 @@ from torana.errors import (
     ProviderSpent,
 )
 
-DIALECTS = [MESSAGES, CHAT_COMPLETIONS, TEXT_COMPLETIONS, GENERATE_CONTENT]
+DIALECTS = [MESSAGES, CHAT_COMPLETIONS, TEXT_COMPLETIONS, RESPONSES, GENERATE_CONTENT]
 STREAMS = {
     "messages": "messages/tools.sse",
     "chat_completions": "chat_completions/tools.sse",
     "text_completions": "text_completions/plain.sse",
     "generate_content": "generate_content/tools.sse",
+    "responses": "responses/tools.sse",
 }
 dialects = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
 
@@ -251,7 +252,7 @@ def test_tool_calls_without_index_and_with_repeated_names_are_read() -> None:
     assert [(piece.id, piece.name, piece.arguments) for piece in pieces] == [("c1", "f", '{"a":'), ("", "", "1}")]
 
 
-@pytest.mark.parametrize("dialect", [*DIALECTS[:3], RESPONSES], ids=lambda dialect: dialect.name)
+@pytest.mark.parametrize("dialect", DIALECTS[:4], ids=lambda dialect: dialect.name)
 def test_our_errors_have_the_dialects_shape_and_our_code(dialect: ServedDialect) -> None:
     body = json.loads(dialect.write_error(401, "token_missing", "No token came.", "req-1"))
 

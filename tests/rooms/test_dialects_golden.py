@@ -12,14 +12,13 @@ from tests.golden.compare import assert_golden, assert_golden_bytes, assert_gold
 
 from torana.chat import ChatRequest, Chunk
 from torana.dialects.chat_completions import CHAT_COMPLETIONS
-from torana.dialects.dialect import Dialect, EventReader, ServedDialect
+from torana.dialects.dialect import Dialect, EventReader
 from torana.dialects.generate_content import GENERATE_CONTENT
 from torana.dialects.messages import MESSAGES
 from torana.dialects.responses import RESPONSES
 from torana.dialects.text_completions import TEXT_COMPLETIONS
 
-DIALECTS = [MESSAGES, CHAT_COMPLETIONS, TEXT_COMPLETIONS]
-SERVED: list[ServedDialect] = [*DIALECTS, RESPONSES]
+DIALECTS = [MESSAGES, CHAT_COMPLETIONS, TEXT_COMPLETIONS, RESPONSES]
 STREAMS = [
     (MESSAGES, "messages/tools"),
     (MESSAGES, "messages/thinking"),
@@ -29,12 +28,15 @@ STREAMS = [
     (GENERATE_CONTENT, "generate_content/tools"),
     (GENERATE_CONTENT, "generate_content/choices"),
     (GENERATE_CONTENT, "generate_content/blocked"),
+    (RESPONSES, "responses/tools"),
+    (RESPONSES, "responses/cut"),
 ]
 ANSWERS = [
     (MESSAGES, "messages/tools"),
     (CHAT_COMPLETIONS, "chat_completions/tools"),
     (TEXT_COMPLETIONS, "text_completions/plain"),
     (GENERATE_CONTENT, "generate_content/tools"),
+    (RESPONSES, "responses/tools"),
 ]
 
 
@@ -62,8 +64,8 @@ def test_a_request_is_written_as_in_the_golden_file(dialect: Dialect, name: str)
     assert_golden(f"{dialect.name}/{name}.request.json", json.loads(body))
 
 
-@pytest.mark.parametrize("dialect", SERVED, ids=lambda dialect: dialect.name)
-def test_a_clients_request_is_read_as_in_the_golden_file(dialect: ServedDialect) -> None:
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+def test_a_clients_request_is_read_as_in_the_golden_file(dialect: Dialect) -> None:
     chat, model = dialect.read_request(read(f"{dialect.name}/client.request.json"))
 
     assert model == json.loads(read(f"{dialect.name}/client.request.json"))["model"]
@@ -117,8 +119,8 @@ def test_an_answer_is_read_as_in_the_golden_file(dialect: Dialect, name: str) ->
 
 
 @pytest.mark.parametrize("name", ["answer", "choices"])
-@pytest.mark.parametrize("dialect", SERVED, ids=lambda dialect: dialect.name)
-def test_chunks_are_written_as_in_the_golden_files(dialect: ServedDialect, name: str) -> None:
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+def test_chunks_are_written_as_in_the_golden_files(dialect: Dialect, name: str) -> None:
     chunks = read_chunks(f"{name}.chunks.json")
 
     stream = dialect.write_events("the-model", "id-1", 1_700_000_000).write(chunks)
@@ -129,8 +131,8 @@ def test_chunks_are_written_as_in_the_golden_files(dialect: ServedDialect, name:
 
 
 @pytest.mark.parametrize("name", ["answer", "choices"])
-@pytest.mark.parametrize("dialect", SERVED, ids=lambda dialect: dialect.name)
-def test_chunks_are_written_the_same_one_by_one(dialect: ServedDialect, name: str) -> None:
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+def test_chunks_are_written_the_same_one_by_one(dialect: Dialect, name: str) -> None:
     writer = dialect.write_events("the-model", "id-1", 1_700_000_000)
 
     stream = b"".join(writer.write([chunk]) for chunk in read_chunks(f"{name}.chunks.json"))

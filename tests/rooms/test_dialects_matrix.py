@@ -14,9 +14,10 @@ from torana.dialects.converse import CONVERSE
 from torana.dialects.dialect import Dialect
 from torana.dialects.generate_content import GENERATE_CONTENT
 from torana.dialects.messages import MESSAGES
+from torana.dialects.responses import RESPONSES
 from torana.errors import Invalid
 
-DIALECTS: list[Dialect] = [MESSAGES, CHAT_COMPLETIONS, CONVERSE, GENERATE_CONTENT]
+DIALECTS: list[Dialect] = [MESSAGES, CHAT_COMPLETIONS, RESPONSES, CONVERSE, GENERATE_CONTENT]
 REFUSES: dict[str, tuple[str, ...]] = {
     "chat_completions": ("document.url",),
     "converse": ("document.url", "image.url"),
@@ -31,7 +32,7 @@ COUNTS_NO_CACHE_WRITES = {"generate_content"}
 pairs = pytest.mark.parametrize(
     ("served", "spoken"), [(a, b) for a in DIALECTS for b in DIALECTS], ids=lambda dialect: dialect.name
 )
-FAR = Document(url="https://example.com/far.pdf", title="far.pdf")
+FAR = Document(url="https://example.com/far.pdf")
 
 
 def words(name: str, *dialects: Dialect) -> ChatRequest:
@@ -89,7 +90,7 @@ def test_a_request_crosses_and_says_the_same(served: Dialect, spoken: Dialect, n
 
 @pairs
 def test_a_document_by_its_address_crosses_or_is_refused(served: Dialect, spoken: Dialect) -> None:
-    chat = ChatRequest(messages=(Message("user", (FAR, Text("What is it?"))),), max_tokens=9)
+    chat = ChatRequest(messages=(Message("user", (FAR, Text("What is it?"))),), max_tokens=99)
     if "document.url" in REFUSES.get(spoken.name, ()):
         with pytest.raises(Invalid, match="request_invalid"):
             spoken.write_request(chat, "m", stream=True)
@@ -135,7 +136,7 @@ def test_a_proof_of_a_thought_comes_home(served: Dialect, spoken: Dialect) -> No
 
     shown = collect(read_back(served, said, "stream")).choices[0].parts
     body = served.write_request(
-        ChatRequest(messages=(Message("user", (Text("?"),)), Message("assistant", tuple(shown))), max_tokens=9),
+        ChatRequest(messages=(Message("user", (Text("?"),)), Message("assistant", tuple(shown))), max_tokens=99),
         "m",
         stream=False,
     )
@@ -144,7 +145,7 @@ def test_a_proof_of_a_thought_comes_home(served: Dialect, spoken: Dialect) -> No
     assert (getattr(thought, "signature", ""), getattr(thought, "dialect", "")) == ("c2ln", spoken.name)
 
 
-CARRIES_PROOFS = {"messages", "generate_content"}
+CARRIES_PROOFS = {"messages", "responses", "generate_content"}
 
 
 def read_back(dialect: Dialect, chunks: list[Chunk], by: str) -> list[Chunk]:

@@ -11,7 +11,14 @@ from anthropic.types.message_create_params import MessageCreateParamsStreaming
 from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionContentPartParam
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
 from openai.types.completion_create_params import CompletionCreateParamsStreaming as TextParamsStreaming
-from openai.types.responses import Response, ResponseStreamEvent
+from openai.types.responses import (
+    FunctionToolParam,
+    Response,
+    ResponseInputContentParam,
+    ResponseInputItemParam,
+    ResponseStreamEvent,
+)
+from openai.types.responses.response_create_params import ResponseCreateParamsStreaming
 from pydantic import TypeAdapter
 from tests.golden.compare import read
 
@@ -31,6 +38,7 @@ REQUESTS: dict[str, Any] = {
     "messages": MessageCreateParamsStreaming,
     "chat_completions": CompletionCreateParamsStreaming,
     "text_completions": TextParamsStreaming,
+    "responses": ResponseCreateParamsStreaming,
 }
 ANSWERS: dict[str, Any] = {
     "messages": anthropic_types.Message,
@@ -86,6 +94,22 @@ def test_anthropics_model_accepts_our_request(name: str) -> None:
     judge(REQUESTS["messages"], body)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_openais_model_accepts_our_request_for_a_response(name: str) -> None:
+    body = json.loads(read(f"responses/{name}.request.json"))
+
+    for item in body["input"]:
+        for member in ("content", "output"):
+            if isinstance(item.get(member), list):
+                for part in item[member]:
+                    judge(ResponseInputContentParam, part)
+                item[member] = "looked at"
+        judge(ResponseInputItemParam, item)
+    for tool in body.pop("tools"):
+        judge(FunctionToolParam, tool)
+    judge(REQUESTS["responses"], {**body, "input": "looked at"})
+
+
 def judge_parts(shape: Any, body: dict[str, Any]) -> None:
     """Each part alone, and taken out: pydantic cannot walk an Iterable within a union within an Iterable."""
     for message in body.get("messages", ()):
@@ -127,9 +151,12 @@ def test_the_vendors_model_accepts_every_event_of_ours(dialect: ServedDialect, n
 
 def test_the_vendors_models_accept_our_error_events() -> None:
     responses = SseParser().feed(RESPONSES.write_events("m", "id", 0).error(502, "provider_failed", "No."))
+    kinds = [json.loads(data)["type"] for _, data in responses]
+    assert kinds == ["response.created", "response.in_progress", "error", "response.failed"]
     messages = SseParser().feed(MESSAGES.write_error_event(529, "provider_overloaded", "Busy."))
 
-    judge(ResponseStreamEvent, json.loads(responses[0][1]))
+    for _, data in responses:
+        judge(ResponseStreamEvent, json.loads(data))
     judge(anthropic_types.ErrorResponse, {**json.loads(messages[0][1]), "request_id": None})
     judge(anthropic_types.ErrorResponse, json.loads(MESSAGES.write_error(401, "token_missing", "No token.", "req-1")))
 

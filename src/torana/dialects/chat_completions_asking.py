@@ -45,7 +45,7 @@ def write_words(chat: ChatRequest, traits: Traits, lost: set[str]) -> Members:
             members["parallel_tool_calls"] = chat.parallel_tool_calls
     if form := _write_form(chat):
         members["response_format"] = form
-    if effort := choose_effort(chat, traits, lost):
+    if effort := choose_effort(chat, traits, lost, NAME):
         members["reasoning_effort"] = effort
     return members
 
@@ -68,12 +68,12 @@ def write_sampling(chat: ChatRequest, lost: set[str], *, takes_it: bool = True) 
     return {}
 
 
-def choose_effort(chat: ChatRequest, traits: Traits, lost: set[str]) -> str:
+def choose_effort(chat: ChatRequest, traits: Traits, lost: set[str], dialect: str) -> str:
     """The effort by the name that the model knows; empty where nobody asked, or it takes none."""
     effort = "" if chat.reasoning is None else find_effort(chat.reasoning)
     if not effort:
         return ""
-    if chat.extra_dialect == NAME:
+    if chat.extra_dialect == dialect:
         return effort
     if not traits.efforts:
         if effort != "none":

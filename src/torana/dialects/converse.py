@@ -182,11 +182,9 @@ def _read_part(row: Members, loc: Loc) -> Part:
 
 def _read_thought(value: Members, loc: Loc) -> Thought:
     if "redactedContent" in value:
-        proof, dialect = unseal(need_text(value, "redactedContent", loc), PROOF)
-        return Thought(redacted=proof, dialect=dialect)
+        return unseal("", need_text(value, "redactedContent", loc), PROOF, is_whole=True)
     told = find_object(value, "reasoningText", loc)
-    proof, dialect = unseal(find_text(told, "signature", loc), PROOF)
-    return Thought(find_text(told, "text", loc), proof, dialect=dialect)
+    return unseal(find_text(told, "text", loc), find_text(told, "signature", loc), PROOF)
 
 
 def _read_medium(kind: str, value: Members, loc: Loc) -> Image | Document | None:

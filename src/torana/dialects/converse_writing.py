@@ -73,7 +73,9 @@ class ConverseWriter:
                 self._sign(chunk.signature, out)
         if chunk.redacted:
             self._close(out)
-            self._write_delta("sealed", _thought(redactedContent=seal(chunk.redacted, chunk.dialect, PROOF)), out)
+            self._write_delta(
+                "sealed", _thought(redactedContent=seal(chunk.redacted, chunk.dialect, PROOF, is_whole=True)), out
+            )
             self._close(out)
 
     def _sign(self, proof: str, out: list[bytes]) -> None:
@@ -145,7 +147,7 @@ def _write_part(part: Said) -> Members:
             use = {"toolUseId": part.id, "name": part.name, "input": read_arguments(part.arguments)}
             return {"toolUse": use}
         case Thought(redacted=redacted) if redacted:
-            return _thought(redactedContent=seal(redacted, part.dialect, PROOF))
+            return _thought(redactedContent=seal(redacted, part.dialect, PROOF, is_whole=True))
         case Thought():
             proof = seal(part.signature, part.dialect, PROOF)
             told = {"text": part.text, "signature": proof} if proof else {"text": part.text}

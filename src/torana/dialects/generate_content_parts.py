@@ -73,12 +73,12 @@ class _Reader:
 
     def _read_part(self, block: Members, loc: Loc) -> list[Part]:
         sealed = find_member(block, "thoughtSignature")
-        signature, dialect = unseal(sealed if isinstance(sealed, str) and sealed != ANY_SIGNATURE else "", NAME)
-        proof: list[Part] = [Thought(signature=signature, dialect=dialect)] if signature else []
+        signature = sealed if isinstance(sealed, str) and sealed != ANY_SIGNATURE else ""
+        proof: list[Part] = [unseal("", signature, NAME)] if signature else []
         if block.get("text") is not None:
             text = need_text(block, "text", loc)
             if block.get("thought") is True:
-                return [Thought(text, signature, dialect=dialect or NAME)]
+                return [unseal(text, signature, NAME) if signature else Thought(text, dialect=NAME)]
             return [Text(text), *proof] if text or not proof else proof
         for name, read in (("functionCall", self._read_call), ("functionResponse", self._read_result)):
             if (value := find_member(block, name)) is not None:

@@ -18,7 +18,6 @@ from torana.chat import (
     Reasoning,
     Role,
     Text,
-    Thought,
     Tool,
     ToolCall,
     ToolResult,
@@ -156,11 +155,9 @@ def _read_part(block: Members, loc: Loc) -> Part:
     if kind == "tool_result":
         return _read_result(block, loc, cached=cached)
     if kind == "thinking":
-        proof, dialect = unseal(find_text(block, "signature", loc), NAME)
-        return Thought(find_text(block, "thinking", loc), proof, dialect=dialect)
+        return unseal(find_text(block, "thinking", loc), find_text(block, "signature", loc), NAME)
     if kind == "redacted_thinking":
-        proof, dialect = unseal(find_text(block, "data", loc), NAME)
-        return Thought(redacted=proof, dialect=dialect)
+        return unseal("", find_text(block, "data", loc), NAME, is_whole=True)
     part = _read_medium(block, kind, loc, cached=cached)
     # What Anthropic's own tools did is told again in the text that follows.
     is_aside = kind.endswith(("server_tool_use", "mcp_tool_use", "_tool_result"))

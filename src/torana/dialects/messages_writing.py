@@ -96,7 +96,7 @@ class MessagesWriter:
             if chunk.signature:
                 self._sign(chunk.signature, out)
         if chunk.redacted:
-            data = seal(chunk.redacted, chunk.dialect, NAME)
+            data = seal(chunk.redacted, chunk.dialect, NAME, is_whole=True)
             self._begin_block({"type": "redacted_thinking", "data": data}, out)
 
     def _sign(self, proof: str, out: list[bytes]) -> None:
@@ -149,7 +149,7 @@ def _write_said(part: Said) -> Members:
         case Text():
             return {"type": "text", "text": part.text}
         case Thought(redacted=redacted) if redacted:
-            return {"type": "redacted_thinking", "data": seal(redacted, part.dialect, NAME)}
+            return {"type": "redacted_thinking", "data": seal(redacted, part.dialect, NAME, is_whole=True)}
         case Thought():
             signature = seal(part.signature, part.dialect, NAME)
             return {"type": "thinking", "thinking": part.text, "signature": signature}

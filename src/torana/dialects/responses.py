@@ -1,57 +1,122 @@
-"""The responses dialect, as clients speak it to us: requests, and the record of its functions.
+"""The responses dialect: reading requests, and the record of all its functions.
 
-Text and function tools are understood; what else a request holds is kept in `extra` or as foreign parts.
-Nothing is stored, so an earlier answer cannot be referred to. Source: OpenAI API reference, "Responses".
+Nothing is stored here, so what refers to something stored is refused. Source: OpenAI API reference, "Responses".
 """
 
-from torana.chat import ChatRequest, Foreign, Message, Part, Role, Text, Tool, ToolCall, ToolResult
+import msgspec
+
+from torana.chat import (
+    AnswerSchema,
+    ChatRequest,
+    Document,
+    Foreign,
+    Image,
+    Message,
+    Part,
+    Reasoning,
+    Role,
+    Text,
+    Tool,
+    ToolCall,
+    ToolResult,
+)
 from torana.dialects import openai_style
 from torana.dialects import responses_answers as answers
-from torana.dialects.dialect import ServedDialect
+from torana.dialects import responses_asking as asking
+from torana.dialects import responses_writing as writing
+from torana.dialects.dialect import Dialect
+from torana.dialects.media import read_file, read_image
 from torana.dialects.members import (
     Loc,
     Members,
     decode_request,
+    find_flag,
     find_number,
     find_object,
     find_rows,
     find_text,
     find_whole,
+    keep_extra,
     need_rows,
     need_text,
+    tell,
+    unspoken_elsewhere,
+    with_extra,
 )
-from torana.dialects.streams import LineScan
+from torana.dialects.openai_models import GENERAL, traits_of
+from torana.dialects.responses_answers import NAME
+from torana.dialects.sse import SseParser
+from torana.dialects.streams import LineScan, StreamReader
+from torana.dialects.thoughts import read_effort, unseal
 from torana.errors import Invalid
 
-NAME = "responses"
+MAX_EVENT_BYTES = 8 * 1024 * 1024
+"""The last event repeats the whole answer, the instructions and the tools."""
 
 _SPOKEN = frozenset(
-    {"model", "input", "instructions", "max_output_tokens", "temperature", "top_p"}
-    | {"tools", "tool_choice", "user", "stream"}
+    {"model", "input", "instructions", "max_output_tokens", "temperature", "top_p", "stream"}
+    | {"tools", "tool_choice", "parallel_tool_calls", "text", "reasoning", "user", "store", "include"}
 )
+_HARMLESS = frozenset(
+    {"metadata", "service_tier", "safety_identifier", "stream_options", "client_metadata", "max_tool_calls"}
+    | {"prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"}
+)
+"""Their loss changes no answer: `max_tool_calls` counts tools that OpenAI runs itself."""
+
+_STORED = ("previous_response_id", "conversation", "prompt")
 _ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 _TEXT_KINDS = {"input_text": "text", "output_text": "text", "text": "text", "refusal": "refusal"}
+_ASIDES = ("web_search_call", "file_search_call", "code_interpreter_call", "mcp_list_tools", "mcp_call")
+"""What OpenAI's own tools did is told again in the text that follows."""
 
 
 def read_request(body: bytes) -> tuple[ChatRequest, str]:
     """A body of POST /v1/responses; raises Invalid."""
     members = decode_request(body)
+    model = need_text(members, "model")
+    for name in _STORED:
+        if members.get(name) is not None:
+            raise Invalid((name,), "Nothing is stored here: send the whole conversation as input")
+    if members.get("background"):
+        raise Invalid(("background",), "Nothing is stored here: answers are given while the request lasts")
+    chat = _read_words(members)
+    known = msgspec.structs.replace(chat, extra_dialect=NAME)
+    return keep_extra(chat, NAME, members, asking.write_words(known, GENERAL, set()), _SPOKEN | _HARMLESS), model
+
+
+def write_request(chat: ChatRequest, model: str, *, stream: bool) -> bytes:
+    """The body that asks `model`; raises Invalid for a part that only another dialect can write."""
+    written = asking.write_words(chat, traits_of(model), set())
+    return msgspec.json.encode({"model": model, **with_extra(chat, NAME, written, _read_words, _SPOKEN, stream=stream)})
+
+
+def losses(chat: ChatRequest, model: str) -> tuple[str, ...]:
+    lost = unspoken_elsewhere(chat, NAME)
+    asking.write_words(chat, traits_of(model), lost)
+    return tell(lost)
+
+
+def _read_words(members: Members) -> ChatRequest:
     tools = find_rows(members, "tools")
     instructions = find_text(members, "instructions")
-    messages = [Message("system", (Text(instructions),))] if instructions else []
-    chat = ChatRequest(
-        messages=(*messages, *_read_input(members)),
+    told = [Message("system", (Text(instructions),))] if instructions else []
+    form = find_object(find_object(members, "text"), "format", ("text",))
+    effort = find_text(find_object(members, "reasoning"), "effort", ("reasoning",))
+    return ChatRequest(
+        messages=(*told, *_read_input(members)),
         max_tokens=find_whole(members, "max_output_tokens"),
         temperature=find_number(members, "temperature"),
         top_p=find_number(members, "top_p"),
         tools=tuple(_read_tool(row, at) for at, row in enumerate(tools) if row.get("type") == "function"),
         tool_choice=_read_tool_choice(members),
+        parallel_tool_calls=find_flag(members, "parallel_tool_calls"),
+        answer_schema=_read_schema(form),
+        wants_json=form.get("type") == "json_object",
+        reasoning=Reasoning(read_effort(effort)) if effort else None,
         user=find_text(members, "user"),
         stream=members.get("stream") is True,
-        extra={name: value for name, value in members.items() if name not in _SPOKEN},
-        extra_dialect=NAME,
+        unspoken=_find_unspoken(members, tools),
     )
-    return chat, need_text(members, "model")
 
 
 def _read_input(members: Members) -> list[Message]:
@@ -80,47 +145,96 @@ def _read_item(item: Members, loc: Loc) -> Message:
         )
         return Message("assistant", (call,))
     if kind == "function_call_output":
-        parts = _read_content(item, "output", loc)
-        call_id = need_text(item, "call_id", loc)
-        return Message("user", (ToolResult(call_id, (Text(Message("user", parts).text),)),))
+        said = _read_content(item, "output", loc)
+        parts = tuple(part for part in said if isinstance(part, (Text, Image, Document)))
+        return Message("user", (ToolResult(need_text(item, "call_id", loc), parts),))
+    if kind == "reasoning":
+        return Message("assistant", (_read_thought(item, loc),))
     role = "user" if kind.endswith("_output") else "assistant"
-    return Message(role, (Foreign(NAME, kind, item, is_aside=kind == "reasoning"),))
+    return Message(role, (Foreign(NAME, kind, item, is_aside=kind in _ASIDES),))
+
+
+def _read_thought(item: Members, loc: Loc) -> Part:
+    rows = find_rows(item, "summary", loc) or find_rows(item, "content", loc)
+    text = "\n\n".join(find_text(row, "text", loc) for row in rows)
+    return unseal(text, find_text(item, "encrypted_content", loc), NAME)
 
 
 def _read_content(item: Members, name: str, loc: Loc) -> tuple[Part, ...]:
     if isinstance(item.get(name), str):
         return (Text(item[name]),)
-    parts: list[Part] = []
-    for at, part in enumerate(need_rows(item, name, loc)):
-        kind = need_text(part, "type", (*loc, name, at))
-        member = _TEXT_KINDS.get(kind)
-        if member is None:
-            parts.append(Foreign(NAME, kind, part))
-        else:
-            parts.append(Text(need_text(part, member, (*loc, name, at))))
-    return tuple(parts)
+    return tuple(_read_part(part, (*loc, name, at)) for at, part in enumerate(need_rows(item, name, loc)))
+
+
+def _read_part(part: Members, loc: Loc) -> Part:
+    kind = need_text(part, "type", loc)
+    cached = part.get("prompt_cache_breakpoint") is not None
+    if member := _TEXT_KINDS.get(kind):
+        return Text(need_text(part, member, loc), cached)
+    if kind == "input_image" and isinstance(part.get("image_url"), str):
+        return read_image(part["image_url"], cached=cached)
+    if kind == "input_file":
+        name = find_text(part, "filename", loc)
+        if isinstance(part.get("file_data"), str):
+            return read_file(part["file_data"], name, cached=cached)
+        if isinstance(part.get("file_url"), str):
+            return Document(url=part["file_url"], title=name, cached=cached)
+    return Foreign(NAME, kind, part)
 
 
 def _read_tool(row: Members, at: int) -> Tool:
     loc: Loc = ("tools", at)
-    return Tool(need_text(row, "name", loc), find_text(row, "description", loc), find_object(row, "parameters", loc))
+    return Tool(
+        need_text(row, "name", loc),
+        find_text(row, "description", loc),
+        find_object(row, "parameters", loc),
+        strict=row["strict"] if isinstance(row.get("strict"), bool) else None,
+    )
 
 
 def _read_tool_choice(members: Members) -> str:
     choice = members.get("tool_choice")
     if isinstance(choice, str):
         return "any" if choice == "required" else choice
-    return find_text(find_object(members, "tool_choice"), "name", ("tool_choice",)) or "auto"
+    choice = find_object(members, "tool_choice")
+    if choice.get("type") == "allowed_tools":
+        return "any" if choice.get("mode") == "required" else "auto"
+    return find_text(choice, "name", ("tool_choice",)) or "auto"
 
 
-RESPONSES = ServedDialect(
+def _read_schema(form: Members) -> AnswerSchema | None:
+    if form.get("type") != "json_schema":
+        return None
+    loc: Loc = ("text", "format")
+    return AnswerSchema(
+        need_text(form, "name", loc),
+        find_object(form, "schema", loc),
+        form["strict"] if isinstance(form.get("strict"), bool) else None,
+        find_text(form, "description", loc),
+    )
+
+
+def _find_unspoken(members: Members, tools: list[Members]) -> tuple[str, ...]:
+    names = [f"tools.{row.get('type')}"[:60] for row in tools if row.get("type") != "function"]
+    choice = members.get("tool_choice")
+    if isinstance(choice, dict) and choice.get("type") != "function":
+        names.append("tool_choice")
+    return tuple(names)
+
+
+RESPONSES = Dialect(
     name=NAME,
     path="/v1/responses",
     read_request=read_request,
-    write_events=answers.ResponsesWriter,
-    write_answer=answers.write_answer,
+    write_request=write_request,
+    losses=losses,
+    read_events=lambda: StreamReader(answers.StreamedAnswer().take, SseParser(MAX_EVENT_BYTES)),
+    read_answer=answers.read_answer,
+    write_events=writing.ResponsesWriter,
+    write_answer=writing.write_answer,
+    read_error=openai_style.read_error,
     write_error=openai_style.write_error,
-    write_error_event=answers.write_error_event,
+    write_error_event=writing.write_error_event,
     scan_events=lambda: LineScan(answers.ENDINGS, answers.look),
     scan_answer=answers.scan_answer,
 )

@@ -2,12 +2,13 @@
 
 Some take an effort in words, some a budget of tokens; the tables convert. A proof means something to
 the dialect that gave it alone. One that leaves in another dialect is sealed: it carries its dialect's
-name before a colon, no letter of base64, and finds its way back when the client sends it along.
+name before a colon, no letter of base64, and finds its way back when the client sends it along. A
+star behind the name tells that what is sealed is no proof but the thought itself.
 """
 
 import re
 
-from torana.chat import Effort, Reasoning
+from torana.chat import Effort, Reasoning, Thought
 
 LEAST_BUDGET = 1024
 """No provider that counts takes a smaller one. Source: Anthropic API reference, `thinking.budget_tokens`."""
@@ -22,7 +23,7 @@ BUDGETS: dict[Effort, int] = {
 }
 EFFORTS: tuple[Effort, ...] = ("none", *BUDGETS)
 
-_sealed = re.compile(r"(messages|chat_completions|responses|generate_content|converse):")
+_sealed = re.compile(r"(messages|chat_completions|responses|generate_content|converse)(\*?):")
 
 
 def find_budget(reasoning: Reasoning) -> int | None:
@@ -56,14 +57,19 @@ def nearest_effort(effort: Effort, known: tuple[Effort, ...]) -> Effort:
     return min(known, key=lambda each: abs(EFFORTS.index(each) - place))
 
 
-def seal(proof: str, dialect: str, into: str) -> str:
-    """The proof of `dialect` as the dialect `into` writes it. Empty `dialect`: nobody's, and none."""
+def seal(proof: str, dialect: str, into: str, *, is_whole: bool = False) -> str:
+    """The proof of `dialect` as the dialect `into` writes it; `is_whole` where it is the thought itself.
+
+    Empty `dialect`: nobody's thought, which nobody takes back, and no proof.
+    """
     if not dialect:
         return ""
-    return proof if dialect == into else f"{dialect}:{proof}"
+    return proof if dialect == into else f"{dialect}{'*' if is_whole else ''}:{proof}"
 
 
-def unseal(proof: str, here: str) -> tuple[str, str]:
-    """The proof and its dialect, of what came in the dialect `here`."""
-    found = _sealed.match(proof)
-    return (proof[found.end() :], found[1]) if found else (proof, here if proof else "")
+def unseal(text: str, proof: str, here: str, *, is_whole: bool = False) -> Thought:
+    """A thought that came back in the dialect `here`."""
+    dialect = here if proof else ""
+    if found := _sealed.match(proof):
+        dialect, is_whole, proof = found[1], bool(found[2]), proof[found.end() :]
+    return Thought(text, "" if is_whole else proof, proof if is_whole else "", dialect)
