@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torana.chat import ChatRequest, Chunk, FillIn, Message, Text, Tool
+from torana.chat import AnswerSchema, ChatRequest, Chunk, FillIn, Message, Text, Tool
 from torana.errors import BadSetting
 from torana.providers.demo.demo import SMALL_CHARS, DemoProvider
 from torana.providers.demo.embed import embed
@@ -88,9 +88,8 @@ async def test_a_json_answer_is_one_object_with_the_keys_that_were_shown(prompt:
 
 async def test_a_json_answer_follows_a_schema_that_came_along() -> None:
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
-    extra = {"response_format": {"type": "json_schema", "json_schema": {"schema": schema}}}
 
-    assert json.loads(await text_of(ask("go", answer="json", extra=extra))) == {"n": 1}
+    assert json.loads(await text_of(ask("go", answer_schema=AnswerSchema("n", schema)))) == {"n": 1}
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ from typing import Any
 import click
 
 from torana.cli.models_discover import discover
+from torana.cli.models_promote import promote
+from torana.cli.models_test import test
 
 
 @click.group()
@@ -14,7 +16,8 @@ def models() -> None:
     """The models of the catalogue, and those of servers that are to come into it."""
 
 
-models.add_command(discover)
+for command in (discover, test, promote):
+    models.add_command(command)
 
 
 @models.command("list")

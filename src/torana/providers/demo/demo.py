@@ -88,8 +88,8 @@ def _compose(chat: ChatRequest) -> list[_Answer]:
             texts = complete(chat.fill_in, max(1, min(chat.choices, 8)))
         else:
             texts = [generate(chat)]
-    elif chat.answer == "json":
-        texts = [answer_object(chat.messages, chat.extra)]
+    elif chat.answer == "json" or chat.wants_json or chat.answer_schema is not None:
+        texts = [answer_object(chat.messages, chat.answer_schema.schema if chat.answer_schema is not None else None)]
     else:
         texts = [answer_react(chat) if chat.answer == "react" else answer_text(chat)]
     return [_cut(text, chat) for text in texts or [""]]

@@ -19,9 +19,8 @@ _NAME = re.compile(r"[`'\"]([A-Za-z_][\w-]{0,60})[`'\"]")
 _BARE_NAME = re.compile(r"(?:^|,|\band\b|:)\s*([a-z_]\w{0,60})(?=\s*(?:,|and\b|$))")
 
 
-def answer_object(messages: Sequence[Message], extra: dict[str, Any]) -> str:
+def answer_object(messages: Sequence[Message], schema: dict[str, Any] | None = None) -> str:
     """One JSON object as text: by the schema asked for, by an example, by listed keys, else empty."""
-    schema = _schema_in(extra)
     if schema is not None:
         value = make_value(schema)
         return json.dumps(value if isinstance(value, dict) else {}, ensure_ascii=False)
@@ -35,13 +34,6 @@ def answer_object(messages: Sequence[Message], extra: dict[str, Any]) -> str:
         if names:
             return json.dumps(dict.fromkeys(names, ""), ensure_ascii=False)
     return "{}"
-
-
-def _schema_in(extra: dict[str, Any]) -> Any:
-    wanted = extra.get("response_format")
-    if isinstance(wanted, dict) and isinstance(wanted.get("json_schema"), dict):
-        return wanted["json_schema"].get("schema")
-    return None
 
 
 def _find_example(text: str) -> dict[str, Any] | None:

@@ -1,0 +1,320 @@
+"""`torana models test` and `promote`: a model shows what it can do, and then goes into production."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.support.http_server import Answering, LoopbackServer, Request
+from tests.support.provider import ScriptedProvider
+
+from torana.catalog.load import load_catalogue
+from torana.cli import main
+from torana.cli.record_editing import add_record, find_record, set_members
+
+MODELS = """\
+# Ours.
+models:
+- name: rack   # in the cellar
+  title: Rack
+  stage: registered
+  # It says so itself.
+  capabilities: [chat, stream]
+  deployments:
+  - {provider: rack, model: rack-1}  # the only one
+
+# And the other.
+- {name: other, title: Other, deployments: [{provider: rack, model: other-1}]}
+aliases:
+- {name: mine, models: [other]}
+"""
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def overlay(tmp_path: Path, provider: ScriptedProvider) -> Path:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "models.yml").write_text(MODELS)
+    (folder / "providers.yml").write_text(f"- {{name: rack, dialect: chat_completions, base_url: {provider.url}}}\n")
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path, overlay: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.chdir(tmp_path)
+    env = {
+        **dict.fromkeys(("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "OPENAI_BASE_URL", "AIGW_CATALOG")),
+        "AIGW_STATE_DIR": str(tmp_path / "state"),
+    }
+
+    async def invoke(*args: str, **more: str) -> Result:
+        # Apart from the loop on which the provider answers.
+        return await asyncio.to_thread(CliRunner(env={**env, **more}).invoke, main, ["models", *args])
+
+    return invoke
+
+
+def stage_of(folder: Path, name: str = "rack") -> str:
+    return load_catalogue([folder]).models[name].stage
+
+
+# --- test ---
+
+
+async def test_what_works_and_what_fails_is_told_ability_by_ability(run: Run, overlay: Path) -> None:
+    result = await run("test", "rack", "--catalog", str(overlay), "--json")
+
+    report = json.loads(result.stdout)
+    (told,) = report["deployments"]
+    works = {each["ability"]: each["works"] for each in told["findings"]}
+    assert result.exit_code == 0
+    assert report["passed"] is True
+    assert works | {"embeddings": None} == {
+        "chat": True, "stream": True, "tools": False, "parallel_tools": False, "json": False, "images": False,
+        "reasoning": False, "fill_in": True, "embeddings": None,
+    }  # fmt: skip
+    assert told["undeclared"] == ["fill_in", "embeddings"]
+
+
+async def test_a_declared_ability_that_fails_is_a_no(run: Run, overlay: Path) -> None:
+    (overlay / "models.yml").write_text(MODELS.replace("[chat, stream]", "[chat, stream, tools, documents]"))
+
+    result = await run("test", "rack", "--catalog", str(overlay))
+
+    assert result.exit_code == 1
+    assert "rack/rack-1: declared, and fails: tools\n" in result.stdout
+    assert "rack/rack-1: declared, and not asked for: documents\n" in result.stdout
+    assert "NOT PASSED" in result.stdout
+
+
+async def test_a_refusal_is_told_with_a_remedy(run: Run, overlay: Path, provider: ScriptedProvider) -> None:
+    provider.fail_with(404)
+    missing = await run("test", "rack", "--catalog", str(overlay))
+    provider.fail_with(401)
+    refused = await run("test", "rack", "--catalog", str(overlay))
+
+    assert (missing.exit_code, refused.exit_code) == (1, 1)
+    assert "`torana models discover URL` lists what the server has" in missing.stdout
+    assert "the key is refused; is it this server's" in refused.stdout
+
+
+async def test_a_model_without_credentials_is_not_tested(run: Run) -> None:
+    result = await run("test", "claude_opus_4_6")
+
+    assert result.exit_code == 1
+    assert "no credentials for anthropic/claude-opus-4-6: set the provider's key" in result.output
+
+
+async def test_a_server_that_is_in_no_catalogue_is_tested_by_its_address(
+    run: Run, provider: ScriptedProvider, tmp_path: Path
+) -> None:
+    provider.models = ["only-one"]
+
+    result = await run("test", "--url", provider.url, "--out", str(tmp_path / "report.json"))
+
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert result.exit_code == 0, result.output
+    assert (report["model"], report["record"]) == ("only-one", "")
+    asked = [request for request in provider.requests if request.method == "POST"]
+    assert {request.path for request in asked} == {"/v1/chat/completions", "/v1/completions", "/v1/embeddings"}
+    assert {request.json()["model"] for request in asked} == {"only-one"}
+
+
+async def test_of_a_server_with_several_models_one_must_be_named(run: Run, provider: ScriptedProvider) -> None:
+    result = await run("test", "--url", provider.url)
+
+    assert result.exit_code == 2
+    assert "expected one of: claude-sonnet-4-6, gpt-5-mini-2025-08-07" in result.output
+    assert (await run("test")).exit_code == 2
+
+
+async def test_a_call_of_a_tool_json_a_picture_and_thoughts_are_recognised(run: Run, tmp_path: Path) -> None:
+    """A server that can do all of it; the scripted one answers always the same."""
+
+    async def handle(request: Request, answering: Answering) -> None:
+        asked = request.json() if request.method == "POST" else {}
+        message: dict[str, Any] = {"role": "assistant", "content": "red"}
+        if "tools" in asked:
+            city = '{"city": "Paris"}'
+            call = {"id": "1", "type": "function", "function": {"name": "get_weather", "arguments": city}}
+            message = {"role": "assistant", "tool_calls": [{**call, "index": 0}, {**call, "id": "2", "index": 1}]}
+        if "response_format" in asked:
+            message["content"] = '{"name": "Paris", "country": "France"}'
+        details = {"reasoning_tokens": 4}
+        usage = {"prompt_tokens": 3, "completion_tokens": 5, "completion_tokens_details": details}
+        whole = {"id": "x", "model": "m", "usage": usage, "choices": [{"index": 0, "finish_reason": "stop"}]}
+        if request.path.endswith("/models"):
+            await answering.whole(200, b'{"data": [{"id": "m"}]}', [("Content-Type", "application/json")])
+        elif not request.path.endswith("/chat/completions"):
+            await answering.whole(404, b"{}", [("Content-Type", "application/json")])
+        elif asked.get("stream"):
+            whole["choices"][0]["delta"] = message
+            body = f"data: {json.dumps(whole)}\n\ndata: [DONE]\n\n".encode()
+            await answering.whole(200, body, [("Content-Type", "text/event-stream")])
+        else:
+            whole["choices"][0]["message"] = message
+            await answering.whole(200, json.dumps(whole).encode(), [("Content-Type", "application/json")])
+
+    server = LoopbackServer(handle)
+    await server.start()
+    result = await run("test", "--url", server.url, "--json")
+    await server.aclose()
+
+    findings = {each["ability"]: each for each in json.loads(result.stdout)["deployments"][0]["findings"]}
+    assert [name for name, each in findings.items() if not each["works"]] == ["fill_in", "embeddings"]
+    assert findings["tools"]["detail"] == "called get_weather(Paris)"
+    assert findings["parallel_tools"]["detail"] == "2 calls in one answer"
+    assert findings["reasoning"]["detail"] == "4 tokens of thought"
+    assert (findings["json"]["input_tokens"], findings["json"]["output_tokens"]) == (3, 5)
+
+
+# --- promote ---
+
+
+async def test_a_model_goes_into_production_after_its_test_and_the_rest_of_the_file_stays(
+    run: Run, overlay: Path
+) -> None:
+    early = await run("promote", "rack", "--stage", "production", "--catalog", str(overlay))
+    await run("test", "rack", "--catalog", str(overlay))
+    late = await run("promote", "rack", "--stage", "production", "--catalog", str(overlay), "--json")
+
+    assert (early.exit_code, late.exit_code) == (1, 0)
+    assert "there is no report of a test" in early.output
+    assert json.loads(late.stdout) == {
+        "model": "rack", "from": "registered", "to": "production", "file": str(overlay / "models.yml"),
+    }  # fmt: skip
+    assert (overlay / "models.yml").read_text() == MODELS.replace("stage: registered", "stage: production")
+
+
+async def test_a_report_about_another_record_or_of_a_failed_test_keeps_the_door_shut(run: Run, overlay: Path) -> None:
+    where = ("--catalog", str(overlay))
+    await run("test", "rack", *where)
+    (overlay / "models.yml").write_text(MODELS.replace("rack-1", "rack-2"))
+    other = await run("promote", "rack", "--stage", "production", *where)
+    (overlay / "models.yml").write_text(MODELS.replace("[chat, stream]", "[chat, images]"))
+    await run("test", "rack", *where)
+    failed = await run("promote", "rack", "--stage", "production", *where)
+    forced = await run("promote", "rack", "--stage", "production", "--force", *where)
+
+    assert (other.exit_code, failed.exit_code, forced.exit_code) == (1, 1, 0)
+    assert "is about another record" in other.output
+    assert "did not pass" in failed.output
+
+
+async def test_a_shipped_model_is_copied_into_the_operators_directory_first(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "fresh"
+    folder.mkdir()
+    where = ("--catalog", str(folder))
+
+    result = await run(
+        "promote",
+        "gpt_5_2",
+        "--stage",
+        "deprecated",
+        "--date",
+        "2027-01-31",
+        "--successor",
+        "claude_sonnet_4_6",
+        *where,
+    )
+
+    assert result.exit_code == 0, result.output
+    shipped, changed = load_catalogue().models["gpt_5_2"], load_catalogue([folder]).models["gpt_5_2"]
+    assert (changed.stage, changed.successor) == ("deprecated", "claude_sonnet_4_6")
+    assert (changed.prices, changed.deployments) == (shipped.prices, shipped.deployments)
+    back = await run("promote", "gpt_5_2", "--stage", "registered", *where)
+    assert back.exit_code == 0, back.output
+    assert (stage_of(folder, "gpt_5_2"), load_catalogue([folder]).models["gpt_5_2"].successor) == ("registered", "")
+
+
+async def test_a_promotion_that_breaks_the_catalogue_leaves_the_file_as_it_was(run: Run, overlay: Path) -> None:
+    result = await run("promote", "other", "--stage", "staging", "--catalog", str(overlay))
+
+    assert result.exit_code == 1
+    assert "mine: none of its models is in use" in result.output
+    assert (overlay / "models.yml").read_text() == MODELS
+
+
+@pytest.mark.parametrize(
+    "more", [("--stage", "deprecated"), ("--stage", "staging", "--successor", "other"), ("--stage", "retired"), ()]
+)
+async def test_wrong_usage_is_told(run: Run, overlay: Path, more: tuple[str, ...]) -> None:
+    assert (await run("promote", "rack", "--catalog", str(overlay), *more)).exit_code == 2
+
+
+# --- records in their files ---
+
+FLOW = "models:\n- {name: a, stage: staging, title: T}  # why\n- name: b\n  title: |\n    T\n\n  # end\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "members", "expected"),
+    [
+        ("a", {"stage": "production"}, FLOW.replace("staging", "production")),
+        ("a", {"stage": None}, FLOW.replace(", stage: staging", "")),
+        ("a", {"title": None}, FLOW.replace(", title: T}", "}")),
+        ("a", {"successor": "b"}, FLOW.replace("name: a", "name: a, successor: b")),
+        ("b", {"stage": "staging"}, FLOW.replace("name: b\n", "name: b\n  stage: staging\n")),
+        ("b", {"title": None}, FLOW.replace("  title: |\n    T\n", "")),
+        (
+            "b",
+            {"title": "U", "stage": "staging"},
+            FLOW.replace("name: b\n  title: |\n    T\n", "name: b\n  stage: staging\n  title: U\n"),
+        ),
+        ("b", {"gone": None}, FLOW),
+    ],
+)
+def test_a_member_is_changed_where_it_stands(name: str, members: dict[str, str | None], expected: str) -> None:
+    assert set_members(FLOW, "models", name, members) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "# nothing\n",
+        "aliases: []\n",
+        "models: []\n",
+        "models: []\naliases: []\n",
+        "models:\n- {name: x}",
+        "models:\n  - name: x\n    y: 1\n\nz: 1\n",
+    ],
+)
+def test_a_record_is_added_at_the_end_of_its_list(text: str) -> None:
+    after = add_record(text, "models", "# note\n- name: new\n  more:\n  - 1")
+
+    assert find_record(after, "models", "new") == "- name: new\n  more:\n  - 1"
+    assert [line for line in text.splitlines() if line.strip() not in ("", "models: []")] == [
+        line for line in after.splitlines() if line in text.splitlines() and line.strip() not in ("", "models: []")
+    ]
+
+
+_NAMES = st.text(alphabet="abcxyz_", min_size=1, max_size=6)
+
+
+@given(
+    st.lists(_NAMES, min_size=1, max_size=4, unique=True),
+    st.sampled_from(
+        ["- {{name: {0}, title: T}}", "- name: {0}\n  title: T", "- title: T # é\n  name: {0}\n  list: [1,\n    2]"]
+    ),
+    st.integers(0, 3),
+)
+def test_changing_one_record_leaves_the_others(names: list[str], form: str, at: int) -> None:
+    text = "models:\n" + "\n".join(form.format(name) for name in names) + "\n"
+    chosen = names[at % len(names)]
+
+    changed = set_members(text, "models", chosen, {"stage": "staging"})
+    back = set_members(changed, "models", chosen, {"stage": None})
+
+    assert "stage: staging" in (find_record(changed, "models", chosen) or "")
+    for name in names:
+        if name != chosen:
+            assert find_record(changed, "models", name) == find_record(text, "models", name)
+    assert back == text
