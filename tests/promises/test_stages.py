@@ -25,6 +25,8 @@ models:
   deployments: [{{provider: anthropic, model: old-1}}]
 - {{name: young, title: Young, deployments: [{{provider: anthropic, model: young-1}}]}}
 - {{name: vectors, title: Vectors, dimensions: 8, deployments: [{{provider: anthropic, model: vectors-1}}]}}
+client_names:
+- {{name: anthropic/seen, model: seen}}
 aliases:
 - {{name: chat_default, models: [seen, tried, old]}}
 """
@@ -75,6 +77,15 @@ async def test_a_staging_model_serves_whoever_asks_for_it_by_name_and_is_offered
     assert (answer.status, answer.header("x-aigw-model")) == (200, "anthropic/tried-1")
     assert not {"seen", "tried"} & {each["identifier"] for each in offered.json()["models"]}
     assert "tried" not in json.dumps(offered.json())
+
+
+async def test_a_clients_own_name_of_a_registered_model_stays_good(staged: RunningGateway, overlay: Path) -> None:
+    file = {"file_name": "a.py", "content_above_cursor": "x", "content_below_cursor": ""}
+    body = {"prompt_version": 1, "current_file": file, "model_provider": "anthropic", "model_name": "seen"}
+
+    answer = await staged.post("/v2/code/completions", json=body, token=staged.token(unit_primitives=["complete_code"]))
+
+    assert (answer.status, answer.header("x-aigw-model")) == (200, "anthropic/old-1")
 
 
 async def test_an_alias_passes_over_models_that_are_not_in_use(staged: RunningGateway) -> None:

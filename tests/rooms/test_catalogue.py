@@ -341,7 +341,6 @@ def test_a_feature_whose_models_can_do_what_it_asks_for_is_loaded(tmp_path: Path
     ("text", "problem"),
     [
         ("aliases:\n- {name: chat_default, models: [new]}", "chat_default: none of its models is in use, expected one"),
-        ("client_names:\n- {name: x/y, model: known}", "x/y: model `known` is in stage registered"),
         ("feature_settings:\n- {name: f, default: new}", "f: model `new` is in stage staging"),
     ],
 )

@@ -23,8 +23,6 @@ def check_abilities(found: Findings, catalogue: Catalogue) -> None:
     for alias in catalogue.aliases.values():
         if not any(catalogue.models[name].stage in IN_USE for name in alias.models):
             found.add(f"aliases {alias.name}", "none of its models is in use", "expected one in stage production")
-    for client_name in catalogue.client_names.values():
-        _need_stage(found, f"client_names {client_name.name}", client_name.model, catalogue, (*IN_USE, "staging"))
     for setting in catalogue.feature_settings.values():
         _need_stage(found, f"feature_settings {setting.name}", setting.default, catalogue, IN_USE)
         for name in setting.dev:

@@ -2,13 +2,18 @@
 
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from torana.cli.models_discover import discover
 from torana.cli.models_promote import promote
 from torana.cli.models_test import test
+
+if TYPE_CHECKING:
+    from torana.catalog.records import ModelRecord, PriceRecord
+    from torana.cli.workshop import Workshop
+    from torana.usage.prices import Price
 
 
 @click.group()
@@ -28,16 +33,7 @@ def list_models(folders: tuple[str, ...], as_json: bool) -> None:
     from torana.cli.workshop import open_workshop
 
     shop = open_workshop(folders)
-    rows: list[dict[str, Any]] = [
-        {
-            "name": record.name,
-            "title": record.title,
-            "listed": record.is_listed,
-            "deployments": [f"{item.provider}/{item.model}" for item in record.deployments],
-            "configured": any(map(shop.models.is_reachable, record.deployments)),
-        }
-        for record in shop.catalogue.models.values()
-    ]
+    rows: list[dict[str, Any]] = [_summary(shop, record) for record in shop.catalogue.models.values()]
     aliases: dict[str, dict[str, Any]] = {
         name: {"model": found.name, "deployment": found.deployments[0].name, "of": list(record.models)}
         for name, record in shop.catalogue.aliases.items()
@@ -50,7 +46,10 @@ def list_models(folders: tuple[str, ...], as_json: bool) -> None:
     for row in rows:
         state = "configured" if row["configured"] else "no credentials"
         hidden = "" if row["listed"] else ", not listed"
-        click.echo(f"{row['name']:<{width}}  {', '.join(row['deployments'])}  ({state}{hidden})")
+        until = f" until {row['ends']}, then {row['successor']}" if row["ends"] else ""
+        click.echo(f"{row['name']:<{width}}  {row['stage']}{until}  ({state}{hidden})")
+        click.echo(f"{'':<{width}}  {', '.join(row['deployments'])}")
+        click.echo(f"{'':<{width}}  {_price_text(row['prices'])}; {', '.join(row['capabilities'])}")
     click.echo("\naliases:")
     for name, each in aliases.items():
         click.echo(f"{name}  -> {each['model']} on {each['deployment']}  (of {', '.join(each['of'])})")
@@ -84,7 +83,7 @@ def show(name: str, folders: tuple[str, ...], as_json: bool) -> None:
         near = difflib.get_close_matches(name, known, n=1)
         click.echo(f"unknown model {name!r}" + (f", did you mean {near[0]!r}?" if near else ""), err=True)
         sys.exit(1)
-    found = shop.models.find_by_name(at)
+    found = shop.models.find_by_name(at) if at in catalogue.aliases else shop.models.find_in_any_stage(at)
     if at in catalogue.aliases:
         steps.append({"name": found.name, "kind": "models", "place": catalogue.places[f"models {found.name}"]})
     record = catalogue.models[found.name]
@@ -96,11 +95,21 @@ def show(name: str, folders: tuple[str, ...], as_json: bool) -> None:
         "families": list(found.families),
         "input_limit": found.input_limit,
         "output_limit": record.output_limit,
+        "capabilities": sorted(found.capabilities),
+        "stage": record.stage,
+        "ends": record.deprecation.deprecation_date if record.deprecation is not None else "",
+        "successor": record.successor,
+        "prices": _prices(record.prices),
         "params": dict(found.params),
         "deployments": [
             {
                 "deployment": item.name,
                 "region": item.region,
+                "account": item.account,
+                "weight": item.weight,
+                "order": item.order,
+                "concurrency": item.concurrency,
+                "prices": _price_of(item.prices),
                 "base_url": item.base_url,
                 "text_completions": item.as_text_completion,
                 "configured": item.is_configured,
@@ -115,12 +124,52 @@ def show(name: str, folders: tuple[str, ...], as_json: bool) -> None:
     for step in steps:
         click.echo(f"{step['kind']:<16}  {step['name']}  ({step['place']})")
     click.echo(f"{'title':<16}  {record.title}")
+    until = f" until {answer['ends']}, then {record.successor}" if answer["ends"] else ""
+    click.echo(f"{'stage':<16}  {record.stage}{until}")
+    click.echo(f"{'capabilities':<16}  {', '.join(answer['capabilities'])}")
     click.echo(f"{'families':<16}  {', '.join(found.families) or 'none'}")
     click.echo(f"{'tokens':<16}  {found.input_limit} in, {record.output_limit} out")
     for item in found.deployments:
         state = "configured" if item.is_configured else "no credentials"
         click.echo(f"{'deployment':<16}  {item.name}  ({state}) {item.base_url}")
+        click.echo(f"{'':<16}  {_price_text(_price_of(item.prices))}")
     click.echo(f"{'used by':<16}  {', '.join(answer['used_by']) or 'nothing'}")
+
+
+def _summary(shop: "Workshop", record: "ModelRecord") -> dict[str, Any]:
+    return {
+        "name": record.name,
+        "title": record.title,
+        "stage": record.stage,
+        "ends": record.deprecation.deprecation_date if record.deprecation is not None else "",
+        "successor": record.successor,
+        "capabilities": sorted(record.abilities),
+        "prices": _prices(record.prices),
+        "listed": record.is_listed,
+        "deployments": [item.label for item in record.deployments],
+        "configured": shop.models.answers(record),
+    }
+
+
+def _prices(record: "PriceRecord | None") -> dict[str, str] | None:
+    """US dollars per million tokens as the catalogue has them; None: unknown."""
+    from torana.routing.price_list import price_of
+
+    return _price_of(price_of(record))
+
+
+def _price_of(price: "Price | None") -> dict[str, str] | None:
+    if price is None:
+        return None
+    parts = {name: getattr(price, name) for name in ("input", "output", "cache_read", "cache_write")}
+    return {"as_of": price.as_of, **{name: f"{value:f}" for name, value in parts.items() if value is not None}}
+
+
+def _price_text(prices: dict[str, str] | None) -> str:
+    if prices is None:
+        return "price unknown"
+    parts = [f"{name.replace('_', ' ')} ${value}" for name, value in prices.items() if name != "as_of"]
+    return f"{', '.join(parts)} per million tokens ({prices['as_of']})"
 
 
 def _users_of(catalogue: Any, names: set[str]) -> list[str]:

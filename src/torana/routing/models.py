@@ -205,9 +205,12 @@ class Models:
     def _by_client_name(self, client_name: str) -> Model:
         known = self.catalogue.client_names.get(client_name)
         if known is not None:
-            model = self._by_name(known.model, ("model_name",))
-            if model.deployments[0].is_configured:
-                return model
+            record = self.catalogue.models.get(known.model)
+            # Taken out of use by the operator: the client's name stays good all the same.
+            if record is None or record.stage != "registered" or known.model in self.catalogue.aliases:
+                model = self._by_name(known.model, ("model_name",))
+                if model.deployments[0].is_configured:
+                    return model
             return self._by_name("chat_default", ("model_name",))
         raise Invalid(("model_name",), "Unknown model for this provider", "value_error")
 
