@@ -167,7 +167,8 @@ async def _stream(bench: Bench) -> str:
     said = await bench.ask("Count from one to five, in words.")
     if not said.text.strip():
         raise NotShown("an empty answer")
-    return f"{said.pieces} pieces, the first after {said.first_s:.2f} s"
+    pieces = "1 piece" if said.pieces == 1 else f"{said.pieces} pieces"
+    return f"{pieces}, the first after {said.first_s:.2f} s"
 
 
 async def _tools(bench: Bench) -> str:
