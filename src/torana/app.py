@@ -150,7 +150,13 @@ async def start(
         max_bytes=settings.usage.max_spool_bytes,
     )  # fmt: skip
     ledger = Ledger(spool, clock, own_id, cast("WhenFull", settings.usage.when_full))
-    sender = Sender(transport, provider_table(), DemoProvider(settings.providers.demo_engine), via, settings.transport)
+    sender = Sender(
+        transport,
+        provider_table(settings.providers, clock),
+        DemoProvider(settings.providers.demo_engine),
+        via,
+        settings.transport,
+    )
     first_model = FirstModel(settings.providers, transport)
     models = Models(catalogue, settings.providers, clock)
     counts = Table()
@@ -299,7 +305,15 @@ def known_labels(catalogue: Catalogue) -> Known:
 def secrets_of(settings: Settings) -> list[str]:
     """Every key that the process holds; the log masks them wherever they turn up."""
     providers, auth = settings.providers, settings.auth
-    held = (providers.anthropic_api_key, providers.openai_api_key, auth.portal_token, *providers.vendor_keys.values())
+    held = (
+        providers.anthropic_api_key,
+        providers.openai_api_key,
+        auth.portal_token,
+        *providers.vendor_keys.values(),
+        providers.aws_bearer_token,
+        providers.aws_secret_access_key,
+        providers.aws_session_token,
+    )
     return [secret.reveal() for secret in held if secret]
 
 

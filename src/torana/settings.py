@@ -251,6 +251,20 @@ class ProviderSettings:
     """Every `…_API_KEY` of the environment, for the rows of providers.yml that name one as `key_env`."""
     vendor_urls: Mapping[str, str] = field(default_factory=dict)
     """Every name of the environment that ends as an address does, for the rows that name one as `base_url_env`."""
+    aws_region: str = setting(
+        "",
+        ("AWS_REGION_NAME", "AWS_REGION", "AWS_DEFAULT_REGION"),
+        "where Bedrock is called; deployments may name others",
+    )
+    aws_bearer_token: Secret = setting(Secret(), "AWS_BEARER_TOKEN_BEDROCK", "Bedrock API key; needs no extra library")
+    aws_access_key_id: str = setting("", "AWS_ACCESS_KEY_ID", "AWS key; without it, what AWS's own libraries find")
+    aws_secret_access_key: Secret = setting(Secret(), "AWS_SECRET_ACCESS_KEY", "belongs to it")
+    aws_session_token: Secret = setting(Secret(), "AWS_SESSION_TOKEN", "belongs to it, where it is a temporary one")
+    azure_api_version: str = setting(
+        "",
+        ("AZURE_API_VERSION", "OPENAI_API_VERSION"),
+        "such as 2024-10-21: Azure OpenAI is called by deployment URLs; unset: by /openai/v1",
+    )
     fireworks_regions: dict[str, Any] = setting(
         {},
         "AIGW_MODEL_ENDPOINTS__FIREWORKS_REGIONAL_ENDPOINTS",
@@ -382,7 +396,7 @@ ACCEPTED_UNUSED = (
 """Names of contract 16 and interface 4 that this version takes without acting on them; `…__` are prefixes."""
 
 
-ADDRESS_NAMES = ("_BASE_URL", "_API_BASE", "_API_BASE_URL", "_ENDPOINT", "_HOST")
+ADDRESS_NAMES = ("_BASE_URL", "_API_BASE", "_API_BASE_URL", "_ENDPOINT", "_HOST", "AWS_ENDPOINT_URL_BEDROCK_RUNTIME")
 """How the environment names of vendors' addresses end."""
 
 

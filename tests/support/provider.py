@@ -1,6 +1,6 @@
 """A model vendor on loopback that says what the test scripts, good or bad, and keeps what it was asked.
 
-Speaks Anthropic's and OpenAI's formats under any path prefix. Without a script every model call gets a
+Speaks Anthropic's, OpenAI's and Bedrock's formats under any path prefix. Without a script every model call gets a
 good answer, "Hello from the scripted provider.", streamed where the request asks for it.
 
 A script holds from then on, or for the next `times` model calls; those are used up in the order given.
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import ModuleType, TracebackType
 from typing import Any, Literal, Self
 
-from tests.support import anthropic_answers, openai_answers
+from tests.support import anthropic_answers, bedrock_answers, openai_answers
 from tests.support.http_server import Answering, LoopbackServer, Request
 from tests.support.saying import PIECES, Events, Saying, ToolUse, Whole, event
 
@@ -67,6 +67,8 @@ class Endpoint:
     vendor: ModuleType
     whole: Callable[[Saying, dict[str, Any]], Whole]
     events: Callable[[Saying, dict[str, Any]], Events] | None = None
+    streams: bool = False
+    """By its path alone; otherwise where the body asks for it."""
 
 
 ENDPOINTS = {
@@ -76,6 +78,12 @@ ENDPOINTS = {
     "/v1/chat/completions": Endpoint(openai_answers, openai_answers.chat_whole, openai_answers.chat_events),
     "/v1/completions": Endpoint(openai_answers, openai_answers.text_whole, openai_answers.text_events),
     "/v1/responses": Endpoint(openai_answers, openai_answers.responses_whole, openai_answers.responses_events),
+    "/converse": Endpoint(bedrock_answers, bedrock_answers.converse_whole),
+    "/converse-stream": Endpoint(
+        bedrock_answers, bedrock_answers.converse_whole, bedrock_answers.converse_events, streams=True
+    ),
+    "/chat/completions": Endpoint(openai_answers, openai_answers.chat_whole, openai_answers.chat_events),
+    "/completions": Endpoint(openai_answers, openai_answers.text_whole, openai_answers.text_events),
     "/v1/embeddings": Endpoint(openai_answers, lambda _said, asked: openai_answers.embeddings(asked)),
 }
 """By the end of the path."""
@@ -226,10 +234,11 @@ class ScriptedProvider:
         elif script.body is not None:
             await answering.whole(script.status, script.body, _with_type(script, "application/json"))
         elif script.status >= 300:
-            await _send_json(answering, script.status, endpoint.vendor.error(script.status), script.headers)
+            headers = (*script.headers, *_error_headers(endpoint.vendor, script.status))
+            await _send_json(answering, script.status, endpoint.vendor.error(script.status), headers)
         else:
             asked = request.json()
-            if endpoint.events is not None and asked.get("stream"):
+            if endpoint.events is not None and (endpoint.streams or asked.get("stream")):
                 await self._stream(script, endpoint.events(script.says, asked), endpoint.vendor, answering)
             else:
                 await self._send_whole(script, json.dumps(endpoint.whole(script.says, asked)).encode(), answering)
@@ -284,13 +293,13 @@ class ScriptedProvider:
             case "endless_line":
                 events.insert(1, b"data: " + b"x" * (2 * 2**20))
             case "error_event":
-                name = "error" if vendor is anthropic_answers else ""
-                events = [event(vendor.error(529), name)]
+                if vendor is bedrock_answers:
+                    events = [bedrock_answers.exception("serviceUnavailableException")]
+                else:
+                    events = [event(vendor.error(529), "error" if vendor is anthropic_answers else "")]
             case _:
                 pass
-        await answering.head(
-            200, [*_with_type(script, "text/event-stream; charset=utf-8"), ("Transfer-Encoding", "chunked")]
-        )
+        await answering.head(200, [*_with_type(script, _stream_type(vendor)), ("Transfer-Encoding", "chunked")])
         cut_after = 2 if script.malformed in ("short_body", "bad_chunk") else script.cut_after
         for number, part in enumerate(events):
             if number == script.hold_after:
@@ -310,6 +319,14 @@ class ScriptedProvider:
             answering.reset()
         else:
             answering.close()
+
+
+def _stream_type(vendor: ModuleType) -> str:
+    return bedrock_answers.CONTENT_TYPE if vendor is bedrock_answers else "text/event-stream; charset=utf-8"
+
+
+def _error_headers(vendor: ModuleType, status: int) -> tuple[tuple[str, str], ...]:
+    return bedrock_answers.error_headers(status) if vendor is bedrock_answers else ()
 
 
 def _with_type(script: Script, content_type: str) -> list[tuple[str, str]]:

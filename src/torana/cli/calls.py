@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from torana.clock import Clock
 from torana.providers.demo.demo import DemoProvider
 from torana.providers.send import Sender
 from torana.providers.table import provider_table
@@ -17,6 +18,6 @@ async def open_sender(settings: Settings) -> AsyncIterator[Sender]:
     transport = Transport(settings.transport)
     demo = DemoProvider(settings.providers.demo_engine)
     try:
-        yield Sender(transport, provider_table(), demo, VIA, settings.transport)
+        yield Sender(transport, provider_table(settings.providers, Clock()), demo, VIA, settings.transport)
     finally:
         await transport.aclose()

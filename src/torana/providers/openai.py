@@ -24,7 +24,7 @@ class OpenAI:
     name = "openai"
 
     def dialect_for(self, deployment: Deployment) -> Dialect:
-        return TEXT_COMPLETIONS if deployment.as_text_completion else CHAT_COMPLETIONS
+        return dialect_of(deployment)
 
     async def prepare(
         self, deployment: Deployment, path: str, body: bytes, headers: Mapping[str, str], *, stream: bool
@@ -41,6 +41,10 @@ class OpenAI:
             body=body,
             is_client_given=deployment.is_client_given,
         )
+
+
+def dialect_of(deployment: Deployment) -> Dialect:
+    return TEXT_COMPLETIONS if deployment.as_text_completion else CHAT_COMPLETIONS
 
 
 def greet(deployment: Deployment) -> dict[str, str]:

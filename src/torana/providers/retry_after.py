@@ -27,10 +27,10 @@ def read_retry_after(headers: Mapping[str, str], now: float) -> float | None:
     told = headers.get("retry-after", "")
     seconds = _read_number(told)
     if seconds is None:
-        at = _read_date(told)
+        at = read_date(told)
         if at is None:
             return None
-        sent = _read_date(headers.get("date", ""))
+        sent = read_date(headers.get("date", ""))
         seconds = max(at - (now if sent is None else sent), 0.0)
     return min(seconds, MAX_RETRY_AFTER_S)
 
@@ -44,7 +44,7 @@ def _read_number(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _read_date(text: str) -> float | None:
+def read_date(text: str) -> float | None:
     """Unix seconds of any of the three forms of an HTTP date."""
     if not text or len(text) > _MAX_CHARS:
         return None

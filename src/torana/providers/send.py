@@ -1,6 +1,7 @@
 """The only place from which model vendors are called."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
@@ -15,7 +16,7 @@ from torana.errors import NoCredentials, ProviderBroke, ProviderError, ProviderR
 from torana.providers.demo.demo import DemoProvider
 from torana.providers.demo.embed import embed
 from torana.providers.provider import Deployment, Provider
-from torana.providers.retry_after import read_retry_after
+from torana.providers.retry_after import read_date, read_retry_after
 from torana.settings import TransportSettings
 from torana.transport import Transport, WireAnswer
 
@@ -25,6 +26,11 @@ MAX_ANSWER_BYTES = 32 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
 
 MAX_HEADER_CHARS = 256
+
+MAX_SKEW_S = 60.0
+"""Clocks that differ by more are told of where a key or a signature is refused."""
+
+logger = logging.getLogger("torana.providers")
 
 TAIL_S = 0.25
 """Patience for the end of a body whose answer is complete."""
@@ -173,9 +179,7 @@ async def _check_head(
     if answer.status != 200:
         error = read_error(answer.status, await answer.read_all(MAX_ERROR_BYTES))
         error.where = deployment.name
-        error.retry_after_s = read_retry_after(answer.headers, time.time())
-        if answer.headers.get("x-should-retry") == "false":
-            error.is_retryable = False
+        _note(error, answer.headers)
         raise error
     encoding = answer.headers.get("content-encoding", "identity")
     if encoding not in ("", "identity"):
@@ -185,6 +189,21 @@ async def _check_head(
 def _is_header_text(text: str) -> bool:
     """What a header can carry: clients choose the ids of their users."""
     return len(text) <= MAX_HEADER_CHARS and text.isascii() and text.isprintable()
+
+
+def _note(error: ProviderRefused, headers: Mapping[str, str]) -> None:
+    """What an answer's head tells of its error."""
+    now = time.time()
+    error.retry_after_s = read_retry_after(headers, now)
+    if headers.get("x-should-retry") == "false":
+        error.is_retryable = False
+    # AWS names the exception here and nowhere else: `ThrottlingException:http://…`.
+    error.kind = error.kind or headers.get("x-amzn-errortype", "").partition(":")[0]
+    sent = read_date(headers.get("date", ""))
+    if isinstance(error, ProviderRefusedKey) and sent is not None and abs(sent - now) > MAX_SKEW_S:
+        # Signatures and tokens are refused by the clock, and the vendor's text need not say so.
+        told = {"deployment": error.where, "kind": error.kind, "clock_off_s": round(now - sent)}
+        logger.error("our clock and the provider's differ, and it refuses our key", extra=told)
 
 
 def _embed_as_demo(request: EmbeddingsRequest) -> Vectors:

@@ -169,7 +169,7 @@ class Models:
         """As `find`, but a model that makes embeddings; raises Invalid for one that does not."""
         model = self.find(wish, frozenset())
         # Of a client's own server nobody knows what it makes; it is told by the way it is to be asked.
-        if model.dimensions or (wish.is_own and model.deployments[0].provider in ("openai", "demo")):
+        if model.dimensions or (wish.is_own and model.deployments[0].provider in ("openai", "azure", "demo")):
             return model
         raise Invalid(("model_metadata", "identifier"), "This model makes no embeddings", "value_error")
 
@@ -305,7 +305,7 @@ class Models:
             )
             deployment = self.vendors.dress(
                 Deployment(
-                    provider="anthropic" if provider == "anthropic" else "openai",
+                    provider=provider if provider in ("anthropic", "azure") else "openai",
                     model=model,
                     base_url=wish.endpoint.removesuffix("/"),
                     secret=Secret(wish.api_key),

@@ -15,6 +15,9 @@ from torana.settings import ProviderSettings, Secret
 LIKE = {"messages": "anthropic", "chat_completions": "openai", "demo": "demo"}
 """Whose greeting belongs to a dialect, for rows without a file of their own in providers/."""
 
+OWN_GREETINGS = frozenset({"azure", "bedrock"})
+"""Rows with one."""
+
 OPENAI_DEFAULT = "gpt-5.4-mini-2026-03-17"
 """What the empty model name of a deployment on OpenAI's own API stands for."""
 
@@ -48,6 +51,8 @@ class Vendors:
         row = self.rows.get(provider)
         if row is None or row.dialect == "demo":
             return provider == "demo"
+        if row.auth == "aws":
+            return bool(self.settings.aws_region)
         if not self._addresses[provider]:
             return False
         # Without an address of its own in the row, it is the operator's server: that one may need no key.
@@ -57,7 +62,13 @@ class Vendors:
         """As `is_configured`, for a deployment that may bring a key or an address of its own."""
         if record.key_env and not self.settings.mock_responses:
             return bool(self.settings.vendor_keys.get(record.key_env))
+        if record.region and not self.settings.mock_responses and self._is_aws(record.provider):
+            return True
         return self.is_configured(record.provider)
+
+    def _is_aws(self, provider: str) -> bool:
+        row = self.rows.get(provider)
+        return row is not None and row.auth == "aws"
 
     def spread(self, record: DeploymentRecord) -> tuple[DeploymentRecord, ...]:
         """The deployments that a record stands for: one, or one a region where the operator names them."""
@@ -116,7 +127,7 @@ class Vendors:
         row = self.rows.get(provider)
         if row is None:
             return deployment
-        like = deployment.like or LIKE.get(row.dialect, "")
+        like = row.name if row.name in OWN_GREETINGS else deployment.like or LIKE.get(row.dialect, "")
         if deployment.is_client_given:
             # Where it is asked, and how code around a cursor is, contract 10.2 says; our headers are not for others.
             return replace(deployment, like=like, auth=row.auth or "", quirks=replace_members(row.quirks, suffix=False))
