@@ -102,6 +102,8 @@ class ModelCall:
         elif isinstance(error, asyncio.CancelledError):
             self.record(provider, model, "client_cancelled", None, seconds)
         else:
+            if self.entry is not None:
+                self.entry.close("upstream_error", None, error_code="refused")
             self.limits.settle(self.hold, price(None, None))
 
     def record(

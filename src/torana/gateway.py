@@ -17,7 +17,7 @@ from torana.code.languages import extension_of
 from torana.code.orders import CompletionOrder, Cursor, GenerationOrder
 from torana.code.window import Window, fit
 from torana.dialects.embeddings import EmbeddingsRequest
-from torana.errors import ProviderError
+from torana.errors import ProviderError, Refusal
 from torana.limits.estimate import estimate, estimate_body, estimate_inputs
 from torana.limits.limits import Limits, Spent
 from torana.limits.reached import ratelimit_headers
@@ -185,6 +185,7 @@ class Gateway:
         try:
             route = await self.router.pick(permit, model, chat.tries)
             deployment = route.deployments[0]
+            lost = self._weigh_losses(deployment, chat)
             limited = await self._hold(
                 permit, call, model.name, deployment, lambda: estimate(chat, deployment.prices, model.output_limit)
             )
@@ -201,16 +202,38 @@ class Gateway:
                 await call.settled()
             raise
         call.prices = flow.deployment.prices
+        if flow.deployment is not deployment:
+            lost = self.sender.losses(flow.deployment, chat)
         waited_s = facts["provider_s"] = round(time.monotonic() - started, 6)
         return Answer(
             flow=flow,
             call=call,
             chat=chat,
             started=started,
-            headers=[*self._headers(flow.deployment, prompt, model), *self._timing(waited_s), *limited],
+            headers=[
+                *self._headers(flow.deployment, prompt, model),
+                *self._timing(waited_s),
+                *limited,
+                *self._tell_losses(lost, facts),
+            ],
             leaks_reasoning=model.leaks_reasoning,
             under_way=under_way,
         )
+
+    def _weigh_losses(self, deployment: Deployment, chat: ChatRequest) -> tuple[str, ...]:
+        """What of the client's words would get lost; raises Refusal 422 where nothing may, by AIGW_DIALECT__LOSSES."""
+        lost = self.sender.losses(deployment, chat)
+        if lost and self.router.settings.losses == "refuse":
+            names = ", ".join(lost)
+            raise Refusal(422, "dialect_loss", f"This model cannot be told: {names}", missing=names)
+        return lost
+
+    def _tell_losses(self, lost: tuple[str, ...], facts: dict[str, Any]) -> list[tuple[bytes, bytes]]:
+        if not lost or self.router.settings.losses == "drop":
+            return []
+        names = ", ".join(lost)
+        facts["dropped"] = names
+        return [(b"x-torana-dropped", header_text(names))]
 
     def _call(self, permit: Permit, facts: dict[str, Any], prompt: Prompt | None, *, is_streamed: bool) -> ModelCall:
         name = permit.unit_primitives[0] if permit.unit_primitives else ""

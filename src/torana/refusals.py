@@ -186,6 +186,11 @@ CODES: dict[str, Code] = {
     "request_invalid": Code(
         "client", "A member of the body is not what it should be.", "Correct the member that `detail` names."
     ),
+    "dialect_loss": Code(
+        "client",
+        "The format of the model behind this name cannot say all that the request says.",
+        "Leave out what `missing` names, or ask a model whose vendor speaks your client's format.",
+    ),
     "json_invalid": Code("client", "The body is no JSON object.", "Send one JSON object in UTF-8."),
     "not_found": Code("client", "Nothing is served under this path.", "Check the path and the configured base URL."),
     "method_not_allowed": Code("client", "The path does not answer this method.", "Use the method of the contract."),

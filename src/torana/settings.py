@@ -244,6 +244,12 @@ class ProviderSettings:
         "URL prefixes clients may name; empty: any but link-local and metadata addresses",
     )
     tries: int = setting(2, "AIGW_ROUTING__TRIES", "sendings in all, the first included")
+    losses: str = setting(
+        "warn",
+        "AIGW_DIALECT__LOSSES",
+        "what of a client's request the model's own format cannot say: `warn` leaves it out and names it in "
+        "`x-torana-dropped`, `refuse` answers 422, `drop` leaves it out silently",
+    )
     default_models: dict[str, Any] = setting(
         {}, "AIGW_MODEL_SELECTION__DEFAULT_MODELS", "JSON: feature setting → model identifier"
     )
@@ -436,6 +442,10 @@ def load_settings(
     if settings.usage.when_full not in ("refuse", "continue"):
         raise BadSetting(
             "AIGW_USAGE__WHEN_FULL", f"{settings.usage.when_full!r} is no policy", "expected refuse or continue"
+        )
+    if settings.providers.losses not in ("warn", "refuse", "drop"):
+        raise BadSetting(
+            "AIGW_DIALECT__LOSSES", f"{settings.providers.losses!r} is no policy", "expected warn, refuse or drop"
         )
     if settings.providers.demo_engine not in ("ngram", "local"):
         raise BadSetting(

@@ -118,6 +118,19 @@ class Sender:
         finally:
             answer.close()
 
+    def losses(self, deployment: Deployment, chat: ChatRequest) -> tuple[str, ...]:
+        """What of a client's own words this deployment would not be told, by name.
+
+        Raises Invalid for what cannot be left out either.
+        """
+        if chat.source is None:
+            return ()
+        provider = self.providers.get(deployment.like or deployment.provider)
+        if provider is None:
+            return ()
+        dialect = provider.dialect_for(deployment)
+        return () if dialect.name == chat.source.dialect else dialect.losses(chat, deployment.model)
+
     def dialect_of(self, deployment: Deployment) -> str:
         """The name of the format that the deployment is spoken to in."""
         provider = self.providers.get(deployment.like or deployment.provider)

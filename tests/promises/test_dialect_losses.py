@@ -1,0 +1,93 @@
+"""What the model's own format cannot say: left out and told, refused, or left out silently."""
+
+import json
+from typing import Any
+
+import pytest
+from tests.conftest import StartGateway
+from tests.promises.test_dialect_routes import CHAT, CLAUDE, GPT, MESSAGES, RESPONSES, ask
+from tests.support.gateway import RunningGateway
+from tests.support.http_client import Answer
+
+LOSSY: dict[str, Any] = {"logit_bias": {"50256": -100}, "n": 2, "seed": 7}
+
+
+async def ask_lossy(gateway: RunningGateway, **more: Any) -> Answer:
+    return await ask(gateway, CHAT, CLAUDE, **{**LOSSY, **more})
+
+
+async def test_what_is_left_out_is_named_in_a_header_and_in_the_log(gateway: RunningGateway) -> None:
+    answer = await ask_lossy(gateway)
+
+    assert answer.status == 200
+    assert answer.header("x-torana-dropped") == "choices, logit_bias, seed"
+    assert not set(gateway.provider.requests[0].json()) & set(LOSSY)
+    assert (await gateway.log.find(path=CHAT))["dropped"] == "choices, logit_bias, seed"
+
+
+async def test_a_stream_names_what_is_left_out_too(gateway: RunningGateway) -> None:
+    answer = await ask(gateway, MESSAGES, GPT, top_k=5, stream=True)
+
+    assert (answer.status, answer.header("x-torana-dropped")) == (200, "top_k")
+
+
+@pytest.mark.parametrize(("path", "model"), [(CHAT, GPT), (MESSAGES, CLAUDE)])
+async def test_in_the_same_dialect_nothing_is_lost(gateway: RunningGateway, path: str, model: str) -> None:
+    answer = await ask(gateway, path, model, top_k=5, logit_bias={})
+
+    assert (answer.status, answer.header("x-torana-dropped")) == (200, None)
+
+
+async def test_by_policy_a_loss_is_refused_before_anything_is_sent(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(env={"AIGW_DIALECT__LOSSES": "refuse"})
+
+    answer = await ask_lossy(gateway)
+    lossless = await ask(gateway, CHAT, CLAUDE, metadata={"a": "b"}, store=False)
+
+    assert (answer.status, answer.json()["error"]["code"]) == (400, "dialect_loss")
+    assert answer.json()["refusal"]["missing"] == "choices, logit_bias, seed"
+    assert lossless.status == 200
+    assert len(gateway.provider.requests) == 1
+
+
+async def test_by_policy_a_loss_is_silent(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(env={"AIGW_DIALECT__LOSSES": "drop"})
+
+    answer = await ask_lossy(gateway)
+
+    assert (answer.status, answer.header("x-torana-dropped")) == (200, None)
+
+
+@pytest.mark.parametrize(
+    ("path", "model", "body", "code"),
+    [
+        (MESSAGES, GPT, {"messages": [{"role": "user", "content": [
+            {"type": "document", "source": {"type": "url", "url": "https://example.com/a.pdf"}}]}]}, "request_invalid"),
+        (CHAT, CLAUDE, {"messages": [{"role": "user", "content": [
+            {"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}]}]}, "request_invalid"),
+        (RESPONSES, CLAUDE, {"input": "Hi", "previous_response_id": "resp_1"}, "request_invalid"),
+    ],
+)  # fmt: skip
+async def test_what_cannot_be_left_out_is_refused(
+    gateway: RunningGateway, path: str, model: str, body: dict[str, Any], code: str
+) -> None:
+    answer = await ask(gateway, path, model, **body)
+
+    assert (answer.status, json.loads(answer.body)["error"]["code"]) == (400, code)
+    assert gateway.provider.requests == []
+
+
+async def test_images_documents_and_tools_reach_the_other_vendors_model(gateway: RunningGateway) -> None:
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
+    paper = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}}
+    tool = {"name": "look", "input_schema": {"type": "object", "properties": {}}}
+
+    answer = await ask(gateway, MESSAGES, GPT, tools=[tool], messages=[{"role": "user", "content": [image, paper]}])
+
+    assert answer.status == 200
+    sent = gateway.provider.requests[0].json()
+    assert sent["messages"][0]["content"] == [
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}},
+        {"type": "file", "file": {"filename": "document.pdf", "file_data": "data:application/pdf;base64,JVBERi0="}},
+    ]
+    assert sent["tools"][0]["function"]["name"] == "look"
