@@ -55,11 +55,13 @@ from torana.routing.models import Models
 from torana.routing.router import Router
 from torana.search.index import DocsIndex
 from torana.settings import Settings
+from torana.sinks import SinkMakers
 from torana.telemetry.log import LogSink, install
 from torana.telemetry.loop_watch import watch_loop
 from torana.telemetry.metrics import Known, Metrics
 from torana.telemetry.redaction import Redactor
 from torana.transport import Transport, tls_context
+from torana.usage.deliveries import Deliveries
 from torana.usage.disk import Disk
 from torana.usage.ledger import Ledger, WhenFull
 from torana.usage.spool import Spool
@@ -149,6 +151,8 @@ async def start(
         settings.spool_path, own_id + secrets.token_hex(8), disk or Disk(), metrics.usage,
         max_bytes=settings.usage.max_spool_bytes,
     )  # fmt: skip
+    makers = SinkMakers(settings, transport, spool, clock, metrics, own_id)
+    deliveries = Deliveries(spool, makers.of(catalogue.sinks.values()))
     ledger = Ledger(spool, clock, own_id, cast("WhenFull", settings.usage.when_full))
     sender = Sender(
         transport,
@@ -221,8 +225,11 @@ async def start(
         catalogue = load_catalogue(overlays)
         models = Models(catalogue, settings.providers, clock)
         routes = join_routes(models)
+        sinks = makers.of(catalogue.sinks.values())
 
         def swap() -> None:
+            if catalogue.sinks != running.models.catalogue.sinks:
+                deliveries.replace(sinks)
             entrance.routes, running.models = routes, models
             verifier.set_unit_primitives(catalogue.unit_primitives)
             verifier.set_deny_list(catalogue.deny.values())
@@ -261,7 +268,8 @@ async def start(
     await operators.start(metrics_socket)
     watch = asyncio.get_running_loop().create_task(watch_loop(metrics, Clock()))
     running.closers = [
-        watch.cancel, reloader.aclose, first_model.aclose, keys.aclose, quota.aclose, spool.aclose, transport.aclose,
+        watch.cancel, reloader.aclose, first_model.aclose, keys.aclose, quota.aclose, spool.stop, deliveries.aclose,
+        spool.release, transport.aclose,
         metrics.close, log.close,
     ]  # fmt: skip
     # What start-up made stays; the collector need not look at it again.
@@ -313,6 +321,7 @@ def secrets_of(settings: Settings) -> list[str]:
         providers.aws_bearer_token,
         providers.aws_secret_access_key,
         providers.aws_session_token,
+        *settings.usage.sink_secrets.values(),
     )
     return [secret.reveal() for secret in held if secret]
 

@@ -331,6 +331,8 @@ class UsageSettings:
         "AIGW_USAGE__MAX_SPOOL_BYTES",
         "undelivered usage records of one worker above this count as a full disk",
     )
+    sink_secrets: Mapping[str, Secret] = field(default_factory=dict)
+    """Every `AIGW_SINK__…` of the environment, for the sinks of sinks.yml that name one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -389,6 +391,7 @@ ACCEPTED_UNUSED = (
     "AIGW_MODEL_SELECTION__MODEL_PARAMS",
     "AIGW_MODEL_SELECTION__PROMPT_PARAMS",
     "AIGW_REDIS_URL",
+    "AIGW_SINK__",
     "AIGW_GOOGLE_CLOUD_PLATFORM__",
     "AIGW_VERTEX_TEXT_MODEL__",
     "AIGW_VERTEX_SEARCH__",

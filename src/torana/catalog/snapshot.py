@@ -17,6 +17,7 @@ from torana.catalog.records import (
     PromptFile,
     ProviderRecord,
     ProxyModelsRecord,
+    SinkRecord,
     UnitPrimitive,
 )
 from torana.errors import BadCatalogue
@@ -58,6 +59,7 @@ class Catalogue:
     proxy_models: Mapping[str, ProxyModelsRecord]
     families: Mapping[str, FamilyRecord]
     limits: Mapping[str, LimitRecord]
+    sinks: Mapping[str, SinkRecord]
     deny: Mapping[str, DenyRecord]
     features: Mapping[str, FeatureRecord]
     prompts: PromptSources
