@@ -44,6 +44,8 @@ from torana.code.languages import EDITOR_IDS, EXTENSIONS, LANGUAGES
 from torana.errors import BadSetting
 from torana.gateway import Gateway
 from torana.limits.limits import Limits
+from torana.limits.minutes import MinuteLimit
+from torana.limits.shared_table import SharedTable, watch_the_dead
 from torana.limits.table import Table
 from torana.prompts.registry import Prompts
 from torana.providers.demo.demo import DemoProvider
@@ -132,6 +134,8 @@ async def start(
     metrics = Metrics(known_labels(catalogue), settings.providers.model_engine_limits, metrics_dir)
     sink.on_drop = metrics.lines_dropped
 
+    counts = Table() if metrics_dir is None else SharedTable(metrics_dir)
+
     local_keys = load_local_keys(settings)
     keys = KeyRing(settings.auth, local_keys, transport, clock, meter=metrics)
     verifier = Verifier(
@@ -140,10 +144,12 @@ async def start(
         clock,
         unit_primitives=catalogue.unit_primitives,
         trusted_proxies=settings.serve.trusted_proxies,
+        failures=MinuteLimit("auth failures", settings.auth.failures_per_minute, counts, clock),
     )
     verifier.set_deny_list(catalogue.deny.values())
     quota = QuotaGate(settings, transport, clock, meter=QuotaMeter(metrics))
-    minter = Minter(settings.auth, local_keys, clock)
+    minted = MinuteLimit("minted", settings.auth.mint_per_minute, counts, clock)
+    minter = Minter(settings.auth, local_keys, clock, minted=minted)
 
     own_id = gateway_id(settings, local_keys)
     via = f"1.1 torana-{own_id}"
@@ -163,7 +169,6 @@ async def start(
     )
     first_model = FirstModel(settings.providers, transport)
     models = Models(catalogue, settings.providers, clock)
-    counts = Table()
     search = SearchEndpoints(DocsIndex(settings.search.index), settings, clock)
     readiness = Readiness(
         {
@@ -267,10 +272,10 @@ async def start(
     await main.start(main_socket)
     await operators.start(metrics_socket)
     watch = asyncio.get_running_loop().create_task(watch_loop(metrics, Clock()))
+    dead = asyncio.get_running_loop().create_task(watch_the_dead(counts))
     running.closers = [
-        watch.cancel, reloader.aclose, first_model.aclose, keys.aclose, quota.aclose, spool.stop, deliveries.aclose,
-        spool.release, transport.aclose,
-        metrics.close, log.close,
+        watch.cancel, dead.cancel, reloader.aclose, first_model.aclose, keys.aclose, quota.aclose, spool.stop,
+        deliveries.aclose, spool.release, transport.aclose, counts.close, metrics.close, log.close,
     ]  # fmt: skip
     # What start-up made stays; the collector need not look at it again.
     gc.collect()

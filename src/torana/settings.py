@@ -152,11 +152,9 @@ class AuthSettings:
     failures_per_minute: int = setting(
         50,
         "AIGW_AUTH__FAILURES_PER_MINUTE",
-        "refused tokens per client address before no more cryptography, in each worker; 0: no bound",
+        "refused tokens per client address before no more cryptography; 0: no bound",
     )
-    mint_per_minute: int = setting(
-        600, "AIGW_AUTH__MINT_PER_MINUTE", "tokens minted per instance, in each worker; 0: no bound"
-    )
+    mint_per_minute: int = setting(600, "AIGW_AUTH__MINT_PER_MINUTE", "tokens minted per instance; 0: no bound")
     user_token_lifetime_s: float = setting(
         3600.0, "AIGW_USER_TOKEN__LIFETIME_S", "lifetime of user tokens, 60 to 3600 s"
     )

@@ -20,7 +20,7 @@ from torana.access.claims import Claims, caller_of, faults, read_claims, read_ol
 from torana.access.deny import DenyList
 from torana.access.jose import BadToken, Jws
 from torana.access.keys import KeyRing
-from torana.access.memory import Bounded, MinuteCounts
+from torana.access.memory import Bounded, Counts, MinuteCounts
 from torana.caller import DEBUG_CALLER, Caller
 from torana.catalog.records import DenyRecord, UnitPrimitive
 from torana.clock import Clock
@@ -75,6 +75,7 @@ class Verifier:
         *,
         unit_primitives: Mapping[str, UnitPrimitive],
         trusted_proxies: Iterable[str] = (),
+        failures: Counts | None = None,
     ) -> None:
         self._settings = settings
         self._keys = keys
@@ -85,7 +86,7 @@ class Verifier:
         self._catalogue_epoch = 0
         self._verified: Bounded[bytes, _Verified] = Bounded(VERIFIED_ENTRIES)
         self._refused: Bounded[bytes, _Refused] = Bounded(REFUSED_ENTRIES)
-        self._failures = MinuteCounts(settings.failures_per_minute, clock)
+        self._failures = failures or MinuteCounts(settings.failures_per_minute, clock)
         self._next_signature = asyncio.Lock()
 
     def set_deny_list(self, records: Iterable[DenyRecord]) -> None:
