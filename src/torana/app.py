@@ -162,7 +162,7 @@ async def start(
     ledger = Ledger(spool, clock, own_id, cast("WhenFull", settings.usage.when_full))
     sender = Sender(
         transport,
-        provider_table(settings.providers, clock),
+        provider_table(settings.providers, transport, clock),
         DemoProvider(settings.providers.demo_engine),
         via,
         settings.transport,
@@ -323,6 +323,7 @@ def secrets_of(settings: Settings) -> list[str]:
         providers.openai_api_key,
         auth.portal_token,
         *providers.vendor_keys.values(),
+        providers.google.service_account_key,
         providers.aws_bearer_token,
         providers.aws_secret_access_key,
         providers.aws_session_token,

@@ -13,8 +13,10 @@ from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from torana.cloud_settings import GoogleSettings, check_google
 from torana.errors import BadSetting
 from torana.setting_values import (
+    Secret,
     check_networks,
     check_path,
     check_tls,
@@ -24,40 +26,10 @@ from torana.setting_values import (
     read_int,
     read_list,
     read_object,
+    setting,
 )
 
-
-class Secret:
-    """A text that never prints itself."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str = "") -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        return self._value
-
-    def __bool__(self) -> bool:
-        return bool(self._value)
-
-    def __repr__(self) -> str:
-        return "***" if self._value else "(none)"
-
-    __str__ = __repr__
-
-
-def setting(default: Any, env: str | tuple[str, ...], doc: str) -> Any:
-    """One field that comes from the environment.
-
-    env   the name, or several: the first one that is set wins
-    doc   one line for the generated settings table, unit included
-    """
-    names = (env,) if isinstance(env, str) else env
-    metadata = {"env": names, "doc": doc}
-    if isinstance(default, (dict, list)):
-        return field(default_factory=lambda: default, metadata=metadata)
-    return field(default=default, metadata=metadata)
+__all__ = ["Secret", "Settings", "load_settings"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,6 +223,7 @@ class ProviderSettings:
     default_models: dict[str, Any] = setting(
         {}, "AIGW_MODEL_SELECTION__DEFAULT_MODELS", "JSON: feature setting → model identifier"
     )
+    google: GoogleSettings = field(default_factory=GoogleSettings)
     vendor_keys: Mapping[str, Secret] = field(default_factory=dict)
     """Every `…_API_KEY` of the environment, for the rows of providers.yml that name one as `key_env`."""
     vendor_urls: Mapping[str, str] = field(default_factory=dict)
@@ -390,7 +363,6 @@ ACCEPTED_UNUSED = (
     "AIGW_MODEL_SELECTION__PROMPT_PARAMS",
     "AIGW_REDIS_URL",
     "AIGW_SINK__",
-    "AIGW_GOOGLE_CLOUD_PLATFORM__",
     "AIGW_VERTEX_TEXT_MODEL__",
     "AIGW_VERTEX_SEARCH__",
     "AIGW_INTERNAL_EVENT__",
@@ -426,7 +398,9 @@ def load_settings(
     names = {name.removesuffix("_FILE") for name in found if name.removesuffix("_FILE").endswith("_API_KEY")}
     keys = {name: Secret(text) for name in names if (text := _text_of(name, Secret, found)) is not None}
     urls = {name: text.strip() for name, text in found.items() if is_address_name(name)}
-    settings = replace(settings, providers=replace(settings.providers, vendor_keys=keys, vendor_urls=urls))
+    google = check_google(settings.providers.google)
+    providers = replace(settings.providers, google=google, vendor_keys=keys, vendor_urls=urls)
+    settings = replace(settings, providers=providers)
     object.__setattr__(settings, "warnings", tuple(_unknown_names(found)))
     if settings.log.level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
         raise BadSetting(

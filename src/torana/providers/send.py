@@ -207,7 +207,9 @@ def _is_header_text(text: str) -> bool:
 def _note(error: ProviderRefused, headers: Mapping[str, str]) -> None:
     """What an answer's head tells of its error."""
     now = time.time()
-    error.retry_after_s = read_retry_after(headers, now)
+    told_s = read_retry_after(headers, now)
+    # Google tells it in the body.
+    error.retry_after_s = error.retry_after_s if told_s is None else told_s
     if headers.get("x-should-retry") == "false":
         error.is_retryable = False
     # AWS names the exception here and nowhere else: `ThrottlingException:http://…`.
