@@ -12,8 +12,10 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 import msgspec
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from torana.access.permissions import for_user, user_of
 from torana.api.access_log import write_access_line, write_refused_line
@@ -50,6 +52,17 @@ ENDED = {
 }
 """What a request is answered whose task was cancelled while its client is still there."""
 
+MAX_GLANCED_BYTES = 2048
+_TOKEN = re.compile(
+    rb"\r\n(?:authorization:[ \t]*bearer[ \t]+|x-api-key:[ \t]*|api-key:[ \t]*)([^\r\n]{1,8192})", re.IGNORECASE
+)
+_PATIENCE = re.compile(rb"\r\nx-stainless-timeout:[ \t]*([0-9]{1,5}(?:\.[0-9]{1,3})?)[ \t]*\r\n", re.IGNORECASE)
+_REPEATED = {
+    name: re.compile(rb"\r\n%b:[ \t]*([\x20-\x7e\x80-\xff]{1,1024})(?=\r\n)" % name, re.IGNORECASE)
+    for name in (b"x-request-id", b"origin")
+}
+"""Looked for in a request that is turned away unread; what looks different is as good as absent."""
+
 CORS_HEADERS = [
     (b"access-control-allow-origin", b"*"),
     (b"access-control-expose-headers", b"X-Request-ID, X-Streaming-Format, Retry-After"),
@@ -61,8 +74,8 @@ class Authenticator(Protocol):
         """Raises Refusal 401 or 503. `lenient` is for vendors' SDKs, which know no headers of ours."""
         ...
 
-    def known_instance(self, headers: Headers) -> str:
-        """Who vouched for the token that `headers` bring, where it was verified before; empty: nobody knows."""
+    def known_instance(self, token: bytes) -> str:
+        """Who vouched for this token, where it was verified before; empty: nobody knows."""
         ...
 
 
@@ -335,41 +348,38 @@ class Entrance:
             cpu_s=time.thread_time() - cpu_started, content_type=answer.content_type,
         )  # fmt: skip
 
-    def turn_away(
-        self, connection: Connection, scope: Scope, code: str
-    ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-        """Status, headers and body for a request that the admission has no room for; its books are kept here."""
-        headers = Headers(scope["headers"])
-        path = self._strip_prefix(scope["path"])
-        exchange = Exchange(scope["method"], path, b"", headers, self._client_of(scope, headers), _request_id(headers))
+    def turn_away(self, connection: Connection, data: bytes, code: str, *, may_stay: bool) -> bytes:
+        """The answer to a request that the admission has no room for; its books are kept here."""
+        method, target, headers = _glance(data)
+        client = connection.client[0] if connection.client else ""
+        exchange = Exchange(method, self._strip_prefix(target), b"", headers, client, _request_id(headers))
         # Jittered, so that those who were turned away together do not come back together.
         after = b"%d" % random.randint(1, RETRY_AFTER_S)  # noqa: S311 jitter, no secret
         refusal = Refusal(503, code, "Service Unavailable", headers=((b"retry-after", after),))
         reply = write_refusal(refusal, exchange)
-        answer = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
-        answer.append((b"x-request-id", exchange.request_id.encode("latin-1")))
+        answer = [*connection.server_state.default_headers, *reply.headers]
+        answer += [
+            (b"content-length", b"%d" % len(reply.body)),
+            (b"x-request-id", exchange.request_id.encode("latin-1")),
+        ]
         if headers.get(b"origin") is not None:
-            answer.extend(CORS_HEADERS)
-        waited_s = time.monotonic() - connection.since
-        self.metrics.request("turned away", exchange.method, reply.status, waited_s)
-        write_access_line(
-            self.log, exchange, scope, status=reply.status, duration_s=waited_s, response_start_s=waited_s,
-            first_chunk_s=None, cpu_s=0.0, content_type=b"application/json",
-        )  # fmt: skip
-        return reply.status, answer, reply.body
+            answer += CORS_HEADERS
+        if not may_stay:
+            answer.append((b"connection", b"close"))
+        self.metrics.request("turned away", method, reply.status, 0.0)
+        write_refused_line(self.log, connection, reply.status, exchange.request_id, exchange)
+        lines = [STATUS_LINE[reply.status], *[b"%b: %b\r\n" % pair for pair in answer], b"\r\n"]
+        return b"".join(lines) + (b"" if method == "HEAD" else reply.body)
 
-    def standing(self, scope: Scope) -> Standing:
+    def standing(self, data: bytes) -> Standing:
         """What is known of a request before anything of it was checked."""
-        headers = Headers(scope["headers"])
-        route, _, _ = self.routes.find(scope["method"], self._strip_prefix(scope["path"]))
-        try:
-            patience_s = float(headers.text(b"x-stainless-timeout") or 0)
-        except ValueError:
-            patience_s = 0.0
+        method, target = _start_of(data)
+        route, _, _ = self.routes.find(method, self._strip_prefix(target))
+        token, patience = _TOKEN.search(data), _PATIENCE.search(data)
         return Standing(
             is_background=route is not None and route.is_background,
-            instance=self.authenticator.known_instance(headers),
-            patience_s=max(0.0, patience_s),
+            instance=self.authenticator.known_instance(token[1]) if token is not None else "",
+            patience_s=float(patience[1]) if patience is not None else 0.0,
         )
 
     def note_refusal(self, connection: Connection, status: int, request_id: str) -> None:
@@ -463,6 +473,20 @@ class _Answering:
             headers.append((self.exchange.front.request_id_header, self.exchange.request_id.encode("latin-1")))
         if self.has_origin:
             headers.extend(CORS_HEADERS)
+
+
+def _start_of(data: bytes) -> tuple[str, str]:
+    """Method and path of what looks like a request, percent-decoded; empty where it does not."""
+    parts = data[:MAX_GLANCED_BYTES].split(b"\r\n", 1)[0].split(b" ", 2)
+    if len(parts) < 3:
+        return "", ""
+    return parts[0].decode("latin-1"), unquote(parts[1].partition(b"?")[0].decode("latin-1"))
+
+
+def _glance(data: bytes) -> tuple[str, str, Headers]:
+    """Method, path, and the few headers that an early answer repeats or depends on."""
+    found = [(name, match[1]) for name, pattern in _REPEATED.items() if (match := pattern.search(data))]
+    return *_start_of(data), Headers(found)
 
 
 def write_refusal(refusal: Refusal, exchange: Exchange) -> Reply:
