@@ -58,6 +58,9 @@ class Quirks(Record, frozen=True, kw_only=True):
 
     limit: Literal["max_tokens", "max_completion_tokens"] | None = None
     """What it calls the longest answer; empty: as the model's name tells."""
+    extras: bool = True
+    """Passes over members that it does not know; false: it refuses them, so those whose loss changes no answer are
+    left out."""
     usage_option: bool = True
     """Takes `stream_options`; false: it tells the usage of a stream unasked."""
     user: bool = True
@@ -74,8 +77,8 @@ class Quirks(Record, frozen=True, kw_only=True):
     """Takes `response_format` of type `json_schema`; false: `json_object` alone."""
     reasoning: Literal["effort", "thinking", "none"] = "effort"
     """How it is asked to think: `reasoning_effort`, a member `thinking`, or not at all."""
-    thoughts: Literal["", "reasoning_content", "reasoning"] = ""
-    """The member in which it takes its own thoughts back; empty: it takes none."""
+    thoughts: Literal["reasoning_content", "reasoning", "none"] = "reasoning_content"
+    """The member in which it takes its own thoughts back."""
     top_k: bool = False
     """Takes `top_k`."""
     call_id_chars: int = 0

@@ -80,12 +80,12 @@ class Sender:
         provider = self.providers[deployment.like or deployment.provider]
         dialect = provider.dialect_for(deployment)
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "Via": self.via}
-        if chat.user and _is_header_text(chat.user):
-            headers["x-session-affinity"] = chat.user
+        if chat.user and deployment.quirks.affinity_header and _is_header_text(chat.user):
+            headers[deployment.quirks.affinity_header] = chat.user
         source, path = chat.source, dialect.path
         if source is not None and not source.is_read and source.dialect != dialect.name:
             raise ProviderBroke(f"what was asked in {source.dialect} cannot be read", deployment.name)
-        is_passing = source is not None and source.dialect == dialect.name
+        is_passing = source is not None and source.dialect == dialect.name and (dialect.passes_on or not source.is_read)
         is_usage_ours = False
         if source is not None and is_passing:
             body, is_usage_ours = pass_on(dialect, source.body, deployment.model, stream=chat.stream)
