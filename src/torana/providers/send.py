@@ -11,7 +11,7 @@ from torana.chat import ChatRequest, Chunk, Usage
 from torana.counting import estimate_tokens
 from torana.dialects import embeddings
 from torana.dialects.embeddings import EmbeddingsRequest
-from torana.dialects.passing import PassingReader, pass_answer, pass_on
+from torana.dialects.passing import PassingReader, pass_answer, pass_on, replace_model
 from torana.errors import NoCredentials, ProviderBroke, ProviderError, ProviderRefused, ProviderRefusedKey
 from torana.providers.demo.demo import DemoProvider
 from torana.providers.demo.embed import embed
@@ -49,6 +49,8 @@ class Vectors:
     rows: list[list[float]]
     usage: Usage | None
     """None where the provider told none."""
+    raw: bytes = b""
+    """The answer as it came, in place of `rows`, for a request that passed as its client wrote it."""
 
 
 class Sender:
@@ -143,7 +145,10 @@ class Sender:
             return await asyncio.to_thread(_embed_as_demo, request)
         provider = self.providers[deployment.like or deployment.provider]
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "Via": self.via}
-        body = embeddings.write_request(request, deployment.model)
+        if request.source:
+            body = replace_model(request.source, deployment.model)
+        else:
+            body = embeddings.write_request(request, deployment.model)
         wire = await provider.prepare(deployment, embeddings.PATH, body, headers, stream=False)
         answer = await self.transport.send(wire, first_byte_s=self.settings.first_byte_s)
         try:
@@ -151,7 +156,11 @@ class Sender:
             said = await answer.read_all(MAX_ANSWER_BYTES)
         finally:
             answer.close()
-        return Vectors(embeddings.read_answer(said, len(request.inputs)), embeddings.scan_answer(said))
+        usage = embeddings.scan_answer(said)
+        if request.source:
+            embeddings.check_answer(said, len(request.inputs))
+            return Vectors([], usage, said)
+        return Vectors(embeddings.read_answer(said, len(request.inputs)), usage)
 
     async def relay(
         self,
