@@ -6,7 +6,7 @@ one gets our words for the request, and its answer is written in the client's di
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -29,14 +29,17 @@ from torana.gateway import Gateway
 from torana.routing.models import Model
 
 EVENT_STREAM = b"text/event-stream; charset=utf-8"
+COMMENT = b": keep-alive\n\n"
 
 
 class DialectChat:
     """One call of a model, in each of the three dialects."""
 
-    def __init__(self, gateway: Gateway, gate: DialectGate) -> None:
+    def __init__(self, gateway: Gateway, gate: DialectGate, silence_s: float) -> None:
         self.gateway = gateway
         self.gate = gate
+        self.silence_s = silence_s
+        """The longest time without a byte on a stream; 0: any."""
 
     def routes(self) -> list[Route]:
         return [
@@ -59,21 +62,20 @@ class DialectChat:
     ) -> Reply | StreamReply:
         model, chat = self._read(dialect, exchange)
         failed = partial(self.gate.failed, front)
+        ask = partial(self.gateway.ask, permit, model, chat, exchange.facts)
         id_, created = _answer_id(dialect, exchange.request_id), int(time.time())
-        try:
-            answer = await self.gateway.ask(permit, model, chat, exchange.facts)
-        except ProviderError as error:
-            raise failed(error) from error
         if chat.stream:
-            writer = None if answer.is_passing else dialect.write_events(answer.upstream_model, id_, created)
-            parts = DialectStream(answer, dialect, writer, failed)
-            return StreamReply(EVENT_STREAM, parts, headers=STREAM_HEADERS + answer.headers)
+            return DialectStream(
+                ask, dialect, lambda name: dialect.write_events(name, id_, created), failed, self.silence_s
+            ).reply
         try:
-            chunks = [chunk async for batch in answer.batches() for chunk in batch]
+            answer = await ask()
+            try:
+                chunks = [chunk async for batch in answer.batches() for chunk in batch]
+            finally:
+                await answer.aclose()
         except ProviderError as error:
             raise failed(error) from error
-        finally:
-            await answer.aclose()
         if answer.is_passing:
             body = b"".join([chunk.raw for chunk in chunks])
         else:
@@ -105,55 +107,75 @@ class DialectStream(AsyncIterator[bytes]):
 
     A class and no generator: one that is closed before its first step would leave the answer open.
 
-    writer  None where the answer passes as it comes
+    ask           opens the call; with the first step, so that silence can be told meanwhile
+    write_events  the answering model's name → a writer; not needed where the answer passes as it comes
     """
 
-    __slots__ = ("_answer", "_batches", "_dialect", "_failed", "_failure", "_writer")
+    __slots__ = ("_answer", "_ask", "_batches", "_dialect", "_failed", "_failure", "_write_events", "_writer", "reply")
 
     def __init__(
         self,
-        answer: Answer,
+        ask: Callable[[], Awaitable[Answer]],
         dialect: ServedDialect,
-        writer: EventWriter | None,
+        write_events: Callable[[str], EventWriter],
         failed: Callable[[ProviderError], Refusal],
+        silence_s: float,
     ) -> None:
-        self._answer = answer
-        self._batches = answer.batches()
+        self._ask = ask
         self._dialect = dialect
-        self._writer = writer
+        self._write_events = write_events
         self._failed = failed
+        self._answer: Answer | None = None
+        self._batches: AsyncIterator[list[Chunk]] | None = None
+        self._writer: EventWriter | None = None
         self._failure: BaseException | None = None
+        self.reply = StreamReply(
+            EVENT_STREAM, self, headers=list(STREAM_HEADERS), waits=True, silence_s=silence_s, comment=COMMENT
+        )
 
     async def __anext__(self) -> bytes:
         if self._failure is not None:
             raise StreamCut from self._failure
         try:
+            batches = self._batches or await self._open()
             while True:
-                batch = await anext(self._batches)
-                if data := self._write(batch):
+                batch = await anext(batches)
+                if self._writer is not None:
+                    data = self._writer.write(batch)
+                else:
+                    data = batch[0].raw if len(batch) == 1 else b"".join([chunk.raw for chunk in batch])
+                if data:
                     return data
         except ProviderError as error:
-            self._failure = error
-            refusal = self._failed(error)
-            return self._write_error(refusal.status, refusal.code, str(refusal))
+            return self._fail(error, self._failed(error))
+        except Refusal as refusal:
+            return self._fail(refusal, refusal)
         except asyncio.CancelledError as stopped:
-            if stopped.args != (DRAINING,):
+            if stopped.args != (DRAINING,) or not self.reply.is_begun:
                 raise
-            self._failure = stopped
-            return self._write_error(503, "server_draining", "The gateway is stopping; ask again.")
+            return self._fail(stopped, Refusal(503, "server_draining", "The gateway is stopping; ask again"))
 
     async def aclose(self) -> None:
-        await self._answer.aclose()
+        if self._answer is not None:
+            await self._answer.aclose()
 
-    def _write(self, batch: list[Chunk]) -> bytes:
-        if self._writer is not None:
-            return self._writer.write(batch)
-        return batch[0].raw if len(batch) == 1 else b"".join([chunk.raw for chunk in batch])
+    async def _open(self) -> AsyncIterator[list[Chunk]]:
+        answer = self._answer = await self._ask()
+        self.reply.headers += answer.headers
+        if not answer.is_passing:
+            self._writer = self._write_events(answer.upstream_model)
+        self._batches = answer.batches()
+        return self._batches
 
-    def _write_error(self, status: int, code: str, message: str) -> bytes:
-        if self._writer is not None:
-            return self._writer.error(status, code, message)
-        return self._dialect.write_error_event(status, code, message)
+    def _fail(self, failure: BaseException, refusal: Refusal) -> bytes:
+        """The error event, where the answer has begun; else the refusal is the answer."""
+        if not self.reply.is_begun:
+            if failure is refusal:
+                raise refusal
+            raise refusal from failure
+        self._failure = failure
+        write = self._dialect.write_error_event if self._writer is None else self._writer.error
+        return write(refusal.status, refusal.code, str(refusal))
 
 
 _ID_PREFIXES = {"messages": "msg_", "responses": "resp_"}

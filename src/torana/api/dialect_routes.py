@@ -25,7 +25,7 @@ class DialectEndpoints:
         self, gateway: Gateway, unit_primitives: Mapping[str, UnitPrimitive], settings: Settings, redactor: Redactor
     ) -> None:
         gate = DialectGate(OfferedModels(gateway.models), unit_primitives, settings.auth, redactor)
-        self.chat = DialectChat(gateway, gate)
+        self.chat = DialectChat(gateway, gate, settings.serve.stream_keepalive_s)
         self.embeddings = DialectEmbeddings(gateway, gate)
         self.models = DialectModels(gate)
 

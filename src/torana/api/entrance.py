@@ -9,7 +9,7 @@ import logging
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Any, Protocol
 from urllib.parse import unquote
@@ -21,9 +21,10 @@ from torana.access.permissions import for_user, user_of
 from torana.api.access_log import write_access_line, write_refused_line
 from torana.api.admission import Admission, Standing
 from torana.api.answer_writer import AnswerWriter
+from torana.api.answering import CORS_HEADERS, Answering
 from torana.api.connection import BODY_MALFORMED, BODY_TOO_SLOW, DRAINING, Connection
 from torana.api.dialect_front import did_you_mean
-from torana.api.exchange import JSON_HEADER, Exchange, Reply, Route, StreamCut, StreamReply
+from torana.api.exchange import JSON_HEADER, Exchange, Reply, Route, StreamReply
 from torana.caller import Caller, Permit
 from torana.errors import ProviderError, Refusal
 from torana.headers import Headers
@@ -62,11 +63,6 @@ _REPEATED = {
     for name in (b"x-request-id", b"origin")
 }
 """Looked for in a request that is turned away unread; what looks different is as good as absent."""
-
-CORS_HEADERS = [
-    (b"access-control-allow-origin", b"*"),
-    (b"access-control-expose-headers", b"X-Request-ID, X-Streaming-Format, Retry-After"),
-]
 
 
 class Authenticator(Protocol):
@@ -179,22 +175,23 @@ class Entrance:
             _request_id(headers),
         )
         current_request_id.set(exchange.request_id)
-        answer = _Answering(exchange, send, scope.get("torana.writer"), started, headers.get(b"origin") is not None)
+        answer = Answering(exchange, send, scope.get("torana.writer"), started, headers.get(b"origin") is not None)
         route: Route | None = None
         try:
             try:
                 route = await self._walk(exchange, receive, answer)
             except Refusal as refusal:
                 route = exchange.facts.pop("route", None)
-                await answer.refuse(refusal)
+                await answer.refuse(write_refusal(refusal, exchange), closes=refusal.closes)
             except ProviderError as error:
                 route = exchange.facts.pop("route", None)
                 logger.warning("provider failed", extra={"code": error.code, "where": error.where})
-                await answer.refuse(Refusal(502, error.code, "Bad Gateway"))
+                await answer.refuse(write_refusal(Refusal(502, error.code, "Bad Gateway"), exchange))
         except asyncio.CancelledError as gone:
             route = exchange.facts.pop("route", route)
             if gone.args and gone.args[0] in ENDED and not answer.status:
-                await answer.refuse(Refusal(*ENDED[gone.args[0]], closes=True))
+                ended = Refusal(*ENDED[gone.args[0]])
+                await answer.refuse(write_refusal(ended, exchange), closes=True)
             else:
                 exchange.facts.setdefault("outcome", "client_cancelled")
         except Exception as error:
@@ -203,11 +200,12 @@ class Entrance:
             logger.exception("unexpected error")
             exchange.facts["exception_class"] = type(error).__name__
             if not answer.status:
-                await answer.refuse(Refusal(500, "internal", "Internal Server Error"))
+                failed = Refusal(500, "internal", "Internal Server Error")
+                await answer.refuse(write_refusal(failed, exchange))
         finally:
             self._close_books(exchange, answer, route, scope, started, cpu_started)
 
-    async def _walk(self, exchange: Exchange, receive: Receive, answer: "_Answering") -> Route:
+    async def _walk(self, exchange: Exchange, receive: Receive, answer: Answering) -> Route:
         headers = exchange.headers
         via = headers.get(b"via")
         if via is not None and self.loop_mark in re.split(r"[,\s]+", _joined(headers, b"via")):
@@ -326,7 +324,7 @@ class Entrance:
     def _close_books(
         self,
         exchange: Exchange,
-        answer: "_Answering",
+        answer: Answering,
         route: Route | None,
         scope: Scope,
         started: float,
@@ -386,93 +384,6 @@ class Entrance:
         """The books of a request that the server refused before it was one."""
         self.metrics.request("unknown", "other", status, time.monotonic() - connection.since)
         write_refused_line(self.log, connection, status, request_id)
-
-
-class _Answering:
-    """Writes one answer, once."""
-
-    __slots__ = ("began", "content_type", "exchange", "first_part", "has_origin", "send", "started", "status", "writer")
-
-    def __init__(
-        self, exchange: Exchange, send: Send, writer: AnswerWriter | None, started: float, has_origin: bool
-    ) -> None:
-        self.exchange = exchange
-        self.send = send
-        self.writer = writer
-        """The quick way out; None for the rare requests that need the server's care."""
-        self.started = started
-        self.has_origin = has_origin
-        self.status = 0
-        self.began = 0.0
-        self.first_part = 0.0
-        self.content_type = b""
-
-    async def whole(self, reply: Reply, *, closes: bool = False) -> None:
-        headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
-        if closes:
-            headers.append((b"connection", b"close"))
-        self._begin(reply.status, headers)
-        if self.writer is not None:
-            self.writer.whole(reply.status, headers, reply.body)
-            return
-        await self.send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": reply.body})
-
-    async def parts(self, reply: StreamReply) -> None:
-        """Each part as it comes; a cut leaves the answer without its final HTTP chunk."""
-        parts = reply.parts
-        try:
-            headers = [(b"content-type", reply.content_type), *reply.headers]
-            self._begin(reply.status, headers)
-            if self.writer is not None:
-                await self._write_parts(self.writer, reply.status, headers, parts)
-            else:
-                await self._send_parts(reply.status, headers, parts)
-        except StreamCut:
-            # Returning without the last message makes the server close the connection as it stands.
-            self.exchange.facts.setdefault("outcome", "failed")
-        finally:
-            close = getattr(parts, "aclose", None)
-            if close is not None:
-                await close()
-
-    async def _write_parts(
-        self, writer: AnswerWriter, status: int, headers: list[tuple[bytes, bytes]], parts: AsyncIterator[bytes]
-    ) -> None:
-        writer.head(status, headers)
-        async for part in parts:
-            if not self.first_part:
-                self.first_part = time.perf_counter()
-            if writer.must_wait:
-                await writer.wait()
-            writer.part(part)
-        writer.end()
-
-    async def _send_parts(self, status: int, headers: list[tuple[bytes, bytes]], parts: AsyncIterator[bytes]) -> None:
-        await self.send({"type": "http.response.start", "status": status, "headers": headers})
-        async for part in parts:
-            if not self.first_part:
-                self.first_part = time.perf_counter()
-            await self.send({"type": "http.response.body", "body": part, "more_body": True})
-        await self.send({"type": "http.response.body", "body": b""})
-
-    async def refuse(self, refusal: Refusal) -> None:
-        """A refusal as its contract members and, beside them, our own explanation."""
-        reply = write_refusal(refusal, self.exchange)
-        if not self.status:
-            await self.whole(reply, closes=refusal.closes)
-
-    def _begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        """Note the beginning, and add what every answer carries."""
-        self.began = time.perf_counter()
-        self.status = status
-        self.content_type = headers[0][1]
-        headers.append((b"x-request-id", self.exchange.request_id.encode("latin-1")))
-        headers.append((b"x-process-time", b"%.6f" % (self.began - self.started)))
-        if self.exchange.front is not None and self.exchange.front.request_id_header:
-            headers.append((self.exchange.front.request_id_header, self.exchange.request_id.encode("latin-1")))
-        if self.has_origin:
-            headers.extend(CORS_HEADERS)
 
 
 def _start_of(data: bytes) -> tuple[str, str]:
