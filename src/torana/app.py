@@ -42,6 +42,7 @@ from torana.catalog.load import Catalogue, load_catalogue, overlay_paths
 from torana.clock import Clock
 from torana.code.languages import EDITOR_IDS, EXTENSIONS, LANGUAGES
 from torana.errors import BadSetting
+from torana.explaining import DryRun
 from torana.gateway import Gateway
 from torana.limits.limits import Limits
 from torana.limits.minutes import MinuteLimit
@@ -51,6 +52,7 @@ from torana.prompts.registry import Prompts
 from torana.providers.demo.demo import DemoProvider
 from torana.providers.send import Sender
 from torana.providers.table import provider_table
+from torana.rehearsal import Rehearsal
 from torana.reload import Reloader
 from torana.routing.discovery import FirstModel
 from torana.routing.models import Models
@@ -212,6 +214,7 @@ async def start(
                 DocsEndpoints(settings),
             ),
             limits,
+            DryRun(lambda: Rehearsal(settings, models.catalogue, clock=clock, limits=limits, first_model=first_model)),
         )
 
     entrance = Entrance(
@@ -223,6 +226,7 @@ async def start(
         log,
         settings.serve,
         via.split()[1],
+        settings.auth.operator_token,
     )
 
     def build() -> Callable[[], None]:

@@ -127,6 +127,9 @@ class AuthSettings:
         "refused tokens per client address before no more cryptography; 0: no bound",
     )
     mint_per_minute: int = setting(600, "AIGW_AUTH__MINT_PER_MINUTE", "tokens minted per instance; 0: no bound")
+    operator_token: Secret = setting(
+        Secret(), "AIGW_OPERATOR_TOKEN", "opens dry runs (X-Torana-Dry-Run) to whoever sends it; 16 characters or more"
+    )
     user_token_lifetime_s: float = setting(
         3600.0, "AIGW_USER_TOKEN__LIFETIME_S", "lifetime of user tokens, 60 to 3600 s"
     )
@@ -353,6 +356,8 @@ class Settings:
         return Path(self.usage.spool_dir) if self.usage.spool_dir else self.state_path / "usage"
 
 
+MIN_OPERATOR_TOKEN_CHARS = 16
+
 ACCEPTED_UNUSED = (
     "AIGW_GLGO_BASE_URL",
     "AIGW_AMAZON_Q__REGION",
@@ -455,6 +460,9 @@ def _check_weights(weights: Mapping[str, Any]) -> None:
 
 def _check_user_tokens(auth: AuthSettings) -> None:
     """These settings may only narrow what the contract promises."""
+    if auth.operator_token and len(auth.operator_token.reveal()) < MIN_OPERATOR_TOKEN_CHARS:
+        expected = f"expected {MIN_OPERATOR_TOKEN_CHARS} characters or more, such as `openssl rand -hex 16` prints"
+        raise BadSetting("AIGW_OPERATOR_TOKEN", "is too short", expected)
     if not 60 <= auth.user_token_lifetime_s <= MAX_USER_TOKEN_S:
         raise BadSetting(
             "AIGW_USER_TOKEN__LIFETIME_S",

@@ -24,14 +24,15 @@ from torana.api.answer_writer import AnswerWriter
 from torana.api.answering import CORS_HEADERS, Answering
 from torana.api.connection import BODY_MALFORMED, BODY_TOO_SLOW, DRAINING, Connection
 from torana.api.dialect_front import did_you_mean
-from torana.api.exchange import JSON_HEADER, Exchange, Reply, Route, StreamReply
+from torana.api.dry_run import Rehearse, admit_operator, is_dry_run
+from torana.api.exchange import JSON_HEADER, Exchange, Reply, Route, StreamReply, json_reply
 from torana.caller import Caller, Permit
 from torana.errors import ProviderError, Refusal
 from torana.headers import Headers
 from torana.limits.limits import Limits, Spent
 from torana.limits.rules import Call
 from torana.refusals import CODES, may_be_retried
-from torana.settings import ServeSettings
+from torana.settings import Secret, ServeSettings
 from torana.telemetry.log import Log
 from torana.telemetry.log import request_id as current_request_id
 from torana.telemetry.metrics import Metrics
@@ -84,10 +85,12 @@ class QuotaGate(Protocol):
 class RouteTable:
     """The one list of routes, looked up by path. Refuses a route that declares no policy."""
 
-    def __init__(self, routes: Sequence[Route], limits: Limits | None = None) -> None:
+    def __init__(self, routes: Sequence[Route], limits: Limits | None = None, rehearse: Rehearse | None = None) -> None:
         self.routes = tuple(routes)
         self.limits = limits
         """Of the same catalogue; None: nothing is limited."""
+        self.rehearse = rehearse
+        """What is decided about a request, instead of its answer; of the same catalogue."""
         self.paths = tuple(route.path for route in routes)
         self._exact: dict[str, list[Route]] = {}
         self._probes: dict[str, Route] = {}
@@ -142,6 +145,7 @@ class Entrance:
         log: Log,
         serve: ServeSettings,
         loop_mark: str,
+        operator_token: Secret = Secret(),  # noqa: B008 immutable
     ) -> None:
         self.routes = routes
         self.authenticator = authenticator
@@ -151,6 +155,7 @@ class Entrance:
         self.log = log
         self.serve = serve
         self.loop_mark = loop_mark
+        self.operator_token = operator_token
         self.admission = Admission(
             metrics, max_waiting=serve.queue_requests, max_age_s=serve.queue_s, weights=serve.queue_weights
         )
@@ -234,6 +239,13 @@ class Entrance:
         exchange.facts["route"] = route
         exchange.facts["origin"] = exchange
         exchange.tail = tail
+        if is_dry_run(headers) and not route.is_open and self.routes.rehearse is not None:
+            admit_operator(headers, self.operator_token)
+            exchange.facts["dry_run"] = True
+            exchange.body = await self._read_body(exchange, receive, answer.writer, self.limits.get(route.body, 0))
+            await answer.whole(json_reply(await self.routes.rehearse(exchange)))
+            del exchange.facts["route"]
+            return route
         limits = self.routes.limits
         if route.body != "none" and exchange.method != "GET":
             if limits is not None and limits.rules and route.body != "mint" and not route.is_open:

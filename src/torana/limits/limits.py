@@ -113,6 +113,17 @@ class Limits:
         finally:
             table.unlock()
 
+    def left(self, call: Call) -> list[tuple[Rule, int]]:
+        """How much each limit that the call meets has left; takes nothing."""
+        now = int(self._clock.monotonic() * SECOND)
+        table = self._table
+        table.lock()
+        try:
+            met = [(rule, table.look(rule.key(rule.whom(call)))) for rule in self.applying(call)]
+            return [(rule, rule.amount if slot < 0 else max(0, rule.left(table, slot, now))) for rule, slot in met]
+        finally:
+            table.unlock()
+
     async def hold(self, call: Call, expected: Callable[[], Spent]) -> Hold | None:
         """Reserve what the call is expected to use; None where nothing limits it. Raises LimitReached.
 
