@@ -29,6 +29,7 @@ from torana.providers.send import Sender
 from torana.routing.models import Model, Models, refuse_unable
 from torana.routing.router import Router
 from torana.routing.stages import NEVER
+from torana.routing.tries import Candidate, Route
 from torana.settings import CatalogueSettings
 from torana.telemetry.metrics import InFlight, Metrics
 from torana.usage.ledger import Ledger
@@ -183,9 +184,9 @@ class Gateway:
         deployment = model.deployments[0]
         under_way: InFlight | None = None
         try:
-            route = await self.router.pick(permit, model, chat.tries)
+            route = await self.router.pick(permit, model, chat)
+            lost = self._weigh_losses(route, chat)
             deployment = route.deployments[0]
-            lost = self._weigh_losses(deployment, chat)
             limited = await self._hold(
                 permit, call, model.name, deployment, lambda: estimate(chat, deployment.prices, model.output_limit)
             )
@@ -220,16 +221,35 @@ class Gateway:
             under_way=under_way,
         )
 
-    def _weigh_losses(self, deployment: Deployment, chat: ChatRequest) -> tuple[str, ...]:
-        """What of the client's words would get lost; raises Refusal 422 where nothing may, by AIGW_DIALECT__LOSSES."""
-        lost = self.sender.losses(deployment, chat)
-        if lost and self.router.settings.losses == "refuse":
-            names = ", ".join(lost)
-            raise Refusal(422, "dialect_loss", f"This model cannot be told: {names}", missing=names)
-        return lost
+    def _weigh_losses(self, route: Route, chat: ChatRequest) -> tuple[str, ...]:
+        """What of the client's words gets lost on the way to the first candidate.
+
+        Those who cannot be told what has to be told are no candidates; with AIGW_DIALECT__LOSSES=refuse, that is
+        everything. Raises Refusal 422 where nobody is left.
+        """
+        if chat.source is None:
+            return ()
+        able: list[Candidate] = []
+        first: tuple[str, ...] = ()
+        refusal: Refusal | None = None
+        for candidate in route.candidates:
+            try:
+                lost = self.sender.losses(candidate.deployment, chat)
+                if lost and self.models.settings.losses == "refuse":
+                    names = ", ".join(lost)
+                    raise Refusal(422, "dialect_loss", f"This model cannot be told: {names}", missing=names)
+            except Refusal as unable:
+                refusal = refusal or unable
+            else:
+                first = first if able else lost
+                able.append(candidate)
+        if refusal is not None and not able:
+            raise refusal
+        route.candidates = tuple(able)
+        return first
 
     def _tell_losses(self, lost: tuple[str, ...], facts: dict[str, Any]) -> list[tuple[bytes, bytes]]:
-        if not lost or self.router.settings.losses == "drop":
+        if not lost or self.models.settings.losses == "drop":
             return []
         names = ", ".join(lost)
         facts["dropped"] = names
@@ -312,6 +332,7 @@ class Gateway:
         started = time.monotonic()
         call = self._call(permit, facts, None, is_streamed=stream)
         deployment = self.models.deployment_of(provider, model)
+        self.router.keep_inside(permit, deployment)
         under_way: InFlight | None = None
         try:
             limited = await self._hold(
@@ -367,8 +388,7 @@ class Gateway:
             raise
         call.record(used.provider, used.model, "completed", vectors.usage, time.monotonic() - started)
         await call.settled()
-        headers = [*self._headers(used, None, model), *limited]
-        return Embedded(vectors.rows, used.provider, used.model, headers, vectors.usage, vectors.raw)
+        return Embedded(vectors.rows, used.provider, used.model, [*self._headers(used, None, model), *limited])
 
 
 def _window(order: CompletionOrder | GenerationOrder, model: Model) -> Window:

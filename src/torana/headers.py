@@ -1,6 +1,12 @@
 """A request's headers: looked up by lower-case name, the first of a repeated one wins."""
 
+import math
 from collections.abc import Iterable
+
+
+def retry_after(seconds: float | None) -> tuple[tuple[bytes, bytes], ...]:
+    """The header that says when to come back, for a refusal; nothing where nobody knows."""
+    return () if seconds is None else ((b"retry-after", b"%d" % math.ceil(seconds)),)
 
 
 class Headers:

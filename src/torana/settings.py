@@ -13,10 +13,8 @@ from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from torana.cloud_settings import GoogleSettings, check_google
 from torana.errors import BadSetting
 from torana.setting_values import (
-    Secret,
     check_networks,
     check_path,
     check_tls,
@@ -26,10 +24,40 @@ from torana.setting_values import (
     read_int,
     read_list,
     read_object,
-    setting,
 )
 
-__all__ = ["Secret", "Settings", "load_settings"]
+
+class Secret:
+    """A text that never prints itself."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str = "") -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __repr__(self) -> str:
+        return "***" if self._value else "(none)"
+
+    __str__ = __repr__
+
+
+def setting(default: Any, env: str | tuple[str, ...], doc: str) -> Any:
+    """One field that comes from the environment.
+
+    env   the name, or several: the first one that is set wins
+    doc   one line for the generated settings table, unit included
+    """
+    names = (env,) if isinstance(env, str) else env
+    metadata = {"env": names, "doc": doc}
+    if isinstance(default, (dict, list)):
+        return field(default_factory=lambda: default, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,11 +152,10 @@ class AuthSettings:
     failures_per_minute: int = setting(
         50,
         "AIGW_AUTH__FAILURES_PER_MINUTE",
-        "refused tokens per client address before no more cryptography; 0: no bound",
+        "refused tokens per client address before no more cryptography, in each worker; 0: no bound",
     )
-    mint_per_minute: int = setting(600, "AIGW_AUTH__MINT_PER_MINUTE", "tokens minted per instance; 0: no bound")
-    operator_token: Secret = setting(
-        Secret(), "AIGW_OPERATOR_TOKEN", "opens dry runs (X-Torana-Dry-Run) to whoever sends it; 16 characters or more"
+    mint_per_minute: int = setting(
+        600, "AIGW_AUTH__MINT_PER_MINUTE", "tokens minted per instance, in each worker; 0: no bound"
     )
     user_token_lifetime_s: float = setting(
         3600.0, "AIGW_USER_TOKEN__LIFETIME_S", "lifetime of user tokens, 60 to 3600 s"
@@ -216,7 +243,6 @@ class ProviderSettings:
         "AIGW_CUSTOM_MODELS__ALLOWED_ENDPOINTS",
         "URL prefixes clients may name; empty: any but link-local and metadata addresses",
     )
-    tries: int = setting(2, "AIGW_ROUTING__TRIES", "sendings in all, the first included")
     losses: str = setting(
         "warn",
         "AIGW_DIALECT__LOSSES",
@@ -226,7 +252,6 @@ class ProviderSettings:
     default_models: dict[str, Any] = setting(
         {}, "AIGW_MODEL_SELECTION__DEFAULT_MODELS", "JSON: feature setting → model identifier"
     )
-    google: GoogleSettings = field(default_factory=GoogleSettings)
     vendor_keys: Mapping[str, Secret] = field(default_factory=dict)
     """Every `…_API_KEY` of the environment, for the rows of providers.yml that name one as `key_env`."""
     vendor_urls: Mapping[str, str] = field(default_factory=dict)
@@ -254,6 +279,30 @@ class ProviderSettings:
         {},
         ("AIGW_MODEL_ENGINE_LIMITS", "AIGW_MODEL_ENGINE_CONCURRENCY_LIMITS"),
         "JSON: engine → model → limits shown as gauges",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutingSettings:
+    """How hard the gateway tries, and when it leaves a deployment alone. All of it in each worker for itself."""
+
+    tries: int = setting(2, "AIGW_ROUTING__TRIES", "sendings in all, the first included")
+    region: str = setting(
+        "", ("AIGW_REGION", "RUNWAY_REGION"), "where this gateway stands: deployments of this region come first"
+    )
+    failures_to_rest: int = setting(
+        20,
+        "AIGW_ROUTING__FAILURES_TO_REST",
+        "failed calls within 10 s, if they are half of all, after which a deployment rests; 0: never",
+    )
+    rest_s: float = setting(5.0, "AIGW_ROUTING__REST_S", "how long a deployment rests before one call looks again")
+    longest_wait_s: float = setting(
+        5.0,
+        "AIGW_ROUTING__LONGEST_WAIT_S",
+        "longest Retry-After that a call itself waits for, where nothing else helps",
+    )
+    queue_s: float = setting(
+        1.0, "AIGW_ROUTING__QUEUE_S", "how long a call waits for a place at a deployment whose `concurrency` is used up"
     )
 
 
@@ -305,8 +354,6 @@ class UsageSettings:
         "AIGW_USAGE__MAX_SPOOL_BYTES",
         "undelivered usage records of one worker above this count as a full disk",
     )
-    sink_secrets: Mapping[str, Secret] = field(default_factory=dict)
-    """Every `AIGW_SINK__…` of the environment, for the sinks of sinks.yml that name one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -333,6 +380,7 @@ class Settings:
     auth: AuthSettings = field(default_factory=AuthSettings)
     transport: TransportSettings = field(default_factory=TransportSettings)
     providers: ProviderSettings = field(default_factory=ProviderSettings)
+    routing: RoutingSettings = field(default_factory=RoutingSettings)
     catalogue: CatalogueSettings = field(default_factory=CatalogueSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
     usage: UsageSettings = field(default_factory=UsageSettings)
@@ -356,8 +404,6 @@ class Settings:
         return Path(self.usage.spool_dir) if self.usage.spool_dir else self.state_path / "usage"
 
 
-MIN_OPERATOR_TOKEN_CHARS = 16
-
 ACCEPTED_UNUSED = (
     "AIGW_GLGO_BASE_URL",
     "AIGW_AMAZON_Q__REGION",
@@ -367,7 +413,7 @@ ACCEPTED_UNUSED = (
     "AIGW_MODEL_SELECTION__MODEL_PARAMS",
     "AIGW_MODEL_SELECTION__PROMPT_PARAMS",
     "AIGW_REDIS_URL",
-    "AIGW_SINK__",
+    "AIGW_GOOGLE_CLOUD_PLATFORM__",
     "AIGW_VERTEX_TEXT_MODEL__",
     "AIGW_VERTEX_SEARCH__",
     "AIGW_INTERNAL_EVENT__",
@@ -403,9 +449,7 @@ def load_settings(
     names = {name.removesuffix("_FILE") for name in found if name.removesuffix("_FILE").endswith("_API_KEY")}
     keys = {name: Secret(text) for name in names if (text := _text_of(name, Secret, found)) is not None}
     urls = {name: text.strip() for name, text in found.items() if is_address_name(name)}
-    google = check_google(settings.providers.google)
-    providers = replace(settings.providers, google=google, vendor_keys=keys, vendor_urls=urls)
-    settings = replace(settings, providers=providers)
+    settings = replace(settings, providers=replace(settings.providers, vendor_keys=keys, vendor_urls=urls))
     object.__setattr__(settings, "warnings", tuple(_unknown_names(found)))
     if settings.log.level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
         raise BadSetting(
@@ -460,9 +504,6 @@ def _check_weights(weights: Mapping[str, Any]) -> None:
 
 def _check_user_tokens(auth: AuthSettings) -> None:
     """These settings may only narrow what the contract promises."""
-    if auth.operator_token and len(auth.operator_token.reveal()) < MIN_OPERATOR_TOKEN_CHARS:
-        expected = f"expected {MIN_OPERATOR_TOKEN_CHARS} characters or more, such as `openssl rand -hex 16` prints"
-        raise BadSetting("AIGW_OPERATOR_TOKEN", "is too short", expected)
     if not 60 <= auth.user_token_lifetime_s <= MAX_USER_TOKEN_S:
         raise BadSetting(
             "AIGW_USER_TOKEN__LIFETIME_S",

@@ -53,11 +53,11 @@ async def test_a_failing_model_is_503(shared: RunningGateway, path: str, status:
 async def test_a_limited_model_is_429_with_the_models_own_retry_after(
     shared: RunningGateway, path: str, stream: bool
 ) -> None:
-    shared.provider.fail_with(429, headers={"Retry-After": "17"}, times=1)
-    shared.provider.fail_with(429)
+    shared.provider.fail_with(429, times=1)
+    shared.provider.fail_with(429, headers={"Retry-After": "17"})
 
-    told = await ask(shared, path, stream=stream)
     untold = await ask(shared, path, stream=stream)
+    told = await ask(shared, path, stream=stream)
 
     assert (told.status, contract_members(told), told.header("retry-after")) == (429, LIMITED, "17")
     assert (untold.status, contract_members(untold), untold.header("retry-after")) == (429, LIMITED, None)

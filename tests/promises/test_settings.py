@@ -42,7 +42,7 @@ def test_without_any_source_the_defaults_are_those_of_the_contract() -> None:
     assert (found.serve.max_header_bytes, found.serve.max_uri_bytes) == (32768, 8192)
     assert (found.auth.service_name, found.auth.leeway_s) == ("gitlab-ai-gateway", 60)
     assert (found.transport.connect_s, found.transport.first_byte_s, found.transport.idle_s) == (3, 30, 60)
-    assert (found.serve.drain_s, found.transport.request_s, found.providers.tries) == (60, 600, 2)
+    assert (found.serve.drain_s, found.transport.request_s, found.routing.tries) == (60, 600, 2)
     assert found.warnings == ()
 
 

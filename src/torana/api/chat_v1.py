@@ -24,6 +24,7 @@ from torana.errors import (
     Refusal,
 )
 from torana.gateway import Gateway
+from torana.headers import retry_after
 from torana.routing.models import Model
 from torana.settings import ProviderSettings, Settings
 
@@ -133,11 +134,12 @@ class ChatV1Endpoints:
 
 def chat_failed(error: ProviderError) -> Refusal:
     """What a failed model call is here (contract 1.2); clients know these texts, whoever the provider is."""
+    headers = retry_after(error.retry_after_s)
     if isinstance(error, ProviderTimedOut):
-        return Refusal(504, error.code, "Anthropic API Timeout Error.", layer="provider")
+        return Refusal(504, error.code, "Anthropic API Timeout Error.", layer="provider", headers=headers)
     is_connection = isinstance(error, (ProviderUnreachable, ProviderBroke))
     kind = "Connection" if is_connection else "Status"
-    return Refusal(502, error.code, f"Anthropic API {kind} Error.", layer="provider")
+    return Refusal(502, error.code, f"Anthropic API {kind} Error.", layer="provider", headers=headers)
 
 
 def _names(order: ChatOrder, answer: Answer) -> tuple[str, str]:

@@ -1,12 +1,12 @@
 """Code completions and generations: /v2, /v3 and /v4 (contract 6). Reads, asks who may, writes the answer."""
 
-import math
+import asyncio
 from collections.abc import Awaitable
 from functools import partial
 from typing import Any, Protocol
 
 from torana.access.permissions import permit
-from torana.api.code_events import SuggestionEvents
+from torana.api.code_events import SuggestionEvents, close_opening, is_done
 from torana.api.code_reading import Kind, Suggestion, read_components, read_flat
 from torana.api.exchange import Exchange, Reply, Route, StreamReply, json_reply
 from torana.api.streaming import RAW_TEXT, STREAM_HEADERS, Closable, ClosingStream, raw_text
@@ -15,7 +15,10 @@ from torana.chat import FinishReason, ModelWish, Usage
 from torana.clock import Clock
 from torana.code.orders import CompletionOrder, GenerationOrder
 from torana.errors import ProviderError, Refusal
+from torana.headers import retry_after
 from torana.settings import Settings
+
+SSE_HEADERS = [*STREAM_HEADERS, (b"x-streaming-format", b"sse")]
 
 
 class CollectedCode(Protocol):
@@ -180,13 +183,20 @@ class CodeEndpoints:
         if not wanted.order.stream:
             return await self.answer_v3(exchange, permit, wanted)
         _refuse_amazon_q(wanted)
-        events = SuggestionEvents(
-            partial(self._open, exchange, permit, wanted),
-            self._start_metadata,
-            code_failed,
-            self.settings.serve.stream_keepalive_s,
-        )
-        return events.reply
+        silence_s = self.settings.serve.stream_keepalive_s or None
+        opening = asyncio.ensure_future(self._open(exchange, permit, wanted))
+        headers = SSE_HEADERS
+        try:
+            # Silence commits the status before anyone knows how the call ends.
+            if await is_done(opening, silence_s):
+                headers = SSE_HEADERS + opening.result().headers
+        except ProviderError as error:
+            raise code_failed(error) from error
+        except asyncio.CancelledError:
+            await close_opening(opening)
+            raise
+        events = SuggestionEvents(opening, self._start_metadata, code_failed, silence_s)
+        return StreamReply(RAW_TEXT, events, headers=list(headers))
 
     async def _ask(self, exchange: Exchange, permit: Permit, wanted: Suggestion) -> CodeAnswer:
         _refuse_amazon_q(wanted)
@@ -210,11 +220,10 @@ class CodeEndpoints:
 
 def code_failed(error: ProviderError) -> Refusal:
     """What a failed model call is on the code endpoints (contract 1.2)."""
+    headers = retry_after(error.retry_after_s)
     if error.upstream_code == 429:
-        after_s = error.retry_after_s
-        headers = ((b"retry-after", b"%d" % math.ceil(after_s)),) if after_s is not None else ()
         return Refusal(429, error.code, "Too many requests. Please try again later.", layer="provider", headers=headers)
-    return Refusal(503, error.code, "Inference failed", layer="provider")
+    return Refusal(503, error.code, "Inference failed", layer="provider", headers=headers)
 
 
 def _refuse_amazon_q(wanted: Suggestion) -> None:

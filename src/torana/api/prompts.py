@@ -16,6 +16,7 @@ from torana.caller import Permit
 from torana.chat import ModelWish, Usage
 from torana.errors import Invalid, ProviderError, Refusal
 from torana.gateway import Gateway
+from torana.headers import retry_after
 from torana.prompts.prompt import Prompt
 from torana.routing.models import Model
 from torana.settings import Settings
@@ -112,7 +113,7 @@ def role_of(prompt_id: str) -> str:
 
 def model_failed(error: ProviderError) -> Refusal:
     """421: the model failed, not the gateway; the upstream code comes first (contract 1.2)."""
-    return Refusal(421, error.code, error.phrase, layer="provider")
+    return Refusal(421, error.code, error.phrase, layer="provider", headers=retry_after(error.retry_after_s))
 
 
 async def _lines(answer: Answer) -> AsyncIterator[bytes]:

@@ -25,6 +25,11 @@ def check_catalogue(catalogue: Catalogue) -> list[str]:
         for chosen in (*setting.tags.values(), *setting.size_preference.values()):
             found.need(key, "model", (chosen,) if isinstance(chosen, str) else chosen, models)
         found.need(key, "unit primitive", setting.unit_primitives, catalogue.unit_primitives)
+    for rule in catalogue.residency.values():
+        if not rule.regions:
+            found.add(f"residency {rule.name}", "allows no region", "expected at least one, such as `eu-*`")
+        if rule.instance and rule.realm:
+            found.add(f"residency {rule.name}", "names an instance and a realm", "expected one of them, or neither")
     paths: dict[str, str] = {}
     for feature in catalogue.features.values():
         key = f"features {feature.name}"

@@ -24,6 +24,12 @@ def check_models(found: Findings, models: Mapping[str, ModelRecord], providers: 
         found.need(f"models {model.name}", "provider", [each.provider for each in model.deployments], providers)
         if not model.deployments:
             found.add(f"models {model.name}", "has no deployments", "expected at least one")
+        elif all(each.canary_percent or each.shadow_percent for each in model.deployments):
+            found.add(
+                f"models {model.name}",
+                "has canaries and shadows only",
+                "expected a deployment for everybody else, without `canary_percent` and `shadow_percent`",
+            )
         _check_life(found, model, models)
         _check_prices(found, model)
         if ("embeddings" in model.abilities) != bool(model.dimensions):
@@ -85,6 +91,12 @@ def _check_deployments(found: Findings, models: Iterable[ModelRecord]) -> None:
         for item in model.deployments:
             if item.key_env and not _KEY_NAME.fullmatch(item.key_env):
                 found.add(key, *_wrong_key(item.key_env))
+            if item.canary_percent and item.shadow_percent:
+                found.add(
+                    key,
+                    f"deployment `{item.label}` is a canary and a shadow",
+                    "expected one of `canary_percent` and `shadow_percent`",
+                )
             if item.label in within:
                 found.add(key, f"deployment `{item.label}` stands twice", "expected a `name` of its own for each")
             elif seen.setdefault(item.label, _identity(item)) != _identity(item):

@@ -17,7 +17,7 @@ from torana.catalog.records import (
     PromptFile,
     ProviderRecord,
     ProxyModelsRecord,
-    SinkRecord,
+    ResidencyRecord,
     UnitPrimitive,
 )
 from torana.errors import BadCatalogue
@@ -59,7 +59,7 @@ class Catalogue:
     proxy_models: Mapping[str, ProxyModelsRecord]
     families: Mapping[str, FamilyRecord]
     limits: Mapping[str, LimitRecord]
-    sinks: Mapping[str, SinkRecord]
+    residency: Mapping[str, ResidencyRecord]
     deny: Mapping[str, DenyRecord]
     features: Mapping[str, FeatureRecord]
     prompts: PromptSources

@@ -15,12 +15,15 @@ from torana.access.permissions import permit
 from torana.caller import DEBUG_CALLER
 from torana.chat import Usage
 from torana.cli.calls import open_sender
-from torana.cli.workshop import Choice, Workshop, render_as_feature
+from torana.cli.workshop import Choice, Workshop, refusal_text, render_as_feature
+from torana.clock import Clock
 from torana.counting import estimate_tokens
 from torana.errors import ProviderError, Refusal
-from torana.refusals import refusal_text
 from torana.routing.discovery import FirstModel
+from torana.routing.fences import Fences
 from torana.routing.router import Router
+from torana.routing.trying import Traffic
+from torana.telemetry.metrics import Known, Metrics
 
 _TEXTS = ("contains", "lacks")
 _MEMBERS = ("inputs", "name", *_TEXTS, "max_chars")
@@ -140,7 +143,9 @@ async def _open_router(shop: Workshop) -> AsyncIterator[Router]:
         if shop.models.has_own_openai:
             first_model.start()
         try:
-            yield Router(shop.models, sender, settings.providers, first_model)
+            traffic = Traffic(settings.routing, Clock(), Metrics(Known()))
+            # What is sent is the operator's own, no instance's.
+            yield Router(shop.models, sender, traffic, first_model, Fences(()))
         finally:
             await first_model.aclose()
 
@@ -157,7 +162,7 @@ async def _ask(shop: Workshop, router: Router, choice: Choice, case: Case) -> Ou
     try:
         chat = render_as_feature(shop, choice, case.inputs)
         asked = sum(estimate_tokens(message.text) for message in chat.messages)
-        flow = await router.stream(await router.pick(permitted, choice.model, chat.tries), chat)
+        flow = await router.stream(await router.pick(permitted, choice.model, chat), chat)
         async with aclosing(flow):
             async for batch in flow.batches():
                 for chunk in batch:

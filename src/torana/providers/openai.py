@@ -5,8 +5,9 @@ A client's own server is called at `<endpoint>/chat/completions`: its endpoint a
 
 from collections.abc import Mapping
 
+from torana.dialects.chat_completions import CHAT_COMPLETIONS
 from torana.dialects.dialect import Dialect
-from torana.dialects.manners import chat_completions_of, text_completions_of
+from torana.dialects.text_completions import TEXT_COMPLETIONS
 from torana.providers.provider import PLACEHOLDER_KEY, Deployment, join_url
 from torana.transport import WireRequest
 
@@ -43,8 +44,7 @@ class OpenAI:
 
 
 def dialect_of(deployment: Deployment) -> Dialect:
-    speak = text_completions_of if deployment.as_text_completion else chat_completions_of
-    return speak(deployment.quirks)
+    return TEXT_COMPLETIONS if deployment.as_text_completion else CHAT_COMPLETIONS
 
 
 def greet(deployment: Deployment) -> dict[str, str]:

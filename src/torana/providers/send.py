@@ -11,8 +11,8 @@ from torana.chat import ChatRequest, Chunk, Usage
 from torana.counting import estimate_tokens
 from torana.dialects import embeddings
 from torana.dialects.embeddings import EmbeddingsRequest
-from torana.dialects.passing import PassingReader, pass_answer, pass_on, replace_model
-from torana.errors import NoCredentials, ProviderBroke, ProviderError, ProviderRefused, ProviderRefusedKey
+from torana.dialects.passing import PassingReader, pass_answer, pass_on
+from torana.errors import Invalid, NoCredentials, ProviderBroke, ProviderError, ProviderRefused, ProviderRefusedKey
 from torana.providers.demo.demo import DemoProvider
 from torana.providers.demo.embed import embed
 from torana.providers.provider import Deployment, Provider
@@ -49,8 +49,6 @@ class Vectors:
     rows: list[list[float]]
     usage: Usage | None
     """None where the provider told none."""
-    raw: bytes = b""
-    """The answer as it came, in place of `rows`, for a request that passed as its client wrote it."""
 
 
 class Sender:
@@ -82,12 +80,12 @@ class Sender:
         provider = self.providers[deployment.like or deployment.provider]
         dialect = provider.dialect_for(deployment)
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "Via": self.via}
-        if chat.user and deployment.quirks.affinity_header and _is_header_text(chat.user):
-            headers[deployment.quirks.affinity_header] = chat.user
+        if chat.user and _is_header_text(chat.user):
+            headers["x-session-affinity"] = chat.user
         source, path = chat.source, dialect.path
         if source is not None and not source.is_read and source.dialect != dialect.name:
-            raise ProviderBroke(f"what was asked in {source.dialect} cannot be read", deployment.name)
-        is_passing = source is not None and source.dialect == dialect.name and (dialect.passes_on or not source.is_read)
+            raise _unreadable(source.dialect)
+        is_passing = source is not None and source.dialect == dialect.name
         is_usage_ours = False
         if source is not None and is_passing:
             body, is_usage_ours = pass_on(dialect, source.body, deployment.model, stream=chat.stream)
@@ -131,7 +129,11 @@ class Sender:
         if provider is None:
             return ()
         dialect = provider.dialect_for(deployment)
-        return () if dialect.name == chat.source.dialect else dialect.losses(chat, deployment.model)
+        if dialect.name == chat.source.dialect:
+            return ()
+        if not chat.source.is_read:
+            raise _unreadable(chat.source.dialect)
+        return dialect.losses(chat, deployment.model)
 
     def dialect_of(self, deployment: Deployment) -> str:
         """The name of the format that the deployment is spoken to in."""
@@ -145,10 +147,7 @@ class Sender:
             return await asyncio.to_thread(_embed_as_demo, request)
         provider = self.providers[deployment.like or deployment.provider]
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "Via": self.via}
-        if request.source:
-            body = replace_model(request.source, deployment.model)
-        else:
-            body = embeddings.write_request(request, deployment.model)
+        body = embeddings.write_request(request, deployment.model)
         wire = await provider.prepare(deployment, embeddings.PATH, body, headers, stream=False)
         answer = await self.transport.send(wire, first_byte_s=self.settings.first_byte_s)
         try:
@@ -156,11 +155,7 @@ class Sender:
             said = await answer.read_all(MAX_ANSWER_BYTES)
         finally:
             answer.close()
-        usage = embeddings.scan_answer(said)
-        if request.source:
-            embeddings.check_answer(said, len(request.inputs))
-            return Vectors([], usage, said)
-        return Vectors(embeddings.read_answer(said, len(request.inputs)), usage)
+        return Vectors(embeddings.read_answer(said, len(request.inputs)), embeddings.scan_answer(said))
 
     async def relay(
         self,
@@ -194,6 +189,11 @@ class Sender:
         return answer
 
 
+def _unreadable(dialect: str) -> Invalid:
+    """Its own vendor may know what the body means; here nobody does."""
+    return Invalid((), f"This model cannot be asked in {dialect} what this body asks")
+
+
 async def _check_head(
     answer: WireAnswer, deployment: Deployment, read_error: Callable[[int, bytes], ProviderRefused]
 ) -> None:
@@ -216,9 +216,7 @@ def _is_header_text(text: str) -> bool:
 def _note(error: ProviderRefused, headers: Mapping[str, str]) -> None:
     """What an answer's head tells of its error."""
     now = time.time()
-    told_s = read_retry_after(headers, now)
-    # Google tells it in the body.
-    error.retry_after_s = error.retry_after_s if told_s is None else told_s
+    error.retry_after_s = read_retry_after(headers, now)
     if headers.get("x-should-retry") == "false":
         error.is_retryable = False
     # AWS names the exception here and nowhere else: `ThrottlingException:http://…`.

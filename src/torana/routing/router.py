@@ -1,7 +1,17 @@
-"""CHOOSE: tries deployments in order until one gives its first valid chunk. After that, no second thoughts."""
+"""CHOOSE: puts a model's deployments in order and tries them until one gives its first valid chunk.
+
+After that chunk there are no second thoughts: what is sent is never sent again, and never spliced.
+
+picking.py     the order, and why
+trying.py      try, wait, try the next
+health.py      how each deployment is doing: breaker.py, turnstile.py
+budget.py      how many further tries may be made
+affinity.py    whose prompt cache is warm, who is in a percentage
+fences.py      which regions a caller's calls never leave
+models.py      which model a wish means
+"""
 
 import asyncio
-import random
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, replace
 
@@ -10,27 +20,21 @@ import msgspec
 from torana.caller import Permit
 from torana.chat import ChatRequest
 from torana.dialects.embeddings import EmbeddingsRequest
-from torana.errors import NoCredentials, ProviderBroke, ProviderError, ProviderLimited, ProviderSpent, ProviderTimedOut
+from torana.errors import NoCredentials, ProviderBroke, ProviderError, ProviderTimedOut, Refusal
 from torana.providers.provider import Deployment
 from torana.providers.send import Batch, Sender, Vectors
+from torana.routing.affinity import affinity_key
 from torana.routing.discovery import FirstModel
+from torana.routing.fences import Fences
 from torana.routing.folding import fold_system
 from torana.routing.models import Model, Models
-from torana.settings import ProviderSettings
+from torana.routing.picking import Wish, pick
+from torana.routing.tries import Candidate, Route, Try
+from torana.routing.trying import Opened, T, Traffic, Trying, UnderWay
 
 OVERDUE = "no whole answer within AIGW_TIMEOUTS__REQUEST_S"
 
-BACKOFF_S = 0.05
-"""Full jitter up to this before the second try, twice that before the third."""
-
-
-@dataclass(slots=True)
-class Route:
-    """Where a call may go, and how often."""
-
-    model: Model
-    deployments: tuple[Deployment, ...]
-    tries: int
+ONLY = "the only one"
 
 
 @dataclass(slots=True)
@@ -40,108 +44,165 @@ class Flow:
     deployment: Deployment
     first: Batch
     rest: AsyncGenerator[Batch, None]
-    attempts: int
+    route: Route
+    under_way: UnderWay
     deadline: float
     """In the event loop's time."""
+
+    @property
+    def attempts(self) -> int:
+        return len(self.route.tries)
+
+    @property
+    def tries(self) -> tuple[Try, ...]:
+        """Every sending, in order of their ends; the answering one's usage is told with the answer."""
+        return tuple(self.route.tries)
 
     async def batches(self) -> AsyncIterator[Batch]:
         """All batches; raises ProviderError where the provider fails from here on."""
         now = asyncio.get_running_loop().time
-        yield self.first
-        async for batch in self.rest:
-            # Looked at between batches: a silent provider has a deadline of its own.
-            if now() > self.deadline:
-                raise ProviderTimedOut(OVERDUE, self.deployment.name)
-            yield batch
+        try:
+            yield self.first
+            async for batch in self.rest:
+                # Looked at between batches: a silent provider has a deadline of its own.
+                if now() > self.deadline:
+                    raise ProviderTimedOut(OVERDUE, self.deployment.name)
+                yield batch
+        except ProviderError as failure:
+            self.under_way.broke(failure)
+            raise
+        finally:
+            self.under_way.end()
 
     async def aclose(self) -> None:
-        await self.rest.aclose()
+        try:
+            await self.rest.aclose()
+        finally:
+            self.under_way.end()
 
 
 class Router:
-    """One snapshot's models, and the way to them."""
+    """One snapshot's models, and the way to them.
+
+    traffic  what outlives the snapshot
+    fences   None: those of the snapshot
+    """
 
     def __init__(
-        self, models: Models, sender: Sender, settings: ProviderSettings, first_model: FirstModel | None
+        self,
+        models: Models,
+        sender: Sender,
+        traffic: Traffic,
+        first_model: FirstModel | None,
+        fences: Fences | None = None,
     ) -> None:
         self.models = models
         self.sender = sender
-        self.settings = settings
+        self.traffic = traffic
         self.first_model = first_model
+        self.fences = Fences(models.catalogue.residency.values()) if fences is None else fences
 
-    async def pick(self, permit: Permit, model: Model, tries: int | None = None) -> Route:
-        """The deployments to try, in order.
+    async def pick(self, permit: Permit, model: Model, chat: ChatRequest | None = None) -> Route:
+        """The deployments to try, in order, and why.
 
-        permit  proof that this call may go out at all
-        tries   sendings in all; None: AIGW_ROUTING__TRIES
+        permit  proof that this call may go out at all, and for whom
+        chat    what is to be sent: long prompts go where their beginning is cached
+
+        Raises Refusal 403 where every deployment lies outside the caller's regions, NoCredentials where none can be
+        greeted.
         """
-        del permit  # asked for, so that nobody gets here without one
-        usable = []
-        for deployment in model.deployments:
-            if not deployment.is_configured:
-                continue
-            if not deployment.model and self.first_model is not None:
-                deployment = replace(deployment, model=await self.first_model.current())
-            usable.append(deployment)
-        if not usable:
-            raise NoCredentials(f"no credentials for {model.deployments[0].provider}", model.name)
-        return Route(model, tuple(usable), max(1, self.settings.tries if tries is None else tries))
+        caller, traffic, deployments = permit.caller, self.traffic, model.deployments
+        tries = chat.tries if chat is not None else None
+        limit = max(1, traffic.settings.tries if tries is None else tries)
+        tenant = caller.instance_id or caller.issuer
+        if self.first_model is not None and not all(each.model for each in deployments):
+            deployments = await self._name_models(deployments)
+        fence = self.fences.of(caller) if self.fences else None
+        if len(deployments) == 1 and fence is None and deployments[0].is_configured:
+            only = Candidate(deployments[0], traffic.book.of(deployments[0]), ONLY)
+            return Route(model, (only,), limit, tenant)
+        user = caller.subject if caller.is_user else chat.user if chat is not None else ""
+        wish = Wish(
+            unit=f"{tenant}/{user}",
+            key=lambda: affinity_key(tenant, chat) if chat is not None else b"",
+            fence=fence,
+            region=traffic.settings.region,
+        )
+        picked = pick(deployments, wish, traffic.book, traffic.clock.monotonic())
+        if picked.is_fenced_out:
+            raise outside()
+        if not picked.candidates:
+            raise NoCredentials(f"no credentials for {deployments[0].provider}", model.name)
+        return Route(model, tuple(picked.candidates), limit, tenant, tuple(picked.left_out), tuple(picked.shadows))
+
+    def keep_inside(self, permit: Permit, deployment: Deployment) -> None:
+        """For calls whose deployment is given: raises Refusal 403 where the caller's regions leave it out."""
+        fence = self.fences.of(permit.caller) if self.fences else None
+        if fence is not None and not fence.allows(deployment):
+            raise outside()
+
+    async def _name_models(self, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
+        """A server of the operator's own is asked which model it has."""
+        named = []
+        for each in deployments:
+            if self.first_model is not None and not each.model and each.is_configured:
+                each = replace(each, model=await self.first_model.current())
+            named.append(each)
+        return tuple(named)
 
     async def stream(self, route: Route, chat: ChatRequest) -> Flow:
         """Open the answer: try, and try the next. Returns once the first batch is in.
 
-        Raises the ProviderError of the last try.
+        Raises the ProviderError of the last try, Refusal 503 where there is no room anywhere.
         """
-        if route.model.is_own and self.settings.disable_streaming:
+        if route.model.is_own and self.models.settings.disable_streaming:
             chat = msgspec.structs.replace(chat, stream=False)
         if route.model.folds_system:
             chat = fold_system(chat)
-        deadline = asyncio.get_running_loop().time() + self.sender.settings.request_s
-        try:
-            async with asyncio.timeout_at(deadline):
-                return await self._try(route, chat, deadline)
-        except TimeoutError:
-            raise ProviderTimedOut(OVERDUE, route.deployments[0].name) from None
+        deadline = self._deadline()
+
+        async def open_one(deployment: Deployment) -> tuple[Batch, AsyncGenerator[Batch, None]]:
+            batches = self.sender.stream(deployment, chat)
+            return await _first_words(batches, deployment), batches
+
+        opened = await _within(Trying(self.traffic, route, open_one, deadline))
+        first, rest = opened.result
+        return Flow(opened.candidate.deployment, first, rest, route, opened.under_way, deadline)
 
     async def embed(self, route: Route, request: EmbeddingsRequest) -> tuple[Vectors, Deployment, int]:
-        """Vectors, who made them, and at which try. Raises the ProviderError of the last try."""
-        attempt = 0
-        try:
-            async with asyncio.timeout(self.sender.settings.request_s):
-                while True:
-                    deployment = route.deployments[attempt % len(route.deployments)]
-                    attempt += 1
-                    try:
-                        return await self.sender.embed(deployment, request), deployment, attempt
-                    except ProviderError as failure:
-                        failure.where = failure.where or deployment.name
-                        if attempt >= route.tries or not _may_try_again(failure, len(route.deployments)):
-                            raise
-                    await asyncio.sleep(random.uniform(0, BACKOFF_S * attempt))  # noqa: S311 jitter, no secret
-        except TimeoutError:
-            raise ProviderTimedOut(OVERDUE, route.deployments[0].name) from None
+        """Vectors, who made them, and at which try. Raises as `stream` does."""
 
-    async def _try(self, route: Route, chat: ChatRequest, deadline: float) -> Flow:
-        attempt = 0
-        while True:
-            deployment = route.deployments[attempt % len(route.deployments)]
-            attempt += 1
-            batches = self.sender.stream(deployment, chat)
-            try:
-                first = await anext(batches)
-                while not _says_something(first):
-                    first = first + await anext(batches)
-            except StopAsyncIteration:
-                failure: ProviderError = ProviderBroke("an empty answer", deployment.name)
-            except ProviderError as error:
-                failure = error
-            else:
-                return Flow(deployment, first, batches, attempt, deadline)
-            await batches.aclose()
-            failure.where = failure.where or deployment.name
-            if attempt >= route.tries or not _may_try_again(failure, len(route.deployments)):
-                raise failure
-            await asyncio.sleep(random.uniform(0, BACKOFF_S * attempt))  # noqa: S311 jitter, no secret
+        async def open_one(deployment: Deployment) -> Vectors:
+            return await self.sender.embed(deployment, request)
+
+        opened = await _within(Trying(self.traffic, route, open_one, self._deadline()))
+        opened.under_way.end()
+        return opened.result, opened.candidate.deployment, len(route.tries)
+
+    def _deadline(self) -> float:
+        return asyncio.get_running_loop().time() + self.sender.settings.request_s
+
+
+async def _within(trying: Trying[T]) -> Opened[T]:
+    try:
+        async with asyncio.timeout_at(trying.deadline):
+            return await trying.run()
+    except TimeoutError:
+        raise ProviderTimedOut(OVERDUE, trying.route.candidates[0].deployment.name) from None
+
+
+async def _first_words(batches: AsyncGenerator[Batch, None], deployment: Deployment) -> Batch:
+    """The batches up to the first that says something, as one. On a failure the rest is closed."""
+    first: Batch = []
+    try:
+        while not _says_something(first):
+            first = first + await anext(batches)
+    except BaseException as error:
+        await batches.aclose()
+        if isinstance(error, StopAsyncIteration):
+            raise ProviderBroke("an empty answer", deployment.name) from None
+        raise
+    return first
 
 
 def _says_something(batch: Batch) -> bool:
@@ -149,8 +210,5 @@ def _says_something(batch: Batch) -> bool:
     return any(chunk.says_something for chunk in batch)
 
 
-def _may_try_again(failure: ProviderError, deployments: int) -> bool:
-    if isinstance(failure, (ProviderLimited, ProviderSpent, ProviderTimedOut)):
-        # The same account stays limited, and a silent provider may be working on it: only another one helps.
-        return deployments > 1
-    return failure.is_retryable
+def outside() -> Refusal:
+    return Refusal(403, "residency_refused", "No deployment of this model lies within the regions allowed to you")

@@ -155,18 +155,23 @@ LIMIT_HELD = Family("torana_limit_held", "gauge", "What is reserved for calls un
 LIMIT_UNPRICED = Family(
     "torana_limit_unpriced_total", "counter", "Calls that passed a limit on money uncounted: no known price.", _LIMIT
 )
-USAGE_DELIVERED = Family("usage_delivered_total", "counter", "Usage records that a sink has taken.", ("sink",))
-USAGE_RETRIES = Family("usage_retries_total", "counter", "Failed attempts to hand usage records over.", ("sink",))
-USAGE_PARKED = Family("usage_parked_total", "counter", "Usage records set aside for an operator.", ("sink",))
-USAGE_WITHHELD = Family(
-    "usage_withheld_total", "counter", "Usage records not sent to a sink in another region.", ("sink",)
-)
-USAGE_BEHIND = Family(
-    "usage_oldest_undelivered_seconds",
+DEPLOYMENT_STATE = Family(
+    "torana_deployment_state",
     "gauge",
-    "Age of the oldest record that a sink lacks.",
-    ("sink",),
+    "What a worker makes of a deployment, the worst of all: 0 closed, 1 half open, 2 open, 3 out (key or account).",
+    ("deployment",),
     is_per_node=True,
+)
+TRIES = Family(
+    "torana_tries_total", "counter", "Sendings to a deployment, by how they ended.", ("deployment", "outcome")
+)
+FALLBACKS = Family(
+    "torana_fallbacks_total", "counter", "Calls that went on to another deployment.", ("deployment", "to")
+)
+COOL_DOWNS = Family("torana_cooldowns_total", "counter", "Times a deployment asked to be left alone.", ("deployment",))
+HEDGES = Family("torana_hedges_total", "counter", "Second sendings beside a slow first one.", ("deployment", "outcome"))
+SHADOWS = Family(
+    "torana_shadows_total", "counter", "Copies of calls whose answers nobody sees.", ("deployment", "outcome")
 )
 CONFIG_STALE = Family(
     "config_stale", "gauge", "1 while a refused reload left the old catalogue in place.", is_per_node=True
@@ -184,7 +189,7 @@ THREADS = Family("ai_gateway_threads_count", "gauge", "Threads of all workers.")
 
 _USAGE = (
     USAGE_RECORDS, USAGE_AT_RISK, USAGE_LOST, USAGE_DAMAGED, USAGE_STUCK, USAGE_SPOOL_BYTES, USAGE_SPOOL_FULL,
-    USAGE_SYNC_SECONDS, USAGE_DELIVERED, USAGE_RETRIES, USAGE_PARKED, USAGE_WITHHELD, USAGE_BEHIND,
+    USAGE_SYNC_SECONDS,
 )  # fmt: skip
 
 FAMILIES: tuple[Family, ...] = (
@@ -192,6 +197,6 @@ FAMILIES: tuple[Family, ...] = (
     INFERENCE_SECONDS, INPUT_TOKENS, OUTPUT_TOKENS, ALL_TOKENS, LANGUAGES, CLEANING_SECONDS, SUGGESTION_REQUESTS,
     SUGGESTION_SECONDS, SUGGESTION_BYTES, SUGGESTION_TOKENS, SHOWN, ACCEPTED, FAILED, QUOTA_CHECKS,
     PORTAL_REQUESTS, PORTAL_SECONDS, REFUSALS, LIMIT_PASSED, LIMIT_REFUSED, LIMIT_USED, LIMIT_HELD, LIMIT_UNPRICED,
-    ISSUER_KEYS, ISSUER_KEY_AGE, ISSUER_UP, CONFIG_STALE, LINES_DROPPED,
-    LOOP_LAG, SHED, WAITING, THREADS, *_USAGE,
+    ISSUER_KEYS, ISSUER_KEY_AGE, ISSUER_UP, DEPLOYMENT_STATE, TRIES, FALLBACKS, COOL_DOWNS, HEDGES, SHADOWS,
+    CONFIG_STALE, LINES_DROPPED, LOOP_LAG, SHED, WAITING, THREADS, *_USAGE,
 )  # fmt: skip

@@ -17,7 +17,7 @@ from torana.telemetry.exposition import CONTENT_TYPE, write_exposition
 from torana.telemetry.families import Family
 from torana.telemetry.limit_figures import LimitFigures
 from torana.telemetry.shards import OTHER, Labels, Shards
-from torana.telemetry.usage_figures import SinkFigures, UsageFigures
+from torana.telemetry.usage_figures import UsageFigures
 
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _FINISHES = frozenset(("stop", "length", "tool_calls", "content_filter", "stop_sequence", "other"))
@@ -83,6 +83,7 @@ class Metrics:
         self._requests: dict[tuple[str, str, int], tuple[int, int]] = {}
         self._inferences: dict[tuple[Any, ...], tuple[int, int, int, int, int]] = {}
         self._in_flight: dict[tuple[str, str], int] = {}
+        self._tries: dict[tuple[str, str], int] = {}
         for family in families.FAMILIES:
             if not family.labels:
                 self._shards.place(family, ())
@@ -96,7 +97,7 @@ class Metrics:
     def know(self, known: Known) -> None:
         """A reload has brought another catalogue."""
         self._known = known
-        for cache in (self._requests, self._inferences, self._in_flight):
+        for cache in (self._requests, self._inferences, self._in_flight, self._tries):
             cache.clear()
 
     def request(self, handler: str, method: str, status: int, seconds: float) -> None:
@@ -214,10 +215,6 @@ class Metrics:
         """A call passed a limit on money that could not count it."""
         self._count(families.LIMIT_UNPRICED, (limit, unit))
 
-    def sink(self, name: str) -> SinkFigures:
-        """The figures of one sink; there are as many as sinks.yml names."""
-        return SinkFigures(self._shards, name)
-
     def issuer(self, base_url: str, *, keys: int, is_up: bool, age_s: float | None) -> None:
         """State of an issuer's keys; there are as many issuers as the settings name."""
         place, labels = self._shards.place, (base_url,)
@@ -225,6 +222,35 @@ class Metrics:
         self._values[place(families.ISSUER_UP, labels)] = float(is_up)
         if age_s is not None:
             self._values[place(families.ISSUER_KEY_AGE, labels)] = round(age_s, 1)
+
+    # Names of deployments come from the catalogue; all servers of clients' own share one.
+
+    def deployment_state(self, deployment: str, state: int) -> None:
+        """0: closed, 1: half open, 2: open, 3: out, for our key is refused or our account spent."""
+        self._values[self._shards.place(families.DEPLOYMENT_STATE, (deployment,))] = state
+
+    def tried(self, deployment: str, outcome: str) -> None:
+        """One sending ended; `outcome` is routing's own word or the failure's code."""
+        key = (deployment, outcome)
+        place = self._tries.get(key)
+        if place is None:
+            place = self._shards.place(families.TRIES, (deployment, outcome))
+            _remember(self._tries, key, place)
+        self._values[place] += 1
+
+    def fell_back(self, deployment: str, to: str) -> None:
+        self._count(families.FALLBACKS, (deployment, to))
+
+    def cooled_down(self, deployment: str) -> None:
+        self._count(families.COOL_DOWNS, (deployment,))
+
+    def hedged(self, deployment: str, outcome: str) -> None:
+        """A second sending was made because the first one dawdled at `deployment`; `outcome`: won or lost."""
+        self._count(families.HEDGES, (deployment, outcome))
+
+    def shadowed(self, deployment: str, outcome: str) -> None:
+        """A copy of a call went to `deployment`; `outcome`: answered, failed or dropped."""
+        self._count(families.SHADOWS, (deployment, outcome))
 
     def config_stale(self, is_stale: bool) -> None:
         self._values[self._stale] = float(is_stale)

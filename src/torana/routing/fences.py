@@ -1,0 +1,63 @@
+"""Where an instance's calls may be answered: its allowed regions are never left, whatever fails."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torana.caller import Caller
+from torana.catalog.records import ResidencyRecord
+from torana.providers.provider import Deployment
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """The rules that hold for one caller; a region must be allowed by each of them."""
+
+    rules: tuple[ResidencyRecord, ...]
+
+    def allows(self, deployment: Deployment) -> bool:
+        """A deployment that does not say where it is, is outside.
+
+        The demo answers within this process, and a client's own server is where the client put it.
+        """
+        return (
+            deployment.is_client_given
+            or deployment.provider == "demo"
+            or all(_is_in(deployment.region, rule.regions) for rule in self.rules)
+        )
+
+    @property
+    def regions(self) -> str:
+        """For refusals and explanations."""
+        return " and ".join(", ".join(rule.regions) for rule in self.rules)
+
+
+class Fences:
+    """`residency` of a catalogue. An instance's own rule stands in place of its realm's and of everybody's."""
+
+    def __init__(self, records: Iterable[ResidencyRecord]) -> None:
+        self._of_instances = tuple(record for record in records if record.instance)
+        self._of_realms = tuple(record for record in records if not record.instance)
+
+    def __bool__(self) -> bool:
+        return bool(self._of_instances or self._of_realms)
+
+    def of(self, caller: Caller) -> Fence | None:
+        """None: the caller's calls may go anywhere.
+
+        Who does not say which instance or realm it is might be any of them, so every such rule holds.
+        """
+        own = {caller.instance_id, caller.instance_uid} - {""}
+        rules = tuple(rule for rule in self._of_instances if not own or rule.instance in own)
+        if not own or not rules:
+            realm = caller.realm.lower()
+            rules += tuple(
+                rule for rule in self._of_realms if not rule.realm or not realm or rule.realm.lower() == realm
+            )
+        return Fence(rules) if rules else None
+
+
+def _is_in(region: str, allowed: tuple[str, ...]) -> bool:
+    """`eu-*` allows whatever begins with `eu-`."""
+    return bool(region) and any(
+        region.startswith(name[:-1]) if name.endswith("*") else region == name for name in allowed
+    )

@@ -1,0 +1,233 @@
+"""How each deployment is doing: may it be asked now, how busy is it, how fast. Outlives a reload of the catalogue.
+
+One worker's view, of its own calls alone. Keyed by the deployment's name; of clients' own servers by a hash, for two
+clients may call different servers the same.
+"""
+
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Protocol
+
+from torana.errors import (
+    ProviderBroke,
+    ProviderError,
+    ProviderLimited,
+    ProviderOverloaded,
+    ProviderRefused,
+    ProviderRefusedKey,
+    ProviderSpent,
+    ProviderTimedOut,
+    ProviderUnreachable,
+)
+from torana.providers.provider import Deployment
+from torana.routing.breaker import Breaker
+from torana.routing.turnstile import Turnstile
+from torana.settings import RoutingSettings
+
+logger = logging.getLogger("torana.routing")
+
+MAX_KNOWN = 1_000
+"""Deployments remembered at once; clients bring ever new ones of their own."""
+SMOOTHING = 0.2
+"""Weight of the newest time to the first chunk."""
+STALE_S = 10.0
+"""Older measurements say nothing: who was slow and is passed over since is to have another chance."""
+UNSAID_S = 1.0
+"""How long a deployment is shunned that limits us without saying for how long."""
+KEY_REFUSED_S = 30.0
+"""How long one is shunned that refuses our key: somebody has to act, and a call in a while sees whether they did."""
+SPENT_S = 60.0
+"""How long one is shunned whose account has no money left."""
+
+_TO_BLAME = (ProviderUnreachable, ProviderTimedOut, ProviderBroke, ProviderOverloaded, ProviderRefusedKey)
+"""What counts against a deployment. Its other 4xx are the request's fault, and a limit is no illness."""
+
+
+class Meter(Protocol):
+    """Counts what happens to deployments; `deployment` is a name, clients' own servers included."""
+
+    def deployment_state(self, deployment: str, state: int) -> None:
+        """0: closed, 1: half open, 2: open, 3: out, for our key is refused or our account spent."""
+        ...
+
+    def cooled_down(self, deployment: str) -> None: ...
+
+    def tried(self, deployment: str, outcome: str) -> None: ...
+
+    def fell_back(self, deployment: str, to: str) -> None: ...
+
+    def hedged(self, deployment: str, outcome: str) -> None: ...
+
+    def shadowed(self, deployment: str, outcome: str) -> None: ...
+
+
+@dataclass(slots=True)
+class Health:
+    """One deployment's."""
+
+    name: str
+    breaker: Breaker
+    meter: Meter
+    is_ours: bool = True
+    """Our key greets it: the client's own are the client's business."""
+    places: Turnstile | None = None
+    """None: as many calls at once as come."""
+    cool_until: float = 0.0
+    """It asked to be left alone until then, and is."""
+    shun_until: float = 0.0
+    """Until then only those come who find no other one."""
+    in_flight: int = 0
+    first_chunk_s: float = 0.0
+    """Smoothed; 0: not known yet."""
+    measured_at: float = 0.0
+    refused: ProviderRefused | None = None
+    """Why it is of no use: our key is refused, or our account is spent."""
+    used_at: float = 0.0
+
+    def may_be_asked(self, now: float) -> bool:
+        return now >= self.cool_until and self.breaker.may_begin(now)
+
+    def is_ready(self, now: float) -> bool:
+        """It may be asked, at once, and an answer is likely."""
+        is_free = self.places is None or not self.places.is_full
+        return is_free and now >= self.shun_until and self.may_be_asked(now)
+
+    def ready_in_s(self, now: float) -> float:
+        """How long until it may be asked again; 0: it may."""
+        return max(0.0, self.cool_until - now, self.breaker.until - now if self.breaker.is_open else 0.0)
+
+    def why_not(self, now: float) -> str:
+        """Why it is not ready; empty: it is."""
+        left_s = math.ceil(self.ready_in_s(now))
+        if now < self.cool_until:
+            return f"limits us, left alone for {left_s} s"
+        if self.refused is not None and now < max(self.shun_until, self.breaker.until):
+            return "our account is spent" if isinstance(self.refused, ProviderSpent) else "our key is refused"
+        if not self.breaker.may_begin(now):
+            return f"rests after failures for {left_s} s" if left_s else "a call is looking whether it is well again"
+        if now < self.shun_until:
+            return "limits us"
+        return "" if self.places is None or not self.places.is_full else f"has its {self.places.places} calls under way"
+
+    def speed_s(self, now: float) -> float | None:
+        """Seconds to the first chunk as lately measured; None: nobody knows."""
+        is_known = self.first_chunk_s and now - self.measured_at < STALE_S
+        return self.first_chunk_s if is_known else None
+
+    def begin(self, now: float) -> int:
+        """A call goes out; the turn to end it with, 0 where it may not."""
+        turn = self.breaker.begin(now) if now >= self.cool_until else 0
+        if turn:
+            self.in_flight += 1
+            self.used_at = now
+            if self.breaker.is_open:
+                self.meter.deployment_state(self.name, 1)
+        return turn
+
+    def end(self) -> None:
+        """The call that went out is over, however it went."""
+        self.in_flight -= 1
+
+    def good(self, now: float, turn: int, first_chunk_s: float) -> None:
+        known_s, self.measured_at = self.first_chunk_s, now
+        self.first_chunk_s = known_s + SMOOTHING * (first_chunk_s - known_s) if known_s else first_chunk_s
+        is_news = self.refused is not None
+        self.refused = None
+        if self.breaker.good(now, turn) or is_news:
+            self.shun_until = 0.0
+            self.meter.deployment_state(self.name, 0)
+            logger.info("a deployment is well again", extra={"deployment": self.name})
+
+    def bad(self, now: float, turn: int, failure: ProviderError, *, is_repeated: bool = False) -> None:
+        """A call failed; whether that says anything about the deployment is decided here.
+
+        is_repeated  the same call has failed here before: that counts once
+        """
+        if isinstance(failure, (ProviderRefusedKey, ProviderSpent)) and self.is_ours:
+            self._shun(now, failure)
+        elif isinstance(failure, (ProviderLimited, ProviderOverloaded)):
+            self._cool(now, failure)
+        if isinstance(failure, _TO_BLAME) and (self.is_ours or not isinstance(failure, ProviderRefusedKey)):
+            if is_repeated:
+                self.breaker.left(turn)
+            elif self.breaker.bad(now, turn):
+                self.meter.deployment_state(self.name, 2)
+                logger.warning(
+                    "a deployment rests after failures",
+                    extra={"deployment": self.name, "code": failure.code, "rest_s": round(self.ready_in_s(now), 1)},
+                )
+        elif isinstance(failure, ProviderRefused) and self.breaker.is_open:
+            # It answers again, whatever it thinks of the request.
+            self.breaker.good(now, turn)
+        else:
+            self.breaker.left(turn)
+
+    def _cool(self, now: float, failure: ProviderError) -> None:
+        said_s = failure.retry_after_s
+        if said_s is None and isinstance(failure, ProviderLimited):
+            self.shun_until = max(self.shun_until, now + UNSAID_S)
+        elif said_s and now + said_s > self.cool_until:
+            self.cool_until = now + said_s
+            self.meter.cooled_down(self.name)
+
+    def _shun(self, now: float, failure: ProviderRefused) -> None:
+        is_news = self.refused is None
+        self.refused = failure
+        self.shun_until = now + (SPENT_S if isinstance(failure, ProviderSpent) else KEY_REFUSED_S)
+        self.meter.deployment_state(self.name, 3)
+        if is_news:
+            # An alarm: it does not get better before the operator acts.
+            logger.error(
+                "the provider refuses our key" if isinstance(failure, ProviderRefusedKey) else "our account is spent",
+                extra={"deployment": self.name, "status": failure.upstream_code},
+            )
+
+
+class HealthBook:
+    """Every deployment's health in this worker."""
+
+    def __init__(self, settings: RoutingSettings, meter: Meter) -> None:
+        self.settings = settings
+        self.meter = meter
+        self._known: dict[str, Health] = {}
+
+    def of(self, deployment: Deployment) -> Health:
+        key = _key_of(deployment) if deployment.is_client_given else deployment.name
+        found = self._known.get(key)
+        if found is None:
+            found = self._add(key, deployment)
+        if deployment.concurrency:
+            if found.places is None:
+                found.places = Turnstile(deployment.concurrency)
+            elif found.places.places != deployment.concurrency:
+                found.places.resize(deployment.concurrency)
+        elif found.places is not None and not found.places.in_use and not found.places.waiting:
+            found.places = None
+        return found
+
+    def __iter__(self) -> Iterator[Health]:
+        return iter(self._known.values())
+
+    def _add(self, key: str, deployment: Deployment) -> Health:
+        if len(self._known) >= MAX_KNOWN:
+            self._forget_some()
+        breaker = Breaker(self.settings.failures_to_rest, self.settings.rest_s)
+        is_ours = not deployment.is_client_given
+        found = Health(deployment.name if is_ours else "own", breaker, self.meter, is_ours)
+        self._known[key] = found
+        return found
+
+    def _forget_some(self) -> None:
+        """The tenth that was used least lately; what is under way keeps its own."""
+        oldest = sorted(self._known, key=lambda key: (self._known[key].in_flight > 0, self._known[key].used_at))
+        for key in oldest[: MAX_KNOWN // 10]:
+            del self._known[key]
+
+
+def _key_of(deployment: Deployment) -> str:
+    """Of a client's own server; its key is part of it, for a wrong one is one client's fault alone."""
+    parts = (deployment.provider, deployment.model, deployment.base_url, deployment.secret.reveal())
+    return "own " + blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

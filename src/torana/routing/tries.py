@@ -1,0 +1,88 @@
+"""The words of choosing: where a call may go and why, and where it went."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torana.chat import Usage
+from torana.errors import ProviderError
+from torana.providers.provider import Deployment
+from torana.routing.health import Health
+from torana.routing.models import Model
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A deployment that a call may go to."""
+
+    deployment: Deployment
+    health: Health
+    why: str
+    """Why it stands at its place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One line of an explanation: a deployment, its part in the call, and why."""
+
+    deployment: Deployment
+    part: Literal["first", "fallback", "shadow", "left out"]
+    why: str
+
+
+Outcome = Literal["answered", "failed", "left", "outrun"]
+"""`left`: its client went. `outrun`: a hedge was faster."""
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One sending, for the books."""
+
+    deployment: Deployment
+    outcome: Outcome
+    status: int
+    """The provider's, or what HTTP would call the failure; 0 where there was none."""
+    code: str
+    """The failure's; empty: none."""
+    seconds: float
+    """Until its first chunk, or until it ended without one."""
+    may_be_charged: bool
+    """The provider may have worked on it."""
+    usage: Usage | None = None
+    """What the provider told of a try that failed; that of the answer is told with the answer."""
+
+
+@dataclass(slots=True)
+class Route:
+    """Where a call may go, and how often; then, where it went."""
+
+    model: Model
+    candidates: tuple[Candidate, ...]
+    """In the order in which they are to be tried; at least one."""
+    limit: int
+    """Sendings in all."""
+    tenant: str = ""
+    """On whose behalf it waits where it has to."""
+    left_out: tuple[Reason, ...] = ()
+    shadows: tuple[Candidate, ...] = ()
+    """To be sent to as well, for nobody."""
+    tries: list[Try] = field(default_factory=list)
+
+    @property
+    def deployments(self) -> tuple[Deployment, ...]:
+        return tuple(candidate.deployment for candidate in self.candidates)
+
+    @property
+    def reasons(self) -> tuple[Reason, ...]:
+        """Every deployment of the model and what becomes of it, for `torana explain request`."""
+        part: Literal["first", "fallback"] = "first"
+        found = []
+        for candidate in self.candidates:
+            found.append(Reason(candidate.deployment, part, candidate.why))
+            part = "fallback"
+        shadows = [Reason(each.deployment, "shadow", each.why) for each in self.shadows]
+        return (*found, *shadows, *self.left_out)
+
+
+def may_be_charged(failure: ProviderError) -> bool:
+    """Whether the provider may have worked on a call that failed so, before it sent any of the answer."""
+    return failure.code in ("provider_timeout", "provider_broke")

@@ -1,0 +1,270 @@
+"""Send a call to its candidates, one after another, until one answers. Nothing of any answer has been passed on yet.
+
+Another deployment is asked where it can help: at once, for the call has lost time enough. The same one is asked again
+where nothing speaks against it, after a moment of jitter, or after the wait that it asked for if that is short. Each
+further sending is paid from the retry budget.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from torana.clock import Clock
+from torana.errors import (
+    ProviderBroke,
+    ProviderError,
+    ProviderLimited,
+    ProviderOverloaded,
+    ProviderRefusedKey,
+    ProviderResting,
+    ProviderSpent,
+    ProviderTimedOut,
+    ProviderUnreachable,
+    Refusal,
+)
+from torana.providers.provider import Deployment
+from torana.routing.budget import RetryBudget
+from torana.routing.health import Health, HealthBook, Meter
+from torana.routing.tries import Candidate, Outcome, Route, Try, may_be_charged
+from torana.routing.turnstile import Full, Turnstile
+from torana.settings import RoutingSettings
+
+BACKOFF_S = 0.05
+"""Full jitter up to this before the same deployment is asked again, twice that before the next time."""
+
+_HELPS_ELSEWHERE = (
+    ProviderUnreachable,
+    ProviderTimedOut,
+    ProviderBroke,
+    ProviderLimited,
+    ProviderOverloaded,
+    ProviderRefusedKey,
+    ProviderSpent,
+)
+"""What another deployment may do better. What is wrong with the request is wrong everywhere."""
+
+OUTRUN = "outrun"
+"""Why a hedge's loser is cancelled."""
+
+T = TypeVar("T")
+Open = Callable[[Deployment], Awaitable[T]]
+"""One sending; raises ProviderError. Returns once the answer's first valid chunk is in."""
+
+
+class Traffic:
+    """What all calls of one worker share, whatever catalogue they came in with.
+
+    workers  how many share the node's free retries
+    """
+
+    def __init__(self, settings: RoutingSettings, clock: Clock, meter: Meter, *, workers: int = 1) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.meter = meter
+        self.workers = workers
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew, as after a restart."""
+        self.book = HealthBook(self.settings, self.meter)
+        self.budget = RetryBudget(self.clock, workers=self.workers)
+
+
+class UnderWay:
+    """A call at a deployment: it counts there, and has its place, until `end`."""
+
+    __slots__ = ("_health", "_is_over", "_places", "_tenant", "_traffic")
+
+    def __init__(self, traffic: Traffic, health: Health, places: Turnstile | None, tenant: str) -> None:
+        self._traffic = traffic
+        self._health = health
+        self._places = places
+        self._tenant = tenant
+        self._is_over = False
+
+    def broke(self, failure: ProviderError) -> None:
+        """The answer failed after its first chunk."""
+        self._health.bad(self._traffic.clock.monotonic(), self._health.breaker.turn, failure)
+
+    def end(self) -> None:
+        """Idempotent."""
+        if self._is_over:
+            return
+        self._is_over = True
+        self._health.end()
+        if self._places is not None:
+            self._places.leave(self._tenant)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened(Generic[T]):
+    """An answer whose first chunk is in."""
+
+    candidate: Candidate
+    result: T
+    under_way: UnderWay
+    """To be ended by whoever reads the answer."""
+
+
+class Trying(Generic[T]):
+    """The tries of one call.
+
+    deadline  of all of them together, in the event loop's time
+    """
+
+    def __init__(self, traffic: Traffic, route: Route, open_one: Open[T], deadline: float) -> None:
+        self.traffic = traffic
+        self.route = route
+        self.open_one = open_one
+        self.deadline = deadline
+        self.failures: dict[int, ProviderError] = {}
+        """The last one of each candidate, by its place."""
+
+    async def run(self) -> Opened[T]:
+        """Raises the ProviderError of the last try; Refusal 503 where all who may be asked are full and stay so."""
+        self.traffic.budget.first_try()
+        place = self._first()
+        while True:
+            try:
+                return await self._once(place)
+            except ProviderError as failure:
+                self.failures[place] = failure
+            place = await self._next(place)
+
+    def _first(self) -> int:
+        candidates, now = self.route.candidates, self.traffic.clock.monotonic()
+        for place, each in enumerate(candidates):
+            if each.health.is_ready(now):
+                return place
+        for place, each in enumerate(candidates):
+            if each.health.may_be_asked(now):
+                return place  # no good prospects, but no other ones; where it is full, the call waits
+        raise resting(self.route, now)
+
+    async def _next(self, last: int) -> int:
+        """The place to try now, after a wait if there has to be one; raises the last failure where there is none."""
+        failure, now = self.failures[last], self.traffic.clock.monotonic()
+        if len(self.route.tries) >= self.route.limit:
+            raise failure
+        wait_s = 0.0
+        place = self._elsewhere(now) if isinstance(failure, _HELPS_ELSEWHERE) else None
+        if place is None:
+            place, wait_s = self._again(now) or self._later(now) or (None, 0.0)
+        if place is None or not self.traffic.budget.take():
+            raise failure
+        if place != last:
+            names = (self.route.candidates[each].health.name for each in (last, place))
+            self.traffic.meter.fell_back(*names)
+        if wait_s:
+            await asyncio.sleep(wait_s)
+        return place
+
+    def _elsewhere(self, now: float) -> int | None:
+        """A candidate that was not asked yet and may be, at once."""
+        for place, each in enumerate(self.route.candidates):
+            if place not in self.failures and each.health.is_ready(now):
+                return place
+        return None
+
+    def _again(self, now: float) -> tuple[int, float] | None:
+        """A candidate whose failure may have been a chance, and the jitter before it is asked again.
+
+        The same account stays limited, and a silent provider may still be working on the call: asked again, it might
+        do and charge the work twice.
+        """
+        for place, failure in self.failures.items():
+            is_chance = failure.is_retryable and not isinstance(failure, (ProviderLimited, ProviderTimedOut))
+            if is_chance and self.route.candidates[place].health.is_ready(now):
+                return place, random.uniform(0, BACKOFF_S * len(self.route.tries))  # noqa: S311 jitter, no secret
+        return None
+
+    def _later(self, now: float) -> tuple[int, float] | None:
+        """The candidate that asked for the shortest wait, if that is short enough; others find it cooling down."""
+        waits = [
+            (failure.retry_after_s, place)
+            for place, failure in self.failures.items()
+            if failure.retry_after_s is not None and failure.is_retryable
+        ]
+        if not waits:
+            return None
+        wait_s, place = min(waits)
+        wait_s += random.uniform(0, BACKOFF_S)  # noqa: S311 jitter, no secret
+        is_in_time = asyncio.get_running_loop().time() + wait_s < self.deadline
+        if wait_s > self.traffic.settings.longest_wait_s + BACKOFF_S or not is_in_time:
+            return None
+        return place, wait_s
+
+    async def _once(self, place: int) -> Opened[T]:
+        """One sending, booked whatever becomes of it."""
+        traffic, candidate = self.traffic, self.route.candidates[place]
+        health, places, clock = candidate.health, candidate.health.places, traffic.clock
+        if places is not None:
+            await self._enter(places)
+        turn = health.begin(clock.monotonic())
+        if not turn:
+            if places is not None:
+                places.leave(self.route.tenant)
+            raise self.failures.get(place) or resting(self.route, clock.monotonic())
+        under_way = UnderWay(traffic, health, places, self.route.tenant)
+        started = clock.monotonic()
+        try:
+            result = await self.open_one(candidate.deployment)
+        except ProviderError as failure:
+            under_way.end()
+            failure.where = failure.where or candidate.deployment.name
+            self._book(candidate, "failed", started, failure)
+            health.bad(clock.monotonic(), turn, failure, is_repeated=place in self.failures)
+            raise
+        except BaseException as stopped:
+            under_way.end()
+            if asyncio.get_running_loop().time() >= self.deadline:
+                overdue = ProviderTimedOut("no answer within the deadline over all tries", candidate.deployment.name)
+                self._book(candidate, "failed", started, overdue)
+                health.bad(clock.monotonic(), turn, overdue)
+            else:
+                self._book(candidate, "outrun" if OUTRUN in stopped.args else "left", started)
+                health.breaker.left(turn)
+            raise
+        self._book(candidate, "answered", started)
+        health.good(clock.monotonic(), turn, clock.monotonic() - started)
+        return Opened(candidate, result, under_way)
+
+    async def _enter(self, places: Turnstile) -> None:
+        try:
+            await places.enter(self.route.tenant, self.traffic.settings.queue_s)
+        except Full as full:
+            raise no_room() from full
+
+    def _book(
+        self, candidate: Candidate, outcome: Outcome, started: float, failure: ProviderError | None = None
+    ) -> None:
+        seconds = self.traffic.clock.monotonic() - started
+        status, code = (
+            (0 if outcome != "answered" else 200, "") if failure is None else (failure.upstream_code, failure.code)
+        )
+        charged = outcome != "failed" or (failure is not None and may_be_charged(failure))
+        self.route.tries.append(Try(candidate.deployment, outcome, status, code, seconds, charged))
+        self.traffic.meter.tried(candidate.health.name, code or outcome)
+
+
+def no_room() -> Refusal:
+    """The gateway itself has no place left; when to come back is spread, so that not all do at once."""
+    after_s = b"%d" % random.randint(1, 5)  # noqa: S311 jitter, no secret
+    return Refusal(503, "overloaded", "Too many calls are under way", headers=((b"retry-after", after_s),))
+
+
+def resting(route: Route, now: float) -> ProviderError:
+    """What a call fails with when none of its candidates may be asked: nothing is sent."""
+    soonest = min(route.candidates, key=lambda each: each.health.ready_in_s(now))
+    health, where = soonest.health, soonest.deployment.name
+    failure: ProviderError
+    if health.refused is not None:
+        failure = type(health.refused)(health.refused.upstream_code, f"still so: {health.why_not(now)}", where)
+    elif now < health.cool_until:
+        failure = ProviderLimited(429, health.why_not(now), where)
+    else:
+        failure = ProviderResting(health.why_not(now), where)
+    failure.retry_after_s = max(1.0, health.ready_in_s(now))
+    return failure

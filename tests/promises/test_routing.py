@@ -1,0 +1,411 @@
+"""Several deployments behind one model: which one is asked, what becomes of a call when it fails, and who is spared."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import StartGateway
+from tests.support.clock import HandClock
+from tests.support.fleet import CODE, PATH, Fleet, running_fleet
+from tests.support.http_client import Answer
+from tests.support.issuer import INSTANCE_ID
+
+StartFleet = Callable[..., Awaitable[Fleet]]
+
+TWO = ({"provider": "a"}, {"provider": "b", "order": 1})
+
+
+@pytest.fixture
+async def start_fleet(start_gateway: StartGateway, tmp_path: Path) -> Any:
+    async with AsyncExitStack() as stack:
+
+        async def start(*deployments: dict[str, Any], **told: Any) -> Fleet:
+            opened: AbstractAsyncContextManager[Fleet] = running_fleet(
+                start_gateway, tmp_path / "fleet", deployments, **told
+            )
+            return await stack.enter_async_context(opened)
+
+        yield start
+
+
+def code_of(answer: Answer) -> str:
+    return str(answer.refusal.code)
+
+
+# Who is asked
+
+
+async def test_the_lowest_order_is_asked_and_the_others_wait(start_fleet: StartFleet) -> None:
+    fleet = await start_fleet({"provider": "a", "order": 1}, {"provider": "b", "order": 0})
+
+    answer = await fleet.ask()
+
+    assert (answer.status, answer.json(), answer.header("x-aigw-model")) == (200, "This is b.", "b/b-1")
+    assert fleet.asked == {"a": 0, "b": 1}
+
+
+async def test_the_gateways_own_region_comes_first(start_fleet: StartFleet) -> None:
+    fleet = await start_fleet(
+        {"provider": "a", "region": "us-east1"},
+        {"provider": "b", "region": "europe-west1"},
+        env={"RUNWAY_REGION": "europe-west1"},
+    )
+
+    assert {(await fleet.ask()).json() for _ in range(8)} == {"This is b."}
+
+
+async def test_equal_deployments_share_the_calls(start_fleet: StartFleet) -> None:
+    fleet = await start_fleet({"provider": "a"}, {"provider": "b"}, {"provider": "c", "weight": 0})
+
+    for _ in range(40):
+        await fleet.ask()
+
+    assert fleet.asked["a"] > 3
+    assert fleet.asked["b"] > 3
+    assert fleet.asked["c"] == 0
+
+
+async def test_a_long_prompt_stays_where_its_beginning_is_cached(start_fleet: StartFleet) -> None:
+    fleet = await start_fleet(*({"provider": name} for name in "abcd"))
+    long = "y = 2\n" * 1000
+
+    answers = {(await fleet.ask(text=long + str(number))).json() for number in range(12)}
+
+    assert len(answers) == 1
+
+
+async def test_a_canary_gets_its_share_of_callers_and_always_the_same_ones(start_fleet: StartFleet) -> None:
+    fleet = await start_fleet({"provider": "a"}, {"provider": "b", "canary_percent": 50})
+
+    async def served(instance: str) -> str:
+        return str((await fleet.ask(token=fleet.token(gitlab_instance_id=instance, sub=instance))).json())
+
+    first = {f"instance-{number}": await served(f"instance-{number}") for number in range(20)}
+    again = {instance: await served(instance) for instance in first}
+
+    assert first == again
+    assert set(first.values()) == {"This is a.", "This is b."}
+
+
+async def test_nobody_else_falls_back_to_a_canary(start_fleet: StartFleet) -> None:
+    fleet = await start_fleet({"provider": "a"}, {"provider": "b", "canary_percent": 0.0001})
+    fleet["a"].fail_with(500)
+
+    assert (await fleet.ask()).status == 421
+    assert fleet.asked["b"] == 0
+
+
+# What becomes of a call that fails
+
+
+async def test_a_refused_connection_is_made_good_by_the_next(start_fleet: StartFleet) -> None:
+    fleet = await start_fleet(*TWO)
+    fleet["a"].server.stop_listening()
+
+    answer = await fleet.ask()
+
+    assert (answer.status, answer.json()) == (200, "This is b.")
+    assert (await fleet.gateway.log.find(path=PATH))["attempts"] == 2
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 429, 500, 502, 503, 504, 529])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_is_wrong_with_a_deployment_is_made_good_by_the_next(
+    start_fleet: StartFleet, status: int, stream: bool
+) -> None:
+    fleet = await start_fleet(*TWO)
+    fleet["a"].fail_with(status)
+
+    answer = await fleet.ask(CODE, stream=stream)
+
+    assert answer.status == 200
+    assert b"This is b." in answer.body
+    assert fleet.asked == {"a": 1, "b": 1}
+
+
+@pytest.mark.parametrize("status", [400, 404, 413, 422])
+async def test_what_is_wrong_with_the_request_is_wrong_everywhere(start_fleet: StartFleet, status: int) -> None:
+    fleet = await start_fleet(*TWO)
+    fleet["a"].fail_with(status)
+
+    answer = await fleet.ask()
+
+    assert (answer.status, answer.json()["detail"][:3]) == (421, str(status))
+    assert fleet.asked == {"a": 1, "b": 0}
+
+
+async def test_a_stream_that_begins_with_an_error_is_made_good_by_the_next(start_fleet: StartFleet) -> None:
+    fleet = await start_fleet(*TWO)
+    fleet["a"].answer_malformed("error_event")
+
+    answer = await fleet.ask(stream=True)
+
+    assert (answer.status, answer.body, answer.is_whole) == (200, b"This is b.", True)
+
+
+@pytest.mark.parametrize("by", ["reset", "close"])
+async def test_after_the_first_chunk_nothing_is_begun_again(start_fleet: StartFleet, by: Any) -> None:
+    fleet = await start_fleet(*TWO)
+    fleet["a"].answer_with(pieces=("one ", "two ", "three"))
+    fleet["a"].cut_after(3, by=by)
+
+    answer = await fleet.ask(stream=True)
+
+    assert (answer.status, answer.is_whole) == (200, False)
+    assert b"This is b." not in answer.body
+    assert fleet.asked == {"a": 1, "b": 0}
+
+
+async def test_a_silent_deployment_is_left_for_the_next_and_its_connection_closed(start_fleet: StartFleet) -> None:
+    fleet = await start_fleet({"provider": "a", "timeout_s": 0.05}, {"provider": "b", "order": 1})
+    fleet["a"].stall()
+
+    answer = await fleet.ask(CODE)
+
+    assert (answer.status, b"This is b." in answer.body) == (200, True)
+    await (await fleet["a"].request()).hung_up.wait()
+
+
+async def test_a_silent_deployment_without_a_next_is_a_timeout_and_not_asked_again(start_fleet: StartFleet) -> None:
+    fleet = await start_fleet({"provider": "a", "timeout_s": 0.05})
+    fleet["a"].stall()
+
+    answer = await fleet.ask(CODE)
+
+    assert (answer.status, code_of(answer)) == (503, "provider_timeout")
+    assert fleet.asked == {"a": 1}
+
+
+async def test_the_last_failure_is_told_when_all_fail(start_fleet: StartFleet) -> None:
+    fleet = await start_fleet(*TWO, {"provider": "c", "order": 2}, env={"AIGW_ROUTING__TRIES": "3"})
+    for name, status in (("a", 500), ("b", 502), ("c", 503)):
+        fleet[name].fail_with(status)
+
+    answer = await fleet.ask()
+
+    assert answer.json()["detail"] == "503: Service Unavailable"
+    assert fleet.asked == {"a": 1, "b": 1, "c": 1}
+
+
+async def test_retries_stop_where_their_budget_ends(start_fleet: StartFleet, clock: HandClock) -> None:
+    fleet = await start_fleet(*TWO, clock=clock, env={"AIGW_ROUTING__FAILURES_TO_REST": "0"})
+    fleet["a"].fail_with(500)
+
+    answers = [(await fleet.ask()).status for _ in range(8)]
+
+    assert answers == [200] * 3 + [421] * 5  # three are free in a second, a tenth of eight is none
+
+
+# Who is spared
+
+
+async def test_a_deployment_that_keeps_failing_rests_and_comes_back(start_fleet: StartFleet, clock: HandClock) -> None:
+    fleet = await start_fleet(*TWO, clock=clock, env={"AIGW_ROUTING__FAILURES_TO_REST": "3"})
+    fleet["a"].fail_with(500)
+    for _ in range(3):
+        await fleet.ask()
+    assert fleet.asked == {"a": 3, "b": 3}
+
+    assert (await fleet.ask()).json() == "This is b."
+    assert fleet.asked["a"] == 3
+    assert 'torana_deployment_state{deployment="a/a-1"} 2' in (await fleet.gateway.monitoring("/metrics")).text
+
+    fleet["a"].answer_with(text="Back.")
+    clock.advance(6.1)
+    assert (await fleet.ask()).json() == "Back."
+
+
+async def test_when_all_rest_nothing_is_sent_and_the_client_is_told_when(
+    start_fleet: StartFleet, clock: HandClock
+) -> None:
+    fleet = await start_fleet({"provider": "a"}, clock=clock, env={"AIGW_ROUTING__FAILURES_TO_REST": "2"})
+    fleet["a"].fail_with(500)
+    for _ in range(2):
+        await fleet.ask(CODE)
+    before = fleet.asked["a"]
+
+    answer = await fleet.ask(CODE)
+
+    assert (answer.status, answer.json()["detail"], code_of(answer)) == (503, "Inference failed", "provider_resting")
+    assert 1 <= int(answer.header("retry-after") or 0) <= 6
+    assert fleet.asked["a"] == before
+
+
+async def test_the_clients_own_faults_let_nobody_rest(start_fleet: StartFleet, clock: HandClock) -> None:
+    fleet = await start_fleet({"provider": "a"}, clock=clock, env={"AIGW_ROUTING__FAILURES_TO_REST": "2"})
+    fleet["a"].fail_with(400)
+
+    for _ in range(5):
+        assert (await fleet.ask()).json()["detail"] == "400: Bad Request"
+    assert fleet.asked["a"] == 5
+
+
+async def test_a_deployment_that_asks_to_be_left_alone_is_by_all_calls(
+    start_fleet: StartFleet, clock: HandClock
+) -> None:
+    fleet = await start_fleet(*TWO, clock=clock)
+    fleet["a"].fail_with(429, headers={"Retry-After": "3600"}, times=1)
+
+    assert [(await fleet.ask()).json() for _ in range(3)] == ["This is b."] * 3
+    assert fleet.asked == {"a": 1, "b": 3}
+    clock.advance(3601)
+    assert (await fleet.ask()).json() == "This is a."
+
+
+async def test_the_only_deployment_is_left_alone_too_and_the_client_told_how_long(
+    start_fleet: StartFleet, clock: HandClock
+) -> None:
+    fleet = await start_fleet({"provider": "a"}, clock=clock)
+    fleet["a"].fail_with(429, headers={"Retry-After": "3600"}, times=1)
+
+    told = await fleet.ask(CODE)
+    clock.advance(600)
+    later = await fleet.ask(CODE)
+
+    assert [(each.status, each.header("retry-after")) for each in (told, later)] == [(429, "3600"), (429, "3000")]
+    assert fleet.asked == {"a": 1}
+
+
+async def test_a_refused_key_is_an_alarm_and_others_are_asked_first(start_fleet: StartFleet, clock: HandClock) -> None:
+    fleet = await start_fleet(*TWO, clock=clock)
+    fleet["a"].fail_with(401)
+
+    answers = [(await fleet.ask()).json() for _ in range(3)]
+
+    assert answers == ["This is b."] * 3
+    assert fleet.asked == {"a": 1, "b": 3}
+    alarms = [line for line in fleet.gateway.log.lines if line["message"] == "the provider refuses our key"]
+    assert [(line["level"], line["deployment"]) for line in alarms] == [("error", "a/a-1")]
+
+
+async def test_a_reload_keeps_what_is_known_of_a_deployment(start_fleet: StartFleet, clock: HandClock) -> None:
+    fleet = await start_fleet(*TWO, clock=clock)
+    fleet["a"].fail_with(429, headers={"Retry-After": "3600"})
+    await fleet.ask()
+    fleet.write([*TWO, {"provider": "b", "model": "b-2", "order": 2}])
+
+    await fleet.gateway.running.reloader.reload()
+
+    assert (await fleet.ask()).json() == "This is b."
+    assert fleet.asked["a"] == 1
+
+
+# Room
+
+
+async def test_so_many_calls_at_once_go_to_a_deployment_and_the_rest_elsewhere(start_fleet: StartFleet) -> None:
+    fleet = await start_fleet({"provider": "a", "concurrency": 1}, {"provider": "b", "order": 1})
+    fleet["a"].stall()
+    held = asyncio.create_task(fleet.ask())
+    await fleet["a"].request()
+
+    assert (await fleet.ask()).json() == "This is b."
+    fleet["a"].release()
+    assert (await held).header("x-aigw-model") == "a/a-1"
+
+
+async def test_a_call_waits_a_moment_for_a_place_and_is_then_refused(start_fleet: StartFleet) -> None:
+    fleet = await start_fleet({"provider": "a", "concurrency": 1}, env={"AIGW_ROUTING__QUEUE_S": "0.05"})
+    fleet["a"].stall()
+    held = asyncio.create_task(fleet.ask())
+    await fleet["a"].request()
+
+    refused = await fleet.ask()
+
+    assert (refused.status, code_of(refused)) == (503, "overloaded")
+    assert 1 <= int(refused.header("retry-after") or 0) <= 5
+    fleet["a"].release()
+    assert (await held).status == 200
+    assert (await fleet.ask()).status == 200  # the place is free again
+
+
+async def test_a_place_is_free_again_whatever_becomes_of_its_call(start_fleet: StartFleet) -> None:
+    fleet = await start_fleet({"provider": "a", "concurrency": 1}, env={"AIGW_ROUTING__QUEUE_S": "0.5"})
+    a = fleet["a"]
+
+    a.fail_with(400, times=1)
+    await fleet.ask()
+    a.cut_after(2, times=1)
+    await fleet.ask(stream=True)
+    a.stall(after_events=2, times=1)
+    async with fleet.gateway.stream(PATH, json=fleet.body(stream=True), token=fleet.token()) as answer:
+        await answer.next_chunk()
+
+    assert (await fleet.ask()).status == 200
+
+
+# Residency
+
+EU = f"residency:\n- {{name: eu-only, instance: {INSTANCE_ID}, regions: [europe-*]}}\n"
+ABROAD = ({"provider": "a", "region": "us-east1"}, {"provider": "b", "region": "europe-west1", "order": 1})
+
+
+async def test_an_instance_is_answered_within_its_regions_whatever_the_order(start_fleet: StartFleet) -> None:
+    fleet = await start_fleet(*ABROAD, more=EU)
+
+    assert (await fleet.ask()).json() == "This is b."
+    other = fleet.token(sub="another-instance", gitlab_instance_id="another-instance")
+    assert (await fleet.ask(token=other)).json() == "This is a."
+
+
+@pytest.mark.parametrize("failure", ["refused", 429, 500, "cut"])
+async def test_no_failure_leads_out_of_the_regions(start_fleet: StartFleet, failure: Any) -> None:
+    fleet = await start_fleet(*ABROAD, {"provider": "c", "order": 2}, more=EU, env={"AIGW_ROUTING__TRIES": "5"})
+    if failure == "refused":
+        fleet["b"].server.stop_listening()
+    elif failure == "cut":
+        fleet["b"].cut_after(1)
+    else:
+        fleet["b"].fail_with(failure)
+
+    assert (await fleet.ask(stream=True)).status == 421
+    assert (fleet.asked["a"], fleet.asked["c"]) == (0, 0)  # nor to one that does not say where it is
+
+
+async def test_without_a_deployment_in_its_regions_an_instance_is_refused(start_fleet: StartFleet) -> None:
+    fleet = await start_fleet({"provider": "a", "region": "us-east1"}, {"provider": "c"}, more=EU)
+
+    answer = await fleet.ask()
+    users = await fleet.gateway.post(
+        CODE, json=fleet.body(CODE), token=fleet.gateway.user_token(unit_primitives=["complete_code"])
+    )
+
+    assert [(each.status, code_of(each)) for each in (answer, users)] == [(403, "residency_refused")] * 2
+    assert fleet.asked == {"a": 0, "c": 0}
+
+
+async def test_a_realm_has_its_regions_and_an_instances_own_rule_comes_first(start_fleet: StartFleet) -> None:
+    rules = f"{EU}- {{name: realm, realm: self-managed, regions: [us-east1]}}\n"
+    fleet = await start_fleet(*ABROAD, more=rules)
+    other = fleet.token(sub="other", gitlab_instance_id="other")
+    hosted = fleet.token(sub="other", gitlab_instance_id="other", gitlab_realm="saas")
+    fleet["a"].fail_with(500)
+
+    assert (await fleet.ask()).json() == "This is b."
+    assert (await fleet.ask(token=other)).status == 421
+    assert (await fleet.ask(token=hosted)).json() == "This is b."  # free to go anywhere
+
+
+async def test_a_bypass_does_not_lead_around_the_regions(start_fleet: StartFleet) -> None:
+    fleet = await start_fleet(*ABROAD, more=EU, env={"AIGW_AUTH__BYPASS_EXTERNAL": "true"})
+
+    assert (await fleet.ask()).json() == "This is b."
+    assert fleet.asked["a"] == 0
+
+
+async def test_the_pass_through_stays_within_the_regions_too(start_fleet: StartFleet) -> None:
+    fleet = await start_fleet(*ABROAD, more=EU)
+    token = fleet.gateway.token(unit_primitives=["ai_gateway_model_provider_proxy"])
+
+    answer = await fleet.gateway.post(
+        "/v1/proxy/openai/v1/chat/completions",
+        json={"model": "gpt-5.2-2025-12-11", "messages": []},
+        token=token,
+        headers={"X-Gitlab-Unit-Primitive": "ai_gateway_model_provider_proxy"},
+    )
+
+    assert (answer.status, code_of(answer)) == (403, "residency_refused")
+    assert fleet.gateway.provider.requests == []
