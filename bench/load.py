@@ -51,6 +51,8 @@ class Result:
     seconds: float = 0.0
     p50_ms: float = 0.0
     p99_ms: float = 0.0
+    refused_p99_ms: float = 0.0
+    """Of answers 429 and 503."""
     statuses: dict[str, int] = field(default_factory=dict)
     first_error: str = ""
 
@@ -67,12 +69,14 @@ class Connection(asyncio.Protocol):
         self._start = b""
         self._is_busy = False
         self.due = 0.0
+        self.sent = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's own does not inherit from it
 
     def send(self, wire: bytes, due: float) -> None:
         self.due, self._is_busy, self._events, self._start = due, True, 0, b""
+        self.sent = time.perf_counter()
         if self._transport is None:
             self._finish(0)
         else:
@@ -111,6 +115,7 @@ class Load:
         self._wire = job.wire()
         self._result = Result()
         self._latencies: list[float] = []
+        self._refused: list[float] = []
         self._idle: deque[Connection] = deque()
         self._under_way = 0
         self._end = 0.0
@@ -134,10 +139,8 @@ class Load:
                 self._result.first_error = self._result.first_error or "no end"
         result = self._result
         result.seconds = time.perf_counter() - started
-        self._latencies.sort()
-        if self._latencies:
-            result.p50_ms = self._latencies[len(self._latencies) // 2] * 1000
-            result.p99_ms = self._latencies[len(self._latencies) * 99 // 100] * 1000
+        result.p50_ms, result.p99_ms = _share_ms(self._latencies, 50), _share_ms(self._latencies, 99)
+        result.refused_p99_ms = _share_ms(self._refused, 99)
         return result
 
     async def _connect(self) -> None:
@@ -170,6 +173,8 @@ class Load:
         if status == 200:
             self._latencies.append(now - connection.due)
         else:
+            if status in (429, 503):
+                self._refused.append(now - connection.sent)
             result.errors += 1
             result.first_error = result.first_error or f"{status} {start.decode(errors='replace')}"
         if not self._job.rate and now < self._end and connection.is_open:
@@ -178,6 +183,12 @@ class Load:
             self._idle.append(connection)
         if self._under_way == 0 and (now >= self._end or not self._job.rate):
             self._over.set()
+
+
+def _share_ms(seconds: list[float], percent: int) -> float:
+    """So many percent are not above it; 0 for none."""
+    seconds.sort()
+    return seconds[len(seconds) * percent // 100] * 1000 if seconds else 0.0
 
 
 if __name__ == "__main__":

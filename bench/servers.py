@@ -50,6 +50,7 @@ class Gateway(Server):
     headers: dict[str, str]
     ready_s: float
     metrics_port: int
+    env: dict[str, str]
 
 
 @contextmanager
@@ -83,17 +84,17 @@ def nginx(directory: Path, provider_port: int) -> Iterator[Server]:
 
 
 @contextmanager
-def gateway(directory: Path, provider_port: int) -> Iterator[Gateway]:
+def gateway(directory: Path, provider_port: int, **more_env: str) -> Iterator[Gateway]:
     """One worker, logs and metrics on, production settings; no issuer is asked, the token is locally signed."""
     port, metrics_port = processes.free_port(), processes.free_port()
-    env = _environment(directory, provider_port)
+    env = _environment(directory, provider_port) | more_env
     out = directory / "gateway"
     command = [TORANA, "serve", "--port", str(port), "--metrics-port", str(metrics_port)]
     process = processes.start(command, processes.MEASURED_CORE, out, env)
     try:
         ready_s = processes.seconds_until(port, "/monitoring/ready", process)
         log = out.with_suffix(".out")
-        yield Gateway(process.pid, port, log, _headers(env), ready_s, metrics_port)
+        yield Gateway(process.pid, port, log, token_headers(env), ready_s, metrics_port, env)
     except RuntimeError as error:
         told = out.with_suffix(".err").read_text(errors="replace")[-2000:]
         raise RuntimeError(f"{error}\n{told}") from error
@@ -134,8 +135,9 @@ def _environment(directory: Path, provider_port: int) -> dict[str, str]:
     }
 
 
-def _headers(env: dict[str, str]) -> dict[str, str]:
+def token_headers(env: dict[str, str], *options: str) -> dict[str, str]:
     """The header lines of a fresh token, `Authorization` included."""
-    done = subprocess.run([TORANA, "token", "new", "--headers"], env=env, capture_output=True, text=True, check=True)
+    command = [TORANA, "token", "new", "--headers", *options]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     lines = (line.partition(":") for line in done.stdout.splitlines() if ":" in line)
     return {name.strip(): value.strip() for name, _, value in lines}

@@ -6,15 +6,18 @@ from pathlib import Path
 
 import pytest
 from tests.support.clock import HandClock
-from tests.support.gateway import RunningGateway, running_gateway
+from tests.support.gateway import RunningGateway, default_env, running_gateway
 from tests.support.issuer import FakeIssuer
 from tests.support.provider import ScriptedProvider
+from tests.support.served import Served, served
 
 from torana.clock import Clock
 from torana.usage.disk import Disk
 
 StartGateway = Callable[..., Awaitable[RunningGateway]]
 """`await start_gateway(env={…}, clock=…)`: one more gateway, closed when the test ends."""
+
+Serve = Callable[..., Awaitable[Served]]
 
 
 @pytest.fixture
@@ -50,3 +53,31 @@ async def start_gateway(provider: ScriptedProvider, issuer: FakeIssuer, tmp_path
 @pytest.fixture
 async def gateway(start_gateway: StartGateway) -> RunningGateway:
     return await start_gateway()
+
+
+@pytest.fixture
+async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
+    """`await serve("--workers", "2", env={…})`: a real process that is ready, killed when the test ends.
+
+    folder  where it runs and writes to; one for each, where a test starts several
+    """
+    async with AsyncExitStack() as stack:
+
+        async def start(
+            *args: str, env: Mapping[str, str] | None = None, files: int | None = None, folder: Path = tmp_path
+        ) -> Served:
+            _make(folder)
+            return await (await stack.enter_async_context(served(folder, *args, env=env, files=files))).ready()
+
+        yield start
+
+
+def _make(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+
+
+@pytest.fixture
+def wired(provider: ScriptedProvider, issuer: FakeIssuer, tmp_path: Path) -> dict[str, str]:
+    """An environment that connects a process to the fakes."""
+    env = default_env(provider, issuer, tmp_path / "state")
+    return {name: value for name, value in env.items() if not name.endswith("_PORT")}

@@ -473,3 +473,6 @@ class Embedded:
     upstream_model: str
     headers: list[tuple[bytes, bytes]]
     """x-aigw-* and the demo's mark, to be added to the reply."""
+    usage: Usage | None = None
+    raw: bytes = b""
+    """The provider's answer as it came, in place of `rows`, where the request passed as it came too."""

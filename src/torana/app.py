@@ -24,7 +24,7 @@ from torana.api.amazon_q import AmazonQEndpoints
 from torana.api.chat import ChatEndpoints
 from torana.api.chat_v1 import ChatV1Endpoints
 from torana.api.code import CodeEndpoints
-from torana.api.dialect_chat import DialectEndpoints
+from torana.api.dialect_routes import DialectEndpoints
 from torana.api.docs import DocsEndpoints
 from torana.api.embeddings import EmbeddingEndpoints
 from torana.api.entrance import Entrance, RouteTable
@@ -42,13 +42,17 @@ from torana.catalog.load import Catalogue, load_catalogue, overlay_paths
 from torana.clock import Clock
 from torana.code.languages import EDITOR_IDS, EXTENSIONS, LANGUAGES
 from torana.errors import BadSetting
+from torana.explaining import DryRun
 from torana.gateway import Gateway
 from torana.limits.limits import Limits
+from torana.limits.minutes import MinuteLimit
+from torana.limits.shared_table import SharedTable, watch_the_dead
 from torana.limits.table import Table
 from torana.prompts.registry import Prompts
 from torana.providers.demo.demo import DemoProvider
 from torana.providers.send import Sender
 from torana.providers.table import provider_table
+from torana.rehearsal import Rehearsal
 from torana.reload import Reloader
 from torana.routing.discovery import FirstModel
 from torana.routing.models import Models
@@ -56,11 +60,13 @@ from torana.routing.router import Router
 from torana.routing.trying import Traffic
 from torana.search.index import DocsIndex
 from torana.settings import Settings
+from torana.sinks import SinkMakers
 from torana.telemetry.log import LogSink, install
 from torana.telemetry.loop_watch import watch_loop
 from torana.telemetry.metrics import Known, Metrics
 from torana.telemetry.redaction import Redactor
 from torana.transport import Transport, tls_context
+from torana.usage.deliveries import Deliveries
 from torana.usage.disk import Disk
 from torana.usage.ledger import Ledger, WhenFull
 from torana.usage.spool import Spool
@@ -132,6 +138,8 @@ async def start(
     metrics = Metrics(known_labels(catalogue), settings.providers.model_engine_limits, metrics_dir)
     sink.on_drop = metrics.lines_dropped
 
+    counts = Table() if metrics_dir is None else SharedTable(metrics_dir)
+
     local_keys = load_local_keys(settings)
     keys = KeyRing(settings.auth, local_keys, transport, clock, meter=metrics)
     verifier = Verifier(
@@ -140,10 +148,12 @@ async def start(
         clock,
         unit_primitives=catalogue.unit_primitives,
         trusted_proxies=settings.serve.trusted_proxies,
+        failures=MinuteLimit("auth failures", settings.auth.failures_per_minute, counts, clock),
     )
     verifier.set_deny_list(catalogue.deny.values())
     quota = QuotaGate(settings, transport, clock, meter=QuotaMeter(metrics))
-    minter = Minter(settings.auth, local_keys, clock)
+    minted = MinuteLimit("minted", settings.auth.mint_per_minute, counts, clock)
+    minter = Minter(settings.auth, local_keys, clock, minted=minted)
 
     own_id = gateway_id(settings, local_keys)
     via = f"1.1 torana-{own_id}"
@@ -151,17 +161,18 @@ async def start(
         settings.spool_path, own_id + secrets.token_hex(8), disk or Disk(), metrics.usage,
         max_bytes=settings.usage.max_spool_bytes,
     )  # fmt: skip
+    makers = SinkMakers(settings, transport, spool, clock, metrics, own_id)
+    deliveries = Deliveries(spool, makers.of(catalogue.sinks.values()))
     ledger = Ledger(spool, clock, own_id, cast("WhenFull", settings.usage.when_full))
     sender = Sender(
         transport,
-        provider_table(settings.providers, clock),
+        provider_table(settings.providers, transport, clock),
         DemoProvider(settings.providers.demo_engine),
         via,
         settings.transport,
     )
     first_model = FirstModel(settings.providers, transport)
     models = Models(catalogue, settings.providers, clock)
-    counts = Table()
     search = SearchEndpoints(DocsIndex(settings.search.index), settings, clock)
     readiness = Readiness(
         {
@@ -206,6 +217,7 @@ async def start(
                 DocsEndpoints(settings),
             ),
             limits,
+            DryRun(lambda: Rehearsal(settings, models.catalogue, clock=clock, limits=limits, first_model=first_model)),
         )
 
     entrance = Entrance(
@@ -217,6 +229,7 @@ async def start(
         log,
         settings.serve,
         via.split()[1],
+        settings.auth.operator_token,
     )
 
     def build() -> Callable[[], None]:
@@ -224,8 +237,11 @@ async def start(
         catalogue = load_catalogue(overlays)
         models = Models(catalogue, settings.providers, clock)
         routes = join_routes(models)
+        sinks = makers.of(catalogue.sinks.values())
 
         def swap() -> None:
+            if catalogue.sinks != running.models.catalogue.sinks:
+                deliveries.replace(sinks)
             entrance.routes, running.models = routes, models
             verifier.set_unit_primitives(catalogue.unit_primitives)
             verifier.set_deny_list(catalogue.deny.values())
@@ -264,9 +280,10 @@ async def start(
     await main.start(main_socket)
     await operators.start(metrics_socket)
     watch = asyncio.get_running_loop().create_task(watch_loop(metrics, Clock()))
+    dead = asyncio.get_running_loop().create_task(watch_the_dead(counts))
     running.closers = [
-        watch.cancel, reloader.aclose, first_model.aclose, keys.aclose, quota.aclose, spool.aclose, transport.aclose,
-        metrics.close, log.close,
+        watch.cancel, dead.cancel, reloader.aclose, first_model.aclose, keys.aclose, quota.aclose, spool.stop,
+        deliveries.aclose, spool.release, transport.aclose, counts.close, metrics.close, log.close,
     ]  # fmt: skip
     # What start-up made stays; the collector need not look at it again.
     gc.collect()
@@ -314,9 +331,11 @@ def secrets_of(settings: Settings) -> list[str]:
         providers.openai_api_key,
         auth.portal_token,
         *providers.vendor_keys.values(),
+        providers.google.service_account_key,
         providers.aws_bearer_token,
         providers.aws_secret_access_key,
         providers.aws_session_token,
+        *settings.usage.sink_secrets.values(),
     )
     return [secret.reveal() for secret in held if secret]
 

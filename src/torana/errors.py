@@ -17,7 +17,7 @@ ToranaError
         ├── ProviderRefusedKey      401, 403: our own key is bad
         ├── ProviderLimited         429
         ├── ProviderSpent           402 and its like: our account's money or quota is used up
-        └── ProviderOverloaded      408, 425, 500, 502, 503, 504, 529
+        └── ProviderOverloaded      408, 425, 498, 500, 502, 503, 504, 529
 """
 
 import re
@@ -222,7 +222,7 @@ class ProviderSpent(ProviderRefused):
 
 
 class ProviderOverloaded(ProviderRefused):
-    """408, 425, 5xx and 529: busy or broken; another try or another deployment may answer."""
+    """408, 425, 498, 5xx and 529: busy or broken; another try or another deployment may answer."""
 
     code = "provider_overloaded"
     is_retryable = True
@@ -235,12 +235,17 @@ SPENT_KINDS = frozenset(
         *("organization_spend_limit_exceeded", "project_spend_limit_exceeded", "organization_usage_limit_exceeded"),
         # Anthropic, "Errors" and "Rate limits"
         *("billing_error", "enforced_spend_limit_reached"),
+        # LiteLLM docs, "Budgets"
+        "budget_exceeded",
     }
 )
 """The vendors' own words for an account without money."""
 
-_SPENT_TEXT = re.compile(r"you have reached your specified (workspace )?api usage limits", re.IGNORECASE)
-"""Anthropic's own spend limits are told with 400 and a general kind ("Rate limits", spend limits)."""
+_SPENT_TEXT = re.compile(
+    r"you have reached your specified (workspace )?api usage limits|account \S{1,100} is suspended", re.IGNORECASE
+)
+"""Anthropic's own spend limits are told with 400 and a general kind ("Rate limits", spend limits); Fireworks
+suspends with 412."""
 
 
 def provider_refused(status: int, message: str, where: str = "", kind: str = "") -> ProviderRefused:
@@ -251,7 +256,7 @@ def provider_refused(status: int, message: str, where: str = "", kind: str = "")
         return ProviderRefusedKey(status, message, where, kind)
     if status == 429:
         return ProviderLimited(status, message, where, kind)
-    if status in (408, 425) or status >= 500:
+    if status in (408, 425, 498) or status >= 500:  # 498 is Groq's for a flexible tier that is full
         return ProviderOverloaded(status, message, where, kind)
     if kind == "overloaded_error":
         return ProviderOverloaded(529, message, where, kind)

@@ -388,7 +388,8 @@ class Gateway:
             raise
         call.record(used.provider, used.model, "completed", vectors.usage, time.monotonic() - started)
         await call.settled()
-        return Embedded(vectors.rows, used.provider, used.model, [*self._headers(used, None, model), *limited])
+        headers = [*self._headers(used, None, model), *limited]
+        return Embedded(vectors.rows, used.provider, used.model, headers, vectors.usage, vectors.raw)
 
 
 def _window(order: CompletionOrder | GenerationOrder, model: Model) -> Window:

@@ -4,6 +4,8 @@ The names are stable: clients' scripts and operators' dashboards match on them. 
 anywhere needs its row here; the entrance takes layer, remedy and retryable from it.
 """
 
+from typing import Any
+
 from torana.errors import Code, Refusal
 
 CODES: dict[str, Code] = {
@@ -96,6 +98,17 @@ CODES: dict[str, Code] = {
         "Send the user to the gateway of that region; AIGW_USER_TOKEN__REGION names this one's.",
     ),
     # 400, 402, 403: what the caller may do
+    "operator_token_required": Code(
+        "client",
+        "The request asks for a dry run without the operator's token.",
+        "Send AIGW_OPERATOR_TOKEN's value as X-Torana-Operator-Token, or leave X-Torana-Dry-Run out; a gateway without "
+        "that setting makes no dry runs.",
+    ),
+    "dry_run_unavailable": Code(
+        "client",
+        "The request asks for a dry run of an endpoint that calls no model.",
+        "Leave X-Torana-Dry-Run out; only endpoints that call models have decisions to show.",
+    ),
     "unit_primitive_missing": Code(
         "unit_primitive",
         "The token's scopes do not hold the unit primitive that this endpoint needs.",
@@ -349,3 +362,13 @@ def may_be_retried(refusal: Refusal) -> bool:
         return refusal.is_retryable
     known = CODES.get(refusal.code)
     return known is not None and known.is_retryable
+
+
+def refusal_text(refusal: Refusal) -> str:
+    """`422 request_invalid: inputs.content: Field required`."""
+    detail: Any = refusal.members.get("detail", str(refusal))
+    if isinstance(detail, list):
+        detail = "; ".join(
+            f"{'.'.join(str(part) for part in row['loc'][1:]) or 'body'}: {row['msg']}" for row in detail
+        )
+    return f"{refusal.status} {refusal.code}: {detail}"

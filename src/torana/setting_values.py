@@ -1,13 +1,50 @@
-"""One text of the environment → its value, or BadSetting `NAME: what is wrong, what is expected`."""
+"""How a setting is declared, and one text of the environment → its value.
+
+Whatever is wrong is told with BadSetting: `NAME: what is wrong, what is expected`.
+"""
 
 import json
 import math
 from collections.abc import Iterable
+from dataclasses import field
 from ipaddress import ip_network
 from typing import Any
 from urllib.parse import urlsplit
 
 from torana.errors import BadSetting
+
+
+class Secret:
+    """A text that never prints itself."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str = "") -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __repr__(self) -> str:
+        return "***" if self._value else "(none)"
+
+    __str__ = __repr__
+
+
+def setting(default: Any, env: str | tuple[str, ...], doc: str) -> Any:
+    """One field that comes from the environment.
+
+    env   the name, or several: the first one that is set wins
+    doc   one line for the generated settings table, unit included
+    """
+    names = (env,) if isinstance(env, str) else env
+    metadata = {"env": names, "doc": doc}
+    if isinstance(default, (dict, list)):
+        return field(default_factory=lambda: default, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 def read_bool(name: str, text: str) -> bool:

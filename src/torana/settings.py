@@ -13,8 +13,10 @@ from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from torana.cloud_settings import GoogleSettings, check_google
 from torana.errors import BadSetting
 from torana.setting_values import (
+    Secret,
     check_networks,
     check_path,
     check_tls,
@@ -24,40 +26,10 @@ from torana.setting_values import (
     read_int,
     read_list,
     read_object,
+    setting,
 )
 
-
-class Secret:
-    """A text that never prints itself."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str = "") -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        return self._value
-
-    def __bool__(self) -> bool:
-        return bool(self._value)
-
-    def __repr__(self) -> str:
-        return "***" if self._value else "(none)"
-
-    __str__ = __repr__
-
-
-def setting(default: Any, env: str | tuple[str, ...], doc: str) -> Any:
-    """One field that comes from the environment.
-
-    env   the name, or several: the first one that is set wins
-    doc   one line for the generated settings table, unit included
-    """
-    names = (env,) if isinstance(env, str) else env
-    metadata = {"env": names, "doc": doc}
-    if isinstance(default, (dict, list)):
-        return field(default_factory=lambda: default, metadata=metadata)
-    return field(default=default, metadata=metadata)
+__all__ = ["Secret", "Settings", "load_settings"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,10 +124,11 @@ class AuthSettings:
     failures_per_minute: int = setting(
         50,
         "AIGW_AUTH__FAILURES_PER_MINUTE",
-        "refused tokens per client address before no more cryptography, in each worker; 0: no bound",
+        "refused tokens per client address before no more cryptography; 0: no bound",
     )
-    mint_per_minute: int = setting(
-        600, "AIGW_AUTH__MINT_PER_MINUTE", "tokens minted per instance, in each worker; 0: no bound"
+    mint_per_minute: int = setting(600, "AIGW_AUTH__MINT_PER_MINUTE", "tokens minted per instance; 0: no bound")
+    operator_token: Secret = setting(
+        Secret(), "AIGW_OPERATOR_TOKEN", "opens dry runs (X-Torana-Dry-Run) to whoever sends it; 16 characters or more"
     )
     user_token_lifetime_s: float = setting(
         3600.0, "AIGW_USER_TOKEN__LIFETIME_S", "lifetime of user tokens, 60 to 3600 s"
@@ -252,6 +225,7 @@ class ProviderSettings:
     default_models: dict[str, Any] = setting(
         {}, "AIGW_MODEL_SELECTION__DEFAULT_MODELS", "JSON: feature setting → model identifier"
     )
+    google: GoogleSettings = field(default_factory=GoogleSettings)
     vendor_keys: Mapping[str, Secret] = field(default_factory=dict)
     """Every `…_API_KEY` of the environment, for the rows of providers.yml that name one as `key_env`."""
     vendor_urls: Mapping[str, str] = field(default_factory=dict)
@@ -354,6 +328,8 @@ class UsageSettings:
         "AIGW_USAGE__MAX_SPOOL_BYTES",
         "undelivered usage records of one worker above this count as a full disk",
     )
+    sink_secrets: Mapping[str, Secret] = field(default_factory=dict)
+    """Every `AIGW_SINK__…` of the environment, for the sinks of sinks.yml that name one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -404,6 +380,8 @@ class Settings:
         return Path(self.usage.spool_dir) if self.usage.spool_dir else self.state_path / "usage"
 
 
+MIN_OPERATOR_TOKEN_CHARS = 16
+
 ACCEPTED_UNUSED = (
     "AIGW_GLGO_BASE_URL",
     "AIGW_AMAZON_Q__REGION",
@@ -413,7 +391,7 @@ ACCEPTED_UNUSED = (
     "AIGW_MODEL_SELECTION__MODEL_PARAMS",
     "AIGW_MODEL_SELECTION__PROMPT_PARAMS",
     "AIGW_REDIS_URL",
-    "AIGW_GOOGLE_CLOUD_PLATFORM__",
+    "AIGW_SINK__",
     "AIGW_VERTEX_TEXT_MODEL__",
     "AIGW_VERTEX_SEARCH__",
     "AIGW_INTERNAL_EVENT__",
@@ -449,7 +427,9 @@ def load_settings(
     names = {name.removesuffix("_FILE") for name in found if name.removesuffix("_FILE").endswith("_API_KEY")}
     keys = {name: Secret(text) for name in names if (text := _text_of(name, Secret, found)) is not None}
     urls = {name: text.strip() for name, text in found.items() if is_address_name(name)}
-    settings = replace(settings, providers=replace(settings.providers, vendor_keys=keys, vendor_urls=urls))
+    google = check_google(settings.providers.google)
+    providers = replace(settings.providers, google=google, vendor_keys=keys, vendor_urls=urls)
+    settings = replace(settings, providers=providers)
     object.__setattr__(settings, "warnings", tuple(_unknown_names(found)))
     if settings.log.level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
         raise BadSetting(
@@ -504,6 +484,9 @@ def _check_weights(weights: Mapping[str, Any]) -> None:
 
 def _check_user_tokens(auth: AuthSettings) -> None:
     """These settings may only narrow what the contract promises."""
+    if auth.operator_token and len(auth.operator_token.reveal()) < MIN_OPERATOR_TOKEN_CHARS:
+        expected = f"expected {MIN_OPERATOR_TOKEN_CHARS} characters or more, such as `openssl rand -hex 16` prints"
+        raise BadSetting("AIGW_OPERATOR_TOKEN", "is too short", expected)
     if not 60 <= auth.user_token_lifetime_s <= MAX_USER_TOKEN_S:
         raise BadSetting(
             "AIGW_USER_TOKEN__LIFETIME_S",

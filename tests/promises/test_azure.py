@@ -65,6 +65,7 @@ async def test_a_deployment_is_called_with_its_key(
     assert sent.target.decode() == target
     assert (sent.header("api-key"), sent.header("authorization")) == ("azure-key", None)
     assert sent.json()["model"] == "my-gpt"
+    assert {"max_tokens", "max_completion_tokens"} & sent.json().keys() == {"max_completion_tokens"}
 
 
 async def test_an_answer_that_the_filter_stops_is_told_as_such(start: Start, provider: ScriptedProvider) -> None:

@@ -65,6 +65,13 @@ def streamed_text(path: str, answer: Answer) -> str:
     return "".join(delta if path == RESPONSES else delta.get("text", "") for delta in deltas)
 
 
+def failure_of(answer: Answer) -> str:
+    """The code of a stream's only error event."""
+    rows = [row for row in data_of(answer) if row != "[DONE]"]
+    (told,) = [row.get("error", row) for row in rows if "error" in row or row.get("type") == "error"]
+    return str(told["code"])
+
+
 @pytest.mark.parametrize("model", BEHIND)
 @pytest.mark.parametrize("path", ASKED)
 async def test_every_client_gets_a_whole_answer_from_every_provider(
@@ -423,7 +430,7 @@ async def test_an_error_within_a_stream_is_never_the_providers_own_text(
 
     assert b"Hello" in answer.body
     assert b"secret reasons" not in answer.body
-    assert data_of(answer)[-1]["error"]["code"] == "provider_overloaded"
+    assert failure_of(answer) == "provider_overloaded"
     assert not answer.is_whole
 
 
@@ -457,3 +464,102 @@ async def test_a_client_that_leaves_ends_the_call_upstream(
 
     await request.hung_up.wait()
     assert (await gateway.log.find(path=path))["outcome"] == "client_cancelled"
+
+
+# --- Keep-alive (contract 1.5) ---
+
+COMMENT = b": keep-alive\n\n"
+PAIRS = [(path, model) for path in ASKED for model in BEHIND]
+
+
+@pytest.mark.parametrize(("path", "model"), PAIRS)
+async def test_a_silent_stream_carries_comments_before_the_answer_and_within(
+    start_gateway: StartGateway, path: str, model: str
+) -> None:
+    gateway = await start_gateway(env={"AIGW_STREAM__KEEPALIVE_S": "0.02"})
+    gateway.provider.stall()
+    body = {"model": model, **ASKED[path], "stream": True}
+    token = {"Authorization": f"Bearer {gateway.token(unit_primitives=[PROXY])}"}
+
+    async with gateway.stream(path, json=body, headers=token) as answer:
+        assert answer.status == 200
+        assert [await answer.next_chunk(), await answer.next_chunk()] == [COMMENT] * 2
+        gateway.provider.release()
+        rest = await answer.rest()
+
+    assert (streamed_text(path, rest), rest.is_whole) == (TEXT, True)
+
+
+@pytest.mark.parametrize("segment", [None, 5])
+@pytest.mark.parametrize(("path", "model"), PAIRS)
+async def test_comments_stand_between_whole_events(
+    start_gateway: StartGateway, path: str, model: str, segment: int | None
+) -> None:
+    gateway = await start_gateway(env={"AIGW_STREAM__KEEPALIVE_S": "0.02"})
+    gateway.provider.answer_with(hold_after=5 if model == CLAUDE else 3, segment_bytes=segment)
+    body = {"model": model, **ASKED[path], "stream": True}
+    token = {"Authorization": f"Bearer {gateway.token(unit_primitives=[PROXY])}"}
+
+    async with gateway.stream(path, json=body, headers=token) as answer:
+        chunks = []
+        while COMMENT not in chunks:
+            chunks.append(await answer.next_chunk())
+        gateway.provider.release()
+        rest = await answer.rest()
+
+    assert len(chunks) > 1
+    whole = Answer(b"HTTP/1.1 200 OK", [*chunks, *rest.chunks], True)
+    assert streamed_text(path, whole) == TEXT
+    assert all(part == b": keep-alive" for part in whole.body.split(b"\n\n") if b"keep-alive" in part)
+
+
+@pytest.mark.parametrize(("path", "model"), PAIRS)
+async def test_a_failure_behind_a_comment_is_the_dialects_error_event(
+    start_gateway: StartGateway, path: str, model: str
+) -> None:
+    gateway = await start_gateway(env={"AIGW_STREAM__KEEPALIVE_S": "0.02", "AIGW_TIMEOUTS__FIRST_BYTE_S": "0.1"})
+    gateway.provider.stall()
+
+    answer = await ask(gateway, path, model, stream=True)
+
+    assert (answer.status, answer.is_whole) == (200, False)
+    assert answer.body.startswith(COMMENT)
+    assert failure_of(answer) == "provider_timeout"
+
+
+async def test_a_body_that_is_announced_first_gets_its_signs_of_life_too(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(env={"AIGW_STREAM__KEEPALIVE_S": "0.02"})
+    gateway.provider.stall()
+    body = {"model": CLAUDE, **ASKED[CHAT], "stream": True}
+    headers = {"Authorization": f"Bearer {gateway.token(unit_primitives=[PROXY])}", "Expect": "100-continue"}
+    head, _, sent = gateway.request_bytes("POST", CHAT, json=body, headers=headers).partition(b"\r\n\r\n")
+
+    async with await gateway.connect() as connection:
+        await connection.send(head + b"\r\n\r\n")
+        assert (await connection.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100")
+        await connection.send(sent)
+        answer = await connection.read_head("POST")
+        assert [await answer.next_chunk(), await answer.next_chunk()] == [COMMENT] * 2
+        gateway.provider.release()
+        rest = await answer.rest()
+
+    assert (streamed_text(CHAT, rest), rest.is_whole) == (TEXT, True)
+
+
+@pytest.mark.parametrize(("path", "model"), PAIRS)
+async def test_a_stream_that_outlives_the_drain_ends_with_an_error_event(
+    start_gateway: StartGateway, path: str, model: str
+) -> None:
+    gateway = await start_gateway(env={"AIGW_SERVER__DRAIN_S": "0.05"})
+    gateway.provider.stall(after_events=5 if model == CLAUDE else 3)
+    body = {"model": model, **ASKED[path], "stream": True}
+    token = {"Authorization": f"Bearer {gateway.token(unit_primitives=[PROXY])}"}
+
+    async with gateway.stream(path, json=body, headers=token) as answer:
+        first = await answer.next_chunk()
+        await gateway.running.drain()
+        await gateway.running.aclose()
+        rest = await answer.rest()
+
+    assert not rest.is_whole
+    assert failure_of(Answer(b"HTTP/1.1 200 OK", [first, *rest.chunks], False)) == "server_draining"

@@ -135,9 +135,9 @@ MATRIX: dict[tuple[str, str], list[Row]] = {
         )
     },
     **{
-        ("POST", path): [
+        (method, route): [
             Row(
-                path=path,
+                path=route.replace("{tail}", "anthropic/claude-sonnet-4-6"),
                 body=body,
                 holds=(PROXY,),
                 denied=f"Unauthorized to access {PROXY}",
@@ -145,10 +145,15 @@ MATRIX: dict[tuple[str, str], list[Row]] = {
                 wants_headers=False,
             )
         ]
-        for path, body in (
-            ("/openai/v1/chat/completions", CHAT | {"model": "gpt_5_mini"}),
-            ("/openai/v1/responses", {"input": "Hi", "model": "chat_default"}),
-            ("/anthropic/v1/messages", MESSAGE),
+        for method, route, body in (
+            ("POST", "/openai/v1/chat/completions", CHAT | {"model": "gpt_5_mini"}),
+            ("POST", "/openai/v1/responses", {"input": "Hi", "model": "chat_default"}),
+            ("POST", "/openai/v1/embeddings", {"input": "Hi", "model": "embeddings_default"}),
+            ("GET", "/openai/v1/models", None),
+            ("GET", "/openai/v1/models/{tail}", None),
+            ("POST", "/anthropic/v1/messages", MESSAGE),
+            ("GET", "/anthropic/v1/models", None),
+            ("GET", "/anthropic/v1/models/{tail}", None),
         )
     },
     ("POST", "/v1/chat/{tail}"): [

@@ -119,3 +119,20 @@ async def test_metrics_count_who_was_turned_away(start_gateway: StartGateway) ->
     await ask_at_once(gateway, [prompt_request(gateway)] * (STARTS_PER_TURN + 4))
 
     assert 'torana_requests_shed_total{reason="full"} 3' in (await gateway.monitoring("/metrics")).text
+
+
+async def test_whoever_is_turned_away_in_the_middle_of_a_request_is_hung_up_on(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway({"AIGW_ADMISSION__QUEUE": "1"})
+    request = prompt_request(gateway)
+
+    async with AsyncExitStack() as stack:
+        connections = [await stack.enter_async_context(await connect(gateway.port)) for _ in range(STARTS_PER_TURN + 2)]
+        for connection in connections[:-1]:
+            connection.writer.write(request)
+        connections[-1].writer.write(request[:-1])
+        answers = [await connection.read_answer() for connection in connections[:-1]]
+        last = await connections[-1].read_answer()
+
+        assert {answer.status for answer in answers} == {200}
+        assert (last.status, last.header("connection")) == (503, "close")
+        assert await connections[-1].is_closed_by_peer()

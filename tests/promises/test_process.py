@@ -4,165 +4,30 @@ import asyncio
 import json
 import os
 import re
-import resource
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.gateway import default_env, gitlab_headers
-from tests.support.http_client import Answer, StreamedAnswer, connect, fetch, write_request
+from tests.conftest import Serve
+from tests.support.gateway import gitlab_headers
+from tests.support.http_client import Answer, StreamedAnswer, connect, write_request
 from tests.support.issuer import FakeIssuer
 from tests.support.provider import ScriptedProvider
+from tests.support.served import TORANA, Served, free_port, run, spawn
 
 from torana import __version__
 from torana.api.connection import SPARE_FILES
 
 ROOT = Path(__file__).parents[2]
-TORANA = str(Path(sys.executable).parent / "torana")
 PROXY = "ai_gateway_model_provider_proxy"
 MESSAGES = "/v1/proxy/anthropic/v1/messages"
 STREAMED: dict[str, Any] = {"model": "claude-sonnet-4-6", "stream": True, "messages": []}
-NOBODY = {"AIGW_GITLAB_URL": "http://127.0.0.1:9", "AIGW_CUSTOMER_PORTAL_URL": "http://127.0.0.1:9"}
-"""Issuers that refuse connections: nothing leaves the machine."""
-WAIT_S = 20.0
-"""For what takes a second on an idle machine."""
-
-
-@dataclass
-class Served:
-    """One `torana serve` and where it listens."""
-
-    process: asyncio.subprocess.Process
-    port: int
-    metrics_port: int
-    folder: Path
-
-    @property
-    def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.stdout.splitlines()]
-
-    @property
-    def stdout(self) -> str:
-        return (self.folder / "stdout").read_text()
-
-    @property
-    def stderr(self) -> str:
-        return (self.folder / "stderr").read_text()
-
-    async def until(self, holds: Callable[[], Awaitable[Any]]) -> Any:
-        """What `holds` returns as soon as it is true; connections refused on the way count as not yet."""
-        async with asyncio.timeout(WAIT_S):
-            while True:
-                try:
-                    if found := await holds():
-                        return found
-                except OSError:
-                    pass
-                await asyncio.sleep(0.03)
-
-    async def ready(self) -> "Served":
-        async def is_ready() -> bool:
-            assert self.process.returncode is None, self.stderr
-            return (await self.ask("/monitoring/ready")).status == 200
-
-        await self.until(is_ready)
-        return self
-
-    async def banner(self) -> str:
-        async def shown() -> str:
-            return self.stderr if "Try it" in self.stderr else ""
-
-        return str(await self.until(shown))
-
-    async def ask(self, path: str) -> Answer:
-        return await fetch(self.port, "GET", path)
-
-    async def monitoring(self, path: str) -> Answer:
-        return await fetch(self.metrics_port, "GET", path)
-
-    async def workers(self) -> list[int]:
-        listed = await asyncio.create_subprocess_exec(
-            "ps", "-o", "pid=", "--ppid", str(self.process.pid), stdout=asyncio.subprocess.PIPE
-        )
-        return [int(pid) for pid in (await listed.communicate())[0].split()]
-
-    async def end(self) -> int:
-        """Waits for the process; its exit code."""
-        async with asyncio.timeout(WAIT_S):
-            return await self.process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-def environment(folder: Path, env: Mapping[str, str]) -> dict[str, str]:
-    """Nothing of the tests' own environment but the way to programs."""
-    return {"PATH": os.environ["PATH"], "HOME": str(folder), "AIGW_STATE_DIR": str(folder / "state"), **NOBODY, **env}
-
-
-async def spawn(
-    folder: Path, *args: str, env: Mapping[str, str], files: int | None = None
-) -> asyncio.subprocess.Process:
-    """`files`: the limit of open files, hard and soft."""
-    limit = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (files, files)) if files else None
-    with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
-        return await asyncio.create_subprocess_exec(
-            TORANA,
-            "serve",
-            *args,
-            cwd=folder,
-            env=environment(folder, env),
-            stdout=stdout,
-            stderr=stderr,
-            preexec_fn=limit,
-        )
-
-
-@asynccontextmanager
-async def served(
-    folder: Path, *args: str, env: Mapping[str, str] | None = None, files: int | None = None
-) -> AsyncIterator[Served]:
-    port, metrics_port = free_port(), free_port()
-    ports = ["--port", str(port), "--metrics-port", str(metrics_port)]
-    usual = {"AIGW_ENVIRONMENT": "development", **(env or {})}
-    process = await spawn(folder, *ports, *args, env=usual, files=files)
-    try:
-        yield Served(process, port, metrics_port, folder)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-
-
-Serve = Callable[..., Awaitable[Served]]
-
-
-@pytest.fixture
-async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
-    """`await serve("--workers", "2", env={…})`: a server that is ready, killed when the test ends."""
-    async with AsyncExitStack() as stack:
-
-        async def start(*args: str, env: Mapping[str, str] | None = None, files: int | None = None) -> Served:
-            return await (await stack.enter_async_context(served(tmp_path, *args, env=env, files=files))).ready()
-
-        yield start
-
-
-@pytest.fixture
-def wired(provider: ScriptedProvider, issuer: FakeIssuer, tmp_path: Path) -> dict[str, str]:
-    """An environment that connects a process to the fakes."""
-    env = default_env(provider, issuer, tmp_path / "state")
-    return {name: value for name, value in env.items() if not name.endswith("_PORT")}
 
 
 def relay_bytes(issuer: FakeIssuer, asked: Mapping[str, Any] = STREAMED) -> bytes:
@@ -174,23 +39,6 @@ async def relay(port: int, issuer: FakeIssuer, asked: Mapping[str, Any] = STREAM
     async with await connect(port) as connection:
         await connection.send(relay_bytes(issuer, asked))
         return await connection.read_answer()
-
-
-async def run(*command: str, env: Mapping[str, str], folder: Path, cwd: Path | None = None) -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        cwd=cwd or folder,
-        env=environment(folder, env),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        async with asyncio.timeout(WAIT_S):
-            stdout, stderr = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-    return process.returncode or 0, stdout.decode(), stderr.decode()
 
 
 # Start

@@ -53,7 +53,10 @@ class Crowd:
 
     def come(self, name: str, standing: Standing = Standing()) -> Asking:  # noqa: B008 immutable
         request = Asking(name, self.told)
-        self.admission.enter(request, lambda: standing)
+        if self.admission.begins():
+            request.begin()
+        else:
+            self.admission.wait(request, standing)
         return request
 
     def fill_turn(self) -> None:
@@ -68,11 +71,11 @@ class Crowd:
         return [name for name, fate in self.told if fate == "begun"]
 
 
-async def test_whoever_finds_room_in_the_turn_begins_at_once_and_is_asked_nothing() -> None:
+async def test_whoever_finds_room_in_the_turn_begins_at_once() -> None:
     crowd = Crowd()
 
     for number in range(STARTS_PER_TURN):
-        crowd.admission.enter(Asking(str(number), crowd.told), lambda: 1 / 0)
+        crowd.come(str(number))
 
     assert len(crowd.told) == STARTS_PER_TURN
 

@@ -401,14 +401,13 @@ def test_an_unreadable_file_and_a_missing_folder_are_named(tmp_path: Path) -> No
     ]
 
 
-def test_files_for_later_versions_and_foreign_files_are_accepted(tmp_path: Path) -> None:
-    write(tmp_path, sinks="anything: [")
+def test_foreign_files_are_accepted(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("hello")
     (tmp_path / ".git").mkdir()
 
     catalogue = load_catalogue([tmp_path])
 
-    assert catalogue.unused == (f"{tmp_path}/sinks.yml: not used by this version",)
+    assert catalogue.unused == ()
 
 
 def test_a_mounted_config_map_is_read_through_its_links_once(tmp_path: Path) -> None:
@@ -504,3 +503,35 @@ def test_torana_check_says_2_for_a_bad_setting(runner: CliRunner) -> None:
 
     assert result.exit_code == 2
     assert "AIGW_PROMPTS__MAX_ITERATIONS: " in result.output
+
+
+SINK = "- {name: billing, type: http, url: 'https://billing.example/usage'}"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        ("- {name: Bad Name, type: stdout}", "`Bad Name` is no name of a sink"),
+        ("- {name: a, type: carrier_pigeon}", "carrier_pigeon"),
+        ("- {name: a, type: file}", "a file has a `path`"),
+        ("- {name: a, type: http}", "http has a `url`"),
+        ("- {name: a, type: http, url: 'ftp://x'}", "`ftp` is no scheme of http"),
+        ("- {name: a, type: http, url: 'http://x', token_env: PATH}", "`PATH` is not read"),
+        ("- {name: a, type: postgres, url_env: AIGW_SINK__DSN, table: 'x; drop'}", "no name of a table"),
+        ("- {name: a, type: stdout, batch: 0}", "`batch` is too small"),
+        ("- {name: a, type: stdout, colour: red}", "colour"),
+    ],
+)
+def test_a_sink_that_cannot_be_is_named_with_its_line(tmp_path: Path, wrong: str, problem: str) -> None:
+    write(tmp_path, sinks=f"{SINK}\n{wrong}")
+
+    (found,) = problems_of(tmp_path)
+
+    assert found.startswith("sinks.yml:2: ")
+    assert problem in found
+
+
+def test_a_sink_of_an_overlay_switches_the_shipped_one_off(tmp_path: Path) -> None:
+    write(tmp_path, sinks="- {name: rollup, type: rollup, enabled: false}")
+
+    assert [sink.enabled for sink in load_catalogue([tmp_path]).sinks.values()] == [False]

@@ -1,7 +1,7 @@
 """A model vendor on loopback that says what the test scripts, good or bad, and keeps what it was asked.
 
-Speaks Anthropic's, OpenAI's and Bedrock's formats under any path prefix. Without a script every model call gets a
-good answer, "Hello from the scripted provider.", streamed where the request asks for it.
+Speaks Anthropic's, OpenAI's, Bedrock's and Google's formats under any path prefix. Without a script every model call
+gets a good answer, "Hello from the scripted provider.", streamed where the request asks for it.
 
 A script holds from then on, or for the next `times` model calls; those are used up in the order given.
 GET /v1/models is not a model call: it answers with `models`, and uses up no script.
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import ModuleType, TracebackType
 from typing import Any, Literal, Self
 
-from tests.support import anthropic_answers, bedrock_answers, openai_answers
+from tests.support import anthropic_answers, bedrock_answers, google_answers, openai_answers
 from tests.support.http_server import Answering, LoopbackServer, Request
 from tests.support.saying import PIECES, Events, Saying, ToolUse, Whole, event
 
@@ -69,6 +69,8 @@ class Endpoint:
     events: Callable[[Saying, dict[str, Any]], Events] | None = None
     streams: bool = False
     """By its path alone; otherwise where the body asks for it."""
+    array: Callable[[Saying, dict[str, Any]], Events] | None = None
+    """What streams where the query does not ask for `alt=sse`."""
 
 
 ENDPOINTS = {
@@ -85,6 +87,26 @@ ENDPOINTS = {
     "/chat/completions": Endpoint(openai_answers, openai_answers.chat_whole, openai_answers.chat_events),
     "/completions": Endpoint(openai_answers, openai_answers.text_whole, openai_answers.text_events),
     "/v1/embeddings": Endpoint(openai_answers, lambda _said, asked: openai_answers.embeddings(asked)),
+    ":generateContent": Endpoint(google_answers, google_answers.content_whole),
+    ":streamGenerateContent": Endpoint(
+        google_answers,
+        google_answers.content_whole,
+        google_answers.content_events,
+        array=google_answers.content_array,
+        streams=True,
+    ),
+    ":rawPredict": Endpoint(anthropic_answers, anthropic_answers.messages_whole),
+    ":streamRawPredict": Endpoint(
+        anthropic_answers, anthropic_answers.messages_whole, anthropic_answers.messages_events
+    ),
+    ":predict": Endpoint(google_answers, google_answers.predict_whole),
+    ":serverStreamingPredict": Endpoint(
+        google_answers,
+        google_answers.predict_whole,
+        google_answers.predict_array,
+        array=google_answers.predict_array,
+        streams=True,
+    ),
 }
 """By the end of the path."""
 
@@ -238,8 +260,15 @@ class ScriptedProvider:
             await _send_json(answering, script.status, endpoint.vendor.error(script.status), headers)
         else:
             asked = request.json()
+            if ":" in request.path.rpartition("/")[2]:
+                # These name the model in the path: `…/models/<model>:<action>`.
+                asked.setdefault("model", request.path.rpartition("/")[2].partition(":")[0])
             if endpoint.events is not None and (endpoint.streams or asked.get("stream")):
-                await self._stream(script, endpoint.events(script.says, asked), endpoint.vendor, answering)
+                if endpoint.array is not None and "alt=sse" not in request.query:
+                    parts, content_type = endpoint.array(script.says, asked), "application/json; charset=UTF-8"
+                else:
+                    parts, content_type = endpoint.events(script.says, asked), _stream_type(endpoint.vendor)
+                await self._stream(script, parts, endpoint.vendor, answering, content_type)
             else:
                 await self._send_whole(script, json.dumps(endpoint.whole(script.says, asked)).encode(), answering)
 
@@ -275,7 +304,9 @@ class ScriptedProvider:
         else:
             answering.close()
 
-    async def _stream(self, script: Script, events: list[bytes], vendor: ModuleType, answering: Answering) -> None:
+    async def _stream(
+        self, script: Script, events: list[bytes], vendor: ModuleType, answering: Answering, content_type: str
+    ) -> None:
         if script.events is not None:
             events = list(script.events)
         match script.malformed:
@@ -299,7 +330,7 @@ class ScriptedProvider:
                     events = [event(vendor.error(529), "error" if vendor is anthropic_answers else "")]
             case _:
                 pass
-        await answering.head(200, [*_with_type(script, _stream_type(vendor)), ("Transfer-Encoding", "chunked")])
+        await answering.head(200, [*_with_type(script, content_type), ("Transfer-Encoding", "chunked")])
         cut_after = 2 if script.malformed in ("short_body", "bad_chunk") else script.cut_after
         for number, part in enumerate(events):
             if number == script.hold_after:

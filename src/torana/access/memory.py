@@ -2,7 +2,7 @@
 
 import math
 from collections import OrderedDict
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from torana.clock import Clock
 
@@ -33,14 +33,22 @@ class Bounded(Generic[K, V]):
         self._entries.pop(key, None)
 
 
+class Counts(Protocol):
+    """How often each key was counted within a minute."""
+
+    def count(self, key: str) -> int:
+        """Count once more; returns how often it was within this minute."""
+        ...
+
+    def wait_s(self, key: str) -> int:
+        """Whole seconds until `key` is below its limit again; 0 when it is."""
+        ...
+
+
 class MinuteCounts:
-    """How often each key was counted within its minute, which begins with the first count.
+    """Counts of one process, for tools and tests; the server's are those of the limits room, for all its workers.
 
-    Each worker counts for itself. A limit that was divided among the workers would refuse a caller whose
-    connections happen to end at one of them, long before the limit; so with several workers as many
-    times the limit may pass, and no fewer than the limit ever do.
-
-    limit   per key and minute; 0: no bound
+    limit   per key and minute, which begins with the first count; 0: no bound
     """
 
     def __init__(self, limit: int, clock: Clock, max_keys: int = 10_000) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from torana.access.claims import REGION_CLAIM
 from torana.access.local_keys import LocalKeys
-from torana.access.memory import MinuteCounts
+from torana.access.memory import Counts, MinuteCounts
 from torana.access.permissions import SAAS, header_id, permit
 from torana.caller import Caller, Permit
 from torana.clock import Clock
@@ -60,6 +60,7 @@ class Minter:
         keys: LocalKeys,
         clock: Clock,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
+        minted: Counts | None = None,
     ) -> None:
         self._service_name = settings.service_name
         self._lifetime_s = int(settings.user_token_lifetime_s)
@@ -69,7 +70,7 @@ class Minter:
         self._keys = keys
         self._clock = clock
         self._new_id = new_id
-        self._minted = MinuteCounts(settings.mint_per_minute, clock)
+        self._minted = minted or MinuteCounts(settings.mint_per_minute, clock)
 
     def permit(self, caller: Caller) -> Permit:
         """Who may have user tokens made: an instance that holds at least one mintable unit primitive."""

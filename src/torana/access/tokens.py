@@ -20,7 +20,7 @@ from torana.access.claims import Claims, caller_of, faults, read_claims, read_ol
 from torana.access.deny import DenyList
 from torana.access.jose import BadToken, Jws
 from torana.access.keys import KeyRing
-from torana.access.memory import Bounded, MinuteCounts
+from torana.access.memory import Bounded, Counts, MinuteCounts
 from torana.caller import DEBUG_CALLER, Caller
 from torana.catalog.records import DenyRecord, UnitPrimitive
 from torana.clock import Clock
@@ -75,6 +75,7 @@ class Verifier:
         *,
         unit_primitives: Mapping[str, UnitPrimitive],
         trusted_proxies: Iterable[str] = (),
+        failures: Counts | None = None,
     ) -> None:
         self._settings = settings
         self._keys = keys
@@ -85,7 +86,7 @@ class Verifier:
         self._catalogue_epoch = 0
         self._verified: Bounded[bytes, _Verified] = Bounded(VERIFIED_ENTRIES)
         self._refused: Bounded[bytes, _Refused] = Bounded(REFUSED_ENTRIES)
-        self._failures = MinuteCounts(settings.failures_per_minute, clock)
+        self._failures = failures or MinuteCounts(settings.failures_per_minute, clock)
         self._next_signature = asyncio.Lock()
 
     def set_deny_list(self, records: Iterable[DenyRecord]) -> None:
@@ -117,15 +118,12 @@ class Verifier:
         self.match_headers(caller, headers, lenient=lenient)
         return caller
 
-    def known_instance(self, headers: Headers) -> str:
-        """Who vouched for the token that `headers` bring, where it was verified before; empty: nobody knows.
+    def known_instance(self, token: bytes) -> str:
+        """Who vouched for a token that was verified before; empty: nobody knows.
 
         Costs a hash and checks nothing else: good for taking turns, never for rights.
         """
-        value = headers.text(b"authorization")
-        scheme, _, token = value.partition(" ")
-        token = token if scheme.lower() == "bearer" else _key_of(headers) or ""
-        known = self._verified.get(hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest())
+        known = self._verified.get(hashlib.sha256(token.strip()).digest())
         return "" if known is None else known.caller.instance_id or known.caller.subject
 
     def bypasses(self, headers: Headers) -> bool:

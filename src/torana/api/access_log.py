@@ -84,22 +84,30 @@ def write_access_line(
     log.write_access(line, facts)
 
 
-def write_refused_line(log: Log, connection: Connection, status: int, request_id: str) -> None:
-    """The line of a request that the server refused before it was whole: little is known of it."""
+def write_refused_line(
+    log: Log, connection: Connection, status: int, request_id: str, exchange: Exchange | None = None
+) -> None:
+    """The line of a request that was refused before it was read: little is known of it.
+
+    exchange  what was glanced at, and why it was refused; None: nothing was
+    """
     host, port = connection.client or ("", 0)
-    path = connection.url.partition(b"?")[0].decode("latin-1")[:255] if connection.url else ""
+    if exchange is not None:
+        path = exchange.path[:255]
+    else:
+        path = connection.url.partition(b"?")[0].decode("latin-1")[:255] if connection.url else ""
     line = AccessLine(
         timestamp=datetime.now(UTC),
         correlation_id=request_id,
         url=path,
         path=path,
         status_code=status,
-        method="",
+        method=exchange.method if exchange is not None else "",
         client_ip=host,
         client_port=port,
-        content_type="text/plain; charset=utf-8",
+        content_type="text/plain; charset=utf-8" if exchange is None else "application/json",
     )
-    log.write_access(line)
+    log.write_access(line, exchange.facts if exchange is not None else {})
 
 
 def _url(scope: MutableMapping[str, Any], exchange: Exchange) -> str:

@@ -1,9 +1,9 @@
 """Who may begin now, who waits, and who is turned away: decided before a body is read or a token is looked at.
 
-The event loop takes so many requests in one of its turns and finishes what it has begun; the others wait in line.
-As long as the gateway keeps up there is no line, and a request costs a comparison. Behind it, interactive work goes
-before background work, and instances take turns, so that a busy one waits for itself. A line that would take longer
-than its age limit takes nobody in: the answer is 503 at once, and the instance that waits for most is who hears it.
+The event loop takes so many requests in one of its turns and finishes what it has begun; the others wait in line,
+unread. As long as the gateway keeps up there is no line, and a request costs a comparison. Behind it, interactive
+work goes before background work, and instances take turns, so that a busy one waits for itself. A line that would take
+longer than its age limit takes nobody in: the answer is 503 at once, and the instance that waits for most hears it.
 """
 
 import asyncio
@@ -25,10 +25,10 @@ TURN_WEIGHT = 0.2
 
 
 class Request(Protocol):
-    """A request whose head is in."""
+    """A request that has come; nothing of it was read yet."""
 
     def begin(self) -> None:
-        """Answer it; called at most once, and not after `turn_away`."""
+        """Read and answer it; called at most once, and not after `turn_away`."""
         ...
 
     def turn_away(self, code: str) -> None:
@@ -100,18 +100,18 @@ class Admission:
     def waiting(self) -> int:
         return self._lines[0].waiting + self._lines[1].waiting
 
-    def enter(self, request: Request, standing: Callable[[], Standing]) -> None:
-        """Begin the request, put it in line, or turn it or another one away. `standing` is asked only in a crowd."""
-        if self._begun < STARTS_PER_TURN and not self.waiting:
-            if not self._begun:
-                self._turn_began = self._now()
-                asyncio.get_running_loop().call_soon(self._next_turn)
-            self._begun += 1
-            request.begin()
-            return
-        self._wait(request, standing())
+    def begins(self) -> bool:
+        """True where a request may begin at once; it is counted as begun. False: let it `wait`."""
+        if self._begun >= STARTS_PER_TURN or self.waiting:
+            return False
+        if not self._begun:
+            self._turn_began = self._now()
+            asyncio.get_running_loop().call_soon(self._next_turn)
+        self._begun += 1
+        return True
 
-    def _wait(self, request: Request, standing: Standing) -> None:
+    def wait(self, request: Request, standing: Standing) -> None:
+        """Put a request in line, or turn it or another one away."""
         now = self._now()
         self._came += 1
         line = self._lines[standing.is_background]

@@ -1,12 +1,11 @@
 """Code completions and generations: /v2, /v3 and /v4 (contract 6). Reads, asks who may, writes the answer."""
 
-import asyncio
 from collections.abc import Awaitable
 from functools import partial
 from typing import Any, Protocol
 
 from torana.access.permissions import permit
-from torana.api.code_events import SuggestionEvents, close_opening, is_done
+from torana.api.code_events import SuggestionEvents
 from torana.api.code_reading import Kind, Suggestion, read_components, read_flat
 from torana.api.exchange import Exchange, Reply, Route, StreamReply, json_reply
 from torana.api.streaming import RAW_TEXT, STREAM_HEADERS, Closable, ClosingStream, raw_text
@@ -17,8 +16,6 @@ from torana.code.orders import CompletionOrder, GenerationOrder
 from torana.errors import ProviderError, Refusal
 from torana.headers import retry_after
 from torana.settings import Settings
-
-SSE_HEADERS = [*STREAM_HEADERS, (b"x-streaming-format", b"sse")]
 
 
 class CollectedCode(Protocol):
@@ -183,20 +180,13 @@ class CodeEndpoints:
         if not wanted.order.stream:
             return await self.answer_v3(exchange, permit, wanted)
         _refuse_amazon_q(wanted)
-        silence_s = self.settings.serve.stream_keepalive_s or None
-        opening = asyncio.ensure_future(self._open(exchange, permit, wanted))
-        headers = SSE_HEADERS
-        try:
-            # Silence commits the status before anyone knows how the call ends.
-            if await is_done(opening, silence_s):
-                headers = SSE_HEADERS + opening.result().headers
-        except ProviderError as error:
-            raise code_failed(error) from error
-        except asyncio.CancelledError:
-            await close_opening(opening)
-            raise
-        events = SuggestionEvents(opening, self._start_metadata, code_failed, silence_s)
-        return StreamReply(RAW_TEXT, events, headers=list(headers))
+        events = SuggestionEvents(
+            partial(self._open, exchange, permit, wanted),
+            self._start_metadata,
+            code_failed,
+            self.settings.serve.stream_keepalive_s,
+        )
+        return events.reply
 
     async def _ask(self, exchange: Exchange, permit: Permit, wanted: Suggestion) -> CodeAnswer:
         _refuse_amazon_q(wanted)

@@ -1,44 +1,51 @@
 """The event stream of /v4/code/suggestions: exact bytes (contract 6.4), keep-alive comments, errors (1.5)."""
 
-import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import Any, Generic, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import Any, Generic, Protocol, TypeVar
 
-from torana.api.exchange import StreamCut
-from torana.api.streaming import Closable
-from torana.chat import Chunk
+from torana.api.exchange import StreamCut, StreamReply
+from torana.api.streaming import RAW_TEXT, STREAM_HEADERS, Closable
 from torana.errors import ProviderError, Refusal
 from torana.refusals import may_be_retried
 
 KEEP_ALIVE = b": keep-alive\r\n\r\n"
 STREAM_END = b"event: stream_end\r\ndata: null\r\n\r\n"
+SSE_HEADERS = [*STREAM_HEADERS, (b"x-streaming-format", b"sse")]
 
-AnswerT = TypeVar("AnswerT", bound=Closable)
+
+class Suggested(Closable, Protocol):
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]: ...
+
+
+AnswerT = TypeVar("AnswerT", bound=Suggested)
 
 
 class SuggestionEvents(AsyncIterator[bytes], Generic[AnswerT]):
-    """One answer as events; made before or after the answer has begun.
+    """One answer as events. The call is opened with the first step, so that silence can be told meanwhile.
 
-    opening   the call to the gateway, done or not; it is ended together with the stream
+    begin     opens the call to the gateway
     metadata  what `stream_start` says about the answer
     failed    a provider's failure as the refusal that it would have been
-    silence_s the longest time without a byte; None: no keep-alive comments
+    silence_s the longest time without a byte; 0: no keep-alive comments
     """
 
     def __init__(
         self,
-        opening: "asyncio.Task[AnswerT]",
+        begin: Callable[[], Awaitable[AnswerT]],
         metadata: Callable[[AnswerT], dict[str, Any]],
         failed: Callable[[ProviderError], Refusal],
-        silence_s: float | None,
+        silence_s: float,
     ) -> None:
-        self._opening = opening
+        self._begin = begin
         self._metadata = metadata
         self._failed = failed
-        self._silence_s = silence_s
-        self._reading: asyncio.Task[list[Chunk] | None] | None = None
+        self._answer: AnswerT | None = None
         self._parts = self._write()
+        self.reply = StreamReply(
+            RAW_TEXT, self, headers=list(SSE_HEADERS), waits=True, silence_s=silence_s, comment=KEEP_ALIVE
+        )
 
     async def __anext__(self) -> bytes:
         return await anext(self._parts)
@@ -46,25 +53,15 @@ class SuggestionEvents(AsyncIterator[bytes], Generic[AnswerT]):
     async def aclose(self) -> None:
         """Ends the call in whatever state it is; the provider is hung up on."""
         await self._parts.aclose()
-        if self._reading is not None:
-            await end_task(self._reading)
-        await close_opening(self._opening)
+        if self._answer is not None:
+            await self._answer.aclose()
 
     async def _write(self) -> AsyncGenerator[bytes, None]:
         try:
-            while not await is_done(self._opening, self._silence_s):
-                yield KEEP_ALIVE
-            answer = self._opening.result()
-            batches = answer.batches()
+            answer = self._answer = await self._begin()
+            self.reply.headers += answer.headers
             start = write_start(self._metadata(answer))
-            while True:
-                # A task, because a time-out on the iterator itself would end the answer.
-                self._reading = asyncio.create_task(_next_batch(batches))
-                while not await is_done(self._reading, self._silence_s):
-                    yield KEEP_ALIVE
-                batch = self._reading.result()
-                if batch is None:
-                    break
+            async for batch in answer.batches():
                 text = "".join([chunk.text for chunk in batch])
                 part = start + write_chunk(text) if text else start
                 start = b""
@@ -72,10 +69,15 @@ class SuggestionEvents(AsyncIterator[bytes], Generic[AnswerT]):
                     yield part
             yield start + STREAM_END
         except ProviderError as error:
-            yield write_error(self._failed(error))
+            refusal = self._failed(error)
+            if not self.reply.is_begun:
+                raise refusal from error
+            yield write_error(refusal)
             raise StreamCut from error
         except Refusal as refusal:
-            # Only where a keep-alive has already committed the status.
+            # Before anything was sent it is the answer; behind a comment it can only be told.
+            if not self.reply.is_begun:
+                raise
             yield write_error(refusal)
             raise StreamCut from refusal
 
@@ -95,31 +97,6 @@ def write_chunk(text: str) -> bytes:
 def write_error(refusal: Refusal) -> bytes:
     data = {"code": refusal.code, "message": str(refusal), "retryable": may_be_retried(refusal)}
     return b"event: error\r\ndata: " + _write(data) + b"\r\n\r\n"
-
-
-async def is_done(task: "asyncio.Task[Any]", patience_s: float | None) -> bool:
-    """True once the task has ended, False after `patience_s`; the task itself goes on."""
-    done, _ = await asyncio.wait((task,), timeout=patience_s)
-    return bool(done)
-
-
-async def close_opening(opening: "asyncio.Task[AnswerT]") -> None:
-    """End a call to the gateway, and close the answer where it had already come."""
-    await end_task(opening)
-    if not opening.cancelled() and opening.exception() is None:
-        await opening.result().aclose()
-
-
-async def end_task(task: "asyncio.Task[Any]") -> None:
-    """Cancel a task and wait for its end; its outcome is looked at, so that nothing is reported as lost."""
-    task.cancel()
-    await asyncio.wait((task,))
-    if not task.cancelled():
-        task.exception()
-
-
-async def _next_batch(batches: AsyncIterator[list[Chunk]]) -> list[Chunk] | None:
-    return await anext(batches, None)
 
 
 def _write(value: Any) -> bytes:

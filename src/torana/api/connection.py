@@ -7,6 +7,7 @@ gets no chunks. Depends on details of uvicorn, which is pinned for that reason.
 """
 
 import asyncio
+import re
 import socket
 import struct
 import sys
@@ -21,7 +22,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from torana.api.admission import Admission, Standing
 from torana.api.answer_writer import AnswerWriter
-from torana.api.answer_writer import Headers as AnswerHeaders
 from torana.settings import ServeSettings
 
 LINGER_S = 2.0
@@ -37,10 +37,20 @@ BODY_TOO_SLOW = "body too slow"
 BODY_MALFORMED = "body malformed"
 """Why a request's task is cancelled; the application answers all but the first."""
 
-_PROBES = ("/monitoring/healthz", "/monitoring/ready")
-"""What wait in no line, whatever the prefix before them."""
+_PROBES = [
+    [path]
+    for path in (b"/monitoring/healthz", b"/monitoring/ready", b"/ai/monitoring/healthz", b"/ai/monitoring/ready")
+]
+"""What waits in no line."""
+MOST_PROBED = 64
+"""Letters of a request that are looked at for a probe's path."""
 SPARE_FILES = 128
 """File descriptors that no client gets: for probes, providers' answers under way, logs, the metrics port."""
+
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})[ \t]*(?=\r\n)", re.IGNORECASE)
+_ANY_LENGTH = re.compile(rb"content-length", re.IGNORECASE)
+_HEAD = re.compile(rb"[A-Z]{1,20} [!-~]{1,8192} HTTP/1\.1(?:\r\n[!#-'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*)*")
+_UNSURE = re.compile(rb"\r\n(?:transfer-encoding|upgrade|expect|connection)[ \t]*:", re.IGNORECASE)
 
 # What a connection is doing, for the sweep that ends those without progress.
 _IDLE, _FRESH, _HEADERS, _BODY, _HANDLING, _LINGERING = range(6)
@@ -90,8 +100,8 @@ class Connection(HttpToolsProtocol):
         self.active: RequestResponseCycle | None = None
         """The request that is being answered; those behind it wait in `pipeline`."""
         self.task: asyncio.Task[None] | None = None
-        self.app_to_begin: ASGI3Application | None = None
-        """Set while the request under way waits in line."""
+        self.held: bytearray | None = None
+        """What has come of a request that waits in line; None: none does."""
         self.writer = AnswerWriter(self)
 
     # Receiving
@@ -99,6 +109,50 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.phase == _LINGERING or self.owed:
             return
+        if self.held is not None:
+            self.held += data
+        elif self.phase > _FRESH or self.door is None or data[:MOST_PROBED].split(b" ", 2)[1:2] in _PROBES:
+            self._receive(data)
+        elif len(self.connections) + len(self.tasks) >= self.max_files:
+            # Each call may open a connection to a provider. Without a descriptor it would fail half-way.
+            self.held = bytearray(data)
+            self._turn_away(self.door, "overloaded", may_stay=False)
+        elif self.door.admission.begins():
+            self._receive(data)
+        else:
+            self.held = bytearray(data)
+            self.flow.pause_reading()
+            self.door.admission.wait(self, self.door.standing(data))
+
+    def begin(self) -> None:
+        """Read what waited in line."""
+        held, self.held = self.held, None
+        if held is not None:
+            self.flow.resume_reading()
+            self._receive(bytes(held))
+
+    def turn_away(self, code: str) -> None:
+        """Answer what waited in line with 503."""
+        if self.held is not None and self.door is not None:
+            self.flow.resume_reading()
+            self._turn_away(self.door, code, may_stay=True)
+
+    @property
+    def is_gone(self) -> bool:
+        return self.held is None
+
+    def _turn_away(self, door: "Door", code: str, *, may_stay: bool) -> None:
+        assert self.held is not None
+        data, self.held = bytes(self.held), None
+        # Where the request is plainly whole, the next one may follow; else nobody knows where it would begin.
+        may_stay = may_stay and is_whole_request(data) and not self.is_draining()
+        self.transport.write(door.turn_away(self, data, code, may_stay=may_stay))
+        if may_stay:
+            self.phase, self.since = _IDLE, time.monotonic()
+        else:
+            self.linger()
+
+    def _receive(self, data: bytes) -> None:
         self.pending_bytes += len(data)
         try:
             self._feed(data)
@@ -184,7 +238,6 @@ class Connection(HttpToolsProtocol):
         if self.phase == _BODY:
             if self.cycle is self.active:
                 self.phase, self.since = _LINGERING, time.monotonic()
-                self.begin()
                 assert self.task is not None
                 # One turn later: a task that has not begun yet could not tell of its end.
                 self.loop.call_soon(self.task.cancel, BODY_TOO_SLOW if status == 408 else BODY_MALFORMED)
@@ -218,43 +271,10 @@ class Connection(HttpToolsProtocol):
             app = _Careful(app, cycle)
         else:
             cycle.scope["torana.writer"] = self.writer  # type: ignore[typeddict-unknown-key]
-        self.app_to_begin = app
-        if self.door is None or cycle.scope["path"].endswith(_PROBES):
-            self.begin()
-        elif len(self.connections) + len(self.tasks) >= self.max_files:
-            # Each call may open a connection to a provider. Without a descriptor it would fail half-way.
-            cycle.keep_alive = False
-            self.turn_away("overloaded")
-        else:
-            self.door.admission.enter(self, self._standing)
-
-    def begin(self) -> None:
-        """Answer the request that waited in line; nothing where none does."""
-        app, self.app_to_begin = self.app_to_begin, None
-        if app is not None and self.active is not None:
-            task = self.loop.create_task(self.active.run_asgi(app))
-            self.task = task
-            task.add_done_callback(self.tasks.discard)
-            self.tasks.add(task)
-
-    def turn_away(self, code: str) -> None:
-        """Answer the request that waited in line with 503."""
-        cycle = self.active
-        if cycle is None or self.app_to_begin is None or self.door is None:
-            return
-        self.app_to_begin = None
-        if cycle.waiting_for_100_continue:
-            cycle.keep_alive = False
-        self.writer.whole(*self.door.turn_away(self, cycle.scope, code))
-
-    @property
-    def is_gone(self) -> bool:
-        return self.app_to_begin is None
-
-    def _standing(self) -> Standing:
-        assert self.active is not None
-        assert self.door is not None
-        return self.door.standing(self.active.scope)
+        task = self.loop.create_task(cycle.run_asgi(app))
+        self.task = task
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
 
     def on_response_complete(self) -> None:
         # As uvicorn's, without a timer of its own per answer: the sweep ends idle connections.
@@ -278,8 +298,8 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         task, self.task = self.task, None
-        if self.app_to_begin is not None:
-            self.app_to_begin = None
+        if self.held is not None:
+            self.held = None
             if self.door is not None:
                 self.door.note_refusal(self, 499, uuid.uuid4().hex)
         if task is not None:
@@ -334,7 +354,9 @@ class Connection(HttpToolsProtocol):
         """Part of a drain: close when idle, else after the answer under way."""
         if self.cycle is None or self.cycle.response_complete:
             # Who has just connected, or is in the middle of a request's headers, is still answered.
-            is_asking = self.phase in (_FRESH, _HEADERS) and time.monotonic() - self.since < ASKING_S
+            is_asking = self.held is not None or (
+                self.phase in (_FRESH, _HEADERS) and time.monotonic() - self.since < ASKING_S
+            )
             if self.phase != _LINGERING and not is_asking:
                 self.transport.close()
         else:
@@ -398,15 +420,31 @@ class _Careful:
             cycle.chunked_encoding, cycle.expected_content_length = False, sys.maxsize
 
 
+def is_whole_request(data: bytes) -> bool:
+    """True where `data` is one request and nothing else, whoever reads it. False wherever readers might disagree."""
+    head, end, body = data.partition(b"\r\n\r\n")
+    if not end or not _HEAD.fullmatch(head) or _UNSURE.search(head):
+        return False
+    lengths = _LENGTH.findall(head + b"\r\n")
+    if len(lengths) != len(_ANY_LENGTH.findall(head)):
+        return False
+    return len(body) == int(lengths[0]) if len(lengths) == 1 else not lengths and not body
+
+
 class Door(Protocol):
     """What stands behind a connection: who may come in, and the books of those who may not."""
 
     admission: Admission
 
-    def standing(self, scope: Any) -> Standing: ...
+    def standing(self, data: bytes) -> Standing:
+        """What the first bytes of a request tell; nothing of it was checked."""
+        ...
 
-    def turn_away(self, connection: Connection, scope: Any, code: str) -> tuple[int, AnswerHeaders, bytes]:
-        """Status, headers and body of the answer to a request that there is no room for."""
+    def turn_away(self, connection: Connection, data: bytes, code: str, *, may_stay: bool) -> bytes:
+        """The whole answer to a request that there is no room for.
+
+        may_stay  the connection is kept
+        """
         ...
 
     def note_refusal(self, connection: Connection, status: int, request_id: str) -> None:

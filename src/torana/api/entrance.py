@@ -9,26 +9,30 @@ import logging
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 import msgspec
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from torana.access.permissions import for_user, user_of
 from torana.api.access_log import write_access_line, write_refused_line
 from torana.api.admission import Admission, Standing
 from torana.api.answer_writer import AnswerWriter
+from torana.api.answering import CORS_HEADERS, Answering
 from torana.api.connection import BODY_MALFORMED, BODY_TOO_SLOW, DRAINING, Connection
 from torana.api.dialect_front import did_you_mean
-from torana.api.exchange import JSON_HEADER, Exchange, Reply, Route, StreamCut, StreamReply
+from torana.api.dry_run import Rehearse, admit_operator, is_dry_run
+from torana.api.exchange import JSON_HEADER, Exchange, Reply, Route, StreamReply, json_reply
 from torana.caller import Caller, Permit
 from torana.errors import ProviderError, Refusal
 from torana.headers import Headers
 from torana.limits.limits import Limits, Spent
 from torana.limits.rules import Call
 from torana.refusals import CODES, may_be_retried
-from torana.settings import ServeSettings
+from torana.settings import Secret, ServeSettings
 from torana.telemetry.log import Log
 from torana.telemetry.log import request_id as current_request_id
 from torana.telemetry.metrics import Metrics
@@ -50,10 +54,16 @@ ENDED = {
 }
 """What a request is answered whose task was cancelled while its client is still there."""
 
-CORS_HEADERS = [
-    (b"access-control-allow-origin", b"*"),
-    (b"access-control-expose-headers", b"X-Request-ID, X-Streaming-Format, Retry-After"),
-]
+MAX_GLANCED_BYTES = 2048
+_TOKEN = re.compile(
+    rb"\r\n(?:authorization:[ \t]*bearer[ \t]+|x-api-key:[ \t]*|api-key:[ \t]*)([^\r\n]{1,8192})", re.IGNORECASE
+)
+_PATIENCE = re.compile(rb"\r\nx-stainless-timeout:[ \t]*([0-9]{1,5}(?:\.[0-9]{1,3})?)[ \t]*\r\n", re.IGNORECASE)
+_REPEATED = {
+    name: re.compile(rb"\r\n%b:[ \t]*([\x20-\x7e\x80-\xff]{1,1024})(?=\r\n)" % name, re.IGNORECASE)
+    for name in (b"x-request-id", b"origin")
+}
+"""Looked for in a request that is turned away unread; what looks different is as good as absent."""
 
 
 class Authenticator(Protocol):
@@ -61,8 +71,8 @@ class Authenticator(Protocol):
         """Raises Refusal 401 or 503. `lenient` is for vendors' SDKs, which know no headers of ours."""
         ...
 
-    def known_instance(self, headers: Headers) -> str:
-        """Who vouched for the token that `headers` bring, where it was verified before; empty: nobody knows."""
+    def known_instance(self, token: bytes) -> str:
+        """Who vouched for this token, where it was verified before; empty: nobody knows."""
         ...
 
 
@@ -75,10 +85,12 @@ class QuotaGate(Protocol):
 class RouteTable:
     """The one list of routes, looked up by path. Refuses a route that declares no policy."""
 
-    def __init__(self, routes: Sequence[Route], limits: Limits | None = None) -> None:
+    def __init__(self, routes: Sequence[Route], limits: Limits | None = None, rehearse: Rehearse | None = None) -> None:
         self.routes = tuple(routes)
         self.limits = limits
         """Of the same catalogue; None: nothing is limited."""
+        self.rehearse = rehearse
+        """What is decided about a request, instead of its answer; of the same catalogue."""
         self.paths = tuple(route.path for route in routes)
         self._exact: dict[str, list[Route]] = {}
         self._probes: dict[str, Route] = {}
@@ -133,6 +145,7 @@ class Entrance:
         log: Log,
         serve: ServeSettings,
         loop_mark: str,
+        operator_token: Secret = Secret(),  # noqa: B008 immutable
     ) -> None:
         self.routes = routes
         self.authenticator = authenticator
@@ -142,6 +155,7 @@ class Entrance:
         self.log = log
         self.serve = serve
         self.loop_mark = loop_mark
+        self.operator_token = operator_token
         self.admission = Admission(
             metrics, max_waiting=serve.queue_requests, max_age_s=serve.queue_s, weights=serve.queue_weights
         )
@@ -166,22 +180,23 @@ class Entrance:
             _request_id(headers),
         )
         current_request_id.set(exchange.request_id)
-        answer = _Answering(exchange, send, scope.get("torana.writer"), started, headers.get(b"origin") is not None)
+        answer = Answering(exchange, send, scope.get("torana.writer"), started, headers.get(b"origin") is not None)
         route: Route | None = None
         try:
             try:
                 route = await self._walk(exchange, receive, answer)
             except Refusal as refusal:
                 route = exchange.facts.pop("route", None)
-                await answer.refuse(refusal)
+                await answer.refuse(write_refusal(refusal, exchange), closes=refusal.closes)
             except ProviderError as error:
                 route = exchange.facts.pop("route", None)
                 logger.warning("provider failed", extra={"code": error.code, "where": error.where})
-                await answer.refuse(Refusal(502, error.code, "Bad Gateway"))
+                await answer.refuse(write_refusal(Refusal(502, error.code, "Bad Gateway"), exchange))
         except asyncio.CancelledError as gone:
             route = exchange.facts.pop("route", route)
             if gone.args and gone.args[0] in ENDED and not answer.status:
-                await answer.refuse(Refusal(*ENDED[gone.args[0]], closes=True))
+                ended = Refusal(*ENDED[gone.args[0]])
+                await answer.refuse(write_refusal(ended, exchange), closes=True)
             else:
                 exchange.facts.setdefault("outcome", "client_cancelled")
         except Exception as error:
@@ -190,11 +205,12 @@ class Entrance:
             logger.exception("unexpected error")
             exchange.facts["exception_class"] = type(error).__name__
             if not answer.status:
-                await answer.refuse(Refusal(500, "internal", "Internal Server Error"))
+                failed = Refusal(500, "internal", "Internal Server Error")
+                await answer.refuse(write_refusal(failed, exchange))
         finally:
             self._close_books(exchange, answer, route, scope, started, cpu_started)
 
-    async def _walk(self, exchange: Exchange, receive: Receive, answer: "_Answering") -> Route:
+    async def _walk(self, exchange: Exchange, receive: Receive, answer: Answering) -> Route:
         headers = exchange.headers
         via = headers.get(b"via")
         if via is not None and self.loop_mark in re.split(r"[,\s]+", _joined(headers, b"via")):
@@ -223,6 +239,13 @@ class Entrance:
         exchange.facts["route"] = route
         exchange.facts["origin"] = exchange
         exchange.tail = tail
+        if is_dry_run(headers) and not route.is_open and self.routes.rehearse is not None:
+            admit_operator(headers, self.operator_token)
+            exchange.facts["dry_run"] = True
+            exchange.body = await self._read_body(exchange, receive, answer.writer, self.limits.get(route.body, 0))
+            await answer.whole(json_reply(await self.routes.rehearse(exchange)))
+            del exchange.facts["route"]
+            return route
         limits = self.routes.limits
         if route.body != "none" and exchange.method != "GET":
             if limits is not None and limits.rules and route.body != "mint" and not route.is_open:
@@ -313,7 +336,7 @@ class Entrance:
     def _close_books(
         self,
         exchange: Exchange,
-        answer: "_Answering",
+        answer: Answering,
         route: Route | None,
         scope: Scope,
         started: float,
@@ -335,41 +358,38 @@ class Entrance:
             cpu_s=time.thread_time() - cpu_started, content_type=answer.content_type,
         )  # fmt: skip
 
-    def turn_away(
-        self, connection: Connection, scope: Scope, code: str
-    ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-        """Status, headers and body for a request that the admission has no room for; its books are kept here."""
-        headers = Headers(scope["headers"])
-        path = self._strip_prefix(scope["path"])
-        exchange = Exchange(scope["method"], path, b"", headers, self._client_of(scope, headers), _request_id(headers))
+    def turn_away(self, connection: Connection, data: bytes, code: str, *, may_stay: bool) -> bytes:
+        """The answer to a request that the admission has no room for; its books are kept here."""
+        method, target, headers = _glance(data)
+        client = connection.client[0] if connection.client else ""
+        exchange = Exchange(method, self._strip_prefix(target), b"", headers, client, _request_id(headers))
         # Jittered, so that those who were turned away together do not come back together.
         after = b"%d" % random.randint(1, RETRY_AFTER_S)  # noqa: S311 jitter, no secret
         refusal = Refusal(503, code, "Service Unavailable", headers=((b"retry-after", after),))
         reply = write_refusal(refusal, exchange)
-        answer = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
-        answer.append((b"x-request-id", exchange.request_id.encode("latin-1")))
+        answer = [*connection.server_state.default_headers, *reply.headers]
+        answer += [
+            (b"content-length", b"%d" % len(reply.body)),
+            (b"x-request-id", exchange.request_id.encode("latin-1")),
+        ]
         if headers.get(b"origin") is not None:
-            answer.extend(CORS_HEADERS)
-        waited_s = time.monotonic() - connection.since
-        self.metrics.request("turned away", exchange.method, reply.status, waited_s)
-        write_access_line(
-            self.log, exchange, scope, status=reply.status, duration_s=waited_s, response_start_s=waited_s,
-            first_chunk_s=None, cpu_s=0.0, content_type=b"application/json",
-        )  # fmt: skip
-        return reply.status, answer, reply.body
+            answer += CORS_HEADERS
+        if not may_stay:
+            answer.append((b"connection", b"close"))
+        self.metrics.request("turned away", method, reply.status, 0.0)
+        write_refused_line(self.log, connection, reply.status, exchange.request_id, exchange)
+        lines = [STATUS_LINE[reply.status], *[b"%b: %b\r\n" % pair for pair in answer], b"\r\n"]
+        return b"".join(lines) + (b"" if method == "HEAD" else reply.body)
 
-    def standing(self, scope: Scope) -> Standing:
+    def standing(self, data: bytes) -> Standing:
         """What is known of a request before anything of it was checked."""
-        headers = Headers(scope["headers"])
-        route, _, _ = self.routes.find(scope["method"], self._strip_prefix(scope["path"]))
-        try:
-            patience_s = float(headers.text(b"x-stainless-timeout") or 0)
-        except ValueError:
-            patience_s = 0.0
+        method, target = _start_of(data)
+        route, _, _ = self.routes.find(method, self._strip_prefix(target))
+        token, patience = _TOKEN.search(data), _PATIENCE.search(data)
         return Standing(
             is_background=route is not None and route.is_background,
-            instance=self.authenticator.known_instance(headers),
-            patience_s=max(0.0, patience_s),
+            instance=self.authenticator.known_instance(token[1]) if token is not None else "",
+            patience_s=float(patience[1]) if patience is not None else 0.0,
         )
 
     def note_refusal(self, connection: Connection, status: int, request_id: str) -> None:
@@ -378,91 +398,18 @@ class Entrance:
         write_refused_line(self.log, connection, status, request_id)
 
 
-class _Answering:
-    """Writes one answer, once."""
+def _start_of(data: bytes) -> tuple[str, str]:
+    """Method and path of what looks like a request, percent-decoded; empty where it does not."""
+    parts = data[:MAX_GLANCED_BYTES].split(b"\r\n", 1)[0].split(b" ", 2)
+    if len(parts) < 3:
+        return "", ""
+    return parts[0].decode("latin-1"), unquote(parts[1].partition(b"?")[0].decode("latin-1"))
 
-    __slots__ = ("began", "content_type", "exchange", "first_part", "has_origin", "send", "started", "status", "writer")
 
-    def __init__(
-        self, exchange: Exchange, send: Send, writer: AnswerWriter | None, started: float, has_origin: bool
-    ) -> None:
-        self.exchange = exchange
-        self.send = send
-        self.writer = writer
-        """The quick way out; None for the rare requests that need the server's care."""
-        self.started = started
-        self.has_origin = has_origin
-        self.status = 0
-        self.began = 0.0
-        self.first_part = 0.0
-        self.content_type = b""
-
-    async def whole(self, reply: Reply, *, closes: bool = False) -> None:
-        headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
-        if closes:
-            headers.append((b"connection", b"close"))
-        self._begin(reply.status, headers)
-        if self.writer is not None:
-            self.writer.whole(reply.status, headers, reply.body)
-            return
-        await self.send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": reply.body})
-
-    async def parts(self, reply: StreamReply) -> None:
-        """Each part as it comes; a cut leaves the answer without its final HTTP chunk."""
-        parts = reply.parts
-        try:
-            headers = [(b"content-type", reply.content_type), *reply.headers]
-            self._begin(reply.status, headers)
-            if self.writer is not None:
-                await self._write_parts(self.writer, reply.status, headers, parts)
-            else:
-                await self._send_parts(reply.status, headers, parts)
-        except StreamCut:
-            # Returning without the last message makes the server close the connection as it stands.
-            self.exchange.facts.setdefault("outcome", "failed")
-        finally:
-            close = getattr(parts, "aclose", None)
-            if close is not None:
-                await close()
-
-    async def _write_parts(
-        self, writer: AnswerWriter, status: int, headers: list[tuple[bytes, bytes]], parts: AsyncIterator[bytes]
-    ) -> None:
-        writer.head(status, headers)
-        async for part in parts:
-            if not self.first_part:
-                self.first_part = time.perf_counter()
-            if writer.must_wait:
-                await writer.wait()
-            writer.part(part)
-        writer.end()
-
-    async def _send_parts(self, status: int, headers: list[tuple[bytes, bytes]], parts: AsyncIterator[bytes]) -> None:
-        await self.send({"type": "http.response.start", "status": status, "headers": headers})
-        async for part in parts:
-            if not self.first_part:
-                self.first_part = time.perf_counter()
-            await self.send({"type": "http.response.body", "body": part, "more_body": True})
-        await self.send({"type": "http.response.body", "body": b""})
-
-    async def refuse(self, refusal: Refusal) -> None:
-        """A refusal as its contract members and, beside them, our own explanation."""
-        reply = write_refusal(refusal, self.exchange)
-        if not self.status:
-            await self.whole(reply, closes=refusal.closes)
-
-    def _begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        """Note the beginning, and add what every answer carries."""
-        self.began = time.perf_counter()
-        self.status = status
-        self.content_type = headers[0][1]
-        headers.append((b"x-request-id", self.exchange.request_id.encode("latin-1")))
-        headers.append((b"x-process-time", b"%.6f" % (self.began - self.started)))
-        if self.exchange.front is not None and self.exchange.front.request_id_header:
-            headers.append((self.exchange.front.request_id_header, self.exchange.request_id.encode("latin-1")))
-        if self.has_origin:
-            headers.extend(CORS_HEADERS)
+def _glance(data: bytes) -> tuple[str, str, Headers]:
+    """Method, path, and the few headers that an early answer repeats or depends on."""
+    found = [(name, match[1]) for name, pattern in _REPEATED.items() if (match := pattern.search(data))]
+    return *_start_of(data), Headers(found)
 
 
 def write_refusal(refusal: Refusal, exchange: Exchange) -> Reply:

@@ -90,7 +90,7 @@ class Reply:
 
 @dataclass(slots=True)
 class StreamReply:
-    """An answer in parts. It is made only after the first part is certain, so `status` is honest.
+    """An answer in parts. `status` is honest: it is made, or its head waits, until the first part is certain.
 
     `parts` is closed by the entrance in every case. It may raise StreamCut to end the connection
     without the final HTTP chunk, so that the client sees a broken stream and not a whole answer.
@@ -100,6 +100,14 @@ class StreamReply:
     parts: AsyncIterator[bytes]
     status: int = 200
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    waits: bool = False
+    """The head goes out with the first part: until then `headers` may grow, and `parts` may raise Refusal."""
+    silence_s: float = 0.0
+    """The longest time without a byte; then `comment` is sent, and the head with it. 0: any."""
+    comment: bytes = b""
+    """What the stream's format has for a sign of life; parts end where it may stand."""
+    is_begun: bool = False
+    """The head is out, whoever made it go: from now on only `parts` can say that something failed."""
 
 
 class StreamCut(Exception):

@@ -221,6 +221,16 @@ PAGES: dict[str, tuple[str, str, Schema | None, Schema]] = {
         ),
         _FREE,
     ),
+    "/openai/v1/embeddings": (
+        "Dialects",
+        "OpenAI's embeddings",
+        _object(["model", "input"], model=_MODEL, input=_ANY),
+        _FREE,
+    ),
+    "/openai/v1/models": ("Dialects", "The configured models, as OpenAI lists its own", None, _FREE),
+    "/openai/v1/models/{tail}": ("Dialects", "One model, by any of its names", None, _FREE),
+    "/anthropic/v1/models": ("Dialects", "The configured models, as Anthropic lists its own", None, _FREE),
+    "/anthropic/v1/models/{tail}": ("Dialects", "One model, by any of its names", None, _FREE),
     "/v1/chat/{tail}": (
         "Chat",
         "A client's own prompt; deprecated",

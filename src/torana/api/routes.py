@@ -4,7 +4,7 @@ from torana.api.amazon_q import AmazonQEndpoints
 from torana.api.chat import ChatEndpoints
 from torana.api.chat_v1 import ChatV1Endpoints
 from torana.api.code import CodeEndpoints
-from torana.api.dialect_chat import DialectEndpoints
+from torana.api.dialect_routes import DialectEndpoints
 from torana.api.docs import DocsEndpoints
 from torana.api.embeddings import EmbeddingEndpoints
 from torana.api.exchange import Route

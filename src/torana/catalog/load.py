@@ -11,7 +11,16 @@ from torana.catalog.check import check_catalogue
 from torana.catalog.document import Document
 from torana.catalog.feature_file import read_feature
 from torana.catalog.limit_file import wrong_limit
-from torana.catalog.records import DenyRecord, FeatureRecord, LimitRecord, ModelsFile, ProviderRecord, UnitPrimitive
+from torana.catalog.records import (
+    DenyRecord,
+    FeatureRecord,
+    LimitRecord,
+    ModelsFile,
+    ProviderRecord,
+    SinkRecord,
+    UnitPrimitive,
+)
+from torana.catalog.sink_file import wrong_sink
 from torana.catalog.snapshot import Catalogue, PromptSource, read_text
 from torana.errors import BadCatalogue
 
@@ -23,15 +32,18 @@ _LISTS: dict[str, Any] = {
     "unit_primitives": tuple[UnitPrimitive, ...],
     "providers": tuple[ProviderRecord, ...],
     "limits": tuple[LimitRecord, ...],
+    "sinks": tuple[SinkRecord, ...],
     "deny": tuple[DenyRecord, ...],
 }
 """File stem → what it holds; its records are kept under that name."""
 
-_CHECKS: dict[str, Callable[[Document, Any, int], Iterator[str]]] = {"limits": wrong_limit}
+_CHECKS: dict[str, Callable[[Document, Any, int], Iterator[str]]] = {
+    "limits": wrong_limit,
+    "sinks": wrong_sink,
+}
 """What is wrong with a record that stands on its own, beyond its shape."""
 
-_UNUSED_YET = ("sinks",)
-_FILES = (*(f"{stem}.yml" for stem in (*_LISTS, "models", *_UNUSED_YET)),)
+_FILES = (*(f"{stem}.yml" for stem in (*_LISTS, "models")),)
 _FOLDERS = ("features", "prompts")
 _VERSION_FILE = re.compile(
     r"[0-9]+\.[0-9]+\.[0-9]+(?:[-.]?(?:alpha|beta|rc|a|b)[-.]?[0-9]*)?(?:[-.]?dev[-.]?[0-9]*)?\.yml"
@@ -109,9 +121,6 @@ class _Reading:
             self.problems.append(f"{path}:1: unknown name, {hint}")
 
     def _read_records(self, path: Path) -> None:
-        if path.stem in _UNUSED_YET:
-            self.unused.append(f"{path}: not used by this version")
-            return
         try:
             document = Document(str(path), read_text(path))
             if path.stem in _LISTS:

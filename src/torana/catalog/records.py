@@ -58,6 +58,9 @@ class Quirks(Record, frozen=True, kw_only=True):
 
     limit: Literal["max_tokens", "max_completion_tokens"] | None = None
     """What it calls the longest answer; empty: as the model's name tells."""
+    extras: bool = True
+    """Passes over members that it does not know; false: it refuses them, so those whose loss changes no answer are
+    left out."""
     usage_option: bool = True
     """Takes `stream_options`; false: it tells the usage of a stream unasked."""
     user: bool = True
@@ -74,8 +77,8 @@ class Quirks(Record, frozen=True, kw_only=True):
     """Takes `response_format` of type `json_schema`; false: `json_object` alone."""
     reasoning: Literal["effort", "thinking", "none"] = "effort"
     """How it is asked to think: `reasoning_effort`, a member `thinking`, or not at all."""
-    thoughts: Literal["", "reasoning_content", "reasoning"] = ""
-    """The member in which it takes its own thoughts back; empty: it takes none."""
+    thoughts: Literal["reasoning_content", "reasoning", "none"] = "reasoning_content"
+    """The member in which it takes its own thoughts back."""
     top_k: bool = False
     """Takes `top_k`."""
     call_id_chars: int = 0
@@ -329,6 +332,60 @@ class LimitRecord(Record, frozen=True, kw_only=True):
     burst: int = 0
     """So many at once, then evenly over the period; 0: the whole amount at any time within it."""
     description: str = ""
+
+
+class KeepRecord(Record, frozen=True, kw_only=True):
+    """`keep` of a roll-up: days for which its rows stay."""
+
+    minute: float = 2
+    hour: float = 45
+    day: float = 800
+
+
+class SinkRecord(Record, frozen=True, kw_only=True):
+    """`sinks.yml`, one item: a receiver of usage records (docs/reference/usage.md)."""
+
+    name: str
+    """Names its cursor, its metrics and its file of parked records; under a new name everything is sent anew."""
+    type: Literal["rollup", "file", "stdout", "http", "otlp", "redis", "postgres"]
+    enabled: bool = True
+    path: str = ""
+    """file: the file of JSON lines. rollup: the database; empty: `rollup.sqlite3` in the spool."""
+    url: str = ""
+    """http, otlp: where batches are posted. redis: `redis://…`; empty: AIGW_REDIS_URL."""
+    url_env: str = ""
+    """Environment name, `AIGW_SINK__…`, of a `url` that holds a password."""
+    token_env: str = ""
+    """Environment name, `AIGW_SINK__…`, of the bearer token that http and otlp send."""
+    headers: dict[str, str] = {}
+    """http, otlp: further headers; nothing secret."""
+    stream: str = "torana:usage"
+    """redis: key of the stream."""
+    max_length: int = 0
+    """redis: the stream is cut to about so many entries; 0: never."""
+    table: str = "torana_usage"
+    """postgres: name of the table; it is made where it is missing."""
+    keep: KeepRecord = KeepRecord()
+    """rollup: how long its rows stay."""
+    max_bytes: int = 134_217_728
+    """file: moved on to `.1` at this size."""
+    keep_files: int = 10
+    """file: how many moved ones there are."""
+    regions: tuple[str, ...] | None = None
+    """Where the receiver keeps what it gets. Records of fenced instances go only where all of it may be, and to sinks
+    on this machine (rollup, file) that name no region."""
+    batch: int = 500
+    """Records in one go, at most."""
+    linger_s: float = 1.0
+    """How long records gather before they are sent."""
+    timeout_s: float = 10.0
+    retry_s: float = 0.5
+    """The first pause after a failure; doubled with each further one, and jittered."""
+    retry_max_s: float = 60.0
+    tries: int = 3
+    """Sendings of a record that is refused by itself, before it is parked."""
+    dedupe_window_s: float = 0.0
+    """How long the receiver remembers ids; what may have arrived longer ago is parked. 0: for ever."""
 
 
 class DenyRecord(Record, frozen=True, kw_only=True):

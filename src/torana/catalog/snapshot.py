@@ -18,6 +18,7 @@ from torana.catalog.records import (
     ProviderRecord,
     ProxyModelsRecord,
     ResidencyRecord,
+    SinkRecord,
     UnitPrimitive,
 )
 from torana.errors import BadCatalogue
@@ -59,6 +60,7 @@ class Catalogue:
     proxy_models: Mapping[str, ProxyModelsRecord]
     families: Mapping[str, FamilyRecord]
     limits: Mapping[str, LimitRecord]
+    sinks: Mapping[str, SinkRecord]
     residency: Mapping[str, ResidencyRecord]
     deny: Mapping[str, DenyRecord]
     features: Mapping[str, FeatureRecord]

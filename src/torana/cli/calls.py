@@ -18,6 +18,6 @@ async def open_sender(settings: Settings) -> AsyncIterator[Sender]:
     transport = Transport(settings.transport)
     demo = DemoProvider(settings.providers.demo_engine)
     try:
-        yield Sender(transport, provider_table(settings.providers, Clock()), demo, VIA, settings.transport)
+        yield Sender(transport, provider_table(settings.providers, transport, Clock()), demo, VIA, settings.transport)
     finally:
         await transport.aclose()

@@ -15,10 +15,11 @@ from torana.access.permissions import permit
 from torana.caller import DEBUG_CALLER
 from torana.chat import Usage
 from torana.cli.calls import open_sender
-from torana.cli.workshop import Choice, Workshop, refusal_text, render_as_feature
+from torana.cli.workshop import Choice, Workshop, render_as_feature
 from torana.clock import Clock
 from torana.counting import estimate_tokens
 from torana.errors import ProviderError, Refusal
+from torana.refusals import refusal_text
 from torana.routing.discovery import FirstModel
 from torana.routing.fences import Fences
 from torana.routing.router import Router

@@ -17,8 +17,9 @@ from torana.chat import ChatRequest, ModelWish
 from torana.cli.surroundings import read_settings
 from torana.errors import BadCatalogue, Refusal
 from torana.prompts.prompt import Prompt
-from torana.prompts.registry import BASE, Prompts
-from torana.prompts.versions import DEFAULT_CONSTRAINT, read_constraint, read_version
+from torana.prompts.reasons import explain_variant, explain_version
+from torana.prompts.registry import Prompts
+from torana.refusals import refusal_text
 from torana.routing.models import Model, Models
 from torana.settings import Settings
 
@@ -82,7 +83,7 @@ def choose(
     return Choice(
         prompt=prompt,
         source=shop.catalogue.prompts[prompt_id][prompt.variant][prompt.version],
-        why_variant=explain_variant(shop, prompt, families),
+        why_variant=explain_variant(shop.settings.catalogue, prompt, families),
         why_version=explain_version(prompt, constraint),
         model=found,
         why_model=why_model,
@@ -105,23 +106,6 @@ def variants_of(catalogue: Catalogue, family: str) -> tuple[str, ...]:
     return (record.variants if record is not None else ()) or (family,)
 
 
-def explain_variant(shop: Workshop, prompt: Prompt, families: tuple[str, ...]) -> str:
-    if prompt.variant in families:
-        return f"the first of {', '.join(families)} that exists"
-    if prompt.variant == shop.settings.catalogue.default_prompts.get(prompt.id) != BASE:
-        return "AIGW_DEFAULT_PROMPTS"
-    return f"none for {', '.join(families)}" if families else "the model has no family"
-
-
-def explain_version(prompt: Prompt, constraint: str | None) -> str:
-    wanted = read_constraint(constraint or DEFAULT_CONSTRAINT)
-    if wanted.pin is None:
-        return f"the highest that {constraint or f'{DEFAULT_CONSTRAINT} (default)'} allows"
-    if wanted.pin == read_version(prompt.version):
-        return f"pinned by {constraint}"
-    return f"the nearest one: {constraint} does not exist"
-
-
 def show_path(path: Path) -> str:
     """Relative to where one stands, if that is shorter."""
     try:
@@ -138,13 +122,3 @@ def refusals_told() -> Iterator[None]:
     except Refusal as refusal:
         click.echo(f"refused: {refusal_text(refusal)}", err=True)
         sys.exit(1)
-
-
-def refusal_text(refusal: Refusal) -> str:
-    """`422 request_invalid: inputs.content: Field required`."""
-    detail: Any = refusal.members.get("detail", str(refusal))
-    if isinstance(detail, list):
-        detail = "; ".join(
-            f"{'.'.join(str(part) for part in row['loc'][1:]) or 'body'}: {row['msg']}" for row in detail
-        )
-    return f"{refusal.status} {refusal.code}: {detail}"

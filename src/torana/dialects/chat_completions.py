@@ -56,7 +56,7 @@ _SPOKEN = frozenset(
     | {"stop", "n", "user", "tools", "tool_choice", "parallel_tool_calls", "response_format", "reasoning_effort"}
     | {"functions", "function_call"}
 )
-_HARMLESS = frozenset(
+HARMLESS = frozenset(
     {"stream_options", "store", "metadata", "service_tier", "safety_identifier"}
     | {"prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"}
 )
@@ -82,7 +82,7 @@ def read_request(body: bytes) -> tuple[ChatRequest, str]:
     written = asking.write_words(known, GENERAL, set())
     # Always kept, for it tells which of the limit's two names came.
     written.pop("max_completion_tokens", None)
-    return keep_extra(chat, NAME, members, written, _SPOKEN | _HARMLESS), model
+    return keep_extra(chat, NAME, members, written, _SPOKEN | HARMLESS), model
 
 
 def write_request(chat: ChatRequest, model: str, *, stream: bool) -> bytes:
@@ -90,9 +90,13 @@ def write_request(chat: ChatRequest, model: str, *, stream: bool) -> bytes:
 
     Streams are asked to end with their usage; that is the one member added to what was read.
     """
+    return msgspec.json.encode(write_members(chat, model, stream=stream))
+
+
+def write_members(chat: ChatRequest, model: str, *, stream: bool) -> Members:
     written = asking.write_words(chat, traits_of(model), set())
     members = with_extra(chat, NAME, written, _read_words, _SPOKEN, stream=stream)
-    return msgspec.json.encode({"model": model, **openai_style.ask_for_usage(members, stream=stream)})
+    return {"model": model, **openai_style.ask_for_usage(members, stream=stream)}
 
 
 def losses(chat: ChatRequest, model: str) -> tuple[str, ...]:

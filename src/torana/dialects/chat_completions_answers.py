@@ -8,11 +8,13 @@ from torana.chat import Chunk, FinishReason, ToolCallPiece, Usage
 from torana.dialects import openai_style
 from torana.dialects.members import decode_answer
 from torana.dialects.streams import Seen
-from torana.errors import ProviderBroke
+from torana.errors import ProviderBroke, provider_refused
 
 NAME = "chat_completions"
 
 _OTHER: FinishReason = "other"
+_GIVEN_UP = {"error": 502, "insufficient_system_resource": 503}
+"""Ends of answers that are none: OpenRouter's, where the provider behind failed, and DeepSeek's, out of machines."""
 
 
 class _Function(msgspec.Struct):
@@ -26,16 +28,17 @@ class _Call(msgspec.Struct):
     function: _Function | None = None
 
 
-class _Text(msgspec.Struct):
-    """A part of a message, where a server writes several."""
+class _Part(msgspec.Struct):
+    """A part of a message, where a server writes several; Mistral's thoughts are parts with parts."""
 
     text: str = ""
+    thinking: "list[_Part] | None" = None
 
 
 class _Said(msgspec.Struct):
     """A message or a piece of one. Servers name their thoughts in two ways."""
 
-    content: str | list[_Text] | None = None
+    content: str | list[_Part] | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
@@ -59,6 +62,8 @@ class _Answer(msgspec.Struct):
     choices: list[_Choice] | None = None
     usage: Any = None
     error: openai_style.Error | str | None = None
+    x_groq: Any = None
+    """Of Groq: the usage, or why the stream stopped early."""
 
 
 class _Glance(msgspec.Struct):
@@ -80,8 +85,8 @@ class StreamedAnswer:
     def __init__(self) -> None:
         self._is_begun = False
         self._usage: Usage | None = None
-        self._calls: set[tuple[int, int]] = set()
-        """Choice and position of each tool call that has begun."""
+        self._calls: dict[tuple[int, int], tuple[int, str | None]] = {}
+        """Choice and number of each tool call → our position for it, and its id."""
 
     def take(self, data: bytes, chunks: list[Chunk]) -> bool:
         """Append what one event brings; True for the terminal one."""
@@ -96,7 +101,7 @@ class StreamedAnswer:
         if event.choices is None:
             # A server's own kind of event, such as content filter results.
             return False
-        self._usage = openai_style.read_usage(event.usage, self._usage)
+        self._usage = openai_style.read_usage(_find_usage(event), self._usage)
         # Azure begins with an event without choices, id or model.
         if event.choices and not self._is_begun:
             self._is_begun = True
@@ -105,30 +110,41 @@ class StreamedAnswer:
             if choice.delta is not None:
                 self._take_said(choice.index, choice.delta, chunks)
             if choice.finish_reason:
-                finish = openai_style.FINISHES.get(choice.finish_reason, _OTHER)
-                chunks.append(Chunk(choice=choice.index, finish=finish, usage=self._usage))
+                chunks.append(Chunk(choice=choice.index, finish=self._finish_of(choice), usage=self._usage))
         return False
+
+    def _finish_of(self, choice: _Choice) -> FinishReason:
+        """Raises ProviderRefused for an answer that was given up."""
+        said = choice.finish_reason or ""
+        if said in _GIVEN_UP:
+            raise provider_refused(_GIVEN_UP[said], "the answer was given up", kind=said)
+        finish = openai_style.FINISHES.get(said, _OTHER)
+        # Older servers, and OpenAI where a call was forced, end with `stop` after calls too.
+        if finish == "stop" and any(number == choice.index for number, _ in self._calls):
+            return "tool_calls"
+        return finish
 
     def _take_said(self, choice: int, said: _Said, chunks: list[Chunk]) -> None:
         # A message's thoughts came first, whatever the order of its members.
         if reasoning := said.reasoning_content or said.reasoning:
             chunks.append(Chunk(choice=choice, reasoning=reasoning, dialect=NAME))
         if text := said.content or said.refusal:
-            if not isinstance(text, str):
-                text = "".join(part.text for part in text)
-            chunks.append(Chunk(text, choice))
+            _take_text(choice, text, chunks)
         calls = said.tool_calls or ()
         if said.function_call is not None:
             name = said.function_call.name
             calls = (*calls, _Call(0, name, said.function_call))
         for at, call in enumerate(calls):
-            position = at if call.index is None else call.index
+            number = at if call.index is None else call.index
             function = call.function or _Function()
             arguments = function.arguments or ""
-            if (choice, position) in self._calls:  # some servers repeat id and name with every piece
-                piece = ToolCallPiece(position, arguments=arguments)
+            known = self._calls.get((choice, number))
+            # Some servers repeat id and name with every piece, and others give every call the number 0.
+            if known is not None and (not call.id or not function.name or call.id == known[1]):
+                piece = ToolCallPiece(known[0], arguments=arguments)
             else:
-                self._calls.add((choice, position))
+                position = number if known is None else 1 + max(ours for ours, _ in self._calls.values())
+                self._calls[choice, number] = (position, call.id)
                 piece = ToolCallPiece(position, call.id or "", function.name or "", arguments)
             chunks.append(Chunk(choice=choice, tool_call=piece))
 
@@ -147,10 +163,28 @@ def read_answer(body: bytes) -> list[Chunk]:
             raise ProviderBroke("a choice without its message")
         # A message of its own numbers no calls, but then their order does.
         state._take_said(choice.index, choice.message, chunks)
-        finish = openai_style.FINISHES.get(choice.finish_reason or "", _OTHER)
-        chunks.append(Chunk(choice=choice.index, finish=finish))
-    chunks.append(Chunk(usage=openai_style.read_usage(answer.usage), is_last=True))
+        chunks.append(Chunk(choice=choice.index, finish=state._finish_of(choice)))
+    chunks.append(Chunk(usage=openai_style.read_usage(_find_usage(answer)), is_last=True))
     return chunks
+
+
+def _take_text(choice: int, text: str | list[_Part], chunks: list[Chunk]) -> None:
+    if isinstance(text, str):
+        chunks.append(Chunk(text, choice))
+        return
+    for part in text:
+        if thought := "".join(each.text for each in part.thinking or ()):
+            chunks.append(Chunk(choice=choice, reasoning=thought, dialect=NAME))
+        if part.text:
+            chunks.append(Chunk(part.text, choice))
+
+
+def _find_usage(event: _Answer) -> Any:
+    """Where the server says it; raises ProviderRefused where it says instead why it stopped."""
+    groqs = event.x_groq if isinstance(event.x_groq, dict) else {}
+    if error := groqs.get("error"):
+        raise openai_style.refused(error if isinstance(error, str) else None)
+    return groqs.get("usage") if event.usage is None else event.usage
 
 
 def look(data: bytes, usage: Usage | None) -> Seen:

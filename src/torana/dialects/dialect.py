@@ -108,3 +108,5 @@ class Dialect(ServedDialect):
     read_error: Callable[[int, bytes], ProviderRefused]
     tells_usage_when_asked: bool = False
     """A stream ends with its usage only where the request asks for that in `stream_options`."""
+    passes_on: bool = True
+    """A client's bytes in this dialect go on as they came; false for a vendor that would refuse them."""

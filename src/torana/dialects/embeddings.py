@@ -24,6 +24,8 @@ class EmbeddingsRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Length of each vector, where the model lets one choose."""
     encoding: Encoding = "float"
     user: str = ""
+    source: bytes = b""
+    """The body as its client wrote it, for providers that speak this dialect; empty: written anew."""
 
 
 class _Row(msgspec.Struct):
@@ -35,7 +37,12 @@ class _Answer(msgspec.Struct):
     data: list[_Row]
 
 
+class _Glance(msgspec.Struct):
+    data: list[msgspec.Raw]
+
+
 _answers = msgspec.json.Decoder(_Answer)
+_glances = msgspec.json.Decoder(_Glance)
 
 
 def read_request(body: bytes) -> tuple[EmbeddingsRequest, str]:
@@ -94,6 +101,13 @@ def read_answer(body: bytes, wanted: int) -> list[list[float]]:
     if [row.index for row in rows] != list(range(wanted)):
         raise ProviderBroke(f"{len(rows)} vectors for {wanted} inputs, or misnumbered ones")
     return [row.embedding for row in rows]
+
+
+def check_answer(body: bytes, wanted: int) -> None:
+    """Raises ProviderBroke unless there is a vector, in whatever form, for each of the `wanted` inputs."""
+    rows = decode_answer(_glances, body).data
+    if len(rows) != wanted:
+        raise ProviderBroke(f"{len(rows)} vectors for {wanted} inputs")
 
 
 def write_answer(vectors: list[list[float]], model: str, usage: Usage, encoding: Encoding = "float") -> bytes:

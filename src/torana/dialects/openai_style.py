@@ -62,6 +62,12 @@ class Error(msgspec.Struct):
     message: str | None = None
     type: str | None = None
     code: str | int | None = None
+    metadata: Any = None
+    """Of OpenRouter, where the provider behind it, or a moderation, said no."""
+
+    @property
+    def is_flagged(self) -> bool:
+        return isinstance(self.metadata, dict) and bool(self.metadata.get("reasons"))
 
     @property
     def kind(self) -> str:
@@ -72,10 +78,14 @@ class Error(msgspec.Struct):
 
 
 class Failure(msgspec.Struct):
-    """An error body, as OpenAI and the servers that follow it write theirs."""
+    """An error body, as OpenAI and the servers that follow it write theirs: some without an `error` around it."""
 
     error: Error | str | None = None
-    message: str | None = None
+    message: Any = None
+    """A text; of Mistral also an object that names the members it refuses."""
+    detail: Any = None
+    type: Any = None
+    code: Any = None
 
 
 class _Relayed(msgspec.Struct):
@@ -169,6 +179,9 @@ def read_error(status: int, body: bytes) -> ProviderRefused:
     except ProviderBroke:
         failure = Failure()
     error = _find_error(failure)
+    if status == 403 and error.is_flagged:
+        # What was asked is at fault, not our key.
+        return ProviderRefused(status, _shorten(error), kind="content_flagged")
     return provider_refused(status, _shorten(error), kind=error.kind)
 
 
@@ -183,7 +196,12 @@ def refused(failure: Error | str | None) -> ProviderRefused:
 def _find_error(failure: Failure) -> Error:
     if isinstance(failure.error, Error):
         return failure.error
-    return Error(failure.error or failure.message)
+    if failure.error:
+        return Error(failure.error)
+    said = failure.message or failure.detail
+    text = said if isinstance(said, str) or said is None else msgspec.json.encode(said).decode()
+    kind, code = (each if isinstance(each, str) else None for each in (failure.type, failure.code))
+    return Error(text, kind, code)
 
 
 def _shorten(error: Error) -> str:

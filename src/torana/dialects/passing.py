@@ -35,10 +35,7 @@ def pass_on(dialect: Dialect, body: bytes, model: str, *, stream: bool) -> tuple
 
     Every other member goes on byte for byte. Raises Invalid for what is no JSON object.
     """
-    try:
-        members: Members = dict(_members.decode(body))
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        raise Invalid((), "JSON decode error", "json_invalid") from None
+    members = _split(body)
     members["model"] = model
     is_usage_ours = False
     if stream and dialect.tells_usage_when_asked:
@@ -48,6 +45,19 @@ def pass_on(dialect: Dialect, body: bytes, model: str, *, stream: bool) -> tuple
         is_usage_ours = options.get("include_usage") is not True
         members["stream_options"] = {**options, "include_usage": True}
     return msgspec.json.encode(members), is_usage_ours
+
+
+def replace_model(body: bytes, model: str) -> bytes:
+    """The same request for this model; raises Invalid for what is no JSON object."""
+    return msgspec.json.encode({**_split(body), "model": model})
+
+
+def _split(body: bytes) -> Members:
+    """The members of an object, their values still bytes."""
+    try:
+        return dict(_members.decode(body))
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        raise Invalid((), "JSON decode error", "json_invalid") from None
 
 
 def pass_answer(dialect: Dialect, body: bytes) -> list[Chunk]:

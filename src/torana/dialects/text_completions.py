@@ -38,9 +38,17 @@ _HARMLESS = frozenset({"stream_options", "echo"})
 _OTHER: FinishReason = "other"
 
 
+class _Said(msgspec.Struct):
+    content: str | None = None
+
+
 class _Choice(msgspec.Struct):
+    """Mistral's fill-in-the-middle answers say their text as chat completions do."""
+
     index: int = 0
     text: str | None = None
+    delta: _Said | None = None
+    message: _Said | None = None
     finish_reason: str | None = None
 
 
@@ -70,8 +78,12 @@ def write_request(chat: ChatRequest, model: str, *, stream: bool) -> bytes:
 
     Raises Invalid for what is no text.
     """
+    return msgspec.json.encode(write_members(chat, model, stream=stream))
+
+
+def write_members(chat: ChatRequest, model: str, *, stream: bool) -> Members:
     members = with_extra(chat, NAME, _write_words(chat, set()), _read_words, _SPOKEN, stream=stream)
-    return msgspec.json.encode({"model": model, **openai_style.ask_for_usage(members, stream=stream)})
+    return {"model": model, **openai_style.ask_for_usage(members, stream=stream)}
 
 
 def losses(chat: ChatRequest, model: str) -> tuple[str, ...]:
@@ -172,9 +184,14 @@ class StreamedAnswer:
         return False
 
 
+def _text_of(choice: _Choice) -> str | None:
+    said = choice.delta or choice.message
+    return choice.text if said is None else said.content
+
+
 def _take_choice(choice: _Choice, chunks: list[Chunk]) -> None:
-    if choice.text:
-        chunks.append(Chunk(choice.text, choice.index))
+    if text := _text_of(choice):
+        chunks.append(Chunk(text, choice.index))
     if choice.finish_reason:
         chunks.append(Chunk(choice=choice.index, finish=openai_style.FINISHES.get(choice.finish_reason, _OTHER)))
 
@@ -184,7 +201,7 @@ def read_answer(body: bytes) -> list[Chunk]:
     answer = decode_answer(_answers, body)
     if answer.error is not None:
         raise openai_style.refused(answer.error)
-    if not answer.choices or any(choice.text is None for choice in answer.choices):
+    if not answer.choices or any(_text_of(choice) is None for choice in answer.choices):
         raise ProviderBroke("no choices")
     chunks = [Chunk(id=answer.id or "", model=answer.model or "")]
     for choice in answer.choices:

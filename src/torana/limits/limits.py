@@ -37,6 +37,8 @@ class Taken(NamedTuple):
     slot: int
     until: int
     amount: int
+    line: int
+    """Where it is noted, should the worker die."""
 
 
 class Hold:
@@ -111,6 +113,17 @@ class Limits:
         finally:
             table.unlock()
 
+    def left(self, call: Call) -> list[tuple[Rule, int]]:
+        """How much each limit that the call meets has left; takes nothing."""
+        now = int(self._clock.monotonic() * SECOND)
+        table = self._table
+        table.lock()
+        try:
+            met = [(rule, table.look(rule.key(rule.whom(call)))) for rule in self.applying(call)]
+            return [(rule, rule.amount if slot < 0 else max(0, rule.left(table, slot, now))) for rule, slot in met]
+        finally:
+            table.unlock()
+
     async def hold(self, call: Call, expected: Callable[[], Spent]) -> Hold | None:
         """Reserve what the call is expected to use; None where nothing limits it. Raises LimitReached.
 
@@ -131,12 +144,13 @@ class Limits:
         table = self._table
         table.lock()
         try:
-            for rule, key, slot, until, reserved in hold.taken:
+            for rule, key, slot, until, reserved, line in hold.taken:
                 used = _used(rule.unit, reserved, spent)
                 rule.figures.spent(reserved, used)
                 more = -reserved if rule.unit == "streams" else used - reserved
                 if more:
                     rule.give(table, key, slot, until, now, more)
+                table.forget(line)
         finally:
             table.unlock()
 
@@ -159,7 +173,8 @@ class Limits:
                     raise self._refusal(rules, call, slots, wanted, now)
             for rule, key, slot, amount in zip(rules, keys, slots, wanted, strict=True):
                 until = rule.take(table, slot, now, amount)
-                taken.append(Taken(rule, key, slot, until, amount))
+                line = table.note(key, until, rule.weight(amount)) if rule.gives_back else -1
+                taken.append(Taken(rule, key, slot, until, amount, line))
                 standings.append(rule.standing(table, slot, now))
                 rule.figures.took(amount)
         finally:

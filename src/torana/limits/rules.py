@@ -108,6 +108,8 @@ class Rule:
         self.unit: Unit = terms.unit
         self.is_metered = terms.unit not in ("requests", "streams")
         """Counts tokens or money, of which a call takes an estimate first."""
+        self.gives_back = terms.unit != "requests"
+        """Something of what a call takes may be free again when it ends."""
         self.per = terms.per
         self.period = terms.period
         self.period_s = terms.period_s
@@ -170,6 +172,10 @@ class Rule:
         elif more > 0:
             self.take(table, table.find(key, now), now, more)
 
+    def weight(self, amount: int) -> int:
+        """What taking `amount` changed a number of the slot by."""
+        return amount
+
     def wait_ns(self, table: Table, slot: int, now: int, wanted: int) -> int:
         """How long until `wanted` fits, if nobody else takes."""
         return max(0, table.numbers[slot + UNTIL] - now)
@@ -207,13 +213,16 @@ class FlowRule(Rule):
 
     def take(self, table: Table, slot: int, now: int, wanted: int) -> int:
         numbers = table.numbers
-        numbers[slot + UNTIL] = max(now, numbers[slot + UNTIL]) + wanted * self.period_ns // self.amount
+        numbers[slot + UNTIL] = max(now, numbers[slot + UNTIL]) + self.weight(wanted)
         return 0
+
+    def weight(self, amount: int) -> int:
+        return amount * self.period_ns // self.amount
 
     def give(self, table: Table, key: Key, slot: int, until: int, now: int, more: int) -> None:
         slot = table.find(key, now)
         numbers = table.numbers
-        numbers[slot + UNTIL] = max(now, numbers[slot + UNTIL]) + more * self.period_ns // self.amount
+        numbers[slot + UNTIL] = max(now, numbers[slot + UNTIL]) + self.weight(more)
 
     def wait_ns(self, table: Table, slot: int, now: int, wanted: int) -> int:
         over = min(wanted, self.burst) - self.left(table, slot, now)

@@ -32,6 +32,9 @@ class Table:
         """Live counts that had to give way because all their neighbours were taken."""
         self.lock: Callable[[], None] = _nothing
         self.unlock: Callable[[], None] = _nothing
+        self.note: Callable[[Key, int, int], int] = _not_noted
+        """(key, until, amount) → a line that says so should this worker die; -1: none."""
+        self.forget: Callable[[int], None] = _nothing_to_forget
 
     def find_all(self, keys: Sequence[Key], now: int) -> list[int]:
         """The slots of several keys, each its own."""
@@ -77,6 +80,13 @@ class Table:
             place = (place + 1) & self._mask
         return -1
 
+    def close(self) -> None:
+        """At the end of the worker."""
+
+    def give_back_for_the_dead(self) -> int:
+        """What workers held that are no more; returns how many takings."""
+        return 0
+
     def holds(self, slot: int, key: Key) -> bool:
         """True while the slot is still that of `key`."""
         return self.numbers[slot] == key[0] and self.numbers[slot + KEY_B] == key[1]
@@ -86,6 +96,14 @@ class Table:
         self.lost += 1
         slots = [((place + step) & self._mask) * SLOT_NUMBERS for step in range(PROBES)]
         return min((slot for slot in slots if slot not in kept), key=lambda slot: self.numbers[slot + UNTIL])
+
+
+def _not_noted(_key: Key, _until: int, _amount: int) -> int:
+    return -1  # the counts die with their only worker
+
+
+def _nothing_to_forget(_line: int) -> None:
+    pass
 
 
 def _nothing() -> None:

@@ -5,9 +5,8 @@ A client's own server is called at `<endpoint>/chat/completions`: its endpoint a
 
 from collections.abc import Mapping
 
-from torana.dialects.chat_completions import CHAT_COMPLETIONS
 from torana.dialects.dialect import Dialect
-from torana.dialects.text_completions import TEXT_COMPLETIONS
+from torana.dialects.manners import chat_completions_of, text_completions_of
 from torana.providers.provider import PLACEHOLDER_KEY, Deployment, join_url
 from torana.transport import WireRequest
 
@@ -44,7 +43,8 @@ class OpenAI:
 
 
 def dialect_of(deployment: Deployment) -> Dialect:
-    return TEXT_COMPLETIONS if deployment.as_text_completion else CHAT_COMPLETIONS
+    speak = text_completions_of if deployment.as_text_completion else chat_completions_of
+    return speak(deployment.quirks)
 
 
 def greet(deployment: Deployment) -> dict[str, str]:

@@ -11,7 +11,7 @@ from torana.chat import ChatRequest, Chunk, Usage
 from torana.counting import estimate_tokens
 from torana.dialects import embeddings
 from torana.dialects.embeddings import EmbeddingsRequest
-from torana.dialects.passing import PassingReader, pass_answer, pass_on
+from torana.dialects.passing import PassingReader, pass_answer, pass_on, replace_model
 from torana.errors import Invalid, NoCredentials, ProviderBroke, ProviderError, ProviderRefused, ProviderRefusedKey
 from torana.providers.demo.demo import DemoProvider
 from torana.providers.demo.embed import embed
@@ -49,6 +49,8 @@ class Vectors:
     rows: list[list[float]]
     usage: Usage | None
     """None where the provider told none."""
+    raw: bytes = b""
+    """The answer as it came, in place of `rows`, for a request that passed as its client wrote it."""
 
 
 class Sender:
@@ -80,12 +82,12 @@ class Sender:
         provider = self.providers[deployment.like or deployment.provider]
         dialect = provider.dialect_for(deployment)
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "Via": self.via}
-        if chat.user and _is_header_text(chat.user):
-            headers["x-session-affinity"] = chat.user
+        if chat.user and deployment.quirks.affinity_header and _is_header_text(chat.user):
+            headers[deployment.quirks.affinity_header] = chat.user
         source, path = chat.source, dialect.path
         if source is not None and not source.is_read and source.dialect != dialect.name:
             raise _unreadable(source.dialect)
-        is_passing = source is not None and source.dialect == dialect.name
+        is_passing = source is not None and source.dialect == dialect.name and (dialect.passes_on or not source.is_read)
         is_usage_ours = False
         if source is not None and is_passing:
             body, is_usage_ours = pass_on(dialect, source.body, deployment.model, stream=chat.stream)
@@ -147,7 +149,10 @@ class Sender:
             return await asyncio.to_thread(_embed_as_demo, request)
         provider = self.providers[deployment.like or deployment.provider]
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "Via": self.via}
-        body = embeddings.write_request(request, deployment.model)
+        if request.source:
+            body = replace_model(request.source, deployment.model)
+        else:
+            body = embeddings.write_request(request, deployment.model)
         wire = await provider.prepare(deployment, embeddings.PATH, body, headers, stream=False)
         answer = await self.transport.send(wire, first_byte_s=self.settings.first_byte_s)
         try:
@@ -155,7 +160,11 @@ class Sender:
             said = await answer.read_all(MAX_ANSWER_BYTES)
         finally:
             answer.close()
-        return Vectors(embeddings.read_answer(said, len(request.inputs)), embeddings.scan_answer(said))
+        usage = embeddings.scan_answer(said)
+        if request.source:
+            embeddings.check_answer(said, len(request.inputs))
+            return Vectors([], usage, said)
+        return Vectors(embeddings.read_answer(said, len(request.inputs)), usage)
 
     async def relay(
         self,
@@ -216,7 +225,9 @@ def _is_header_text(text: str) -> bool:
 def _note(error: ProviderRefused, headers: Mapping[str, str]) -> None:
     """What an answer's head tells of its error."""
     now = time.time()
-    error.retry_after_s = read_retry_after(headers, now)
+    told_s = read_retry_after(headers, now)
+    # Google tells it in the body.
+    error.retry_after_s = error.retry_after_s if told_s is None else told_s
     if headers.get("x-should-retry") == "false":
         error.is_retryable = False
     # AWS names the exception here and nowhere else: `ThrottlingException:http://…`.

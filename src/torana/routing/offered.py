@@ -7,7 +7,11 @@ from torana.catalog.records import ModelRecord
 from torana.errors import Refusal
 from torana.routing.models import Model, Models
 
-DEMO = "demo"
+DEMO, DEMO_EMBEDDINGS = "demo", "demo_embeddings"
+"""Names of the catalogue: what answers where nothing is configured."""
+
+SHOWN = ("production", "deprecated")
+"""Stages of models in lists; those in staging are there for whoever knows their names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +62,16 @@ class OfferedModels:
             return model
         if self._has_providers():
             provider = model.deployments[0].provider
-            raise _unknown(name, f" here: no credentials for {provider} are configured")
+            raise _unknown(name, f": no credentials for {provider} are configured")
+        if model.dimensions:
+            return replace(self.models.find_by_name(DEMO_EMBEDDINGS), dimensions=model.dimensions)
         return self.models.find_by_name(DEMO)
 
     def list(self) -> Iterator[Offer]:
         """What would answer, each model once under its catalogue name, then the aliases."""
         records = self.models.catalogue.models
         for record in records.values():
-            if record.is_listed and any(map(self.models.is_reachable, record.deployments)):
+            if record.is_listed and record.stage in SHOWN and any(map(self.models.is_reachable, record.deployments)):
                 yield Offer(record.name, record)
         for alias in self.models.catalogue.aliases:
             yield Offer(alias, records[self.models.find_by_name(alias).name])

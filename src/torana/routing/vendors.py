@@ -12,10 +12,10 @@ from torana.routing.price_list import PriceList
 from torana.setting_values import check_url
 from torana.settings import ProviderSettings, Secret
 
-LIKE = {"messages": "anthropic", "chat_completions": "openai", "demo": "demo"}
+LIKE = {"messages": "anthropic", "chat_completions": "openai", "generate_content": "gemini", "demo": "demo"}
 """Whose greeting belongs to a dialect, for rows without a file of their own in providers/."""
 
-OWN_GREETINGS = frozenset({"azure", "bedrock"})
+OWN_GREETINGS = frozenset({"azure", "bedrock", "vertex_ai"})
 """Rows with one."""
 
 OPENAI_DEFAULT = "gpt-5.4-mini-2026-03-17"
@@ -53,6 +53,8 @@ class Vendors:
             return provider == "demo"
         if row.auth == "aws":
             return bool(self.settings.aws_region)
+        if row.auth == "google":
+            return bool(self.settings.google.project)
         if not self._addresses[provider]:
             return False
         # Without an address of its own in the row, it is the operator's server: that one may need no key.
@@ -105,7 +107,7 @@ class Vendors:
             base_url=record.base_url or base_url,
             secret=secret,
             is_configured=self.is_reachable(record),
-            region=record.region,
+            region=record.region or self._home_of(row),
             account=record.account,
             weight=record.weight,
             order=record.order,
@@ -139,6 +141,10 @@ class Vendors:
             quirks=row.quirks,
             extra_headers={**row.headers, **deployment.extra_headers},
         )
+
+    def _home_of(self, row: ProviderRecord | None) -> str:
+        """The region where a cloud is asked when nobody names one."""
+        return self.settings.google.model_location if row is not None and row.auth == "google" else ""
 
     def _find_address(self, row: ProviderRecord) -> str:
         for name in row.base_url_env:

@@ -155,6 +155,19 @@ LIMIT_HELD = Family("torana_limit_held", "gauge", "What is reserved for calls un
 LIMIT_UNPRICED = Family(
     "torana_limit_unpriced_total", "counter", "Calls that passed a limit on money uncounted: no known price.", _LIMIT
 )
+USAGE_DELIVERED = Family("usage_delivered_total", "counter", "Usage records that a sink has taken.", ("sink",))
+USAGE_RETRIES = Family("usage_retries_total", "counter", "Failed attempts to hand usage records over.", ("sink",))
+USAGE_PARKED = Family("usage_parked_total", "counter", "Usage records set aside for an operator.", ("sink",))
+USAGE_WITHHELD = Family(
+    "usage_withheld_total", "counter", "Usage records not sent to a sink in another region.", ("sink",)
+)
+USAGE_BEHIND = Family(
+    "usage_oldest_undelivered_seconds",
+    "gauge",
+    "Age of the oldest record that a sink lacks.",
+    ("sink",),
+    is_per_node=True,
+)
 DEPLOYMENT_STATE = Family(
     "torana_deployment_state",
     "gauge",
@@ -189,7 +202,7 @@ THREADS = Family("ai_gateway_threads_count", "gauge", "Threads of all workers.")
 
 _USAGE = (
     USAGE_RECORDS, USAGE_AT_RISK, USAGE_LOST, USAGE_DAMAGED, USAGE_STUCK, USAGE_SPOOL_BYTES, USAGE_SPOOL_FULL,
-    USAGE_SYNC_SECONDS,
+    USAGE_SYNC_SECONDS, USAGE_DELIVERED, USAGE_RETRIES, USAGE_PARKED, USAGE_WITHHELD, USAGE_BEHIND,
 )  # fmt: skip
 
 FAMILIES: tuple[Family, ...] = (

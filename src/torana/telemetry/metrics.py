@@ -17,7 +17,7 @@ from torana.telemetry.exposition import CONTENT_TYPE, write_exposition
 from torana.telemetry.families import Family
 from torana.telemetry.limit_figures import LimitFigures
 from torana.telemetry.shards import OTHER, Labels, Shards
-from torana.telemetry.usage_figures import UsageFigures
+from torana.telemetry.usage_figures import SinkFigures, UsageFigures
 
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _FINISHES = frozenset(("stop", "length", "tool_calls", "content_filter", "stop_sequence", "other"))
@@ -214,6 +214,10 @@ class Metrics:
     def unpriced(self, limit: str, unit: str) -> None:
         """A call passed a limit on money that could not count it."""
         self._count(families.LIMIT_UNPRICED, (limit, unit))
+
+    def sink(self, name: str) -> SinkFigures:
+        """The figures of one sink; there are as many as sinks.yml names."""
+        return SinkFigures(self._shards, name)
 
     def issuer(self, base_url: str, *, keys: int, is_up: bool, age_s: float | None) -> None:
         """State of an issuer's keys; there are as many issuers as the settings name."""

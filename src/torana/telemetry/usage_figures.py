@@ -41,3 +41,31 @@ class UsageFigures:
         self._values[self._stuck] = stuck
         self._values[self._bytes] = size_bytes
         self._values[self._full] = float(is_full)
+
+
+class SinkFigures:
+    """Counts of one worker's way to one sink."""
+
+    def __init__(self, shards: Shards, sink: str) -> None:
+        self._values = shards.values
+        labels = (sink,)
+        self._delivered = shards.place(families.USAGE_DELIVERED, labels)
+        self._retries = shards.place(families.USAGE_RETRIES, labels)
+        self._parked = shards.place(families.USAGE_PARKED, labels)
+        self._withheld = shards.place(families.USAGE_WITHHELD, labels)
+        self._behind = shards.place(families.USAGE_BEHIND, labels)
+
+    def delivered(self, records: int) -> None:
+        self._values[self._delivered] += records
+
+    def retried(self) -> None:
+        self._values[self._retries] += 1
+
+    def parked(self, records: int) -> None:
+        self._values[self._parked] += records
+
+    def withheld(self, records: int) -> None:
+        self._values[self._withheld] += records
+
+    def behind(self, seconds: float) -> None:
+        self._values[self._behind] = round(seconds, 1)

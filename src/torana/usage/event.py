@@ -4,6 +4,7 @@ Its parts are encoded apart, each once, as soon as they are known, and stand as 
 every sink.
 """
 
+from datetime import datetime
 from typing import Literal
 
 import msgspec
@@ -162,3 +163,24 @@ def join(*parts: bytes) -> bytes:
 def id_of(event: bytes) -> bytes:
     """The id at the head of an encoded record, without decoding it."""
     return event[7:43]
+
+
+def text_of(event: bytes, member: bytes) -> str:
+    """A text member of an encoded record that is never escaped: a time, a status."""
+    start = event.find(b'"%b":"' % member)
+    if start < 0:
+        return ""
+    start += len(member) + 4
+    return event[start : event.index(b'"', start)].decode()
+
+
+def time_of(event: bytes) -> float:
+    """When the call ended, in Unix seconds."""
+    return datetime.fromisoformat(text_of(event, b"ended_at")).timestamp()
+
+
+def residency_of(event: bytes) -> frozenset[str]:
+    """The regions in which a record may be kept; empty: anywhere."""
+    if b'"residency":[]' in event:
+        return frozenset()
+    return frozenset(decode_event(event).residency)

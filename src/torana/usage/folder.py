@@ -27,6 +27,10 @@ class Position:
     offset: int = 0
 
 
+START = Position()
+"""Before everything."""
+
+
 @dataclass(slots=True)
 class Part:
     """Some records of a folder, in order."""

@@ -81,6 +81,8 @@ class Spool:
         """All that are ours, our own first. Changes on the event loop only."""
         self.on_change: Callable[[], None] = lambda: None
         """There is more to deliver. Called on the event loop."""
+        self.is_done: Callable[[Folder], bool] = lambda _folder: False
+        """Nobody needs this folder any more; asked at the end."""
         self.running: dict[str, Running] = {}
         """By id; kept by the ledger."""
         self.table: RunningTable | None = None
@@ -88,7 +90,8 @@ class Spool:
         self._disk = disk
         self._meter = meter
         self._max_bytes = max_bytes
-        self._own: Folder | None = None
+        self.own: Folder | None = None
+        """The one that grows; None while the disk lets us have none."""
         self._segments: Segments | None = None
         self._waiting: list[Waiting] = []
         self._stuck: list[Waiting] = []
@@ -96,6 +99,7 @@ class Spool:
         self._gate.acquire()
         self._is_told = False
         self._is_closing = False
+        self._damaged: set[tuple[str, Position]] = set()
         self._checkpoint = 0
         self._segment_since = 0.0
         self._begin()
@@ -110,14 +114,30 @@ class Spool:
             self._is_told = True
             self._gate.release()
 
-    async def aclose(self) -> None:
-        """Everything that was put is written, if the disk takes it. Folders stay for whoever comes next."""
+    def note_damage(self, folder: Folder, place: Position, stretches: int) -> None:
+        """A reader has found something torn or flipped; counted once, however many sinks come by."""
+        if (folder.name, place) not in self._damaged:
+            self._damaged.add((folder.name, place))
+            self._meter.damaged(stretches)
+            logger.error(
+                "the usage spool is damaged: what cannot be read is skipped",
+                extra={"folder": str(folder.path), "segment": place.segment, "stretches": stretches},
+            )
+
+    async def stop(self) -> None:
+        """Everything that was put is written, if the disk takes it, and nothing more is."""
         self._is_closing = True
         if not self._is_told:
             self._is_told = True
             self._gate.release()
         await asyncio.to_thread(self._thread.join)
+
+    def release(self) -> None:
+        """Leave the folders to whoever comes next; one that nobody needs is deleted."""
         for folder in self.folders:
+            with suppress(OSError):
+                if self.is_done(folder):
+                    folder.remove()
             folder.release()
 
     # The thread
@@ -151,7 +171,7 @@ class Spool:
         return taken
 
     def _tick(self, *, is_last: bool) -> None:
-        if self._own is None:
+        if self.own is None:
             self._begin()
         if self._stuck:
             self._write([], is_retry=True)
@@ -168,7 +188,7 @@ class Spool:
         except OSError as error:
             self._note_full(error)
             return
-        self._own = folder
+        self.own = folder
         self._segments = Segments(self._disk, folder.path, SEGMENT_BYTES)
         self.folders.insert(0, folder)
 
@@ -193,12 +213,12 @@ class Spool:
             self._note_full(error)
             self._keep(batch)
             return
-        assert self._own is not None
+        assert self.own is not None
         assert self.table is not None
         for record in batch:
             if record.slot >= 0:
                 self.table.release(record.slot)
-        self._own.end = Position(self._segments.number, self._segments.end)
+        self.own.end = Position(self._segments.number, self._segments.end)
         seconds = time.monotonic() - started
         self._tell(lambda: self._durable(batch, seconds))
 

@@ -1,26 +1,31 @@
 """The walk of one request up to the moment where it would leave: the server's own endpoints and rooms, no model called.
 
-Every decision is made by the code that makes it for real; here it is only written down.
+Every decision is made by the code that makes it for real; here it is only written down. Nothing counts: no usage, no
+limit, no metric.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from torana.access.permissions import for_user
+from torana.answers import ModelCall
 from torana.api.amazon_q import AmazonQEndpoints
 from torana.api.chat import ChatEndpoints
 from torana.api.chat_v1 import ChatV1Endpoints
 from torana.api.code import CodeEndpoints
+from torana.api.dialect_routes import DialectEndpoints
 from torana.api.embeddings import EmbeddingEndpoints
 from torana.api.entrance import RouteTable
-from torana.api.exchange import Exchange, Route
+from torana.api.exchange import Exchange, Route, StreamReply
 from torana.api.feature import FeatureEndpoints
 from torana.api.prompts import PromptEndpoints
 from torana.api.proxy import ProxyEndpoints
 from torana.api.x_ray import XRayEndpoints
-from torana.caller import DEBUG_CALLER, Caller
+from torana.caller import DEBUG_CALLER, Caller, Permit
+from torana.catalog.snapshot import Catalogue
 from torana.chat import ChatRequest, ModelWish
-from torana.cli.workshop import Workshop
 from torana.clock import Clock
 from torana.dialects.embeddings import EmbeddingsRequest
 from torana.errors import ProviderError, Refusal
@@ -30,15 +35,19 @@ from torana.limits.rules import Call
 from torana.limits.table import Table
 from torana.prompts.prompt import Prompt
 from torana.prompts.registry import Prompts
+from torana.providers.demo.demo import DemoProvider
 from torana.providers.provider import Deployment
 from torana.providers.send import Batch, Sender, Vectors
+from torana.providers.table import provider_table
+from torana.routing.discovery import FirstModel
 from torana.routing.fences import Fences
 from torana.routing.models import CHAT, Model, Models
 from torana.routing.router import Router
 from torana.routing.trying import Traffic
-from torana.settings import TransportSettings
+from torana.settings import Settings
 from torana.telemetry.metrics import Known, Metrics
-from torana.transport import WireAnswer
+from torana.telemetry.redaction import Redactor
+from torana.transport import Transport, WireAnswer
 
 MAX_RIGHTS = 50
 """Rights that one request may need; a policy that never has enough is a fault of ours."""
@@ -63,7 +72,9 @@ class Notes:
     upstream_path: str = ""
     """Of the pass-through."""
     limits: list[str] = field(default_factory=list)
-    """Those that it meets, where they are for its instance and realm."""
+    """Those that it meets. Without a caller of its own: where they are for that caller's instance and realm."""
+    expected: Spent | None = None
+    """What it would use at most; None: no model would be called."""
     refusal: Refusal | None = None
     """Of any caller, whatever its token."""
 
@@ -102,18 +113,37 @@ class _NotedLimits(Limits):
     """Names the limits and takes nothing."""
 
     desk: _Desk
+    serving: Limits | None = None
+    """Of the server that serves meanwhile, which knows what is left."""
 
     async def hold(self, call: Call, expected: Callable[[], Spent]) -> Hold | None:
-        self.desk.notes.limits = [f"{rule.name}: {rule.text}" for rule in self.rules if rule.match.is_for_what(call)]
+        if self.serving is not None:
+            told = [f"{rule.name}: {rule.text}, {left} left" for rule, left in self.serving.left(call)]
+        else:
+            told = [f"{rule.name}: {rule.text}" for rule in self.rules if rule.match.is_for_what(call)]
+        self.desk.notes.limits = told
         return None
+
+
+class _NotedGateway(Gateway):
+    desk: _Desk
+
+    async def _hold(
+        self, permit: Permit, call: ModelCall, model_name: str, deployment: Deployment, expected: Callable[[], Spent]
+    ) -> list[tuple[bytes, bytes]]:
+        self.desk.notes.expected = expected()
+        return await super()._hold(permit, call, model_name, deployment, expected)
 
 
 class _NoSender(Sender):
     """Stops each call at the door."""
 
-    def __init__(self, desk: _Desk, settings: TransportSettings) -> None:  # nothing to send with
+    def __init__(self, desk: _Desk, settings: Settings, clock: Clock) -> None:
+        # Never used: a part of the vendors' greetings, which nobody gets to hear.
+        transport = Transport(settings.transport)
+        providers = provider_table(settings.providers, transport, clock)
+        super().__init__(transport, providers, DemoProvider(), "", settings.transport)
         self.desk = desk
-        self.settings = settings
 
     async def stream(self, deployment: Deployment, chat: ChatRequest) -> AsyncGenerator[Batch, None]:
         self.desk.notes.deployment, self.desk.notes.chat = deployment, chat
@@ -143,26 +173,45 @@ class _NoSender(Sender):
 class Rehearsal:
     """A gateway without a way out."""
 
-    def __init__(self, shop: Workshop) -> None:
-        settings, catalogue = shop.settings, shop.catalogue
+    def __init__(
+        self,
+        settings: Settings,
+        catalogue: Catalogue,
+        *,
+        clock: Clock | None = None,
+        limits: Limits | None = None,
+        first_model: FirstModel | None = None,
+    ) -> None:
+        """
+        limits        of the server that serves meanwhile; None: there is none
+        first_model   None: a server that would have to be asked is not asked, and the model's name stays empty
+        """
+        clock = clock or Clock()
+        self.settings = settings
+        self.catalogue = catalogue
         self._desk = _Desk(Notes())
         prompts = _NotedPrompts(catalogue, settings.catalogue)
-        models = _NotedModels(catalogue, settings.providers)
+        models = _NotedModels(catalogue, settings.providers, clock)
         prompts.desk = models.desk = self._desk
-        sender = _NoSender(self._desk, settings.transport)
-        # A server that would have to be asked for its first model is not asked: the name stays empty.
-        clock, metrics = Clock(), Metrics(Known())
+        sender = _NoSender(self._desk, settings, clock)
+        metrics = Metrics(Known())
         # Nobody's data is sent anywhere, so nobody's regions are left.
-        router = Router(models, sender, Traffic(settings.routing, clock, metrics), None, Fences(()))
-        limits = _NotedLimits(catalogue, Table(), clock, metrics)
-        limits.desk = self._desk
-        gateway = Gateway(prompts, models, router, sender, limits, metrics, settings.catalogue, detail_headers=False)
+        router = Router(models, sender, Traffic(settings.routing, clock, metrics), first_model, Fences(()))
+        noted_limits = _NotedLimits(catalogue, Table(), clock, metrics)
+        noted_limits.desk, noted_limits.serving = self._desk, limits
+        gateway = _NotedGateway(
+            prompts, models, router, sender, noted_limits, metrics, settings.catalogue, detail_headers=False
+        )
+        gateway.desk = self._desk
+        self.models, self.sender = models, sender
+        self._one_at_a_time = asyncio.Lock()
         endpoints = (
             CodeEndpoints(gateway, settings, clock),
             ChatEndpoints(gateway, settings),
             ChatV1Endpoints(gateway, settings, clock),
             PromptEndpoints(gateway, settings),
             ProxyEndpoints(gateway, catalogue.unit_primitives, settings),
+            DialectEndpoints(gateway, catalogue.unit_primitives, settings, Redactor(())),
             EmbeddingEndpoints(gateway, settings),
             XRayEndpoints(gateway),
             AmazonQEndpoints(),
@@ -170,8 +219,15 @@ class Rehearsal:
         )
         self.routes = RouteTable([route for each in endpoints for route in each.routes()])
 
-    async def walk(self, exchange: Exchange) -> tuple[Notes, Any]:
-        """What is decided for a caller who may do everything, and what the body was read as."""
+    async def walk(self, exchange: Exchange, caller: Caller | None = None) -> tuple[Notes, Any]:
+        """What is decided, and what the body was read as.
+
+        caller  who asks; None, or one who may not: a caller who may do everything, so that the walk goes on
+        """
+        async with self._one_at_a_time:
+            return await self._walk(exchange, caller)
+
+    async def _walk(self, exchange: Exchange, caller: Caller | None) -> tuple[Notes, Any]:
         notes = self._desk.notes = Notes()
         order: Any = None
         try:
@@ -180,14 +236,20 @@ class Rehearsal:
                 raise Refusal(*((405, "method_not_allowed") if others else (404, "not_found")))
             notes.route = route
             exchange.tail = tail
-            exchange.caller = DEBUG_CALLER
+            exchange.caller = caller or DEBUG_CALLER
             order = route.read(exchange) if route.read is not None else None
             notes.quota_event = exchange.facts.pop("quota_event", route.quota)
             notes.unit_primitives = self.needed(route, exchange, order)
             notes.is_instance_only = self._refuses_users(route, exchange, order, notes.unit_primitives)
-            exchange.caller = DEBUG_CALLER
+            may = caller is not None and self.refusal_of(route, exchange, order, caller) is None
+            exchange.caller = caller if may and caller is not None else DEBUG_CALLER
             if route.policy is not None:
-                await route.handle(exchange, route.policy(exchange, order), order)
+                permitted = for_user(route.policy(exchange, order), exchange.headers)
+                reply = await route.handle(exchange, permitted, order)
+                if isinstance(reply, StreamReply):
+                    # What keeps a client waiting with signs of life opens its answer behind them.
+                    async for _ in reply.parts:
+                        pass
         except WouldSend:
             pass
         except Refusal as refusal:

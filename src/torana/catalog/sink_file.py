@@ -1,0 +1,47 @@
+"""`sinks.yml`: what is wrong with one of its items, beyond its shape."""
+
+import re
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from torana.catalog.document import Document
+from torana.catalog.records import SinkRecord
+
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}", re.ASCII)
+_TABLE = re.compile(r"[a-z_][a-z0-9_]{0,62}(\.[a-z_][a-z0-9_]{0,62})?", re.ASCII)
+_SECRET = re.compile(r"AIGW_SINK__[A-Z0-9_]+", re.ASCII)
+_SCHEMES = {
+    "http": ("http", "https"),
+    "otlp": ("http", "https"),
+    "redis": ("redis", "rediss", "unix"),
+    "postgres": ("postgresql", "postgres"),
+}
+
+
+def wrong_sink(document: Document, record: SinkRecord, index: int) -> Iterator[str]:
+    """One line for each problem of the item at `index`."""
+    if not _NAME.fullmatch(record.name):
+        yield document.problem(
+            f"`{record.name[:80]}` is no name of a sink", "expected small letters, digits, _ and -", index, "name"
+        )
+    if record.type == "file" and not record.path:
+        yield document.problem("a file has a `path`", "expected the name of a file", index)
+    schemes = _SCHEMES.get(record.type)
+    if schemes and record.url and urlsplit(record.url).scheme not in schemes:
+        yield document.problem(
+            f"`{record.url.partition(':')[0][:20]}` is no scheme of {record.type}",
+            f"expected a URL that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}",
+            index,
+            "url",
+        )
+    if schemes and not record.url and not record.url_env and record.type != "redis":
+        yield document.problem(f"{record.type} has a `url`", "expected `url` or `url_env`", index)
+    for member in ("url_env", "token_env"):
+        name = getattr(record, member)
+        if name and not _SECRET.fullmatch(name):
+            yield document.problem(f"`{name[:80]}` is not read", "expected AIGW_SINK__ and a name", index, member)
+    if not _TABLE.fullmatch(record.table):
+        yield document.problem("no name of a table", "expected `table` or `schema.table`", index, "table")
+    for member, least in (("batch", 1), ("tries", 1), ("timeout_s", 0.01), ("retry_s", 0.001), ("linger_s", 0)):
+        if getattr(record, member) < least:
+            yield document.problem(f"`{member}` is too small", f"expected {least} or more", index, member)

@@ -1,0 +1,84 @@
+"""Whose account pays in a cloud, where, and with which credentials."""
+
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torana.errors import BadSetting
+from torana.setting_values import Secret, setting
+
+_KEY = "AIGW_GOOGLE_CLOUD_PLATFORM__SERVICE_ACCOUNT_JSON_KEY"
+
+_project = re.compile(r"[a-z0-9][a-z0-9.:-]{0,99}")
+_location = re.compile(r"[a-z][a-z0-9-]{0,49}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoogleSettings:
+    """Google Cloud. Vertex AI is configured where a project is known: with no key at all, the machine's own identity
+    is asked for credentials (workload identity, metadata server, gcloud)."""
+
+    project: str = setting(
+        "",
+        ("AIGW_GOOGLE_CLOUD_PLATFORM__PROJECT", "VERTEXAI_PROJECT", "AIGW_VERTEX_TEXT_MODEL__PROJECT"),
+        "Google Cloud project of Vertex AI; empty: that of the credentials",
+    )
+    location: str = setting(
+        "",
+        (
+            *("AIGW_GOOGLE_CLOUD_PLATFORM__LOCATION", "VERTEXAI_LOCATION", "AIGW_VERTEX_TEXT_MODEL__LOCATION"),
+            "RUNWAY_REGION",
+        ),
+        "region of Vertex AI, or `global`; empty: `global`, and us-central1 for the pass-through",
+    )
+    service_account_key: Secret = setting(Secret(), _KEY, "text of a service account's JSON key")
+    credentials_file: str = setting(
+        "", "GOOGLE_APPLICATION_CREDENTIALS", "file with Google Cloud credentials of any kind"
+    )
+
+    @property
+    def model_location(self) -> str:
+        """Of deployments that name no region. Where nobody cares, the one that has every model."""
+        return self.location or "global"
+
+    @property
+    def proxy_location(self) -> str:
+        """Of the pass-through (contract 16)."""
+        return self.location or "us-central1"
+
+
+def check_google(settings: GoogleSettings) -> GoogleSettings:
+    """The same settings, the project found in the credentials where nothing else names it. Raises BadSetting."""
+    held: dict[str, Any] = {}
+    if settings.service_account_key:
+        held = _read_credentials(settings.service_account_key.reveal())
+        if not held.get("client_email") or not held.get("private_key"):
+            raise BadSetting(_KEY, "is no key of a service account", "expected the text of its JSON key file")
+    elif settings.credentials_file:
+        try:
+            held = _read_credentials(Path(settings.credentials_file).expanduser().read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            name = "GOOGLE_APPLICATION_CREDENTIALS"
+            raise BadSetting(name, f"cannot be read ({type(error).__name__})", "expected a JSON file") from None
+    found = held.get("project_id") or held.get("quota_project_id") or ""
+    project = settings.project or (found if isinstance(found, str) else "")
+    if project and not _project.fullmatch(project):
+        raise BadSetting("AIGW_GOOGLE_CLOUD_PLATFORM__PROJECT", f"{project!r} is no project", "expected its id")
+    if settings.location and not _location.fullmatch(settings.location):
+        raise BadSetting(
+            "AIGW_GOOGLE_CLOUD_PLATFORM__LOCATION",
+            f"{settings.location!r} is no location",
+            "expected a region such as us-central1, or global",
+        )
+    return replace(settings, project=project)
+
+
+def _read_credentials(text: str) -> dict[str, Any]:
+    """The JSON object; empty for anything else."""
+    try:
+        held = json.loads(text)
+    except ValueError:
+        return {}
+    return held if isinstance(held, dict) else {}

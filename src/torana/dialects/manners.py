@@ -1,0 +1,175 @@
+"""Chat completions and text completions as one vendor takes them: what its row says of its quirks, made good.
+
+Words that it does not take are left out and named as lost; members that it calls otherwise get its own names.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from torana.catalog.records import Quirks
+from torana.chat import ChatRequest, Message, Part, Text, Thought, Tool, ToolCall, ToolResult
+from torana.dialects import chat_completions, text_completions
+from torana.dialects.chat_completions import CHAT_COMPLETIONS
+from torana.dialects.dialect import Dialect, WriteRequest
+from torana.dialects.members import Members, tell
+from torana.dialects.messages_asking import ask_for_json
+from torana.dialects.text_completions import TEXT_COMPLETIONS
+from torana.dialects.thoughts import find_effort
+
+_SAME = frozenset({"", "auto", "none"})
+
+
+@lru_cache(maxsize=64)
+def chat_completions_of(quirks: Quirks) -> Dialect:
+    """The dialect as a vendor with these quirks takes it."""
+    if quirks == Quirks():
+        return CHAT_COMPLETIONS
+
+    def write_request(chat: ChatRequest, model: str, *, stream: bool) -> bytes:
+        fitted = fit_words(chat, quirks, set())
+        members = chat_completions.write_members(fitted, model, stream=stream)
+        return msgspec.json.encode(fit_members(members, fitted, quirks))
+
+    def losses(chat: ChatRequest, model: str) -> tuple[str, ...]:
+        lost: set[str] = set()
+        lost.update(CHAT_COMPLETIONS.losses(fit_words(chat, quirks, lost), model))
+        return tell(lost - {"top_k"} if quirks.top_k else lost)
+
+    return _mannered(CHAT_COMPLETIONS, quirks, write_request, losses)
+
+
+@lru_cache(maxsize=64)
+def text_completions_of(quirks: Quirks) -> Dialect:
+    """The dialect as a vendor with these quirks takes it."""
+    if quirks == Quirks():
+        return TEXT_COMPLETIONS
+
+    def write_request(chat: ChatRequest, model: str, *, stream: bool) -> bytes:
+        fitted = replace(_fit_cursor(chat) if quirks.suffix else chat, user=chat.user if quirks.user else "")
+        members = text_completions.write_members(fitted, model, stream=stream)
+        return msgspec.json.encode(fit_members(members, fitted, quirks))
+
+    def losses(chat: ChatRequest, model: str) -> tuple[str, ...]:
+        lost = set(TEXT_COMPLETIONS.losses(_fit_cursor(chat) if quirks.suffix else chat, model))
+        return tell(lost - {"top_k"} if quirks.top_k else lost)
+
+    return _mannered(TEXT_COMPLETIONS, quirks, write_request, losses)
+
+
+def _mannered(
+    dialect: Dialect,
+    quirks: Quirks,
+    write_request: WriteRequest,
+    losses: Callable[[ChatRequest, str], tuple[str, ...]],
+) -> Dialect:
+    takes_all = quirks.extras and quirks.usage_option and quirks.user and quirks.answer_schema
+    return dataclasses.replace(
+        dialect,
+        write_request=write_request,
+        losses=losses,
+        tells_usage_when_asked=quirks.usage_option,
+        passes_on=takes_all and not quirks.call_id_chars and quirks.forced_tool == "required",
+    )
+
+
+def fit_words(chat: ChatRequest, quirks: Quirks, lost: set[str]) -> ChatRequest:
+    """The request without what the vendor refuses."""
+    changed: dict[str, Any] = {}
+    if chat.user and not quirks.user:
+        changed["user"] = ""
+    if chat.tools:
+        changed |= _fit_tools(chat, quirks, lost)
+    if chat.answer_schema is not None and not quirks.answer_schema:
+        asked = Message("system", (Text(ask_for_json(chat, lost, takes_schema=False)),))
+        changed |= {"answer_schema": None, "wants_json": True, "messages": (*chat.messages, asked)}
+    if chat.reasoning is not None and quirks.reasoning == "none":
+        if find_effort(chat.reasoning) != "none":
+            lost.add("reasoning")
+        changed["reasoning"] = None
+    if quirks.thoughts == "none" or quirks.call_id_chars:
+        messages = changed.get("messages", chat.messages)
+        changed["messages"] = tuple(_fit_message(message, quirks, lost) for message in messages)
+    return replace(chat, **changed) if changed else chat
+
+
+def _fit_tools(chat: ChatRequest, quirks: Quirks, lost: set[str]) -> dict[str, Any]:
+    changed: dict[str, Any] = {}
+    if chat.parallel_tool_calls is not None and not quirks.parallel_tools:
+        changed["parallel_tool_calls"] = None
+        if not chat.parallel_tool_calls:
+            lost.add("parallel_tool_calls")
+    if not quirks.strict_tools and any(tool.strict is not None for tool in chat.tools):
+        changed["tools"] = tuple(replace(tool, strict=None) for tool in chat.tools)
+        if any(tool.strict for tool in chat.tools):
+            lost.add("tool.strict")
+    if chat.tool_choice in _SAME:
+        return changed
+    if quirks.forced_tool == "never":
+        lost.add("tool_choice")
+        return {**changed, "tool_choice": "auto"}
+    if chat.tool_choice != "any" and not quirks.named_tool:
+        # One tool alone, and it must be called: that says the same.
+        tools: tuple[Tool, ...] = changed.get("tools", chat.tools)
+        only = tuple(tool for tool in tools if tool.name == chat.tool_choice)
+        return {**changed, "tools": only or tools, "tool_choice": "any"}
+    return changed
+
+
+def _fit_message(message: Message, quirks: Quirks, lost: set[str]) -> Message:
+    parts: list[Part] = []
+    for part in message.parts:
+        if isinstance(part, Thought) and quirks.thoughts == "none":
+            lost.add("thought")
+        elif isinstance(part, ToolCall) and quirks.call_id_chars:
+            parts.append(replace(part, id=_legal_id(part.id, quirks.call_id_chars)))
+        elif isinstance(part, ToolResult) and quirks.call_id_chars:
+            parts.append(replace(part, call_id=_legal_id(part.call_id, quirks.call_id_chars)))
+        else:
+            parts.append(part)
+    return Message(message.role, tuple(parts))
+
+
+def _legal_id(call_id: str, chars: int) -> str:
+    """So many letters and digits, the same for a call and its result."""
+    if len(call_id) == chars and call_id.isascii() and call_id.isalnum():
+        return call_id
+    return sha256(call_id.encode()).hexdigest()[:chars]
+
+
+def _fit_cursor(chat: ChatRequest) -> ChatRequest:
+    """The code around the cursor in two members of the request, instead of between markers."""
+    if chat.fill_in is None:
+        return chat
+    above = f"{chat.fill_in.context}\n{chat.fill_in.prefix}" if chat.fill_in.context else chat.fill_in.prefix
+    return replace(chat, fill_in=replace(chat.fill_in, prefix=above, context="", marked_prompt=""))
+
+
+def fit_members(members: Members, chat: ChatRequest, quirks: Quirks) -> Members:
+    """The body with the vendor's own names."""
+    if quirks.limit is not None:
+        for name in {"max_tokens", "max_completion_tokens"} - {quirks.limit}:
+            if name in members:
+                members.setdefault(quirks.limit, members.pop(name))
+    if not quirks.usage_option:
+        members.pop("stream_options", None)
+    if not quirks.extras:
+        for name in chat_completions.HARMLESS:
+            members.pop(name, None)
+    if quirks.top_k and chat.top_k is not None:
+        members["top_k"] = chat.top_k
+    if members.get("tool_choice") == "required":
+        members["tool_choice"] = quirks.forced_tool
+    if quirks.reasoning == "thinking" and chat.reasoning is not None:
+        members.pop("reasoning_effort", None)
+        members["thinking"] = {"type": "disabled" if find_effort(chat.reasoning) == "none" else "enabled"}
+    if quirks.thoughts == "reasoning":
+        for row in members.get("messages", ()):
+            if "reasoning_content" in row:
+                row["reasoning"] = row.pop("reasoning_content")
+    return members

@@ -1,0 +1,170 @@
+"""What a rehearsal decided, told in the order of the walk: for `torana explain request`, and for a dry run."""
+
+import copy
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+from torana.api.exchange import Exchange
+from torana.catalog.limit_text import USD
+from torana.counting import estimate_tokens
+from torana.errors import Refusal
+from torana.prompts.reasons import explain_variant, explain_version
+from torana.refusals import CODES, refusal_text
+from torana.rehearsal import Notes, Rehearsal
+
+
+def tell(scene: Rehearsal, exchange: Exchange, notes: Notes) -> dict[str, Any]:
+    """The decisions in the order of the walk; what was not reached is left out."""
+    told: dict[str, Any] = {"request": f"{exchange.method} {exchange.path}"}
+    if notes.route is not None:
+        told["route"] = notes.route.path
+    if notes.unit_primitives:
+        told["access"] = {
+            "unit_primitives": notes.unit_primitives,
+            "instance_token_only": notes.is_instance_only,
+            "quota_event": notes.quota_event,
+        }
+    if notes.prompt is not None:
+        told["prompt"] = _tell_prompt(scene, notes)
+    if notes.model is not None:
+        told["model"] = _tell_model(scene, notes)
+    if notes.deployment is not None:
+        told["sent_to"] = notes.deployment.name + (f" {notes.upstream_path}" if notes.upstream_path else "")
+    if notes.chat is not None:
+        told["sent"] = _tell_chat(scene, notes)
+    if notes.expected is not None:
+        told["cost"] = _tell_cost(notes)
+    told["limits"] = notes.limits or "none"
+    if notes.refusal is not None:
+        told["refused"] = tell_refusal(notes.refusal)
+    return told
+
+
+def _tell_prompt(scene: Rehearsal, notes: Notes) -> dict[str, Any]:
+    prompt = notes.prompt
+    assert prompt is not None
+    source = scene.catalogue.prompts[prompt.id][prompt.variant][prompt.version]
+    return {
+        "id": prompt.id,
+        "version": prompt.version,
+        "why_version": explain_version(prompt, notes.constraint),
+        "variant": prompt.variant,
+        "why_variant": explain_variant(scene.settings.catalogue, prompt, notes.families),
+        "file": str(source.path),
+    }
+
+
+def _tell_model(scene: Rehearsal, notes: Notes) -> dict[str, Any]:
+    model = notes.model
+    assert model is not None
+    return {
+        "name": model.name,
+        "why": _explain_model(scene, notes),
+        "stage": model.stage,
+        "families": list(model.families),
+        "input_limit": model.input_limit,
+        "fill_in": model.fill_in,
+        "candidates": [
+            {
+                "deployment": each.name,
+                "configured": each.is_configured,
+                "text_completions": each.as_text_completion,
+            }
+            for each in model.deployments
+        ],
+    }
+
+
+def _explain_model(scene: Rehearsal, notes: Notes) -> str:
+    """Which member of the request chose, in the order in which they are looked at."""
+    wish, catalogue = notes.wish, scene.catalogue
+    if wish is None:
+        return "the endpoint's own"
+    if wish.is_own:
+        return f"the client's own server, family {wish.family or 'none'}"
+    if wish.identifier:
+        return f"identifier {wish.identifier}"
+    if wish.client_name:
+        record = catalogue.client_names.get(wish.client_name)
+        return f"client name {wish.client_name}" + (f" -> {record.model}" if record is not None else "")
+    override = scene.settings.providers.default_models.get(wish.feature_setting)
+    if override:
+        return f"AIGW_MODEL_SELECTION__DEFAULT_MODELS for feature setting {wish.feature_setting}"
+    setting = catalogue.feature_settings.get(wish.feature_setting)
+    name = setting.default if setting is not None else wish.role or "chat_default"
+    why = f"feature setting {setting.name} -> {name}" if setting is not None else f"default {name}"
+    alias = catalogue.aliases.get(name)
+    return why + (f", the first configured of {', '.join(alias.models)}" if alias is not None else "")
+
+
+def _tell_chat(scene: Rehearsal, notes: Notes) -> dict[str, Any]:
+    """Sizes and settings; the texts are shown by `torana prompts render`."""
+    chat = notes.chat
+    assert chat is not None
+    marked = chat.fill_in.marked_prompt if chat.fill_in is not None else ""
+    texts = [marked] if marked else [message.text for message in chat.messages]
+    return {
+        "roles": [] if marked else [message.role for message in chat.messages],
+        "estimated_input_tokens": sum(map(estimate_tokens, texts)),
+        "max_tokens": chat.max_tokens,
+        "temperature": chat.temperature,
+        "stop": list(chat.stop),
+        "dialect": scene.sender.dialect_of(notes.deployment) if notes.deployment is not None else "",
+        "dropped": list(scene.sender.losses(notes.deployment, chat)) if notes.deployment is not None else [],
+        "stream": chat.stream,
+        "choices": chat.choices,
+        "first_byte_s": chat.timeout_s or scene.settings.transport.first_byte_s,
+        "tries": scene.settings.routing.tries if chat.tries is None else chat.tries,
+    }
+
+
+def _tell_cost(notes: Notes) -> dict[str, Any]:
+    """Before anything is sent the input is counted by us, and the output is what the request allows."""
+    expected, deployment = notes.expected, notes.deployment
+    assert expected is not None
+    prices = deployment.prices if deployment is not None else None
+    return {
+        "estimated_input_tokens": expected.input_tokens,
+        "output_tokens_at_most": expected.output_tokens,
+        "usd_at_most": "unknown" if expected.cost is None else f"{Decimal(expected.cost) / USD:f}",
+        "prices_as_of": prices.as_of if prices is not None else "",
+    }
+
+
+def tell_refusal(refusal: Refusal) -> dict[str, Any]:
+    known = CODES.get(refusal.code)
+    return {
+        "status": refusal.status,
+        "code": refusal.code,
+        "text": refusal_text(refusal),
+        "layer": refusal.layer or (known.layer if known is not None else "gateway"),
+        "missing": refusal.missing,
+        "remedy": refusal.remedy or (known.remedy if known is not None else ""),
+    }
+
+
+class DryRun:
+    """Answers a request with every decision about it; made when the first one is asked for."""
+
+    def __init__(self, open_rehearsal: Callable[[], Rehearsal]) -> None:
+        self._open = open_rehearsal
+        self._rehearsal: Rehearsal | None = None
+
+    async def __call__(self, exchange: Exchange) -> dict[str, Any]:
+        """Raises Refusal 400 for an endpoint that calls no model."""
+        if self._rehearsal is None:
+            self._rehearsal = self._open()
+        rehearsal, caller = self._rehearsal, exchange.caller
+        if rehearsal.routes.find(exchange.method, exchange.path)[0] is None:
+            raise Refusal(400, "dry_run_unavailable", "This endpoint calls no model")
+        # The access line is made of the request itself, and nothing of this walk belongs into it.
+        walked = copy.copy(exchange)
+        walked.facts = {}
+        notes, order = await rehearsal.walk(walked, caller)
+        told = tell(rehearsal, walked, notes)
+        verdict = None
+        if notes.route is not None and not (order is None and notes.refusal is not None):
+            verdict = rehearsal.refusal_of(notes.route, walked, order, caller)
+        told["token"] = {"allowed": verdict is None, **(tell_refusal(verdict) if verdict is not None else {})}
+        return told

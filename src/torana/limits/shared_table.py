@@ -1,0 +1,182 @@
+"""One table for all workers of a server: a file in memory, a lock, and for each worker a list of what it holds.
+
+The counts are exact whichever worker is asked. The lock is held for some microseconds; the kernel frees it when its
+holder dies. Whoever dies with calls under way leaves its list behind, and the next worker gives back what stands in it.
+"""
+
+import asyncio
+import fcntl
+import mmap
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from torana.limits.table import FOREVER, SLOT_NUMBERS, SLOTS, UNTIL, USED, Key, Table
+
+MAX_HELD = 16_384
+"""Takings that one worker lists; what is held beyond it is not given back should the worker die."""
+LINE_NUMBERS = 4
+"""Both halves of the key, when the slot is over, the amount."""
+WATCH_S = 5.0
+LOCK_PATIENCE_S = 0.02
+"""A worker that is frozen with the lock in its hand must not freeze the others: they count without it then."""
+
+_COUNTS, _HELD = "limit-counts", "limit-held-"
+
+
+class SharedTable(Table):
+    """The table of a directory that the workers of one server share; made afresh at its start."""
+
+    def __init__(self, directory: Path, slots: int = SLOTS) -> None:
+        super().__init__(slots)
+        size = slots * SLOT_NUMBERS * 8
+        self._file = _open(directory / _COUNTS, size)
+        self.numbers = memoryview(mmap.mmap(self._file, size)).cast("q")
+        self._directory = directory
+        self._held_file, number = self._take_list()
+        self._own = directory / f"{_HELD}{number}"
+        self.lock, self.unlock = self._lock, self._unlock
+        held = HeldList(self._held_file)
+        self._give_back(held)
+        self.note, self.forget = held.add, held.clear
+        self.give_back_for_the_dead()
+
+    def give_back_for_the_dead(self) -> int:
+        """What workers held that are no more; returns how many takings."""
+        count = 0
+        for path in sorted(self._directory.glob(f"{_HELD}*")):
+            if path == self._own:
+                continue
+            file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                count += self._give_back(HeldList(file))
+                fcntl.flock(file, fcntl.LOCK_UN)
+            except BlockingIOError:
+                continue  # its worker lives
+            finally:
+                os.close(file)
+        return count
+
+    def close(self) -> None:
+        """Leave the list to the next worker."""
+        fcntl.flock(
+            self._held_file, fcntl.LOCK_UN
+        )  # the map holds a copy of the descriptor; closing ours frees nothing
+        os.close(self._held_file)
+        os.close(self._file)
+        self.lock = self.unlock = _closed
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._wait_for_lock()
+
+    def _wait_for_lock(self) -> None:
+        deadline = time.monotonic() + LOCK_PATIENCE_S
+        while time.monotonic() < deadline:
+            os.sched_yield()
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            return
+
+    def _unlock(self) -> None:
+        fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def _take_list(self) -> tuple[int, int]:
+        """A locked file: that of a dead worker, else a new one."""
+        number = 0
+        while True:
+            file = _open(self._directory / f"{_HELD}{number}", MAX_HELD * LINE_NUMBERS * 8)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(file)
+                number += 1
+                continue
+            return file, number
+
+    def _give_back(self, held: "HeldList") -> int:
+        count = 0
+        self.lock()
+        try:
+            for line, key, until, amount in held.lines():
+                slot = self.look(key)
+                if slot >= 0:
+                    self._undo(slot, until, amount)
+                held.wipe(line)
+                count += 1
+        finally:
+            self.unlock()
+        return count
+
+    def _undo(self, slot: int, until: int, amount: int) -> None:
+        numbers = self.numbers
+        if until == 0:  # a flow: the amount is time
+            numbers[slot + UNTIL] = max(0, numbers[slot + UNTIL] - amount)
+        elif numbers[slot + UNTIL] == until:
+            numbers[slot + USED] = max(0, numbers[slot + USED] - amount)
+            if until == FOREVER and not numbers[slot + USED]:
+                numbers[slot + UNTIL] = 0
+
+
+class HeldList:
+    """What one worker has taken and not yet settled; lines of numbers that outlive it."""
+
+    def __init__(self, file: int) -> None:
+        self._numbers = memoryview(mmap.mmap(file, MAX_HELD * LINE_NUMBERS * 8)).cast("q")
+        self._free = list(range(MAX_HELD - 1, -1, -1))
+
+    def add(self, key: Key, until: int, amount: int) -> int:
+        """Returns the line, for `clear`; -1 where there is no room."""
+        if not self._free:
+            return -1
+        line = self._free.pop()
+        start = line * LINE_NUMBERS
+        numbers = self._numbers
+        numbers[start + 1], numbers[start + 2], numbers[start + 3] = key[1], until, amount
+        numbers[start] = key[0]  # last: a line counts once this is there
+        return line
+
+    def clear(self, line: int) -> None:
+        if line >= 0:
+            self.wipe(line)
+            self._free.append(line)
+
+    def wipe(self, line: int) -> None:
+        """As `clear`, for the line of somebody else."""
+        self._numbers[line * LINE_NUMBERS] = 0
+
+    def lines(self) -> Iterator[tuple[int, Key, int, int]]:
+        numbers = self._numbers
+        for line in range(MAX_HELD):
+            start = line * LINE_NUMBERS
+            if numbers[start]:
+                yield line, (numbers[start], numbers[start + 1]), numbers[start + 2], numbers[start + 3]
+
+
+async def watch_the_dead(table: Table) -> None:
+    """Gives back, every few seconds, what dead workers held, should none come after them. Runs until cancelled."""
+    while True:
+        await asyncio.sleep(WATCH_S)
+        table.give_back_for_the_dead()
+
+
+def clear_directory(directory: Path) -> None:
+    """At the start of a server: what an earlier one counted, perhaps before the machine was started anew, is void."""
+    for path in (directory / _COUNTS, *directory.glob(f"{_HELD}*")):
+        path.unlink(missing_ok=True)
+
+
+def _open(path: Path, size: int) -> int:
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    os.ftruncate(file, size)
+    return file
+
+
+def _closed() -> None:
+    """Nothing is counted after the end."""

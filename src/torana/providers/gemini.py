@@ -1,0 +1,40 @@
+"""The Gemini API: the generate content dialect behind a key.
+
+Quirks: the model and whether the answer streams stand in the path; a bad key is told with 400 (dialects/
+generate_content_errors.py). Source: Gemini API reference, "generateContent" and "streamGenerateContent"; "Using Gemini
+API keys".
+"""
+
+from collections.abc import Mapping
+from urllib.parse import quote
+
+from torana.dialects import embeddings
+from torana.dialects.dialect import Dialect
+from torana.dialects.generate_content import GENERATE_CONTENT
+from torana.errors import ProviderError
+from torana.providers.provider import Deployment
+from torana.transport import WireRequest
+
+VERSION = "/v1beta"
+"""JSON schemas and thinking levels are not in v1."""
+
+
+class Gemini:
+    name = "gemini"
+
+    def dialect_for(self, deployment: Deployment) -> Dialect:
+        return GENERATE_CONTENT
+
+    async def prepare(
+        self, deployment: Deployment, path: str, body: bytes, headers: Mapping[str, str], *, stream: bool
+    ) -> WireRequest:
+        if path == embeddings.PATH:
+            raise ProviderError("no embeddings here", deployment.name)
+        base = deployment.base_url.rstrip("/").removesuffix(VERSION)
+        action = "streamGenerateContent?alt=sse" if stream else "generateContent"
+        return WireRequest(
+            url=f"{base}{VERSION}/models/{quote(deployment.model, safe='')}:{action}",
+            headers={**headers, "x-goog-api-key": deployment.secret.reveal(), **deployment.extra_headers},
+            body=body,
+            is_client_given=deployment.is_client_given,
+        )

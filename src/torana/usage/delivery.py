@@ -1,0 +1,257 @@
+"""Records on their way to one sink: at least once, in batches, the same ones again until the sink has them.
+
+A bad record must not hold up the others: a refused batch is halved until it is found, and it is parked. A record
+that may have arrived already, and that the receiver may have forgotten since, is parked as well.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import msgspec
+
+from torana.clock import Clock
+from torana.usage.cursor import Cursor, CursorFile
+from torana.usage.event import residency_of, time_of
+from torana.usage.folder import Folder, Part, Position
+from torana.usage.ledger import wall_text
+from torana.usage.parking import Parking
+from torana.usage.sinks.sink import Batch, Sink, SinkDown, SinkRefused
+from torana.usage.spool import Spool
+
+logger = logging.getLogger("torana.usage")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How records are sent to one sink."""
+
+    batch: int = 500
+    """Records in one go, at most."""
+    linger_s: float = 1.0
+    """How long records gather before they are sent."""
+    retry_s: float = 0.5
+    """The first pause after a failure; doubled with each further one, and jittered."""
+    retry_max_s: float = 60.0
+    tries: int = 3
+    """Sendings of a record that is refused by itself, before it is parked."""
+    dedupe_window_s: float = 0.0
+    """How long the receiver remembers ids; 0: for ever."""
+    regions: tuple[str, ...] | None = None
+    """Where the receiver keeps what it gets; None: on this machine, where all of it may be."""
+
+
+class SinkMeter(Protocol):
+    """Where a delivery counts."""
+
+    def delivered(self, records: int) -> None: ...
+    def retried(self) -> None: ...
+    def parked(self, records: int) -> None: ...
+    def withheld(self, records: int) -> None: ...
+    def behind(self, seconds: float) -> None: ...
+
+
+class Delivery:
+    """One sink's task."""
+
+    def __init__(self, name: str, sink: Sink, pace: Pace, spool: Spool, clock: Clock, meter: SinkMeter) -> None:
+        self.name = name
+        self.sink = sink
+        self.pace = pace
+        self.moved: Callable[[], None] = lambda: None
+        """Told when this sink has got further."""
+        self._spool = spool
+        self._clock = clock
+        self._meter = meter
+        self._parking = Parking(spool.path, name)
+        self._cursors: dict[str, Cursor] = {}
+        self._wake = asyncio.Event()
+        self._closing = asyncio.Event()
+        self._failures = 0
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def notify(self) -> None:
+        """There is more to deliver."""
+        self._wake.set()
+
+    def position(self, folder: Folder) -> Position:
+        """How far this sink has a folder."""
+        cursor = self._cursors.get(folder.name)
+        return Position() if cursor is None else cursor.position
+
+    def forget(self, folder: Folder) -> None:
+        self._cursors.pop(folder.name, None)
+
+    async def aclose(self, grace_s: float) -> None:
+        """Deliver what is left, until the sink fails or `grace_s` is over; the rest stays in the spool."""
+        self._closing.set()
+        self._wake.set()
+        await asyncio.wait((self._task,), timeout=grace_s)
+        self._task.cancel()
+        await asyncio.wait((self._task,))
+        await self.sink.aclose()
+
+    async def _run(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                has_moved = False
+                for folder in list(self._spool.folders):
+                    has_moved = await self._deliver(folder) or has_moved
+                self._failures = 0
+            except SinkDown as failure:
+                self._meter.retried()
+                if self._closing.is_set():
+                    return
+                await self._back_off(failure)
+                continue
+            except Exception as error:  # the task must outlive its body: nobody else delivers these records
+                logger.exception("delivery of usage records stumbled", extra={"sink": self.name})
+                if self._closing.is_set():
+                    return
+                await self._back_off(SinkDown(str(error), is_ambiguous=True))
+                continue
+            if has_moved:
+                self.moved()
+            elif self._closing.is_set():
+                return
+            else:
+                self._meter.behind(0.0)
+                await self._wake.wait()
+                await self._pause(self.pace.linger_s)
+
+    async def _deliver(self, folder: Folder) -> bool:
+        """One batch of a folder; False where nothing is left. Raises SinkDown."""
+        try:
+            cursor, part = await asyncio.to_thread(self._read, folder, await self.sink.position(folder.name))
+        except OSError as error:
+            raise SinkDown(f"the spool cannot be read: {error}", is_ambiguous=False) from error
+        if part.damaged:
+            self._spool.note_damage(folder, cursor.position, part.damaged)
+        if part.next == cursor.position:
+            return False
+        if part.payloads:
+            self._meter.behind(max(0.0, self._clock.now() - time_of(part.payloads[0])))
+            await self._hand_over(folder, Batch(folder.name, part.payloads, part.positions), cursor)
+        await self._advance(folder, Cursor(part.next, max(cursor.tried, part.next), cursor.tried_at))
+        return True
+
+    def _read(self, folder: Folder, told: Position | None) -> tuple[Cursor, Part]:
+        cursor = self._cursors.get(folder.name)
+        if cursor is None:
+            cursor = CursorFile(folder.disk, folder.path, self.name).read(self._clock.now())
+            self._cursors[folder.name] = cursor
+        if told is not None and told > cursor.position:
+            cursor = Cursor(told, max(told, cursor.tried), cursor.tried_at)
+        return cursor, folder.read(cursor.position, self.pace.batch)
+
+    async def _hand_over(self, folder: Folder, batch: Batch, cursor: Cursor) -> None:
+        """Sends what may be sent, parks what must be parked. Raises SinkDown."""
+        batch = self._within_borders(batch)
+        is_doubtful = cursor.is_doubtful
+        window_s = self.pace.dedupe_window_s
+        if is_doubtful and window_s and self._clock.now() - cursor.tried_at > window_s:
+            old = sum(position <= cursor.tried for position in batch.positions)
+            if old:
+                why = f"sent before without a clear answer, more than {window_s:g} s ago: it might be counted twice"
+                await self._park(batch.part(0, old), why)
+            batch, is_doubtful = batch.part(old, len(batch.events)), False
+        if not batch.events:
+            return
+        if not is_doubtful:
+            cursor = replace(cursor, tried=batch.positions[-1], tried_at=self._clock.now())
+        elif batch.positions[-1] > cursor.tried:
+            cursor = replace(cursor, tried=batch.positions[-1])
+        # Written before the sending: after a kill the next worker knows what may have arrived.
+        await self._advance(folder, cursor)
+        try:
+            await self._send(batch)
+        except SinkDown as failure:
+            if not failure.is_ambiguous and not is_doubtful:
+                await self._advance(folder, replace(cursor, tried=Position(), tried_at=0.0))
+            raise
+
+    async def _send(self, batch: Batch) -> None:
+        """All of a batch, its bad records apart. Raises SinkDown."""
+        refused = await self._find_refused(batch)
+        count = len(batch.events)
+        if refused and len(refused) == count > 1:
+            # Not one is good: it is the receiver that has changed its mind, not the records.
+            raise SinkDown(f"all of {count} records are refused: {refused[0][1]}", is_ambiguous=False)
+        for event, reason in refused:
+            await self._park(Batch(batch.folder, [event], []), f"refused: {reason}")
+        self._meter.delivered(count - len(refused))
+
+    async def _find_refused(self, batch: Batch) -> list[tuple[bytes, str]]:
+        """Sends a batch, in halves where it is refused; the records that are refused by themselves."""
+        count = len(batch.events)
+        for attempt in range(self.pace.tries):
+            try:
+                await self.sink.send(batch)
+                return []
+            except (SinkRefused, msgspec.DecodeError) as error:
+                reason = str(error)
+                if count > 1:
+                    break
+                if attempt + 1 < self.pace.tries:
+                    await self._pause(self.pace.retry_s)
+        if count == 1:
+            return [(batch.events[0], reason)]
+        middle = count // 2
+        return [
+            *await self._find_refused(batch.part(0, middle)),
+            *await self._find_refused(batch.part(middle, count)),
+        ]
+
+    async def _park(self, batch: Batch, why: str) -> None:
+        try:
+            await asyncio.to_thread(self._parking.park, batch.events, why, wall_text(self._clock.now()))
+        except OSError as error:
+            raise SinkDown(f"records cannot be parked: {error}", is_ambiguous=False) from error
+        self._meter.parked(len(batch.events))
+        logger.error(
+            "usage records are parked",
+            extra={"sink": self.name, "records": len(batch.events), "reason": why, "file": str(self._parking.path)},
+        )
+
+    def _within_borders(self, batch: Batch) -> Batch:
+        """Without the records that may not be where this sink is."""
+        regions = self.pace.regions
+        if regions is None:
+            return batch
+        kept = []
+        for index, event in enumerate(batch.events):
+            allowed = residency_of(event)
+            if not allowed or not allowed.isdisjoint(regions):
+                kept.append(index)
+        if len(kept) == len(batch.events):
+            return batch
+        self._meter.withheld(len(batch.events) - len(kept))
+        return Batch(batch.folder, [batch.events[at] for at in kept], [batch.positions[at] for at in kept])
+
+    async def _advance(self, folder: Folder, cursor: Cursor) -> None:
+        self._cursors[folder.name] = cursor
+        with suppress(OSError):  # the next one says it as well; until then a restart sends twice, by the same ids
+            await asyncio.to_thread(CursorFile(folder.disk, folder.path, self.name).write, cursor)
+
+    async def _back_off(self, failure: SinkDown) -> None:
+        self._failures += 1
+        pause_s = min(self.pace.retry_max_s, self.pace.retry_s * 2 ** min(self._failures - 1, 20))
+        pause_s *= random.uniform(0.5, 1.0)  # noqa: S311 jitter, no secret
+        if failure.retry_after_s is not None:
+            pause_s = max(pause_s, min(failure.retry_after_s, self.pace.retry_max_s))
+        if self._failures in (1, 10) or self._failures % 100 == 0:
+            logger.warning(
+                "usage records wait for their sink",
+                extra={"sink": self.name, "reason": str(failure), "failures": self._failures},
+            )
+        await self._pause(pause_s)
+
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closing.wait()

@@ -1,0 +1,33 @@
+"""Records that a sink will not get by itself: refused by it, or too old to be sent again. An operator decides."""
+
+import json
+import os
+from pathlib import Path
+
+FOLDER = "_parked"
+
+
+class Parking:
+    """One sink's file, a JSON object a line: `at`, `sink`, `why`, `event`. Durable when `park` returns."""
+
+    def __init__(self, spool: Path, sink: str) -> None:
+        self.path = spool / FOLDER / f"{sink}.jsonl"
+        self._sink = sink
+
+    def park(self, events: list[bytes], why: str, at: str) -> None:
+        """Raises OSError; then the records are still where they were."""
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        head = json.dumps({"at": at, "sink": self._sink, "why": why})[:-1].encode()
+        data = b"".join([head + b', "event": ' + event + b"}\n" for event in events])
+        fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            length = os.fstat(fd).st_size
+            try:
+                if os.write(fd, data) != len(data):
+                    raise OSError("the disk is full")
+                os.fsync(fd)
+            except OSError:
+                os.ftruncate(fd, length)
+                raise
+        finally:
+            os.close(fd)

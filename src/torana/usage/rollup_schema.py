@@ -1,0 +1,67 @@
+"""The tables of the embedded roll-up, for its one writer and its readers."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import sqlite3
+
+PERIODS = {"minute": 60, "hour": 3_600, "day": 86_400}
+"""Period → its seconds. Days begin at midnight UTC."""
+
+NAMES = (
+    "instance", "realm", "user", "feature", "unit_primitive", "model", "provider", "upstream_model", "status",
+)  # fmt: skip
+"""What can be told apart, by the names of the record's members."""
+
+MEASURES = (
+    "calls", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens", "cost",
+    "unpriced", "uncertain", "milliseconds",
+)  # fmt: skip
+"""What is added up. `cost` of the priced calls, in 10^-12 dollars; `unpriced` and `uncertain` count calls: without a
+known price, and with tokens that we counted."""
+
+MONEY_SCALE = 10**12
+
+VERSION = 1
+
+_TABLES = f"""
+CREATE TABLE usage (
+    period TEXT NOT NULL, start INTEGER NOT NULL,
+    {", ".join(f"{name} TEXT NOT NULL" for name in NAMES)},
+    {", ".join(f"{name} INTEGER NOT NULL" for name in MEASURES)},
+    PRIMARY KEY (period, start, {", ".join(NAMES)})) WITHOUT ROWID;
+CREATE TABLE counted (folder TEXT PRIMARY KEY, segment INTEGER, offset INTEGER, at INTEGER) WITHOUT ROWID;
+PRAGMA user_version = {VERSION};
+"""
+
+
+def rollup_path(spool: Path) -> Path:
+    """Where a host keeps it."""
+    return spool / "rollup.sqlite3"
+
+
+def open_rollup(path: Path, *, is_reader: bool = False) -> "sqlite3.Connection":
+    """Raises sqlite3.Error."""
+    import sqlite3
+
+    if is_reader:
+        # As a writer would, without making one: a reader of a live file needs its shared memory beside it.
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=5)
+        connection.execute("PRAGMA query_only = ON")
+        return connection
+    connection = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
+    path.chmod(0o600)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA cache_size = -2000")
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > VERSION:
+            raise sqlite3.DatabaseError(f"{path} was made by a newer version")
+        if version == 0:
+            for statement in _TABLES.split(";\n"):
+                if statement.strip():
+                    connection.execute(statement)
+    return connection

@@ -1,0 +1,147 @@
+"""The embedded roll-up: sums a minute, an hour and a day, in one SQLite file that all workers of a host share.
+
+The console and `torana usage` read it. How far each folder is counted stands in the same transaction as the counts,
+so that a record is counted once however often it is delivered.
+"""
+
+import asyncio
+import time
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torana.usage.event import UsageEvent, decode_event
+from torana.usage.folder import Position
+from torana.usage.rollup_schema import MEASURES, MONEY_SCALE, NAMES, PERIODS, open_rollup
+from torana.usage.sinks.sink import Batch, SinkDown
+
+if TYPE_CHECKING:
+    import sqlite3
+
+PRUNE_S = 600.0
+
+MAX_AMOUNT = 2**53
+
+
+class RollupSink:
+    """Adds records up, in a thread of its own.
+
+    keep_s  period → how long its rows stay
+    """
+
+    def __init__(self, path: Path, keep_s: dict[str, float]) -> None:
+        self._path = path
+        self._keep_s = keep_s
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="usage-rollup")
+        self._connection: sqlite3.Connection | None = None
+        self._pruned_at = 0.0
+
+    async def send(self, batch: Batch) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._add, batch)
+
+    async def position(self, folder: str) -> Position | None:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._position, folder)
+
+    async def aclose(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        self._thread.shutdown(wait=False)
+
+    def _open(self) -> "sqlite3.Connection":
+        if self._connection is None:
+            self._connection = open_rollup(self._path)
+        return self._connection
+
+    def _position(self, folder: str) -> Position:
+        import sqlite3
+
+        try:
+            row = self._open().execute("SELECT segment, offset FROM counted WHERE folder = ?", (folder,)).fetchone()
+        except sqlite3.Error as error:
+            raise SinkDown(str(error), is_ambiguous=False) from error
+        return Position(*row) if row is not None else Position()
+
+    def _add(self, batch: Batch) -> None:
+        import sqlite3
+
+        try:
+            connection = self._open()
+            with connection:
+                connection.execute("BEGIN IMMEDIATE")
+                counted = self._position(batch.folder)
+                events = [
+                    decode_event(event)
+                    for event, position in zip(batch.events, batch.positions, strict=True)
+                    if position > counted
+                ]
+                connection.executemany(_ADD, _rows(events))
+                end = max(counted, batch.positions[-1])
+                connection.execute(
+                    "INSERT OR REPLACE INTO counted VALUES (?, ?, ?, ?)",
+                    (batch.folder, end.segment, end.offset, int(time.time())),
+                )
+            self._prune(connection)
+        except sqlite3.Error as error:
+            raise SinkDown(str(error), is_ambiguous=False) from error
+
+    def _prune(self, connection: "sqlite3.Connection") -> None:
+        now = time.time()
+        if now - self._pruned_at < PRUNE_S:
+            return
+        self._pruned_at = now
+        with connection:
+            for period, seconds in self._keep_s.items():
+                connection.execute("DELETE FROM usage WHERE period = ? AND start < ?", (period, now - seconds))
+            connection.execute("DELETE FROM counted WHERE at < ?", (now - 90 * 86_400,))
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+_ADD = (
+    f"INSERT INTO usage ({', '.join(('period', 'start', *NAMES, *MEASURES))}) "  # noqa: S608 our own names only
+    f"VALUES ({', '.join('?' * (2 + len(NAMES) + len(MEASURES)))}) "
+    f"ON CONFLICT ({', '.join(('period', 'start', *NAMES))}) DO UPDATE SET "
+    + ", ".join(f"{name} = {name} + excluded.{name}" for name in MEASURES)
+)
+
+
+def _rows(events: list[UsageEvent]) -> list[tuple[object, ...]]:
+    """One row for each period and combination of names."""
+    sums: dict[tuple[object, ...], list[int]] = defaultdict(lambda: [0] * len(MEASURES))
+    for event in events:
+        names = tuple(getattr(event, name) for name in NAMES)
+        ended = int(_unix(event.ended_at))
+        amounts = _amounts(event)
+        for period, seconds in PERIODS.items():
+            row = sums[(period, ended - ended % seconds, *names)]
+            for index, amount in enumerate(amounts):
+                row[index] += amount
+    return [(*key, *amounts) for key, amounts in sums.items()]
+
+
+def _amounts(event: UsageEvent) -> tuple[int, ...]:
+    cost = event.cost_usd
+    amounts = (
+        1,
+        event.input_tokens,
+        event.output_tokens,
+        event.cache_read_tokens,
+        event.cache_write_tokens,
+        event.reasoning_tokens,
+        0 if cost is None else int((Decimal(cost) * MONEY_SCALE).to_integral_value()),
+        cost is None,
+        event.source != "provider",
+        round(event.duration_s * 1000),
+    )
+    # SQLite's integers end at 2^63: an absurd record must not keep the others from being counted.
+    return tuple(min(amount, MAX_AMOUNT) for amount in amounts)
+
+
+def _unix(text: str) -> float:
+    from datetime import datetime
+
+    return datetime.fromisoformat(text).timestamp()

@@ -1,0 +1,54 @@
+"""Limits where several processes count: one count for all workers of a server."""
+
+import asyncio
+import json
+import os
+import signal
+from pathlib import Path
+
+from tests.conftest import Serve
+from tests.support.gateway import gitlab_headers
+from tests.support.http_client import connect, write_request
+from tests.support.issuer import FakeIssuer
+from tests.support.limits import PATH, body, write_limits
+from tests.support.provider import ScriptedProvider
+from tests.support.served import Served
+
+
+async def ask(server: Served, issuer: FakeIssuer, user: str = "mia") -> int:
+    """The status of one call over a connection of its own, which ends at any of the workers."""
+    headers = gitlab_headers(issuer.token(unit_primitives=["duo_chat"])) | {"X-Gitlab-Global-User-Id": user}
+    async with await connect(server.port) as connection:
+        await connection.send(write_request("POST", PATH, headers, json.dumps(body()).encode()))
+        return (await connection.read_answer()).status
+
+
+async def test_of_200_calls_at_four_workers_exactly_100_pass(
+    serve: Serve, wired: dict[str, str], issuer: FakeIssuer, tmp_path: Path
+) -> None:
+    server = await serve("--workers", "4", env=wired | write_limits(tmp_path / "overlay", "100 per minute per user"))
+
+    seen = await asyncio.gather(*(ask(server, issuer) for _ in range(200)))
+
+    assert (seen.count(200), seen.count(429)) == (100, 100)
+
+
+async def test_a_killed_workers_streams_are_free_again(
+    serve: Serve, wired: dict[str, str], issuer: FakeIssuer, provider: ScriptedProvider, tmp_path: Path
+) -> None:
+    limits = write_limits(tmp_path / "overlay", "2 concurrent streams per user")
+    server = await serve("--workers", "2", env=wired | limits)
+    provider.stall()
+    under_way = [asyncio.create_task(ask(server, issuer)) for _ in range(2)]
+    await provider.request(2)
+    assert await ask(server, issuer) == 429
+
+    for pid in await server.workers():
+        os.kill(pid, signal.SIGKILL)
+    await asyncio.gather(*under_way, return_exceptions=True)
+    provider.answer_with()
+
+    async def is_free() -> bool:
+        return await ask(server, issuer) == 200
+
+    assert await server.until(is_free)

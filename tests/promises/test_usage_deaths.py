@@ -1,0 +1,119 @@
+"""Workers die at any moment, and no usage record is lost or doubled (US4, US5, US12). Real processes, real kills."""
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.promises.test_process import Served, served
+from tests.support.charging import ChargingProvider
+from tests.support.gateway import default_env
+from tests.support.issuer import FakeIssuer
+from tests.support.usage_load import Load, check_books
+from tests.support.usage_sink import UsageSink, write_sinks
+
+
+class Town:
+    """A vendor, a receiver of usage records, an issuer, and the environment of a gateway between them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.provider = ChargingProvider(pause_s=0.004)
+        self.sink = UsageSink()
+        self.issuer = FakeIssuer()
+
+    @property
+    def env(self) -> dict[str, str]:
+        overlay = write_sinks(
+            self.folder / "overlay", {"name": "billing", "type": "http", "url": self.sink.url, "linger_s": 0.05}
+        )
+        env = default_env(self.provider, self.issuer, self.folder / "state")  # type: ignore[arg-type]
+        env = {name: value for name, value in env.items() if not name.endswith("_PORT")}
+        return env | {"AIGW_CATALOG": str(overlay), "AIGW_SERVER__DRAIN_S": "5"}
+
+    async def __aenter__(self) -> "Town":
+        await self.provider.__aenter__()
+        await self.sink.__aenter__()
+        await self.issuer.__aenter__()
+        return self
+
+    async def __aexit__(self, *gone: Any) -> None:
+        await self.issuer.__aexit__(*gone)
+        await self.sink.__aexit__(*gone)
+        await self.provider.__aexit__(*gone)
+
+
+async def everything_is_delivered(town: Town, served: Served) -> None:
+    """Returns once all workers live, nothing of dead ones is left, and the receiver has what they have."""
+    seen = -1
+
+    async def is_done() -> bool:
+        nonlocal seen
+        before, seen = seen, len(town.sink.received)
+        workers = await served.workers()
+        folders = [path for path in (town.folder / "state" / "usage").iterdir() if (path / "lock").exists()]
+        figures = (await served.monitoring("/metrics")).text.splitlines()
+        behind = [line for line in figures if line.startswith('usage_oldest_undelivered_seconds{sink="billing"}')]
+        await asyncio.sleep(0.25)
+        return len(workers) == len(folders) == 2 and all(line.endswith(" 0") for line in behind) and before == seen
+
+    await served.until(is_done)
+
+
+async def kill_workers(served: Served, times: int, chance: random.Random) -> None:
+    for _ in range(times):
+        await asyncio.sleep(chance.uniform(0.05, 0.6))
+
+        async def both() -> list[int]:
+            workers = await served.workers()
+            return workers if len(workers) == 2 else []
+
+        os.kill(chance.choice(await served.until(both)), signal.SIGKILL)
+
+
+async def run_with_deaths(folder: Path, deaths: int, seed: int, report: Callable[[str], None] = print) -> None:
+    """Load, `deaths` kills at random moments, and the books afterwards."""
+    chance = random.Random(seed)
+    async with Town(folder) as town, served(folder, "--workers", "2", env=town.env) as gateway:
+        await gateway.ready()
+        load = Load(gateway.port, town.issuer, seed)
+        running = asyncio.create_task(load.run(clients=12))
+        await kill_workers(gateway, deaths, chance)
+        await asyncio.sleep(0.3)
+        load.stop()
+        await running
+        await everything_is_delivered(town, gateway)
+        states = check_books(load, town.provider, town.sink.records)
+        report(f"{len(load.asked)} requests, {dict(states)}, statuses {dict(load.statuses)}")
+        assert states["completed"] > 50
+        assert states["interrupted"] > 0
+        streams_cut = [name for name, asked in load.asked.items() if asked.has_begun and not asked.is_whole]
+        assert streams_cut, "no stream was cut by a kill"
+
+
+@pytest.mark.timeout(120)
+async def test_killed_workers_lose_and_double_nothing(tmp_path: Path) -> None:
+    await run_with_deaths(tmp_path, deaths=5, seed=1)
+
+
+@pytest.mark.timeout(120)
+async def test_without_deaths_the_records_are_the_vendors_ledger_to_the_token(tmp_path: Path) -> None:
+    async with Town(tmp_path) as town, served(tmp_path, "--workers", "2", env=town.env) as gateway:
+        await gateway.ready()
+        load = Load(gateway.port, town.issuer, seed=2)
+        running = asyncio.create_task(load.run(clients=12))
+        await asyncio.sleep(2)
+        load.stop()
+        await running
+        await everything_is_delivered(town, gateway)
+
+        states = check_books(load, town.provider, town.sink.records)
+
+    assert set(load.statuses) == {200}
+    assert states == {"completed": len(load.asked)}
+    assert len(load.asked) == len(town.provider.ledger)
+    assert set(town.sink.ids.values()) == {1}

@@ -1,0 +1,228 @@
+"""Usage records reach their receivers at least once and by the same id, whatever those do (US1-US3, US9, US10)."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import StartGateway
+from tests.promises.test_usage import PROXY, PROXY_HEADERS, messages
+from tests.support.clock import HandClock
+from tests.support.gateway import RunningGateway, running_gateway
+from tests.support.issuer import FakeIssuer
+from tests.support.provider import ScriptedProvider
+from tests.support.usage_sink import UsageSink, write_sinks
+from tests.support.waiting import eventually
+
+
+@pytest.fixture
+async def sink() -> AsyncIterator[UsageSink]:
+    async with UsageSink() as sink:
+        yield sink
+
+
+def sending_to(folder: Path, sink: UsageSink, **members: Any) -> dict[str, str]:
+    """The environment of a gateway that sends to this receiver."""
+    overlay = write_sinks(folder / "overlay", {"name": "billing", "type": "http", "url": sink.url, **members})
+    return {"AIGW_CATALOG": str(overlay)}
+
+
+async def call(gateway: RunningGateway, times: int = 1, **claims: Any) -> list[str]:
+    """So many calls; the request ids, in order."""
+    token = gateway.token(unit_primitives=[PROXY], **claims)
+    found = []
+    for _ in range(times):
+        answer = await gateway.post(
+            "/v1/proxy/anthropic/v1/messages", json=messages(False), token=token, headers=dict(PROXY_HEADERS)
+        )
+        assert answer.status == 200
+        found.append(str(answer.header("x-request-id")))
+    return found
+
+
+async def figure(gateway: RunningGateway, name: str) -> float:
+    text = (await gateway.monitoring("/metrics")).text
+    return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name))
+
+
+async def counts(gateway: RunningGateway, name: str, least: float) -> None:
+    """Returns once a figure is as high."""
+
+    async def is_there() -> bool:
+        return await figure(gateway, name) >= least
+
+    await eventually(is_there)
+
+
+def parked(gateway: RunningGateway) -> list[dict[str, Any]]:
+    file = gateway.running.ledger.spool.path / "_parked" / "billing.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+async def test_a_record_is_delivered_once_and_told_as_a_cloud_event(
+    start_gateway: StartGateway, sink: UsageSink, tmp_path: Path
+) -> None:
+    gateway = await start_gateway(env=sending_to(tmp_path, sink))
+
+    asked = await call(gateway, times=3)
+
+    records = await sink.has(3)
+    assert [record["request_id"] for record in records] == asked
+    assert set(sink.ids.values()) == {1}
+    (event, *_) = json.loads(sink.requests[0].body)
+    assert (event["specversion"], event["type"]) == ("1.0", "torana.usage.call.v1")
+    assert sink.requests[0].header("content-type") == "application/cloudevents-batch+json"
+
+
+async def test_calls_go_on_while_a_receiver_is_down_and_it_gets_all_of_them_later(
+    start_gateway: StartGateway, sink: UsageSink, tmp_path: Path
+) -> None:
+    sink.server.stop_listening()
+    gateway = await start_gateway(env=sending_to(tmp_path, sink, batch=7))
+    asked = await call(gateway, times=20)
+    await counts(gateway, 'usage_retries_total{sink="billing"}', 2)
+
+    await sink.server.start()
+
+    assert sorted(record["request_id"] for record in await sink.has(20)) == sorted(asked)
+    assert set(sink.ids.values()) == {1}  # nothing was ever sent that might have arrived
+
+
+@pytest.mark.parametrize("status", [500, 503, 429, 401, 404])
+async def test_a_receiver_that_fails_gets_the_same_records_again(
+    start_gateway: StartGateway, sink: UsageSink, tmp_path: Path, status: int
+) -> None:
+    sink.verdict = lambda records: status if len(sink.requests) < 3 else 204
+    gateway = await start_gateway(env=sending_to(tmp_path, sink))
+
+    asked = await call(gateway, times=2)
+
+    assert [record["request_id"] for record in await sink.has(2)] == asked
+    assert parked(gateway) == []
+
+
+async def test_a_bad_record_is_parked_with_an_alarm_and_the_rest_flows(
+    start_gateway: StartGateway, sink: UsageSink, tmp_path: Path
+) -> None:
+    def refuse_one(records: list[dict[str, Any]]) -> int:
+        return 400 if any(record["instance"] == "poison" for record in records) else 204
+
+    sink.verdict = refuse_one
+    sink.server.stop_listening()  # so that all of them come in one batch
+    gateway = await start_gateway(env=sending_to(tmp_path, sink))
+    before = await call(gateway, times=5)
+    (bad,) = await call(gateway, sub="poison", gitlab_instance_id="poison")
+    after = await call(gateway, times=5)
+
+    await sink.server.start()
+
+    assert sorted(record["request_id"] for record in await sink.has(10)) == sorted(before + after)
+    await counts(gateway, 'usage_parked_total{sink="billing"}', 1)
+    (line,) = parked(gateway)
+    assert (line["event"]["request_id"], line["why"]) == (bad, "refused: status 400: ")
+    assert (await gateway.log.find(message="usage records are parked"))["level"] == "error"
+    assert sum(json.loads(request.body)[0]["data"]["instance"] == "poison" for request in sink.requests) >= 3
+
+
+async def test_a_receiver_that_refuses_everything_loses_nothing(
+    start_gateway: StartGateway, sink: UsageSink, tmp_path: Path
+) -> None:
+    sink.verdict = lambda records: 400
+    sink.server.stop_listening()
+    gateway = await start_gateway(env=sending_to(tmp_path, sink))
+    await call(gateway, times=4)
+    await sink.server.start()
+    await counts(gateway, 'usage_retries_total{sink="billing"}', 3)
+
+    sink.verdict = lambda records: 204
+
+    await sink.has(4)
+    assert parked(gateway) == []
+
+
+async def test_an_answer_that_never_comes_means_the_same_ids_again(
+    start_gateway: StartGateway, sink: UsageSink, tmp_path: Path
+) -> None:
+    sink.is_mute = True
+    gateway = await start_gateway(env=sending_to(tmp_path, sink, timeout_s=0.05))
+    await call(gateway)
+    await sink.asked(2)
+
+    sink.is_mute = False
+
+    (id_, times), *others = (await sink.has(1) and sink.ids).items()
+    assert others == []
+    assert times >= 2
+    assert id_ == gateway.usage()[0]["id"]
+
+
+async def test_what_may_have_arrived_before_the_receiver_forgot_is_parked_and_not_sent_again(
+    start_gateway: StartGateway, sink: UsageSink, tmp_path: Path, clock: HandClock
+) -> None:
+    sink.is_mute = True
+    gateway = await start_gateway(env=sending_to(tmp_path, sink, timeout_s=0.05, dedupe_window_s=3600), clock=clock)
+    (doubtful,) = await call(gateway)
+    await sink.asked(1)
+    sink.server.stop_listening()
+    (certain,) = await call(gateway)
+
+    clock.advance(4000)
+    sink.is_mute = False
+    sink.received.clear()
+    await sink.server.start()
+
+    assert [record["request_id"] for record in await sink.has(1)] == [certain]
+    (line,) = parked(gateway)
+    assert line["event"]["request_id"] == doubtful
+    assert "counted twice" in line["why"]
+
+
+@asynccontextmanager
+async def server(
+    provider: ScriptedProvider, issuer: FakeIssuer, folder: Path, env: dict[str, str]
+) -> AsyncIterator[RunningGateway]:
+    async with running_gateway(provider, issuer, folder, env) as gateway:
+        yield gateway
+
+
+async def test_a_server_stops_with_its_receiver_down_and_the_next_one_delivers(
+    provider: ScriptedProvider, issuer: FakeIssuer, sink: UsageSink, tmp_path: Path
+) -> None:
+    sink.server.stop_listening()
+    env = sending_to(tmp_path, sink)
+    async with asyncio.timeout(10), server(provider, issuer, tmp_path, env) as first:
+        asked = await call(first, times=30)
+
+    await sink.server.start()
+    async with server(provider, issuer, tmp_path, env):
+        records = await sink.has(30)
+
+    assert sorted(record["request_id"] for record in records) == sorted(asked)
+    assert set(sink.ids.values()) == {1}
+
+
+async def test_a_server_that_stops_hands_over_what_is_left_and_leaves_no_folder(
+    provider: ScriptedProvider, issuer: FakeIssuer, sink: UsageSink, tmp_path: Path
+) -> None:
+    env = sending_to(tmp_path, sink, linger_s=60.0)
+    async with server(provider, issuer, tmp_path, env) as gateway:
+        await call(gateway, times=3)
+        spool = gateway.running.ledger.spool.path
+
+    assert len(sink.records) == 3
+    assert list(spool.glob("*/lock")) == []
+
+
+async def test_two_servers_share_a_spool_and_nothing_comes_twice(
+    provider: ScriptedProvider, issuer: FakeIssuer, sink: UsageSink, tmp_path: Path
+) -> None:
+    env = sending_to(tmp_path, sink)
+    async with server(provider, issuer, tmp_path, env) as one, server(provider, issuer, tmp_path, env) as other:
+        asked = await call(one, times=5) + await call(other, times=5)
+        await sink.has(10)
+
+    assert sorted(record["request_id"] for record in sink.records) == sorted(asked)
+    assert set(sink.ids.values()) == {1}

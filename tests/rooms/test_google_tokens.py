@@ -1,0 +1,138 @@
+"""Google Cloud's access tokens: real keys, google-auth itself, a token server on loopback."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from tests.support.clock import HandClock
+from tests.support.google import LIFETIME_S, FakeGoogle
+from tests.support.keys import pem, rsa_key
+
+from torana.cloud_settings import GoogleSettings
+from torana.errors import NoCredentials
+from torana.providers.google_tokens import MISSING, GoogleTokens
+from torana.providers.refreshing import AHEAD_S, RETRY_S
+from torana.settings import Secret, TransportSettings
+from torana.transport import Transport
+
+
+@pytest.fixture
+async def google() -> AsyncIterator[FakeGoogle]:
+    async with FakeGoogle() as google:
+        yield google
+
+
+@pytest.fixture
+async def transport() -> AsyncIterator[Transport]:
+    transport = Transport(TransportSettings())
+    yield transport
+    await transport.aclose()
+
+
+async def test_a_service_accounts_key_gives_one_token_for_everybody(google: FakeGoogle, transport: Transport) -> None:
+    tokens = GoogleTokens(GoogleSettings(service_account_key=Secret(google.key())), transport, HandClock())
+
+    given = await asyncio.gather(*(tokens.bearer() for _ in range(20)))
+
+    assert set(given) == {"ya29.token-1"}
+    assert len(google.asked) == 1
+
+
+async def test_a_token_is_renewed_ahead_of_its_end_and_the_old_one_serves_while_that_fails(
+    google: FakeGoogle, transport: Transport
+) -> None:
+    clock = HandClock()
+    tokens = GoogleTokens(GoogleSettings(service_account_key=Secret(google.key())), transport, clock)
+    await tokens.bearer()
+    google.refusal = 400, {"error": "invalid_grant", "error_description": "account disabled"}
+
+    clock.advance(LIFETIME_S - AHEAD_S + 1)
+    assert await tokens.bearer() == "ya29.token-1"
+    await renewal_of(tokens)
+    assert await tokens.bearer() == "ya29.token-1"
+
+    google.refusal = None
+    clock.advance(RETRY_S)
+    assert await tokens.bearer() == "ya29.token-1"
+    await renewal_of(tokens)
+    assert await tokens.bearer() == "ya29.token-3"
+
+
+async def renewal_of(tokens: GoogleTokens) -> None:
+    flight = tokens._refreshing._flight
+    assert flight is not None
+    await flight
+
+
+async def test_a_credentials_file_of_a_service_account_is_read(
+    google: FakeGoogle, transport: Transport, tmp_path: Path
+) -> None:
+    file = tmp_path / "key.json"
+    file.write_text(google.key())
+    tokens = GoogleTokens(GoogleSettings(credentials_file=str(file)), transport, HandClock())
+
+    assert await tokens.bearer() == "ya29.token-1"
+
+
+async def test_a_credentials_file_of_another_kind_is_read(
+    google: FakeGoogle, transport: Transport, tmp_path: Path
+) -> None:
+    """Workload identity federation: a token of somebody else is exchanged for one of Google's."""
+    subject = tmp_path / "subject"
+    subject.write_text("subject-token")
+    file = tmp_path / "federation.json"
+    federation = {
+        "type": "external_account",
+        "audience": "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/q",
+        "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+        "token_url": google.token_uri,
+        "credential_source": {"file": str(subject)},
+    }
+    file.write_text(json.dumps(federation))
+    google.refusal = 200, {"access_token": "ya29.federated", "expires_in": 3600, "token_type": "Bearer"}
+    tokens = GoogleTokens(GoogleSettings(credentials_file=str(file)), transport, HandClock())
+
+    assert await tokens.bearer() == "ya29.federated"
+    assert b"subject-token" in google.asked[0].body
+
+
+async def test_a_refused_key_is_told_as_such(google: FakeGoogle, transport: Transport) -> None:
+    forged = google.key(private_key=pem(rsa_key(8)))
+    tokens = GoogleTokens(GoogleSettings(service_account_key=Secret(forged)), transport, HandClock())
+
+    with pytest.raises(NoCredentials, match=r"gives no token: .*invalid_grant"):
+        await tokens.bearer()
+
+
+async def test_a_token_server_that_cannot_be_reached_is_told_as_such(google: FakeGoogle, transport: Transport) -> None:
+    nowhere = google.key(token_uri="http://127.0.0.1:9/token")
+    tokens = GoogleTokens(GoogleSettings(service_account_key=Secret(nowhere)), transport, HandClock())
+
+    with pytest.raises(NoCredentials, match=r"127\.0\.0\.1:9"):
+        await tokens.bearer()
+
+
+def test_without_the_library_the_way_to_it_is_named() -> None:
+    script = """
+import asyncio, sys
+sys.modules["google"] = None  # as where it is not installed
+from torana.clock import Clock
+from torana.cloud_settings import GoogleSettings
+from torana.providers.google_tokens import GoogleTokens
+from torana.settings import TransportSettings
+from torana.transport import Transport
+async def ask():
+    await GoogleTokens(GoogleSettings(project="p"), Transport(TransportSettings()), Clock()).bearer()
+try:
+    asyncio.run(ask())
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=50)
+
+    assert told.stdout.strip() == f"NoCredentials {MISSING}"
+    assert "make extras" in MISSING

@@ -1,0 +1,87 @@
+"""A vendor that charges: it answers in Anthropic's and OpenAI's formats, and keeps a ledger of its own.
+
+Every call is for a request that the caller names: `metadata.user_id` or `user` of the body, or the header
+x-session-affinity. What is charged is chosen from that name, so that any two parties can be compared.
+"""
+
+import asyncio
+import json
+import zlib
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from tests.support import anthropic_answers, openai_answers
+from tests.support.http_server import Answering, LoopbackServer, Request
+from tests.support.saying import Saying
+
+
+@dataclass(slots=True)
+class Charge:
+    """One call, as the vendor bills it."""
+
+    model: str
+    input_tokens: int
+    output_tokens: int
+    is_whole: bool = False
+    """The answer was written to its end."""
+
+
+class ChargingProvider:
+    """Use it with `async with`. Each event of a stream is `pause_s` behind the one before."""
+
+    def __init__(self, pause_s: float = 0.0) -> None:
+        self.pause_s = pause_s
+        self.server = LoopbackServer(self._handle)
+        self.ledger: dict[str, list[Charge]] = {}
+        """Request → its calls."""
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    async def _handle(self, request: Request, answer: Answering) -> None:
+        asked: dict[str, Any] = request.json()
+        name = _name_of(asked, request)
+        seed = zlib.crc32(name.encode())
+        pieces = tuple(f"word{number} " for number in range(2 + seed % 9))
+        says = Saying(pieces=pieces, input_tokens=10 + seed % 991, output_tokens=1 + seed % 97)
+        charge = Charge(asked["model"], says.input_tokens, says.output_tokens)
+        self.ledger.setdefault(name, []).append(charge)
+        is_anthropic = request.path.endswith("/messages")
+        if asked.get("stream"):
+            events = (
+                anthropic_answers.messages_events(says, asked)
+                if is_anthropic
+                else openai_answers.chat_events(says, asked)
+            )
+            await answer.head(200, [("Content-Type", "text/event-stream"), ("Transfer-Encoding", "chunked")])
+            for event in events:
+                await answer.chunk(event)
+                await asyncio.sleep(self.pause_s)
+            await answer.chunk(b"")
+        else:
+            await asyncio.sleep(self.pause_s * len(pieces))
+            whole = (
+                anthropic_answers.messages_whole(says, asked)
+                if is_anthropic
+                else openai_answers.chat_whole(says, asked)
+            )
+            await answer.whole(200, json.dumps(whole).encode(), [("Content-Type", "application/json")])
+        charge.is_whole = True
+
+    async def __aenter__(self) -> Self:
+        await self.server.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Peers that were killed in the middle have made handlers fail, as they may.
+        self.server.failures.clear()
+        await self.server.aclose()
+
+
+def _name_of(asked: dict[str, Any], request: Request) -> str:
+    metadata = asked.get("metadata") or {}
+    return str(metadata.get("user_id") or asked.get("user") or request.header("x-session-affinity") or "?")

@@ -1,0 +1,145 @@
+"""Clients of several instances that ask for everything that costs tokens, and remember what became of each request."""
+
+import asyncio
+import json
+import random
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from tests.support.charging import ChargingProvider
+from tests.support.gateway import gitlab_headers
+from tests.support.http_client import connect, write_request
+from tests.support.issuer import FakeIssuer
+
+PROXY = "ai_gateway_model_provider_proxy"
+INSTANCES = ("instance-a", "instance-b", "instance-c")
+CODE = {"file_name": "app.py", "content_above_cursor": "def f", "content_below_cursor": ""}
+
+Sums = Counter[tuple[str, str, str, str]]
+"""(instance, unit primitive, model, kind of token) → tokens."""
+
+
+@dataclass(slots=True)
+class Asked:
+    """One request, as its client remembers it."""
+
+    instance: str
+    unit_primitive: str
+    has_begun: bool = False
+    """The head of a good answer came."""
+    is_whole: bool = False
+    """All of it came."""
+
+
+class Load:
+    """Asks `port` until it is told to stop."""
+
+    def __init__(self, port: int, issuer: FakeIssuer, seed: int) -> None:
+        self.port = port
+        self.asked: dict[str, Asked] = {}
+        """By request id."""
+        self.statuses: Counter[int] = Counter()
+        self._issuer = issuer
+        self._random = random.Random(seed)
+        self._seed = seed
+        self._tokens: dict[tuple[str, str], str] = {}
+        self._is_stopping = False
+
+    async def run(self, clients: int) -> None:
+        await asyncio.gather(*(self._client(number) for number in range(clients)))
+
+    def stop(self) -> None:
+        self._is_stopping = True
+
+    async def ask(self, name: str) -> None:
+        """One request; failures of the connection are noted and forgiven."""
+        instance = self._random.choice(INSTANCES)
+        path, unit_primitive, body = self._choose(name)
+        asked = self.asked[name] = Asked(instance, unit_primitive)
+        headers = self._headers(instance, unit_primitive) | {"X-Request-ID": name, "X-Gitlab-Global-User-Id": name}
+        if unit_primitive == PROXY:
+            headers["X-Gitlab-Unit-Primitive"] = PROXY
+        with suppress(OSError, asyncio.IncompleteReadError):
+            async with await connect(self.port) as connection:
+                await connection.send(write_request("POST", path, headers, json.dumps(body).encode()))
+                head = await connection.read_head()
+                self.statuses[head.status] += 1
+                asked.has_begun = head.status == 200
+                asked.is_whole = (await head.rest()).is_whole and asked.has_begun
+
+    async def _client(self, number: int) -> None:
+        count = 0
+        while not self._is_stopping:
+            count += 1
+            await self.ask(f"r{self._seed}-{number}-{count}")
+            await asyncio.sleep(0.002)  # a refused connection must not become a busy loop
+
+    def _choose(self, name: str) -> tuple[str, str, dict[str, Any]]:
+        stream = self._random.random() < 0.7
+        said = [{"role": "user", "content": "Hi"}]
+        match self._random.randrange(4):
+            case 0:
+                body = {"model": "claude-sonnet-4-6", "max_tokens": 9, "messages": said, "stream": stream}
+                return "/v1/proxy/anthropic/v1/messages", PROXY, body | {"metadata": {"user_id": name}}
+            case 1:
+                body = {"model": "gpt-5-mini-2025-08-07", "messages": said, "stream": stream, "user": name}
+                usage = {"stream_options": {"include_usage": True}} if stream else {}
+                return "/v1/proxy/openai/v1/chat/completions", PROXY, body | usage
+            case 2:
+                return "/v2/code/completions", "complete_code", {"current_file": CODE, "stream": stream}
+            case _:
+                return "/v2/chat/agent", "duo_chat", {"messages": said}
+
+    def _headers(self, instance: str, unit_primitive: str) -> dict[str, str]:
+        key = (instance, unit_primitive)
+        if key not in self._tokens:
+            self._tokens[key] = self._issuer.token(
+                unit_primitives=[unit_primitive], sub=instance, gitlab_instance_id=instance
+            )
+        return gitlab_headers(self._tokens[key]) | {"Content-Type": "application/json"}
+
+
+def check_books(load: Load, provider: ChargingProvider, records: list[dict[str, Any]]) -> Counter[str]:
+    """What the receiver has, held against what the clients and the vendor know; the records' states, counted."""
+    by_request: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        by_request.setdefault(record["request_id"], []).append(record)
+    strangers = by_request.keys() - load.asked.keys()
+    assert not strangers, f"records of requests that nobody made: {sorted(strangers)[:5]}"
+    doubled = {name: found for name, found in by_request.items() if len(found) > 1}
+    assert not doubled, f"requests with more than one record: {doubled}"
+    lost = [name for name, asked in load.asked.items() if asked.is_whole and name not in by_request]
+    assert not lost, f"answered in full, and no record: {lost[:5]}"
+    unbilled = [name for name in provider.ledger if name not in by_request]
+    assert not unbilled, f"the vendor was asked, and there is no record: {unbilled[:5]}"
+    for name, (record,) in by_request.items():
+        asked = load.asked[name]
+        assert (record["instance"], record["unit_primitive"]) == (asked.instance, asked.unit_primitive)
+        if asked.is_whole:
+            assert record["status"] == "completed", (name, record)
+    done = [record for record in records if record["status"] == "completed"]
+    assert sums(done) == charges(load, provider, {record["request_id"] for record in done})
+    return Counter(record["status"] for record in records)
+
+
+def sums(records: list[dict[str, Any]]) -> Sums:
+    found: Sums = Counter()
+    for record in records:
+        key = (record["instance"], record["unit_primitive"], record["upstream_model"])
+        found[*key, "input"] += record["input_tokens"]
+        found[*key, "output"] += record["output_tokens"]
+    return found
+
+
+def charges(load: Load, provider: ChargingProvider, names: set[str]) -> Sums:
+    """The vendor's bill for these requests."""
+    found: Sums = Counter()
+    for name in names:
+        asked = load.asked[name]
+        for charge in provider.ledger[name]:
+            key = (asked.instance, asked.unit_primitive, charge.model)
+            found[*key, "input"] += charge.input_tokens
+            found[*key, "output"] += charge.output_tokens
+    return found
