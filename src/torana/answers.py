@@ -19,6 +19,7 @@ from torana.code.orders import Cleaning, Cursor
 from torana.code.window import Window
 from torana.counting import BYTES_PER_TOKEN, count_bytes, estimate_tokens
 from torana.dialects.dialect import RelayScan
+from torana.dialects.think_blocks import ThinkBlocks
 from torana.errors import ProviderError, provider_refused
 from torana.limits.estimate import price
 from torana.limits.limits import Hold, Limits
@@ -175,7 +176,7 @@ class Answer:
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     """x-aigw-* and the demo's mark, to be added to the reply."""
     leaks_reasoning: bool = False
-    """The model may begin with a <think> block that is to be removed."""
+    """The text may begin with a <think> block; it is given out as the thought that it is."""
     usage: Usage | None = None
     finish: FinishReason | None = None
     _failure: ProviderError | None = None
@@ -222,6 +223,7 @@ class Answer:
     async def batches(self) -> AsyncIterator[Batch]:
         """The chunks as they come; raises ProviderError where the provider fails from here on."""
         is_whole = False
+        blocks = ThinkBlocks() if self.leaks_reasoning and not self.is_passing else None
         try:
             async for batch in self.flow.batches():
                 for chunk in batch:
@@ -235,6 +237,8 @@ class Answer:
                         self.usage = chunk.usage
                     if chunk.finish is not None:
                         self.finish = chunk.finish
+                if blocks is not None and not (batch := blocks.take(batch)):
+                    continue
                 if batch[-1].is_last:
                     self._settle("completed")
                     await self.call.settled()

@@ -22,6 +22,7 @@ from torana.limits.estimate import estimate, estimate_body, estimate_inputs
 from torana.limits.limits import Limits, Spent
 from torana.limits.reached import ratelimit_headers
 from torana.limits.rules import Call
+from torana.prompts.marks import mark_system, unmark
 from torana.prompts.prompt import Prompt
 from torana.prompts.registry import Prompts
 from torana.providers.provider import Deployment
@@ -82,9 +83,15 @@ class Gateway:
         *,
         stream: bool,
         user: str = "",
+        may_cache: bool = True,
     ) -> Answer:
-        """A named prompt, filled in and answered. Returns once the first batch is in."""
+        """A named prompt, filled in and answered. Returns once the first batch is in.
+
+        may_cache  the provider may keep the head of the prompt, which is the same for everybody
+        """
         chat = self.prompts.render(prompt, inputs, model_params=model.params)
+        if not may_cache:
+            chat = unmark(chat)
         if model.fill_in and prompt.id == COMPLETION_PROMPT:
             cursor = Cursor(prefix=_text_of(inputs, "prefix"), suffix=_text_of(inputs, "suffix"))
             window = fit(cursor, model.input_limit - (chat.max_tokens or 0))
@@ -145,6 +152,8 @@ class Gateway:
             cursor.language, extension_of(cursor.file_name), cursor.editor_language.strip().lower()
         )
         chat = replace_fields(chat, answer="code", stream=order.stream, user=order.user)
+        if not order.may_cache_prompt:
+            chat = unmark(chat)
         if not order.prompt_id:
             # The default way only borrows the registry's prompt: its name and its patience are not the endpoint's.
             prompt, chat = None, replace_fields(chat, timeout_s=None)
@@ -417,7 +426,7 @@ def _mark(chat: ChatRequest, model: Model, cursor: Cursor, window: Window) -> Ch
 
 def _ask_as_given(prompt: str | tuple[Message, ...], model: Model, cursor: Cursor, window: Window) -> ChatRequest:
     """A client's own prompt: a text is one user turn, messages are sent as they are."""
-    messages = (Message("user", (Text(prompt),)),) if isinstance(prompt, str) else prompt
+    messages = (Message("user", (Text(prompt),)),) if isinstance(prompt, str) else mark_system(prompt)
     return ChatRequest(messages=messages, fill_in=_aside(model, cursor, window))
 
 

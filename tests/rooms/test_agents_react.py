@@ -16,9 +16,9 @@ ACTION_TEXT = "Thought: I need the issue.\nAction: issue_reader\nAction Input: w
 ACTION = Action("issue_reader", "who wrote #12?", "I need the issue.")
 
 
-def read(pieces: list[str], *, strip_thinking: bool = False) -> list[Event]:
+def read(pieces: list[str]) -> list[Event]:
     """The events of a text, neighbouring deltas joined."""
-    reader = StepReader(TOOLS, strip_thinking=strip_thinking)
+    reader = StepReader(TOOLS)
     events = [event for piece in pieces for event in reader.feed(piece)] + reader.close()
     joined: list[Event] = []
     for event in events:
@@ -90,41 +90,21 @@ def test_a_text_is_one_kind_of_event_however_it_is_cut(text: str, event: Event) 
         assert read([text[:at], text[at:]]) == [event]
 
 
-THINKING = [
-    ("<think>Final Answer: no</think>\nFinal Answer: yes", AnswerDelta("yes")),
-    (" \n<think>\nAction: issue_reader\nAction Input: x\n</think>" + ACTION_TEXT, ACTION),
-    ("<think></think>Hello", Unknown("Hello")),
-    ("<think>never ends Final Answer: x", Unknown("")),
-    ("<thin", Unknown("<thin")),
-    ("<thinker> Final Answer: x", AnswerDelta("x")),
-    ("Final Answer: <think>x</think>y", AnswerDelta("<think>x</think>y")),
-    ("Hello <think>x</think>", Unknown("Hello <think>x</think>")),
-    (ACTION_TEXT, ACTION),
-    ("", Unknown("")),
-]
-
-
-@pytest.mark.parametrize(("text", "event"), THINKING)
-def test_leaked_reasoning_at_the_start_is_removed_where_the_family_is_flagged(text: str, event: Event) -> None:
-    assert read([text], strip_thinking=True) == [event]
-    assert read(list(text), strip_thinking=True) == [event]
-
-
-MARKERS = ("Thought:", "Action:", "Action Input:", "Observation:", "Final Answer:", "Final ", "<think>", "</think>")
+MARKERS = ("Thought:", "Action:", "Action Input:", "Observation:", "Final Answer:", "Final ")
 PIECES = st.sampled_from(
     (*MARKERS, "issue_reader", "MergeRequestReader", "commit_reader", "\n", " ", "ä", "🦊", "e\u0301", "\u2028", "x")
 )
 
 
 @settings(max_examples=300)
-@given(st.lists(PIECES, max_size=14).map("".join), st.lists(st.integers(0, 150), max_size=8), st.booleans())
-def test_any_split_of_a_text_gives_the_same_events(text: str, cuts: list[int], strip: bool) -> None:
+@given(st.lists(PIECES, max_size=14).map("".join), st.lists(st.integers(0, 150), max_size=8))
+def test_any_split_of_a_text_gives_the_same_events(text: str, cuts: list[int]) -> None:
     edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
     pieces = [text[start:end] for start, end in pairwise(edges)]
 
-    whole = read([text], strip_thinking=strip)
+    whole = read([text])
 
-    assert read(pieces, strip_thinking=strip) == whole
+    assert read(pieces) == whole
     assert len(whole) == 1
 
 
@@ -190,11 +170,10 @@ def test_reading_takes_linear_time() -> None:
         started = time.perf_counter()
         for unit in ("Final Answe", "Action: Action Input ", "x"):
             text = unit * (size // len(unit))
-            for strip in (False, True):
-                reader = StepReader(TOOLS, strip_thinking=strip)
-                for at in range(0, len(text), 3):
-                    reader.feed(text[at : at + 3])
-                reader.close()
+            reader = StepReader(TOOLS)
+            for at in range(0, len(text), 3):
+                reader.feed(text[at : at + 3])
+            reader.close()
         return time.perf_counter() - started
 
     # Sixteen times the text may take sixteen times as long; quadratic reading would take 256 times.

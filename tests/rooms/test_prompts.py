@@ -201,7 +201,9 @@ def test_roles_become_messages_in_the_order_of_the_file(tmp_path: Path) -> None:
         ("assistant", "yes"),
         ("user", "{{ b }}\ntwo"),
     ]
-    assert chat.messages[0].parts == (Text("rules"),)
+    # The same for everybody: a provider may keep it.
+    assert chat.messages[0].parts == (Text("rules", cached=True),)
+    assert chat.messages[1].parts == (Text("today August 22, 2026"),)
     assert prompt.variables == {"a", "history"}
     assert not prompt.is_simple
 
@@ -355,3 +357,25 @@ def test_every_problem_of_the_overlays_is_told_at_once(tmp_path: Path) -> None:
         "bad.jinja:2: `macro` is not allowed",
         "b/base/1.0.0-rc1.yml:1: is the same version as 1.0.0-rc.1.yml",
     ]
+
+
+@pytest.mark.parametrize(
+    ("template", "marked"),
+    [
+        ('{system: rules, user: "{{ a }}"}', [True, False]),
+        ('{system: "{% if a is defined %}x{% endif %}rules", user: "{{ a }}"}', [False, False]),
+        ('{system_static: one, system_two: two, system_dynamic: "{{ a }}"}', [False, True, False]),
+        ('{system_dynamic: "{{ a }}", system_static: rules}', [False, False]),
+        ('{system: "{{ current_date }}", user: "{{ a }}"}', [False, False]),
+        ("{system: rules}", [True]),
+    ],
+)
+def test_the_head_that_is_the_same_for_everybody_is_marked_for_caches(
+    tmp_path: Path, template: str, marked: list[bool]
+) -> None:
+    write(tmp_path, "greet/base/1.0.0.yml", template=f"  {template}\n")
+    room = prompts(tmp_path)
+
+    chat = room.render(room.find("greet"), {"a": "b"})
+
+    assert [getattr(message.parts[0], "cached", None) for message in chat.messages] == marked

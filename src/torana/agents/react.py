@@ -16,8 +16,6 @@ ACTION_INPUT = "Action Input:"
 OBSERVATION = "Observation:"
 FINAL_ANSWER = "Final Answer:"
 
-_THINK, _THINK_END = "<think>", "</think>"
-
 
 @dataclass(frozen=True, slots=True)
 class Action:
@@ -56,13 +54,11 @@ Event = Action | AnswerDelta | Unknown | Failed
 class StepReader:
     """Reads the pieces of one model answer; yields one action, or answer deltas, or one unknown.
 
-    tools           names of the tools that were offered
-    strip_thinking  remove a leading `<think>` block, for families that leak their reasoning
+    tools  names of the tools that were offered
     """
 
-    def __init__(self, tools: Iterable[str], *, strip_thinking: bool = False) -> None:
+    def __init__(self, tools: Iterable[str]) -> None:
         self._tools = {_plain_name(tool): tool for tool in tools}
-        self._thinking = _ThinkBlock() if strip_thinking else None
         self._held: list[str] = []
         """All text so far, until the answer begins."""
         self._window = ""
@@ -75,7 +71,7 @@ class StepReader:
 
     def feed(self, text: str) -> list[Event]:
         """Take the next piece of text."""
-        return self._read(self._thinking.feed(text) if self._thinking else text)
+        return self._read(text)
 
     def feed_call(self, piece: ToolCallPiece) -> None:
         """Take a piece of a native tool call; a step has one action, so the first call counts."""
@@ -87,9 +83,8 @@ class StepReader:
 
     def close(self) -> list[Event]:
         """End of the model's answer."""
-        events = self._read(self._thinking.close()) if self._thinking else []
         if self._has_answered:
-            return events
+            return []
         text = "".join(self._held)
         # A marker with nothing behind it is no answer; what stands before it may still be an action.
         head = text.partition(FINAL_ANSWER)[0]
@@ -126,39 +121,6 @@ class StepReader:
         if name is None:
             return Failed("tool not available", retryable=False)
         return Action(name, tool_input, thought)
-
-
-class _ThinkBlock:
-    """Takes a `<think>` block away from the start of a text that comes in pieces."""
-
-    def __init__(self) -> None:
-        self._start = ""
-        """Text that may become the opening tag; inside the block, the end that may become the closing one."""
-        self._is_inside = False
-        self._is_over = False
-
-    def feed(self, text: str) -> str:
-        if self._is_over:
-            return text
-        if not self._is_inside:
-            # lstrip keeps this short: white space before the block means nothing in any of the forms.
-            self._start = (self._start + text).lstrip()
-            if not self._start.startswith(_THINK):
-                return "" if _THINK.startswith(self._start) else self.close()
-            self._is_inside, text, self._start = True, self._start[len(_THINK) :], ""
-        window = self._start + text
-        found = window.find(_THINK_END)
-        if found < 0:
-            self._start = window[-(len(_THINK_END) - 1) :]
-            return ""
-        self._is_over = True
-        return window[found + len(_THINK_END) :]
-
-    def close(self) -> str:
-        """What was held back; a block that never ended is all reasoning."""
-        rest = "" if self._is_inside or self._is_over else self._start
-        self._is_over = True
-        return rest
 
 
 def split_action(text: str) -> tuple[str, str, str] | None:

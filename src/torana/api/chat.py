@@ -64,7 +64,7 @@ class ChatEndpoints:
             # Clients of this endpoint look for failures in the lines, never at the status.
             exchange.facts["exception_class"] = type(error).__name__
             return Reply(200, write_line(_failure(error)), [(b"content-type", CONTENT_TYPE), *STREAM_HEADERS])
-        reader = StepReader([tool.name for tool in order.tools], strip_thinking=answer.leaks_reasoning)
+        reader = StepReader([tool.name for tool in order.tools])
         lines = ClosingStream(answer, write_step(answer, reader, exchange.facts))
         return StreamReply(CONTENT_TYPE, lines, headers=STREAM_HEADERS + answer.headers)
 

@@ -13,7 +13,7 @@ import msgspec
 
 from torana.api import reading
 from torana.api.exchange import Exchange
-from torana.api.metadata import AMAZON_Q, own_model, read_model_metadata, refuse_custom_models
+from torana.api.metadata import AMAZON_Q, may_cache_prompt, own_model, read_model_metadata, refuse_custom_models
 from torana.chat import Message, ModelWish, Role, Text
 from torana.code.orders import Attachment, Cleaning, CompletionOrder, Cursor, GenerationOrder
 from torana.errors import Invalid
@@ -262,7 +262,7 @@ def _wish_of(provider: str, model_name: str, kind: Kind) -> ModelWish:
 
 def _suggestion(asked: _Asked, headers: Headers) -> Suggestion:
     user = headers.text(b"x-gitlab-global-user-id")
-    may_cache = headers.text(b"x-gitlab-model-prompt-cache-enabled").lower() != "false"
+    may_cache = may_cache_prompt(headers)
     is_amazon_q = asked.wish.client_name == AMAZON_Q.client_name or asked.provider == "amazon_q"
     order: CompletionOrder | GenerationOrder = (
         _completion_order(asked) if asked.kind == "completion" else _generation_order(asked)

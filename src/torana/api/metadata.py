@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from torana.api import reading
 from torana.chat import ModelWish
 from torana.errors import Invalid, Refusal
+from torana.headers import Headers
 from torana.settings import ProviderSettings
 
 AMAZON_Q = ModelWish(client_name="amazon_q/amazon_q")
@@ -115,3 +116,8 @@ def _is_within(scheme: str, host: str, port: int | None, path: str, allowed: str
         return False
     prefix = limit.path.rstrip("/")
     return path.rstrip("/") == prefix or path.startswith(prefix + "/")
+
+
+def may_cache_prompt(headers: Headers) -> bool:
+    """False where the instance wants no provider to keep its prompts; for completions and named prompts."""
+    return headers.text(b"x-gitlab-model-prompt-cache-enabled").lower() != "false"

@@ -10,7 +10,7 @@ from torana.access.permissions import permit
 from torana.answers import Answer
 from torana.api import reading
 from torana.api.exchange import Exchange, Reply, Route, StreamReply, json_reply
-from torana.api.metadata import read_model_metadata
+from torana.api.metadata import may_cache_prompt, read_model_metadata
 from torana.api.streaming import RAW_TEXT, STREAM_HEADERS, ClosingStream, raw_text
 from torana.caller import Permit
 from torana.chat import ModelWish, Usage
@@ -92,7 +92,14 @@ class PromptEndpoints:
         user = exchange.headers.text(b"x-gitlab-global-user-id")
         try:
             return await self.gateway.run_prompt(
-                permit, order.prompt, order.model, order.inputs, exchange.facts, stream=order.stream, user=user
+                permit,
+                order.prompt,
+                order.model,
+                order.inputs,
+                exchange.facts,
+                stream=order.stream,
+                user=user,
+                may_cache=may_cache_prompt(exchange.headers),
             )
         except ProviderError as error:
             raise model_failed(error) from error

@@ -67,6 +67,7 @@ class CompletionOrder:
     user: str = ""
     """Opaque id of the end user, for session affinity."""
     may_cache_prompt: bool = True
+    """The provider may keep the head of the prompt, which is the same from call to call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +94,7 @@ class GenerationOrder:
     stream: bool = False
     user: str = ""
     may_cache_prompt: bool = True
+    """The provider may keep the head of the prompt, which is the same from call to call."""
 
     @property
     def template_inputs(self) -> dict[str, Any]:

@@ -34,6 +34,8 @@ class Part:
     templates: tuple[Template, ...] = ()
     text: str | None = None
     """All of it where nothing in it varies: it need not be rendered each time."""
+    is_same_for_all: bool = False
+    """It reads no input and no date, so that a provider may keep it in its cache."""
     input: str = ""
     """With role `placeholder`: the input that holds the messages."""
 
@@ -123,11 +125,13 @@ class _Building:
         )
         compiled = [self._compile(text, path) for text, path in zip(texts, paths, strict=True)]
         templates = tuple(template for template in compiled if template is not None)
+        is_same = len(templates) == len(texts) and not any(map(self.sandbox.varies, texts))
         if role in ("user", "assistant"):
-            return Part("user" if role == "user" else "assistant", templates, _constant(texts))
+            said: Role = "user" if role == "user" else "assistant"
+            return Part(said, templates, _constant(texts), is_same_for_all=is_same)
         if role != "system" and not role.startswith("system_"):
             self._add(f"unknown role `{role}`", "expected system, system_…, user, assistant or placeholder", role)
-        return Part("system", templates, _constant(texts))
+        return Part("system", templates, _constant(texts), is_same_for_all=is_same)
 
     def _compile(self, text: str, path: tuple[str | int, ...]) -> Template | None:
         try:

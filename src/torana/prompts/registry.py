@@ -11,6 +11,7 @@ from torana.clock import Clock
 from torana.errors import BadCatalogue, Invalid, Refusal
 from torana.prompts.features import feature_problems
 from torana.prompts.grammar import BadTemplate
+from torana.prompts.marks import mark
 from torana.prompts.prompt import Part, Prompt, build_prompt
 from torana.prompts.sandbox import Meter, Sandbox, render_text
 from torana.prompts.versions import DEFAULT_CONSTRAINT, Version, pick, read_constraint, read_version, read_versions
@@ -84,7 +85,15 @@ class Prompts:
         """
         values = {"current_date": self._today(), **inputs}
         meter = Meter(self._settings.max_output_chars, self._settings.max_iterations)
-        messages = [message for part in prompt.parts for message in _messages(part, values, meter)]
+        messages: list[Message] = []
+        head = 0  # how many messages at the beginning are the same for everybody
+        for part in prompt.parts:
+            is_head = part.is_same_for_all and head == len(messages)
+            messages += _messages(part, values, meter)
+            if is_head:
+                head = len(messages)
+        if head:
+            messages = mark(messages, head - 1)
         params = {**(model_params or {}), **prompt.params}
         own = {name: params.pop(name) for name in _OWN_FIELDS if name in params}
         retries = params.pop("max_retries", None)

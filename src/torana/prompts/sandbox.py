@@ -134,6 +134,11 @@ class Sandbox(ImmutableSandboxedEnvironment):
             includes=tuple(dict.fromkeys(node.template.as_const() for node in tree.find_all(nodes.Include))),
         )
 
+    def varies(self, text: str) -> bool:
+        """True where anything from outside has a say in what comes out, present or absent; raises BadTemplate."""
+        tree = _Inlining(self).visit(self.parse(text))
+        return bool(find_undeclared_variables(tree)) or next(tree.find_all(nodes.Include), None) is not None
+
     def getitem(self, obj: Any, argument: Any) -> Any:
         if isinstance(obj, Undefined):
             str(obj)  # says which variable is missing

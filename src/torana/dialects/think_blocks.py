@@ -1,0 +1,104 @@
+"""Thoughts that a server leaves in the text, between `<think>` and `</think>` at its beginning.
+
+Servers with a parser for their model's thoughts tell them apart; those without write what the model
+wrote. The block becomes what it is, a thought; whoever wants the text alone gets the text alone.
+"""
+
+from msgspec.structs import replace
+
+from torana.chat import Chunk
+
+_OPEN, _CLOSE = "<think>", "</think>"
+
+MAX_BLANK_CHARS = 1_000
+"""White space before a block; behind more of it the answer has begun."""
+
+
+class ThinkBlock:
+    """One answer's text as it comes in pieces: what of it was thought, and what was said."""
+
+    __slots__ = ("_held", "_state")
+
+    def __init__(self) -> None:
+        self._held = ""
+        """What may become the opening tag; inside the block, the end that may become the closing one."""
+        self._state = "before"
+        """`before` the block, `inside` it, just `behind` it, or `over`."""
+
+    def feed(self, text: str) -> tuple[str, str]:
+        """(thought, said)"""
+        if self._state == "over":
+            return "", text
+        if self._state == "before":
+            # White space before the block means nothing, so what is held stays short.
+            start = (self._held + text).lstrip()
+            if not start.startswith(_OPEN):
+                if _OPEN.startswith(start) and len(self._held) < MAX_BLANK_CHARS:
+                    self._held += text
+                    return "", ""
+                return self.close(text)
+            self._state, self._held, text = "inside", "", start[len(_OPEN) :]
+        if self._state == "behind":
+            return "", self._begin(text)
+        window = self._held + text
+        thought, found, said = window.partition(_CLOSE)
+        if found:
+            self._state, self._held = "behind", ""
+            return thought, self._begin(said)
+        kept = _overlap(window)
+        self._held = window[len(window) - kept :]
+        return window[: len(window) - kept], ""
+
+    def close(self, text: str = "") -> tuple[str, str]:
+        """What was held back; a block that never ended is all thought."""
+        held, self._held = self._held, ""
+        is_inside = self._state == "inside"
+        self._state = "over"
+        return (held + text, "") if is_inside else ("", held + text)
+
+    def _begin(self, said: str) -> str:
+        """Without the line ends that only set the answer off from the block."""
+        said = said.lstrip("\r\n")
+        if said:
+            self._state = "over"
+        return said
+
+
+def _overlap(text: str) -> int:
+    """How many letters at the end of `text` begin a closing tag."""
+    return next((size for size in range(min(len(_CLOSE) - 1, len(text)), 0, -1) if _CLOSE.startswith(text[-size:])), 0)
+
+
+class ThinkBlocks:
+    """The blocks of an answer with one or several choices."""
+
+    __slots__ = ("_blocks",)
+
+    def __init__(self) -> None:
+        self._blocks: dict[int, ThinkBlock] = {}
+
+    def take(self, chunks: list[Chunk]) -> list[Chunk]:
+        """The same chunks with the thoughts apart; fewer where some is held back, never without the last one."""
+        told: list[Chunk] = []
+        for chunk in chunks:
+            thought, said = "", chunk.text
+            if said:
+                thought, said = self._blocks.setdefault(chunk.choice, ThinkBlock()).feed(said)
+            if thought:
+                told.append(Chunk(choice=chunk.choice, reasoning=thought))
+            if chunk.finish is not None or chunk.is_last:
+                # What was held back comes out before the end is told.
+                told += _tell(chunk.choice, "", said)
+                for number in tuple(self._blocks) if chunk.is_last else (chunk.choice,):
+                    if block := self._blocks.pop(number, None):
+                        told += _tell(number, *block.close())
+                told.append(replace(chunk, text=""))
+            elif said or not chunk.text:
+                told.append(chunk if said == chunk.text else replace(chunk, text=said))
+            elif (rest := replace(chunk, text="")) != Chunk(choice=chunk.choice):
+                told.append(rest)
+        return told
+
+
+def _tell(choice: int, thought: str, said: str) -> list[Chunk]:
+    return [Chunk(said, choice, thought)] if thought or said else []
