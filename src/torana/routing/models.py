@@ -8,7 +8,7 @@ from typing import Any
 
 from torana.catalog.check_abilities import IN_USE
 from torana.catalog.load import Catalogue
-from torana.catalog.records import AliasRecord, DeploymentRecord, FamilyRecord, ModelRecord, PriceRecord
+from torana.catalog.records import AliasRecord, DeploymentRecord, FamilyRecord, ModelRecord
 from torana.chat import ModelWish
 from torana.clock import Clock
 from torana.errors import Invalid, Refusal
@@ -183,19 +183,11 @@ class Models:
         key = (provider, model)
         found = self._relayed.get(key)
         if found is None:
-            found = self.vendors.deploy(DeploymentRecord(provider=provider, model=model), self._prices(provider, model))
+            found = self.vendors.deploy(DeploymentRecord(provider=provider, model=model))
             # Clients choose model names: bounded.
             if len(self._relayed) < MAX_RELAYED:
                 self._relayed[key] = found
         return found
-
-    def _prices(self, provider: str, model: str) -> PriceRecord | None:
-        """What the catalogue says that a model costs at this provider."""
-        for record in self.catalogue.models.values():
-            for item in record.deployments:
-                if (item.provider, item.model) == (provider, model):
-                    return item.prices or record.prices
-        return None
 
     def _pseudo_setting(self, identifier: str) -> str:
         """The feature setting whose defaults an identifier of contract 11 stands for; empty for any other."""

@@ -64,6 +64,8 @@ class Vendors:
         """As `is_configured`, for a deployment that may bring a key or an address of its own."""
         if record.key_env and not self.settings.mock_responses:
             return bool(self.settings.vendor_keys.get(record.key_env))
+        if record.provider == FIREWORKS and not record.model:
+            return bool(self._regions) and self.is_configured(FIREWORKS)
         if record.region and not self.settings.mock_responses and self._is_aws(record.provider):
             return True
         return self.is_configured(record.provider)
@@ -73,11 +75,11 @@ class Vendors:
         return row is not None and row.auth == "aws"
 
     def spread(self, record: DeploymentRecord) -> tuple[DeploymentRecord, ...]:
-        """The deployments that a record stands for: one, or one a region where the operator names them."""
-        if record.provider != FIREWORKS or not record.text_completions or record.region or not self._regions:
+        """The deployments that a record stands for: one, or where it names no model, the operator's own by region."""
+        if record.provider != FIREWORKS or record.model or not self._regions:
             return (record,)
         return tuple(
-            replace_members(record, model=model or record.model, region=region, base_url=address, name="")
+            replace_members(record, model=model, region=region, base_url=address, name="")
             for region, (address, model) in self._regions.items()
         )
 
@@ -165,10 +167,8 @@ def _read_regions(settings: ProviderSettings) -> Iterator[tuple[str, tuple[str, 
     name = "AIGW_MODEL_ENDPOINTS__FIREWORKS_REGIONAL_ENDPOINTS"
     for region, told in settings.fireworks_regions.items():
         address = told.get("endpoint") if isinstance(told, dict) else None
-        model = told.get("identifier", "") if isinstance(told, dict) else None
-        if not isinstance(address, str) or not isinstance(model, str):
-            raise BadSetting(
-                name, f"{region!r} has no endpoint", 'expected {"region": {"endpoint": …, "identifier": …}}'
-            )
+        model = told.get("identifier") if isinstance(told, dict) else None
+        if not isinstance(address, str) or not isinstance(model, str) or not model:
+            raise BadSetting(name, f"{region!r} lacks a text", 'expected {"region": {"endpoint": …, "identifier": …}}')
         check_url(name, address)
         yield str(region), (address.rstrip("/"), model.removeprefix(f"{FIREWORKS}/"))
