@@ -116,6 +116,17 @@ MATRIX: dict[tuple[str, str], list[Row]] = {
         ]
         for version in ("v1", "v2")
     },
+    ("POST", "/v1/proxy/vertex-ai/{tail}"): [
+        Row(
+            path="/v1/proxy/vertex-ai/v1/projects/p/locations/l/publishers/google/models/gemini-x:generateContent",
+            body={"contents": [{"parts": [{"text": "Hi"}]}]},
+            holds=(PROXY,),
+            denied=f"Unauthorized to access {PROXY}",
+            users=True,
+            headers=PROXY_HEADER,
+            reaches=(500, "provider_key_missing"),
+        )
+    ],
     **{
         (method, route): [
             Row(

@@ -197,6 +197,7 @@ PAGES: dict[str, tuple[str, str, Schema | None, Schema]] = {
     "/v1/proxy/openai/v1/models": ("Pass-through", "The models that OpenAI lists", None, _FREE),
     "/v1/proxy/openai/models": ("Pass-through", "Alias of the list of models", None, _FREE),
     "/v1/proxy/openai/{tail}": ("Pass-through", "OpenAI's own API behind the gate", _FREE, _ANY),
+    "/v1/proxy/vertex-ai/{tail}": ("Pass-through", "Vertex AI's own API behind the gate", _FREE, _ANY),
     "/openai/v1/chat/completions": (
         "Dialects",
         "OpenAI's chat completions, with any model behind them",
