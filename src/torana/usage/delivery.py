@@ -131,7 +131,7 @@ class Delivery:
         except OSError as error:
             raise SinkDown(f"the spool cannot be read: {error}", is_ambiguous=False) from error
         if part.damaged:
-            self._spool.note_damage(folder, cursor.position, part.damaged)
+            self._spool.note_damage(folder, part.damaged)
         if part.next == cursor.position:
             return False
         if part.payloads:
