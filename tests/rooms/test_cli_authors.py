@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -268,7 +269,7 @@ def test_two_versions_are_compared_row_by_row(run: Run) -> None:
     assert [each["version"] for each in found["runs"]] == ["1.0.0", "1.2.0"]
     assert [row["name"] for row in found["runs"][0]["rows"]] == ["one", "row 3"]
     assert text.exit_code == 0
-    assert re.search(r"^input tokens: \d+ -> \d+ \([+-]\d+\)$", text.stdout, re.MULTILINE)
+    assert re.search(r"^input tokens: \d+ -> \d+ \([+-]\d+, [+-]\d+ %\)$", text.stdout, re.MULTILINE)
     assert re.search(r"^(one: equal answers|--- one, first)$", text.stdout, re.MULTILINE)
 
 
@@ -278,6 +279,50 @@ def test_two_models_are_compared(run: Run) -> None:
     found = told(run("prompts", "test", "summarize_text", *args))
 
     assert [(each["model"], len(each["rows"])) for each in found["runs"]] == [("demo", 1), ("demo", 1)]
+
+
+PRICED = """\
+models:
+- name: cheap
+  title: Cheap
+  prices: {as_of: 2026-11-01, input: "1", output: "2"}
+  deployments: [{provider: demo, model: torana-demo}]
+- name: dear
+  title: Dear
+  prices: {as_of: 2026-11-01, input: "2", output: "4"}
+  deployments: [{provider: demo, model: torana-demo}]
+- name: unpriced
+  title: Unpriced
+  prices: {as_of: 2026-11-01, input: "1"}
+  deployments: [{provider: demo, model: torana-demo}]
+"""
+
+
+def test_two_models_are_compared_by_what_they_cost(run: Run, overlay: Path) -> None:
+    (overlay / "models.yml").write_text(PRICED)
+    args = ("prompts", "test", "team/say", "--data", "-", "--model", "cheap", "--against-model", "dear")
+    data = '{"inputs": {"word": "x"}}\n'
+
+    text = run(*args, typed=data).stdout
+    found = told(run(*args, "--json", typed=data))
+
+    cheap, dear = (each["totals"] for each in found["runs"])
+    expected = Decimal(cheap["input_tokens"] + 2 * cheap["output_tokens"]) / 1_000_000
+    assert Decimal(cheap["cost_usd"]) == expected
+    assert Decimal(dear["cost_usd"]) == 2 * expected
+    assert found["change"] == {"input_tokens": 0, "output_tokens": 0, "cost_usd": cheap["cost_usd"]}
+    assert re.search(r"^cost: \$0\.\d+ -> \$0\.\d+ \(\+0\.\d+, \+100 %\)$", text, re.MULTILINE)
+
+
+def test_a_cost_that_nobody_knows_is_told_as_unknown(run: Run, overlay: Path) -> None:
+    (overlay / "models.yml").write_text(PRICED)
+    args = ("prompts", "test", "team/say", "--data", "-", "--model", "unpriced")
+    data = '{"inputs": {"word": "x"}}\n'
+
+    (found,) = told(run(*args, "--json", typed=data))["runs"]
+
+    assert (found["rows"][0]["cost_usd"], found["totals"]["cost_usd"]) == (None, None)
+    assert "cost unknown" in run(*args, typed=data).stdout
 
 
 def test_answers_that_are_not_as_wanted_end_with_1_and_say_why(run: Run) -> None:
