@@ -5,7 +5,7 @@ Whoever holds one reads it once and closes it in every case; the last of both se
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from torana.dialects.think_blocks import ThinkBlocks
 from torana.errors import ProviderError, provider_refused
 from torana.limits.estimate import price
 from torana.limits.limits import Hold, Limits
+from torana.limits.reached import Standing
 from torana.prompts.prompt import Prompt
 from torana.providers.provider import Deployment
 from torana.providers.send import MAX_ANSWER_BYTES, Batch
@@ -212,6 +213,11 @@ class Answer:
         return self.flow.deployment.model
 
     @property
+    def standings(self) -> Sequence[Standing]:
+        """How the caller stands with its limits, this call included."""
+        return self.call.hold.standings if self.call.hold is not None else ()
+
+    @property
     def is_passing(self) -> bool:
         """The chunks carry the provider's own bytes, in the dialect that the client speaks."""
         return bool(self.flow.first[0].raw)
@@ -286,7 +292,7 @@ class Answer:
     def so_far(self) -> Usage:
         """Tokens until now, for an answer that stops here; checkpoints ask from another thread."""
         if self._asked_tokens < 0:
-            self._asked_tokens = sum(map(estimate_tokens, _prompt_texts(self.chat)))
+            self._asked_tokens = _asked_tokens(self.chat)
         return complete(self.usage, self._asked_tokens, (self._counted_chars + 3) // 4)
 
 
@@ -315,6 +321,12 @@ def is_possible(usage: Usage) -> bool:
 def site_of(deployment: Deployment) -> Site:
     """Where a usage record says that a call went, and at what price."""
     return Site(deployment.provider, deployment.model, deployment.name, deployment.region, deployment.prices)
+
+
+def _asked_tokens(chat: ChatRequest) -> int:
+    if chat.source is not None and not chat.source.is_read:
+        return int(len(chat.source.body) / BYTES_PER_TOKEN)
+    return sum(map(estimate_tokens, _prompt_texts(chat)))
 
 
 def _prompt_texts(chat: ChatRequest) -> Iterator[str]:
@@ -480,3 +492,4 @@ class Embedded:
     usage: Usage | None = None
     raw: bytes = b""
     """The provider's answer as it came, in place of `rows`, where the request passed as it came too."""
+    standings: Sequence[Standing] = ()

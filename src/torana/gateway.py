@@ -1,5 +1,6 @@
 """THE WALK: one call through the rooms, a line per room. Rendering, choosing and leaving meet here."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -17,8 +18,8 @@ from torana.code.languages import extension_of
 from torana.code.orders import CompletionOrder, Cursor, GenerationOrder
 from torana.code.window import Window, fit
 from torana.dialects.embeddings import EmbeddingsRequest
-from torana.errors import ProviderError, Refusal
-from torana.limits.estimate import estimate, estimate_body, estimate_inputs
+from torana.errors import ProviderError, ProviderRefused, ProviderRefusedKey, Refusal
+from torana.limits.estimate import estimate, estimate_body, estimate_inputs, input_tokens
 from torana.limits.limits import Limits, Spent
 from torana.limits.reached import ratelimit_headers
 from torana.limits.rules import Call
@@ -34,6 +35,8 @@ from torana.routing.tries import Candidate, Route
 from torana.settings import CatalogueSettings
 from torana.telemetry.metrics import InFlight, Metrics
 from torana.usage.ledger import Ledger
+
+logger = logging.getLogger("torana.gateway")
 
 COMPLETION_PROMPT = "code_suggestions/completions"
 GENERATION_PROMPT = "code_suggestions/generations"
@@ -369,9 +372,29 @@ class Gateway:
         """A client's own prompt, sent as it is."""
         return await self._answer(permit, model, chat, facts)
 
+    async def count_tokens(self, permit: Permit, model: Model, chat: ChatRequest) -> tuple[int, bool]:
+        """How many tokens a prompt is, and whether its provider says so; else we estimate.
+
+        Raises ProviderRefused where the provider has something against the prompt itself.
+        """
+        try:
+            route = await self.router.pick(permit, model)
+            counted = await self.sender.count(route.deployments[0], chat)
+        except ProviderError as error:
+            if isinstance(error, ProviderRefused) and error.upstream_code in (400, 404, 413, 422):
+                raise
+            # Clients count often and by the way; an estimate serves them better than a failure.
+            logger.log(
+                logging.ERROR if isinstance(error, ProviderRefusedKey) else logging.WARNING,
+                "counting failed, tokens are estimated",
+                extra={"code": error.code, "where": error.where, "reason": str(error)},
+            )
+            counted = None
+        return (input_tokens(chat), False) if counted is None else (counted, True)
+
     def speaks(self, model: Model, dialect: str) -> bool:
-        """True where the first choice of this model's deployments is spoken to in `dialect`."""
-        return self.sender.dialect_of(model.deployments[0]) == dialect
+        """True where one of this model's deployments takes a client's bytes in `dialect` as they are."""
+        return any(self.sender.speaks(each, dialect) for each in model.deployments)
 
     async def embed(self, permit: Permit, model: Model, request: EmbeddingsRequest, facts: dict[str, Any]) -> Embedded:
         """Vectors for texts; nothing streams. Raises ProviderError."""
@@ -398,7 +421,8 @@ class Gateway:
         call.record(used.provider, used.model, "completed", vectors.usage, time.monotonic() - started)
         await call.settled()
         headers = [*self._headers(used, None, model), *limited]
-        return Embedded(vectors.rows, used.provider, used.model, headers, vectors.usage, vectors.raw)
+        standings = call.hold.standings if call.hold is not None else ()
+        return Embedded(vectors.rows, used.provider, used.model, headers, vectors.usage, vectors.raw, standings)
 
 
 def _window(order: CompletionOrder | GenerationOrder, model: Model) -> Window:

@@ -163,6 +163,7 @@ MATRIX: dict[tuple[str, str], list[Row]] = {
             ("GET", "/openai/v1/models", None),
             ("GET", "/openai/v1/models/{tail}", None),
             ("POST", "/anthropic/v1/messages", MESSAGE),
+            ("POST", "/anthropic/v1/messages/count_tokens", MESSAGE),
             ("GET", "/anthropic/v1/models", None),
             ("GET", "/anthropic/v1/models/{tail}", None),
         )

@@ -228,6 +228,12 @@ PAGES: dict[str, tuple[str, str, Schema | None, Schema]] = {
         _object(["model", "input"], model=_MODEL, input=_ANY),
         _FREE,
     ),
+    "/anthropic/v1/messages/count_tokens": (
+        "Dialects",
+        "How long a prompt is, as its provider counts or as we estimate",
+        _object(["model", "messages"], model=_MODEL, messages=_list(_FREE, 1)),
+        _object(input_tokens=_INTEGER),
+    ),
     "/openai/v1/models": ("Dialects", "The configured models, as OpenAI lists its own", None, _FREE),
     "/openai/v1/models/{tail}": ("Dialects", "One model, by any of its names", None, _FREE),
     "/anthropic/v1/models": ("Dialects", "The configured models, as Anthropic lists its own", None, _FREE),

@@ -94,6 +94,9 @@ class ProviderRecord(Record, frozen=True, kw_only=True):
 
     name: str
     dialect: Dialect
+    also: tuple[Literal["messages", "chat_completions", "responses"], ...] = ()
+    """Further dialects that its own address speaks, each at the dialect's usual path. A client of one of them is
+    answered in it, byte for byte; everybody else in `dialect`."""
     title: str = ""
     base_url: str = ""
     """With or without the final /v1."""

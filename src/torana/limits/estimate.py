@@ -39,6 +39,8 @@ _read_allowed = msgspec.json.Decoder(_Allowed)
 
 def estimate(chat: ChatRequest, prices: Price | None, output_limit: int = 0) -> Spent:
     """Tokens and money that `chat` may come to."""
+    if chat.source is not None and not chat.source.is_read:
+        return estimate_body("", chat.source.body, prices, is_free=False)
     allowed = output_limit or DEFAULT_OUTPUT_TOKENS if chat.max_tokens is None else chat.max_tokens
     return price(Usage(input_tokens=input_tokens(chat), output_tokens=allowed * max(1, chat.choices)), prices)
 

@@ -12,7 +12,13 @@ from torana.routing.price_list import PriceList
 from torana.setting_values import check_url
 from torana.settings import ProviderSettings, Secret
 
-LIKE = {"messages": "anthropic", "chat_completions": "openai", "generate_content": "gemini", "demo": "demo"}
+LIKE = {
+    "messages": "anthropic",
+    "chat_completions": "openai",
+    "responses": "openai",
+    "generate_content": "gemini",
+    "demo": "demo",
+}
 """Whose greeting belongs to a dialect, for rows without a file of their own in providers/."""
 
 OWN_GREETINGS = frozenset({"azure", "bedrock", "vertex_ai"})
@@ -135,9 +141,13 @@ class Vendors:
         if deployment.is_client_given:
             # Where it is asked, and how code around a cursor is, contract 10.2 says; our headers are not for others.
             return replace(deployment, like=like, auth=row.auth or "", quirks=replace_members(row.quirks, suffix=False))
+        # What a vendor's own address speaks, another server in its place need not.
+        is_own_address = deployment.base_url == (row.base_url or self._addresses[row.name])
         return replace(
             deployment,
             like=like,
+            dialect=row.dialect,
+            also=row.also if is_own_address else (),
             auth=row.auth or "",
             paths=row.paths,
             quirks=row.quirks,
