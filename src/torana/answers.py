@@ -75,10 +75,13 @@ class ModelCall:
     prices: Price | None = None
     """Of the deployment that answers."""
 
-    def admit(self, ledger: Ledger | None, permit: Permit, model: str, deployment: Deployment) -> None:
+    def admit(
+        self, ledger: Ledger | None, permit: Permit, model: str, deployment: Deployment, regions: tuple[str, ...] = ()
+    ) -> None:
         """Open the usage record, before anything is sent; raises Refusal 503 where none can be kept.
 
-        model  the catalogue's name
+        model    the catalogue's name
+        regions  where the caller's data may be; empty: anywhere
         """
         if ledger is not None:
             prompt = self.prompt
@@ -90,6 +93,7 @@ class ModelCall:
                 model=model,
                 prompt=f"{prompt.id}@{prompt.version}" if prompt is not None else "",
                 stream=self.is_streamed,
+                residency=regions,
             )
 
     async def settled(self) -> None:

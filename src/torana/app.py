@@ -282,8 +282,8 @@ async def start(
     watch = asyncio.get_running_loop().create_task(watch_loop(metrics, Clock()))
     dead = asyncio.get_running_loop().create_task(watch_the_dead(counts))
     running.closers = [
-        watch.cancel, dead.cancel, reloader.aclose, first_model.aclose, keys.aclose, quota.aclose, spool.stop,
-        deliveries.aclose, spool.release, transport.aclose, counts.close, metrics.close, log.close,
+        watch.cancel, dead.cancel, reloader.aclose, traffic.aclose, first_model.aclose, keys.aclose, quota.aclose,
+        spool.stop, deliveries.aclose, spool.release, transport.aclose, counts.close, metrics.close, log.close,
     ]  # fmt: skip
     # What start-up made stays; the collector need not look at it again.
     gc.collect()

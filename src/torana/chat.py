@@ -196,6 +196,8 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Patience for the first byte; None: the gateway's default."""
     tries: int | None = None
     """Sendings in all, the first included; None: the gateway's default."""
+    hedge_after_s: float | None = None
+    """Silence after which a second deployment is asked as well; 0: never; None: the model's."""
     extra: dict[str, Any] = {}
     extra_dialect: str = ""
     """The dialect that `extra` was read from; others leave it out. Empty: sent in whichever is written."""

@@ -10,8 +10,8 @@ from msgspec.structs import replace as replace_fields
 
 from torana.agents.step import PROMPT_ID as STEP_PROMPT
 from torana.agents.step import StepOrder, step_inputs
-from torana.answers import Answer, CodeAnswer, Embedded, ModelCall, Relay
-from torana.caller import Permit
+from torana.answers import Answer, CodeAnswer, Embedded, ModelCall, Relay, site_of
+from torana.caller import Caller, Permit
 from torana.chat import ChatRequest, FillIn, Message, ModelWish, Text
 from torana.code.fill_in import FORMATS, mark_cursor
 from torana.code.languages import extension_of
@@ -34,12 +34,16 @@ from torana.routing.stages import NEVER
 from torana.routing.tries import Candidate, Route
 from torana.settings import CatalogueSettings
 from torana.telemetry.metrics import InFlight, Metrics
-from torana.usage.ledger import Ledger
+from torana.usage.ledger import Ledger, NoOrigin, Record
 
 logger = logging.getLogger("torana.gateway")
 
 COMPLETION_PROMPT = "code_suggestions/completions"
 GENERATION_PROMPT = "code_suggestions/generations"
+
+SHADOW = NoOrigin(endpoint="shadow", feature="shadow")
+NOBODY = Caller()
+"""Who pays for the copies of calls: the operator."""
 
 
 class Gateway:
@@ -202,10 +206,11 @@ class Gateway:
             limited = await self._hold(
                 permit, call, model.name, deployment, lambda: estimate(chat, deployment.prices, model.output_limit)
             )
-            call.admit(self.ledger, permit, model.name, deployment)
+            call.admit(self.ledger, permit, model.name, deployment, self.router.regions_of(permit))
             under_way = self.metrics.in_flight(deployment.provider, deployment.model)
             under_way.begin()
-            flow = await self.router.stream(route, chat)
+            admit_shadow = self._admit_shadow(permit, call, model) if route.shadows else None
+            flow = await self.router.stream(route, chat, admit_shadow)
         except BaseException as error:
             # Cancellation included: the call is no longer under way. Otherwise its answer says when.
             if under_way is not None:
@@ -232,6 +237,16 @@ class Gateway:
             leaks_reasoning=model.leaks_reasoning,
             under_way=under_way,
         )
+
+    def _admit_shadow(self, permit: Permit, call: ModelCall, model: Model) -> Callable[[Deployment], Record] | None:
+        """Opens the usage record of a copy that goes to a deployment on trial: the operator's, no caller's."""
+        ledger, regions = self.ledger, self.router.regions_of(permit)
+        if ledger is None:
+            return None
+        return lambda deployment: ledger.open(
+            SHADOW, NOBODY, site_of(deployment),
+            unit_primitive=call.unit_primitive, model=model.name, stream=call.is_streamed, residency=regions,
+        )  # fmt: skip
 
     def _weigh_losses(self, route: Route, chat: ChatRequest) -> tuple[str, ...]:
         """What of the client's words gets lost on the way to the first candidate.
@@ -351,7 +366,7 @@ class Gateway:
                 permit, call, "", deployment, lambda: estimate_body(path, body, deployment.prices, is_free=is_free)
             )
             if not is_free:
-                call.admit(self.ledger, permit, model, deployment)
+                call.admit(self.ledger, permit, model, deployment, self.router.regions_of(permit))
             under_way = self.metrics.in_flight(provider, model)
             under_way.begin()
             answer = await self.sender.relay(deployment, path, body, headers, stream=stream, method=method)
@@ -410,7 +425,7 @@ class Gateway:
             limited = await self._hold(
                 permit, call, model.name, used, lambda: estimate_inputs(request.inputs, used.prices)
             )
-            call.admit(self.ledger, permit, model.name, used)
+            call.admit(self.ledger, permit, model.name, used, self.router.regions_of(permit))
             with self.metrics.in_flight(used.provider, used.model):
                 vectors, used, facts["attempts"] = await self.router.embed(route, request)
         except BaseException as error:

@@ -203,6 +203,9 @@ class ModelRecord(Record, frozen=True, kw_only=True):
     """Length of its vectors where it makes embeddings; 0: it answers in text."""
     params: dict[str, Any] = {}
     """Defaults of model parameters; the prompt file's win over them."""
+    hedge_after_s: Seconds = 0.0
+    """Silence before the first chunk after which a second deployment is asked as well, and the faster one answers; 0:
+    never. Both may be charged."""
     description: str = ""
     cost_indicator: str = ""
     prices: PriceRecord | None = None
@@ -415,6 +418,9 @@ class PromptParams(Record, frozen=True, kw_only=True):
     stop: tuple[str, ...] = ()
     timeout: float | None = None
     """Seconds to the first byte."""
+    hedge_after: float | None = None
+    """Seconds without a first chunk after which a second deployment is asked as well; 0: never. The model's unless
+    it is set. For what somebody waits for: both may be charged."""
     vertex_location: str = ""
     answer: Literal["text", "code", "json", "react"] = "text"
     """What kind of text is expected; the demo provider writes accordingly."""

@@ -69,6 +69,8 @@ class Model:
     dimensions: int = 0
     """Length of its vectors where it makes embeddings; 0: it answers in text, or nobody knows."""
     params: Mapping[str, Any] = field(default_factory=dict)
+    hedge_after_s: float = 0.0
+    """Silence after which a second deployment is asked as well; 0: never."""
     fill_in: str = ""
     """Name of the fill-in-the-middle format to mark prompts with; empty: an instruction prompt."""
     leaks_reasoning: bool = False
@@ -267,6 +269,7 @@ class Models:
             output_limit=record.output_limit,
             dimensions=record.dimensions,
             params=record.params,
+            hedge_after_s=record.hedge_after_s,
             fill_in=family.fill_in if family is not None and is_text else "",
             leaks_reasoning=family.leaks_reasoning if family is not None else False,
             folds_system=family.folds_system if family is not None else False,

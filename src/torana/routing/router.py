@@ -5,6 +5,7 @@ After that chunk there are no second thoughts: what is sent is never sent again,
 picking.py     the order, and why
 trying.py      try, wait, try the next
 health.py      how each deployment is doing: breaker.py, turnstile.py
+shadows.py     copies for deployments on trial
 budget.py      how many further tries may be made
 affinity.py    whose prompt cache is warm, who is in a percentage
 fences.py      which regions a caller's calls never leave
@@ -12,7 +13,8 @@ models.py      which model a wish means
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -31,6 +33,7 @@ from torana.routing.models import Model, Models
 from torana.routing.picking import Wish, pick
 from torana.routing.tries import Candidate, Route, Try
 from torana.routing.trying import Opened, T, Traffic, Trying, UnderWay
+from torana.usage.ledger import Record
 
 OVERDUE = "no whole answer within AIGW_TIMEOUTS__REQUEST_S"
 
@@ -141,6 +144,11 @@ class Router:
         if fence is not None and not fence.allows(deployment):
             raise outside()
 
+    def regions_of(self, permit: Permit) -> tuple[str, ...]:
+        """The regions that the caller's data may be in, as `residency` names them; empty: any."""
+        fence = self.fences.of(permit.caller) if self.fences else None
+        return fence.allowed if fence is not None else ()
+
     async def _name_models(self, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
         """A server of the operator's own is asked which model it has."""
         named = []
@@ -150,8 +158,12 @@ class Router:
             named.append(each)
         return tuple(named)
 
-    async def stream(self, route: Route, chat: ChatRequest) -> Flow:
+    async def stream(
+        self, route: Route, chat: ChatRequest, admit_shadow: Callable[[Deployment], Record] | None = None
+    ) -> Flow:
         """Open the answer: try, and try the next. Returns once the first batch is in.
+
+        admit_shadow  opens the usage record of a copy; None: no copies are sent
 
         Raises the ProviderError of the last try, Refusal 503 where there is no room anywhere.
         """
@@ -165,7 +177,15 @@ class Router:
             batches = self.sender.stream(deployment, chat)
             return await _first_words(batches, deployment), batches
 
-        opened = await _within(Trying(self.traffic, route, open_one, deadline))
+        async def close_one(opened: tuple[Batch, AsyncGenerator[Batch, None]]) -> None:
+            await opened[1].aclose()
+
+        hedge_after_s = route.model.hedge_after_s if chat.hedge_after_s is None else chat.hedge_after_s
+        trying = Trying(self.traffic, route, open_one, deadline, hedge_after_s=hedge_after_s, close_one=close_one)
+        opened = await _within(trying)
+        if admit_shadow is not None:
+            for shadow in route.shadows:
+                self._cast_shadow(shadow, chat, admit_shadow)
         first, rest = opened.result
         return Flow(opened.candidate.deployment, first, rest, route, opened.under_way, deadline)
 
@@ -178,6 +198,13 @@ class Router:
         opened = await _within(Trying(self.traffic, route, open_one, self._deadline()))
         opened.under_way.end()
         return opened.result, opened.candidate.deployment, len(route.tries)
+
+    def _cast_shadow(self, shadow: Candidate, chat: ChatRequest, admit: Callable[[Deployment], Record]) -> None:
+        shadows = self.traffic.shadows
+        # A copy without a usage record would be money that nobody has spent.
+        with suppress(Refusal):
+            if shadows.has_room(shadow.health):
+                shadows.begin(self.sender, shadow, chat, admit(shadow.deployment))
 
     def _deadline(self) -> float:
         return asyncio.get_running_loop().time() + self.sender.settings.request_s

@@ -8,7 +8,7 @@ further sending is paid from the retry budget.
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from torana.clock import Clock
@@ -27,6 +27,7 @@ from torana.errors import (
 from torana.providers.provider import Deployment
 from torana.routing.budget import RetryBudget
 from torana.routing.health import Health, HealthBook, Meter
+from torana.routing.shadows import Shadows
 from torana.routing.tries import Candidate, Outcome, Route, Try, may_be_charged
 from torana.routing.turnstile import Full, Turnstile
 from torana.settings import RoutingSettings
@@ -51,6 +52,7 @@ OUTRUN = "outrun"
 T = TypeVar("T")
 Open = Callable[[Deployment], Awaitable[T]]
 """One sending; raises ProviderError. Returns once the answer's first valid chunk is in."""
+Close = Callable[[T], Awaitable[None]]
 
 
 class Traffic:
@@ -64,12 +66,16 @@ class Traffic:
         self.clock = clock
         self.meter = meter
         self.workers = workers
+        self.shadows = Shadows(clock, meter)
         self.forget()
 
     def forget(self) -> None:
         """Begin anew, as after a restart."""
         self.book = HealthBook(self.settings, self.meter)
         self.budget = RetryBudget(self.clock, workers=self.workers)
+
+    async def aclose(self) -> None:
+        await self.shadows.aclose()
 
 
 class UnderWay:
@@ -106,19 +112,34 @@ class Opened(Generic[T]):
     result: T
     under_way: UnderWay
     """To be ended by whoever reads the answer."""
+    number: int
+    """Its place among the route's tries."""
 
 
 class Trying(Generic[T]):
     """The tries of one call.
 
-    deadline  of all of them together, in the event loop's time
+    deadline       of all of them together, in the event loop's time
+    hedge_after_s  silence of the first try after which a second one is made beside it; 0: never
+    close_one      ends an answer that came too late
     """
 
-    def __init__(self, traffic: Traffic, route: Route, open_one: Open[T], deadline: float) -> None:
+    def __init__(
+        self,
+        traffic: Traffic,
+        route: Route,
+        open_one: Open[T],
+        deadline: float,
+        *,
+        hedge_after_s: float = 0.0,
+        close_one: Close[T] | None = None,
+    ) -> None:
         self.traffic = traffic
         self.route = route
         self.open_one = open_one
         self.deadline = deadline
+        self.hedge_after_s = hedge_after_s
+        self.close_one = close_one
         self.failures: dict[int, ProviderError] = {}
         """The last one of each candidate, by its place."""
 
@@ -126,12 +147,18 @@ class Trying(Generic[T]):
         """Raises the ProviderError of the last try; Refusal 503 where all who may be asked are full and stay so."""
         self.traffic.budget.first_try()
         place = self._first()
+        try:
+            if self.hedge_after_s and self.route.limit > 1 and len(self.route.candidates) > 1:
+                return await self._hedged(place)
+            return await self._once(place)
+        except ProviderError as failure:
+            self.failures[place] = failure
         while True:
+            place = await self._next(place)
             try:
                 return await self._once(place)
             except ProviderError as failure:
                 self.failures[place] = failure
-            place = await self._next(place)
 
     def _first(self) -> int:
         candidates, now = self.route.candidates, self.traffic.clock.monotonic()
@@ -160,6 +187,58 @@ class Trying(Generic[T]):
         if wait_s:
             await asyncio.sleep(wait_s)
         return place
+
+    async def _hedged(self, place: int) -> Opened[T]:
+        """The first try, and one beside it where it takes long; who answers first has the call.
+
+        Raises the first one's ProviderError where both fail.
+        """
+        racing = {asyncio.ensure_future(self._once(place)): place}
+        try:
+            await asyncio.wait(racing, timeout=self.hedge_after_s)
+            second = self._beside(place) if not next(iter(racing)).done() else None
+            if second is not None:
+                racing[asyncio.ensure_future(self._once(second))] = second
+            while True:
+                done, _ = await asyncio.wait(racing, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    at = racing.pop(task)
+                    failure = task.exception()
+                    if failure is None:
+                        if second is not None:
+                            outcome = "won" if at == second else "lost"
+                            self.traffic.meter.hedged(self.route.candidates[place].health.name, outcome)
+                        await self._outrun(racing)
+                        return task.result()
+                    if not isinstance(failure, ProviderError):
+                        raise failure
+                    self.failures[at] = failure
+                    if not racing:
+                        raise self.failures[place]
+        finally:
+            for task in racing:
+                task.cancel()
+            await asyncio.gather(*racing, return_exceptions=True)
+
+    def _beside(self, place: int) -> int | None:
+        """Who is asked beside the one that dawdles, if anybody may be."""
+        now = self.traffic.clock.monotonic()
+        for other, each in enumerate(self.route.candidates):
+            if other != place and each.health.is_ready(now):
+                return other if self.traffic.budget.take() else None
+        return None
+
+    async def _outrun(self, racing: dict["asyncio.Task[Opened[T]]", int]) -> None:
+        """End those who were too slow, also one whose answer came just now."""
+        for task in racing:
+            task.cancel(OUTRUN)
+        for late in await asyncio.gather(*racing, return_exceptions=True):
+            if isinstance(late, Opened):
+                late.under_way.end()
+                if self.close_one is not None:
+                    await self.close_one(late.result)
+                self.route.tries[late.number] = replace(self.route.tries[late.number], outcome="outrun")
+        racing.clear()
 
     def _elsewhere(self, now: float) -> int | None:
         """A candidate that was not asked yet and may be, at once."""
@@ -229,7 +308,7 @@ class Trying(Generic[T]):
             raise
         self._book(candidate, "answered", started)
         health.good(clock.monotonic(), turn, clock.monotonic() - started)
-        return Opened(candidate, result, under_way)
+        return Opened(candidate, result, under_way, len(self.route.tries) - 1)
 
     async def _enter(self, places: Turnstile) -> None:
         try:
