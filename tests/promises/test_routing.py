@@ -60,8 +60,8 @@ async def test_the_gateways_own_region_comes_first(start_fleet: StartFleet) -> N
     assert {(await fleet.ask()).json() for _ in range(8)} == {"This is b."}
 
 
-async def test_equal_deployments_share_the_calls(start_fleet: StartFleet) -> None:
-    fleet = await start_fleet({"provider": "a"}, {"provider": "b"}, {"provider": "c", "weight": 0})
+async def test_equal_deployments_share_the_calls(start_fleet: StartFleet, clock: HandClock) -> None:
+    fleet = await start_fleet({"provider": "a"}, {"provider": "b"}, {"provider": "c", "weight": 0}, clock=clock)
 
     for _ in range(40):
         await fleet.ask()

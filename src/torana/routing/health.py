@@ -33,6 +33,8 @@ MAX_KNOWN = 1_000
 """Deployments remembered at once; clients bring ever new ones of their own."""
 SMOOTHING = 0.2
 """Weight of the newest time to the first chunk."""
+ENOUGH = 4
+"""Measurements that say something: the first call of all also opens connections and fills caches."""
 STALE_S = 10.0
 """Older measurements say nothing: who was slow and is passed over since is to have another chance."""
 UNSAID_S = 1.0
@@ -82,6 +84,8 @@ class Health:
     in_flight: int = 0
     first_chunk_s: float = 0.0
     """Smoothed; 0: not known yet."""
+    measured: int = 0
+    """How many times in a row."""
     measured_at: float = 0.0
     refused: ProviderRefused | None = None
     """Why it is of no use: our key is refused, or our account is spent."""
@@ -114,7 +118,7 @@ class Health:
 
     def speed_s(self, now: float) -> float | None:
         """Seconds to the first chunk as lately measured; None: nobody knows."""
-        is_known = self.first_chunk_s and now - self.measured_at < STALE_S
+        is_known = self.measured >= ENOUGH and now - self.measured_at < STALE_S
         return self.first_chunk_s if is_known else None
 
     def begin(self, now: float) -> int:
@@ -132,8 +136,12 @@ class Health:
         self.in_flight -= 1
 
     def good(self, now: float, turn: int, first_chunk_s: float) -> None:
-        known_s, self.measured_at = self.first_chunk_s, now
-        self.first_chunk_s = known_s + SMOOTHING * (first_chunk_s - known_s) if known_s else first_chunk_s
+        if now - self.measured_at >= STALE_S:
+            self.measured = 0
+        known_s = self.first_chunk_s if self.measured else first_chunk_s
+        self.first_chunk_s = known_s + SMOOTHING * (first_chunk_s - known_s)
+        self.measured += 1
+        self.measured_at = now
         is_news = self.refused is not None
         self.refused = None
         if self.breaker.good(now, turn) or is_news:
