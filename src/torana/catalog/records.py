@@ -111,8 +111,8 @@ class ProviderRecord(Record, frozen=True, kw_only=True):
     headers: dict[str, str] = {}
     """Sent with every call, beside the credentials."""
     paths: dict[str, str] = {}
-    """What is asked (`chat`, `completions`, `embeddings`, `models`) → path below `base_url`, where it is not the
-    dialect's own."""
+    """What is asked (`chat`, `completions`, `responses`, `embeddings`, `models`) → path below `base_url`, where it is
+    not the dialect's own."""
     quirks: Quirks = Quirks()
     """Where the vendor differs from its dialect."""
 

@@ -14,6 +14,7 @@ from torana.transport import WireRequest
 _ASKED = {
     "/v1/chat/completions": "chat",
     "/v1/completions": "completions",
+    "/v1/responses": "responses",
     "/v1/embeddings": "embeddings",
     "/v1/models": "models",
 }
