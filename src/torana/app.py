@@ -217,7 +217,11 @@ async def start(
                 DocsEndpoints(settings),
             ),
             limits,
-            DryRun(lambda: Rehearsal(settings, models.catalogue, clock=clock, limits=limits, first_model=first_model)),
+            DryRun(
+                lambda: Rehearsal(
+                    settings, models.catalogue, clock=clock, limits=limits, traffic=traffic, first_model=first_model
+                )
+            ),
         )
 
     entrance = Entrance(
