@@ -50,6 +50,7 @@ from torana.limits.shared_table import SharedTable, watch_the_dead
 from torana.limits.table import Table
 from torana.prompts.registry import Prompts
 from torana.providers.demo.demo import DemoProvider
+from torana.providers.google_tokens import MISSING, is_library_missing
 from torana.providers.send import Sender
 from torana.providers.table import provider_table
 from torana.rehearsal import Rehearsal
@@ -134,6 +135,8 @@ async def start(
     catalogue = load_catalogue(overlays)
 
     check_trust(settings)
+    if settings.providers.google.project and is_library_missing():
+        logger.warning("Vertex AI cannot be called: %s", MISSING)
     transport = Transport(settings.transport)
     metrics = Metrics(known_labels(catalogue), settings.providers.model_engine_limits, metrics_dir)
     sink.on_drop = metrics.lines_dropped

@@ -28,7 +28,7 @@ from torana.prompts.prompt import Prompt
 from torana.prompts.registry import Prompts
 from torana.providers.provider import Deployment
 from torana.providers.send import Sender
-from torana.routing.models import Model, Models, refuse_unable
+from torana.routing.models import Model, Models, in_location, refuse_unable
 from torana.routing.router import Router
 from torana.routing.stages import NEVER
 from torana.routing.tries import Candidate, Route
@@ -158,6 +158,7 @@ class Gateway:
         self.metrics.suggestion_language(
             cursor.language, extension_of(cursor.file_name), cursor.editor_language.strip().lower()
         )
+        model = _place(model, prompt)
         chat = replace_fields(chat, answer="code", stream=order.stream, user=order.user)
         if not order.may_cache_prompt:
             chat = unmark(chat)
@@ -195,6 +196,7 @@ class Gateway:
     ) -> Answer:
         """Pick, send, and hold the first batch. `prompt` is named in the answer."""
         started = time.monotonic()
+        model = _place(model, prompt)
         call = self._call(permit, facts, prompt, is_streamed=chat.stream)
         call.suggested = chat if is_suggestion else None
         deployment = model.deployments[0]
@@ -438,6 +440,11 @@ class Gateway:
         headers = [*self._headers(used, None, model), *limited]
         standings = call.hold.standings if call.hold is not None else ()
         return Embedded(vectors.rows, used.provider, used.model, headers, vectors.usage, vectors.raw, standings)
+
+
+def _place(model: Model, prompt: Prompt | None) -> Model:
+    """The model, where the prompt file wants it to be asked."""
+    return in_location(model, prompt.location) if prompt is not None and prompt.location else model
 
 
 def _window(order: CompletionOrder | GenerationOrder, model: Model) -> Window:

@@ -422,6 +422,7 @@ class PromptParams(Record, frozen=True, kw_only=True):
     """Seconds without a first chunk after which a second deployment is asked as well; 0: never. The model's unless
     it is set. For what somebody waits for: both may be charged."""
     vertex_location: str = ""
+    """Region in which Vertex AI is asked; before the deployment's own and the operator's."""
     answer: Literal["text", "code", "json", "react"] = "text"
     """What kind of text is expected; the demo provider writes accordingly."""
     requires: tuple[Capability, ...] = ()

@@ -88,6 +88,14 @@ class Model:
         return self.deployments[0].is_client_given
 
 
+def in_location(model: Model, location: str) -> Model:
+    """The same model, asked in this region wherever Vertex AI answers for it."""
+    deployments = tuple(
+        replace(each, region=location) if each.like == "vertex_ai" else each for each in model.deployments
+    )
+    return replace(model, deployments=deployments)
+
+
 def refuse_unable(model: Model, needs: frozenset[str]) -> None:
     """Raises Invalid where the catalogue says that the model cannot do what is needed."""
     if model.capabilities and not needs <= model.capabilities:
