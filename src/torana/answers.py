@@ -20,7 +20,7 @@ from torana.code.window import Window
 from torana.counting import BYTES_PER_TOKEN, count_bytes, estimate_tokens
 from torana.dialects.dialect import RelayScan
 from torana.dialects.think_blocks import ThinkBlocks
-from torana.errors import ProviderError, provider_refused
+from torana.errors import ProviderError, Refusal, provider_refused
 from torana.limits.estimate import price
 from torana.limits.limits import Hold, Limits
 from torana.limits.reached import Standing
@@ -28,11 +28,12 @@ from torana.prompts.prompt import Prompt
 from torana.providers.provider import Deployment
 from torana.providers.send import MAX_ANSWER_BYTES, Batch
 from torana.routing.router import Flow
+from torana.routing.tries import Try
 from torana.telemetry.metrics import InFlight, Metrics
 from torana.transport import WireAnswer
-from torana.usage.event import Status
+from torana.usage.event import Status, ToldTry
 from torana.usage.ledger import Ledger, Record, Site
-from torana.usage.prices import Price
+from torana.usage.prices import Price, price_text
 
 MAX_TOKENS = 1_000_000_000
 """Of one call; ten thousand times the longest context window is a fault of whoever counted."""
@@ -74,6 +75,8 @@ class ModelCall:
     """What the call has taken of its limits; settled with the final word."""
     prices: Price | None = None
     """Of the deployment that answers."""
+    tries: Sequence[Try] = ()
+    """Every sending, as routing books them meanwhile."""
 
     def admit(
         self, ledger: Ledger | None, permit: Permit, model: str, deployment: Deployment, regions: tuple[str, ...] = ()
@@ -109,7 +112,8 @@ class ModelCall:
             self.record(provider, model, "client_cancelled", None, seconds)
         else:
             if self.entry is not None:
-                self.entry.close("upstream_error", None, error_code="refused")
+                code = error.code if isinstance(error, Refusal) else "internal"
+                self.entry.close("upstream_error", None, error_code=code, tries=self._told_tries(None))
             self.limits.settle(self.hold, price(None, None))
 
     def record(
@@ -129,6 +133,7 @@ class ModelCall:
                 usage,
                 error_code=failure.code if failure is not None else "",
                 finish_reason=finish or "",
+                tries=self._told_tries(usage),
             )
         if self.hold is not None:
             self._settle(self.hold, outcome, usage)
@@ -157,6 +162,13 @@ class ModelCall:
         if failure is not None:
             facts["provider_error"] = failure.code
             facts["provider_status"] = failure.upstream_code
+
+    def _told_tries(self, usage: Usage | None) -> list[ToldTry]:
+        """The sendings, for the usage record; one that answered is told by the record itself."""
+        tries = self.tries
+        if len(tries) < 2 and not any(each.may_be_charged and each.outcome != "answered" for each in tries):
+            return []
+        return [tell_try(each, usage if each.outcome == "answered" else each.usage) for each in tries]
 
     def _settle(self, hold: Hold, outcome: str, usage: Usage | None) -> None:
         if usage is None and outcome == "completed":
@@ -242,7 +254,9 @@ class Answer:
                         self._counted_chars += len(chunk.tool_call.arguments)
                     if chunk.raw:
                         # An event of a stream that passes is about a token, which is about four letters.
-                        self._counted_chars += 4 * chunk.raw.count(b"\n\n")
+                        self._counted_chars += 4 * (
+                            chunk.raw.count(b"\n\n") if self.chat.stream else int(len(chunk.raw) / BYTES_PER_TOKEN)
+                        )
                     if chunk.usage is not None:
                         self.usage = chunk.usage
                     if chunk.finish is not None:
@@ -254,6 +268,8 @@ class Answer:
                     await self.call.settled()
                 yield batch
             is_whole = True
+            self._settle("completed")
+            await self.call.settled()
         except ProviderError as error:
             self._failure = error
             self._settle("failed")
@@ -319,6 +335,26 @@ def is_possible(usage: Usage) -> bool:
         not usage.is_suspect
         and 0 <= usage.cache_read_tokens <= cached <= usage.input_tokens <= MAX_TOKENS
         and 0 <= usage.reasoning_tokens <= usage.output_tokens <= MAX_TOKENS
+    )
+
+
+def tell_try(each: Try, usage: Usage | None) -> ToldTry:
+    """One sending as the usage record has it. What an unanswered one has cost, its provider alone knows."""
+    told = ToldTry(
+        deployment=each.deployment.name,
+        outcome=each.outcome,
+        status=each.status,
+        error_code=each.code,
+        is_charged=each.may_be_charged,
+        duration_s=round(each.seconds, 6),
+    )
+    if usage is None:
+        return told
+    return replace_fields(
+        told,
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cost_usd=price_text(usage, each.deployment.prices)[0],
     )
 
 

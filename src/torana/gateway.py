@@ -12,7 +12,7 @@ from torana.agents.step import PROMPT_ID as STEP_PROMPT
 from torana.agents.step import StepOrder, step_inputs
 from torana.answers import Answer, CodeAnswer, Embedded, ModelCall, Relay, site_of
 from torana.caller import Caller, Permit
-from torana.chat import ChatRequest, FillIn, Message, ModelWish, Text
+from torana.chat import ChatRequest, FillIn, Message, ModelWish, Text, Usage
 from torana.code.fill_in import FORMATS, mark_cursor
 from torana.code.languages import extension_of
 from torana.code.orders import CompletionOrder, Cursor, GenerationOrder
@@ -208,6 +208,7 @@ class Gateway:
             limited = await self._hold(
                 permit, call, model.name, deployment, lambda: estimate(chat, deployment.prices, model.output_limit)
             )
+            call.tries = route.tries
             call.admit(self.ledger, permit, model.name, deployment, self.router.regions_of(permit))
             under_way = self.metrics.in_flight(deployment.provider, deployment.model)
             under_way.begin()
@@ -427,6 +428,7 @@ class Gateway:
             limited = await self._hold(
                 permit, call, model.name, used, lambda: estimate_inputs(request.inputs, used.prices)
             )
+            call.tries = route.tries
             call.admit(self.ledger, permit, model.name, used, self.router.regions_of(permit))
             with self.metrics.in_flight(used.provider, used.model):
                 vectors, used, facts["attempts"] = await self.router.embed(route, request)
@@ -435,7 +437,10 @@ class Gateway:
             if isinstance(error, ProviderError):
                 await call.settled()
             raise
-        call.record(used.provider, used.model, "completed", vectors.usage, time.monotonic() - started)
+        if call.entry is not None:
+            call.entry.move(site_of(used))
+        usage = vectors.usage or Usage(input_tokens=estimate_inputs(request.inputs, None).input_tokens, is_counted=True)
+        call.record(used.provider, used.model, "completed", usage, time.monotonic() - started)
         await call.settled()
         headers = [*self._headers(used, None, model), *limited]
         standings = call.hold.standings if call.hold is not None else ()

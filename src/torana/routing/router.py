@@ -39,6 +39,8 @@ OVERDUE = "no whole answer within AIGW_TIMEOUTS__REQUEST_S"
 
 ONLY = "the only one"
 
+NOWHERE = ("(nowhere)",)
+
 
 @dataclass(slots=True)
 class Flow:
@@ -147,7 +149,8 @@ class Router:
     def regions_of(self, permit: Permit) -> tuple[str, ...]:
         """The regions that the caller's data may be in, as `residency` names them; empty: any."""
         fence = self.fences.of(permit.caller) if self.fences else None
-        return fence.allowed if fence is not None else ()
+        # Rules that allow nothing together must not read as no rule at all.
+        return (fence.allowed or NOWHERE) if fence is not None else ()
 
     async def _name_models(self, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
         """A server of the operator's own is asked which model it has."""
