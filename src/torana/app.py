@@ -71,6 +71,7 @@ from torana.usage.deliveries import Deliveries
 from torana.usage.disk import Disk
 from torana.usage.ledger import Ledger, WhenFull
 from torana.usage.spool import Spool
+from torana.wire.endpoint import fault_of
 
 logger = logging.getLogger("torana")
 
@@ -135,9 +136,10 @@ async def start(
     catalogue = load_catalogue(overlays)
 
     check_trust(settings)
+    check_endpoints(settings.providers.allowed_endpoints)
     if settings.providers.google.project and is_library_missing():
         logger.warning("Vertex AI cannot be called: %s", MISSING)
-    transport = Transport(settings.transport)
+    transport = Transport(settings.transport, allowed_endpoints=settings.providers.allowed_endpoints)
     metrics = Metrics(known_labels(catalogue), settings.providers.model_engine_limits, metrics_dir)
     sink.on_drop = metrics.lines_dropped
 
@@ -314,6 +316,17 @@ def check_trust(settings: Settings) -> None:
     except (OSError, ValueError) as error:
         name = "AIGW_EXTRA_CA" if transport.extra_ca and not transport.mtls_enabled else "AIGW_MTLS__*, SSL_CERT_FILE"
         raise BadSetting(name, f"a certificate file cannot be used ({error})", "expected readable PEM files") from error
+
+
+def check_endpoints(allowed: tuple[str, ...]) -> None:
+    """Raises BadSetting for a prefix that can never be one: it would let nothing through, and nobody would know why."""
+    for prefix in allowed:
+        if fault_of(prefix) == "no_url":
+            raise BadSetting(
+                "AIGW_CUSTOM_MODELS__ALLOWED_ENDPOINTS",
+                f"{prefix!r} is no URL prefix",
+                "expected http(s)://host[:port][/path], without user, query or dots to walk",
+            )
 
 
 def known_labels(catalogue: Catalogue) -> Known:
