@@ -182,7 +182,8 @@ class DryRun:
         if self._rehearsal is None:
             self._rehearsal = self._open()
         rehearsal, caller = self._rehearsal, exchange.caller
-        if rehearsal.routes.find(exchange.method, exchange.path)[0] is None:
+        route = rehearsal.routes.find(exchange.method, exchange.path)[0]
+        if route is None or route.asks_no_model:
             raise Refusal(400, "dry_run_unavailable", "This endpoint calls no model")
         # The access line is made of the request itself, and nothing of this walk belongs into it.
         walked = copy.copy(exchange)

@@ -28,7 +28,7 @@ from torana.prompts.prompt import Prompt
 from torana.prompts.registry import Prompts
 from torana.providers.provider import Deployment
 from torana.providers.send import Sender
-from torana.routing.models import Model, Models, in_location, refuse_unable
+from torana.routing.models import CHAT, Model, Models, in_location, refuse_unable
 from torana.routing.router import Router
 from torana.routing.stages import NEVER
 from torana.routing.tries import Candidate, Route
@@ -75,9 +75,10 @@ class Gateway:
 
     def find_prompt(self, prompt_id: str, constraint: str | None, wish: ModelWish) -> tuple[Prompt, Model]:
         """The prompt file and the model that a request for `prompt_id` leads to; raises Refusal or Invalid."""
-        model = self.models.find(wish)
+        is_completion = prompt_id == COMPLETION_PROMPT
+        model = self.models.find_completing(wish) if is_completion else self.models.find(wish)
         prompt = self.prompts.find(prompt_id, constraint, model.families)
-        refuse_unable(model, prompt.needs)
+        refuse_unable(model, prompt.needs - CHAT if is_completion else prompt.needs)
         return prompt, model
 
     async def run_prompt(
@@ -108,7 +109,7 @@ class Gateway:
 
     async def complete(self, permit: Permit, order: CompletionOrder, facts: dict[str, Any]) -> CodeAnswer:
         """A few tokens at the cursor: marked for families that know fill-in-the-middle, else an instruction."""
-        model = self.models.find(order.wish)
+        model = self.models.find_completing(order.wish)
         window = _window(order, model)
         prompt = None
         if order.prompt is None:

@@ -40,6 +40,7 @@ SETTINGS_OF_ROLES = {"completions_default": "code_completions", "generation_defa
 """What the operator's AIGW_MODEL_SELECTION__DEFAULT_MODELS calls these roles."""
 
 CHAT = frozenset({"chat"})
+FILL_IN = frozenset({"fill_in"})
 
 PSEUDO = "__default__"
 """Stands before a feature setting's name where an identifier means whatever is that setting's default (contract 11)."""
@@ -174,6 +175,13 @@ class Models:
         if setting is not None:
             return self._by_name(setting.default, ("model_metadata", "feature_setting"))
         return self._by_name(wish.role or "chat_default", ("model_metadata",))
+
+    def find_completing(self, wish: ModelWish) -> Model:
+        """As `find`, for code at a cursor: a model that fills in need not be one that talks."""
+        model = self.find(wish, frozenset())
+        if not model.capabilities >= FILL_IN:
+            refuse_unable(model, CHAT)
+        return model
 
     def find_embedder(self, wish: ModelWish) -> Model:
         """As `find`, but a model that makes embeddings; raises Invalid for one that does not."""
