@@ -185,6 +185,9 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     """None: as the model is used to."""
     choices: int = 1
     """How many answers are wanted; dialects without that ability give one."""
+    carries_on: bool | None = None
+    """A last turn of the assistant's is an answer that has begun. True: it goes out as it is; False: the model is asked
+    to go on; None: as the model is used to."""
     user: str = ""
     """Opaque id of the end user, for session affinity where the provider supports it."""
     fill_in: FillIn | None = None

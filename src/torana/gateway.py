@@ -479,7 +479,7 @@ def _mark(chat: ChatRequest, model: Model, cursor: Cursor, window: Window) -> Ch
 def _ask_as_given(prompt: str | tuple[Message, ...], model: Model, cursor: Cursor, window: Window) -> ChatRequest:
     """A client's own prompt: a text is one user turn, messages are sent as they are."""
     messages = (Message("user", (Text(prompt),)),) if isinstance(prompt, str) else mark_system(prompt)
-    return ChatRequest(messages=messages, fill_in=_aside(model, cursor, window))
+    return ChatRequest(messages=messages, carries_on=True, fill_in=_aside(model, cursor, window))
 
 
 def _aside(model: Model, cursor: Cursor, window: Window) -> FillIn | None:

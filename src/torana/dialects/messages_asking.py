@@ -71,7 +71,8 @@ def write_words(chat: ChatRequest, traits: Traits, lost: set[str]) -> Members:
         if choice := write_tool_choice(chat, traits, lost):
             members["tool_choice"] = choice
     system = _write_system(chat, page)
-    turns = _write_turns(chat.messages, page, is_thinking=thinking.is_on)
+    carries_on = traits.takes_begun_answer and not thinking.is_on if chat.carries_on is None else chat.carries_on
+    turns = _write_turns(chat.messages, page, carries_on=carries_on)
     if not turns and system:
         # The API demands a turn.
         system, turns = "", [{"role": "user", "content": system}]
@@ -231,7 +232,7 @@ def ask_for_json(chat: ChatRequest, lost: set[str], *, takes_schema: bool) -> st
     return "Answer with one JSON object, and with nothing else." if chat.wants_json and schema is None else ""
 
 
-def _write_turns(messages: tuple[Message, ...], page: _Page, *, is_thinking: bool) -> list[Members]:
+def _write_turns(messages: tuple[Message, ...], page: _Page, *, carries_on: bool) -> list[Members]:
     """Turns must alternate, so neighbours of one role become one."""
     turns: list[tuple[Role, list[Part]]] = []
     for message in messages:
@@ -247,7 +248,7 @@ def _write_turns(messages: tuple[Message, ...], page: _Page, *, is_thinking: boo
     if turns and turns[-1][0] == "assistant" and isinstance(last := turns[-1][1][-1], Text):
         # The API refuses a begun answer that ends in white space.
         turns[-1][1][-1] = Text(last.text.rstrip(), last.cached)
-        if is_thinking or not page.traits.takes_begun_answer:
+        if not carries_on:
             page.lost.add("begun_answer")
             turns.append(("user", [Text(GO_ON)]))
     return [{"role": role, "content": _write_content(parts, page)} for role, parts in turns]

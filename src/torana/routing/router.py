@@ -2,14 +2,15 @@
 
 After that chunk there are no second thoughts: what is sent is never sent again, and never spliced.
 
-picking.py     the order, and why
-trying.py      try, wait, try the next
-health.py      how each deployment is doing: breaker.py, turnstile.py
-shadows.py     copies for deployments on trial
-budget.py      how many further tries may be made
-affinity.py    whose prompt cache is warm, who is in a percentage
-fences.py      which regions a caller's calls never leave
-models.py      which model a wish means
+picking.py        the order, and why
+trying.py         try, wait, try the next
+health.py         how each deployment is doing: breaker.py, turnstile.py
+shadows.py        copies for deployments on trial
+budget.py         how many further tries may be made
+begun_answers.py  who refuses to carry on an answer that has begun
+affinity.py       whose prompt cache is warm, who is in a percentage
+fences.py         which regions a caller's calls never leave
+models.py         which model a wish means
 """
 
 import asyncio
@@ -22,7 +23,7 @@ import msgspec
 from torana.caller import Permit
 from torana.chat import ChatRequest
 from torana.dialects.embeddings import EmbeddingsRequest
-from torana.errors import NoCredentials, ProviderBroke, ProviderError, ProviderTimedOut, Refusal
+from torana.errors import NoCredentials, ProviderBroke, ProviderError, ProviderRefused, ProviderTimedOut, Refusal
 from torana.providers.provider import Deployment
 from torana.providers.send import Batch, Sender, Vectors
 from torana.routing.affinity import affinity_key
@@ -176,8 +177,21 @@ class Router:
             chat = fold_system(chat)
         deadline = self._deadline()
 
+        begun_answers = self.traffic.begun_answers
+
         async def open_one(deployment: Deployment) -> tuple[Batch, AsyncGenerator[Batch, None]]:
-            batches = self.sender.stream(deployment, chat)
+            asked = begun_answers.ask(deployment, chat)
+            batches = self.sender.stream(deployment, asked)
+            started = self.traffic.clock.monotonic()
+            try:
+                return await _first_words(batches, deployment), batches
+            except ProviderRefused as refused:
+                again = begun_answers.ask_again(deployment, asked, refused)
+                if again is None:
+                    raise
+                seconds = self.traffic.clock.monotonic() - started
+                route.tries.append(Try(deployment, "failed", refused.upstream_code, refused.code, seconds, False))
+            batches = self.sender.stream(deployment, again)
             return await _first_words(batches, deployment), batches
 
         async def close_one(opened: tuple[Batch, AsyncGenerator[Batch, None]]) -> None:

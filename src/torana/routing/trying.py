@@ -25,6 +25,7 @@ from torana.errors import (
     Refusal,
 )
 from torana.providers.provider import Deployment
+from torana.routing.begun_answers import BegunAnswers
 from torana.routing.budget import RetryBudget
 from torana.routing.health import Health, HealthBook, Meter
 from torana.routing.shadows import Shadows
@@ -73,6 +74,7 @@ class Traffic:
         """Begin anew, as after a restart."""
         self.book = HealthBook(self.settings, self.meter)
         self.budget = RetryBudget(self.clock, workers=self.workers)
+        self.begun_answers = BegunAnswers()
 
     async def aclose(self) -> None:
         await self.shadows.aclose()
