@@ -1,5 +1,6 @@
 """What a rehearsal decided, told in the order of the walk: for `torana explain request`, and for a dry run."""
 
+import asyncio
 import copy
 from collections.abc import Callable
 from decimal import Decimal
@@ -180,7 +181,8 @@ class DryRun:
     async def __call__(self, exchange: Exchange) -> dict[str, Any]:
         """Raises Refusal 400 for an endpoint that calls no model."""
         if self._rehearsal is None:
-            self._rehearsal = self._open()
+            # A second set of rooms takes a while to furnish; others go on meanwhile.
+            self._rehearsal = await asyncio.to_thread(self._open)
         rehearsal, caller = self._rehearsal, exchange.caller
         route = rehearsal.routes.find(exchange.method, exchange.path)[0]
         if route is None or route.asks_no_model:

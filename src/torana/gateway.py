@@ -330,6 +330,8 @@ class Gateway:
             if prompt is not None:
                 headers.append((b"x-aigw-prompt", header_text(f"{prompt.id}@{prompt.version}")))
             if model.ends_at != NEVER:
+                if model.announced_at is not None:
+                    headers.append((b"deprecation", b"@%d" % model.announced_at))  # RFC 9745
                 # RFC 8594: from this moment on another model answers.
                 headers.append(
                     (b"sunset", header_text(time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(model.ends_at))))

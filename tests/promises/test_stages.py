@@ -20,7 +20,7 @@ models:
 - name: old
   title: Old
   stage: deprecated
-  deprecation: {{deprecation_date: {DAY}, removal_version: "20.1"}}
+  deprecation: {{deprecation_date: {DAY}, removal_version: "20.1", announced: 2027-01-01}}
   successor: young
   deployments: [{{provider: anthropic, model: old-1}}]
 - {{name: young, title: Young, deployments: [{{provider: anthropic, model: young-1}}]}}
@@ -102,6 +102,7 @@ async def test_a_deprecated_model_serves_until_its_day_and_says_when(staged: Run
     for answer in answers:
         assert (answer.status, answer.header("x-aigw-model")) == (200, "anthropic/old-1")
         assert answer.header("sunset") == "Fri, 05 Mar 2027 00:00:00 GMT"
+        assert answer.header("deprecation") == "@1798761600"
     told = [line for line in staged.log.lines if line.get("message") == "a deprecated model is in use"]
     assert [(line["model"], line["ends"], line["successor"]) for line in told] == [("old", DAY, "young")]
 

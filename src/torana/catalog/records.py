@@ -180,6 +180,8 @@ class DeploymentRecord(Record, frozen=True, kw_only=True):
 class Deprecation(Record, frozen=True, kw_only=True):
     deprecation_date: Day
     """The model serves until this day begins (UTC)."""
+    announced: Day | None = None
+    """The day on which its end was made known."""
     removal_version: str = ""
     """The product's version that no longer offers it, shown to administrators."""
 

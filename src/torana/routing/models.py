@@ -14,7 +14,7 @@ from torana.clock import Clock
 from torana.errors import Invalid, Refusal
 from torana.providers.provider import Deployment
 from torana.routing.price_list import PriceList
-from torana.routing.stages import NEVER, Stages
+from torana.routing.stages import NEVER, Stages, start_of
 from torana.routing.vendors import Vendors
 from torana.settings import ProviderSettings, Secret
 
@@ -63,6 +63,8 @@ class Model:
     stage: str = "production"
     ends_at: float = NEVER
     """Unix seconds; of deprecated models."""
+    announced_at: float | None = None
+    """When its end was made known, Unix seconds; None: nobody says."""
     successor: str = ""
     input_limit: int = 32_768
     output_limit: int = 0
@@ -268,7 +270,7 @@ class Models:
             logger.warning("a deprecated model is in use", extra=told)
 
     def _of_record(self, record: ModelRecord) -> Model:
-        deployments = record.deployments
+        deployments, end = record.deployments, record.deprecation
         if self.settings.mock_responses:
             deployments = (DeploymentRecord(provider="demo", model="torana-demo"),)
         configured = tuple(filter(self.is_reachable, deployments)) or deployments
@@ -280,6 +282,7 @@ class Models:
             capabilities=record.abilities,
             stage=record.stage,
             ends_at=self.stages.end_of(record.name),
+            announced_at=start_of(end.announced) if end is not None and end.announced is not None else None,
             successor=record.successor,
             input_limit=record.input_limit,
             output_limit=record.output_limit,
