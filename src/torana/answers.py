@@ -396,6 +396,8 @@ class Relay:
     """About as many as have passed."""
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     """How the caller stands with its limits, to be added to the reply."""
+    leave: Callable[[], None] = lambda: None
+    """Gives the connection's place to the next one."""
     _is_settled: bool = False
 
     def watch(self, scan: RelayScan | None) -> None:
@@ -440,6 +442,7 @@ class Relay:
             return
         self._is_settled = True
         self.under_way.end()
+        self.leave()
         seconds = time.monotonic() - self.started
         if failure is None and self.answer.status >= 400:
             # Passed on as it came, but a failed call all the same.

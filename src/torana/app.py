@@ -58,7 +58,7 @@ from torana.reload import Reloader
 from torana.routing.discovery import FirstModel
 from torana.routing.models import Models
 from torana.routing.router import Router
-from torana.routing.trying import Traffic
+from torana.routing.traffic import Traffic
 from torana.search.index import DocsIndex
 from torana.settings import Settings
 from torana.sinks import SinkMakers

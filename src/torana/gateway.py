@@ -367,18 +367,22 @@ class Gateway:
         deployment = self.models.deployment_of(provider, model)
         self.router.keep_inside(permit, deployment)
         under_way: InFlight | None = None
+        leave: Callable[[], None] | None = None
         try:
             limited = await self._hold(
                 permit, call, "", deployment, lambda: estimate_body(path, body, deployment.prices, is_free=is_free)
             )
             if not is_free:
                 call.admit(self.ledger, permit, model, deployment, self.router.regions_of(permit))
+            leave = await self.router.enter(permit, deployment)
             under_way = self.metrics.in_flight(provider, model)
             under_way.begin()
             answer = await self.sender.relay(deployment, path, body, headers, stream=stream, method=method)
         except BaseException as error:
             if under_way is not None:
                 under_way.end()
+            if leave is not None:
+                leave()
             call.record_failure(provider, model, time.monotonic() - started, error)
             if isinstance(error, ProviderError):
                 await call.settled()
@@ -386,7 +390,7 @@ class Gateway:
         facts["provider_s"] = round(time.monotonic() - started, 6)
         return Relay(
             answer=answer, provider=provider, model=model, call=call, started=started, under_way=under_way,
-            asked_bytes=0 if is_free else len(body), headers=limited,
+            asked_bytes=0 if is_free else len(body), headers=limited, leave=leave,
         )  # fmt: skip
 
     async def ask(self, permit: Permit, model: Model, chat: ChatRequest, facts: dict[str, Any]) -> Answer:

@@ -43,8 +43,8 @@ from torana.routing.discovery import FirstModel
 from torana.routing.fences import Fences
 from torana.routing.models import CHAT, Model, Models
 from torana.routing.router import Router
+from torana.routing.traffic import Traffic
 from torana.routing.tries import Route as Picked
-from torana.routing.trying import Traffic
 from torana.settings import Settings
 from torana.telemetry.metrics import Known, Metrics
 from torana.telemetry.redaction import Redactor

@@ -276,7 +276,14 @@ class RoutingSettings:
         "longest Retry-After that a call itself waits for, where nothing else helps",
     )
     queue_s: float = setting(
-        1.0, "AIGW_ROUTING__QUEUE_S", "how long a call waits for a place at a deployment whose `concurrency` is used up"
+        1.0,
+        "AIGW_ROUTING__QUEUE_S",
+        "how long a call waits for a place at a deployment whose `concurrency` is used up, or for a connection",
+    )
+    connections: int = setting(
+        0,
+        "AIGW_ROUTING__CONNECTIONS",
+        "calls under way to one provider's address, the proxies' included; 0: as many as there are descriptors",
     )
 
 

@@ -340,6 +340,72 @@ async def test_a_place_is_free_again_whatever_becomes_of_its_call(start_fleet: S
     assert (await fleet.ask()).status == 200
 
 
+@pytest.mark.parametrize("path", [PATH, CODE])
+async def test_so_many_connections_go_to_one_address_and_the_next_call_is_refused(
+    start_fleet: StartFleet, path: str
+) -> None:
+    env = {"AIGW_ROUTING__CONNECTIONS": "2", "AIGW_ROUTING__QUEUE_S": "0.05"}
+    fleet = await start_fleet({"provider": "a"}, {"provider": "a", "model": "a-2", "order": 1}, env=env)
+    fleet["a"].stall()
+    held = [asyncio.create_task(fleet.ask(path)) for _ in range(2)]
+    await fleet["a"].request(2)
+
+    refused = await fleet.ask(path)
+
+    assert (refused.status, code_of(refused), refused.header("retry-after") is not None) == (503, "overloaded", True)
+    fleet["a"].release()
+    assert [(await each).status for each in held] == [200, 200]
+
+
+async def test_the_pass_through_shares_the_connections_and_its_refusals(start_gateway: StartGateway) -> None:
+    env = {"AIGW_ROUTING__CONNECTIONS": "1", "AIGW_ROUTING__QUEUE_S": "0.05"}
+    gateway = await start_gateway(env=env)
+    gateway.provider.stall(times=1)
+
+    async def relay() -> Answer:
+        return await gateway.post(
+            "/v1/proxy/openai/v1/chat/completions",
+            json={"model": "gpt-5.2-2025-12-11", "messages": []},
+            token=gateway.token(unit_primitives=["ai_gateway_model_provider_proxy"]),
+            headers={"X-Gitlab-Unit-Primitive": "ai_gateway_model_provider_proxy"},
+        )
+
+    held = asyncio.create_task(relay())
+    await gateway.provider.request()
+    refused = await relay()
+    gateway.provider.release()
+
+    assert (refused.status, code_of(refused)) == (503, "overloaded")
+    assert (await held).status == 200
+    assert (await relay()).status == 200
+
+
+async def test_places_go_to_the_tenant_that_has_fewest(start_fleet: StartFleet) -> None:
+    fleet = await start_fleet({"provider": "a", "concurrency": 2}, env={"AIGW_ROUTING__QUEUE_S": "30"})
+    fleet["a"].stall()
+    hot, other = (fleet.token(sub=name, gitlab_instance_id=name) for name in ("hot", "other"))
+    tasks = []
+    for number in range(6):
+        tasks.append(asyncio.create_task(fleet.ask(token=hot, text=f"hot {number}")))
+        if number < 2:
+            await fleet["a"].request(number + 1)
+
+    (health,) = fleet.gateway.running.traffic.book
+
+    async def are_waiting() -> bool:
+        return bool(health.places.waiting == len(tasks) - 2)
+
+    await eventually(are_waiting)
+    tasks.append(asyncio.create_task(fleet.ask(token=other, text="other")))
+    await eventually(are_waiting)
+
+    fleet["a"].release()
+    await asyncio.gather(*tasks)
+
+    order = [request.body for request in fleet["a"].requests]
+    assert b"other" in order[2]  # before four that came earlier
+
+
 # Hedges and shadows
 
 

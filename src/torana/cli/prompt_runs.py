@@ -24,7 +24,7 @@ from torana.refusals import refusal_text
 from torana.routing.discovery import FirstModel
 from torana.routing.fences import Fences
 from torana.routing.router import Router
-from torana.routing.trying import Traffic
+from torana.routing.traffic import Traffic
 from torana.telemetry.metrics import Known, Metrics
 from torana.usage.prices import Price, UnknownPrice, cost_usd
 

@@ -3,7 +3,8 @@
 After that chunk there are no second thoughts: what is sent is never sent again, and never spliced.
 
 picking.py        the order, and why
-trying.py         try, wait, try the next
+trying.py         try, wait, try the next; tries.py: its words
+traffic.py        what all calls share
 health.py         how each deployment is doing: breaker.py, turnstile.py
 shadows.py        copies for deployments on trial
 budget.py         how many further tries may be made
@@ -17,6 +18,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 import msgspec
 
@@ -32,8 +34,9 @@ from torana.routing.fences import Fences
 from torana.routing.folding import fold_system
 from torana.routing.models import Model, Models
 from torana.routing.picking import Wish, pick
+from torana.routing.traffic import Traffic, UnderWay, enter
 from torana.routing.tries import Candidate, Route, Try
-from torana.routing.trying import Opened, T, Traffic, Trying, UnderWay
+from torana.routing.trying import Opened, T, Trying
 from torana.usage.ledger import Record
 
 OVERDUE = "no whole answer within AIGW_TIMEOUTS__REQUEST_S"
@@ -147,6 +150,17 @@ class Router:
         if fence is not None and not fence.allows(deployment):
             raise outside()
 
+    async def enter(self, permit: Permit, deployment: Deployment) -> Callable[[], None]:
+        """A connection to the address of a given deployment; to be left when the call is over.
+
+        Raises Refusal 503 where none comes free in time.
+        """
+        gate, tenant = self.traffic.book.gate_of(deployment), permit.caller.instance_id or permit.caller.issuer
+        if gate is None:
+            return _nothing
+        await enter(self.traffic, (gate,), tenant)
+        return partial(gate.leave, tenant)
+
     def regions_of(self, permit: Permit) -> tuple[str, ...]:
         """The regions that the caller's data may be in, as `residency` names them; empty: any."""
         fence = self.fences.of(permit.caller) if self.fences else None
@@ -252,6 +266,10 @@ async def _first_words(batches: AsyncGenerator[Batch, None], deployment: Deploym
 def _says_something(batch: Batch) -> bool:
     """Providers greet before they answer; until then nothing is said, and another try is free."""
     return any(chunk.says_something for chunk in batch)
+
+
+def _nothing() -> None:
+    """There was nothing to enter."""
 
 
 def outside() -> Refusal:

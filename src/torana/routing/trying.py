@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from torana.clock import Clock
 from torana.errors import (
     ProviderBroke,
     ProviderError,
@@ -22,16 +21,10 @@ from torana.errors import (
     ProviderSpent,
     ProviderTimedOut,
     ProviderUnreachable,
-    Refusal,
 )
 from torana.providers.provider import Deployment
-from torana.routing.begun_answers import BegunAnswers
-from torana.routing.budget import RetryBudget
-from torana.routing.health import Health, HealthBook, Meter
-from torana.routing.shadows import Shadows
+from torana.routing.traffic import Traffic, UnderWay, enter
 from torana.routing.tries import Candidate, Outcome, Route, Try, may_be_charged
-from torana.routing.turnstile import Full, Turnstile
-from torana.settings import RoutingSettings
 
 BACKOFF_S = 0.05
 """Full jitter up to this before the same deployment is asked again, twice that before the next time."""
@@ -54,56 +47,6 @@ T = TypeVar("T")
 Open = Callable[[Deployment], Awaitable[T]]
 """One sending; raises ProviderError. Returns once the answer's first valid chunk is in."""
 Close = Callable[[T], Awaitable[None]]
-
-
-class Traffic:
-    """What all calls of one worker share, whatever catalogue they came in with.
-
-    workers  how many share the node's free retries
-    """
-
-    def __init__(self, settings: RoutingSettings, clock: Clock, meter: Meter, *, workers: int = 1) -> None:
-        self.settings = settings
-        self.clock = clock
-        self.meter = meter
-        self.workers = workers
-        self.shadows = Shadows(clock, meter)
-        self.forget()
-
-    def forget(self) -> None:
-        """Begin anew, as after a restart."""
-        self.book = HealthBook(self.settings, self.meter)
-        self.budget = RetryBudget(self.clock, workers=self.workers)
-        self.begun_answers = BegunAnswers()
-
-    async def aclose(self) -> None:
-        await self.shadows.aclose()
-
-
-class UnderWay:
-    """A call at a deployment: it counts there, and has its place, until `end`."""
-
-    __slots__ = ("_health", "_is_over", "_places", "_tenant", "_traffic")
-
-    def __init__(self, traffic: Traffic, health: Health, places: Turnstile | None, tenant: str) -> None:
-        self._traffic = traffic
-        self._health = health
-        self._places = places
-        self._tenant = tenant
-        self._is_over = False
-
-    def broke(self, failure: ProviderError) -> None:
-        """The answer failed after its first chunk."""
-        self._health.bad(self._traffic.clock.monotonic(), self._health.breaker.turn, failure)
-
-    def end(self) -> None:
-        """Idempotent."""
-        if self._is_over:
-            return
-        self._is_over = True
-        self._health.end()
-        if self._places is not None:
-            self._places.leave(self._tenant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,15 +223,14 @@ class Trying(Generic[T]):
     async def _once(self, place: int) -> Opened[T]:
         """One sending, booked whatever becomes of it."""
         traffic, candidate = self.traffic, self.route.candidates[place]
-        health, places, clock = candidate.health, candidate.health.places, traffic.clock
-        if places is not None:
-            await self._enter(places)
+        health, clock = candidate.health, traffic.clock
+        entered = await enter(traffic, (health.places, health.gate), self.route.tenant)
         turn = health.begin(clock.monotonic())
         if not turn:
-            if places is not None:
-                places.leave(self.route.tenant)
+            for each in entered:
+                each.leave(self.route.tenant)
             raise self.failures.get(place) or resting(self.route, clock.monotonic())
-        under_way = UnderWay(traffic, health, places, self.route.tenant)
+        under_way = UnderWay(traffic, health, entered, self.route.tenant)
         started = clock.monotonic()
         try:
             result = await self.open_one(candidate.deployment)
@@ -312,12 +254,6 @@ class Trying(Generic[T]):
         health.good(clock.monotonic(), turn, clock.monotonic() - started)
         return Opened(candidate, result, under_way, len(self.route.tries) - 1)
 
-    async def _enter(self, places: Turnstile) -> None:
-        try:
-            await places.enter(self.route.tenant, self.traffic.settings.queue_s)
-        except Full as full:
-            raise no_room() from full
-
     def _book(
         self, candidate: Candidate, outcome: Outcome, started: float, failure: ProviderError | None = None
     ) -> None:
@@ -328,12 +264,6 @@ class Trying(Generic[T]):
         charged = outcome != "failed" or (failure is not None and may_be_charged(failure))
         self.route.tries.append(Try(candidate.deployment, outcome, status, code, seconds, charged))
         self.traffic.meter.tried(candidate.health.name, code or outcome)
-
-
-def no_room() -> Refusal:
-    """The gateway itself has no place left; when to come back is spread, so that not all do at once."""
-    after_s = b"%d" % random.randint(1, 5)  # noqa: S311 jitter, no secret
-    return Refusal(503, "overloaded", "Too many calls are under way", headers=((b"retry-after", after_s),))
 
 
 def resting(route: Route, now: float) -> ProviderError:
