@@ -18,7 +18,7 @@ PROXY = "ai_gateway_model_provider_proxy"
 CHAT = "/openai/v1/chat/completions"
 RESPONSES = "/openai/v1/responses"
 MESSAGES = "/anthropic/v1/messages"
-CLAUDE, GPT = "claude-sonnet-4-6", "gpt-5-mini-2025-08-07"
+CLAUDE, GPT = "claude-sonnet-4-6", "gpt-5.4-mini-2026-03-17"
 HI = [{"role": "user", "content": "Hi"}]
 ASKED: dict[str, dict[str, Any]] = {
     CHAT: {"messages": HI},
@@ -105,7 +105,7 @@ async def test_every_client_gets_a_stream_from_every_provider(gateway: RunningGa
 async def test_in_the_same_dialect_every_byte_but_the_models_name_goes_on(
     gateway: RunningGateway, path: str, model: str
 ) -> None:
-    alias = "gpt_5_mini" if path == CHAT else "chat_default"
+    alias = "gpt_5_4_mini" if path == CHAT else "chat_default"
     body = b'{"new_member": {"a" : [1.0, 1e3, "\\u00e9"]},"model":"%b",' % alias.encode()
     body += json.dumps(ASKED[path]).encode()[1:]
 

@@ -157,7 +157,7 @@ MATRIX: dict[tuple[str, str], list[Row]] = {
             )
         ]
         for method, route, body in (
-            ("POST", "/openai/v1/chat/completions", CHAT | {"model": "gpt_5_mini"}),
+            ("POST", "/openai/v1/chat/completions", CHAT | {"model": "gpt_5_4_mini"}),
             ("POST", "/openai/v1/responses", {"input": "Hi", "model": "chat_default"}),
             ("POST", "/openai/v1/embeddings", {"input": "Hi", "model": "embeddings_default"}),
             ("GET", "/openai/v1/models", None),
