@@ -102,7 +102,7 @@ async def test_openais_sdk_sends_claudes_proofs_back_through_responses(
     assert [item.type for item in said.output] == ["reasoning", "message", "function_call", "function_call"]
     assert (said.output_text, said.usage.total_tokens) == ("It is 3.", 16)
     sent = gateway.provider.requests[1].json()
-    assert sent["thinking"] == {"type": "adaptive"}
+    assert sent["thinking"] == {"type": "adaptive", "display": "summarized"}
     assert sent["output_config"] == {"effort": "high"}
     assert [block["type"] for block in sent["messages"][1]["content"]] == ["thinking", "text", "tool_use", "tool_use"]
     assert sent["messages"][1]["content"][0] == {"type": "thinking", "thinking": "Hm, größe.", "signature": "c2ln"}

@@ -26,6 +26,7 @@ from torana.dialects.messages import MESSAGES
 from torana.dialects.responses import RESPONSES
 from torana.dialects.thoughts import find_budget, find_effort, nearest_effort
 
+ADAPTIVE = {"type": "adaptive", "display": "summarized"}
 HELLO = (Message("user", (Text("Hello"),)),)
 HAIKU_45, SONNET_46, OPUS_47, OPUS_5 = (
     "claude-haiku-4-5-20251001",
@@ -52,16 +53,16 @@ def asking(**members: Any) -> ChatRequest:
         (HAIKU_45, "max", {"type": "enabled", "budget_tokens": 10_000}, None),
         (HAIKU_45, "none", None, None),
         ("claude-3-5-sonnet-20241022", "low", None, None),
-        (SONNET_46, "medium", {"type": "adaptive"}, "medium"),
-        (SONNET_46, "xhigh", {"type": "adaptive"}, "high"),
+        (SONNET_46, "medium", ADAPTIVE, "medium"),
+        (SONNET_46, "xhigh", ADAPTIVE, "high"),
         (SONNET_46, "none", None, None),
-        (OPUS_47, "xhigh", {"type": "adaptive"}, "xhigh"),
-        (OPUS_47, "minimal", {"type": "adaptive"}, "low"),
+        (OPUS_47, "xhigh", ADAPTIVE, "xhigh"),
+        (OPUS_47, "minimal", ADAPTIVE, "low"),
         (OPUS_5, "none", {"type": "disabled"}, None),
         (SONNET_55, "none", {"type": "between_tools"}, None),
         (HAIKU_55, "none", {"type": "disabled"}, None),
         (OPUS_55, "none", None, "low"),
-        ("claude-fable-5-1", "high", {"type": "adaptive"}, "high"),
+        ("claude-fable-5-1", "high", ADAPTIVE, "high"),
         ("deepseek-chat", "high", {"type": "enabled", "budget_tokens": 10_000}, None),
     ],
 )
@@ -132,7 +133,7 @@ def test_what_stands_at_its_default_is_no_loss() -> None:
         (SONNET_46, Reasoning("high"), {"type": "tool", "name": "f"}, None, ("reasoning",)),
         (OPUS_5, None, {"type": "tool", "name": "f"}, {"type": "disabled"}, ()),
         (OPUS_55, None, None, None, ("tool_choice",)),
-        (SONNET_55, Reasoning("high"), None, {"type": "adaptive"}, ("tool_choice",)),
+        (SONNET_55, Reasoning("high"), None, ADAPTIVE, ("tool_choice",)),
     ],
 )
 def test_a_tool_is_not_forced_on_claude_while_it_thinks(
@@ -157,7 +158,7 @@ def test_within_a_budget_claude_goes_on_thinking_only_where_its_thoughts_came_ba
     assert MESSAGES.losses(lost, HAIKU_45) == ("reasoning",)
     assert write(MESSAGES, kept, HAIKU_45)["thinking"]["type"] == "enabled"
     # Where it thinks as it sees fit, nothing has to come back.
-    assert write(MESSAGES, lost, SONNET_46)["thinking"] == {"type": "adaptive"}
+    assert write(MESSAGES, lost, SONNET_46)["thinking"] == ADAPTIVE
 
 
 @pytest.mark.parametrize(("model", "turns"), [(HAIKU_45, 2), (SONNET_46, 3), (OPUS_55, 3)])

@@ -90,6 +90,9 @@ def write_words(chat: ChatRequest, traits: Traits, lost: set[str]) -> Members:
         lost.add("choices")
     if thinking.config:
         members["thinking"] = thinking.config
+        if thinking.is_on and traits.thinking == "adaptive" and not page.is_clients_own:
+            # Newer models keep their thoughts to themselves unless they are asked; other dialects know no such thing.
+            members["thinking"] = {**thinking.config, "display": "summarized"}
     output: Members = {"effort": thinking.effort} if thinking.effort else {}
     if chat.answer_schema is not None and traits.takes_schema:
         output["format"] = {"type": "json_schema", "schema": close_schema(chat.answer_schema.schema)}
