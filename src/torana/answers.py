@@ -409,7 +409,8 @@ class Relay:
     def passed(self, data: bytes) -> None:
         """A piece of a stream on its way to the client."""
         # An event is about a token; it is only looked at where the provider says nothing better.
-        self.answered_tokens += data.count(b"\n\n")
+        # Google ends its lines in CRLF, or sends an array; there a text stands in each.
+        self.answered_tokens += data.count(b"\n\n") or data.count(b'"text"')
         if self.scan is not None:
             self.scan.feed(data)
 

@@ -19,6 +19,7 @@ from torana.api.streaming import STREAM_HEADERS
 from torana.caller import Permit
 from torana.catalog.records import UnitPrimitive
 from torana.dialects.dialect import RelayScan, ServedDialect
+from torana.dialects.passing import WholeEvents
 from torana.errors import ProviderBroke, ProviderError, ProviderRefusedKey, Refusal
 from torana.gateway import Gateway
 from torana.headers import Headers
@@ -159,13 +160,15 @@ class _Passing(AsyncIterator[bytes]):
     A class and no generator: one that is closed before its first step would leave the upstream open.
     """
 
-    __slots__ = ("_dialect", "_failure", "_relay", "_scan")
+    __slots__ = ("_dialect", "_events", "_failure", "_relay", "_scan")
 
     def __init__(self, relay: Relay, scan: RelayScan | None, dialect: ServedDialect | None) -> None:
         self._relay = relay
         self._scan = scan
         relay.watch(scan)
         self._dialect = dialect
+        self._events = WholeEvents() if dialect is not None else None
+        """Behind half an event nobody could read the one that tells of a failure."""
         self._failure: BaseException | None = None
 
     async def __anext__(self) -> bytes:
@@ -173,7 +176,7 @@ class _Passing(AsyncIterator[bytes]):
             raise StreamCut from self._failure
         scan = self._scan
         try:
-            data = await self._relay.answer.read()
+            data = await self._read()
             if not data and scan is not None and not scan.is_complete:
                 raise ProviderBroke("the stream ended without its terminal event")
         except ProviderError as error:
@@ -191,12 +194,27 @@ class _Passing(AsyncIterator[bytes]):
             self._settle("completed" if self._relay.answer.status < 400 else "failed")
             await self._relay.call.settled()
             raise StopAsyncIteration
-        self._relay.passed(data)
         if scan is not None and scan.is_complete:
             # To the client the answer ends here, whatever HTTP has to add.
             self._settle("completed")
             await self._relay.call.settled()
         return data
+
+    async def _read(self) -> bytes:
+        """What may go to the client: whole events, or whatever comes; b"" at the end."""
+        relay, events = self._relay, self._events
+        while data := await relay.answer.read():
+            whole = data if events is None else events.feed(data)
+            if whole:
+                relay.passed(whole)
+                return whole
+        rest = b"" if events is None else events.take_rest()
+        if rest:
+            # A stream may end without its last blank line, but not within an event.
+            relay.passed(rest)
+            if self._scan is not None and not self._scan.is_complete:
+                return b""
+        return rest
 
     def _last_words(self, status: int, code: str, message: str) -> bytes:
         if self._dialect is None:
