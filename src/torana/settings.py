@@ -436,7 +436,9 @@ def load_settings(
     urls = {name: text.strip() for name, text in found.items() if is_address_name(name)}
     google = check_google(settings.providers.google)
     providers = replace(settings.providers, google=google, vendor_keys=keys, vendor_urls=urls)
-    settings = replace(settings, providers=providers)
+    names = {name.removesuffix("_FILE") for name in found if name.startswith("AIGW_SINK__")}
+    sink_secrets = {name: Secret(text) for name in names if (text := _text_of(name, Secret, found)) is not None}
+    settings = replace(settings, providers=providers, usage=replace(settings.usage, sink_secrets=sink_secrets))
     object.__setattr__(settings, "warnings", tuple(_unknown_names(found)))
     if settings.log.level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
         raise BadSetting(

@@ -9,11 +9,16 @@ from tests.promises.test_usage_deaths import Town, everything_is_delivered, kill
 from tests.support.served import served
 from tests.support.usage_load import Load, check_books
 
+BETWEEN_S = (2.6, 3.2)
+"""With two workers in turn, each lives long enough to be restarted at once."""
+
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(900)]
 
 
 async def test_a_hundred_deaths_lose_and_double_nothing(tmp_path: Path) -> None:
-    await run_with_deaths(tmp_path, deaths=100, seed=4)
+    states = await run_with_deaths(tmp_path, deaths=100, seed=4, between_s=BETWEEN_S)
+
+    print(dict(states))
 
 
 async def test_deaths_and_outages_together_lose_and_double_nothing(tmp_path: Path) -> None:
@@ -24,7 +29,7 @@ async def test_deaths_and_outages_together_lose_and_double_nothing(tmp_path: Pat
         running = asyncio.create_task(load.run(clients=12))
         for _ in range(10):
             town.sink.server.stop_listening()
-            await kill_workers(gateway, 2, chance)
+            await kill_workers(gateway, load, 2, chance, BETWEEN_S)
             await asyncio.sleep(chance.uniform(0.2, 2.0))
             await town.sink.server.start()
             await asyncio.sleep(chance.uniform(0.2, 1.0))
