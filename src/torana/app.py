@@ -29,6 +29,7 @@ from torana.api.docs import DocsEndpoints
 from torana.api.embeddings import EmbeddingEndpoints
 from torana.api.entrance import Entrance, RouteTable
 from torana.api.feature import FeatureEndpoints
+from torana.api.internal_events import InternalEvents
 from torana.api.models import ModelEndpoints
 from torana.api.monitoring import MonitoringEndpoints, OperatorsApp, Readiness
 from torana.api.prompts import PromptEndpoints
@@ -56,6 +57,7 @@ from torana.providers.table import provider_table
 from torana.rehearsal import Rehearsal
 from torana.reload import Reloader
 from torana.routing.discovery import FirstModel
+from torana.routing.fences import Fences
 from torana.routing.models import Models
 from torana.routing.router import Router
 from torana.routing.traffic import Traffic
@@ -240,6 +242,14 @@ async def start(
         via.split()[1],
         settings.auth.operator_token,
     )
+    events = entrance.events = make_events(settings, transport, metrics)
+
+    def fence_events(models: Models) -> None:
+        fences = Fences(models.catalogue.residency.values())
+        if events is not None:
+            events.may_tell = lambda caller: fences.of(caller) is None
+
+    fence_events(models)
 
     def build() -> Callable[[], None]:
         """Read and check the catalogue anew, off the event loop; the callable swaps it in."""
@@ -251,6 +261,7 @@ async def start(
         def swap() -> None:
             if catalogue.sinks != running.models.catalogue.sinks:
                 deliveries.replace(sinks)
+            fence_events(models)
             entrance.routes, running.models = routes, models
             verifier.set_unit_primitives(catalogue.unit_primitives)
             verifier.set_deny_list(catalogue.deny.values())
@@ -292,6 +303,7 @@ async def start(
     dead = asyncio.get_running_loop().create_task(watch_the_dead(counts))
     running.closers = [
         watch.cancel, dead.cancel, reloader.aclose, traffic.aclose, first_model.aclose, keys.aclose, quota.aclose,
+        *([events.aclose] if events is not None else []),
         spool.stop, deliveries.aclose, spool.release, transport.aclose, counts.close, metrics.close, log.close,
     ]  # fmt: skip
     # What start-up made stays; the collector need not look at it again.
@@ -299,6 +311,17 @@ async def start(
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)
     return running
+
+
+def make_events(settings: Settings, transport: Transport, metrics: Metrics) -> InternalEvents | None:
+    """Only where they are switched on and somebody takes them."""
+    wanted = settings.internal_events
+    if not wanted.enabled:
+        return None
+    if not wanted.endpoint:
+        logger.warning("AIGW_INTERNAL_EVENT__ENABLED without AIGW_INTERNAL_EVENT__ENDPOINT: no events are sent")
+        return None
+    return InternalEvents(wanted, transport, metrics, settings.environment)
 
 
 def gateway_id(settings: Settings, local_keys: LocalKeys) -> str:

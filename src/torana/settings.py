@@ -340,6 +340,17 @@ class UsageSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InternalEventSettings:
+    """The product's own events, for its vendor's analytics (contract 15)."""
+
+    enabled: bool = setting(False, "AIGW_INTERNAL_EVENT__ENABLED", "send internal events; needs the endpoint")
+    endpoint: str = setting("", "AIGW_INTERNAL_EVENT__ENDPOINT", "URL of the Snowplow collector that takes them")
+    app_id: str = setting("gitlab_ai_gateway", "AIGW_INTERNAL_EVENT__APP_ID", "their `aid`")
+    namespace: str = setting("gl", "AIGW_INTERNAL_EVENT__NAMESPACE", "their `tna`")
+    batch_size: int = setting(50, "AIGW_INTERNAL_EVENT__BATCH_SIZE", "events in one request")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """What is written down."""
 
@@ -367,6 +378,7 @@ class Settings:
     catalogue: CatalogueSettings = field(default_factory=CatalogueSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
     usage: UsageSettings = field(default_factory=UsageSettings)
+    internal_events: InternalEventSettings = field(default_factory=InternalEventSettings)
     log: LogSettings = field(default_factory=LogSettings)
     warnings: tuple[str, ...] = ()
     """Lines for the log: names that mean nothing here."""
@@ -483,6 +495,7 @@ def _check_urls(settings: Settings) -> None:
     check_url("AIGW_CUSTOMER_PORTAL_URL", settings.auth.customer_portal_url)
     check_url("ANTHROPIC_BASE_URL", settings.providers.anthropic_base_url)
     check_url("OPENAI_BASE_URL", settings.providers.openai_base_url)
+    check_url("AIGW_INTERNAL_EVENT__ENDPOINT", settings.internal_events.endpoint)
 
 
 def _check_weights(weights: Mapping[str, Any]) -> None:

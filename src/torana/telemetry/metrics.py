@@ -219,6 +219,11 @@ class Metrics:
         """The figures of one sink; there are as many as sinks.yml names."""
         return SinkFigures(self._shards, name)
 
+    def internal_events(self, *, sent: int = 0, dropped: int = 0) -> None:
+        """Events of the product's own."""
+        for outcome, count in (("sent", sent), ("dropped", dropped)):
+            self._count(families.INTERNAL_EVENTS, (outcome,), count)
+
     def issuer(self, base_url: str, *, keys: int, is_up: bool, age_s: float | None) -> None:
         """State of an issuer's keys; there are as many issuers as the settings name."""
         place, labels = self._shards.place, (base_url,)
