@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
+from urllib.parse import unquote, urlsplit
 
 from torana.access.issuer_keys import IssuerState
 from torana.access.keys import KeyRing
@@ -29,7 +30,6 @@ from torana.api.docs import DocsEndpoints
 from torana.api.embeddings import EmbeddingEndpoints
 from torana.api.entrance import Entrance, RouteTable
 from torana.api.feature import FeatureEndpoints
-from torana.api.internal_events import InternalEvents
 from torana.api.models import ModelEndpoints
 from torana.api.monitoring import MonitoringEndpoints, OperatorsApp, Readiness
 from torana.api.prompts import PromptEndpoints
@@ -45,22 +45,22 @@ from torana.code.languages import EDITOR_IDS, EXTENSIONS, LANGUAGES
 from torana.errors import BadSetting
 from torana.explaining import DryRun
 from torana.gateway import Gateway
+from torana.limits.here import Here
+from torana.limits.leases import Leases
 from torana.limits.limits import Limits
 from torana.limits.minutes import MinuteLimit
 from torana.limits.shared_table import SharedTable, watch_the_dead
 from torana.limits.table import Table
 from torana.prompts.registry import Prompts
 from torana.providers.demo.demo import DemoProvider
-from torana.providers.google_tokens import MISSING, is_library_missing
 from torana.providers.send import Sender
 from torana.providers.table import provider_table
 from torana.rehearsal import Rehearsal
 from torana.reload import Reloader
 from torana.routing.discovery import FirstModel
-from torana.routing.fences import Fences
 from torana.routing.models import Models
 from torana.routing.router import Router
-from torana.routing.traffic import Traffic
+from torana.routing.trying import Traffic
 from torana.search.index import DocsIndex
 from torana.settings import Settings
 from torana.sinks import SinkMakers
@@ -73,7 +73,6 @@ from torana.usage.deliveries import Deliveries
 from torana.usage.disk import Disk
 from torana.usage.ledger import Ledger, WhenFull
 from torana.usage.spool import Spool
-from torana.wire.endpoint import fault_of
 
 logger = logging.getLogger("torana")
 
@@ -138,14 +137,12 @@ async def start(
     catalogue = load_catalogue(overlays)
 
     check_trust(settings)
-    check_endpoints(settings.providers.allowed_endpoints)
-    if settings.providers.google.project and is_library_missing():
-        logger.warning("Vertex AI cannot be called: %s", MISSING)
-    transport = Transport(settings.transport, allowed_endpoints=settings.providers.allowed_endpoints)
+    transport = Transport(settings.transport)
     metrics = Metrics(known_labels(catalogue), settings.providers.model_engine_limits, metrics_dir)
     sink.on_drop = metrics.lines_dropped
 
     counts = Table() if metrics_dir is None else SharedTable(metrics_dir)
+    leases = leases_of(settings, counts, clock, metrics)
 
     local_keys = load_local_keys(settings)
     keys = KeyRing(settings.auth, local_keys, transport, clock, meter=metrics)
@@ -189,6 +186,7 @@ async def start(
         },
         lambda: {
             "usage_spool": (not spool.is_full, spool.why or "usage records find space"),
+            **({"shared_limits": leases.state} if leases is not None and entrance.routes.is_limited else {}),
             **{f"issuer {state.issuer}": (state.ok, issuer_detail(state)) for state in keys.states()},
         },
     )
@@ -200,7 +198,7 @@ async def start(
         """Everything that hangs on one catalogue: requests under way keep the one they came in with."""
         prompts = Prompts(models.catalogue, settings.catalogue, clock)
         router = Router(models, sender, traffic, first_model)
-        limits = Limits(models.catalogue, counts, clock, metrics)
+        limits = Limits(models.catalogue, leases or Here(counts, clock), clock, metrics)
         gateway = Gateway(
             prompts, models, router, sender, limits, metrics, settings.catalogue,
             detail_headers=settings.serve.detail_headers, ledger=ledger,
@@ -224,11 +222,7 @@ async def start(
                 DocsEndpoints(settings),
             ),
             limits,
-            DryRun(
-                lambda: Rehearsal(
-                    settings, models.catalogue, clock=clock, limits=limits, traffic=traffic, first_model=first_model
-                )
-            ),
+            DryRun(lambda: Rehearsal(settings, models.catalogue, clock=clock, limits=limits, first_model=first_model)),
         )
 
     entrance = Entrance(
@@ -242,14 +236,6 @@ async def start(
         via.split()[1],
         settings.auth.operator_token,
     )
-    events = entrance.events = make_events(settings, transport, metrics)
-
-    def fence_events(models: Models) -> None:
-        fences = Fences(models.catalogue.residency.values())
-        if events is not None:
-            events.may_tell = lambda caller: fences.of(caller) is None
-
-    fence_events(models)
 
     def build() -> Callable[[], None]:
         """Read and check the catalogue anew, off the event loop; the callable swaps it in."""
@@ -261,8 +247,9 @@ async def start(
         def swap() -> None:
             if catalogue.sinks != running.models.catalogue.sinks:
                 deliveries.replace(sinks)
-            fence_events(models)
             entrance.routes, running.models = routes, models
+            if leases is not None and routes.is_limited:
+                leases.start()
             verifier.set_unit_primitives(catalogue.unit_primitives)
             verifier.set_deny_list(catalogue.deny.values())
             metrics.know(known_labels(catalogue))
@@ -300,28 +287,19 @@ async def start(
     await main.start(main_socket)
     await operators.start(metrics_socket)
     watch = asyncio.get_running_loop().create_task(watch_loop(metrics, Clock()))
+    if leases is not None and entrance.routes.is_limited:
+        leases.start()
     dead = asyncio.get_running_loop().create_task(watch_the_dead(counts))
     running.closers = [
-        watch.cancel, dead.cancel, reloader.aclose, traffic.aclose, first_model.aclose, keys.aclose, quota.aclose,
-        *([events.aclose] if events is not None else []),
-        spool.stop, deliveries.aclose, spool.release, transport.aclose, counts.close, metrics.close, log.close,
+        watch.cancel, dead.cancel, reloader.aclose, first_model.aclose, keys.aclose, quota.aclose, spool.stop,
+        deliveries.aclose, spool.release, transport.aclose, *([leases.aclose] if leases is not None else []),
+        counts.close, metrics.close, log.close,
     ]  # fmt: skip
     # What start-up made stays; the collector need not look at it again.
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)
     return running
-
-
-def make_events(settings: Settings, transport: Transport, metrics: Metrics) -> InternalEvents | None:
-    """Only where they are switched on and somebody takes them."""
-    wanted = settings.internal_events
-    if not wanted.enabled:
-        return None
-    if not wanted.endpoint:
-        logger.warning("AIGW_INTERNAL_EVENT__ENABLED without AIGW_INTERNAL_EVENT__ENDPOINT: no events are sent")
-        return None
-    return InternalEvents(wanted, transport, metrics, settings.environment)
 
 
 def gateway_id(settings: Settings, local_keys: LocalKeys) -> str:
@@ -341,17 +319,6 @@ def check_trust(settings: Settings) -> None:
         raise BadSetting(name, f"a certificate file cannot be used ({error})", "expected readable PEM files") from error
 
 
-def check_endpoints(allowed: tuple[str, ...]) -> None:
-    """Raises BadSetting for a prefix that can never be one: it would let nothing through, and nobody would know why."""
-    for prefix in allowed:
-        if fault_of(prefix) == "no_url":
-            raise BadSetting(
-                "AIGW_CUSTOM_MODELS__ALLOWED_ENDPOINTS",
-                f"{prefix!r} is no URL prefix",
-                "expected http(s)://host[:port][/path], without user, query or dots to walk",
-            )
-
-
 def known_labels(catalogue: Catalogue) -> Known:
     """The catalogue's own names; every other value that a client chooses is shown as `other`."""
     records = catalogue.models.values()
@@ -363,6 +330,22 @@ def known_labels(catalogue: Catalogue) -> Known:
         languages=LANGUAGES,
         extensions=EXTENSIONS,
         editor_languages=EDITOR_IDS,
+    )
+
+
+def leases_of(settings: Settings, table: Table, clock: Clock, metrics: Metrics) -> Leases | None:
+    """The counts that all servers share; None: this one counts by itself."""
+    limits = settings.limits
+    if not limits.redis_url:
+        return None
+    return Leases(
+        table,
+        limits.redis_url.reveal(),
+        clock,
+        metrics,
+        timeout_s=limits.patience_s,
+        workers=settings.serve.workers,
+        replicas=limits.replicas,
     )
 
 
@@ -380,7 +363,8 @@ def secrets_of(settings: Settings) -> list[str]:
         providers.aws_session_token,
         *settings.usage.sink_secrets.values(),
     )
-    return [secret.reveal() for secret in held if secret]
+    password = urlsplit(settings.limits.redis_url.reveal()).password
+    return [*(secret.reveal() for secret in held if secret), *([unquote(password)] if password else [])]
 
 
 @dataclass(frozen=True, slots=True)

@@ -280,6 +280,12 @@ CODES: dict[str, Code] = {
         "Wait as long as Retry-After says; `missing` names the limit. The operator may raise it.",
         is_retryable=True,
     ),
+    "limits_unavailable": Code(
+        "limit",
+        "A limit is shared by all servers and must not be guessed (`when_down: closed`), and Redis cannot be reached.",
+        "Try again shortly. The operator finds the cause in the log and under AIGW_REDIS_URL.",
+        is_retryable=True,
+    ),
     "overloaded": Code(
         "gateway",
         "The gateway has more to do than it can; this request was turned away before anything of it was read.",
@@ -335,11 +341,6 @@ CODES: dict[str, Code] = {
     ),
     "provider_refused": Code(
         "provider", "The provider refused the request.", "Look for the request id in the gateway's log."
-    ),
-    "context_length_exceeded": Code(
-        "client",
-        "The prompt, or it and the answer that it asks for, is longer than the model's context window.",
-        "Send less of the conversation, or choose a model that reads more: GET /openai/v1/models tells how much.",
     ),
     "provider_key_refused": Code(
         "provider", "The provider refused the gateway's own key.", "Replace the provider's key."

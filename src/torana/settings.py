@@ -276,14 +276,7 @@ class RoutingSettings:
         "longest Retry-After that a call itself waits for, where nothing else helps",
     )
     queue_s: float = setting(
-        1.0,
-        "AIGW_ROUTING__QUEUE_S",
-        "how long a call waits for a place at a deployment whose `concurrency` is used up, or for a connection",
-    )
-    connections: int = setting(
-        0,
-        "AIGW_ROUTING__CONNECTIONS",
-        "calls under way to one provider's address, the proxies' included; 0: as many as there are descriptors",
+        1.0, "AIGW_ROUTING__QUEUE_S", "how long a call waits for a place at a deployment whose `concurrency` is used up"
     )
 
 
@@ -340,14 +333,18 @@ class UsageSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InternalEventSettings:
-    """The product's own events, for its vendor's analytics (contract 15)."""
+class LimitSettings:
+    """Where limits are counted."""
 
-    enabled: bool = setting(False, "AIGW_INTERNAL_EVENT__ENABLED", "send internal events; needs the endpoint")
-    endpoint: str = setting("", "AIGW_INTERNAL_EVENT__ENDPOINT", "URL of the Snowplow collector that takes them")
-    app_id: str = setting("gitlab_ai_gateway", "AIGW_INTERNAL_EVENT__APP_ID", "their `aid`")
-    namespace: str = setting("gl", "AIGW_INTERNAL_EVENT__NAMESPACE", "their `tna`")
-    batch_size: int = setting(50, "AIGW_INTERNAL_EVENT__BATCH_SIZE", "events in one request")
+    redis_url: Secret = setting(
+        Secret(), "AIGW_REDIS_URL", "Redis or Valkey in which all servers share one count; empty: each server its own"
+    )
+    patience_s: float = setting(
+        0.05, "AIGW_LIMITS__PATIENCE_S", "longest wait for the shared counts; then a server counts alone"
+    )
+    replicas: int = setting(
+        0, "AIGW_LIMITS__REPLICAS", "servers in all, for the share of one that counts alone; 0: as many as it last saw"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -378,7 +375,7 @@ class Settings:
     catalogue: CatalogueSettings = field(default_factory=CatalogueSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
     usage: UsageSettings = field(default_factory=UsageSettings)
-    internal_events: InternalEventSettings = field(default_factory=InternalEventSettings)
+    limits: LimitSettings = field(default_factory=LimitSettings)
     log: LogSettings = field(default_factory=LogSettings)
     warnings: tuple[str, ...] = ()
     """Lines for the log: names that mean nothing here."""
@@ -409,7 +406,6 @@ ACCEPTED_UNUSED = (
     "AIGW_FEATURE_FLAGS__FIREWORKS_SCORE_THRESHOLD",
     "AIGW_MODEL_SELECTION__MODEL_PARAMS",
     "AIGW_MODEL_SELECTION__PROMPT_PARAMS",
-    "AIGW_REDIS_URL",
     "AIGW_SINK__",
     "AIGW_VERTEX_TEXT_MODEL__",
     "AIGW_VERTEX_SEARCH__",
@@ -448,9 +444,7 @@ def load_settings(
     urls = {name: text.strip() for name, text in found.items() if is_address_name(name)}
     google = check_google(settings.providers.google)
     providers = replace(settings.providers, google=google, vendor_keys=keys, vendor_urls=urls)
-    names = {name.removesuffix("_FILE") for name in found if name.startswith("AIGW_SINK__")}
-    sink_secrets = {name: Secret(text) for name in names if (text := _text_of(name, Secret, found)) is not None}
-    settings = replace(settings, providers=providers, usage=replace(settings.usage, sink_secrets=sink_secrets))
+    settings = replace(settings, providers=providers)
     object.__setattr__(settings, "warnings", tuple(_unknown_names(found)))
     if settings.log.level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
         raise BadSetting(
@@ -461,6 +455,7 @@ def load_settings(
     if settings.serve.workers < 1:
         raise BadSetting("WEB_CONCURRENCY", f"{settings.serve.workers} is too few", "expected 1 or more")
     _check_serving(settings.serve)
+    _check_limits(settings.limits)
     _check_urls(settings)
     _check_user_tokens(settings.auth)
     _check_search(settings.search)
@@ -479,6 +474,18 @@ def load_settings(
     return settings
 
 
+def _check_limits(limits: LimitSettings) -> None:
+    scheme = limits.redis_url.reveal().partition("://")[0]
+    if limits.redis_url and scheme not in ("redis", "rediss", "unix"):
+        raise BadSetting("AIGW_REDIS_URL", "is no address of Redis", "expected redis://, rediss:// or unix://")
+    if not 0.001 <= limits.patience_s <= 5:
+        raise BadSetting(
+            "AIGW_LIMITS__PATIENCE_S", f"{limits.patience_s} is out of range", "expected 0.001 to 5 seconds"
+        )
+    if limits.replicas < 0:
+        raise BadSetting("AIGW_LIMITS__REPLICAS", f"{limits.replicas} is too few", "expected 0 or more")
+
+
 def _check_serving(serve: ServeSettings) -> None:
     check_networks("AIGW_TRUSTED_PROXIES", serve.trusted_proxies)
     check_path("AIGW_FASTAPI__DOCS_URL", serve.docs_url)
@@ -495,7 +502,6 @@ def _check_urls(settings: Settings) -> None:
     check_url("AIGW_CUSTOMER_PORTAL_URL", settings.auth.customer_portal_url)
     check_url("ANTHROPIC_BASE_URL", settings.providers.anthropic_base_url)
     check_url("OPENAI_BASE_URL", settings.providers.openai_base_url)
-    check_url("AIGW_INTERNAL_EVENT__ENDPOINT", settings.internal_events.endpoint)
 
 
 def _check_weights(weights: Mapping[str, Any]) -> None:

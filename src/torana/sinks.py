@@ -70,7 +70,10 @@ class SinkMakers:
                 from torana.usage.sinks.stores import RedisStream
 
                 return RedisStream(
-                    self._url(record), record.stream, max_length=record.max_length, timeout_s=record.timeout_s
+                    self._url(record) or self._settings.limits.redis_url.reveal(),
+                    record.stream,
+                    max_length=record.max_length,
+                    timeout_s=record.timeout_s,
                 )
             case "postgres":
                 from torana.usage.sinks.stores import PostgresTable

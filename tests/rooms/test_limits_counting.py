@@ -17,7 +17,7 @@ from tests.support.limit_desk import Desk
 
 from torana.catalog.records import LimitRecord
 from torana.limits.calendar import end_of
-from torana.limits.limits import Hold
+from torana.limits.hold import Hold
 from torana.limits.minutes import MinuteLimit
 from torana.limits.reached import LimitReached, Standing, anthropic_headers, openai_headers
 from torana.limits.shared_table import SharedTable, clear_directory

@@ -45,7 +45,8 @@ def exception(name: str, message: str = "scripted failure", **members: Any) -> b
 
 def converse_whole(said: Saying, asked: dict[str, Any]) -> Whole:
     content: list[Whole] = [{"text": said.text}] if said.text else []
-    for call in said.calls:
+    if said.tool_call:
+        call = said.tool_call
         content.append({"toolUse": {"toolUseId": call.id, "name": call.name, "input": call.arguments}})
     return {
         "metrics": {"latencyMs": 551},
@@ -66,15 +67,14 @@ def converse_events(said: Saying, asked: dict[str, Any]) -> Events:
         ]
         parts.append(frame({"contentBlockIndex": block, "p": "ab"}, "contentBlockStop"))
         block += 1
-    for call in said.calls:
-        use = {"toolUseId": call.id, "name": call.name}
+    if said.tool_call:
+        use = {"toolUseId": said.tool_call.id, "name": said.tool_call.name}
         parts.append(frame({"contentBlockIndex": block, "start": {"toolUse": use}}, "contentBlockStart"))
         parts += [
             frame({"contentBlockIndex": block, "delta": {"toolUse": {"input": piece}}}, "contentBlockDelta")
-            for piece in call.in_pieces()
+            for piece in said.arguments_in_pieces()
         ]
         parts.append(frame({"contentBlockIndex": block}, "contentBlockStop"))
-        block += 1
     parts.append(frame({"p": "abc", "stopReason": _stop_reason(said)}, "messageStop"))
     parts.append(frame({"metrics": {"latencyMs": 551}, "p": "a", "usage": _usage(said)}, "metadata"))
     return parts

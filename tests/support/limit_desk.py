@@ -9,7 +9,9 @@ from torana.caller import Caller
 from torana.catalog.load import load_catalogue
 from torana.catalog.records import LimitRecord
 from torana.catalog.snapshot import Catalogue
-from torana.limits.limits import Hold, Limits, Spent
+from torana.limits.here import Here
+from torana.limits.hold import Hold, Spent
+from torana.limits.limits import Limits
 from torana.limits.reached import LimitReached
 from torana.limits.rules import Call
 from torana.limits.table import Table
@@ -33,7 +35,7 @@ class Desk:
         self.clock = clock or HandClock(1_700_006_400.0)
         self.table = table or Table(1024)
         self.metrics = Metrics(Known())
-        self.limits = Limits(catalogue(*limits), self.table, self.clock, self.metrics)
+        self.limits = Limits(catalogue(*limits), Here(self.table, self.clock), self.clock, self.metrics)
 
     def ask(self, user: str = "mia", instance: str = "acme", **spent: int) -> Hold | LimitReached:
         call = Call(Caller(instance_id=instance), user, model="m")

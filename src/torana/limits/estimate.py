@@ -12,7 +12,7 @@ import msgspec
 from torana.catalog.limit_text import USD
 from torana.chat import ChatRequest, Document, Image, Text, Thought, ToolCall, ToolResult, Usage
 from torana.counting import BYTES_PER_TOKEN, count_bytes, estimate_tokens
-from torana.limits.limits import Spent
+from torana.limits.hold import Spent
 from torana.usage.prices import Price, UnknownPrice, cost_usd
 
 DEFAULT_OUTPUT_TOKENS = 4_096
@@ -21,17 +21,12 @@ IMAGE_TOKENS = 1_600
 """About what vendors count for a picture of usual size, which they scale down to."""
 
 
-class _Config(msgspec.Struct, rename="camel"):
-    max_output_tokens: int = 0
-
-
 class _Allowed(msgspec.Struct):
     """How long a relayed answer may be, by whichever name its dialect has for it."""
 
     max_tokens: int = 0
     max_completion_tokens: int = 0
     max_output_tokens: int = 0
-    generation_config: _Config = msgspec.field(name="generationConfig", default_factory=_Config)
 
 
 _read_allowed = msgspec.json.Decoder(_Allowed)
@@ -39,8 +34,6 @@ _read_allowed = msgspec.json.Decoder(_Allowed)
 
 def estimate(chat: ChatRequest, prices: Price | None, output_limit: int = 0) -> Spent:
     """Tokens and money that `chat` may come to."""
-    if chat.source is not None and not chat.source.is_read:
-        return estimate_body("", chat.source.body, prices, is_free=False)
     allowed = output_limit or DEFAULT_OUTPUT_TOKENS if chat.max_tokens is None else chat.max_tokens
     return price(Usage(input_tokens=input_tokens(chat), output_tokens=allowed * max(1, chat.choices)), prices)
 
@@ -50,12 +43,10 @@ def estimate_body(path: str, body: bytes, prices: Price | None, *, is_free: bool
     if is_free:
         return Spent(0, 0, 0)
     allowed = 0
-    # By path, or by the model's name in it.
-    if "embedding" not in path.partition("?")[0].rpartition("/")[2]:
+    if not path.partition("?")[0].endswith("/embeddings"):
         try:
             found = _read_allowed.decode(body)
             allowed = found.max_completion_tokens or found.max_tokens or found.max_output_tokens
-            allowed = allowed or found.generation_config.max_output_tokens
         except (msgspec.MsgspecError, RecursionError):
             pass  # the provider will say so
         allowed = allowed or DEFAULT_OUTPUT_TOKENS

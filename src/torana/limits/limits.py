@@ -5,61 +5,40 @@ A call takes from every limit that it meets, or from none.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Protocol
 
 from torana.caller import Caller
-from torana.catalog.limit_text import Unit
 from torana.catalog.records import FeatureRecord, LimitMatch, LimitRecord
 from torana.catalog.snapshot import Catalogue
 from torana.clock import Clock
-from torana.limits.reached import SHOWN_CHARS, LimitReached, Standing
+from torana.limits.hold import Asked, Hold, Refused, Spent, used
+from torana.limits.reached import SHOWN_CHARS, LimitReached
 from torana.limits.rules import SECOND, Call, Rule, make_rule
-from torana.limits.table import Key, Table
 from torana.telemetry.metrics import Metrics
 
 REMEMBERED = 2_000
 """Kinds of calls whose limits are remembered; clients have a say in them, so that a full memory is emptied."""
 
 
-class Spent(NamedTuple):
-    """What a call uses, or is expected to. Money in billionths of a dollar, None where no price is known."""
+class Counts(Protocol):
+    """Who counts: this server by itself (here.py), or all of them together (leases.py)."""
 
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost: int | None = None
+    def take(self, asked: Sequence[Asked], expected: Spent) -> Hold | None: ...
 
+    async def ask(self, asked: Sequence[Asked], expected: Spent) -> Hold: ...
 
-class Taken(NamedTuple):
-    """What one limit has given a call."""
+    def glance(self, asked: Sequence[Asked]) -> None: ...
 
-    rule: Rule
-    key: Key
-    slot: int
-    until: int
-    amount: int
-    line: int
-    """Where it is noted, should the worker die."""
+    def left(self, asked: Sequence[Asked]) -> list[int]: ...
 
-
-class Hold:
-    """What a call has taken of its limits. Settle it in every case; only the first time counts."""
-
-    __slots__ = ("expected", "is_settled", "standings", "taken")
-
-    def __init__(self, taken: Sequence[Taken], standings: Sequence[Standing], expected: Spent) -> None:
-        self.taken = taken
-        self.expected = expected
-        """What was reserved; nothing where no limit counts tokens or money."""
-        self.standings = standings
-        """For the headers of the answer."""
-        self.is_settled = False
+    def settle(self, hold: Hold, spent: Spent) -> None: ...
 
 
 class Limits:
     """The limits of one catalogue."""
 
-    def __init__(self, catalogue: Catalogue, table: Table, clock: Clock, metrics: Metrics) -> None:
-        self._table = table
+    def __init__(self, catalogue: Catalogue, counts: Counts, clock: Clock, metrics: Metrics) -> None:
+        self._counts = counts
         self._clock = clock
         self._metrics = metrics
         self.rules = tuple(make_rule(record, catalogue.models, clock, metrics) for record in all_records(catalogue))
@@ -99,105 +78,73 @@ class Limits:
         if not self._early[feature]:
             return
         call = Call(caller, user, feature=feature)
-        now = int(self._clock.monotonic() * SECOND)
-        table = self._table
-        table.lock()
+        rules = [rule for rule in self._early[feature] if rule.match.is_for(call)]
+        asked = [Asked(rule, rule.key(rule.whom(call)), 1) for rule in rules]
         try:
-            met = [
-                (rule, slot)
-                for rule in self._early[feature]
-                if rule.match.is_for(call) and (slot := table.look(rule.key(rule.whom(call)))) >= 0
-            ]
-            if not all(rule.fits(table, slot, now, 1) for rule, slot in met):
-                raise self._refusal([rule for rule, _ in met], call, [slot for _, slot in met], [1] * len(met), now)
-        finally:
-            table.unlock()
+            self._counts.glance(asked)
+        except Refused as refused:
+            raise self._refusal(call, refused) from None
 
     def left(self, call: Call) -> list[tuple[Rule, int]]:
-        """How much each limit that the call meets has left; takes nothing."""
-        now = int(self._clock.monotonic() * SECOND)
-        table = self._table
-        table.lock()
-        try:
-            met = [(rule, table.look(rule.key(rule.whom(call)))) for rule in self.applying(call)]
-            return [(rule, rule.amount if slot < 0 else max(0, rule.left(table, slot, now))) for rule, slot in met]
-        finally:
-            table.unlock()
+        """How much each limit that the call meets has left, as far as this server knows; takes nothing."""
+        rules = self.applying(call)
+        found = self._counts.left([Asked(rule, rule.key(rule.whom(call)), 0) for rule in rules])
+        return list(zip(rules, found, strict=True))
 
     async def hold(self, call: Call, expected: Callable[[], Spent]) -> Hold | None:
-        """Reserve what the call is expected to use; None where nothing limits it. Raises LimitReached.
+        """Reserve what the call is expected to use; None where nothing limits it.
 
         expected  asked only where a limit counts tokens or money
+        Raises LimitReached, or LimitsUnavailable.
         """
         rules = self.applying(call)
         if not rules:
             return None
         estimate = expected() if any(rule.is_metered for rule in rules) else Spent()
-        return self._take(rules, call, estimate)
+        asked = [Asked(rule, rule.key(rule.whom(call)), self._amount(rule, estimate)) for rule in rules]
+        try:
+            hold = self._counts.take(asked, estimate)
+            if hold is None:
+                hold = await self._counts.ask(asked, estimate)
+        except Refused as refused:
+            raise self._refusal(call, refused) from None
+        for taken in hold.taken:
+            taken.rule.figures.took(taken.amount)
+        return hold
 
     def settle(self, hold: Hold | None, spent: Spent) -> None:
         """The call has ended, having used so much; what was reserved beyond it is free again."""
         if hold is None or hold.is_settled:
             return
         hold.is_settled = True
-        now = int(self._clock.monotonic() * SECOND)
-        table = self._table
-        table.lock()
-        try:
-            for rule, key, slot, until, reserved, line in hold.taken:
-                used = _used(rule.unit, reserved, spent)
-                rule.figures.spent(reserved, used)
-                more = -reserved if rule.unit == "streams" else used - reserved
-                if more:
-                    rule.give(table, key, slot, until, now, more)
-                table.forget(line)
-        finally:
-            table.unlock()
+        self._counts.settle(hold, spent)
+        for taken in hold.taken:
+            taken.rule.figures.spent(taken.amount, used(taken.rule.unit, taken.amount, spent))
 
     def _amount(self, rule: Rule, estimate: Spent) -> int:
+        if not rule.is_metered:
+            return 1
         if rule.unit == "usd" and estimate.cost is None:
             self._metrics.unpriced(rule.name, rule.unit)
-        return _used(rule.unit, 0, estimate) if rule.is_metered else 1
+        return used(rule.unit, 0, estimate)
 
-    def _take(self, rules: Sequence[Rule], call: Call, estimate: Spent) -> Hold:
-        wanted = [self._amount(rule, estimate) for rule in rules]
-        now = int(self._clock.monotonic() * SECOND)
-        table = self._table
-        keys = [rule.key(rule.whom(call)) for rule in rules]
-        taken, standings = [], []
-        table.lock()
-        try:
-            slots = table.find_all(keys, now)
-            for rule, slot, amount in zip(rules, slots, wanted, strict=True):
-                if not rule.fits(table, slot, now, amount):
-                    raise self._refusal(rules, call, slots, wanted, now)
-            for rule, key, slot, amount in zip(rules, keys, slots, wanted, strict=True):
-                until = rule.take(table, slot, now, amount)
-                line = table.note(key, until, rule.weight(amount)) if rule.gives_back else -1
-                taken.append(Taken(rule, key, slot, until, amount, line))
-                standings.append(rule.standing(table, slot, now))
-                rule.figures.took(amount)
-        finally:
-            table.unlock()
-        return Hold(taken, standings, estimate)
-
-    def _refusal(
-        self, rules: Sequence[Rule], call: Call, slots: Sequence[int], wanted: Sequence[int], now: int
-    ) -> LimitReached:
+    def _refusal(self, call: Call, refused: Refused) -> LimitReached:
         """Names the limit that lets the call wait longest."""
-        table = self._table
-        standings = [rule.standing(table, slot, now) for rule, slot in zip(rules, slots, strict=True)]
-        longest, which = -1, 0
-        for index, (rule, slot, amount) in enumerate(zip(rules, slots, wanted, strict=True)):
-            if rule.fits(table, slot, now, amount):
-                continue
-            rule.figures.refused()
-            wait_ns = rule.wait_ns(table, slot, now, amount)
-            if wait_ns > longest:
-                longest, which = wait_ns, index
-        rule = rules[which]
-        whose = describe(rule, call)
-        return LimitReached(standings, standings[which], rule.text, whose, longest / SECOND, self._clock.now())
+        for each, wait_ns in zip(refused.asked, refused.waits_ns, strict=True):
+            if wait_ns >= 0:
+                each.rule.figures.refused()
+        longest_ns = max(refused.waits_ns)
+        which = refused.waits_ns.index(longest_ns)
+        rule = refused.asked[which].rule
+        return LimitReached(
+            refused.standings,
+            refused.standings[which],
+            rule.text,
+            describe(rule, call),
+            longest_ns / SECOND,
+            self._clock.now(),
+            is_degraded=refused.is_degraded,
+        )
 
 
 def all_records(catalogue: Catalogue) -> Iterable[LimitRecord]:
@@ -232,18 +179,3 @@ def describe(rule: Rule, call: Call) -> str:
         if name == "user" and call.instance:
             words[-1] += f" of instance {call.instance[:SHOWN_CHARS]}"
     return " and ".join(words)
-
-
-def _used(unit: Unit, reserved: int, spent: Spent) -> int:
-    """What a call uses of a limit that counts `unit`."""
-    match unit:
-        case "tokens":
-            return spent.input_tokens + spent.output_tokens
-        case "input_tokens":
-            return spent.input_tokens
-        case "output_tokens":
-            return spent.output_tokens
-        case "usd":
-            return reserved if spent.cost is None else spent.cost
-        case _:
-            return reserved

@@ -1,6 +1,7 @@
 """What a caller is told: the 429 that names the limit, whose it is and when it is free again, and the headers."""
 
 import math
+import random
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -11,6 +12,9 @@ TEXT = "Too many requests. Please try again later."
 """Contract 1.2."""
 SHOWN_CHARS = 80
 """Of a caller's own names in the refusal; they may be of any length."""
+
+DEGRADED = (b"x-torana-limits", b"degraded")
+"""This server counted by itself: the shared counts cannot be reached."""
 
 _QUOTA_UNITS = {"requests": "requests", "streams": "concurrent-requests", "usd": "micro-usd"}
 
@@ -38,7 +42,15 @@ class LimitReached(Refusal):
     """429 for a limit of our own."""
 
     def __init__(
-        self, standings: Sequence[Standing], reached: Standing, text: str, whose: str, wait_s: float, now: float
+        self,
+        standings: Sequence[Standing],
+        reached: Standing,
+        text: str,
+        whose: str,
+        wait_s: float,
+        now: float,
+        *,
+        is_degraded: bool = False,
     ) -> None:
         """
         standings  every limit that the call met
@@ -66,12 +78,27 @@ class LimitReached(Refusal):
             TEXT,
             missing=f"{reached.name}: {text}",
             remedy=f"Limit `{reached.name}` ({text}) is used up for {whose}; {when}.",
-            headers=tuple(headers + ratelimit_headers(standings)),
+            headers=tuple(headers + ratelimit_headers(standings, is_degraded=is_degraded)),
             is_retryable=not is_spent,
         )
 
 
-def ratelimit_headers(standings: Sequence[Standing]) -> Headers:
+class LimitsUnavailable(Refusal):
+    """503: a limit says `when_down: closed`, and the shared counts cannot be reached."""
+
+    def __init__(self, name: str, text: str) -> None:
+        # Spread out, so that not everybody comes back in the same second.
+        after_s = random.randint(1, 5)  # noqa: S311 jitter, no secret
+        super().__init__(
+            503,
+            "limits_unavailable",
+            "Service Unavailable",
+            missing=f"{name}: {text}",
+            headers=((b"retry-after", b"%d" % after_s), DEGRADED),
+        )
+
+
+def ratelimit_headers(standings: Sequence[Standing], *, is_degraded: bool = False) -> Headers:
     """RateLimit and RateLimit-Policy, one item for each limit.
 
     Source: IETF draft-ietf-httpapi-ratelimit-headers-11. Money is told in millionths of a dollar.
@@ -87,10 +114,8 @@ def ratelimit_headers(standings: Sequence[Standing]) -> Headers:
         window = f";w={each.period_s:.0f}" if each.period_s else ""
         policies.append(f'"{each.name}";q={quota};qu="{unit}"{window}')
         items.append(f'"{each.name}";r={left}' + (f";t={math.ceil(each.reset_s)}" if each.period_s else ""))
-    return [
-        (b"ratelimit-policy", ", ".join(policies).encode()),
-        (b"ratelimit", ", ".join(items).encode()),
-    ]
+    found = [(b"ratelimit-policy", ", ".join(policies).encode()), (b"ratelimit", ", ".join(items).encode())]
+    return [*found, DEGRADED] if is_degraded else found
 
 
 def openai_headers(standings: Sequence[Standing]) -> Headers:

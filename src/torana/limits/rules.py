@@ -158,7 +158,7 @@ class Rule:
         numbers = table.numbers
         until = numbers[slot + UNTIL]
         if until <= now:
-            until = numbers[slot + UNTIL] = now + self._length_ns()
+            until = numbers[slot + UNTIL] = now + self.length_ns()
             numbers[slot + USED] = wanted
         else:
             numbers[slot + USED] += wanted
@@ -186,7 +186,8 @@ class Rule:
         left = self.left(table, slot, now)
         return Standing(self.name, self.unit, self.amount, left, self.period_s, reset_s)
 
-    def _length_ns(self) -> int:
+    def length_ns(self) -> int:
+        """How long a window lasts that begins now."""
         if not self.is_calendar:
             return self.period_ns
         wall = self._clock.now()

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from torana.limits.table import FOREVER, SLOT_NUMBERS, SLOTS, UNTIL, USED, Key, Table
+from torana.limits.table import FOREVER, GRANTED, IS_EXACT, SLOT_NUMBERS, SLOTS, UNTIL, USED, Key, Table
 
 MAX_HELD = 16_384
 """Takings that one worker lists; what is held beyond it is not given back should the worker die."""
@@ -120,6 +120,8 @@ class SharedTable(Table):
             numbers[slot + UNTIL] = max(0, numbers[slot + UNTIL] - amount)
         elif numbers[slot + UNTIL] == until:
             numbers[slot + USED] = max(0, numbers[slot + USED] - amount)
+            if numbers[slot + IS_EXACT]:  # the shared count frees it by itself
+                numbers[slot + GRANTED] = max(0, numbers[slot + GRANTED] - amount)
             if until == FOREVER and not numbers[slot + USED]:
                 numbers[slot + UNTIL] = 0
 

@@ -152,6 +152,16 @@ LIMIT_USED = Family(
     "torana_limit_used_total", "counter", "What calls used of a limit, in its unit, once they ended.", _LIMIT
 )
 LIMIT_HELD = Family("torana_limit_held", "gauge", "What is reserved for calls under way, in the limit's unit.", _LIMIT)
+LIMITS_SHARED = Family("torana_limits_shared", "gauge", "Workers that reach the counts all servers share.")
+LIMIT_QUESTIONS = Family(
+    "torana_limit_questions_total",
+    "counter",
+    "Questions of calls to the shared counts, by how they ended.",
+    ("outcome",),
+)
+LIMITED_ALONE = Family(
+    "torana_limited_alone_total", "counter", "Calls that a server decided by its own share: no shared counts."
+)
 LIMIT_UNPRICED = Family(
     "torana_limit_unpriced_total", "counter", "Calls that passed a limit on money uncounted: no known price.", _LIMIT
 )
@@ -186,7 +196,6 @@ HEDGES = Family("torana_hedges_total", "counter", "Second sendings beside a slow
 SHADOWS = Family(
     "torana_shadows_total", "counter", "Copies of calls whose answers nobody sees.", ("deployment", "outcome")
 )
-INTERNAL_EVENTS = Family("internal_events_total", "counter", "The product's own events, sent or dropped.", ("outcome",))
 CONFIG_STALE = Family(
     "config_stale", "gauge", "1 while a refused reload left the old catalogue in place.", is_per_node=True
 )
@@ -204,7 +213,6 @@ THREADS = Family("ai_gateway_threads_count", "gauge", "Threads of all workers.")
 _USAGE = (
     USAGE_RECORDS, USAGE_AT_RISK, USAGE_LOST, USAGE_DAMAGED, USAGE_STUCK, USAGE_SPOOL_BYTES, USAGE_SPOOL_FULL,
     USAGE_SYNC_SECONDS, USAGE_DELIVERED, USAGE_RETRIES, USAGE_PARKED, USAGE_WITHHELD, USAGE_BEHIND,
-    INTERNAL_EVENTS,
 )  # fmt: skip
 
 FAMILIES: tuple[Family, ...] = (
@@ -212,6 +220,7 @@ FAMILIES: tuple[Family, ...] = (
     INFERENCE_SECONDS, INPUT_TOKENS, OUTPUT_TOKENS, ALL_TOKENS, LANGUAGES, CLEANING_SECONDS, SUGGESTION_REQUESTS,
     SUGGESTION_SECONDS, SUGGESTION_BYTES, SUGGESTION_TOKENS, SHOWN, ACCEPTED, FAILED, QUOTA_CHECKS,
     PORTAL_REQUESTS, PORTAL_SECONDS, REFUSALS, LIMIT_PASSED, LIMIT_REFUSED, LIMIT_USED, LIMIT_HELD, LIMIT_UNPRICED,
+    LIMITS_SHARED, LIMIT_QUESTIONS, LIMITED_ALONE,
     ISSUER_KEYS, ISSUER_KEY_AGE, ISSUER_UP, DEPLOYMENT_STATE, TRIES, FALLBACKS, COOL_DOWNS, HEDGES, SHADOWS,
     CONFIG_STALE, LINES_DROPPED, LOOP_LAG, SHED, WAITING, THREADS, *_USAGE,
 )  # fmt: skip

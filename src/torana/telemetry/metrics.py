@@ -219,10 +219,16 @@ class Metrics:
         """The figures of one sink; there are as many as sinks.yml names."""
         return SinkFigures(self._shards, name)
 
-    def internal_events(self, *, sent: int = 0, dropped: int = 0) -> None:
-        """Events of the product's own."""
-        for outcome, count in (("sent", sent), ("dropped", dropped)):
-            self._count(families.INTERNAL_EVENTS, (outcome,), count)
+    def limits_shared(self, is_so: bool) -> None:
+        """This worker reaches the shared counts, or no longer."""
+        self._values[self._shards.place(families.LIMITS_SHARED, ())] = float(is_so)
+
+    def limit_question(self, outcome: str) -> None:
+        """A call has asked the shared counts; `answered`, or one of the line's own few reasons."""
+        self._count(families.LIMIT_QUESTIONS, (outcome,))
+
+    def limited_alone(self) -> None:
+        self._count(families.LIMITED_ALONE, ())
 
     def issuer(self, base_url: str, *, keys: int, is_up: bool, age_s: float | None) -> None:
         """State of an issuer's keys; there are as many issuers as the settings name."""

@@ -40,8 +40,7 @@ class Part:
     """The place behind each."""
     next: Position = field(default_factory=Position)
     """Where to go on reading."""
-    damaged: list[Position] = field(default_factory=list)
-    """Where something torn or flipped was skipped."""
+    damaged: int = 0
 
 
 class Folder:
@@ -52,8 +51,6 @@ class Folder:
         self.path = path
         self.end = Position()
         """Up to here the records are durable and may be delivered."""
-        self.delivered = Position()
-        """Up to here every sink has them."""
         self._lock_fd = lock_fd
         self._ends: dict[int, int] = {}
 
@@ -114,10 +111,7 @@ class Folder:
             self.disk.close(fd)
         is_all = offset + len(data) >= end or len(data) < length
         scan = read_frames(data, is_all=is_all, max_payloads=max_records)
-        part = Part(
-            next=Position(number, offset + scan.end),
-            damaged=[Position(number, offset + place) for place in scan.damaged],
-        )
+        part = Part(next=Position(number, offset + scan.end), damaged=scan.damaged)
         for payload, frame_end in zip(scan.payloads, scan.ends, strict=True):
             if not payload.startswith(HEADER_START):
                 part.payloads.append(payload)

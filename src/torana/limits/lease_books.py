@@ -1,0 +1,311 @@
+"""The books of leases: what this server has of each shared limit, what it has used of it, and what it owes.
+
+Windows and flows stand in the table, for all workers of the server. Streams, and what calls hold of exact limits, are
+this worker's own: they are written down in the store under its name. No waiting here; whoever calls holds the lock.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torana.limits.hold import Asked, Refused, Taken
+from torana.limits.questions import Answer, Command, arguments, is_held
+from torana.limits.reached import Standing
+from torana.limits.rules import SECOND, FlowRule, Rule
+from torana.limits.table import END, FOREVER, GRANTED, IS_EXACT, LEFT, SHUT, TOUCHED, UNTIL, USED, Key, Table
+
+SLICE = 20
+"""A lease is at most the 20th part of its limit."""
+GROW_NS = SECOND
+"""A lease used up within this time is followed by one of twice its size."""
+IDLE_NS = 2 * SECOND
+"""A lease that nobody uses for so long goes back."""
+SHUT_NS = SECOND
+"""For so long a limit that is used up is refused without asking again."""
+ALONE = -1
+"""END of a window that this server opened by itself."""
+MAX_STEPS = 4_096
+
+
+@dataclass(slots=True)
+class Streams:
+    """What this worker has of one limit on streams."""
+
+    rule: Rule
+    granted: int = 0
+    used: int = 0
+    touched: int = 0
+
+
+@dataclass(slots=True)
+class Owed:
+    """What the store is still to be told of one window."""
+
+    rule: Rule
+    back: int = 0
+    freed: int = 0
+
+
+@dataclass(slots=True)
+class Told:
+    """One line of housekeeping, and what it was about, should it be lost."""
+
+    key: Key
+    rule: Rule
+    words: Command
+    debt: int = 0
+    end: int = 0
+    back: int = 0
+    """Not to be lost: told again, it may count twice, which lets fewer pass and never more."""
+
+
+class Books:
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self.leased: dict[Key, Rule] = {}
+        """Where this worker has leased something, or may have debts."""
+        self.streams: dict[Key, Streams] = {}
+        self.held: dict[tuple[Key, int], tuple[Rule, int, int]] = {}
+        """Of exact limits, by the window's UNTIL: the rule, the window's END, what calls under way hold."""
+        self.owed: dict[tuple[Key, int], Owed] = {}
+        self._steps: dict[Key, tuple[int, int]] = {}
+        """How much more than needed was last asked for, and when."""
+
+    # --- Taking ---
+
+    def has(self, each: Asked, slot: int, now: int) -> bool:
+        """Whether the call finds enough here."""
+        if each.rule.unit == "streams":
+            held = self.streams.get(each.key)
+            return held is not None and held.granted > held.used
+        numbers = self.table.numbers
+        return numbers[slot + UNTIL] > now and numbers[slot + GRANTED] - numbers[slot + USED] >= each.amount
+
+    def take(self, each: Asked, slot: int, now: int, *, is_alone: bool = False) -> Taken:
+        numbers = self.table.numbers
+        rule, key, amount = each
+        numbers[slot + TOUCHED] = now
+        if rule.unit == "streams":
+            held = self.streams[key]
+            held.used += 1
+            held.touched = now
+            numbers[slot + UNTIL] = FOREVER
+        numbers[slot + USED] += amount
+        until = numbers[slot + UNTIL]
+        if not is_alone and is_held(rule):
+            of = key, until
+            self.held[of] = rule, numbers[slot + END], amount + (self.held[of][2] if of in self.held else 0)
+        return Taken(rule, key, slot, until, amount, self.table.note(key, until, amount) if rule.gives_back else -1)
+
+    def untake(self, taken: Taken, now: int) -> None:
+        """Another limit refused."""
+        numbers = self.table.numbers
+        rule, key, slot, until, amount, line = taken
+        if rule.unit == "streams":
+            self.end_stream(taken, now)
+        elif self.table.holds(slot, key) and numbers[slot + UNTIL] == until:
+            numbers[slot + USED] = max(0, numbers[slot + USED] - amount)
+        self._release(taken)
+        self.table.forget(line)
+
+    def open_alone(self, each: Asked, slot: int, now: int) -> Taken:
+        """Take without having been granted it; the store is told later."""
+        numbers, rule = self.table.numbers, each.rule
+        if rule.unit == "streams":
+            held = self.streams.setdefault(each.key, Streams(rule))
+            held.granted = max(held.granted, held.used + 1)
+        else:
+            if numbers[slot + UNTIL] <= now:
+                numbers[slot + UNTIL], numbers[slot + END] = now + rule.length_ns(), ALONE
+                numbers[slot + USED] = numbers[slot + GRANTED] = 0
+            self.leased[each.key] = rule
+        return self.take(each, slot, now, is_alone=True)
+
+    def step(self, each: Asked, now: int) -> int:
+        """How much to lease beyond the need: more and more for those who use it up."""
+        rule, key, amount = each
+        if rule.is_exact or rule.unit == "streams":
+            return 0
+        most = (rule.burst if isinstance(rule, FlowRule) else rule.amount) // SLICE
+        last, at = self._steps.get(key, (0, 0))
+        step = min(most, max(2 * last, amount) if now - at < GROW_NS else amount)
+        if len(self._steps) >= MAX_STEPS:
+            self._steps.clear()
+        self._steps[key] = step, now
+        return step
+
+    def credit(self, each: Asked, slot: int, answer: Answer, now: int) -> None:
+        """Write down what the store has granted."""
+        numbers, rule = self.table.numbers, each.rule
+        granted = max(0, answer.granted)
+        numbers[slot + LEFT] = answer.left
+        if rule.unit == "streams":
+            held = self.streams.setdefault(each.key, Streams(rule))
+            held.granted += granted
+            held.touched = now
+            return
+        is_flow = isinstance(rule, FlowRule)
+        until = now + (2 * IDLE_NS if is_flow else answer.reset_ms * 1_000_000)
+        if numbers[slot + UNTIL] > now and numbers[slot + END] in (answer.end, ALONE):
+            if is_flow:
+                numbers[slot + UNTIL] = until
+        else:
+            numbers[slot + UNTIL] = until
+            numbers[slot + USED] = numbers[slot + GRANTED] = numbers[slot + SHUT] = 0
+        numbers[slot + END] = answer.end
+        numbers[slot + GRANTED] += granted
+        numbers[slot + IS_EXACT] = int(is_held(rule))
+        numbers[slot + TOUCHED] = now
+        if not rule.is_exact:
+            self.leased[each.key] = rule
+
+    def shut(self, slot: int, answer: Answer, now: int) -> None:
+        """Nothing is left; for a moment nobody needs to ask again."""
+        self.table.numbers[slot + SHUT] = now + min(answer.reset_ms * 1_000_000, SHUT_NS)
+
+    def refuse_shut(self, asked: Sequence[Asked], slots: Sequence[int], now: int) -> None:
+        """Raises Refused where nothing was left a moment ago."""
+        numbers = self.table.numbers
+        waits = [
+            numbers[slot + UNTIL] - now if numbers[slot + SHUT] > now and not self.has(each, slot, now) else -1
+            for each, slot in zip(asked, slots, strict=True)
+        ]
+        if any(wait >= 0 for wait in waits):
+            raise Refused(asked, [self.standing(*each, now) for each in zip(asked, slots, strict=True)], waits)
+
+    def standing(self, each: Asked, slot: int, now: int, share: int | None = None) -> Standing:
+        """How the call stands, as far as this server knows; `share`: what it lets pass alone."""
+        numbers, rule = self.table.numbers, each.rule
+        until = numbers[slot + UNTIL]
+        is_alive = until > now
+        if share is not None:
+            left = share - (numbers[slot + USED] if is_alive else 0)
+        elif rule.unit == "streams":
+            left = numbers[slot + LEFT]
+        else:
+            left = numbers[slot + LEFT] + numbers[slot + GRANTED] - numbers[slot + USED] if is_alive else rule.amount
+        reset_s = (until - now) / SECOND if now < until < FOREVER else 0.0
+        return Standing(rule.name, rule.unit, rule.amount, left, rule.period_s, reset_s)
+
+    # --- Settling ---
+
+    def end_stream(self, taken: Taken, now: int) -> bool:
+        """True where somebody may be waiting for the place."""
+        taken.rule.give(self.table, taken.key, taken.slot, taken.until, now, -1)
+        held = self.streams.get(taken.key)
+        if held is None:
+            return False
+        held.used = max(0, held.used - 1)
+        held.touched = now
+        return taken.rule.is_exact or self.table.numbers[taken.slot + LEFT] <= 0
+
+    def settle_amount(self, taken: Taken, amount: int, now: int, *, was_alone: bool) -> bool:
+        """Count `amount` in place of what was reserved; True where the store is to be told soon."""
+        numbers, table = self.table.numbers, self.table
+        rule, key, slot, until, reserved, _ = taken
+        more = amount - reserved
+        is_flow = isinstance(rule, FlowRule)
+        is_same = table.holds(slot, key) and numbers[slot + UNTIL] > now and (is_flow or numbers[slot + UNTIL] == until)
+        if is_same:
+            numbers[slot + USED] = max(0, numbers[slot + USED] + more)
+        if is_held(rule) and not was_alone:
+            self._release(taken)
+            if is_same:
+                numbers[slot + GRANTED] = max(0, numbers[slot + GRANTED] + more)
+                self.owe(rule, key, numbers[slot + END], back=-more, freed=reserved)
+            elif more > 0:
+                self.owe(rule, key, 0, back=-more, freed=0)
+            return True
+        if is_same:
+            is_overdrawn: bool = numbers[slot + USED] > numbers[slot + GRANTED]
+            if is_overdrawn:
+                self.leased[key] = rule
+            return is_overdrawn
+        if more > 0:
+            self.owe(rule, key, 0, back=-more, freed=0)
+        return more > 0
+
+    def owe(self, rule: Rule, key: Key, end: int, *, back: int, freed: int) -> None:
+        owed = self.owed.setdefault((key, end), Owed(rule))
+        owed.back += back
+        owed.freed += freed
+
+    def _release(self, taken: Taken) -> None:
+        of = taken.key, taken.until
+        if of in self.held:
+            rule, end, amount = self.held.pop(of)
+            if amount > taken.amount:
+                self.held[of] = rule, end, amount - taken.amount
+
+    # --- What the store is to be told ---
+
+    def assume_debt(self, rule: Rule, slot: int, now: int) -> int:
+        """What was used beyond what was granted. From now on it counts as granted; see `lose`."""
+        numbers = self.table.numbers
+        if rule.unit == "streams" or numbers[slot + UNTIL] <= now:
+            return 0
+        debt = max(0, numbers[slot + USED] - numbers[slot + GRANTED])
+        numbers[slot + GRANTED] += debt
+        return debt
+
+    def owed_lines(self) -> list[Told]:
+        owed, self.owed = self.owed, {}
+        return [
+            Told(
+                key, each.rule, arguments(each.rule, back=each.back, back_end=end, freed=each.freed), 0, end, each.back
+            )
+            for (key, end), each in owed.items()
+        ]
+
+    def debt_lines(self, now: int) -> list[Told]:
+        found = []
+        for key, rule in self.leased.items():
+            slot = self.table.look(key)
+            debt = self.assume_debt(rule, slot, now) if slot >= 0 else 0
+            if debt:
+                found.append(Told(key, rule, arguments(rule, back=-debt), debt))
+        return found
+
+    def idle_lease_lines(self, now: int, idle_ns: int = IDLE_NS) -> list[Told]:
+        """Should the word be lost, so is the lease until the window ends: fewer pass, never more."""
+        found = []
+        numbers = self.table.numbers
+        for key, rule in list(self.leased.items()):
+            slot = self.table.look(key)
+            if slot < 0 or numbers[slot + UNTIL] <= now:
+                del self.leased[key]
+                continue
+            free = numbers[slot + GRANTED] - numbers[slot + USED]
+            if free > 0 and now - numbers[slot + TOUCHED] >= idle_ns:
+                numbers[slot + GRANTED] -= free
+                found.append(Told(key, rule, arguments(rule, back=free, back_end=numbers[slot + END])))
+                del self.leased[key]
+        return found
+
+    def idle_stream_lines(self, now: int, idle_ns: int = IDLE_NS) -> list[Told]:
+        """A lost word is made good by the worker's next name."""
+        found = []
+        for key, held in list(self.streams.items()):
+            free = held.granted - held.used
+            if free > 0 and (held.rule.is_exact or now - held.touched >= idle_ns):
+                held.granted -= free
+                found.append(Told(key, held.rule, arguments(held.rule, back=free)))
+            if not held.granted:
+                del self.streams[key]
+        return found
+
+    def held_lines(self) -> list[Told]:
+        """Everything that is this worker's own, for a store that knows it by another name."""
+        streams = [Told(key, held.rule, arguments(held.rule, back=-held.granted)) for key, held in self.streams.items()]
+        return streams + [
+            Told(key, rule, arguments(rule, back=-amount, back_end=end, freed=-amount))
+            for (key, _), (rule, end, amount) in self.held.items()
+        ]
+
+    def lose(self, told: Told, now: int) -> None:
+        """The line was not told, or nobody knows."""
+        if told.back:
+            self.owe(told.rule, told.key, told.end, back=told.back, freed=0)
+        if told.debt:
+            slot = self.table.look(told.key)
+            if slot >= 0 and self.table.numbers[slot + UNTIL] > now:
+                self.table.numbers[slot + GRANTED] -= told.debt

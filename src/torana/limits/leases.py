@@ -1,0 +1,401 @@
+"""One count for all servers, in Redis or Valkey. Slices of a limit are leased, so that most calls ask nobody.
+
+What this server may use of a window, and has used, stands in its own table, where all its workers find it. A call that
+finds enough there takes it. Another asks the store, once for all its limits: for what it needs, and for a slice beyond
+where the limit is not `exact`. What was leased and not used goes back when it lies idle, and at the end. So never more
+than the limit passes, and with n servers up to n - 1 slices fewer.
+
+Streams, and what calls hold of exact limits on tokens and money, are written down under a name of this worker. The name
+lives as long as the worker says so; what a dead one holds is free again. After every break of the line the worker takes
+a new name and says anew what it holds: what the old one had in the store is forgotten with it.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+
+from torana.clock import Clock
+from torana.limits.hold import Asked, Hold, Refused, Spent, Taken, used
+from torana.limits.lease_books import IDLE_NS, Books, Told
+from torana.limits.line import Line, LineDown
+from torana.limits.questions import LIVING, Answers, Command, Script, arguments, read_answers, wait_ns
+from torana.limits.reached import LimitsUnavailable
+from torana.limits.rules import SECOND, Rule
+from torana.limits.table import GRANTED, UNTIL, USED, Table
+from torana.telemetry.metrics import Metrics
+
+logger = logging.getLogger("torana.limits")
+
+HEARTBEAT_S, ALIVE_S = 3, 10.0
+FLUSH_S = 0.005
+BATCH = 40
+"""Limits in one question of housekeeping."""
+LAST_WORD_S = 0.25
+
+
+class Leases:
+    """Counts that all servers share."""
+
+    def __init__(
+        self, table: Table, url: str, clock: Clock, metrics: Metrics, *, timeout_s: float, workers: int, replicas: int
+    ) -> None:
+        """
+        timeout_s  for one question; a call waits no longer than this
+        workers    of this server
+        replicas   servers in all, for its share while it is alone; 0: as many as were last seen
+        """
+        self.table = table
+        self._books = Books(table)
+        self._clock = clock
+        self._metrics = metrics
+        self._workers = workers
+        self._replicas = replicas
+        self._alive = 1
+        """Workers of all servers, as last seen."""
+        self._name = ""
+        self._old_names: list[str] = []
+        self._script = Script()
+        self._flush: asyncio.TimerHandle | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._line = Line(url, timeout_s, self._probe, self._told)
+
+    def start(self) -> None:
+        """Connect; nothing happens where it has been called before."""
+        if self._keeper is None:
+            self._line.start()
+            self._keeper = asyncio.get_running_loop().create_task(self._keep())
+
+    async def aclose(self) -> None:
+        """Give back what is leased; nobody waits long for that."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        if self._flush is not None:
+            self._flush.cancel()
+        if self._line.is_up:
+            words = [self._line.send(*command) for command in self._last_words()]
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LAST_WORD_S):
+                    await asyncio.gather(*words, return_exceptions=True)
+        await self._line.aclose()
+
+    @property
+    def state(self) -> tuple[bool, str]:
+        """For readiness: whether the counts are shared now."""
+        return self._line.is_up, f"{self._alive} worker(s) share the counts" if self._line.is_up else "counting alone"
+
+    # --- Calls ---
+
+    def take(self, asked: Sequence[Asked], expected: Spent) -> Hold | None:
+        """From what this server has already, or None; raises Refused where nothing is left of a limit."""
+        if not self._line.is_up:
+            return None if self._line.is_starting else self._take_alone(asked, expected)
+        now, table, books = self.now(), self.table, self._books
+        table.lock()
+        try:
+            slots = table.find_all([each.key for each in asked], now)
+            if not all(books.has(each, slot, now) for each, slot in zip(asked, slots, strict=True)):
+                books.refuse_shut(asked, slots, now)
+                return None
+            taken = [books.take(each, slot, now) for each, slot in zip(asked, slots, strict=True)]
+            return Hold(taken, [books.standing(*each, now) for each in zip(asked, slots, strict=True)], expected)
+        finally:
+            table.unlock()
+
+    async def ask(self, asked: Sequence[Asked], expected: Spent) -> Hold:
+        """One question to the store, for what this server does not have."""
+        if self._line.is_starting:
+            await self._line.started()
+        if not self._line.is_up:
+            return self._take_alone(asked, expected)
+        had, lacking, words, debts = self._plan(asked)
+        future = self._line.send(
+            *self._question([(asked[index].key, word) for index, word in zip(lacking, words, strict=True)])
+        )
+        try:
+            reply = await asyncio.shield(future)
+        except LineDown as down:
+            self._metrics.limit_question(down.reason)
+            self._undo(had, debts)
+            return self._take_alone(asked, expected)
+        except asyncio.CancelledError:
+            self._undo(had, [])
+            future.add_done_callback(partial(self._keep_unclaimed, [asked[index] for index in lacking], debts))
+            raise
+        self._metrics.limit_question("answered")
+        return self._answered(asked, expected, had, lacking, read_answers(reply))
+
+    def glance(self, asked: Sequence[Asked]) -> None:
+        """Raises Refused where nothing was left a moment ago; asks nobody."""
+        now, table = self.now(), self.table
+        table.lock()
+        try:
+            slots = [table.look(each.key) for each in asked]
+            met = [(each, slot) for each, slot in zip(asked, slots, strict=True) if slot >= 0]
+            if self._line.is_up:
+                self._books.refuse_shut([each for each, _ in met], [slot for _, slot in met], now)
+        finally:
+            table.unlock()
+
+    def left(self, asked: Sequence[Asked]) -> list[int]:
+        """What was left of each limit when the store last said so."""
+        now, table = self.now(), self.table
+        table.lock()
+        try:
+            slots = [table.look(each.key) for each in asked]
+            return [
+                each.rule.amount if slot < 0 else self._books.standing(each, slot, now).left
+                for each, slot in zip(asked, slots, strict=True)
+            ]
+        finally:
+            table.unlock()
+
+    def settle(self, hold: Hold, spent: Spent) -> None:
+        """What was reserved and not used is free again, here or in the store; that is told later, all at once."""
+        now, table, books = self.now(), self.table, self._books
+        is_urgent = False
+        table.lock()
+        try:
+            for taken in hold.taken:
+                rule = taken.rule
+                if rule.unit == "streams":
+                    is_urgent |= books.end_stream(taken, now)
+                elif rule.is_metered:
+                    amount = used(rule.unit, taken.amount, spent)
+                    is_urgent |= books.settle_amount(taken, amount, now, was_alone=hold.is_degraded)
+                table.forget(taken.line)
+        finally:
+            table.unlock()
+        if is_urgent:
+            self._flush_soon()
+
+    def now(self) -> int:
+        return int(self._clock.monotonic() * SECOND)
+
+    # --- A question ---
+
+    def _plan(self, asked: Sequence[Asked]) -> tuple[dict[int, Taken], list[int], list[Command], list[Told]]:
+        """Take what is here, and find the words for what is not: (taken, the others, their words, debts told)."""
+        now, table, books = self.now(), self.table, self._books
+        had: dict[int, Taken] = {}
+        lacking: list[int] = []
+        words: list[Command] = []
+        debts: list[Told] = []
+        table.lock()
+        try:
+            slots = table.find_all([each.key for each in asked], now)
+            for index, (each, slot) in enumerate(zip(asked, slots, strict=True)):
+                if books.has(each, slot, now):
+                    had[index] = books.take(each, slot, now)
+                    continue
+                debt = books.assume_debt(each.rule, slot, now)
+                if debt:
+                    debts.append(Told(each.key, each.rule, [], debt))
+                want = each.amount + books.step(each, now)
+                lacking.append(index)
+                words.append(arguments(each.rule, need=each.amount, want=want, back=-debt))
+        finally:
+            table.unlock()
+        return had, lacking, words, debts
+
+    def _undo(self, had: dict[int, Taken], debts: Sequence[Told]) -> None:
+        now = self.now()
+        self.table.lock()
+        try:
+            for taken in had.values():
+                self._books.untake(taken, now)
+            for debt in debts:
+                self._books.lose(debt, now)
+        finally:
+            self.table.unlock()
+
+    def _answered(
+        self, asked: Sequence[Asked], expected: Spent, had: dict[int, Taken], lacking: Sequence[int], answers: Answers
+    ) -> Hold:
+        self._alive = answers.alive
+        now, table, books = self.now(), self.table, self._books
+        waits = [-1] * len(asked)
+        table.lock()
+        try:
+            slots = table.find_all([each.key for each in asked], now)
+            for index, answer in zip(lacking, answers.limits, strict=True):
+                each, slot = asked[index], slots[index]
+                books.credit(each, slot, answer, now)
+                if answers.is_met:
+                    had[index] = books.take(each, slot, now)
+                elif answer.granted < 0:
+                    waits[index] = wait_ns(each, answer)
+                    if answer.left <= 0 and each.rule.unit == "requests":  # nothing of it comes back when calls end
+                        books.shut(slot, answer, now)
+            standings = [books.standing(*each, now) for each in zip(asked, slots, strict=True)]
+            if not answers.is_met:
+                for taken in had.values():
+                    books.untake(taken, now)
+        finally:
+            table.unlock()
+        if not answers.is_met:
+            raise Refused(asked, standings, waits)
+        return Hold([had[index] for index in range(len(asked))], standings, expected)
+
+    def _keep_unclaimed(
+        self, asked: Sequence[Asked], debts: Sequence[Told], future: "asyncio.Future[list[int]]"
+    ) -> None:
+        """The answer to a call that was cancelled meanwhile: what it was granted is there for others, or goes back."""
+        now, table, books = self.now(), self.table, self._books
+        if future.cancelled() or future.exception() is not None:
+            self._undo({}, debts)
+            return
+        table.lock()
+        try:
+            for each, answer in zip(asked, read_answers(future.result()).limits, strict=True):
+                slot = table.find(each.key, now)
+                books.credit(each, slot, answer, now)
+                if answer.granted > 0 and each.rule.is_exact and each.rule.unit != "streams":
+                    table.numbers[slot + GRANTED] -= answer.granted
+                    books.owe(each.rule, each.key, answer.end, back=answer.granted, freed=answer.granted)
+        finally:
+            table.unlock()
+        self._flush_soon()
+
+    def _question(self, limits: Sequence[tuple[tuple[int, int], Command]]) -> Command:
+        return self._script.ask(self._name, ALIVE_S, limits)
+
+    # --- Housekeeping ---
+
+    async def _keep(self) -> None:
+        beats = 0
+        while True:
+            await asyncio.sleep(1.0)
+            if not self._line.is_up:
+                continue
+            beats += 1
+            self._tell_store(self._books.idle_lease_lines(self.now()))
+            if beats % HEARTBEAT_S == 0:
+                self._line.send(*self._question([])).add_done_callback(self._note_alive)
+
+    def _flush_soon(self) -> None:
+        if self._flush is None and self._line.is_up:
+            self._flush = asyncio.get_running_loop().call_later(FLUSH_S, self._tell_store)
+
+    def _tell_store(self, lines: Sequence[Told] = ()) -> None:
+        """What has come together since the last time: differences, debts, streams that are not needed."""
+        self._flush = None
+        now, books = self.now(), self._books
+        # Alone with its own workers, nobody waits for a place that one of them keeps for its next stream.
+        idle_ns = 0 if self._alive > self._workers else IDLE_NS
+        self.table.lock()
+        try:
+            found = [*lines, *books.owed_lines(), *books.debt_lines(now), *books.idle_stream_lines(now, idle_ns)]
+        finally:
+            self.table.unlock()
+        self._send(found)
+
+    def _send(self, lines: Sequence[Told]) -> None:
+        for start in range(0, len(lines), BATCH):
+            batch = lines[start : start + BATCH]
+            question = self._question([(told.key, told.words) for told in batch])
+            self._line.send(*question).add_done_callback(partial(self._heard, batch))
+
+    def _heard(self, batch: Sequence[Told], future: "asyncio.Future[list[int]]") -> None:
+        now, table, books = self.now(), self.table, self._books
+        table.lock()
+        try:
+            if future.cancelled() or future.exception() is not None:
+                for told in batch:
+                    books.lose(told, now)
+                return
+            for told, answer in zip(batch, read_answers(future.result()).limits, strict=True):
+                slot = table.look(told.key)
+                if told.debt and slot >= 0 and table.numbers[slot + UNTIL] > now:
+                    books.credit(Asked(told.rule, told.key, 0), slot, answer._replace(granted=0), now)
+        finally:
+            table.unlock()
+
+    def _note_alive(self, future: "asyncio.Future[list[int]]") -> None:
+        if not future.cancelled() and future.exception() is None:
+            self._alive = read_answers(future.result()).alive
+
+    def _last_words(self) -> list[Command]:
+        now, books = self.now(), self._books
+        self.table.lock()
+        try:
+            lines = [
+                *books.owed_lines(),
+                *books.debt_lines(now),
+                *books.idle_lease_lines(now, 0),
+                *books.idle_stream_lines(now, 0),
+            ]
+        finally:
+            self.table.unlock()
+        words = [
+            self._question([(told.key, told.words) for told in lines[start : start + BATCH]])
+            for start in range(0, len(lines), BATCH)
+        ]
+        if not books.streams and not books.held:
+            words.append(["ZREM", LIVING, self._name])
+        return words
+
+    # --- The line ---
+
+    def _probe(self) -> Command:
+        """The first word on a new connection, under a new name."""
+        if self._name:
+            self._old_names.append(self._name)
+        self._name = secrets.token_hex(8)
+        return self._question([])
+
+    def _told(self, is_up: bool, reason: str) -> None:
+        self._metrics.limits_shared(is_up)
+        if not is_up:
+            logger.warning("limits are not shared: this server counts alone", extra={"reason": reason})
+            return
+        logger.info("limits are shared with all servers")
+        self._tell_store(self._books.held_lines())
+        if self._old_names:
+            # In this order: for a moment what it holds counts twice, never not at all.
+            self._line.send("ZREM", LIVING, *self._old_names)
+            self._old_names.clear()
+
+    # --- Alone ---
+
+    def _share(self, rule: Rule) -> int:
+        """What this server lets pass while it is alone."""
+        if self._replicas:
+            return max(1, rule.amount // self._replicas)
+        return max(1, rule.amount * self._workers // max(self._alive, self._workers))
+
+    def _take_alone(self, asked: Sequence[Asked], expected: Spent) -> Hold:
+        """By this server's share of each limit, what it has used before included."""
+        self._metrics.limited_alone()
+        for each in asked:
+            if each.rule.when_down == "closed":
+                each.rule.figures.refused()
+                raise LimitsUnavailable(each.rule.name, each.rule.text)
+        now, table, books = self.now(), self.table, self._books
+        table.lock()
+        try:
+            slots = table.find_all([each.key for each in asked], now)
+            rows = [(each, slot, self._share(each.rule)) for each, slot in zip(asked, slots, strict=True)]
+            waits = [self._wait_alone(*row, now) for row in rows]
+            is_met = all(wait < 0 for wait in waits)
+            taken = [books.open_alone(each, slot, now) for each, slot, _ in rows] if is_met else []
+            standings = [books.standing(each, slot, now, share) for each, slot, share in rows]
+        finally:
+            table.unlock()
+        if not is_met:
+            raise Refused(asked, standings, waits, is_degraded=True)
+        return Hold(taken, standings, expected, is_degraded=True)
+
+    def _wait_alone(self, each: Asked, slot: int, share: int, now: int) -> int:
+        """Nanoseconds; below 0: it may pass."""
+        numbers = self.table.numbers
+        is_alive = numbers[slot + UNTIL] > now
+        taken = numbers[slot + USED] if is_alive else 0
+        if is_alive and each.rule.unit != "streams":
+            share = max(share, numbers[slot + GRANTED])  # what was leased is this server's in any case
+        if taken + each.amount <= share or (not taken and each.amount > share):
+            return -1
+        return SECOND if each.rule.unit == "streams" else numbers[slot + UNTIL] - now

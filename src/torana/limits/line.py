@@ -1,0 +1,308 @@
+"""The line to Redis or Valkey: one connection for each worker, held by tasks of its own.
+
+Whoever asks lays down a command and waits for its reply; it never owns the connection. So a request that is cancelled
+leaves nothing half read behind, replies cannot be mixed up, and commands of one turn of the event loop go out together.
+When a reply is late, or nothing answers, the connection is closed, everybody who waits is told at once, and until it
+stands again nobody waits at all.
+"""
+
+import asyncio
+import logging
+import math
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from redis.asyncio.connection import AbstractConnection
+
+logger = logging.getLogger("torana.limits")
+
+CONNECT_S = 1.0
+"""Patience for a new connection. Nobody waits for it."""
+RETRY_S, MAX_RETRY_S = 0.1, 3.0
+"""Before the next attempt to connect: doubled each time, with full jitter on its upper half."""
+STEADY_S = 10.0
+"""A connection that lasts so long has come through; the next failure begins with the shortest wait again."""
+MAX_WAITING = 10_000
+"""Commands without a reply."""
+
+Probe = Callable[[], Sequence[bytes | str | int]]
+
+
+class LineDown(Exception):
+    """No reply: `reason` is a word for metrics and logs."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Line:
+    """Commands out, replies in. `start` in the event loop, `aclose` at the end.
+
+    timeout_s  from laying a command down to its reply
+    probe      a command that has to work before the line counts as up: it reads and writes
+    tell       called with True or False and a reason, whenever the line goes up or down
+    """
+
+    def __init__(self, url: str, timeout_s: float, probe: Probe, tell: Callable[[bool, str], None]) -> None:
+        self._url = url
+        self._timeout_s = timeout_s
+        self._probe = probe
+        self._tell = tell
+        self.is_up = False
+        self._told: bool | None = None
+        self._where: tuple[str, int] | None = None
+        """The node of a cluster that it was sent to."""
+        self._unsent: list[bytes] = []
+        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        """Futures in the order of their commands, and when each is late."""
+        self._has_unsent = asyncio.Event()
+        self._broken: asyncio.Future[str] | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._connection: AbstractConnection | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._first_try = asyncio.Event()
+        """The first attempt to connect has ended, well or badly."""
+
+    def start(self) -> None:
+        import redis.asyncio.connection  # noqa: F401 now, and not while somebody waits for the first connection
+
+        self._keeper = asyncio.get_running_loop().create_task(self._keep())
+
+    async def aclose(self) -> None:
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+
+    @property
+    def is_starting(self) -> bool:
+        """The first attempt to connect is under way: better a moment's wait than a count of one's own."""
+        return not self._first_try.is_set()
+
+    async def started(self) -> None:
+        """Returns when that attempt has ended, or when a reply would be late."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._timeout_s):
+                await self._first_try.wait()
+
+    async def ask(self, *command: bytes | str | int) -> Any:
+        """The reply. Raises LineDown, also for a command that the store refuses."""
+        return await asyncio.shield(self.send(*command))
+
+    def send(self, *command: bytes | str | int) -> "asyncio.Future[Any]":
+        """As `ask`, without waiting: the reply comes to the future, whether or not anybody looks."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        future.add_done_callback(_looked_at)
+        if not self.is_up or len(self._waiting) >= MAX_WAITING:
+            future.set_exception(LineDown("down" if not self.is_up else "busy"))
+            return future
+        self._lay_down(command, future, loop.time() + self._timeout_s)
+        return future
+
+    def _lay_down(self, command: Sequence[bytes | str | int], future: "asyncio.Future[Any]", late: float) -> None:
+        assert self._connection is not None
+        self._unsent += self._connection.pack_command(*command)
+        self._waiting.append((future, late))
+        self._has_unsent.set()
+        if self._alarm is None:
+            self._alarm = asyncio.get_running_loop().call_at(late, self._look_for_late)
+
+    def _look_for_late(self) -> None:
+        self._alarm = None
+        if not self._waiting:
+            return
+        late, loop = self._waiting[0][1], asyncio.get_running_loop()
+        if late <= loop.time():
+            self._break("timeout")
+        else:
+            self._alarm = loop.call_at(late, self._look_for_late)
+
+    def _break(self, reason: str) -> None:
+        if self._broken is not None and not self._broken.done():
+            self._broken.set_result(reason)
+        self._fail_all(reason)
+
+    def _fail_all(self, reason: str) -> None:
+        """Everybody who waits is told now: not one waits for the connection to be closed."""
+        self.is_up = False
+        while self._waiting:
+            future, _ = self._waiting.popleft()
+            if not future.done():
+                future.set_exception(LineDown(reason))
+
+    async def _keep(self) -> None:
+        loop = asyncio.get_running_loop()
+        failures = 0
+        while True:
+            since = loop.time()
+            try:
+                reason = await self._live()
+            finally:
+                self._fail_all("closed")
+            self._first_try.set()
+            failures = 1 if loop.time() - since > STEADY_S else failures + 1
+            self._note(False, reason)
+            longest_s = min(MAX_RETRY_S, RETRY_S * 2.0 ** min(failures, 10))
+            # A node of the cluster that sends us elsewhere is no failure.
+            await asyncio.sleep(0.0 if reason == "moved" and failures < 3 else longest_s * random.uniform(0.5, 1.0))  # noqa: S311 jitter
+
+    async def _live(self) -> str:
+        """One connection, from its beginning to its end; returns why it ended."""
+        self._unsent.clear()
+        self._has_unsent.clear()
+        self._broken = asyncio.get_running_loop().create_future()
+        tasks: list[asyncio.Task[str]] = []
+        try:
+            connection = self._connection = self._make()
+            async with asyncio.timeout(CONNECT_S):
+                await connection.connect()  # type: ignore[no-untyped-call]
+            loop = asyncio.get_running_loop()
+            tasks = [loop.create_task(self._write(connection)), loop.create_task(self._read(connection))]
+            probed: asyncio.Future[Any] = loop.create_future()
+            probed.add_done_callback(_looked_at)
+            self._lay_down(self._probe(), probed, loop.time() + self._timeout_s)
+            await asyncio.wait({probed, self._broken, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+            ended = [task.result() for task in (self._broken, *tasks) if task.done()]
+            if ended:
+                return ended[0]
+            probed.result()
+            self.is_up = True
+            self._note(True, "")
+            self._first_try.set()
+            await asyncio.wait({*tasks, self._broken}, return_when=asyncio.FIRST_COMPLETED)
+            return next((task.result() for task in (self._broken, *tasks) if task.done()), "closed")
+        except Exception as error:  # noqa: BLE001 whatever is wrong with the store, the line goes on
+            return self._reason_of(error)
+        finally:
+            self.is_up = False
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if self._connection is not None:
+                await _hang_up(self._connection)
+                self._connection = None
+
+    async def _write(self, connection: "AbstractConnection") -> str:
+        try:
+            while True:
+                await self._has_unsent.wait()
+                self._has_unsent.clear()
+                parts, self._unsent = self._unsent, []
+                await connection.send_packed_command(b"".join(parts), check_health=False)
+        except Exception as error:  # noqa: BLE001 as above
+            return self._reason_of(error)
+
+    async def _read(self, connection: "AbstractConnection") -> str:
+        from redis.exceptions import ResponseError
+
+        try:
+            while True:
+                failure: Exception | None = None
+                reply: Any = None
+                try:
+                    reply = await connection.read_response(timeout=math.inf, disconnect_on_error=False)
+                except ResponseError as error:
+                    failure = error
+                if not self._waiting:
+                    return "unasked"
+                future, _ = self._waiting.popleft()
+                if failure is None:
+                    if not future.done():
+                        future.set_result(reply)
+                    continue
+                reason = self._reason_of(failure)
+                if not future.done():
+                    future.set_exception(LineDown(reason))
+                if reason != "wrongtype":  # that is about one key; everything else would meet the next command too
+                    return reason
+        except Exception as error:  # noqa: BLE001 as above
+            return self._reason_of(error)
+
+    def _make(self) -> "AbstractConnection":
+        from redis.asyncio.connection import Connection, parse_url
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+
+        members: dict[str, Any] = dict(parse_url(self._url))
+        kind = members.pop("connection_class", Connection)
+        if self._where is not None:
+            members["host"], members["port"] = self._where
+        return kind(  # type: ignore[no-any-return]
+            **members
+            | {
+                "protocol": 2,
+                "socket_timeout": None,
+                "socket_connect_timeout": CONNECT_S,
+                "retry": Retry(NoBackoff(), 0),
+                "driver_info": None,
+            }
+        )
+
+    def _reason_of(self, error: Exception) -> str:
+        """A word for what is wrong, of a handful."""
+        if isinstance(error, LineDown):
+            return error.reason
+        text = str(error)
+        first = text.split(" ", 1)[0].upper()
+        name = type(error).__name__
+        if name == "MovedError" or first == "MOVED":
+            self._where = _address_in(error)
+            return "moved"
+        for words, reason in _REASONS:
+            if first in words or name in words:
+                return reason
+        if "max number of clients" in text:
+            return "maxclients"
+        if isinstance(error, TimeoutError) or "imeout" in name:
+            return "timeout"
+        if isinstance(error, OSError) or name == "ConnectionError":
+            return "closed" if "closed" in text.lower() else "unreachable"
+        return "error"
+
+    def _note(self, is_up: bool, reason: str) -> None:
+        """One word for each change, none for a state that goes on."""
+        if is_up != self._told:
+            self._told = is_up
+            self._tell(is_up, reason)
+
+
+_REASONS: tuple[tuple[frozenset[str], str], ...] = (
+    (frozenset({"LOADING", "BusyLoadingError"}), "loading"),
+    (frozenset({"READONLY", "ReadOnlyError", "MASTERDOWN", "MasterDownError"}), "readonly"),
+    (frozenset({"OOM", "OutOfMemoryError"}), "oom"),
+    (frozenset({"MISCONF"}), "misconf"),
+    (frozenset({"NOAUTH", "WRONGPASS", "NOPERM", "AuthenticationError", "NoPermissionError", "AuthorizationError",
+                "AuthenticationWrongNumberOfArgsError", "InvalidUsernamePasswordError"}), "auth"),
+    (frozenset({"CLUSTERDOWN", "ClusterDownError", "TRYAGAIN", "TryAgainError", "ASK", "AskError", "CROSSSLOT"}),
+     "cluster"),
+    (frozenset({"BUSY", "NOSCRIPT", "NoScriptError"}), "script"),
+    (frozenset({"WRONGTYPE"}), "wrongtype"),
+    (frozenset({"MaxConnectionsError", "MaxClientsError"}), "maxclients"),
+)  # fmt: skip
+
+
+def _address_in(error: Exception) -> tuple[str, int] | None:
+    """Of `MOVED 1234 10.0.0.2:6379`, as redis-py has cut it."""
+    host, port = getattr(error, "host", None), getattr(error, "port", None)
+    if isinstance(host, str) and host and isinstance(port, int):
+        return host, port
+    host, _, number = str(error).rsplit(" ", 1)[-1].rpartition(":")
+    return (host, int(number)) if host and number.isdigit() else None
+
+
+async def _hang_up(connection: "AbstractConnection") -> None:
+    try:
+        await connection.disconnect(nowait=True)
+    except Exception:
+        logger.debug("a connection to the shared counts did not close well", exc_info=True)
+
+
+def _looked_at(future: "asyncio.Future[Any]") -> None:
+    """Nobody may have waited for it; that is no error."""
+    if not future.cancelled():
+        future.exception()

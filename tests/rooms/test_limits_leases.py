@@ -1,0 +1,222 @@
+"""Leases of several servers over one real store: never more than the limit, and nothing is left behind."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+from tests.support.limit_desk import catalogue
+from tests.support.valkey import Store, running_store
+from tests.support.waiting import eventually
+
+from torana.caller import Caller
+from torana.catalog.records import LimitRecord
+from torana.clock import Clock
+from torana.limits.hold import Hold, Spent
+from torana.limits.leases import Leases
+from torana.limits.limits import Limits
+from torana.limits.reached import LimitReached
+from torana.limits.rules import Call
+from torana.limits.table import Table
+from torana.telemetry.metrics import Known, Metrics
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    with running_store(tmp_path_factory.mktemp("store")) as store:
+        yield store
+
+
+class Server:
+    """One server's limits; `kill` it, or stop it well."""
+
+    def __init__(self, store: Store, *limits: str | LimitRecord) -> None:
+        metrics = Metrics(Known())
+        self.leases = Leases(Table(1024), store.url, Clock(), metrics, timeout_s=5, workers=1, replicas=0)
+        self.limits = Limits(catalogue(*limits), self.leases, Clock(), metrics)
+
+    async def start(self) -> "Server":
+        self.leases.start()
+
+        async def is_up() -> bool:
+            return self.leases.state[0]
+
+        await eventually(is_up)
+        return self
+
+    async def ask(self, **spent: int) -> Hold | None:
+        call = Call(Caller(instance_id="acme"), "mia", model="m")
+        try:
+            return await self.limits.hold(call, lambda: Spent(**{"cost": 0, **spent}))
+        except LimitReached:
+            return None
+
+    def settle(self, hold: Hold, **spent: int) -> None:
+        self.limits.settle(hold, Spent(**{"cost": 0, **spent}))
+
+    async def kill(self) -> None:
+        """Without a last word."""
+        await self.leases._line.aclose()
+        await self.leases.aclose()
+
+
+@asynccontextmanager
+async def servers(store: Store, count: int, *limits: str | LimitRecord) -> AsyncIterator[list[Server]]:
+    store.command("FLUSHALL")
+    async with AsyncExitStack() as stack:
+        found = [await Server(store, *limits).start() for _ in range(count)]
+        for server in found:
+            stack.push_async_callback(server.leases.aclose)
+        yield found
+
+
+async def left_of(store: Store, limit: str | LimitRecord) -> int:
+    """What a server that has nothing to do with the others can take, one by one or by the thousand."""
+    record = limit if isinstance(limit, LimitRecord) else LimitRecord(name="limit-0", limit=limit)
+    exact = LimitRecord(name=record.name, limit=record.limit, exact=True, burst=record.burst)
+    server = await Server(store, exact).start()
+    taken = 0
+    for step in (100_000, 10_000, 1_000, 100, 10, 1):
+        while (hold := await server.ask(input_tokens=step)) is not None:
+            taken += step if hold.taken[0].rule.is_metered else 1
+            if not hold.taken[0].rule.is_metered and step > 1:
+                continue
+    await server.kill()
+    return taken
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("is_exact", [True, False])
+async def test_tokens_add_up_whatever_the_servers_do(store: Store, seed: int, is_exact: bool) -> None:
+    limit = LimitRecord(name="limit-0", limit="10000 input tokens per hour", exact=is_exact)
+    chance = random.Random(seed)
+    spent = 0
+
+    async def call(server: Server) -> None:
+        nonlocal spent
+        expected = chance.randint(1, 300)
+        hold = await server.ask(input_tokens=expected)
+        if hold is None:
+            return
+        try:
+            for _ in range(chance.randrange(4)):
+                await asyncio.sleep(0)
+        finally:
+            used = chance.choice((0, expected, chance.randint(0, expected)))
+            spent += used
+            server.settle(hold, input_tokens=used)
+
+    async with servers(store, 3, limit) as found:
+        for _ in range(12):
+            tasks = [asyncio.create_task(call(chance.choice(found))) for _ in range(20)]
+            for _ in range(chance.randrange(8)):
+                await asyncio.sleep(0)
+            for task in chance.sample(tasks, 4):
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            assert spent <= 10_000
+
+    assert await left_of(store, limit) == 10_000 - spent
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_streams_add_up_whatever_the_servers_do(store: Store, seed: int) -> None:
+    chance = random.Random(seed)
+    under_way = most = 0
+
+    async def call(server: Server) -> None:
+        nonlocal under_way, most
+        hold = await server.ask()
+        if hold is None:
+            return
+        under_way += 1
+        most = max(most, under_way)
+        try:
+            for _ in range(chance.randrange(30)):
+                await asyncio.sleep(0)
+        finally:
+            under_way -= 1
+            server.settle(hold)
+
+    async with servers(store, 3, "7 concurrent streams") as found:
+        for _ in range(10):
+            tasks = [asyncio.create_task(call(chance.choice(found))) for _ in range(25)]
+            for _ in range(chance.randrange(8)):
+                await asyncio.sleep(0)
+            for task in chance.sample(tasks, 5):
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert 1 <= most <= 7
+    assert await left_of(store, "7 concurrent streams") == 7
+
+
+async def test_a_killed_servers_lease_is_lost_for_the_window_and_no_more_than_it(store: Store) -> None:
+    limit = "1000 per hour"
+    async with servers(store, 3, limit) as found:
+        for number in range(300):
+            assert await found[number % 3].ask() is not None
+        await found[0].kill()
+        passed = 300
+        while True:
+            seen = [await server.ask() is not None for server in found[1:]]
+            passed += sum(seen)
+            if not any(seen):
+                break
+
+    assert 1000 - 2 * 50 <= passed <= 1000
+
+
+async def test_exact_tokens_that_a_killed_server_held_are_free_again(store: Store) -> None:
+    limit = LimitRecord(name="limit-0", limit="1000 input tokens per day", exact=True)
+    async with servers(store, 2, limit) as (dead, living):
+        assert await dead.ask(input_tokens=800) is not None
+        await dead.kill()
+        assert await living.ask(input_tokens=300) is None
+        # Ten seconds without a word, told by the store's own record of who is alive.
+        store.command("ZREM", "{torana}:living", dead.leases._name)
+
+        assert await living.ask(input_tokens=300) is not None
+
+
+async def test_a_server_that_was_taken_for_dead_says_anew_what_it_holds(store: Store) -> None:
+    limit = LimitRecord(name="limit-0", limit="1000 input tokens per day", exact=True)
+    async with servers(store, 2, limit, "2 concurrent streams") as (first, second):
+        hold = await first.ask(input_tokens=800)
+        assert hold is not None
+        store.command("CLIENT", "KILL", "TYPE", "normal")
+
+        async def is_back() -> bool:
+            return first.leases.state[0] and second.leases.state[0]
+
+        async def both_refuse() -> bool:
+            return await is_back() and await second.ask(input_tokens=300) is None
+
+        await eventually(both_refuse, within_s=10)
+        first.settle(hold, input_tokens=100)
+
+        async def passes() -> bool:
+            return await second.ask(input_tokens=100) is not None
+
+        await eventually(passes)
+
+
+async def test_a_quiet_lease_goes_back(store: Store) -> None:
+    async with servers(store, 2, "40 per hour") as (first, second):
+        for _ in range(3):
+            await first.ask()
+        leased = first.leases._books.leased
+
+        async def has_returned() -> bool:
+            return not leased
+
+        await eventually(has_returned, within_s=10)
+
+        assert [await second.ask() is not None for _ in range(38)] == [True] * 37 + [False]
+
+
+def test_metrics_of_a_server_without_limits_show_none() -> None:
+    text = Metrics(Known()).expose()[0].decode()
+
+    assert "torana_limit_passed_total{" not in text
