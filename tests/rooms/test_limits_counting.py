@@ -19,7 +19,7 @@ from torana.catalog.records import LimitRecord
 from torana.limits.calendar import end_of
 from torana.limits.hold import Hold
 from torana.limits.minutes import MinuteLimit
-from torana.limits.reached import LimitReached, Standing, anthropic_headers, openai_headers
+from torana.limits.reached import LimitReached, Shown, Standing, anthropic_headers, openai_headers
 from torana.limits.shared_table import SharedTable, clear_directory
 from torana.limits.table import PROBES, Table
 
@@ -203,11 +203,11 @@ def test_days_weeks_and_months_end_with_the_calendar(period: str, now: float, en
 
 
 STANDINGS = [
-    Standing("a", "requests", 60, 12, 60, 42.2),
-    Standing("b", "requests", 1000, 3, 3600, 3599.5),
-    Standing("c", "tokens", 2_000_000, 1_900_000, 86_400, 3_723),
-    Standing("d", "input_tokens", 100, 7, 60, 0.12),
-    Standing("e", "streams", 5, 4, 0, 0),
+    Standing(Shown("a", "requests", 60, 60), 12, 42.2),
+    Standing(Shown("b", "requests", 1000, 3600), 3, 3599.5),
+    Standing(Shown("c", "tokens", 2_000_000, 86_400), 1_900_000, 3_723),
+    Standing(Shown("d", "input_tokens", 100, 60), 7, 0.12),
+    Standing(Shown("e", "streams", 5, 0), 4, 0),
 ]
 
 

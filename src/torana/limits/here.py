@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from torana.clock import Clock
-from torana.limits.hold import Asked, Hold, Refused, Spent, Taken, used
+from torana.limits.hold import Asked, Hold, Refused, Spent, Taken
 from torana.limits.rules import SECOND
 from torana.limits.table import Table
 
@@ -63,13 +63,15 @@ class Here:
         finally:
             table.unlock()
 
-    def settle(self, hold: Hold, spent: Spent) -> None:
+    def settle(self, hold: Hold, amounts: Sequence[int]) -> None:
         """Give back what was reserved and not used, and count what was used beyond."""
         now, table = self.now(), self.table
         table.lock()
         try:
-            for rule, key, slot, until, reserved, line in hold.taken:
-                more = -reserved if rule.unit == "streams" else used(rule.unit, reserved, spent) - reserved
+            for (rule, key, slot, until, reserved, line), amount in zip(hold.taken, amounts, strict=True):
+                if not rule.gives_back:
+                    continue
+                more = amount - reserved if rule.is_metered else -reserved
                 if more:
                     rule.give(table, key, slot, until, now, more)
                 table.forget(line)

@@ -17,6 +17,9 @@ class Spent(NamedTuple):
     cost: int | None = None
 
 
+NOTHING = Spent()
+
+
 class Taken(NamedTuple):
     """What one limit has given a call."""
 

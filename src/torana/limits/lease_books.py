@@ -184,7 +184,7 @@ class Books:
         else:
             left = numbers[slot + LEFT] + numbers[slot + GRANTED] - numbers[slot + USED] if is_alive else rule.amount
         reset_s = (until - now) / SECOND if now < until < FOREVER else 0.0
-        return Standing(rule.name, rule.unit, rule.amount, left, rule.period_s, reset_s)
+        return Standing(rule.shown, left, reset_s)
 
     # --- Settling ---
 

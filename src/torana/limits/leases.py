@@ -18,7 +18,7 @@ from contextlib import suppress
 from functools import partial
 
 from torana.clock import Clock
-from torana.limits.hold import Asked, Hold, Refused, Spent, Taken, used
+from torana.limits.hold import Asked, Hold, Refused, Spent, Taken
 from torana.limits.lease_books import IDLE_NS, Books, Told
 from torana.limits.line import Line, LineDown
 from torana.limits.questions import LIVING, Answers, Command, Script, arguments, read_answers, wait_ns
@@ -147,24 +147,23 @@ class Leases:
         try:
             slots = [table.look(each.key) for each in asked]
             return [
-                each.rule.amount if slot < 0 else self._books.standing(each, slot, now).left
+                each.rule.amount if slot < 0 else max(0, self._books.standing(each, slot, now).left)
                 for each, slot in zip(asked, slots, strict=True)
             ]
         finally:
             table.unlock()
 
-    def settle(self, hold: Hold, spent: Spent) -> None:
+    def settle(self, hold: Hold, amounts: Sequence[int]) -> None:
         """What was reserved and not used is free again, here or in the store; that is told later, all at once."""
         now, table, books = self.now(), self.table, self._books
         is_urgent = False
         table.lock()
         try:
-            for taken in hold.taken:
+            for taken, amount in zip(hold.taken, amounts, strict=True):
                 rule = taken.rule
                 if rule.unit == "streams":
                     is_urgent |= books.end_stream(taken, now)
                 elif rule.is_metered:
-                    amount = used(rule.unit, taken.amount, spent)
                     is_urgent |= books.settle_amount(taken, amount, now, was_alone=hold.is_degraded)
                 table.forget(taken.line)
         finally:

@@ -11,13 +11,13 @@ from torana.caller import Caller
 from torana.catalog.records import FeatureRecord, LimitMatch, LimitRecord
 from torana.catalog.snapshot import Catalogue
 from torana.clock import Clock
-from torana.limits.hold import Asked, Hold, Refused, Spent, used
+from torana.limits.hold import NOTHING, Asked, Hold, Refused, Spent, used
 from torana.limits.reached import SHOWN_CHARS, LimitReached
 from torana.limits.rules import SECOND, Call, Rule, make_rule
 from torana.telemetry.metrics import Metrics
 
-REMEMBERED = 2_000
-"""Kinds of calls whose limits are remembered; clients have a say in them, so that a full memory is emptied."""
+REMEMBERED, REMEMBERED_CHARS = 8_192, 512
+"""Callers and kinds of calls whose limits are remembered; clients have a say in them: a full memory is emptied."""
 
 
 class Counts(Protocol):
@@ -31,7 +31,18 @@ class Counts(Protocol):
 
     def left(self, asked: Sequence[Asked]) -> list[int]: ...
 
-    def settle(self, hold: Hold, spent: Spent) -> None: ...
+    def settle(self, hold: Hold, amounts: Sequence[int]) -> None: ...
+
+
+class Met:
+    """The limits that calls of one kind and caller meet, with their keys."""
+
+    __slots__ = ("asked", "is_metered", "rules")
+
+    def __init__(self, call: Call, rules: Sequence[Rule]) -> None:
+        self.rules = tuple(rules)
+        self.asked: Sequence[Asked] = [Asked(rule, rule.key(rule.whom(call)), 1) for rule in rules]
+        self.is_metered = any(rule.is_metered for rule in rules)
 
 
 class Limits:
@@ -46,27 +57,25 @@ class Limits:
             name: tuple(rule for rule in self.rules if _is_early(rule, name)) for name in ("", *catalogue.features)
         }
         """Feature → its limits that can be looked at before the body is there; none by the empty name."""
-        self._applying: dict[tuple[str, ...], tuple[Rule, ...]] = {}
+        self._known: dict[tuple[str, ...], Met] = {}
 
     def applying(self, call: Call) -> tuple[Rule, ...]:
         """The limits that a call meets."""
-        if not self.rules:
-            return ()
+        return self._met(call).rules
+
+    def _met(self, call: Call) -> Met:
         kind = (
-            call.unit_primitive,
-            call.feature,
-            call.model_name,
-            call.model,
+            call.user, call.instance, call.realm, call.unit_primitive, call.feature, call.model_name, call.model,
             call.provider,
-            call.realm,
-            call.instance,
-        )
-        found = self._applying.get(kind)
+        )  # fmt: skip
+        found = self._known.get(kind)
         if found is None:
-            found = tuple(rule for rule in self.rules if rule.match.is_for(call))
-            if len(self._applying) >= REMEMBERED:
-                self._applying.clear()
-            self._applying[kind] = found
+            found = Met(call, [rule for rule in self.rules if rule.match.is_for(call)])
+            # Names may be of any length: the long ones are worked out each time, so that they cannot fill memory.
+            if sum(map(len, kind)) <= REMEMBERED_CHARS:
+                if len(self._known) >= REMEMBERED:
+                    self._known.clear()
+                self._known[kind] = found
         return found
 
     def glance(self, caller: Caller, user: str, feature: str = "") -> None:
@@ -87,9 +96,8 @@ class Limits:
 
     def left(self, call: Call) -> list[tuple[Rule, int]]:
         """How much each limit that the call meets has left, as far as this server knows; takes nothing."""
-        rules = self.applying(call)
-        found = self._counts.left([Asked(rule, rule.key(rule.whom(call)), 0) for rule in rules])
-        return list(zip(rules, found, strict=True))
+        met = self._met(call)
+        return list(zip(met.rules, self._counts.left(met.asked), strict=True))
 
     async def hold(self, call: Call, expected: Callable[[], Spent]) -> Hold | None:
         """Reserve what the call is expected to use; None where nothing limits it.
@@ -97,11 +105,15 @@ class Limits:
         expected  asked only where a limit counts tokens or money
         Raises LimitReached, or LimitsUnavailable.
         """
-        rules = self.applying(call)
-        if not rules:
+        if not self.rules:
             return None
-        estimate = expected() if any(rule.is_metered for rule in rules) else Spent()
-        asked = [Asked(rule, rule.key(rule.whom(call)), self._amount(rule, estimate)) for rule in rules]
+        met = self._met(call)
+        if not met.rules:
+            return None
+        estimate, asked = NOTHING, met.asked
+        if met.is_metered:
+            estimate = expected()
+            asked = [Asked(each.rule, each.key, self._amount(each.rule, estimate)) for each in asked]
         try:
             hold = self._counts.take(asked, estimate)
             if hold is None:
@@ -117,9 +129,10 @@ class Limits:
         if hold is None or hold.is_settled:
             return
         hold.is_settled = True
-        self._counts.settle(hold, spent)
-        for taken in hold.taken:
-            taken.rule.figures.spent(taken.amount, used(taken.rule.unit, taken.amount, spent))
+        amounts = [used(taken.rule.unit, taken.amount, spent) for taken in hold.taken]
+        self._counts.settle(hold, amounts)
+        for taken, amount in zip(hold.taken, amounts, strict=True):
+            taken.rule.figures.spent(taken.amount, amount)
 
     def _amount(self, rule: Rule, estimate: Spent) -> int:
         if not rule.is_metered:

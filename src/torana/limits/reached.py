@@ -4,6 +4,7 @@ import math
 import random
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from torana.catalog.limit_text import USD, Unit
 from torana.errors import Refusal
@@ -19,20 +20,36 @@ DEGRADED = (b"x-torana-limits", b"degraded")
 _QUOTA_UNITS = {"requests": "requests", "streams": "concurrent-requests", "usd": "micro-usd"}
 
 
-class Standing:
-    """How a call stands with one limit: after it was taken, or when it was refused."""
+class Shown:
+    """What is told of a limit, made once for all its answers."""
 
-    __slots__ = ("amount", "left", "name", "period_s", "reset_s", "unit")
+    __slots__ = ("amount", "item", "name", "period_s", "policy", "unit")
 
-    def __init__(self, name: str, unit: Unit, amount: int, left: int, period_s: float, reset_s: float) -> None:
+    def __init__(self, name: str, unit: Unit, amount: int, period_s: float) -> None:
+        """`period_s`: 0 for streams."""
         self.name = name
         self.unit = unit
         self.amount = amount
-        self.left = max(0, left)
         self.period_s = period_s
-        """0 for streams."""
-        self.reset_s = reset_s
-        """Until the whole amount is there again."""
+        window = f";w={period_s:.0f}" if period_s else ""
+        shown_unit = _QUOTA_UNITS.get(unit, unit.replace("_", "-"))
+        self.policy = f'"{name}";q={shown_amount(unit, amount)};qu="{shown_unit}"{window}'.encode()
+        self.item = f'"{name}";r='.encode()
+
+
+class Standing(NamedTuple):
+    """How a call stands with one limit: after it was taken, or when it was refused."""
+
+    limit: Shown
+    left: int
+    """Below 0 where answers came out longer than reserved."""
+    reset_s: float
+    """Until the whole amount is there again."""
+
+
+def shown_amount(unit: Unit, amount: int) -> int:
+    """Headers hold whole numbers: money in millionths of a dollar."""
+    return amount * 1_000_000 // USD if unit == "usd" else amount
 
 
 Headers = list[tuple[bytes, bytes]]
@@ -63,12 +80,12 @@ class LimitReached(Refusal):
         self.standings = tuple(standings)
         self.reached = reached
         self.retry_after_s = after_s
-        is_spent = reached.period_s >= 86_400
+        is_spent = reached.limit.period_s >= 86_400
         headers = [(b"retry-after", b"%d" % after_s)]
         if is_spent:
             # The vendors' SDKs obey it: without it they would sleep until midnight, or ask again and again.
             headers.append((b"x-should-retry", b"false"))
-        if reached.period_s:
+        if reached.limit.period_s:
             when = f"free again at {datetime.fromtimestamp(now + after_s, UTC):%Y-%m-%dT%H:%M:%SZ}, in {after_s} s"
         else:
             when = "free again when one of them ends"
@@ -76,8 +93,8 @@ class LimitReached(Refusal):
             429,
             "limit_reached",
             TEXT,
-            missing=f"{reached.name}: {text}",
-            remedy=f"Limit `{reached.name}` ({text}) is used up for {whose}; {when}.",
+            missing=f"{reached.limit.name}: {text}",
+            remedy=f"Limit `{reached.limit.name}` ({text}) is used up for {whose}; {when}.",
             headers=tuple(headers + ratelimit_headers(standings, is_degraded=is_degraded)),
             is_retryable=not is_spent,
         )
@@ -105,16 +122,14 @@ def ratelimit_headers(standings: Sequence[Standing], *, is_degraded: bool = Fals
     """
     if not standings:
         return []
-    policies, items = [], []
-    for each in standings:
-        quota, left = each.amount, each.left
-        if each.unit == "usd":
-            quota, left = quota * 1_000_000 // USD, left * 1_000_000 // USD
-        unit = _QUOTA_UNITS.get(each.unit, each.unit.replace("_", "-"))
-        window = f";w={each.period_s:.0f}" if each.period_s else ""
-        policies.append(f'"{each.name}";q={quota};qu="{unit}"{window}')
-        items.append(f'"{each.name}";r={left}' + (f";t={math.ceil(each.reset_s)}" if each.period_s else ""))
-    found = [(b"ratelimit-policy", ", ".join(policies).encode()), (b"ratelimit", ", ".join(items).encode())]
+    items = []
+    for limit, left, reset_s in standings:
+        item = b"%b%d" % (limit.item, shown_amount(limit.unit, max(0, left)))
+        items.append(b"%b;t=%d" % (item, math.ceil(reset_s)) if limit.period_s else item)
+    found = [
+        (b"ratelimit-policy", b", ".join([each.limit.policy for each in standings])),
+        (b"ratelimit", b", ".join(items)),
+    ]
     return [*found, DEGRADED] if is_degraded else found
 
 
@@ -125,8 +140,8 @@ def openai_headers(standings: Sequence[Standing]) -> Headers:
         each = _tightest(standings, units)
         if each is not None:
             found += [
-                (f"x-ratelimit-limit-{name}".encode(), b"%d" % each.amount),
-                (f"x-ratelimit-remaining-{name}".encode(), b"%d" % each.left),
+                (f"x-ratelimit-limit-{name}".encode(), b"%d" % each.limit.amount),
+                (f"x-ratelimit-remaining-{name}".encode(), b"%d" % max(0, each.left)),
                 (f"x-ratelimit-reset-{name}".encode(), _duration(each.reset_s).encode()),
             ]
     return found
@@ -141,8 +156,8 @@ def anthropic_headers(standings: Sequence[Standing], now: float) -> Headers:
             name = f"anthropic-ratelimit-{unit.replace('_', '-')}"
             reset = f"{datetime.fromtimestamp(math.ceil(now + each.reset_s), UTC):%Y-%m-%dT%H:%M:%SZ}"
             found += [
-                (f"{name}-limit".encode(), b"%d" % each.amount),
-                (f"{name}-remaining".encode(), b"%d" % each.left),
+                (f"{name}-limit".encode(), b"%d" % each.limit.amount),
+                (f"{name}-remaining".encode(), b"%d" % max(0, each.left)),
                 (f"{name}-reset".encode(), reset.encode()),
             ]
     return found
@@ -151,7 +166,7 @@ def anthropic_headers(standings: Sequence[Standing], now: float) -> Headers:
 def _tightest(standings: Sequence[Standing], units: Sequence[str]) -> Standing | None:
     """Of several limits on the same thing, the one that will stop the caller first; the first unit that has one."""
     for unit in units:
-        found = [each for each in standings if each.unit == unit]
+        found = [each for each in standings if each.limit.unit == unit]
         if found:
             return min(found, key=lambda each: each.left)
     return None

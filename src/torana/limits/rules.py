@@ -12,16 +12,13 @@ from torana.catalog.limit_text import USD, LimitTerms, Unit, read_limit
 from torana.catalog.records import LimitMatch, LimitRecord, ModelRecord
 from torana.clock import Clock
 from torana.limits.calendar import end_of
-from torana.limits.reached import Standing
+from torana.limits.reached import Shown, Standing
 from torana.limits.table import FOREVER, UNTIL, USED, Key, Table
 from torana.telemetry.limit_figures import LimitFigures
 from torana.telemetry.metrics import Metrics
 
 SECOND = 1_000_000_000
 """Times are whole nanoseconds."""
-
-REMEMBERED_KEYS, REMEMBERED_CHARS = 4_096, 256
-"""Callers whose key is remembered; one with a longer name is hashed each time, so that names cannot fill memory."""
 
 
 class Call:
@@ -111,6 +108,7 @@ class Rule:
         self.gives_back = terms.unit != "requests"
         """Something of what a call takes may be free again when it ends."""
         self.per = terms.per
+        self.shown = Shown(record.name, terms.unit, terms.amount, terms.period_s)
         self.period = terms.period
         self.period_s = terms.period_s
         self.period_ns = int(terms.period_s * SECOND)
@@ -120,7 +118,6 @@ class Rule:
         # The amount is no part of it: a reload that changes it goes on with what was counted.
         kept = f"{self.unit} {self.period} {terms.periods} {bool(record.burst)} {' '.join(self.per)}"
         self._seed = blake2b(f"{self.name}\n{kept}".encode(), digest_size=16).digest()
-        self._keys: dict[tuple[str, ...], Key] = {}
 
     def whom(self, call: Call) -> tuple[str, ...]:
         """The values of `per`; a user is one of an instance."""
@@ -128,20 +125,13 @@ class Rule:
         return (*values, call.instance) if "user" in self.per and "instance" not in self.per else values
 
     def key(self, whom: tuple[str, ...]) -> Key:
-        found = self._keys.get(whom)
-        if found is None:
-            digest = blake2b(self._seed, digest_size=16)
-            for value in whom:
-                raw = value.encode("utf-8", "surrogatepass")
-                digest.update(b"%d:" % len(raw) + raw)
-            whole = digest.digest()
-            # The lowest bit is set: a number of 0 is a slot that was never used.
-            found = (int.from_bytes(whole[:8], "big", signed=True) | 1, int.from_bytes(whole[8:], "big", signed=True))
-            if sum(map(len, whom)) <= REMEMBERED_CHARS:
-                if len(self._keys) >= REMEMBERED_KEYS:
-                    self._keys.clear()
-                self._keys[whom] = found
-        return found
+        digest = blake2b(self._seed, digest_size=16)
+        for value in whom:
+            raw = value.encode("utf-8", "surrogatepass")
+            digest.update(b"%d:" % len(raw) + raw)
+        whole = digest.digest()
+        # The lowest bit is set: a number of 0 is a slot that was never used.
+        return int.from_bytes(whole[:8], "big", signed=True) | 1, int.from_bytes(whole[8:], "big", signed=True)
 
     def left(self, table: Table, slot: int, now: int) -> int:
         """What is left of the amount; below 0 where answers came out longer than reserved."""
@@ -184,7 +174,7 @@ class Rule:
         until = table.numbers[slot + UNTIL]
         reset_s = (until - now) / SECOND if now < until < FOREVER else 0.0
         left = self.left(table, slot, now)
-        return Standing(self.name, self.unit, self.amount, left, self.period_s, reset_s)
+        return Standing(self.shown, left, reset_s)
 
     def length_ns(self) -> int:
         """How long a window lasts that begins now."""
