@@ -5,6 +5,7 @@ Whatever is wrong is told with BadSetting: `NAME: what is wrong, what is expecte
 
 import json
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import field
 from ipaddress import ip_network
@@ -117,6 +118,23 @@ def check_path(name: str, text: str) -> None:
     """A path, `null`, or nothing."""
     if text not in ("", "null") and not text.startswith("/"):
         raise BadSetting(name, f"{text!r} is no path", "expected a path such as /docs, or null")
+
+
+def check_prefix(name: str, text: str) -> None:
+    """A path prefix as requests spell it, or nothing; the slashes at its ends are free."""
+    if not re.fullmatch(r"(?:/?[A-Za-z0-9._~!$&'()*+,;=:@-]+)*/?", text, re.ASCII):
+        raise BadSetting(name, f"{text!r} is no path", "expected a path prefix such as /gateway")
+
+
+def check_name(name: str, text: str) -> None:
+    """One word that a header can hold, or nothing."""
+    if text and not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", text, re.ASCII):
+        raise BadSetting(name, f"{text!r} is no id", "expected 1 to 64 letters, digits, dots, underscores and hyphens")
+
+
+def check_version(name: str, text: str) -> None:
+    if not re.match(r"\d+\.\d+\.\d+", text, re.ASCII):
+        raise BadSetting(name, f"{text!r} is no version", "expected X.Y.Z such as 6.3.0")
 
 
 def check_tls(cert_file: str, key_file: str, ciphers: str) -> None:

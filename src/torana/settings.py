@@ -17,10 +17,13 @@ from torana.cloud_settings import GoogleSettings, check_google
 from torana.errors import BadSetting
 from torana.setting_values import (
     Secret,
+    check_name,
     check_networks,
     check_path,
+    check_prefix,
     check_tls,
     check_url,
+    check_version,
     read_bool,
     read_float,
     read_int,
@@ -418,6 +421,17 @@ ACCEPTED_UNUSED = (
 )
 """Names of contract 16 and interface 4 that this version takes without acting on them; `…__` are prefixes."""
 
+UNUSED_READERS: dict[str, Callable[[str, str], Any]] = {
+    "AIGW_FASTAPI__RELOAD": read_bool,
+    "AIGW_FEATURE_FLAGS__FIREWORKS_SCORE_THRESHOLD": read_object,
+    "AIGW_MODEL_SELECTION__MODEL_PARAMS": read_object,
+    "AIGW_MODEL_SELECTION__PROMPT_PARAMS": read_object,
+    "AIGW_ABUSE_DETECTION__ENABLED": read_bool,
+    "AIGW_ABUSE_DETECTION__SAMPLING_RATE": read_float,
+    "AIGW_INSTRUMENTATOR__THREAD_MONITORING_ENABLED": read_bool,
+    "AIGW_INSTRUMENTATOR__THREAD_MONITORING_INTERVAL": read_float,
+}
+"""Those of them whose kind the contract tells: a slip is told here too, before another version acts on it."""
 
 ADDRESS_NAMES = ("_BASE_URL", "_API_BASE", "_API_BASE_URL", "_ENDPOINT", "_HOST", "AWS_ENDPOINT_URL_BEDROCK_RUNTIME")
 """How the environment names of vendors' addresses end."""
@@ -446,6 +460,9 @@ def load_settings(
     providers = replace(settings.providers, google=google, vendor_keys=keys, vendor_urls=urls)
     settings = replace(settings, providers=providers)
     object.__setattr__(settings, "warnings", tuple(_unknown_names(found)))
+    for name, read in UNUSED_READERS.items():
+        if name in found:
+            read(name, found[name])
     if settings.log.level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
         raise BadSetting(
             "AIGW_LOGGING__LEVEL",
@@ -459,6 +476,7 @@ def load_settings(
     _check_urls(settings)
     _check_user_tokens(settings.auth)
     _check_search(settings.search)
+    check_version("AIGW_CODE_CONTEXT_MIN_LS_VERSION", settings.catalogue.context_min_ls_version)
     if settings.usage.when_full not in ("refuse", "continue"):
         raise BadSetting(
             "AIGW_USAGE__WHEN_FULL", f"{settings.usage.when_full!r} is no policy", "expected refuse or continue"
@@ -491,6 +509,8 @@ def _check_serving(serve: ServeSettings) -> None:
     check_path("AIGW_FASTAPI__DOCS_URL", serve.docs_url)
     check_path("AIGW_FASTAPI__OPENAPI_URL", serve.openapi_url)
     check_path("AIGW_FASTAPI__REDOC_URL", serve.redoc_url)
+    check_prefix("AIGW_ROOT_PATH", serve.root_path)
+    check_name("AIGW_GATEWAY_ID", serve.gateway_id)
     _check_weights(serve.queue_weights)
     if serve.tls_enabled:
         check_tls(serve.tls_cert_file, serve.tls_key_file, serve.tls_ciphers)
@@ -499,6 +519,7 @@ def _check_serving(serve: ServeSettings) -> None:
 def _check_urls(settings: Settings) -> None:
     check_url("AIGW_PUBLIC_URL", settings.serve.public_url)
     check_url("AIGW_GITLAB_URL", settings.auth.gitlab_url)
+    check_url("AIGW_GITLAB_API_URL", settings.auth.gitlab_api_url)
     check_url("AIGW_CUSTOMER_PORTAL_URL", settings.auth.customer_portal_url)
     check_url("ANTHROPIC_BASE_URL", settings.providers.anthropic_base_url)
     check_url("OPENAI_BASE_URL", settings.providers.openai_base_url)

@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 from tests.conftest import Serve
+from tests.support.certificates import Authority
 from tests.support.gateway import gitlab_headers
 from tests.support.http_client import Answer, StreamedAnswer, connect, write_request
 from tests.support.issuer import FakeIssuer
 from tests.support.provider import ScriptedProvider
-from tests.support.served import TORANA, Served, free_port, run, spawn
+from tests.support.served import TORANA, Served, free_port, run, served, spawn
 
 from torana import __version__
 from torana.api.connection import SPARE_FILES
@@ -102,6 +103,25 @@ async def test_the_three_calls_of_the_banner_work_as_they_stand(serve: Serve) ->
     head, _, lines = steps.partition("\r\n\r\n")
     assert "transfer-encoding: chunked" in head
     assert all(json.loads(line)["type"] for line in lines.splitlines())
+
+
+async def test_the_calls_of_the_banner_work_over_tls_with_a_certificate_that_nobody_has_signed(tmp_path: Path) -> None:
+    certificate = Authority(tmp_path).issue("gateway.example")
+    env = {
+        "AIGW_FASTAPI__TLS__ENABLED": "true",
+        "AIGW_FASTAPI__TLS__CERT_FILE": str(certificate.cert),
+        "AIGW_FASTAPI__TLS__KEY_FILE": str(certificate.key),
+    }
+
+    async with served(tmp_path, env=env) as server:
+        call = next(line.strip() for line in (await server.banner()).splitlines() if "curl" in line)
+        code, output, errors = await run(
+            "sh", "-c", call, env={"AIGW_ENVIRONMENT": "development"}, folder=tmp_path, cwd=ROOT
+        )
+
+    assert (code, errors) == (0, "")
+    assert f" https://127.0.0.1:{server.port}/" in call
+    assert json.loads(output)["choices"][0]["text"].strip()
 
 
 @pytest.mark.parametrize(("flag", "name"), [("--port", "API_PORT"), ("--metrics-port", "METRICS_PORT")])

@@ -104,6 +104,16 @@ def test_secrets_never_print_themselves() -> None:
         ("AIGW_GITLAB_URL", "gitlab.example", "'gitlab.example' is no URL"),
         ("ANTHROPIC_BASE_URL", "http://", "'http://' is no URL"),
         ("OPENAI_BASE_URL", "localhost:11434/v1", "'localhost:11434/v1' is no URL"),
+        ("AIGW_GITLAB_API_URL", "gitlab.example/api/v4/", "'gitlab.example/api/v4/' is no URL"),
+        ("AIGW_GATEWAY_ID", "two words", "'two words' is no id"),
+        ("AIGW_ROOT_PATH", "/a b", "'/a b' is no path"),
+        ("AIGW_ROOT_PATH", "/a?b", "'/a?b' is no path"),
+        ("AIGW_CODE_CONTEXT_MIN_LS_VERSION", "new", "'new' is no version"),
+        ("AIGW_MODEL_SELECTION__MODEL_PARAMS", "[", "is no JSON object"),
+        ("AIGW_MODEL_SELECTION__PROMPT_PARAMS", "[]", "is no JSON object"),
+        ("AIGW_FEATURE_FLAGS__FIREWORKS_SCORE_THRESHOLD", "1", "is no JSON object"),
+        ("AIGW_FASTAPI__RELOAD", "maybe", "'maybe' is no boolean"),
+        ("AIGW_ABUSE_DETECTION__ENABLED", "maybe", "'maybe' is no boolean"),
     ],
 )
 def test_a_bad_value_is_named_with_what_is_wrong_and_what_is_expected(name: str, value: str, wrong: str) -> None:
@@ -190,6 +200,11 @@ def test_every_setting_is_described_for_the_table() -> None:
 
     assert len(names) == len(set(names))
     assert all(doc and kind for _, kind, _, doc in rows)
+
+
+@pytest.mark.parametrize("text", ["/gateway", "gateway", "/a/b-c/", "/"])
+def test_a_path_prefix_may_have_slashes_at_its_ends_or_none(text: str) -> None:
+    assert load_settings({"AIGW_ROOT_PATH": text}).serve.root_path == text
 
 
 @pytest.mark.parametrize("text", ["true", "True", "1", "yes", "ON", " on "])

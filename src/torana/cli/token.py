@@ -31,7 +31,7 @@ class NewByDefault(click.Group):
         return super().parse_args(ctx, args)
 
 
-@click.group(cls=NewByDefault)
+@click.group(cls=NewByDefault, epilog="`torana token new --help` lists the options that `torana token` takes.")
 def token() -> None:
     """Make a token for a test (`new`, also without naming it), or explain one (`inspect`)."""
 
