@@ -5,7 +5,7 @@ Whoever holds one reads it once and closes it in every case; the last of both se
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,19 +20,21 @@ from torana.code.window import Window
 from torana.counting import BYTES_PER_TOKEN, count_bytes, estimate_tokens
 from torana.dialects.dialect import RelayScan
 from torana.dialects.think_blocks import ThinkBlocks
-from torana.errors import ProviderError, provider_refused
+from torana.errors import ProviderError, Refusal, provider_refused
 from torana.limits.estimate import price
 from torana.limits.hold import Hold
 from torana.limits.limits import Limits
+from torana.limits.reached import Standing
 from torana.prompts.prompt import Prompt
 from torana.providers.provider import Deployment
 from torana.providers.send import MAX_ANSWER_BYTES, Batch
 from torana.routing.router import Flow
+from torana.routing.tries import Try
 from torana.telemetry.metrics import InFlight, Metrics
 from torana.transport import WireAnswer
-from torana.usage.event import Status
+from torana.usage.event import Status, ToldTry
 from torana.usage.ledger import Ledger, Record, Site
-from torana.usage.prices import Price
+from torana.usage.prices import Price, price_text
 
 MAX_TOKENS = 1_000_000_000
 """Of one call; ten thousand times the longest context window is a fault of whoever counted."""
@@ -74,11 +76,16 @@ class ModelCall:
     """What the call has taken of its limits; settled with the final word."""
     prices: Price | None = None
     """Of the deployment that answers."""
+    tries: Sequence[Try] = ()
+    """Every sending, as routing books them meanwhile."""
 
-    def admit(self, ledger: Ledger | None, permit: Permit, model: str, deployment: Deployment) -> None:
+    def admit(
+        self, ledger: Ledger | None, permit: Permit, model: str, deployment: Deployment, regions: tuple[str, ...] = ()
+    ) -> None:
         """Open the usage record, before anything is sent; raises Refusal 503 where none can be kept.
 
-        model  the catalogue's name
+        model    the catalogue's name
+        regions  where the caller's data may be; empty: anywhere
         """
         if ledger is not None:
             prompt = self.prompt
@@ -90,6 +97,7 @@ class ModelCall:
                 model=model,
                 prompt=f"{prompt.id}@{prompt.version}" if prompt is not None else "",
                 stream=self.is_streamed,
+                residency=regions,
             )
 
     async def settled(self) -> None:
@@ -105,7 +113,8 @@ class ModelCall:
             self.record(provider, model, "client_cancelled", None, seconds)
         else:
             if self.entry is not None:
-                self.entry.close("upstream_error", None, error_code="refused")
+                code = error.code if isinstance(error, Refusal) else "internal"
+                self.entry.close("upstream_error", None, error_code=code, tries=self._told_tries(None))
             self.limits.settle(self.hold, price(None, None))
 
     def record(
@@ -125,6 +134,7 @@ class ModelCall:
                 usage,
                 error_code=failure.code if failure is not None else "",
                 finish_reason=finish or "",
+                tries=self._told_tries(usage),
             )
         if self.hold is not None:
             self._settle(self.hold, outcome, usage)
@@ -153,6 +163,13 @@ class ModelCall:
         if failure is not None:
             facts["provider_error"] = failure.code
             facts["provider_status"] = failure.upstream_code
+
+    def _told_tries(self, usage: Usage | None) -> list[ToldTry]:
+        """The sendings, for the usage record; one that answered is told by the record itself."""
+        tries = self.tries
+        if len(tries) < 2 and not any(each.may_be_charged and each.outcome != "answered" for each in tries):
+            return []
+        return [tell_try(each, usage if each.outcome == "answered" else each.usage) for each in tries]
 
     def _settle(self, hold: Hold, outcome: str, usage: Usage | None) -> None:
         if usage is None and outcome == "completed":
@@ -213,6 +230,11 @@ class Answer:
         return self.flow.deployment.model
 
     @property
+    def standings(self) -> Sequence[Standing]:
+        """How the caller stands with its limits, this call included."""
+        return self.call.hold.standings if self.call.hold is not None else ()
+
+    @property
     def is_passing(self) -> bool:
         """The chunks carry the provider's own bytes, in the dialect that the client speaks."""
         return bool(self.flow.first[0].raw)
@@ -233,7 +255,9 @@ class Answer:
                         self._counted_chars += len(chunk.tool_call.arguments)
                     if chunk.raw:
                         # An event of a stream that passes is about a token, which is about four letters.
-                        self._counted_chars += 4 * chunk.raw.count(b"\n\n")
+                        self._counted_chars += 4 * (
+                            chunk.raw.count(b"\n\n") if self.chat.stream else int(len(chunk.raw) / BYTES_PER_TOKEN)
+                        )
                     if chunk.usage is not None:
                         self.usage = chunk.usage
                     if chunk.finish is not None:
@@ -245,6 +269,8 @@ class Answer:
                     await self.call.settled()
                 yield batch
             is_whole = True
+            self._settle("completed")
+            await self.call.settled()
         except ProviderError as error:
             self._failure = error
             self._settle("failed")
@@ -287,7 +313,7 @@ class Answer:
     def so_far(self) -> Usage:
         """Tokens until now, for an answer that stops here; checkpoints ask from another thread."""
         if self._asked_tokens < 0:
-            self._asked_tokens = sum(map(estimate_tokens, _prompt_texts(self.chat)))
+            self._asked_tokens = _asked_tokens(self.chat)
         return complete(self.usage, self._asked_tokens, (self._counted_chars + 3) // 4)
 
 
@@ -313,9 +339,35 @@ def is_possible(usage: Usage) -> bool:
     )
 
 
+def tell_try(each: Try, usage: Usage | None) -> ToldTry:
+    """One sending as the usage record has it. What an unanswered one has cost, its provider alone knows."""
+    told = ToldTry(
+        deployment=each.deployment.name,
+        outcome=each.outcome,
+        status=each.status,
+        error_code=each.code,
+        is_charged=each.may_be_charged,
+        duration_s=round(each.seconds, 6),
+    )
+    if usage is None:
+        return told
+    return replace_fields(
+        told,
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cost_usd=price_text(usage, each.deployment.prices)[0],
+    )
+
+
 def site_of(deployment: Deployment) -> Site:
     """Where a usage record says that a call went, and at what price."""
     return Site(deployment.provider, deployment.model, deployment.name, deployment.region, deployment.prices)
+
+
+def _asked_tokens(chat: ChatRequest) -> int:
+    if chat.source is not None and not chat.source.is_read:
+        return int(len(chat.source.body) / BYTES_PER_TOKEN)
+    return sum(map(estimate_tokens, _prompt_texts(chat)))
 
 
 def _prompt_texts(chat: ChatRequest) -> Iterator[str]:
@@ -345,6 +397,8 @@ class Relay:
     """About as many as have passed."""
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     """How the caller stands with its limits, to be added to the reply."""
+    leave: Callable[[], None] = lambda: None
+    """Gives the connection's place to the next one."""
     _is_settled: bool = False
 
     def watch(self, scan: RelayScan | None) -> None:
@@ -356,7 +410,8 @@ class Relay:
     def passed(self, data: bytes) -> None:
         """A piece of a stream on its way to the client."""
         # An event is about a token; it is only looked at where the provider says nothing better.
-        self.answered_tokens += data.count(b"\n\n")
+        # Google ends its lines in CRLF, or sends an array; there a text stands in each.
+        self.answered_tokens += data.count(b"\n\n") or data.count(b'"text"')
         if self.scan is not None:
             self.scan.feed(data)
 
@@ -389,6 +444,7 @@ class Relay:
             return
         self._is_settled = True
         self.under_way.end()
+        self.leave()
         seconds = time.monotonic() - self.started
         if failure is None and self.answer.status >= 400:
             # Passed on as it came, but a failed call all the same.
@@ -481,3 +537,4 @@ class Embedded:
     usage: Usage | None = None
     raw: bytes = b""
     """The provider's answer as it came, in place of `rows`, where the request passed as it came too."""
+    standings: Sequence[Standing] = ()

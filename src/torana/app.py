@@ -30,6 +30,7 @@ from torana.api.docs import DocsEndpoints
 from torana.api.embeddings import EmbeddingEndpoints
 from torana.api.entrance import Entrance, RouteTable
 from torana.api.feature import FeatureEndpoints
+from torana.api.internal_events import InternalEvents
 from torana.api.models import ModelEndpoints
 from torana.api.monitoring import MonitoringEndpoints, OperatorsApp, Readiness
 from torana.api.prompts import PromptEndpoints
@@ -53,14 +54,16 @@ from torana.limits.shared_table import SharedTable, watch_the_dead
 from torana.limits.table import Table
 from torana.prompts.registry import Prompts
 from torana.providers.demo.demo import DemoProvider
+from torana.providers.google_tokens import MISSING, is_library_missing
 from torana.providers.send import Sender
 from torana.providers.table import provider_table
 from torana.rehearsal import Rehearsal
 from torana.reload import Reloader
 from torana.routing.discovery import FirstModel
+from torana.routing.fences import Fences
 from torana.routing.models import Models
 from torana.routing.router import Router
-from torana.routing.trying import Traffic
+from torana.routing.traffic import Traffic
 from torana.search.index import DocsIndex
 from torana.settings import Settings
 from torana.sinks import SinkMakers
@@ -73,6 +76,7 @@ from torana.usage.deliveries import Deliveries
 from torana.usage.disk import Disk
 from torana.usage.ledger import Ledger, WhenFull
 from torana.usage.spool import Spool
+from torana.wire.endpoint import fault_of
 
 logger = logging.getLogger("torana")
 
@@ -137,7 +141,10 @@ async def start(
     catalogue = load_catalogue(overlays)
 
     check_trust(settings)
-    transport = Transport(settings.transport)
+    check_endpoints(settings.providers.allowed_endpoints)
+    if settings.providers.google.project and is_library_missing():
+        logger.warning("Vertex AI cannot be called: %s", MISSING)
+    transport = Transport(settings.transport, allowed_endpoints=settings.providers.allowed_endpoints)
     metrics = Metrics(known_labels(catalogue), settings.providers.model_engine_limits, metrics_dir)
     sink.on_drop = metrics.lines_dropped
 
@@ -222,7 +229,11 @@ async def start(
                 DocsEndpoints(settings),
             ),
             limits,
-            DryRun(lambda: Rehearsal(settings, models.catalogue, clock=clock, limits=limits, first_model=first_model)),
+            DryRun(
+                lambda: Rehearsal(
+                    settings, models.catalogue, clock=clock, limits=limits, traffic=traffic, first_model=first_model
+                )
+            ),
         )
 
     entrance = Entrance(
@@ -236,6 +247,14 @@ async def start(
         via.split()[1],
         settings.auth.operator_token,
     )
+    events = entrance.events = make_events(settings, transport, metrics)
+
+    def fence_events(models: Models) -> None:
+        fences = Fences(models.catalogue.residency.values())
+        if events is not None:
+            events.may_tell = lambda caller: fences.of(caller) is None
+
+    fence_events(models)
 
     def build() -> Callable[[], None]:
         """Read and check the catalogue anew, off the event loop; the callable swaps it in."""
@@ -247,6 +266,7 @@ async def start(
         def swap() -> None:
             if catalogue.sinks != running.models.catalogue.sinks:
                 deliveries.replace(sinks)
+            fence_events(models)
             entrance.routes, running.models = routes, models
             if leases is not None and routes.is_limited:
                 leases.start()
@@ -291,15 +311,27 @@ async def start(
         leases.start()
     dead = asyncio.get_running_loop().create_task(watch_the_dead(counts))
     running.closers = [
-        watch.cancel, dead.cancel, reloader.aclose, first_model.aclose, keys.aclose, quota.aclose, spool.stop,
-        deliveries.aclose, spool.release, transport.aclose, *([leases.aclose] if leases is not None else []),
-        counts.close, metrics.close, log.close,
+        watch.cancel, dead.cancel, reloader.aclose, traffic.aclose, first_model.aclose, keys.aclose, quota.aclose,
+        *([events.aclose] if events is not None else []),
+        spool.stop, deliveries.aclose, spool.release, transport.aclose,
+        *([leases.aclose] if leases is not None else []), counts.close, metrics.close, log.close,
     ]  # fmt: skip
     # What start-up made stays; the collector need not look at it again.
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)
     return running
+
+
+def make_events(settings: Settings, transport: Transport, metrics: Metrics) -> InternalEvents | None:
+    """Only where they are switched on and somebody takes them."""
+    wanted = settings.internal_events
+    if not wanted.enabled:
+        return None
+    if not wanted.endpoint:
+        logger.warning("AIGW_INTERNAL_EVENT__ENABLED without AIGW_INTERNAL_EVENT__ENDPOINT: no events are sent")
+        return None
+    return InternalEvents(wanted, transport, metrics, settings.environment)
 
 
 def gateway_id(settings: Settings, local_keys: LocalKeys) -> str:
@@ -317,6 +349,17 @@ def check_trust(settings: Settings) -> None:
     except (OSError, ValueError) as error:
         name = "AIGW_EXTRA_CA" if transport.extra_ca and not transport.mtls_enabled else "AIGW_MTLS__*, SSL_CERT_FILE"
         raise BadSetting(name, f"a certificate file cannot be used ({error})", "expected readable PEM files") from error
+
+
+def check_endpoints(allowed: tuple[str, ...]) -> None:
+    """Raises BadSetting for a prefix that can never be one: it would let nothing through, and nobody would know why."""
+    for prefix in allowed:
+        if fault_of(prefix) == "no_url":
+            raise BadSetting(
+                "AIGW_CUSTOM_MODELS__ALLOWED_ENDPOINTS",
+                f"{prefix!r} is no URL prefix",
+                "expected http(s)://host[:port][/path], without user, query or dots to walk",
+            )
 
 
 def known_labels(catalogue: Catalogue) -> Known:

@@ -185,6 +185,9 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     """None: as the model is used to."""
     choices: int = 1
     """How many answers are wanted; dialects without that ability give one."""
+    carries_on: bool | None = None
+    """A last turn of the assistant's is an answer that has begun. True: it goes out as it is; False: the model is asked
+    to go on; None: as the model is used to."""
     user: str = ""
     """Opaque id of the end user, for session affinity where the provider supports it."""
     fill_in: FillIn | None = None
@@ -196,6 +199,8 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Patience for the first byte; None: the gateway's default."""
     tries: int | None = None
     """Sendings in all, the first included; None: the gateway's default."""
+    hedge_after_s: float | None = None
+    """Silence after which a second deployment is asked as well; 0: never; None: the model's."""
     extra: dict[str, Any] = {}
     extra_dialect: str = ""
     """The dialect that `extra` was read from; others leave it out. Empty: sent in whichever is written."""

@@ -15,6 +15,7 @@ ToranaError
     ├── NoCredentials           nothing configured to greet this provider with
     └── ProviderRefused         the provider answered with an error status
         ├── ProviderRefusedKey      401, 403: our own key is bad
+        ├── PromptTooLong           400, 413, 422: more than the model can read
         ├── ProviderLimited         429
         ├── ProviderSpent           402 and its like: our account's money or quota is used up
         └── ProviderOverloaded      408, 425, 498, 500, 502, 503, 504, 529
@@ -207,6 +208,12 @@ class ProviderRefusedKey(ProviderRefused):
     code = "provider_key_refused"
 
 
+class PromptTooLong(ProviderRefused):
+    """400 or its like, for a prompt that is longer than the model's context window."""
+
+    code = "context_length_exceeded"
+
+
 class ProviderLimited(ProviderRefused):
     """429: the provider limits our account."""
 
@@ -248,6 +255,14 @@ _SPENT_TEXT = re.compile(
 suspends with 412."""
 
 
+_TOO_LONG_TEXT = re.compile(
+    r"maximum context length|context (window|limit|size)|prompt is too long|input (token count|is too long)"
+    r"|too many (input )?tokens|exceeds? the (maximum|available)[a-z ]* (tokens|context)",
+    re.IGNORECASE,
+)
+"""OpenAI, vLLM and Mistral; Anthropic and llama.cpp; Gemini; Bedrock: from their error pages and sources."""
+
+
 def provider_refused(status: int, message: str, where: str = "", kind: str = "") -> ProviderRefused:
     """The error for a provider's status; by status first, by the dialect's `kind` and the text last."""
     if status == 402 or (status < 500 and (kind in SPENT_KINDS or _SPENT_TEXT.match(message))):
@@ -258,6 +273,8 @@ def provider_refused(status: int, message: str, where: str = "", kind: str = "")
         return ProviderLimited(status, message, where, kind)
     if status in (408, 425, 498) or status >= 500:  # 498 is Groq's for a flexible tier that is full
         return ProviderOverloaded(status, message, where, kind)
+    if status in (400, 413, 422) and (kind == PromptTooLong.code or _TOO_LONG_TEXT.search(message)):
+        return PromptTooLong(status, message, where, kind)
     if kind == "overloaded_error":
         return ProviderOverloaded(529, message, where, kind)
     return ProviderRefused(status, message, where, kind)

@@ -1,5 +1,6 @@
 """What a rehearsal decided, told in the order of the walk: for `torana explain request`, and for a dry run."""
 
+import asyncio
 import copy
 from collections.abc import Callable
 from decimal import Decimal
@@ -10,8 +11,10 @@ from torana.catalog.limit_text import USD
 from torana.counting import estimate_tokens
 from torana.errors import Refusal
 from torana.prompts.reasons import explain_variant, explain_version
+from torana.providers.provider import Deployment
 from torana.refusals import CODES, refusal_text
 from torana.rehearsal import Notes, Rehearsal
+from torana.routing.models import PSEUDO
 
 
 def tell(scene: Rehearsal, exchange: Exchange, notes: Notes) -> dict[str, Any]:
@@ -65,15 +68,34 @@ def _tell_model(scene: Rehearsal, notes: Notes) -> dict[str, Any]:
         "families": list(model.families),
         "input_limit": model.input_limit,
         "fill_in": model.fill_in,
-        "candidates": [
-            {
-                "deployment": each.name,
-                "configured": each.is_configured,
-                "text_completions": each.as_text_completion,
-            }
-            for each in model.deployments
-        ],
+        "candidates": _tell_candidates(scene, notes),
     }
+
+
+def _tell_candidates(scene: Rehearsal, notes: Notes) -> list[dict[str, Any]]:
+    """Every deployment of the model, in the order of trying; without an order where the walk did not get there."""
+    model = notes.model
+    assert model is not None
+    reasons: list[tuple[Deployment, str, str]] = [(each, "", "") for each in model.deployments]
+    if notes.picked is not None:
+        reasons = [(each.deployment, each.part, each.why) for each in notes.picked.reasons]
+    record = scene.catalogue.models.get(model.name)
+    if record is not None and not model.is_own and not model.is_demo:
+        # A model knows its deployments with credentials, unless it has no others.
+        known = {each.name for each, _, _ in reasons}
+        rest = [scene.models.vendors.deploy(item) for item in record.deployments if item.label not in known]
+        reasons += [(each, "left out", "no credentials") for each in rest if not each.is_configured]
+    return [
+        {
+            "deployment": each.name,
+            "part": part,
+            "why": why,
+            "configured": each.is_configured,
+            "region": each.region,
+            "text_completions": each.as_text_completion,
+        }
+        for each, part, why in reasons
+    ]
 
 
 def _explain_model(scene: Rehearsal, notes: Notes) -> str:
@@ -83,15 +105,20 @@ def _explain_model(scene: Rehearsal, notes: Notes) -> str:
         return "the endpoint's own"
     if wish.is_own:
         return f"the client's own server, family {wish.family or 'none'}"
-    if wish.identifier:
-        return f"identifier {wish.identifier}"
+    if wish.identifier and not wish.identifier.startswith(PSEUDO):
+        is_heir = (
+            notes.model is not None and wish.identifier in catalogue.models and notes.model.name != wish.identifier
+        )
+        heir = f" -> {notes.model.name}, its successor" if is_heir and notes.model is not None else ""
+        return f"identifier {wish.identifier}{heir}"
     if wish.client_name:
         record = catalogue.client_names.get(wish.client_name)
         return f"client name {wish.client_name}" + (f" -> {record.model}" if record is not None else "")
-    override = scene.settings.providers.default_models.get(wish.feature_setting)
+    chosen = wish.identifier.removeprefix(PSEUDO) or wish.feature_setting
+    override = scene.settings.providers.default_models.get(chosen)
     if override:
-        return f"AIGW_MODEL_SELECTION__DEFAULT_MODELS for feature setting {wish.feature_setting}"
-    setting = catalogue.feature_settings.get(wish.feature_setting)
+        return f"AIGW_MODEL_SELECTION__DEFAULT_MODELS for feature setting {chosen}"
+    setting = catalogue.feature_settings.get(chosen)
     name = setting.default if setting is not None else wish.role or "chat_default"
     why = f"feature setting {setting.name} -> {name}" if setting is not None else f"default {name}"
     alias = catalogue.aliases.get(name)
@@ -154,17 +181,17 @@ class DryRun:
     async def __call__(self, exchange: Exchange) -> dict[str, Any]:
         """Raises Refusal 400 for an endpoint that calls no model."""
         if self._rehearsal is None:
-            self._rehearsal = self._open()
+            # A second set of rooms takes a while to furnish; others go on meanwhile.
+            self._rehearsal = await asyncio.to_thread(self._open)
         rehearsal, caller = self._rehearsal, exchange.caller
-        if rehearsal.routes.find(exchange.method, exchange.path)[0] is None:
+        route = rehearsal.routes.find(exchange.method, exchange.path)[0]
+        if route is None or route.asks_no_model:
             raise Refusal(400, "dry_run_unavailable", "This endpoint calls no model")
         # The access line is made of the request itself, and nothing of this walk belongs into it.
         walked = copy.copy(exchange)
         walked.facts = {}
         notes, order = await rehearsal.walk(walked, caller)
         told = tell(rehearsal, walked, notes)
-        verdict = None
-        if notes.route is not None and not (order is None and notes.refusal is not None):
-            verdict = rehearsal.refusal_of(notes.route, walked, order, caller)
+        verdict = rehearsal.verdict(walked, notes, order, caller)
         told["token"] = {"allowed": verdict is None, **(tell_refusal(verdict) if verdict is not None else {})}
         return told

@@ -1,5 +1,6 @@
 """THE WALK: one call through the rooms, a line per room. Rendering, choosing and leaving meet here."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -9,16 +10,16 @@ from msgspec.structs import replace as replace_fields
 
 from torana.agents.step import PROMPT_ID as STEP_PROMPT
 from torana.agents.step import StepOrder, step_inputs
-from torana.answers import Answer, CodeAnswer, Embedded, ModelCall, Relay
-from torana.caller import Permit
-from torana.chat import ChatRequest, FillIn, Message, ModelWish, Text
+from torana.answers import Answer, CodeAnswer, Embedded, ModelCall, Relay, site_of
+from torana.caller import Caller, Permit
+from torana.chat import ChatRequest, FillIn, Message, ModelWish, Text, Usage
 from torana.code.fill_in import FORMATS, mark_cursor
 from torana.code.languages import extension_of
 from torana.code.orders import CompletionOrder, Cursor, GenerationOrder
 from torana.code.window import Window, fit
 from torana.dialects.embeddings import EmbeddingsRequest
-from torana.errors import ProviderError, Refusal
-from torana.limits.estimate import estimate, estimate_body, estimate_inputs
+from torana.errors import ProviderError, ProviderRefused, ProviderRefusedKey, Refusal
+from torana.limits.estimate import estimate, estimate_body, estimate_inputs, input_tokens
 from torana.limits.hold import Spent
 from torana.limits.limits import Limits
 from torana.limits.reached import ratelimit_headers
@@ -28,16 +29,22 @@ from torana.prompts.prompt import Prompt
 from torana.prompts.registry import Prompts
 from torana.providers.provider import Deployment
 from torana.providers.send import Sender
-from torana.routing.models import Model, Models, refuse_unable
+from torana.routing.models import CHAT, Model, Models, in_location, refuse_unable
 from torana.routing.router import Router
 from torana.routing.stages import NEVER
 from torana.routing.tries import Candidate, Route
 from torana.settings import CatalogueSettings
 from torana.telemetry.metrics import InFlight, Metrics
-from torana.usage.ledger import Ledger
+from torana.usage.ledger import Ledger, NoOrigin, Record
+
+logger = logging.getLogger("torana.gateway")
 
 COMPLETION_PROMPT = "code_suggestions/completions"
 GENERATION_PROMPT = "code_suggestions/generations"
+
+SHADOW = NoOrigin(endpoint="shadow", feature="shadow")
+NOBODY = Caller()
+"""Who pays for the copies of calls: the operator."""
 
 
 class Gateway:
@@ -69,9 +76,10 @@ class Gateway:
 
     def find_prompt(self, prompt_id: str, constraint: str | None, wish: ModelWish) -> tuple[Prompt, Model]:
         """The prompt file and the model that a request for `prompt_id` leads to; raises Refusal or Invalid."""
-        model = self.models.find(wish)
+        is_completion = prompt_id == COMPLETION_PROMPT
+        model = self.models.find_completing(wish) if is_completion else self.models.find(wish)
         prompt = self.prompts.find(prompt_id, constraint, model.families)
-        refuse_unable(model, prompt.needs)
+        refuse_unable(model, prompt.needs - CHAT if is_completion else prompt.needs)
         return prompt, model
 
     async def run_prompt(
@@ -102,7 +110,7 @@ class Gateway:
 
     async def complete(self, permit: Permit, order: CompletionOrder, facts: dict[str, Any]) -> CodeAnswer:
         """A few tokens at the cursor: marked for families that know fill-in-the-middle, else an instruction."""
-        model = self.models.find(order.wish)
+        model = self.models.find_completing(order.wish)
         window = _window(order, model)
         prompt = None
         if order.prompt is None:
@@ -152,6 +160,7 @@ class Gateway:
         self.metrics.suggestion_language(
             cursor.language, extension_of(cursor.file_name), cursor.editor_language.strip().lower()
         )
+        model = _place(model, prompt)
         chat = replace_fields(chat, answer="code", stream=order.stream, user=order.user)
         if not order.may_cache_prompt:
             chat = unmark(chat)
@@ -189,6 +198,7 @@ class Gateway:
     ) -> Answer:
         """Pick, send, and hold the first batch. `prompt` is named in the answer."""
         started = time.monotonic()
+        model = _place(model, prompt)
         call = self._call(permit, facts, prompt, is_streamed=chat.stream)
         call.suggested = chat if is_suggestion else None
         deployment = model.deployments[0]
@@ -200,10 +210,12 @@ class Gateway:
             limited = await self._hold(
                 permit, call, model.name, deployment, lambda: estimate(chat, deployment.prices, model.output_limit)
             )
-            call.admit(self.ledger, permit, model.name, deployment)
+            call.tries = route.tries
+            call.admit(self.ledger, permit, model.name, deployment, self.router.regions_of(permit))
             under_way = self.metrics.in_flight(deployment.provider, deployment.model)
             under_way.begin()
-            flow = await self.router.stream(route, chat)
+            admit_shadow = self._admit_shadow(permit, call, model) if route.shadows else None
+            flow = await self.router.stream(route, chat, admit_shadow)
         except BaseException as error:
             # Cancellation included: the call is no longer under way. Otherwise its answer says when.
             if under_way is not None:
@@ -230,6 +242,16 @@ class Gateway:
             leaks_reasoning=model.leaks_reasoning,
             under_way=under_way,
         )
+
+    def _admit_shadow(self, permit: Permit, call: ModelCall, model: Model) -> Callable[[Deployment], Record] | None:
+        """Opens the usage record of a copy that goes to a deployment on trial: the operator's, no caller's."""
+        ledger, regions = self.ledger, self.router.regions_of(permit)
+        if ledger is None:
+            return None
+        return lambda deployment: ledger.open(
+            SHADOW, NOBODY, site_of(deployment),
+            unit_primitive=call.unit_primitive, model=model.name, stream=call.is_streamed, residency=regions,
+        )  # fmt: skip
 
     def _weigh_losses(self, route: Route, chat: ChatRequest) -> tuple[str, ...]:
         """What of the client's words gets lost on the way to the first candidate.
@@ -309,6 +331,8 @@ class Gateway:
             if prompt is not None:
                 headers.append((b"x-aigw-prompt", header_text(f"{prompt.id}@{prompt.version}")))
             if model.ends_at != NEVER:
+                if model.announced_at is not None:
+                    headers.append((b"deprecation", b"@%d" % model.announced_at))  # RFC 9745
                 # RFC 8594: from this moment on another model answers.
                 headers.append(
                     (b"sunset", header_text(time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(model.ends_at))))
@@ -344,18 +368,22 @@ class Gateway:
         deployment = self.models.deployment_of(provider, model)
         self.router.keep_inside(permit, deployment)
         under_way: InFlight | None = None
+        leave: Callable[[], None] | None = None
         try:
             limited = await self._hold(
                 permit, call, "", deployment, lambda: estimate_body(path, body, deployment.prices, is_free=is_free)
             )
             if not is_free:
-                call.admit(self.ledger, permit, model, deployment)
+                call.admit(self.ledger, permit, model, deployment, self.router.regions_of(permit))
+            leave = await self.router.enter(permit, deployment)
             under_way = self.metrics.in_flight(provider, model)
             under_way.begin()
             answer = await self.sender.relay(deployment, path, body, headers, stream=stream, method=method)
         except BaseException as error:
             if under_way is not None:
                 under_way.end()
+            if leave is not None:
+                leave()
             call.record_failure(provider, model, time.monotonic() - started, error)
             if isinstance(error, ProviderError):
                 await call.settled()
@@ -363,16 +391,36 @@ class Gateway:
         facts["provider_s"] = round(time.monotonic() - started, 6)
         return Relay(
             answer=answer, provider=provider, model=model, call=call, started=started, under_way=under_way,
-            asked_bytes=0 if is_free else len(body), headers=limited,
+            asked_bytes=0 if is_free else len(body), headers=limited, leave=leave,
         )  # fmt: skip
 
     async def ask(self, permit: Permit, model: Model, chat: ChatRequest, facts: dict[str, Any]) -> Answer:
         """A client's own prompt, sent as it is."""
         return await self._answer(permit, model, chat, facts)
 
+    async def count_tokens(self, permit: Permit, model: Model, chat: ChatRequest) -> tuple[int, bool]:
+        """How many tokens a prompt is, and whether its provider says so; else we estimate.
+
+        Raises ProviderRefused where the provider has something against the prompt itself.
+        """
+        try:
+            route = await self.router.pick(permit, model)
+            counted = await self.sender.count(route.deployments[0], chat)
+        except ProviderError as error:
+            if isinstance(error, ProviderRefused) and error.upstream_code in (400, 404, 413, 422):
+                raise
+            # Clients count often and by the way; an estimate serves them better than a failure.
+            logger.log(
+                logging.ERROR if isinstance(error, ProviderRefusedKey) else logging.WARNING,
+                "counting failed, tokens are estimated",
+                extra={"code": error.code, "where": error.where, "reason": str(error)},
+            )
+            counted = None
+        return (input_tokens(chat), False) if counted is None else (counted, True)
+
     def speaks(self, model: Model, dialect: str) -> bool:
-        """True where the first choice of this model's deployments is spoken to in `dialect`."""
-        return self.sender.dialect_of(model.deployments[0]) == dialect
+        """True where one of this model's deployments takes a client's bytes in `dialect` as they are."""
+        return any(self.sender.speaks(each, dialect) for each in model.deployments)
 
     async def embed(self, permit: Permit, model: Model, request: EmbeddingsRequest, facts: dict[str, Any]) -> Embedded:
         """Vectors for texts; nothing streams. Raises ProviderError."""
@@ -388,7 +436,8 @@ class Gateway:
             limited = await self._hold(
                 permit, call, model.name, used, lambda: estimate_inputs(request.inputs, used.prices)
             )
-            call.admit(self.ledger, permit, model.name, used)
+            call.tries = route.tries
+            call.admit(self.ledger, permit, model.name, used, self.router.regions_of(permit))
             with self.metrics.in_flight(used.provider, used.model):
                 vectors, used, facts["attempts"] = await self.router.embed(route, request)
         except BaseException as error:
@@ -396,10 +445,19 @@ class Gateway:
             if isinstance(error, ProviderError):
                 await call.settled()
             raise
-        call.record(used.provider, used.model, "completed", vectors.usage, time.monotonic() - started)
+        if call.entry is not None:
+            call.entry.move(site_of(used))
+        usage = vectors.usage or Usage(input_tokens=estimate_inputs(request.inputs, None).input_tokens, is_counted=True)
+        call.record(used.provider, used.model, "completed", usage, time.monotonic() - started)
         await call.settled()
         headers = [*self._headers(used, None, model), *limited]
-        return Embedded(vectors.rows, used.provider, used.model, headers, vectors.usage, vectors.raw)
+        standings = call.hold.standings if call.hold is not None else ()
+        return Embedded(vectors.rows, used.provider, used.model, headers, vectors.usage, vectors.raw, standings)
+
+
+def _place(model: Model, prompt: Prompt | None) -> Model:
+    """The model, where the prompt file wants it to be asked."""
+    return in_location(model, prompt.location) if prompt is not None and prompt.location else model
 
 
 def _window(order: CompletionOrder | GenerationOrder, model: Model) -> Window:
@@ -428,7 +486,7 @@ def _mark(chat: ChatRequest, model: Model, cursor: Cursor, window: Window) -> Ch
 def _ask_as_given(prompt: str | tuple[Message, ...], model: Model, cursor: Cursor, window: Window) -> ChatRequest:
     """A client's own prompt: a text is one user turn, messages are sent as they are."""
     messages = (Message("user", (Text(prompt),)),) if isinstance(prompt, str) else mark_system(prompt)
-    return ChatRequest(messages=messages, fill_in=_aside(model, cursor, window))
+    return ChatRequest(messages=messages, carries_on=True, fill_in=_aside(model, cursor, window))
 
 
 def _aside(model: Model, cursor: Cursor, window: Window) -> FillIn | None:

@@ -342,6 +342,11 @@ CODES: dict[str, Code] = {
     "provider_refused": Code(
         "provider", "The provider refused the request.", "Look for the request id in the gateway's log."
     ),
+    "context_length_exceeded": Code(
+        "client",
+        "The prompt, or it and the answer that it asks for, is longer than the model's context window.",
+        "Send less of the conversation, or choose a model that reads more: GET /openai/v1/models tells how much.",
+    ),
     "provider_key_refused": Code(
         "provider", "The provider refused the gateway's own key.", "Replace the provider's key."
     ),

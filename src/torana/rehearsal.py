@@ -45,7 +45,8 @@ from torana.routing.discovery import FirstModel
 from torana.routing.fences import Fences
 from torana.routing.models import CHAT, Model, Models
 from torana.routing.router import Router
-from torana.routing.trying import Traffic
+from torana.routing.traffic import Traffic
+from torana.routing.tries import Route as Picked
 from torana.settings import Settings
 from torana.telemetry.metrics import Known, Metrics
 from torana.telemetry.redaction import Redactor
@@ -69,6 +70,10 @@ class Notes:
     prompt: Prompt | None = None
     constraint: str | None = None
     families: tuple[str, ...] = ()
+    picked: Picked | None = None
+    """Where it may go, in order, and why."""
+    is_stand_in: bool = False
+    """Walked for a caller who may do everything, in place of none or of one who may not."""
     deployment: Deployment | None = None
     chat: ChatRequest | None = None
     upstream_path: str = ""
@@ -137,6 +142,24 @@ class _NotedGateway(Gateway):
         return await super()._hold(permit, call, model_name, deployment, expected)
 
 
+class _NotedRouter(Router):
+    desk: _Desk
+
+    async def pick(self, permit: Permit, model: Model, chat: ChatRequest | None = None) -> Picked:
+        notes = self.desk.notes
+        # Nobody's data is sent anywhere for nobody in particular, so nobody's regions are left.
+        router = self if not notes.is_stand_in else self._without_fences()
+        notes.picked = found = await Router.pick(router, permit, model, chat)
+        return found
+
+    def keep_inside(self, permit: Permit, deployment: Deployment) -> None:
+        if not self.desk.notes.is_stand_in:
+            super().keep_inside(permit, deployment)
+
+    def _without_fences(self) -> Router:
+        return Router(self.models, self.sender, self.traffic, self.first_model, Fences(()))
+
+
 class _NoSender(Sender):
     """Stops each call at the door."""
 
@@ -182,10 +205,11 @@ class Rehearsal:
         *,
         clock: Clock | None = None,
         limits: Limits | None = None,
+        traffic: Traffic | None = None,
         first_model: FirstModel | None = None,
     ) -> None:
         """
-        limits        of the server that serves meanwhile; None: there is none
+        limits, traffic   of the server that serves meanwhile; None: there is none
         first_model   None: a server that would have to be asked is not asked, and the model's name stays empty
         """
         clock = clock or Clock()
@@ -197,8 +221,8 @@ class Rehearsal:
         prompts.desk = models.desk = self._desk
         sender = _NoSender(self._desk, settings, clock)
         metrics = Metrics(Known())
-        # Nobody's data is sent anywhere, so nobody's regions are left.
-        router = Router(models, sender, Traffic(settings.routing, clock, metrics), first_model, Fences(()))
+        router = _NotedRouter(models, sender, traffic or Traffic(settings.routing, clock, metrics), first_model)
+        router.desk = self._desk
         noted_limits = _NotedLimits(catalogue, Here(Table(), clock), clock, metrics)
         noted_limits.desk, noted_limits.serving = self._desk, limits
         gateway = _NotedGateway(
@@ -244,6 +268,7 @@ class Rehearsal:
             notes.unit_primitives = self.needed(route, exchange, order)
             notes.is_instance_only = self._refuses_users(route, exchange, order, notes.unit_primitives)
             may = caller is not None and self.refusal_of(route, exchange, order, caller) is None
+            notes.is_stand_in = not may
             exchange.caller = caller if may and caller is not None else DEBUG_CALLER
             if route.policy is not None:
                 permitted = for_user(route.policy(exchange, order), exchange.headers)
@@ -271,6 +296,12 @@ class Rehearsal:
             named.append(refusal.missing)
             held |= {refusal.missing.partition(" or ")[0]}
         return named
+
+    def verdict(self, exchange: Exchange, notes: Notes, order: Any, caller: Caller) -> Refusal | None:
+        """What a caller is told whose request was walked; None: it may."""
+        if notes.route is None or (order is None and notes.refusal is not None):
+            return None
+        return self.refusal_of(notes.route, exchange, order, caller)
 
     def refusal_of(self, route: Route, exchange: Exchange, order: Any, caller: Caller) -> Refusal | None:
         """What the route's policy says to this caller."""

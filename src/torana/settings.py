@@ -279,7 +279,14 @@ class RoutingSettings:
         "longest Retry-After that a call itself waits for, where nothing else helps",
     )
     queue_s: float = setting(
-        1.0, "AIGW_ROUTING__QUEUE_S", "how long a call waits for a place at a deployment whose `concurrency` is used up"
+        1.0,
+        "AIGW_ROUTING__QUEUE_S",
+        "how long a call waits for a place at a deployment whose `concurrency` is used up, or for a connection",
+    )
+    connections: int = setting(
+        0,
+        "AIGW_ROUTING__CONNECTIONS",
+        "calls under way to one provider's address, the proxies' included; 0: as many as there are descriptors",
     )
 
 
@@ -336,6 +343,17 @@ class UsageSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InternalEventSettings:
+    """The product's own events, for its vendor's analytics (contract 15)."""
+
+    enabled: bool = setting(False, "AIGW_INTERNAL_EVENT__ENABLED", "send internal events; needs the endpoint")
+    endpoint: str = setting("", "AIGW_INTERNAL_EVENT__ENDPOINT", "URL of the Snowplow collector that takes them")
+    app_id: str = setting("gitlab_ai_gateway", "AIGW_INTERNAL_EVENT__APP_ID", "their `aid`")
+    namespace: str = setting("gl", "AIGW_INTERNAL_EVENT__NAMESPACE", "their `tna`")
+    batch_size: int = setting(50, "AIGW_INTERNAL_EVENT__BATCH_SIZE", "events in one request")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LimitSettings:
     """Where limits are counted."""
 
@@ -378,6 +396,7 @@ class Settings:
     catalogue: CatalogueSettings = field(default_factory=CatalogueSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
     usage: UsageSettings = field(default_factory=UsageSettings)
+    internal_events: InternalEventSettings = field(default_factory=InternalEventSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     log: LogSettings = field(default_factory=LogSettings)
     warnings: tuple[str, ...] = ()
@@ -458,7 +477,9 @@ def load_settings(
     urls = {name: text.strip() for name, text in found.items() if is_address_name(name)}
     google = check_google(settings.providers.google)
     providers = replace(settings.providers, google=google, vendor_keys=keys, vendor_urls=urls)
-    settings = replace(settings, providers=providers)
+    names = {name.removesuffix("_FILE") for name in found if name.startswith("AIGW_SINK__")}
+    sink_secrets = {name: Secret(text) for name in names if (text := _text_of(name, Secret, found)) is not None}
+    settings = replace(settings, providers=providers, usage=replace(settings.usage, sink_secrets=sink_secrets))
     object.__setattr__(settings, "warnings", tuple(_unknown_names(found)))
     for name, read in UNUSED_READERS.items():
         if name in found:
@@ -523,6 +544,7 @@ def _check_urls(settings: Settings) -> None:
     check_url("AIGW_CUSTOMER_PORTAL_URL", settings.auth.customer_portal_url)
     check_url("ANTHROPIC_BASE_URL", settings.providers.anthropic_base_url)
     check_url("OPENAI_BASE_URL", settings.providers.openai_base_url)
+    check_url("AIGW_INTERNAL_EVENT__ENDPOINT", settings.internal_events.endpoint)
 
 
 def _check_weights(weights: Mapping[str, Any]) -> None:

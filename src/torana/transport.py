@@ -5,7 +5,7 @@ What goes out is exactly what a caller named: no redirects, no cookies, no decom
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,10 +13,11 @@ from typing import Protocol
 
 import msgspec
 
-from torana.errors import ProviderError, ProviderTlsFailed
+from torana.errors import ProviderError, ProviderTlsFailed, ProviderUnreachable
 from torana.settings import TransportSettings
 from torana.wire.addresses import AddressBook, Resolve, look_up, resolve_checked
 from torana.wire.client import WireAnswer, WireClient
+from torana.wire.endpoint import Prefixes
 from torana.wire.proxies import Proxies
 
 __all__ = ["FetchFailed", "Fetched", "Fetcher", "Transport", "WireAnswer", "WireRequest", "tls_context"]
@@ -66,8 +67,12 @@ class FetchFailed(Exception):
 class Transport:
     """All outbound HTTP of one process; `aclose` when it stops."""
 
-    def __init__(self, settings: TransportSettings, look_up: Resolve = look_up) -> None:
+    def __init__(
+        self, settings: TransportSettings, look_up: Resolve = look_up, *, allowed_endpoints: Sequence[str] = ()
+    ) -> None:
+        """allowed_endpoints  what URLs of clients' hosts must begin with; empty: any"""
         self.settings = settings
+        self._allowed = Prefixes(allowed_endpoints) if allowed_endpoints else None
         self._tls: ssl.SSLContext | None = None
         self._proxies = Proxies(settings.http_proxy, settings.https_proxy, settings.no_proxy)
         self._addresses = AddressBook(look_up)
@@ -89,6 +94,9 @@ class Transport:
         Raises ProviderUnreachable, ProviderTlsFailed, ProviderTimedOut, ProviderBroke; ProviderError itself for a
         request that cannot be written.
         """
+        # Asked once more, for the URL that goes out is made of a client's endpoint and a provider's ways.
+        if request.is_client_given and self._allowed is not None and not self._allowed.hold(request.url):
+            raise ProviderUnreachable("outside AIGW_CUSTOM_MODELS__ALLOWED_ENDPOINTS")
         client = self._clients_own if request.is_client_given else self._ours
         return await client.send(
             request.method,

@@ -1,9 +1,13 @@
 """What coding agents are given by GitLab: a token, the headers to send with it, and base URLs."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+from tests.clients.behind import BEHIND, stand_behind
+from tests.conftest import StartGateway
 from tests.support.gateway import RunningGateway, gitlab_headers
+from tests.support.provider import ScriptedProvider
 
 PRIMITIVE = "ai_gateway_model_provider_proxy"
 
@@ -47,3 +51,20 @@ def rejected_access(gateway: RunningGateway) -> Access:
 def powerless_access(gateway: RunningGateway) -> Access:
     """A good token without the unit primitive."""
     return access_for(gateway, gateway.user_token(unit_primitives=["complete_code"]))
+
+
+@pytest.fixture
+async def anything(start_gateway: StartGateway, provider: ScriptedProvider, tmp_path: Path) -> RunningGateway:
+    """A gateway with a model for each dialect that a provider may speak."""
+    return await start_gateway(env=stand_behind(provider.url, tmp_path / "overlay"))
+
+
+@pytest.fixture(params=BEHIND)
+def model(request: pytest.FixtureRequest) -> str:
+    """A model of `anything`; each test is run with all of them."""
+    return str(request.param)
+
+
+def sdk_token(gateway: RunningGateway, **claims: object) -> str:
+    """What a user of an SDK has in place of a vendor's key: nothing else need be sent."""
+    return gateway.user_token(unit_primitives=[PRIMITIVE], **claims)

@@ -162,6 +162,55 @@ async def test_a_tool_call_and_its_cost_come_through(start, provider: ScriptedPr
     assert provider.requests[0].json()["toolConfig"]["tools"][0]["toolSpec"]["name"] == "look"
 
 
+async def test_a_proven_thought_goes_out_to_the_client_and_back_to_the_model(start, provider: ScriptedProvider) -> None:
+    gateway = await start(**TOKEN)
+    thought = {"reasoningContent": {"reasoningText": {"text": "Hm.", "signature": "c2ln"}}}
+    call = {"toolUse": {"toolUseId": "t1", "name": "look", "input": {}}}
+    provider.answer_with(
+        body={
+            "output": {"message": {"role": "assistant", "content": [thought, call]}},
+            "stopReason": "tool_use",
+            "usage": {"inputTokens": 1, "outputTokens": 1},
+        }
+    )
+    asked = {
+        "model": "claude_on_bedrock",
+        "max_tokens": 4000,
+        "thinking": {"type": "enabled", "budget_tokens": 2000},
+        "tools": [{"name": "look", "input_schema": {"type": "object"}}],
+        "messages": [{"role": "user", "content": "?"}],
+    }
+    token = gateway.token(unit_primitives=["ai_gateway_model_provider_proxy"])
+
+    said = (await gateway.post("/anthropic/v1/messages", json=asked, token=token)).json()
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": "nothing"}
+    more = [{"role": "assistant", "content": said["content"]}, {"role": "user", "content": [result]}]
+    await gateway.post("/anthropic/v1/messages", json={**asked, "messages": asked["messages"] + more}, token=token)
+
+    assert said["content"][0] == {"type": "thinking", "thinking": "Hm.", "signature": "c2ln"}
+    first, second = (sent.json() for sent in provider.requests)
+    assert first["additionalModelRequestFields"]["thinking"] == {"type": "enabled", "budget_tokens": 2000}
+    assert second["messages"][1]["content"] == [thought, call]
+
+
+async def test_what_is_to_be_cached_is_marked_for_claude(start, provider: ScriptedProvider) -> None:
+    gateway = await start(**TOKEN)
+    system = [{"type": "text", "text": "Long.", "cache_control": {"type": "ephemeral"}}]
+
+    await gateway.post(
+        "/anthropic/v1/messages",
+        json={
+            "model": "claude_on_bedrock",
+            "max_tokens": 9,
+            "system": system,
+            "messages": [{"role": "user", "content": "?"}],
+        },
+        token=gateway.token(unit_primitives=["ai_gateway_model_provider_proxy"]),
+    )
+
+    assert provider.requests[0].json()["system"] == [{"text": "Long."}, {"cachePoint": {"type": "default"}}]
+
+
 @pytest.mark.parametrize(
     "name",
     ["throttlingException", "serviceUnavailableException", "internalServerException", "modelStreamErrorException"],

@@ -14,6 +14,14 @@ SONNET = "claude-sonnet-4-6"
 NO_KEYS = {"ANTHROPIC_API_KEY": "", "ANTHROPIC_BASE_URL": "", "OPENAI_API_KEY": "", "OPENAI_BASE_URL": ""}
 OWN = {"AIGW_CUSTOM_MODELS__ENABLED": "true"}
 ONE_TRY = {"AIGW_ROUTING__TRIES": "1"}
+NO_PREFILL = {
+    "type": "error",
+    "error": {
+        "type": "invalid_request_error",
+        "message": "This model does not support assistant message prefill. "
+        "The conversation must end with a user message.",
+    },
+}
 RIGHTS = ("duo_chat", "explain_vulnerability", "summarize_comments", "troubleshoot_job")
 
 
@@ -82,6 +90,30 @@ async def test_messages_are_sent_as_they_are(gateway: RunningGateway) -> None:
     sent = gateway.provider.requests[0].json()
     assert [row["role"] for row in sent["messages"]] == ["user", "assistant"]
     assert "Be kind" in str(sent["system"])
+
+
+async def test_a_begun_answer_is_followed_by_a_request_to_go_on_where_it_is_refused(gateway: RunningGateway) -> None:
+    content = [*turns("Hello"), {"role": "assistant", "content": "Hi,"}]
+    gateway.provider.fail_with(400, NO_PREFILL, times=1)
+
+    answer = await ask(gateway, body(content))
+    await ask(gateway, body(content))
+
+    first, second, third = (request.json()["messages"] for request in gateway.provider.requests)
+    assert (answer.status, answer.json()["response"]) == (200, "Hello from the scripted provider.")
+    assert [row["role"] for row in first] == ["user", "assistant"]
+    assert [row["role"] for row in second] == ["user", "assistant", "user"]
+    assert third == second  # remembered
+
+
+async def test_other_refusals_of_messages_are_not_sent_again(gateway: RunningGateway) -> None:
+    gateway.provider.fail_with(400, NO_PREFILL)
+    plain = await ask(gateway, body(turns("Hello")))
+    gateway.provider.fail_with(400)
+    begun = await ask(gateway, body([*turns("Hello"), {"role": "assistant", "content": "Hi,"}]))
+
+    assert (plain.status, begun.status) == (502, 502)
+    assert len(gateway.provider.requests) == 2
 
 
 async def test_parameters_reach_the_model(gateway: RunningGateway) -> None:

@@ -255,6 +255,17 @@ async def test_a_generation_prompt_is_sent_as_one_user_turn(shared: RunningGatew
     assert "Write a parser" in json.dumps(sent(shared).json()["messages"])
 
 
+@pytest.mark.parametrize("path", [COMPLETIONS, GENERATIONS])
+@one_gateway
+async def test_messages_that_end_in_a_begun_answer_go_out_as_they_are(shared: RunningGateway, path: str) -> None:
+    begun = [*MESSAGES, {"role": "assistant", "content": "<new_code>"}]
+    asked = body(prompt_version=3, model_provider="anthropic", model_name=SONNET, prompt=begun)
+
+    await ask(shared, asked, path)
+
+    assert sent(shared).json()["messages"] == begun[1:]
+
+
 @one_gateway
 async def test_a_prompt_id_fills_the_registrys_prompt_with_the_users_instruction(shared: RunningGateway) -> None:
     shared.provider.answer_with(text="x = 1")

@@ -1,4 +1,4 @@
-"""The dialect routes beside the calls of a model: lists of models, embeddings (interface 6)."""
+"""The dialect routes beside the calls of a model: lists of models, embeddings, counting (interface 6)."""
 
 import base64
 import json
@@ -146,3 +146,55 @@ async def test_a_body_that_is_no_json_is_told_as_such(gateway: RunningGateway) -
     for body in (b"", b"[]", b'{"model":', b'{"model":"embeddings_default","input":"\xff"}', json.dumps("x").encode()):
         answer = await gateway.post(EMBEDDINGS, body=body, headers=bearer(gateway))
         assert answer.status == 400, body
+
+
+# --- Counting tokens ---
+
+COUNT = "/anthropic/v1/messages/count_tokens"
+
+
+async def count(gateway: RunningGateway, model: str, text: str = "Hi", **headers: str) -> Answer:
+    body = {"model": model, "messages": [{"role": "user", "content": text}]}
+    return await gateway.post(f"{COUNT}?beta=true", json=body, headers=bearer(gateway) | headers)
+
+
+async def test_a_provider_that_counts_is_asked_with_the_clients_own_bytes(gateway: RunningGateway) -> None:
+    gateway.provider.answer_with(input_tokens=1234)
+
+    answer = await count(gateway, "chat_default", **{"anthropic-beta": "token-counting-2026"})
+
+    assert (answer.json(), answer.header("x-torana-estimated")) == ({"input_tokens": 1234}, None)
+    (request,) = gateway.provider.requests
+    assert (request.path, request.query, request.header("anthropic-beta")) == (
+        "/v1/messages/count_tokens",
+        "beta=true",
+        "token-counting-2026",
+    )
+    assert request.json()["model"] == "claude-sonnet-4-6"
+    # Nothing was answered, so nothing is booked.
+    assert "output_tokens" not in await gateway.log.find(path=COUNT)
+
+
+async def test_where_nobody_counts_the_estimate_says_that_it_is_one(gateway: RunningGateway) -> None:
+    short, long = await count(gateway, "gpt_5_4_mini"), await count(gateway, "gpt_5_4_mini", "word " * 700)
+
+    assert [answer.header("x-torana-estimated") for answer in (short, long)] == ["true", "true"]
+    assert (short.json(), long.json()) == ({"input_tokens": 1}, {"input_tokens": 1000})
+    assert gateway.provider.requests == []
+
+
+@pytest.mark.parametrize("status", [401, 429, 500, 529])
+async def test_a_provider_that_fails_to_count_is_no_failure_to_the_client(gateway: RunningGateway, status: int) -> None:
+    gateway.provider.fail_with(status)
+
+    answer = await count(gateway, "chat_default")
+
+    assert (answer.status, answer.header("x-torana-estimated")) == (200, "true")
+
+
+async def test_what_the_provider_has_against_the_prompt_is_told(gateway: RunningGateway) -> None:
+    gateway.provider.fail_with(400)
+
+    answer = await count(gateway, "chat_default")
+
+    assert (answer.status, answer.json()["error"]["message"]) == (400, "scripted failure")

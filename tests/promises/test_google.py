@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -124,6 +125,51 @@ async def test_a_dated_claude_keeps_its_at_sign_in_the_path(
 
     path = gateway.provider.requests[0].path
     assert path == f"{VERTEX}/anthropic/models/claude-haiku-4-5@20251001:rawPredict"
+
+
+PROMPT = """\
+name: Where
+unit_primitives: [explain_code]
+prompt_template: {user: "{{input}}"}
+params: {vertex_location: europe-west4}
+"""
+
+
+async def test_a_prompt_file_says_where_vertex_is_asked(
+    start_gateway: StartGateway, vertex_env: dict[str, str], gemini_env: dict[str, str], tmp_path: Path
+) -> None:
+    file = tmp_path / "overlay" / "prompts" / "chat" / "explain_code" / "gemini" / "1.0.0.yml"
+    file.parent.mkdir(parents=True)
+    file.write_text(PROMPT)
+    gateway = await start_gateway(env=vertex_env | gemini_env | {"AIGW_CATALOG": str(tmp_path / "overlay")})
+    gateway.provider.fail_with(503, times=1)
+
+    answer = await explain(gateway, "gemini_3_8_flash")
+
+    assert answer.status == 200
+    assert [request.path.rpartition("/models/")[0] for request in gateway.provider.requests] == [
+        f"/v1/projects/{PROJECT}/locations/europe-west4/publishers/google",
+        "/v1beta",
+    ]
+
+
+async def test_the_delay_that_google_tells_in_the_body_reaches_the_client(
+    start_gateway: StartGateway, gemini_env: dict[str, str]
+) -> None:
+    gateway = await start_gateway(env=BARE | gemini_env)
+    retry = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "17.2s"}
+    gateway.provider.fail_with(429, {"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "details": [retry]}})
+
+    answer = await gateway.post(
+        "/v2/code/completions",
+        json={
+            "prompt_version": 1,
+            "current_file": {"file_name": "a.py", "content_above_cursor": "def a", "content_below_cursor": ""},
+        },
+        token=gateway.token(unit_primitives=["complete_code"]),
+    )
+
+    assert (answer.status, answer.header("retry-after")) == (429, "18")
 
 
 async def test_vertex_comes_before_the_gemini_api_where_both_are_there(

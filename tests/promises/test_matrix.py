@@ -116,6 +116,17 @@ MATRIX: dict[tuple[str, str], list[Row]] = {
         ]
         for version in ("v1", "v2")
     },
+    ("POST", "/v1/proxy/vertex-ai/{tail}"): [
+        Row(
+            path="/v1/proxy/vertex-ai/v1/projects/p/locations/l/publishers/google/models/gemini-x:generateContent",
+            body={"contents": [{"parts": [{"text": "Hi"}]}]},
+            holds=(PROXY,),
+            denied=f"Unauthorized to access {PROXY}",
+            users=True,
+            headers=PROXY_HEADER,
+            reaches=(500, "provider_key_missing"),
+        )
+    ],
     **{
         (method, route): [
             Row(
@@ -146,12 +157,13 @@ MATRIX: dict[tuple[str, str], list[Row]] = {
             )
         ]
         for method, route, body in (
-            ("POST", "/openai/v1/chat/completions", CHAT | {"model": "gpt_5_mini"}),
+            ("POST", "/openai/v1/chat/completions", CHAT | {"model": "gpt_5_4_mini"}),
             ("POST", "/openai/v1/responses", {"input": "Hi", "model": "chat_default"}),
             ("POST", "/openai/v1/embeddings", {"input": "Hi", "model": "embeddings_default"}),
             ("GET", "/openai/v1/models", None),
             ("GET", "/openai/v1/models/{tail}", None),
             ("POST", "/anthropic/v1/messages", MESSAGE),
+            ("POST", "/anthropic/v1/messages/count_tokens", MESSAGE),
             ("GET", "/anthropic/v1/models", None),
             ("GET", "/anthropic/v1/models/{tail}", None),
         )

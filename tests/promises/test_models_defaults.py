@@ -272,6 +272,19 @@ async def test_models_for_developers_tags_and_sizes_are_handed_on_where_they_exi
     assert row["beta_models"] == ["plain"]
 
 
+async def test_a_model_that_fills_in_alone_is_offered_for_completions_alone(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    (tmp_path / "models.yml").write_text(
+        "models:\n- {name: filler, title: Filler, capabilities: [stream, fill_in],"
+        " deployments: [{provider: anthropic, model: filler-1}]}\n"
+    )
+    settings, _ = await rows_of(await start_gateway(env={"AIGW_CATALOG": str(tmp_path)}))
+
+    offering = {name for name, row in settings.items() if "filler" in row["selectable_models"]}
+    assert offering == {"code_completions"}
+
+
 async def test_only_models_that_can_do_what_a_settings_features_ask_for_are_offered(offering: RunningGateway) -> None:
     settings, _ = await rows_of(offering)
 

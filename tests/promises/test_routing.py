@@ -12,9 +12,12 @@ from tests.support.clock import HandClock
 from tests.support.fleet import CODE, PATH, Fleet, running_fleet
 from tests.support.http_client import Answer
 from tests.support.issuer import INSTANCE_ID
+from tests.support.waiting import eventually
 
 StartFleet = Callable[..., Awaitable[Fleet]]
 
+EU = f"residency:\n- {{name: eu-only, instance: {INSTANCE_ID}, regions: [europe-*]}}\n"
+ABROAD = ({"provider": "a", "region": "us-east1"}, {"provider": "b", "region": "europe-west1", "order": 1})
 TWO = ({"provider": "a"}, {"provider": "b", "order": 1})
 
 
@@ -57,8 +60,8 @@ async def test_the_gateways_own_region_comes_first(start_fleet: StartFleet) -> N
     assert {(await fleet.ask()).json() for _ in range(8)} == {"This is b."}
 
 
-async def test_equal_deployments_share_the_calls(start_fleet: StartFleet) -> None:
-    fleet = await start_fleet({"provider": "a"}, {"provider": "b"}, {"provider": "c", "weight": 0})
+async def test_equal_deployments_share_the_calls(start_fleet: StartFleet, clock: HandClock) -> None:
+    fleet = await start_fleet({"provider": "a"}, {"provider": "b"}, {"provider": "c", "weight": 0}, clock=clock)
 
     for _ in range(40):
         await fleet.ask()
@@ -337,10 +340,231 @@ async def test_a_place_is_free_again_whatever_becomes_of_its_call(start_fleet: S
     assert (await fleet.ask()).status == 200
 
 
-# Residency
+@pytest.mark.parametrize("path", [PATH, CODE])
+async def test_so_many_connections_go_to_one_address_and_the_next_call_is_refused(
+    start_fleet: StartFleet, path: str
+) -> None:
+    env = {"AIGW_ROUTING__CONNECTIONS": "2", "AIGW_ROUTING__QUEUE_S": "0.05"}
+    fleet = await start_fleet({"provider": "a"}, {"provider": "a", "model": "a-2", "order": 1}, env=env)
+    fleet["a"].stall()
+    held = [asyncio.create_task(fleet.ask(path)) for _ in range(2)]
+    await fleet["a"].request(2)
 
-EU = f"residency:\n- {{name: eu-only, instance: {INSTANCE_ID}, regions: [europe-*]}}\n"
-ABROAD = ({"provider": "a", "region": "us-east1"}, {"provider": "b", "region": "europe-west1", "order": 1})
+    refused = await fleet.ask(path)
+
+    assert (refused.status, code_of(refused), refused.header("retry-after") is not None) == (503, "overloaded", True)
+    fleet["a"].release()
+    assert [(await each).status for each in held] == [200, 200]
+
+
+async def test_the_pass_through_shares_the_connections_and_its_refusals(start_gateway: StartGateway) -> None:
+    env = {"AIGW_ROUTING__CONNECTIONS": "1", "AIGW_ROUTING__QUEUE_S": "0.05"}
+    gateway = await start_gateway(env=env)
+    gateway.provider.stall(times=1)
+
+    async def relay() -> Answer:
+        return await gateway.post(
+            "/v1/proxy/openai/v1/chat/completions",
+            json={"model": "gpt-5.2-2025-12-11", "messages": []},
+            token=gateway.token(unit_primitives=["ai_gateway_model_provider_proxy"]),
+            headers={"X-Gitlab-Unit-Primitive": "ai_gateway_model_provider_proxy"},
+        )
+
+    held = asyncio.create_task(relay())
+    await gateway.provider.request()
+    refused = await relay()
+    gateway.provider.release()
+
+    assert (refused.status, code_of(refused)) == (503, "overloaded")
+    assert (await held).status == 200
+    assert (await relay()).status == 200
+
+
+async def test_places_go_to_the_tenant_that_has_fewest(start_fleet: StartFleet) -> None:
+    fleet = await start_fleet({"provider": "a", "concurrency": 2}, env={"AIGW_ROUTING__QUEUE_S": "30"})
+    fleet["a"].stall()
+    hot, other = (fleet.token(sub=name, gitlab_instance_id=name) for name in ("hot", "other"))
+    tasks = []
+    for number in range(6):
+        tasks.append(asyncio.create_task(fleet.ask(token=hot, text=f"hot {number}")))
+        if number < 2:
+            await fleet["a"].request(number + 1)
+
+    (health,) = fleet.gateway.running.traffic.book
+
+    async def are_waiting() -> bool:
+        return bool(health.places.waiting == len(tasks) - 2)
+
+    await eventually(are_waiting)
+    tasks.append(asyncio.create_task(fleet.ask(token=other, text="other")))
+    await eventually(are_waiting)
+
+    fleet["a"].release()
+    await asyncio.gather(*tasks)
+
+    order = [request.body for request in fleet["a"].requests]
+    assert b"other" in order[2]  # before four that came earlier
+
+
+# Hedges and shadows
+
+
+async def test_a_second_deployment_is_asked_beside_one_that_dawdles(start_fleet: StartFleet) -> None:
+    fleet = await start_fleet(*TWO, model=", hedge_after_s: 0.02")
+    fleet["a"].stall()
+
+    answer = await fleet.ask(stream=True)
+
+    assert (answer.body, answer.is_whole, answer.header("x-aigw-model")) == (b"This is b.", True, "b/b-1")
+    await (await fleet["a"].request()).hung_up.wait()
+    assert (await fleet.gateway.log.find(path=PATH))["attempts"] == 2
+    shown = (await fleet.gateway.monitoring("/metrics")).text
+    assert 'torana_hedges_total{deployment="a/a-1",outcome="won"} 1' in shown
+    assert 'torana_tries_total{deployment="a/a-1",outcome="outrun"} 1' in shown
+
+
+async def test_the_first_one_has_the_call_if_it_answers_first_after_all(start_fleet: StartFleet) -> None:
+    fleet = await start_fleet(*TWO, model=", hedge_after_s: 0.02")
+    fleet["a"].stall()
+    fleet["b"].stall()
+    asked = asyncio.create_task(fleet.ask())
+    await fleet["b"].request()
+
+    fleet["a"].release()
+
+    assert (await asked).header("x-aigw-model") == "a/a-1"
+    await (await fleet["b"].request()).hung_up.wait()
+
+
+@pytest.mark.parametrize("failing", [("a",), ("b",), ("a", "b")])
+async def test_a_failing_one_leaves_the_call_to_the_other(start_fleet: StartFleet, failing: tuple[str, ...]) -> None:
+    fleet = await start_fleet(*TWO, model=", hedge_after_s: 0.02")
+    fleet["a"].stall(times=1)
+    if "b" in failing:
+        fleet["b"].fail_with(500)
+    asked = asyncio.create_task(fleet.ask())
+    await fleet["b"].request()
+    if "a" in failing:
+        fleet["a"].server.stop_listening()
+    else:
+        fleet["a"].release()
+
+    assert (await asked).status == (421 if len(failing) == 2 else 200)
+
+
+async def test_a_client_that_leaves_takes_both_with_it(start_fleet: StartFleet) -> None:
+    fleet = await start_fleet(*TWO, model=", hedge_after_s: 0.02")
+    fleet["a"].stall()
+    fleet["b"].stall()
+    asked = asyncio.create_task(fleet.ask())
+    requests = [await fleet["a"].request(), await fleet["b"].request()]
+
+    asked.cancel()
+
+    for request in requests:
+        await request.hung_up.wait()
+
+
+async def test_nobody_is_hedged_unless_it_is_declared(start_fleet: StartFleet) -> None:
+    fleet = await start_fleet(*TWO)
+    fleet["a"].stall()
+    asked = asyncio.create_task(fleet.ask())
+    await fleet["a"].request()
+
+    fleet["a"].release()
+    await asked
+
+    assert fleet.asked == {"a": 1, "b": 0}
+
+
+async def test_a_hedge_needs_budget(start_fleet: StartFleet, clock: HandClock) -> None:
+    fleet = await start_fleet(*TWO, model=", hedge_after_s: 0.001", clock=clock)
+    fleet["a"].stall()
+    asked = [asyncio.create_task(fleet.ask()) for _ in range(6)]
+    await fleet["a"].request(6)
+    await fleet["b"].request(3)
+
+    fleet["a"].release()
+    await asyncio.gather(*asked)
+
+    assert fleet.asked == {"a": 6, "b": 3}
+
+
+async def test_a_shadow_gets_a_copy_and_the_caller_never_its_answer(start_fleet: StartFleet) -> None:
+    fleet = await start_fleet({"provider": "a"}, {"provider": "b", "shadow_percent": 100})
+    fleet["b"].stall()
+
+    answer = await fleet.ask()
+
+    assert answer.json() == "This is a."
+    copy, sent = await fleet["b"].request(), fleet["a"].requests[0]
+    assert copy.json() == {**sent.json(), "model": "b-1"}
+    fleet["b"].release()
+    ended = await fleet.gateway.log.find(message="shadow ended")
+    assert (ended["deployment"], ended["outcome"]) == ("b/b-1", "answered")
+
+
+async def test_what_a_shadow_costs_is_nobodys_but_the_operators(start_fleet: StartFleet) -> None:
+    fleet = await start_fleet({"provider": "a"}, {"provider": "b", "shadow_percent": 100})
+    fleet["b"].answer_with(text="x", input_tokens=1111)
+    await fleet.ask()
+
+    async def is_booked() -> bool:
+        return len(fleet.gateway.usage()) == 2
+
+    await eventually(is_booked)
+    booked = {
+        event["deployment"]: (event["instance"], event["feature"], event["input_tokens"])
+        for event in fleet.gateway.usage()
+    }
+    assert booked["b/b-1"] == ("", "shadow", 1111)
+    assert booked["a/a-1"][0] == INSTANCE_ID
+
+
+@pytest.mark.parametrize("how", ["fails", "refuses", "breaks"])
+async def test_a_shadow_that_fails_is_no_concern_of_the_callers(start_fleet: StartFleet, how: str) -> None:
+    fleet = await start_fleet({"provider": "a"}, {"provider": "b", "shadow_percent": 100})
+    if how == "fails":
+        fleet["b"].fail_with(500)
+    elif how == "refuses":
+        fleet["b"].server.stop_listening()
+    else:
+        fleet["b"].cut_after(2)
+
+    answers = [(await fleet.ask(stream=True)).body for _ in range(3)]
+
+    assert answers == [b"This is a."] * 3
+    ended = await fleet.gateway.log.find(message="shadow ended")
+    assert ended["outcome"] == "failed"
+
+
+async def test_a_shadow_is_dropped_rather_than_waited_for(start_fleet: StartFleet) -> None:
+    fleet = await start_fleet({"provider": "a"}, {"provider": "b", "shadow_percent": 100})
+    fleet["b"].stall()
+
+    answers = [(await fleet.ask()).status for _ in range(12)]
+
+    assert answers == [200] * 12
+    assert fleet.asked["b"] <= 8
+    assert (
+        'torana_shadows_total{deployment="b/b-1",outcome="dropped"} 4'
+        in (await fleet.gateway.monitoring("/metrics")).text
+    )
+
+
+async def test_a_shadow_stays_within_the_callers_regions(start_fleet: StartFleet) -> None:
+    fleet = await start_fleet(
+        {"provider": "a", "region": "europe-west1"}, {"provider": "b", "region": "us-east1", "shadow_percent": 100},
+        more=EU,
+    )  # fmt: skip
+
+    await fleet.ask()
+    await fleet.gateway.running.traffic.aclose()
+
+    assert fleet.asked == {"a": 1, "b": 0}
+
+
+# Residency
 
 
 async def test_an_instance_is_answered_within_its_regions_whatever_the_order(start_fleet: StartFleet) -> None:

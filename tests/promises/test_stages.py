@@ -20,7 +20,7 @@ models:
 - name: old
   title: Old
   stage: deprecated
-  deprecation: {{deprecation_date: {DAY}, removal_version: "20.1"}}
+  deprecation: {{deprecation_date: {DAY}, removal_version: "20.1", announced: 2027-01-01}}
   successor: young
   deployments: [{{provider: anthropic, model: old-1}}]
 - {{name: young, title: Young, deployments: [{{provider: anthropic, model: young-1}}]}}
@@ -102,6 +102,7 @@ async def test_a_deprecated_model_serves_until_its_day_and_says_when(staged: Run
     for answer in answers:
         assert (answer.status, answer.header("x-aigw-model")) == (200, "anthropic/old-1")
         assert answer.header("sunset") == "Fri, 05 Mar 2027 00:00:00 GMT"
+        assert answer.header("deprecation") == "@1798761600"
     told = [line for line in staged.log.lines if line.get("message") == "a deprecated model is in use"]
     assert [(line["model"], line["ends"], line["successor"]) for line in told] == [("old", DAY, "young")]
 
@@ -151,3 +152,34 @@ async def test_a_model_that_makes_vectors_is_not_asked_for_an_answer(
     assert answer.status == 422
     assert answer.json()["detail"][0]["msg"] == "This model lacks chat"
     assert provider.requests == []
+
+
+async def test_a_model_that_fills_in_alone_completes_code_and_does_nothing_else(
+    start_gateway: Callable, overlay: Path, provider: ScriptedProvider
+) -> None:
+    text = (
+        "models:\n- {name: filler, title: Filler, families: [codestral], capabilities: [stream, fill_in],"
+        " deployments: [{provider: openai, model: filler-1, text_completions: true}]}\n"
+        "aliases:\n- {name: completions_default, models: [filler]}\n"
+    )
+    (overlay / "models.yml").write_text(text)
+    env = {"AIGW_CATALOG": str(overlay), "OPENAI_API_KEY": "k", "OPENAI_BASE_URL": provider.url}
+    gateway = await start_gateway(env=env)
+    file = {"file_name": "a.py", "content_above_cursor": "x", "content_below_cursor": ""}
+    metadata = {"model_metadata": {"provider": "gitlab", "identifier": "filler"}}
+    token = gateway.token(unit_primitives=["complete_code", "generate_code"])
+
+    completed = await gateway.post("/v2/code/completions", json={"current_file": file}, token=token)
+    as_prompt = await gateway.post(
+        "/v1/prompts/code_suggestions%2Fcompletions", json={"inputs": {"prefix": "x"}, **metadata}, token=token
+    )
+    generation = {"type": "code_editor_generation", "payload": {**file, "language_identifier": "python"}}
+    generated = await gateway.post(
+        "/v3/code/completions", json={"prompt_components": [generation], **metadata}, token=token
+    )
+
+    assert (completed.status, completed.header("x-aigw-model")) == (200, "openai/filler-1")
+    assert as_prompt.status == 200
+    assert generated.status == 422
+    assert generated.json()["detail"][0]["msg"] == "This model lacks chat"
+    assert [request.path for request in provider.requests] == ["/v1/completions"] * 2

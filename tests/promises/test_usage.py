@@ -1,6 +1,7 @@
 """One durable usage record for each admitted call, whichever way it came in and however it ended (promises.md 2.4)."""
 
 import asyncio
+import contextlib
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -216,3 +217,33 @@ async def test_no_record_holds_a_prompt_or_an_answer(gateway: RunningGateway) ->
     )
 
     assert "CANARY" not in json.dumps(gateway.usage())
+
+
+@named([STREAMED[0], STREAMED[2], STREAMED[3], STREAMED[5], STREAMED[6]])
+async def test_a_client_that_leaves_after_any_byte_has_exactly_one_record(gateway: RunningGateway, way: Way) -> None:
+    gateway.provider.answer_with(pieces=["Final ", "Answer: ", "and ", "more"])
+    asked = way.ask(gateway)
+    asked["headers"]["Connection"] = "close"
+    request = gateway.request_bytes("POST", **asked)
+    async with await gateway.connect() as connection:
+        await connection.send(request)
+        length = len(await connection.read_to_end())
+    offsets = [0, 1, *range(length // 30, length, length // 30), length - 1, length]
+
+    for offset in offsets:
+        async with await gateway.connect() as connection:
+            await connection.send(request)
+            if offset:
+                with contextlib.suppress(asyncio.IncompleteReadError):
+                    await connection.reader.readexactly(offset)
+            connection.reset()
+
+    sent = len(gateway.provider.requests)
+
+    async def is_there() -> bool:
+        return len(gateway.usage()) == sent and not gateway.running.ledger.spool.running
+
+    await eventually(is_there)
+    records = gateway.usage()
+    assert len({record["id"] for record in records}) == len(records) == sent
+    assert {record["status"] for record in records} <= {"completed", "client_cancelled"}

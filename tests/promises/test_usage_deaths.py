@@ -1,20 +1,23 @@
 """Workers die at any moment, and no usage record is lost or doubled (US4, US5, US12). Real processes, real kills."""
 
 import asyncio
+import json
 import os
 import random
 import signal
-from collections.abc import Callable
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.promises.test_process import Served, served
 from tests.support.charging import ChargingProvider
 from tests.support.gateway import default_env
 from tests.support.issuer import FakeIssuer
+from tests.support.served import Served, served
 from tests.support.usage_load import Load, check_books
 from tests.support.usage_sink import UsageSink, write_sinks
+
+from torana.usage.frames import read_frames, write_frame
 
 
 class Town:
@@ -64,35 +67,49 @@ async def everything_is_delivered(town: Town, served: Served) -> None:
     await served.until(is_done)
 
 
-async def kill_workers(served: Served, times: int, chance: random.Random) -> None:
+async def kill_workers(
+    served: Served, load: Load, times: int, chance: random.Random, between_s: tuple[float, float] = (0.05, 0.6)
+) -> None:
+    """The one that has lived longest, each time, and while it is answering.
+
+    The supervisor lets workers that die young wait.
+    """
     for _ in range(times):
-        await asyncio.sleep(chance.uniform(0.05, 0.6))
+        whole = load.whole
+        await asyncio.sleep(chance.uniform(*between_s))
+
+        async def is_busy(whole: int = whole) -> bool:
+            return load.whole >= whole + 10 and load.under_way >= 3
+
+        await served.until(is_busy)
 
         async def both() -> list[int]:
             workers = await served.workers()
             return workers if len(workers) == 2 else []
 
-        os.kill(chance.choice(await served.until(both)), signal.SIGKILL)
+        os.kill((await served.until(both))[0], signal.SIGKILL)
 
 
-async def run_with_deaths(folder: Path, deaths: int, seed: int, report: Callable[[str], None] = print) -> None:
+async def run_with_deaths(
+    folder: Path, deaths: int, seed: int, between_s: tuple[float, float] = (0.05, 0.6)
+) -> Counter[str]:
     """Load, `deaths` kills at random moments, and the books afterwards."""
     chance = random.Random(seed)
     async with Town(folder) as town, served(folder, "--workers", "2", env=town.env) as gateway:
         await gateway.ready()
         load = Load(gateway.port, town.issuer, seed)
         running = asyncio.create_task(load.run(clients=12))
-        await kill_workers(gateway, deaths, chance)
+        await kill_workers(gateway, load, deaths, chance, between_s)
         await asyncio.sleep(0.3)
         load.stop()
         await running
         await everything_is_delivered(town, gateway)
         states = check_books(load, town.provider, town.sink.records)
-        report(f"{len(load.asked)} requests, {dict(states)}, statuses {dict(load.statuses)}")
-        assert states["completed"] > 50
+        assert states["completed"] >= 10 * deaths
         assert states["interrupted"] > 0
         streams_cut = [name for name, asked in load.asked.items() if asked.has_begun and not asked.is_whole]
         assert streams_cut, "no stream was cut by a kill"
+        return states
 
 
 @pytest.mark.timeout(120)
@@ -117,3 +134,49 @@ async def test_without_deaths_the_records_are_the_vendors_ledger_to_the_token(tm
     assert states == {"completed": len(load.asked)}
     assert len(load.asked) == len(town.provider.ledger)
     assert set(town.sink.ids.values()) == {1}
+
+
+@pytest.mark.timeout(120)
+async def test_a_server_killed_whole_with_a_torn_and_flipped_spool_delivers_every_whole_record(tmp_path: Path) -> None:
+    async with Town(tmp_path) as town:
+        town.sink.server.stop_listening()  # so that all of it is still in the spool
+        spool = tmp_path / "state" / "usage"
+        async with served(tmp_path, "--workers", "2", env=town.env) as gateway:
+            await gateway.ready()
+            load = Load(gateway.port, town.issuer, seed=3)
+            running = asyncio.create_task(load.run(clients=8))
+            await asyncio.sleep(1.5)
+            for worker in await gateway.workers():
+                os.kill(worker, signal.SIGSTOP)  # none may take over another's folder
+            for worker in [gateway.process.pid, *await gateway.workers()]:
+                os.kill(worker, signal.SIGKILL)
+            await gateway.end()
+            load.stop()
+            await running
+        flipped = damage(spool)
+
+        await town.sink.server.start()
+        async with served(tmp_path, "--workers", "2", env=town.env) as gateway:
+            await gateway.ready()
+            await everything_is_delivered(town, gateway)
+            damaged = (await gateway.monitoring("/metrics")).text
+
+        assert len(flipped) == 2
+        delivered = {record["request_id"] for record in town.sink.records}
+        whole = {name for name, asked in load.asked.items() if asked.is_whole}
+        assert whole - delivered == whole & flipped
+        assert set(town.sink.ids.values()) == {1}
+        assert "usage_damaged_total 4" in damaged
+
+
+def damage(spool: Path) -> set[str]:
+    """In each worker's file a bit of one record is flipped, and half a record stands at the end; the flipped ones."""
+    flipped = set()
+    for file in spool.glob("*/*.log"):
+        records = read_frames(file.read_bytes(), is_all=True)
+        data = bytearray(file.read_bytes()[: records.end].rstrip(b"\0"))
+        victim = records.payloads[len(records.payloads) // 2]
+        flipped.add(json.loads(victim)["request_id"])
+        data[data.index(victim) + 60] ^= 1
+        file.write_bytes(data + write_frame(victim)[:100])
+    return flipped

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -268,7 +269,7 @@ def test_two_versions_are_compared_row_by_row(run: Run) -> None:
     assert [each["version"] for each in found["runs"]] == ["1.0.0", "1.2.0"]
     assert [row["name"] for row in found["runs"][0]["rows"]] == ["one", "row 3"]
     assert text.exit_code == 0
-    assert re.search(r"^input tokens: \d+ -> \d+ \([+-]\d+\)$", text.stdout, re.MULTILINE)
+    assert re.search(r"^input tokens: \d+ -> \d+ \([+-]\d+, [+-]\d+ %\)$", text.stdout, re.MULTILINE)
     assert re.search(r"^(one: equal answers|--- one, first)$", text.stdout, re.MULTILINE)
 
 
@@ -278,6 +279,50 @@ def test_two_models_are_compared(run: Run) -> None:
     found = told(run("prompts", "test", "summarize_text", *args))
 
     assert [(each["model"], len(each["rows"])) for each in found["runs"]] == [("demo", 1), ("demo", 1)]
+
+
+PRICED = """\
+models:
+- name: cheap
+  title: Cheap
+  prices: {as_of: 2026-11-01, input: "1", output: "2"}
+  deployments: [{provider: demo, model: torana-demo}]
+- name: dear
+  title: Dear
+  prices: {as_of: 2026-11-01, input: "2", output: "4"}
+  deployments: [{provider: demo, model: torana-demo}]
+- name: unpriced
+  title: Unpriced
+  prices: {as_of: 2026-11-01, input: "1"}
+  deployments: [{provider: demo, model: torana-demo}]
+"""
+
+
+def test_two_models_are_compared_by_what_they_cost(run: Run, overlay: Path) -> None:
+    (overlay / "models.yml").write_text(PRICED)
+    args = ("prompts", "test", "team/say", "--data", "-", "--model", "cheap", "--against-model", "dear")
+    data = '{"inputs": {"word": "x"}}\n'
+
+    text = run(*args, typed=data).stdout
+    found = told(run(*args, "--json", typed=data))
+
+    cheap, dear = (each["totals"] for each in found["runs"])
+    expected = Decimal(cheap["input_tokens"] + 2 * cheap["output_tokens"]) / 1_000_000
+    assert Decimal(cheap["cost_usd"]) == expected
+    assert Decimal(dear["cost_usd"]) == 2 * expected
+    assert found["change"] == {"input_tokens": 0, "output_tokens": 0, "cost_usd": cheap["cost_usd"]}
+    assert re.search(r"^cost: \$0\.\d+ -> \$0\.\d+ \(\+0\.\d+, \+100 %\)$", text, re.MULTILINE)
+
+
+def test_a_cost_that_nobody_knows_is_told_as_unknown(run: Run, overlay: Path) -> None:
+    (overlay / "models.yml").write_text(PRICED)
+    args = ("prompts", "test", "team/say", "--data", "-", "--model", "unpriced")
+    data = '{"inputs": {"word": "x"}}\n'
+
+    (found,) = told(run(*args, "--json", typed=data))["runs"]
+
+    assert (found["rows"][0]["cost_usd"], found["totals"]["cost_usd"]) == (None, None)
+    assert "cost unknown" in run(*args, typed=data).stdout
 
 
 def test_answers_that_are_not_as_wanted_end_with_1_and_say_why(run: Run) -> None:
@@ -416,11 +461,8 @@ def test_explain_tells_rights_prompt_and_model_without_calling_it(
     assert found["access"]["instance_token_only"] == (route[:3] in ("/v3", "/v4"))
     assert (found["prompt"]["id"], Path(found["prompt"]["file"]).is_file()) == (prompt, True)
     assert found["sent_to"].startswith("anthropic/claude-")
-    assert found["model"]["candidates"][0] == {
-        "deployment": found["sent_to"],
-        "configured": True,
-        "text_completions": False,
-    }
+    first = found["model"]["candidates"][0]
+    assert (first["deployment"], first["part"], first["configured"]) == (found["sent_to"], "first", True)
     assert found["sent"]["estimated_input_tokens"] > 0
     assert "refused" not in found
 
@@ -515,6 +557,48 @@ def test_explain_decides_about_a_token(run: Run) -> None:
     assert (bad, invalid["token"]["allowed"], invalid["token"]["status"]) == (1, False, 401)
 
 
+FLEET = """\
+models:
+- name: fleet
+  title: Fleet
+  deployments:
+  - {provider: anthropic, model: near, region: eu-west-1}
+  - {provider: anthropic, model: spare, region: eu-west-1, order: 1}
+  - {provider: anthropic, model: far, region: us-east-1}
+  - {provider: anthropic, model: unpaid, key_env: NOBODYS_API_KEY}
+residency:
+- {name: europeans, instance: torana-dev, regions: [eu-*]}
+aliases:
+- {name: chat_default, models: [fleet]}
+"""
+
+
+def test_explain_lists_the_candidates_and_why(run: Run, overlay: Path) -> None:
+    (overlay / "models.yml").write_text(FLEET)
+    keys = {"ANTHROPIC_API_KEY": "x", "AIGW_SELF_SIGNED_JWT__SIGNING_KEY": pem(rsa_key(LOCAL_KEY))}
+    token = run("token", "--unit-primitive", "duo_chat", "--unit-primitive", "ask_issue", **keys).stdout.strip()
+    body, path = {"inputs": {"word": "x"}}, ("--path", "/v1/prompts/team/say")
+
+    _, anyone = explain(run, body, *path, **keys)
+    _, european = explain(run, body, *path, "--offline", "--token", token, **keys)
+
+    parts = {each["deployment"]: each["part"] for each in european["model"]["candidates"]}
+    whys = {each["deployment"]: each["why"] for each in european["model"]["candidates"]}
+    assert european["token"] == {"allowed": True}
+    assert parts == {
+        "anthropic/near/eu-west-1": "first",
+        "anthropic/spare/eu-west-1": "fallback",
+        "anthropic/far/us-east-1": "left out",
+        "anthropic/unpaid": "left out",
+    }
+    assert whys["anthropic/far/us-east-1"] == "is in us-east-1, the caller stays in eu-*"
+    assert whys["anthropic/unpaid"] == "no credentials"
+    assert {each["deployment"]: each["part"] for each in anyone["model"]["candidates"]}["anthropic/far/us-east-1"] in (
+        "first",
+        "fallback",
+    )
+
+
 def test_explain_takes_headers_into_account(run: Run) -> None:
     body = {"model": "claude-sonnet-4-6", "max_tokens": 9, **CHAT}
     path = ("--path", "/v1/proxy/anthropic/v1/messages")
@@ -552,7 +636,7 @@ def test_explain_reads_well_as_text(run: Run) -> None:
     assert result.exit_code == 0
     assert "request: POST /v2/chat/agent\n" in result.stdout
     assert "  unit_primitives: duo_chat or duo_classic_chat\n" in result.stdout
-    assert "  - deployment demo/torana-demo, configured yes" in result.stdout
+    assert "  - deployment demo/torana-demo, part first, why " in result.stdout
 
 
 # The how-to

@@ -84,6 +84,8 @@ class KnownModels:
             raise Invalid(("model_name",), "Unknown model for this provider")
         return wish
 
+    find_completing = find
+
 
 class ScriptedGateway:
     def __init__(self, answer: ScriptedAnswer, failure: Exception | None = None) -> None:

@@ -9,7 +9,14 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(("tool", "page"), [("settings-table", "settings.md"), ("catalogue-reference", "catalogue.md")])
+@pytest.mark.parametrize(
+    ("tool", "page"),
+    [
+        ("settings-table", "settings.md"),
+        ("catalogue-reference", "catalogue.md"),
+        ("providers-reference", "providers.md"),
+    ],
+)
 def test_a_generated_page_is_what_its_generator_prints(tool: str, page: str) -> None:
     printed = subprocess.run([sys.executable, ROOT / "tools" / tool], capture_output=True, text=True, check=True).stdout
 

@@ -56,4 +56,5 @@ def test_the_prices_of_another_server_are_unknown() -> None:
 def test_every_shipped_model_says_what_it_can_do_and_costs() -> None:
     for record in load_catalogue().models.values():
         assert record.capabilities, record.name
-        assert record.prices is not None or record.name == "openai_default", record.name
+        # What the operator's own servers cost, only the operator knows.
+        assert record.prices is not None or record.deployments[0].model == "", record.name

@@ -4,11 +4,11 @@ import math
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support.clock import HandClock
 
-from torana.chat import ChatRequest, Message, Text
+from torana.chat import ChatRequest, FillIn, Message, Text
 from torana.routing.affinity import MIN_CACHED_CHARS, affinity_key, is_within, rank, spill
 from torana.routing.breaker import GOOD_TO_CLOSE, JITTER, Breaker
 from torana.routing.budget import MOST_SAVED, PER_S, SHARE, RetryBudget
@@ -25,6 +25,8 @@ def breaker(failures: int = 4) -> Breaker:
 def fail(one: Breaker, times: int, now: float = 100.0) -> list[bool]:
     return [one.bad(now, one.begin(now)) for _ in range(times)]
 
+
+calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 # The breaker
 
@@ -122,6 +124,7 @@ def test_what_a_call_of_before_the_rest_tells_is_no_news() -> None:
     assert one.begin(now) > 0
 
 
+@calm
 @given(st.lists(st.tuples(st.sampled_from(["good", "bad", "left"]), st.floats(0, 3)), max_size=200))
 def test_it_never_lets_more_out_than_it_says_and_never_stays_shut(steps: list[tuple[str, float]]) -> None:
     one, now = breaker(3), 50.0
@@ -168,6 +171,7 @@ def test_workers_share_the_free_ones(clock: HandClock) -> None:
     assert budget.take()
 
 
+@calm
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40), st.floats(0, 2)), max_size=60))
 def test_retries_never_exceed_a_tenth_of_the_traffic_and_three_a_second(steps: list[tuple[int, int, float]]) -> None:
     clock = HandClock(now=0.0)
@@ -196,6 +200,7 @@ def test_a_good_day_saves_up_only_so_much(clock: HandClock) -> None:
 names_and_weights = st.dictionaries(st.text(min_size=1, max_size=8), st.integers(1, 9), min_size=1, max_size=8)
 
 
+@calm
 @given(st.binary(max_size=40), names_and_weights)
 def test_every_deployment_has_its_place_and_always_the_same(key: bytes, weights: dict[str, int]) -> None:
     found = rank(key, list(weights), list(weights.values()))
@@ -204,6 +209,7 @@ def test_every_deployment_has_its_place_and_always_the_same(key: bytes, weights:
     assert found == rank(key, list(weights), list(weights.values()))
 
 
+@calm
 @given(st.binary(max_size=40), names_and_weights.filter(lambda found: len(found) > 1), st.data())
 def test_a_deployment_that_goes_takes_only_its_own_keys(
     key: bytes, weights: dict[str, int], data: st.DataObject
@@ -225,6 +231,7 @@ def test_keys_spread_as_the_weights_say() -> None:
     assert shares == pytest.approx([0.6, 0.3, 0.1], abs=0.03)
 
 
+@calm
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=8), st.data())
 def test_who_has_too_much_to_do_comes_last_and_somebody_has_room(in_flight: list[int], data: st.DataObject) -> None:
     weights = data.draw(st.lists(st.integers(1, 5), min_size=len(in_flight), max_size=len(in_flight)))
@@ -239,21 +246,61 @@ def test_who_has_too_much_to_do_comes_last_and_somebody_has_room(in_flight: list
     assert all(later or not earlier for earlier, later in pairwise(is_over))
 
 
-def chat_of(*texts: str, cached: bool = False) -> ChatRequest:
-    return ChatRequest(messages=tuple(Message("user", (Text(text, cached=cached),)) for text in texts))
+def chat_of(*texts: str, system: str = "", cached: bool = False) -> ChatRequest:
+    """Turns of user and assistant in alternation, behind a system text."""
+    turns = [
+        Message("assistant" if number % 2 else "user", (Text(text, cached=cached),))
+        for number, text in enumerate(texts)
+    ]
+    return ChatRequest(messages=(Message("system", (Text(system),)), *turns))
 
 
-def test_calls_with_one_long_beginning_belong_together() -> None:
-    long = "x" * MIN_CACHED_CHARS
-
-    assert affinity_key("t", chat_of(long, "one")) == affinity_key("t", chat_of(long + "y", "two")) != b""
-    assert affinity_key("t", chat_of(long)) != affinity_key("other tenant", chat_of(long))
-    assert affinity_key("t", chat_of(long)) != affinity_key("t", chat_of("y" + long))
+LONG = "x" * MIN_CACHED_CHARS
 
 
-def test_a_short_prompt_belongs_nowhere_unless_it_is_marked() -> None:
-    assert affinity_key("t", chat_of("x" * (MIN_CACHED_CHARS - 1))) == b""
-    assert affinity_key("t", chat_of("short", cached=True)) != b""
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (chat_of(LONG + " why?"), chat_of(LONG + " how?")),
+        (chat_of("first", "said", "second", system=LONG), chat_of("first", "said", "second", "said", system=LONG)),
+        (chat_of("first", LONG), chat_of("first", LONG, "third")),
+        (chat_of("short", cached=True), chat_of("short", "said", cached=True)),
+        (ChatRequest(messages=(), fill_in=FillIn(prefix="", marked_prompt=LONG + "a")),
+         ChatRequest(messages=(), fill_in=FillIn(prefix="", marked_prompt=LONG + "b"))),
+    ],
+)  # fmt: skip
+def test_calls_with_one_beginning_belong_together_within_their_tenant(one: ChatRequest, other: ChatRequest) -> None:
+    assert affinity_key("t", one) == affinity_key("t", other) != b""
+    assert affinity_key("t", one) != affinity_key("another", one)
+
+
+def test_another_beginning_belongs_elsewhere() -> None:
+    keys = [
+        affinity_key("t", chat)
+        for chat in (
+            chat_of(LONG),
+            chat_of("y" + LONG),
+            chat_of(LONG, system="s"),
+            chat_of("a", LONG),
+            chat_of("b", LONG),
+        )
+    ]
+
+    assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize(
+    "chat",
+    [
+        chat_of(),
+        chat_of(LONG[1:]),
+        chat_of("short", system=LONG),
+        chat_of("first", "said", "second"),
+        ChatRequest(messages=(), fill_in=FillIn(prefix="", marked_prompt=LONG[1:])),
+    ],
+)
+def test_what_no_provider_would_cache_or_all_do_belongs_nowhere(chat: ChatRequest) -> None:
+    assert affinity_key("t", chat) == b""
 
 
 # Percentages

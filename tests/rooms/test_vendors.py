@@ -95,21 +95,35 @@ REGIONS = (
 )
 
 
-def test_fireworks_regional_endpoints_are_one_deployment_each(tmp_path: Path) -> None:
+def test_fireworks_regional_endpoints_are_one_deployment_each() -> None:
     env = {"FIREWORKS_API_KEY": "k", "AIGW_MODEL_ENDPOINTS__FIREWORKS_REGIONAL_ENDPOINTS": REGIONS}
 
-    found = deployments(tmp_path, env, "{provider: fireworks_ai, model: any, text_completions: true}")
+    model = models_of(env).find_by_name("completions_fast")
 
-    assert [(each.region, each.base_url, each.model) for each in found] == [
+    assert [(each.region, each.base_url, each.model) for each in model.deployments] == [
         ("us", "https://us.example/v1", "accounts/us/models/m"),
         ("eu", "https://eu.example/v1", "accounts/eu/models/m"),
     ]
-    assert {each.secret.reveal() for each in found} == {"k"}
+    assert {each.secret.reveal() for each in model.deployments} == {"k"}
+    assert model.fill_in == "qwen"
+
+
+@pytest.mark.parametrize(
+    ("env", "name"),
+    [
+        ({"ANTHROPIC_API_KEY": "k"}, "claude_haiku_4_5"),
+        ({"ANTHROPIC_API_KEY": "k", "FIREWORKS_API_KEY": "k"}, "claude_haiku_4_5"),
+        ({"ANTHROPIC_API_KEY": "k", "MISTRAL_API_KEY": "k"}, "codestral_2508"),
+        ({}, "demo"),
+    ],
+)
+def test_fast_completions_are_filled_in_where_a_vendor_does_it(env: dict[str, str], name: str) -> None:
+    assert models_of(env).find_by_name("completions_fast").name == name
 
 
 def test_a_regional_endpoint_without_an_address_stops_the_start() -> None:
     with pytest.raises(BadSetting):
-        models_of({"AIGW_MODEL_ENDPOINTS__FIREWORKS_REGIONAL_ENDPOINTS": '{"us": {"identifier": "x"}}'})
+        models_of({"AIGW_MODEL_ENDPOINTS__FIREWORKS_REGIONAL_ENDPOINTS": '{"us": {"endpoint": "https://x"}}'})
 
 
 def test_a_clients_own_server_gets_its_vendors_manners_and_nothing_of_ours() -> None:

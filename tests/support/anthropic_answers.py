@@ -10,8 +10,7 @@ from tests.support.saying import Events, Saying, Whole, event
 
 def messages_whole(said: Saying, asked: dict[str, Any]) -> Whole:
     content: list[Whole] = [{"type": "text", "text": said.text}] if said.text else []
-    if said.tool_call:
-        call = said.tool_call
+    for call in said.calls:
         content.append({"type": "tool_use", "id": call.id, "name": call.name, "input": call.arguments})
     return _message(asked) | {
         "content": content,
@@ -33,8 +32,8 @@ def messages_events(said: Saying, asked: dict[str, Any]) -> Events:
         ]
         parts.append({"type": "content_block_stop", "index": index})
         index += 1
-    if said.tool_call:
-        block = {"type": "tool_use", "id": said.tool_call.id, "name": said.tool_call.name, "input": {}}
+    for call in said.calls:
+        block = {"type": "tool_use", "id": call.id, "name": call.name, "input": {}}
         parts.append({"type": "content_block_start", "index": index, "content_block": block})
         parts += [
             {
@@ -42,9 +41,10 @@ def messages_events(said: Saying, asked: dict[str, Any]) -> Events:
                 "index": index,
                 "delta": {"type": "input_json_delta", "partial_json": piece},
             }
-            for piece in said.arguments_in_pieces()
+            for piece in call.in_pieces()
         ]
         parts.append({"type": "content_block_stop", "index": index})
+        index += 1
     delta = {"stop_reason": _stop_reason(said), "stop_sequence": None}
     parts.append({"type": "message_delta", "delta": delta, "usage": {"output_tokens": said.output_tokens}})
     parts.append({"type": "message_stop"})

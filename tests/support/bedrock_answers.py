@@ -45,8 +45,7 @@ def exception(name: str, message: str = "scripted failure", **members: Any) -> b
 
 def converse_whole(said: Saying, asked: dict[str, Any]) -> Whole:
     content: list[Whole] = [{"text": said.text}] if said.text else []
-    if said.tool_call:
-        call = said.tool_call
+    for call in said.calls:
         content.append({"toolUse": {"toolUseId": call.id, "name": call.name, "input": call.arguments}})
     return {
         "metrics": {"latencyMs": 551},
@@ -67,14 +66,15 @@ def converse_events(said: Saying, asked: dict[str, Any]) -> Events:
         ]
         parts.append(frame({"contentBlockIndex": block, "p": "ab"}, "contentBlockStop"))
         block += 1
-    if said.tool_call:
-        use = {"toolUseId": said.tool_call.id, "name": said.tool_call.name}
+    for call in said.calls:
+        use = {"toolUseId": call.id, "name": call.name}
         parts.append(frame({"contentBlockIndex": block, "start": {"toolUse": use}}, "contentBlockStart"))
         parts += [
             frame({"contentBlockIndex": block, "delta": {"toolUse": {"input": piece}}}, "contentBlockDelta")
-            for piece in said.arguments_in_pieces()
+            for piece in call.in_pieces()
         ]
         parts.append(frame({"contentBlockIndex": block}, "contentBlockStop"))
+        block += 1
     parts.append(frame({"p": "abc", "stopReason": _stop_reason(said)}, "messageStop"))
     parts.append(frame({"metrics": {"latencyMs": 551}, "p": "a", "usage": _usage(said)}, "metadata"))
     return parts

@@ -64,10 +64,11 @@ def _answer(parts: list[Whole], finish: str | None, usage: Whole) -> Whole:
 
 
 def _call(said: Saying) -> list[Whole]:
-    if said.tool_call is None:
-        return []
-    call = {"name": said.tool_call.name, "args": said.tool_call.arguments, "id": said.tool_call.id}
-    return [{"functionCall": call, "thoughtSignature": "c2NyaXB0ZWQ="}]
+    calls: list[Whole] = [
+        {"functionCall": {"name": call.name, "args": call.arguments, "id": call.id}} for call in said.calls
+    ]
+    # Of several calls the first one alone is signed.
+    return [{**calls[0], "thoughtSignature": "c2NyaXB0ZWQ="}, *calls[1:]] if calls else []
 
 
 def _finish(said: Saying) -> str:

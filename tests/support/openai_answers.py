@@ -15,9 +15,15 @@ CREATED = 1_780_000_000
 
 def chat_whole(said: Saying, asked: dict[str, Any]) -> Whole:
     message: Whole = {"role": "assistant", "content": said.text or None, "refusal": None}
-    if said.tool_call:
-        function = {"name": said.tool_call.name, "arguments": json.dumps(said.tool_call.arguments)}
-        message["tool_calls"] = [{"id": said.tool_call.id, "type": "function", "function": function}]
+    if said.calls:
+        message["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": json.dumps(call.arguments)},
+            }
+            for call in said.calls
+        ]
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish_reason(said)}
     return _completion("chat.completion", asked) | {"choices": [choice], "usage": _completion_usage(said)}
 
@@ -25,12 +31,10 @@ def chat_whole(said: Saying, asked: dict[str, Any]) -> Whole:
 def chat_events(said: Saying, asked: dict[str, Any]) -> Events:
     deltas: list[Whole] = [{"role": "assistant", "content": "", "refusal": None}]
     deltas += [{"content": piece} for piece in said.pieces]
-    if said.tool_call:
-        function = {"name": said.tool_call.name, "arguments": ""}
-        deltas.append({"tool_calls": [{"index": 0, "id": said.tool_call.id, "type": "function", "function": function}]})
-        deltas += [
-            {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]} for piece in said.arguments_in_pieces()
-        ]
+    for at, call in enumerate(said.calls):
+        function = {"name": call.name, "arguments": ""}
+        deltas.append({"tool_calls": [{"index": at, "id": call.id, "type": "function", "function": function}]})
+        deltas += [{"tool_calls": [{"index": at, "function": {"arguments": piece}}]} for piece in call.in_pieces()]
     choices: list[Whole] = [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": None} for delta in deltas]
     choices.append({"index": 0, "delta": {}, "logprobs": None, "finish_reason": _finish_reason(said)})
     return _completion_events("chat.completion.chunk", said, asked, choices)
@@ -102,6 +106,7 @@ def responses_events(said: Saying, asked: dict[str, Any]) -> Events:
         {"type": "response.created", "response": begun},
         {"type": "response.in_progress", "response": begun},
     ]
+    calls = {call.id: call for call in said.calls}
     for index, item in enumerate(_output_items(said)):
         where = {"item_id": item["id"], "output_index": index}
         if item["type"] == "message":
@@ -130,7 +135,7 @@ def responses_events(said: Saying, asked: dict[str, Any]) -> Events:
             )
             parts += [
                 {"type": "response.function_call_arguments.delta", **where, "delta": piece}
-                for piece in said.arguments_in_pieces()
+                for piece in calls[item["call_id"]].in_pieces()
             ]
             parts.append(
                 {
@@ -174,11 +179,10 @@ def _output_items(said: Saying) -> list[Whole]:
         items.append(
             {"id": "msg_scripted", "type": "message", "role": "assistant", "status": "completed", "content": [content]}
         )
-    if said.tool_call:
-        call = said.tool_call
+    for at, call in enumerate(said.calls):
         items.append(
             {
-                "id": "fc_scripted",
+                "id": f"fc_scripted_{at}",
                 "type": "function_call",
                 "status": "completed",
                 "call_id": call.id,

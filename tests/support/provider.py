@@ -141,6 +141,7 @@ class ScriptedProvider:
         text: str | None = None,
         pieces: Sequence[str] | None = None,
         tool_call: ToolUse | None = None,
+        further_calls: Sequence[ToolUse] = (),
         input_tokens: int = 25,
         output_tokens: int = 7,
         is_cut_by_limit: bool = False,
@@ -160,6 +161,7 @@ class ScriptedProvider:
         says = Saying(
             pieces=tuple(pieces),
             tool_call=tool_call,
+            further_calls=tuple(further_calls),
             input_tokens=input_tokens,
             output_tokens=output_tokens,
             is_cut_by_limit=is_cut_by_limit,

@@ -15,6 +15,12 @@ class ToolUse:
     arguments: dict[str, Any]
     id: str = "call_scripted_1"
 
+    def in_pieces(self) -> tuple[str, ...]:
+        """The arguments' JSON text in two pieces, so that nobody relies on getting it whole."""
+        text = json.dumps(self.arguments)
+        middle = len(text) // 2
+        return text[:middle], text[middle:]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saying:
@@ -22,6 +28,8 @@ class Saying:
 
     pieces: tuple[str, ...] = PIECES
     tool_call: ToolUse | None = None
+    further_calls: tuple[ToolUse, ...] = ()
+    """Asked for in the same turn."""
     input_tokens: int = 25
     output_tokens: int = 7
     is_cut_by_limit: bool = False
@@ -31,12 +39,9 @@ class Saying:
     def text(self) -> str:
         return "".join(self.pieces)
 
-    def arguments_in_pieces(self) -> tuple[str, ...]:
-        """The arguments' JSON text in two pieces, so that nobody relies on getting it whole."""
-        assert self.tool_call is not None
-        text = json.dumps(self.tool_call.arguments)
-        middle = len(text) // 2
-        return text[:middle], text[middle:]
+    @property
+    def calls(self) -> tuple[ToolUse, ...]:
+        return (*((self.tool_call,) if self.tool_call else ()), *self.further_calls)
 
 
 Whole = dict[str, Any]

@@ -4,7 +4,6 @@ import asyncio
 import json
 import random
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +30,8 @@ class Asked:
     """The head of a good answer came."""
     is_whole: bool = False
     """All of it came."""
+    is_over: bool = False
+    """Nothing more of it will come."""
 
 
 class Load:
@@ -47,6 +48,16 @@ class Load:
         self._tokens: dict[tuple[str, str], str] = {}
         self._is_stopping = False
 
+    @property
+    def whole(self) -> int:
+        """Answers that came to their end."""
+        return sum(asked.is_whole for asked in self.asked.values())
+
+    @property
+    def under_way(self) -> int:
+        """Streams whose end has not come."""
+        return sum(asked.has_begun and not asked.is_over for asked in self.asked.values())
+
     async def run(self, clients: int) -> None:
         await asyncio.gather(*(self._client(number) for number in range(clients)))
 
@@ -61,13 +72,17 @@ class Load:
         headers = self._headers(instance, unit_primitive) | {"X-Request-ID": name, "X-Gitlab-Global-User-Id": name}
         if unit_primitive == PROXY:
             headers["X-Gitlab-Unit-Primitive"] = PROXY
-        with suppress(OSError, asyncio.IncompleteReadError):
+        try:
             async with await connect(self.port) as connection:
                 await connection.send(write_request("POST", path, headers, json.dumps(body).encode()))
                 head = await connection.read_head()
                 self.statuses[head.status] += 1
                 asked.has_begun = head.status == 200
                 asked.is_whole = (await head.rest()).is_whole and asked.has_begun
+        except (OSError, asyncio.IncompleteReadError):
+            pass  # what became of it is in its record
+        finally:
+            asked.is_over = True
 
     async def _client(self, number: int) -> None:
         count = 0

@@ -224,3 +224,9 @@ LLAMA_CPP_LOADING = {"error": {"code": 503, "message": "Loading model", "type": 
 LITELLM_BUDGET = {
     "error": {"message": "Budget has been exceeded!", "type": "budget_exceeded", "param": None, "code": "400"}
 }
+
+
+def vllm_broken_events(text: str = "Half") -> list[bytes]:
+    """An error without an `error` around it, and then the end as if all were well. vLLM before 0.10."""
+    failure = {"object": "error", "message": "CUDA error", "type": "InternalServerError", "param": None, "code": 500}
+    return [piece({"role": "assistant", "content": text}), data(failure), DONE]

@@ -94,6 +94,7 @@ class ChatV1Endpoints:
             unit_primitive=unit_primitive,
             chat=ChatRequest(
                 messages=messages,
+                carries_on=True,
                 max_tokens=min(params.max_tokens, max_tokens),
                 temperature=params.temperature,
                 stop=params.stop,

@@ -51,6 +51,9 @@ class ModelFinder(Protocol):
     def find(self, wish: ModelWish) -> object:
         """The model that a wish means; raises Invalid for a name that nobody knows."""
 
+    def find_completing(self, wish: ModelWish) -> object:
+        """As `find`, for code at a cursor."""
+
 
 class FeedbackMeter(Protocol):
     def suggestion_feedback(
@@ -109,7 +112,9 @@ class CodeEndpoints:
     def _check(self, exchange: Exchange, wanted: Suggestion) -> Suggestion:
         # A name that nobody knows is a fault of the body, and those are told before permissions.
         if not wanted.is_amazon_q:
-            self.gateway.models.find(wanted.order.wish)
+            models = self.gateway.models
+            find = models.find_completing if wanted.kind == "completion" else models.find
+            find(wanted.order.wish)
         exchange.facts["code_suggestion_type"] = f"{wanted.kind}s"
         # One path serves both kinds, so that the route alone cannot tell what the quota is asked for.
         exchange.facts["quota_event"] = "amazon_q_integration" if wanted.is_amazon_q else f"code_{wanted.kind}s"

@@ -57,6 +57,7 @@ class SuggestionEvents(AsyncIterator[bytes], Generic[AnswerT]):
             await self._answer.aclose()
 
     async def _write(self) -> AsyncGenerator[bytes, None]:
+        is_told = False
         try:
             answer = self._answer = await self._begin()
             self.reply.headers += answer.headers
@@ -64,7 +65,7 @@ class SuggestionEvents(AsyncIterator[bytes], Generic[AnswerT]):
             async for batch in answer.batches():
                 text = "".join([chunk.text for chunk in batch])
                 part = start + write_chunk(text) if text else start
-                start = b""
+                start, is_told = b"", True
                 if part:
                     yield part
             yield start + STREAM_END
@@ -72,6 +73,9 @@ class SuggestionEvents(AsyncIterator[bytes], Generic[AnswerT]):
             refusal = self._failed(error)
             if not self.reply.is_begun:
                 raise refusal from error
+            if is_told:
+                # Asked again, the model would begin anew behind what was said already.
+                refusal.is_retryable = False
             yield write_error(refusal)
             raise StreamCut from error
         except Refusal as refusal:

@@ -66,7 +66,7 @@ class DialectChat:
         id_, created = _answer_id(dialect, exchange.request_id), int(time.time())
         if chat.stream:
             return DialectStream(
-                ask, dialect, lambda name: dialect.write_events(name, id_, created), failed, self.silence_s
+                ask, dialect, lambda name: dialect.write_events(name, id_, created), front, failed, self.silence_s
             ).reply
         try:
             answer = await ask()
@@ -80,7 +80,7 @@ class DialectChat:
             body = b"".join([chunk.raw for chunk in chunks])
         else:
             body = dialect.write_answer(chunks, answer.upstream_model, id_, created)
-        return Reply(200, body, [JSON_HEADER, *answer.headers])
+        return Reply(200, body, [JSON_HEADER, *answer.headers, *front.write_limits(answer.standings)])
 
     def _read(self, dialect: ServedDialect, exchange: Exchange) -> tuple[Model, ChatRequest]:
         """The model that is asked and what it is asked; raises Invalid, Refusal 400 or 404."""
@@ -111,19 +111,32 @@ class DialectStream(AsyncIterator[bytes]):
     write_events  the answering model's name → a writer; not needed where the answer passes as it comes
     """
 
-    __slots__ = ("_answer", "_ask", "_batches", "_dialect", "_failed", "_failure", "_write_events", "_writer", "reply")
+    __slots__ = (
+        "_answer",
+        "_ask",
+        "_batches",
+        "_dialect",
+        "_failed",
+        "_failure",
+        "_front",
+        "_write_events",
+        "_writer",
+        "reply",
+    )
 
     def __init__(
         self,
         ask: Callable[[], Awaitable[Answer]],
         dialect: ServedDialect,
         write_events: Callable[[str], EventWriter],
+        front: Front,
         failed: Callable[[ProviderError], Refusal],
         silence_s: float,
     ) -> None:
         self._ask = ask
         self._dialect = dialect
         self._write_events = write_events
+        self._front = front
         self._failed = failed
         self._answer: Answer | None = None
         self._batches: AsyncIterator[list[Chunk]] | None = None
@@ -161,7 +174,7 @@ class DialectStream(AsyncIterator[bytes]):
 
     async def _open(self) -> AsyncIterator[list[Chunk]]:
         answer = self._answer = await self._ask()
-        self.reply.headers += answer.headers
+        self.reply.headers += answer.headers + self._front.write_limits(answer.standings)
         if not answer.is_passing:
             self._writer = self._write_events(answer.upstream_model)
         self._batches = answer.batches()

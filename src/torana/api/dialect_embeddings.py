@@ -47,4 +47,4 @@ class DialectEmbeddings:
         body = found.raw or embeddings.write_answer(
             found.rows, found.upstream_model, found.usage or Usage(), request.encoding
         )
-        return Reply(200, body, [JSON_HEADER, *found.headers])
+        return Reply(200, body, [JSON_HEADER, *found.headers, *OPENAI.write_limits(found.standings)])

@@ -4,7 +4,8 @@ The entrance asks `front_of` for each path; everything else about these routes i
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from torana.dialects.dialect import ServedDialect
 from torana.dialects.messages import MESSAGES
 from torana.errors import (
     NoCredentials,
+    PromptTooLong,
     ProviderError,
     ProviderLimited,
     ProviderRefused,
@@ -22,6 +24,7 @@ from torana.errors import (
     ProviderSpent,
     Refusal,
 )
+from torana.limits.reached import LimitReached, Standing, anthropic_headers, openai_headers
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -45,6 +48,10 @@ class Front:
     """What the vendor says when it is overloaded."""
     names_param: bool = False
     """Errors have a member for the parameter that is wrong."""
+    too_long: str = ""
+    """How the vendor begins to say that a prompt is too long, where its clients look for that."""
+    write_limits: Callable[[Sequence[Standing]], Headers]
+    """How the caller stands with its limits, as the vendor's headers say it."""
 
     def refuse(self, refusal: Refusal, explained: Mapping[str, Any], request_id: str) -> tuple[int, bytes, Headers]:
         """Status, body and headers of a refusal, as the vendor's SDK reads them.
@@ -59,13 +66,22 @@ class Front:
         if self.names_param:
             body["error"]["param"] = refusal.missing if status in (400, 404) else None
         headers = [(b"content-type", b"application/json"), (b"x-torana-code", refusal.code.encode()), *refusal.headers]
+        if isinstance(refusal, LimitReached):
+            headers += self.write_limits(refusal.standings)
         if _looks_retryable(status) and not explained["retryable"] and SHOULD_NOT_RETRY not in headers:
             headers.append(SHOULD_NOT_RETRY)
         return status, msgspec.json.encode({**body, "refusal": explained}), headers
 
 
-OPENAI = Front(prefix="/openai", dialect=CHAT_COMPLETIONS, names_param=True)
-ANTHROPIC = Front(prefix="/anthropic", dialect=MESSAGES, request_id_header=b"request-id", overloaded_status=529)
+OPENAI = Front(prefix="/openai", dialect=CHAT_COMPLETIONS, names_param=True, write_limits=openai_headers)
+ANTHROPIC = Front(
+    prefix="/anthropic",
+    dialect=MESSAGES,
+    request_id_header=b"request-id",
+    overloaded_status=529,
+    too_long="prompt is too long",
+    write_limits=lambda standings: anthropic_headers(standings, time.time()),
+)
 FRONTS = (OPENAI, ANTHROPIC)
 
 
@@ -124,6 +140,11 @@ def provider_failed(error: ProviderError, front: Front, mask: Callable[[str], st
         status, text = 503, "No credentials are configured for this model's provider"
     elif isinstance(error, ProviderSpent):
         status, text = 502, "The gateway's account with the provider is used up"
+    elif isinstance(error, PromptTooLong):
+        # Agents shorten their conversation when they read Anthropic's words, or OpenAI's code.
+        status, text, headers = 400, mask(str(error)), []
+        if front.too_long and not text.startswith(front.too_long):
+            text = f"{front.too_long}: {text}"
     elif isinstance(error, ProviderRefused) and code in PASSED_STATUSES:
         status, text, headers = code, mask(str(error)), []
     elif code == 529:

@@ -30,7 +30,7 @@ class DialectModels:
         self.policy = gate.policy
 
     def routes(self) -> list[Route]:
-        get = partial(Route, methods=("GET",), policy=self.policy, body="none")
+        get = partial(Route, methods=("GET",), policy=self.policy, body="none", asks_no_model=True)
         return [
             get(path=f"{OPENAI.prefix}/v1/models", handle=self.list_openai),
             get(path=f"{OPENAI.prefix}/v1/models/{{tail}}", handle=self.show_openai),

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from torana.api.dialect_chat import DialectChat
+from torana.api.dialect_counting import DialectCounting
 from torana.api.dialect_embeddings import DialectEmbeddings
 from torana.api.dialect_front import FRONTS
 from torana.api.dialect_gate import DialectGate
@@ -27,6 +28,7 @@ class DialectEndpoints:
         gate = DialectGate(OfferedModels(gateway.models), unit_primitives, settings.auth, redactor)
         self.chat = DialectChat(gateway, gate, settings.serve.stream_keepalive_s)
         self.embeddings = DialectEmbeddings(gateway, gate)
+        self.counting = DialectCounting(gateway, gate)
         self.models = DialectModels(gate)
 
     def routes(self) -> list[Route]:
@@ -34,6 +36,7 @@ class DialectEndpoints:
         return [
             *self.chat.routes(),
             *self.embeddings.routes(),
+            *self.counting.routes(),
             *self.models.routes(),
             *(Route(path=path, methods=("HEAD",), handle=_show_life, body="none", is_open=True) for path in probes),
         ]

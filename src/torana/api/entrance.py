@@ -26,6 +26,7 @@ from torana.api.connection import BODY_MALFORMED, BODY_TOO_SLOW, DRAINING, Conne
 from torana.api.dialect_front import did_you_mean
 from torana.api.dry_run import Rehearse, admit_operator, is_dry_run
 from torana.api.exchange import JSON_HEADER, Exchange, Reply, Route, StreamReply, json_reply
+from torana.api.internal_events import InternalEvents
 from torana.caller import Caller, Permit
 from torana.errors import ProviderError, Refusal
 from torana.headers import Headers
@@ -162,6 +163,8 @@ class Entrance:
         self.serve = serve
         self.loop_mark = loop_mark
         self.operator_token = operator_token
+        self.events: InternalEvents | None = None
+        """Told about requests where the operator wants the product's own events."""
         self.admission = Admission(
             metrics, max_waiting=serve.queue_requests, max_age_s=serve.queue_s, weights=serve.queue_weights
         )
@@ -265,6 +268,8 @@ class Entrance:
         else:
             permit = for_user(route.policy(exchange, order), headers)
             exchange.facts["meta.unit_primitive"] = permit.unit_primitives[0] if permit.unit_primitives else ""
+            if self.events is not None:
+                self.events.requested(exchange, permit)
             event = exchange.facts.pop("quota_event", route.quota)
             model_id = exchange.facts.pop("quota_model_id", "")
             if event:
@@ -350,6 +355,8 @@ class Entrance:
     ) -> None:
         """Exactly one access line and one sample for each request."""
         now = time.perf_counter()
+        if self.events is not None:
+            self.events.used(exchange)
         for name in ("route", "origin", "quota_event", "quota_model_id"):  # between the rooms only, not for the log
             exchange.facts.pop(name, None)
         label = "unknown" if route is None else route.name

@@ -1,18 +1,15 @@
 """`model_metadata`, and the flat `model_*` fields of older clients: which model a request wants (contract 10)."""
 
-from ipaddress import ip_address
 from typing import Any
-from urllib.parse import urlsplit
 
 from torana.api import reading
 from torana.chat import ModelWish
 from torana.errors import Invalid, Refusal
 from torana.headers import Headers
 from torana.settings import ProviderSettings
+from torana.wire.endpoint import Prefixes, fault_of
 
 AMAZON_Q = ModelWish(client_name="amazon_q/amazon_q")
-
-_METADATA_HOSTS = ("metadata.google.internal", "metadata", "instance-data")
 
 
 def read_model_metadata(
@@ -78,44 +75,12 @@ def refuse_custom_models(endpoint: Any, api_key: Any, settings: ProviderSettings
 
 
 def _check_endpoint(endpoint: str, settings: ProviderSettings, loc: tuple[str | int, ...]) -> None:
-    try:
-        parts = urlsplit(endpoint)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port, parts = None, None, urlsplit("")
-    if parts.scheme not in ("http", "https") or not host or parts.username or parts.query or parts.fragment:
+    """What its name leads to is looked up, and checked, when the call is sent."""
+    fault = fault_of(endpoint)
+    if fault == "no_url":
         raise Invalid(loc, "Input should be an http or https URL", "value_error")
-    if host in _METADATA_HOSTS or _is_forbidden_address(host):
+    if fault or (settings.allowed_endpoints and not Prefixes(settings.allowed_endpoints).hold(endpoint)):
         raise Invalid(loc, "This endpoint is not allowed", "value_error")
-    if settings.allowed_endpoints and not any(
-        _is_within(parts.scheme, host, port, parts.path, allowed) for allowed in settings.allowed_endpoints
-    ):
-        raise Invalid(loc, "This endpoint is not allowed", "value_error")
-
-
-def _is_forbidden_address(host: str) -> bool:
-    try:
-        address = ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None) or address
-    return bool(mapped.is_link_local or mapped.is_multicast or mapped.is_unspecified or str(mapped) == "fd00:ec2::254")
-
-
-def _is_within(scheme: str, host: str, port: int | None, path: str, allowed: str) -> bool:
-    """True where the URL lies under the prefix `allowed`, compared part by part, path by whole segments."""
-    limit = urlsplit(allowed)
-    if ".." in path.split("/"):
-        return False
-    default = {"http": 80, "https": 443}
-    if (scheme, host, port or default[scheme]) != (
-        limit.scheme,
-        limit.hostname,
-        limit.port or default.get(limit.scheme),
-    ):
-        return False
-    prefix = limit.path.rstrip("/")
-    return path.rstrip("/") == prefix or path.startswith(prefix + "/")
 
 
 def may_cache_prompt(headers: Headers) -> bool:

@@ -8,7 +8,7 @@ from torana.api.exchange import Exchange, Reply, Route, json_reply
 from torana.caller import Permit
 from torana.catalog.check_abilities import IN_USE
 from torana.catalog.records import FeatureSettingRecord, ModelRecord
-from torana.routing.models import PSEUDO, Models
+from torana.routing.models import CHAT, FILL_IN, PSEUDO, Models
 from torana.settings import AuthSettings
 
 MULTI_DEFAULTS = "ai_gateway_multi_default_models"
@@ -64,7 +64,13 @@ class ModelEndpoints:
             needs = frozenset({"chat"}).union(
                 *(feature.needs for feature in features if feature.feature_setting == setting.name)
             )
-        return [name for name, record in offered.items() if needs <= record.abilities]
+        # What completes code need not be able to talk.
+        fills_in = setting.name == "code_completions"
+        return [
+            name
+            for name, record in offered.items()
+            if needs <= record.abilities or (fills_in and needs - CHAT <= record.abilities >= FILL_IN)
+        ]
 
     def _defaults(self, setting: FeatureSettingRecord, able: list[str]) -> list[str]:
         """The offered models behind a setting's default, best first; any one that is offered where none of them is."""

@@ -197,6 +197,7 @@ PAGES: dict[str, tuple[str, str, Schema | None, Schema]] = {
     "/v1/proxy/openai/v1/models": ("Pass-through", "The models that OpenAI lists", None, _FREE),
     "/v1/proxy/openai/models": ("Pass-through", "Alias of the list of models", None, _FREE),
     "/v1/proxy/openai/{tail}": ("Pass-through", "OpenAI's own API behind the gate", _FREE, _ANY),
+    "/v1/proxy/vertex-ai/{tail}": ("Pass-through", "Vertex AI's own API behind the gate", _FREE, _ANY),
     "/openai/v1/chat/completions": (
         "Dialects",
         "OpenAI's chat completions, with any model behind them",
@@ -226,6 +227,12 @@ PAGES: dict[str, tuple[str, str, Schema | None, Schema]] = {
         "OpenAI's embeddings",
         _object(["model", "input"], model=_MODEL, input=_ANY),
         _FREE,
+    ),
+    "/anthropic/v1/messages/count_tokens": (
+        "Dialects",
+        "How long a prompt is, as its provider counts or as we estimate",
+        _object(["model", "messages"], model=_MODEL, messages=_list(_FREE, 1)),
+        _object(input_tokens=_INTEGER),
     ),
     "/openai/v1/models": ("Dialects", "The configured models, as OpenAI lists its own", None, _FREE),
     "/openai/v1/models/{tail}": ("Dialects", "One model, by any of its names", None, _FREE),

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
@@ -14,15 +14,12 @@ from torana.answers import Relay
 from torana.api.connection import DRAINING
 from torana.api.exchange import Exchange, Reply, Route, StreamCut, StreamReply
 from torana.api.proxy_demo import answer_as_demo
+from torana.api.proxy_targets import UPSTREAMS, Target, Upstream
 from torana.api.streaming import STREAM_HEADERS
 from torana.caller import Permit
 from torana.catalog.records import UnitPrimitive
-from torana.chat import Usage
-from torana.dialects.chat_completions import CHAT_COMPLETIONS
 from torana.dialects.dialect import RelayScan, ServedDialect
-from torana.dialects.embeddings import scan_answer as scan_embeddings
-from torana.dialects.messages import MESSAGES
-from torana.dialects.responses import RESPONSES
+from torana.dialects.passing import WholeEvents
 from torana.errors import ProviderBroke, ProviderError, ProviderRefusedKey, Refusal
 from torana.gateway import Gateway
 from torana.headers import Headers
@@ -30,52 +27,6 @@ from torana.settings import Settings
 
 logger = logging.getLogger("torana.api.proxy")
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Upstream:
-    """What the pass-through of one provider lets by."""
-
-    provider: str
-    posts: Mapping[str, ServedDialect | None]
-    """Upstream path → its dialect, or None where nothing is known of the body but its model."""
-    gets: tuple[str, ...] = ()
-    """Upstream paths that are read, without a body and so without a model."""
-    usual: ServedDialect
-    """Says that a stream broke where the path has no dialect of its own."""
-    request_headers: tuple[bytes, ...]
-    answer_headers: tuple[str, ...]
-    """Besides the content type."""
-    answer_prefixes: tuple[str, ...]
-    model_missing: str
-    key_missing: tuple[int, str]
-    """Status and text where the server has no key for this provider."""
-
-
-ANTHROPIC = Upstream(
-    provider="anthropic",
-    posts={"/v1/messages": MESSAGES, "/v1/messages/count_tokens": None, "/v1/complete": None},
-    usual=MESSAGES,
-    request_headers=(b"accept", b"content-type", b"anthropic-version", b"anthropic-beta"),
-    answer_headers=("anthropic-beta", "request-id", "retry-after", "x-should-retry"),
-    answer_prefixes=("anthropic-ratelimit-",),
-    model_missing="Failed to extract model name",
-    key_missing=(400, "API key not found"),
-)
-
-OPENAI = Upstream(
-    provider="openai",
-    posts={"/v1/chat/completions": CHAT_COMPLETIONS, "/v1/responses": RESPONSES, "/v1/embeddings": None},
-    gets=("/v1/models",),
-    usual=CHAT_COMPLETIONS,
-    request_headers=(b"accept", b"content-type", b"user-agent"),
-    answer_headers=("retry-after", "x-should-retry"),
-    answer_prefixes=("x-ratelimit-",),
-    model_missing="Failed to extract model name",
-    key_missing=(500, "API key not found"),
-)
-
-LOOK_UPS = frozenset({"/v1/messages/count_tokens"})
-"""Posts that no model answers."""
 
 FORWARDED_QUERY = ("beta", "alt")
 
@@ -91,7 +42,7 @@ _peek = msgspec.json.Decoder(_Peek)
 
 
 class ProxyEndpoints:
-    """`/v1/proxy/anthropic/*` and `/v1/proxy/openai/*`."""
+    """`/v1/proxy/anthropic/*`, `/v1/proxy/openai/*` and `/v1/proxy/vertex-ai/*`."""
 
     def __init__(self, gateway: Gateway, unit_primitives: Mapping[str, UnitPrimitive], settings: Settings) -> None:
         self.gateway = gateway
@@ -100,10 +51,9 @@ class ProxyEndpoints:
 
     def routes(self) -> list[Route]:
         rows = []
-        for upstream in (ANTHROPIC, OPENAI):
-            prefix = f"/v1/proxy/{upstream.provider}"
-            for path in upstream.gets:
-                rows += [self._route(upstream, "GET", prefix + path), self._route(upstream, "GET", prefix + path[3:])]
+        for upstream in UPSTREAMS:
+            prefix = f"/v1/proxy/{upstream.name}"
+            rows += [self._route(upstream, "GET", prefix + path) for path in upstream.gets]
             rows.append(self._route(upstream, "POST", f"{prefix}/{{tail}}"))
         return rows
 
@@ -118,29 +68,31 @@ class ProxyEndpoints:
             handle=handle,
             body="proxy",
             quota="ai_gateway_proxy_use",
-            label=f"/v1/proxy/{upstream.provider}",
+            label=f"/v1/proxy/{upstream.name}",
         )
 
     def _policy(self, exchange: Exchange, _order: Any) -> Permit:
         return permit_proxy(exchange.caller, exchange.headers, self.unit_primitives, self.settings.auth)
 
     async def _relay(self, upstream: Upstream, exchange: Exchange, permit: Permit) -> Reply | StreamReply:
-        path = self._upstream_path(upstream, exchange)
+        target = upstream.find(exchange.method, exchange.path.removeprefix(f"/v1/proxy/{upstream.name}"))
+        if target is None:
+            raise Refusal(404, "not_found", "Not found")
         is_get = exchange.method == "GET"
         body = b"" if is_get else exchange.body
-        model, is_streamed = ("", False) if is_get else self._peek(upstream, body)
-        dialect: ServedDialect | None = upstream.posts.get(path)
+        model, is_streamed = ("", False) if is_get else self._peek(upstream, target, body)
+        query = _forwarded_query(exchange.query)
         if self.settings.providers.mock_responses:
-            return await answer_as_demo(self.gateway, permit, path, body, model, is_streamed, exchange)
+            asked = replace(target, path=target.path + query, model=model)
+            return await answer_as_demo(self.gateway, permit, asked, body, is_streamed, exchange)
         if not self.gateway.models.is_configured(upstream.provider):
             status, text = upstream.key_missing
             raise Refusal(status, "provider_key_missing", text)
         headers = _forwarded_headers(upstream, exchange.headers)
-        query = _forwarded_query(exchange.query)
         try:
             relay = await self.gateway.relay(
-                permit, upstream.provider, path + query, body, headers, exchange.facts,
-                model=model, stream=is_streamed, method=exchange.method, is_free=is_get or path in LOOK_UPS,
+                permit, upstream.provider, target.path + query, body, headers, exchange.facts,
+                model=model, stream=is_streamed, method=exchange.method, is_free=target.is_free,
             )  # fmt: skip
         except ProviderRefusedKey as error:
             # Passed on, a 401 makes coding agents mint anew in a loop; and it is the operator who must act.
@@ -153,10 +105,10 @@ class ProxyEndpoints:
                 "relay failed", extra={"provider": upstream.provider, "code": error.code, "reason": str(error)}
             )
             raise Refusal(502, error.code, "Bad Gateway") from error
-        return await self._pass_back(upstream, relay, dialect, path)
+        return await self._pass_back(upstream, relay, target, is_streamed=is_streamed)
 
     async def _pass_back(
-        self, upstream: Upstream, relay: Relay, dialect: ServedDialect | None, path: str
+        self, upstream: Upstream, relay: Relay, target: Target, *, is_streamed: bool
     ) -> Reply | StreamReply:
         answer = relay.answer
         try:
@@ -168,11 +120,13 @@ class ProxyEndpoints:
                 raise error
             headers = _answer_headers(upstream, answer.headers)
             content_type = headers[0][1]
-            if content_type[:17].lower() == b"text/event-stream":
-                scan = dialect.scan_events() if dialect is not None and answer.status == 200 else None
-                parts = _Passing(relay, scan, dialect or upstream.usual)
+            has_events = content_type[:17].lower() == b"text/event-stream"
+            # Google also streams JSON, an array whose elements come one by one.
+            if has_events or (is_streamed and target.streams and answer.status == 200):
+                scan = target.dialect.scan_events() if target.dialect is not None and answer.status == 200 else None
+                parts = _Passing(relay, scan, (target.dialect or upstream.usual) if has_events else None)
                 return StreamReply(content_type, parts, answer.status, headers[1:] + STREAM_HEADERS + relay.headers)
-            body = await relay.read_all(_scan_of(dialect, path))
+            body = await relay.read_all(target.scan)
         except ProviderError as error:
             answer.close()
             logger.warning(
@@ -181,42 +135,40 @@ class ProxyEndpoints:
             raise Refusal(502, error.code, "Bad Gateway") from error
         return Reply(answer.status, body, headers + relay.headers)
 
-    def _upstream_path(self, upstream: Upstream, exchange: Exchange) -> str:
-        """The allow-listed path, `/v1/…`; 404 for every other."""
-        path = exchange.path.removeprefix(f"/v1/proxy/{upstream.provider}")
-        if upstream.provider == "openai" and not path.startswith("/v1/"):
-            path = f"/v1{path}"
-        if path not in (upstream.gets if exchange.method == "GET" else upstream.posts):
-            raise Refusal(404, "not_found", "Not found")
-        return path
-
-    def _peek(self, upstream: Upstream, body: bytes) -> tuple[str, bool]:
+    def _peek(self, upstream: Upstream, target: Target, body: bytes) -> tuple[str, bool]:
+        """The model that is asked, and whether its answer streams: as the path says, else as the body does."""
         try:
             found = _peek.decode(body)
         except msgspec.ValidationError:
-            raise Refusal(400, "model_missing", upstream.model_missing) from None
+            # JSON, but no object.
+            found = _Peek()
         except (msgspec.DecodeError, ValueError, RecursionError):
             raise Refusal(400, "json_invalid", "Invalid JSON") from None
-        if not isinstance(found.model, str) or not found.model:
-            raise Refusal(400, "model_missing", upstream.model_missing)
-        if not self.gateway.models.proxy_allows(upstream.provider, found.model):
+        model = target.model or found.model
+        if not isinstance(model, str) or not model:
+            raise Refusal(400, "model_missing", "Failed to extract model name")
+        if not self.gateway.models.proxy_allows(upstream.name, model):
             raise Refusal(400, "model_unsupported", "Unsupported model")
-        return found.model, found.stream is True
+        return model, found.stream is True if target.streams is None else target.streams
 
 
 class _Passing(AsyncIterator[bytes]):
     """The upstream's bytes unchanged; a stream that breaks gets its dialect's own error event, then the cut.
 
+    dialect  None for a stream of anything but events, which is cut without a word
+
     A class and no generator: one that is closed before its first step would leave the upstream open.
     """
 
-    __slots__ = ("_dialect", "_failure", "_relay", "_scan")
+    __slots__ = ("_dialect", "_events", "_failure", "_relay", "_scan")
 
-    def __init__(self, relay: Relay, scan: RelayScan | None, dialect: ServedDialect) -> None:
+    def __init__(self, relay: Relay, scan: RelayScan | None, dialect: ServedDialect | None) -> None:
         self._relay = relay
         self._scan = scan
         relay.watch(scan)
         self._dialect = dialect
+        self._events = WholeEvents() if dialect is not None else None
+        """Behind half an event nobody could read the one that tells of a failure."""
         self._failure: BaseException | None = None
 
     async def __anext__(self) -> bytes:
@@ -224,30 +176,50 @@ class _Passing(AsyncIterator[bytes]):
             raise StreamCut from self._failure
         scan = self._scan
         try:
-            data = await self._relay.answer.read()
+            data = await self._read()
             if not data and scan is not None and not scan.is_complete:
                 raise ProviderBroke("the stream ended without its terminal event")
         except ProviderError as error:
             self._failure = error
             self._settle("failed", error)
             await self._relay.call.settled()
-            return self._dialect.write_error_event(502, error.code, "The provider's answer was cut.")
+            return self._last_words(502, error.code, "The provider's answer was cut.")
         except asyncio.CancelledError as stopped:
             if stopped.args != (DRAINING,):
                 raise
             self._failure = stopped
             self._settle("failed")
-            return self._dialect.write_error_event(503, "server_draining", "The gateway is stopping; ask again.")
+            return self._last_words(503, "server_draining", "The gateway is stopping; ask again.")
         if not data:
             self._settle("completed" if self._relay.answer.status < 400 else "failed")
             await self._relay.call.settled()
             raise StopAsyncIteration
-        self._relay.passed(data)
         if scan is not None and scan.is_complete:
             # To the client the answer ends here, whatever HTTP has to add.
             self._settle("completed")
             await self._relay.call.settled()
         return data
+
+    async def _read(self) -> bytes:
+        """What may go to the client: whole events, or whatever comes; b"" at the end."""
+        relay, events = self._relay, self._events
+        while data := await relay.answer.read():
+            whole = data if events is None else events.feed(data)
+            if whole:
+                relay.passed(whole)
+                return whole
+        rest = b"" if events is None else events.take_rest()
+        if rest:
+            # A stream may end without its last blank line, but not within an event.
+            relay.passed(rest)
+            if self._scan is not None and not self._scan.is_complete:
+                return b""
+        return rest
+
+    def _last_words(self, status: int, code: str, message: str) -> bytes:
+        if self._dialect is None:
+            raise StreamCut from self._failure
+        return self._dialect.write_error_event(status, code, message)
 
     async def aclose(self) -> None:
         self._relay.answer.close()
@@ -255,13 +227,6 @@ class _Passing(AsyncIterator[bytes]):
 
     def _settle(self, outcome: str, error: ProviderError | None = None) -> None:
         self._relay.settle(outcome, None, error)
-
-
-def _scan_of(dialect: ServedDialect | None, path: str) -> Callable[[bytes], Usage | None] | None:
-    """Reads the usage out of a relayed JSON answer."""
-    if path == "/v1/embeddings":
-        return scan_embeddings
-    return dialect.scan_answer if dialect is not None else None
 
 
 def _forwarded_headers(upstream: Upstream, headers: Headers) -> dict[str, str]:

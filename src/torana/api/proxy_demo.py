@@ -8,40 +8,44 @@ from msgspec.structs import replace as replace_fields
 
 from torana.answers import Answer
 from torana.api.exchange import JSON_HEADER, Exchange, Reply, StreamReply, json_reply
+from torana.api.proxy_targets import Target
 from torana.api.streaming import STREAM_HEADERS, ClosingStream
 from torana.caller import Permit
 from torana.chat import ChatRequest, Message, Text, Usage
 from torana.counting import estimate_tokens
-from torana.dialects.chat_completions import CHAT_COMPLETIONS
-from torana.dialects.dialect import EventWriter, ServedDialect
+from torana.dialects.dialect import EventWriter
 from torana.dialects.embeddings import read_request as read_embeddings
 from torana.dialects.embeddings import write_answer as write_embeddings
+from torana.dialects.generate_content import GENERATE_CONTENT
 from torana.dialects.messages import MESSAGES
-from torana.dialects.responses import RESPONSES
 from torana.errors import Invalid, Refusal
 from torana.gateway import Gateway
 from torana.providers.demo.embed import embed
-
-DIALECTS: dict[str, ServedDialect] = {
-    "/v1/messages": MESSAGES,
-    "/v1/chat/completions": CHAT_COMPLETIONS,
-    "/v1/responses": RESPONSES,
-}
 
 USUAL_DIMENSIONS, MAX_DIMENSIONS = 256, 4096
 """Of a demo vector; vendors' largest have fewer than the latter."""
 
 
 async def answer_as_demo(
-    gateway: Gateway, permit: Permit, path: str, body: bytes, model: str, is_streamed: bool, exchange: Exchange
+    gateway: Gateway, permit: Permit, target: Target, body: bytes, is_streamed: bool, exchange: Exchange
 ) -> Reply | StreamReply:
-    """What the vendor's API would look like if the demo stood behind it."""
+    """What the vendor's API would look like if the demo stood behind it.
+
+    target  with the query behind its path, and the model, wherever it was named
+    """
+    path, _, query = target.path.partition("?")
     try:
-        if path in DIALECTS:
-            return await _chat(gateway, permit, DIALECTS[path], body, model, is_streamed, exchange)
+        if target.dialect is GENERATE_CONTENT and is_streamed and "alt=sse" not in query:
+            whole = await _chat(gateway, permit, target, body, False, exchange)
+            return Reply(200, b"[%b]\n" % whole.body, whole.headers) if isinstance(whole, Reply) else whole
+        if target.dialect is not None:
+            return await _chat(gateway, permit, target, body, is_streamed, exchange)
         if path == "/v1/complete":
-            return await _complete(gateway, permit, body, model, is_streamed, exchange)
-        reply = _embed(body, model) if path == "/v1/embeddings" else _look_up(path, body)
+            return await _complete(gateway, permit, body, target.model, is_streamed, exchange)
+        if target.names_model:
+            reply = await _predict(gateway, permit, target, body, is_streamed, exchange)
+        else:
+            reply = _embed(body, target.model) if path == "/v1/embeddings" else _look_up(path, body)
     except Invalid as error:
         raise Refusal(400, "request_invalid", f"Invalid request: {error.missing}") from error
     reply.headers.append((b"x-torana-demo", b"true"))
@@ -67,14 +71,13 @@ def _look_up(path: str, body: bytes) -> Reply:
 
 
 async def _chat(
-    gateway: Gateway,
-    permit: Permit,
-    dialect: ServedDialect,
-    body: bytes,
-    model: str,
-    is_streamed: bool,
-    exchange: Exchange,
+    gateway: Gateway, permit: Permit, target: Target, body: bytes, is_streamed: bool, exchange: Exchange
 ) -> Reply | StreamReply:
+    dialect, model = target.dialect, target.model
+    assert dialect is not None
+    if target.names_model and dialect is MESSAGES:
+        # Vertex AI's way to ask Claude; the dialect's own has the model in the body.
+        body = msgspec.json.encode({**msgspec.json.decode(body), "model": model})
     chat, _ = dialect.read_request(body)
     answer = await gateway.answer_as_demo(permit, replace_fields(chat, stream=is_streamed), exchange.facts)
     id_, created = f"demo-{exchange.request_id[:24]}", int(time.time())
@@ -101,6 +104,33 @@ async def _complete(
     reply = json_reply({**usual, "completion": texts[0], "stop_reason": "stop_sequence"})
     reply.headers.extend(answer.headers)
     return reply
+
+
+async def _predict(
+    gateway: Gateway, permit: Permit, target: Target, body: bytes, is_streamed: bool, exchange: Exchange
+) -> Reply:
+    """Vertex AI's older models: vectors, or text. Source: Vertex AI reference, "Text embeddings API", "PaLM API"."""
+    rows = msgspec.json.decode(body).get("instances")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise Invalid(("instances",), "Field required", "missing")
+    texts = [str(row.get("content") or row.get("prompt") or row.get("prefix") or "") for row in rows]
+    if "embedding" in target.model:
+        vectors = [
+            {
+                "embeddings": {
+                    "values": embed(text, USUAL_DIMENSIONS),
+                    "statistics": {"token_count": estimate_tokens(text)},
+                }
+            }
+            for text in texts
+        ]
+        return json_reply({"predictions": vectors})
+    asked = ChatRequest(messages=(Message("user", (Text("\n".join(texts)),)),), stream=False)
+    answer = await gateway.answer_as_demo(permit, asked, exchange.facts)
+    said = (await answer.collect()).texts[0]
+    if is_streamed:
+        return json_reply([{"outputs": [{"structVal": {"content": {"stringVal": [said]}}}]}])
+    return json_reply({"predictions": [{"content": said}]})
 
 
 async def _completions(answer: Answer, usual: dict[str, str]) -> AsyncIterator[bytes]:

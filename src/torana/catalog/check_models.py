@@ -51,8 +51,10 @@ def _check_life(found: Findings, model: ModelRecord, models: Mapping[str, ModelR
         return
     if model.deprecation is None:
         found.add(key, "is deprecated without a date", "expected `deprecation: {deprecation_date: YYYY-MM-DD}`")
-    elif not _is_day(model.deprecation.deprecation_date):
-        found.add(key, f"there is no day {model.deprecation.deprecation_date}", "expected a day as YYYY-MM-DD")
+    else:
+        for day in (model.deprecation.deprecation_date, model.deprecation.announced):
+            if day is not None and not _is_day(day):
+                found.add(key, f"there is no day {day}", "expected a day as YYYY-MM-DD")
     if not model.successor:
         found.add(key, "is deprecated without a successor", "expected `successor: <name of a model>`")
     elif model.successor not in models:

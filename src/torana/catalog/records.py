@@ -94,6 +94,9 @@ class ProviderRecord(Record, frozen=True, kw_only=True):
 
     name: str
     dialect: Dialect
+    also: tuple[Literal["messages", "chat_completions", "responses"], ...] = ()
+    """Further dialects that its own address speaks, each at the dialect's usual path. A client of one of them is
+    answered in it, byte for byte; everybody else in `dialect`."""
     title: str = ""
     base_url: str = ""
     """With or without the final /v1."""
@@ -108,8 +111,8 @@ class ProviderRecord(Record, frozen=True, kw_only=True):
     headers: dict[str, str] = {}
     """Sent with every call, beside the credentials."""
     paths: dict[str, str] = {}
-    """What is asked (`chat`, `completions`, `embeddings`, `models`) → path below `base_url`, where it is not the
-    dialect's own."""
+    """What is asked (`chat`, `completions`, `responses`, `embeddings`, `models`) → path below `base_url`, where it is
+    not the dialect's own."""
     quirks: Quirks = Quirks()
     """Where the vendor differs from its dialect."""
 
@@ -177,6 +180,8 @@ class DeploymentRecord(Record, frozen=True, kw_only=True):
 class Deprecation(Record, frozen=True, kw_only=True):
     deprecation_date: Day
     """The model serves until this day begins (UTC)."""
+    announced: Day | None = None
+    """The day on which its end was made known."""
     removal_version: str = ""
     """The product's version that no longer offers it, shown to administrators."""
 
@@ -200,6 +205,9 @@ class ModelRecord(Record, frozen=True, kw_only=True):
     """Length of its vectors where it makes embeddings; 0: it answers in text."""
     params: dict[str, Any] = {}
     """Defaults of model parameters; the prompt file's win over them."""
+    hedge_after_s: Seconds = 0.0
+    """Silence before the first chunk after which a second deployment is asked as well, and the faster one answers; 0:
+    never. Both may be charged."""
     description: str = ""
     cost_indicator: str = ""
     prices: PriceRecord | None = None
@@ -412,7 +420,11 @@ class PromptParams(Record, frozen=True, kw_only=True):
     stop: tuple[str, ...] = ()
     timeout: float | None = None
     """Seconds to the first byte."""
+    hedge_after: float | None = None
+    """Seconds without a first chunk after which a second deployment is asked as well; 0: never. The model's unless
+    it is set. For what somebody waits for: both may be charged."""
     vertex_location: str = ""
+    """Region in which Vertex AI is asked; before the deployment's own and the operator's."""
     answer: Literal["text", "code", "json", "react"] = "text"
     """What kind of text is expected; the demo provider writes accordingly."""
     requires: tuple[Capability, ...] = ()

@@ -18,6 +18,7 @@ COMMANDS = {
     "models": "torana.cli.models:models",
     "explain": "torana.cli.explain:explain",
     "error": "torana.cli.error:error",
+    "usage": "torana.cli.usage:usage",
 }
 
 

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from torana.api.exchange import Exchange
+    from torana.caller import Caller
     from torana.cli.workshop import Workshop
     from torana.errors import Refusal
-    from torana.rehearsal import Notes, Rehearsal
 
 
 @click.group()
@@ -44,6 +43,7 @@ def request(
     Without --path, bodies of chat, code and feature endpoints tell where they belong.
     """
     from torana.api.exchange import Exchange
+    from torana.caller import Caller
     from torana.cli.workshop import open_workshop
     from torana.explaining import tell, tell_refusal
     from torana.headers import Headers
@@ -56,11 +56,12 @@ def request(
     exchange = Exchange(method.upper(), path, b"", Headers.of(pairs), "", "explain")
     exchange.body = body
     rehearsal = Rehearsal(shop.settings, shop.catalogue)
-    notes, order = asyncio.run(rehearsal.walk(exchange))
+    caller = None if token_text is None else asyncio.run(_bearer(shop, token_text, offline=offline))
+    notes, order = asyncio.run(rehearsal.walk(exchange, caller if isinstance(caller, Caller) else None))
     told = tell(rehearsal, exchange, notes)
     refusal = notes.refusal
-    if token_text is not None:
-        verdict = asyncio.run(_decide(shop, rehearsal, exchange, notes, order, token_text, offline=offline))
+    if caller is not None:
+        verdict = rehearsal.verdict(exchange, notes, order, caller) if isinstance(caller, Caller) else caller
         told["token"] = {"allowed": verdict is None, **(tell_refusal(verdict) if verdict is not None else {})}
         refusal = verdict or refusal
     click.echo(json.dumps(told, indent=2, ensure_ascii=False) if as_json else _as_text(told))
@@ -103,17 +104,8 @@ def _guess_path(body: bytes, shop: "Workshop") -> str:
     raise click.UsageError("the body does not tell where it is sent; name it with --path /v1/prompts/<id>")
 
 
-async def _decide(
-    shop: "Workshop",
-    rehearsal: "Rehearsal",
-    exchange: "Exchange",
-    notes: "Notes",
-    order: Any,
-    token_text: str,
-    *,
-    offline: bool,
-) -> "Refusal | None":
-    """The refusal that the token's bearer would get; None: the bearer may."""
+async def _bearer(shop: "Workshop", token_text: str, *, offline: bool) -> "Caller | Refusal":
+    """Whoever holds the token, or how it is refused."""
     from torana.access.tokens import Verifier
     from torana.cli.surroundings import open_keys, read_token
     from torana.clock import Clock
@@ -124,12 +116,9 @@ async def _decide(
         verifier = Verifier(shop.settings.auth, keys, Clock(), unit_primitives=known)
         verifier.set_deny_list(shop.catalogue.deny.values())
         try:
-            caller = await verifier.verify(read_token(token_text), "")
+            return await verifier.verify(read_token(token_text), "")
         except Refusal as refusal:
             return refusal
-    if notes.route is None or (order is None and notes.refusal is not None):
-        return None
-    return rehearsal.refusal_of(notes.route, exchange, order, caller)
 
 
 def _as_text(told: dict[str, Any]) -> str:

@@ -102,7 +102,9 @@ def _write(
     target = folder / "models.yml"
     before = target.read_text() if target.exists() else None
     version = record.deprecation.removal_version if record.deprecation is not None else ""
-    removal = f", removal_version: {json.dumps(version)}" if version else ""
+    removal = f", announced: {datetime.now(UTC).date()}" + (
+        f", removal_version: {json.dumps(version)}" if version else ""
+    )
     members = {
         "stage": stage,
         "deprecation": f"{{deprecation_date: {day}{removal}}}" if day else None,

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict, dataclass, field
+from decimal import Decimal
 from typing import Any
 
 import click
@@ -23,8 +24,9 @@ from torana.refusals import refusal_text
 from torana.routing.discovery import FirstModel
 from torana.routing.fences import Fences
 from torana.routing.router import Router
-from torana.routing.trying import Traffic
+from torana.routing.traffic import Traffic
 from torana.telemetry.metrics import Known, Metrics
+from torana.usage.prices import Price, UnknownPrice, cost_usd
 
 _TEXTS = ("contains", "lacks")
 _MEMBERS = ("inputs", "name", *_TEXTS, "max_chars")
@@ -51,6 +53,8 @@ class Outcome:
     output_tokens: int = 0
     is_counted: bool = False
     """The provider told no tokens: these are our own estimate."""
+    cost_usd: str | None = None
+    """Decimal text; None: unknown, for want of a price or of an answer."""
     seconds: float = 0.0
     problems: list[str] = field(default_factory=list)
 
@@ -72,15 +76,27 @@ class Run:
     def total(self, kind: str) -> int:
         return sum(getattr(outcome, kind) for outcome in self.outcomes)
 
+    @property
+    def cost_usd(self) -> Decimal | None:
+        """Of all answers; None where that of one is unknown."""
+        costs = [outcome.cost_usd for outcome in self.outcomes]
+        return None if None in costs else sum((Decimal(cost) for cost in costs if cost is not None), Decimal(0))
+
     def summary(self) -> str:
         good = sum(outcome.is_good for outcome in self.outcomes)
         seconds = sum(outcome.seconds for outcome in self.outcomes)
         tokens = f"{self.total('input_tokens')} -> {self.total('output_tokens')} tokens"
-        return f"{good} of {len(self.outcomes)} good, {seconds:.2f} s, {tokens}"
+        return f"{good} of {len(self.outcomes)} good, {seconds:.2f} s, {tokens}, {cost_text(self.cost_usd)}"
 
     def as_json(self) -> dict[str, Any]:
-        totals = {kind: self.total(kind) for kind in ("input_tokens", "output_tokens")}
+        totals: dict[str, Any] = {kind: self.total(kind) for kind in ("input_tokens", "output_tokens")}
+        totals["cost_usd"] = None if self.cost_usd is None else f"{self.cost_usd:f}"
         return {"ok": self.is_good, "rows": [asdict(outcome) for outcome in self.outcomes], "totals": totals}
+
+
+def cost_text(cost: Decimal | None) -> str:
+    """`$0.0123`, with the digits that a small call needs."""
+    return "cost unknown" if cost is None else f"${cost.quantize(Decimal('0.000001')).normalize():f}"
 
 
 def read_cases(text: str, name: str) -> list[Case]:
@@ -158,12 +174,14 @@ async def _ask(shop: Workshop, router: Router, choice: Choice, case: Case) -> Ou
     started = time.monotonic()
     parts: list[str] = []
     usage: Usage | None = None
+    prices: Price | None = None
     problems: list[str] = []
     asked = 0
     try:
         chat = render_as_feature(shop, choice, case.inputs)
         asked = sum(estimate_tokens(message.text) for message in chat.messages)
         flow = await router.stream(await router.pick(permitted, choice.model, chat), chat)
+        prices = flow.deployment.prices
         async with aclosing(flow):
             async for batch in flow.batches():
                 for chunk in batch:
@@ -182,9 +200,17 @@ async def _ask(shop: Workshop, router: Router, choice: Choice, case: Case) -> Ou
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
         is_counted=usage.is_counted,
+        cost_usd=_cost(usage, prices),
         seconds=round(time.monotonic() - started, 3),
         problems=problems or _judge(choice, case, text),
     )
+
+
+def _cost(usage: Usage, prices: Price | None) -> str | None:
+    try:
+        return f"{cost_usd(usage, prices):f}"
+    except UnknownPrice:
+        return None
 
 
 def _judge(choice: Choice, case: Case, text: str) -> list[str]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from torana.catalog.snapshot import PromptSource
     from torana.chat import ChatRequest
     from torana.cli.prompt_runs import Run
@@ -213,7 +215,8 @@ def test(
     runs = asyncio.run(run_all(shop, choices, cases, parallel))
     if as_json:
         told = [{**_chosen(choice), **run.as_json()} for choice, run in zip(choices, runs, strict=True)]
-        click.echo(json.dumps({"data": name, "runs": told}, indent=2, ensure_ascii=False))
+        change = {"change": _changes(*runs)} if len(runs) == 2 else {}
+        click.echo(json.dumps({"data": name, "runs": told, **change}, indent=2, ensure_ascii=False))
     else:
         _print_runs(choices, runs)
     sys.exit(0 if all(run.is_good for run in runs) else 1)
@@ -293,12 +296,17 @@ def _read_file(name: str) -> str:
 
 
 def _print_runs(choices: list["Choice"], runs: list["Run"]) -> None:
+    from decimal import Decimal
+
+    from torana.cli.prompt_runs import cost_text
+
     for choice, run in zip(choices, runs, strict=True):
         click.echo(f"{choice.key} on {choice.model.deployments[0].name}")
         for outcome in run.outcomes:
             tokens = f"{outcome.input_tokens} -> {outcome.output_tokens} tokens{' (counted)' * outcome.is_counted}"
             state = "ok    " if outcome.is_good else "FAILED"
-            click.echo(f"  {state}  {outcome.name:<24}  {outcome.seconds:6.2f} s  {tokens}")
+            cost = cost_text(None if outcome.cost_usd is None else Decimal(outcome.cost_usd))
+            click.echo(f"  {state}  {outcome.name:<24}  {outcome.seconds:6.2f} s  {tokens}, {cost}")
             for problem in outcome.problems:
                 click.echo(f"          {problem}")
         click.echo(f"  {run.summary()}")
@@ -306,11 +314,30 @@ def _print_runs(choices: list["Choice"], runs: list["Run"]) -> None:
         _print_comparison(runs[0], runs[1])
 
 
+def _changes(one: "Run", other: "Run") -> dict[str, Any]:
+    """What the second run spends more than the first; the cost is null where one of both is unknown."""
+    tokens = {kind: other.total(kind) - one.total(kind) for kind in ("input_tokens", "output_tokens")}
+    was, now = one.cost_usd, other.cost_usd
+    return {**tokens, "cost_usd": None if was is None or now is None else f"{now - was:f}"}
+
+
+def _change(was: "int | Decimal", now: "int | Decimal") -> str:
+    """`+12, +40 %`."""
+    share = f", {(now - was) / was * 100:+.0f} %" if was else ""
+    more = now - was
+    return f"{more:+d}{share}" if isinstance(more, int) else f"{more:+f}{share}"
+
+
 def _print_comparison(one: "Run", other: "Run") -> None:
-    """Tokens as a difference, and the answers that differ."""
+    """Tokens and cost as a difference, and the answers that differ."""
+    from torana.cli.prompt_runs import cost_text
+
     for kind in ("input_tokens", "output_tokens"):
         was, now = one.total(kind), other.total(kind)
-        click.echo(f"{kind.replace('_', ' ')}: {was} -> {now} ({now - was:+d})")
+        click.echo(f"{kind.replace('_', ' ')}: {was} -> {now} ({_change(was, now)})")
+    cost_was, cost_now = one.cost_usd, other.cost_usd
+    change = "" if cost_was is None or cost_now is None else f" ({_change(cost_was, cost_now)})"
+    click.echo(f"cost: {cost_text(cost_was)} -> {cost_text(cost_now)}{change}")
     for before, after in zip(one.outcomes, other.outcomes, strict=True):
         lines = diff_lines(before.text, after.text, f"{before.name}, first", f"{after.name}, second")
         click.echo("\n".join(lines) if lines else f"{before.name}: equal answers")

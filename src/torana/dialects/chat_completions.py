@@ -174,7 +174,7 @@ def _read_part(part: Members, loc: Loc) -> Part:
         return read_image(url, cached=cached)
     if kind == "file":
         file = find_object(part, "file", loc)
-        if isinstance(file.get("file_data"), str):
+        if file.get("file_data") and isinstance(file["file_data"], str):
             return read_file(file["file_data"], find_text(file, "filename", (*loc, "file")), cached=cached)
     return Foreign(NAME, kind, part)
 

@@ -100,6 +100,7 @@ class StreamedAnswer:
             raise openai_style.refused(event.error)
         if event.choices is None:
             # A server's own kind of event, such as content filter results.
+            openai_style.check_event(data)
             return False
         self._usage = openai_style.read_usage(_find_usage(event), self._usage)
         # Azure begins with an event without choices, id or model.
@@ -155,6 +156,7 @@ def read_answer(body: bytes) -> list[Chunk]:
     if answer.error is not None:
         raise openai_style.refused(answer.error)
     if not answer.choices:
+        openai_style.check_event(body)
         raise ProviderBroke("no choices")
     chunks = [Chunk(id=answer.id or "", model=answer.model or "")]
     state = StreamedAnswer()

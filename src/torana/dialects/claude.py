@@ -17,6 +17,8 @@ _name = re.compile(
     r"|(?P<old>\d(?:[.-]\d)?)-(?P<old_family>opus|sonnet|haiku))"
 )
 _NEWEST = (99, 0)
+_ROOM = 16_384
+"""For models that think unasked, as part of their answer."""
 _ALL: tuple[Effort, ...] = ("low", "medium", "high", "xhigh", "max")
 
 
@@ -24,6 +26,8 @@ _ALL: tuple[Effort, ...] = ("low", "medium", "high", "xhigh", "max")
 class Traits:
     """The defaults are the format's own: servers that follow it, and requests read before a model is known."""
 
+    max_tokens: int = 4096
+    """Of an answer whose limit nobody names; the API demands one, and this one every model accepts."""
     thinking: Literal["none", "budget", "adaptive"] = "budget"
     """How it is asked to think: not at all, within a budget of tokens, or as it sees fit."""
     off: Literal["omit", "disabled", "between_tools", "never"] = "disabled"
@@ -85,6 +89,7 @@ def _adaptive(
     *, off: Literal["omit", "disabled", "between_tools", "never"], forced: Literal["yes", "never"] = "yes"
 ) -> Traits:
     return Traits(
+        max_tokens=_ROOM,
         thinking="adaptive",
         off=off,
         takes_sampling=False,

@@ -97,7 +97,9 @@ def write_words(chat: ChatRequest, traits: Traits, mind: claude.Traits, lost: se
         lost.add("choices")
     takes_schema = traits.takes_schema and (mind.takes_schema or not is_claude)
     system = _write_system(chat, page, takes_schema=takes_schema)
-    carries_on = not is_claude or (mind.takes_begun_answer and "thinking" not in more)
+    carries_on = chat.carries_on
+    if carries_on is None:
+        carries_on = not is_claude or (mind.takes_begun_answer and "thinking" not in more)
     turns = _write_turns(chat.messages, page, carries_on=carries_on)
     if not turns and system:
         # The API demands a turn.

@@ -187,7 +187,9 @@ def _read_schema(members: Members) -> tuple[AnswerSchema | None, bool]:
 def _read_reasoning(config: Members) -> Reasoning | None:
     level, budget = config.get("thinkingLevel"), config.get("thinkingBudget")
     if isinstance(level, str) and (effort := read_effort(level.lower())):
-        return Reasoning(effort)
+        is_least = effort in ("minimal", "low") and config.get("includeThoughts") is False
+        # No level says "not at all"; this is how we write it.
+        return Reasoning("none" if is_least else effort)
     if isinstance(budget, int) and not isinstance(budget, bool) and budget >= 0:
         return Reasoning("", budget) if budget else Reasoning("none")
     return Reasoning() if config.get("includeThoughts") is True else None

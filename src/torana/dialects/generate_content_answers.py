@@ -233,8 +233,14 @@ def read_answer(body: bytes) -> list[Chunk]:
     return chunks
 
 
+_FINISH = b'"finishReason"'
+
+
 class ContentScan:
-    """Watches a relayed stream of either form. Complete: the last candidates that were seen have finished."""
+    """Watches a relayed stream of either form. Complete: the last candidates that were seen have finished.
+
+    The models that finished every event with STOP are shut down; what still serves does so in its last one.
+    """
 
     __slots__ = ("_is_blind", "_is_finished", "_parser", "model", "usage")
 
@@ -256,11 +262,8 @@ class ContentScan:
     @property
     def is_complete(self) -> bool:
         # A stream may end without the last line's end.
-        if not self._is_blind:
-            try:
-                self._look(self._parser.close())
-            except ProviderBroke:
-                self._is_blind = True
+        if not self._is_finished and _FINISH in (rest := self._parser.rest):
+            self._look([(b"", rest.removeprefix(b"data:"))])
         return self._is_finished or self._is_blind
 
     def _look(self, events: list[Event]) -> None:

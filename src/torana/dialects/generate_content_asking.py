@@ -15,6 +15,9 @@ from torana.dialects.thoughts import find_budget, find_effort, nearest_effort
 
 MAX_STOPS = 5
 
+LITTLE_TOKENS = 1024
+"""An answer that short would be eaten up by thoughts, which count as output and which these models think unasked."""
+
 ANY_BUDGET = -1
 """The model decides how much it thinks."""
 
@@ -54,8 +57,6 @@ def write_words(chat: ChatRequest, model: str, lost: set[str]) -> Members:
         members["stopSequences"] = list(chat.stop[:MAX_STOPS])
         if len(chat.stop) > MAX_STOPS:
             lost.add("stop")
-    if chat.user:
-        lost.add("user")
     if chat.choices > 1:
         # Newer models refuse to be asked for several answers.
         if is_second(model):
@@ -63,7 +64,10 @@ def write_words(chat: ChatRequest, model: str, lost: set[str]) -> Members:
         else:
             lost.add("choices")
     members |= _write_form(chat, model, lost)
-    if chat.reasoning is not None and (thinking := _write_thinking(chat.reasoning, chat.max_tokens, model, lost)):
+    reasoning = chat.reasoning
+    if reasoning is None and chat.max_tokens is not None and chat.max_tokens <= LITTLE_TOKENS:
+        reasoning = Reasoning("none")
+    if reasoning is not None and (thinking := _write_thinking(reasoning, chat.max_tokens, model, lost)):
         members["thinkingConfig"] = thinking
     return members
 

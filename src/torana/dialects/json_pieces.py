@@ -6,7 +6,6 @@ Source: Gemini API reference, "streamGenerateContent".
 import re
 
 from torana.dialects.sse import MAX_EVENT_BYTES, Event, SseParser
-from torana.dialects.streams import EventParser
 from torana.errors import ProviderBroke
 
 _BETWEEN = b" \t\r\n,[]"
@@ -63,6 +62,10 @@ class JsonPieces:
                 raise ProviderBroke(self._failure)
         return events
 
+    @property
+    def rest(self) -> bytes:
+        return bytes(self._rest)
+
     def close(self) -> list[Event]:
         """An object that was cut is handed on: whoever decodes it will say so."""
         if self._failure:
@@ -94,7 +97,7 @@ class EitherForm:
     def __init__(self, limit_bytes: int = MAX_EVENT_BYTES) -> None:
         self._limit_bytes = limit_bytes
         self._head = b""
-        self._parser: EventParser | None = None
+        self._parser: JsonPieces | SseParser | None = None
 
     def feed(self, data: bytes) -> list[Event]:
         if self._parser is None:
@@ -108,6 +111,11 @@ class EitherForm:
 
     def close(self) -> list[Event]:
         return [] if self._parser is None else self._parser.close()
+
+    @property
+    def rest(self) -> bytes:
+        """The event that has begun."""
+        return b"" if self._parser is None else self._parser.rest
 
 
 class _ServerSent(SseParser):

@@ -30,6 +30,7 @@ from torana.dialects.dialect import Dialect
 from torana.dialects.members import (
     Loc,
     Members,
+    decode_answer,
     decode_request,
     find_number,
     find_object,
@@ -70,6 +71,22 @@ def read_request(body: bytes) -> tuple[ChatRequest, str]:
 def read_count_request(body: bytes) -> tuple[ChatRequest, str]:
     """A body of POST /v1/messages/count_tokens: the same without `max_tokens`; raises Invalid."""
     return _read_body(decode_request(body))
+
+
+class _Count(msgspec.Struct):
+    input_tokens: int
+
+
+_counts = msgspec.json.Decoder(_Count)
+
+
+def read_count(body: bytes) -> int:
+    """The answer of count_tokens; raises ProviderBroke."""
+    return decode_answer(_counts, body).input_tokens
+
+
+def write_count(tokens: int) -> bytes:
+    return msgspec.json.encode({"input_tokens": tokens})
 
 
 def write_request(chat: ChatRequest, model: str, *, stream: bool) -> bytes:

@@ -157,9 +157,6 @@ class StreamedAnswer:
         elif kind == "content_block_start":
             if event.content_block is not None:
                 self._take_block(event.index, event.content_block, chunks)
-        elif kind == "content_block_stop":
-            if event.index in self._silent_calls:
-                chunks.append(Chunk(tool_call=ToolCallPiece(self._calls[event.index], arguments="{}")))
         elif kind == "message_start":
             self._is_begun = True
             message = event.message or _Answer()
@@ -168,16 +165,25 @@ class StreamedAnswer:
         elif kind == "message_delta":
             self._usage = merge_usage(self._usage, event.usage)
             reason = event.delta.stop_reason if event.delta else None
+            if reason is not None:
+                self._complete_calls(chunks)
             finish = None if reason is None else _FINISHES.get(reason, "other")
             chunks.append(Chunk(finish=finish, usage=self._usage))
         elif kind == "message_stop":
             if not self._is_begun:
                 raise ProviderBroke("the stream ended before it began")
+            self._complete_calls(chunks)
             chunks.append(Chunk(usage=self._usage, is_last=True))
             return True
         elif kind == "error":
             raise _refused(event.error)
         return False
+
+    def _complete_calls(self, chunks: list[Chunk]) -> None:
+        """Calls of whose arguments nothing was heard have none."""
+        for index in sorted(self._silent_calls):
+            chunks.append(Chunk(tool_call=ToolCallPiece(self._calls[index], arguments="{}")))
+        self._silent_calls.clear()
 
     def _take_block(self, index: int, block: _Block, chunks: list[Chunk]) -> None:
         if block.type == "tool_use":

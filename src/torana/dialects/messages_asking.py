@@ -31,9 +31,6 @@ from torana.dialects.schemas import close_schema
 from torana.dialects.thoughts import BUDGETS, LEAST_BUDGET, find_budget, find_effort, nearest_effort
 from torana.errors import Invalid
 
-DEFAULT_MAX_TOKENS = 4096
-"""The API demands a number; this one every model on offer accepts."""
-
 MAX_MARKS = 4
 """Of `cache_control`; with more the API refuses the request. The last ones reach furthest."""
 
@@ -51,6 +48,8 @@ class _Page:
 
     traits: Traits
     lost: set[str]
+    is_clients_own: bool
+    """It came in this dialect; whether it makes sense is its client's affair."""
     marked: list[Members] = field(default_factory=list)
     """Blocks with `cache_control`, in their order."""
 
@@ -63,7 +62,7 @@ class _Page:
 
 def write_words(chat: ChatRequest, traits: Traits, lost: set[str]) -> Members:
     """All that our words say, for a model of these traits; raises Invalid for a part of another dialect's."""
-    page = _Page(traits, lost)
+    page = _Page(traits, lost, chat.extra_dialect == NAME)
     thinking = choose_thinking(chat, traits, lost)
     members: Members = {"max_tokens": thinking.max_tokens}
     if chat.tools:
@@ -71,7 +70,8 @@ def write_words(chat: ChatRequest, traits: Traits, lost: set[str]) -> Members:
         if choice := write_tool_choice(chat, traits, lost):
             members["tool_choice"] = choice
     system = _write_system(chat, page)
-    turns = _write_turns(chat.messages, page, is_thinking=thinking.is_on)
+    carries_on = traits.takes_begun_answer and not thinking.is_on if chat.carries_on is None else chat.carries_on
+    turns = _write_turns(chat.messages, page, carries_on=carries_on)
     if not turns and system:
         # The API demands a turn.
         system, turns = "", [{"role": "user", "content": system}]
@@ -90,6 +90,9 @@ def write_words(chat: ChatRequest, traits: Traits, lost: set[str]) -> Members:
         lost.add("choices")
     if thinking.config:
         members["thinking"] = thinking.config
+        if thinking.is_on and traits.thinking == "adaptive" and not page.is_clients_own:
+            # Newer models keep their thoughts to themselves unless they are asked; other dialects know no such thing.
+            members["thinking"] = {**thinking.config, "display": "summarized"}
     output: Members = {"effort": thinking.effort} if thinking.effort else {}
     if chat.answer_schema is not None and traits.takes_schema:
         output["format"] = {"type": "json_schema", "schema": close_schema(chat.answer_schema.schema)}
@@ -110,13 +113,13 @@ class Thinking:
 
 def choose_thinking(chat: ChatRequest, traits: Traits, lost: set[str]) -> Thinking:
     """How much the model thinks: never while a tool is forced on it, and only within its own limits."""
-    max_tokens = DEFAULT_MAX_TOKENS if chat.max_tokens is None else chat.max_tokens
+    max_tokens = traits.max_tokens if chat.max_tokens is None else chat.max_tokens
     reasoning = chat.reasoning
     is_wanted = reasoning is not None and find_effort(reasoning) != "none"
     if is_wanted and not _may_think(chat, traits):
         lost.add("reasoning")
         is_wanted = False
-    elif reasoning is None and not (_is_forced(chat) and traits.thinking == "adaptive"):
+    elif reasoning is None and not _must_not_think(chat, traits):
         return Thinking(max_tokens)
     if not is_wanted or reasoning is None:
         return _think_not(traits, max_tokens, lost)
@@ -129,10 +132,17 @@ def choose_thinking(chat: ChatRequest, traits: Traits, lost: set[str]) -> Thinki
         effort = nearest_effort(effort, traits.efforts) if effort else ""
         return Thinking(max_tokens, {"type": "adaptive"}, effort, is_on=True)
     budget = budget or BUDGETS["medium"]
-    # An answer needs room too, but who named a budget knows what they do.
-    room = max_tokens - 1 if reasoning.budget_tokens is not None else max_tokens // 2
-    budget = max(LEAST_BUDGET, min(budget, room))
+    if chat.max_tokens is not None:
+        # An answer needs room too, but who named a budget knows what they do.
+        room = max_tokens - 1 if reasoning.budget_tokens is not None else max_tokens // 2
+        budget = min(budget, room)
+    budget = max(LEAST_BUDGET, budget)
     return Thinking(max_tokens, {"type": "enabled", "budget_tokens": budget}, is_on=True)
+
+
+def _must_not_think(chat: ChatRequest, traits: Traits) -> bool:
+    """True for models that think unasked, where a tool is forced on them and they can be kept from it."""
+    return _is_forced(chat) and traits.thinking == "adaptive" and traits.forced_tools == "yes" and traits.off != "never"
 
 
 def _may_think(chat: ChatRequest, traits: Traits) -> bool:
@@ -231,7 +241,7 @@ def ask_for_json(chat: ChatRequest, lost: set[str], *, takes_schema: bool) -> st
     return "Answer with one JSON object, and with nothing else." if chat.wants_json and schema is None else ""
 
 
-def _write_turns(messages: tuple[Message, ...], page: _Page, *, is_thinking: bool) -> list[Members]:
+def _write_turns(messages: tuple[Message, ...], page: _Page, *, carries_on: bool) -> list[Members]:
     """Turns must alternate, so neighbours of one role become one."""
     turns: list[tuple[Role, list[Part]]] = []
     for message in messages:
@@ -247,7 +257,7 @@ def _write_turns(messages: tuple[Message, ...], page: _Page, *, is_thinking: boo
     if turns and turns[-1][0] == "assistant" and isinstance(last := turns[-1][1][-1], Text):
         # The API refuses a begun answer that ends in white space.
         turns[-1][1][-1] = Text(last.text.rstrip(), last.cached)
-        if is_thinking or not page.traits.takes_begun_answer:
+        if not carries_on:
             page.lost.add("begun_answer")
             turns.append(("user", [Text(GO_ON)]))
     return [{"role": role, "content": _write_content(parts, page)} for role, parts in turns]
@@ -289,7 +299,7 @@ def _write_part(part: Part, page: _Page) -> Members:
             return page.mark({"type": "image", "source": _write_image(part)}, cached=part.cached)
         case Document():
             titled = {"title": part.title} if part.title else {}
-            return page.mark({"type": "document", "source": _write_document(part), **titled}, cached=part.cached)
+            return page.mark({"type": "document", "source": _write_document(part, page), **titled}, cached=part.cached)
         case ToolCall():
             call = {"id": _legal_id(part.id), "name": part.name, "input": read_arguments(part.arguments)}
             return page.mark({"type": "tool_use", **call}, cached=part.cached)
@@ -311,12 +321,12 @@ def _write_image(image: Image) -> Members:
     return {"type": "url", "url": image.url}
 
 
-def _write_document(document: Document) -> Members:
+def _write_document(document: Document, page: _Page) -> Members:
     if (text := text_of(document)) is not None:
         return {"type": "text", "media_type": "text/plain", "data": text}
     if document.url:
         return {"type": "url", "url": document.url}
-    if document.media_type != "application/pdf":
+    if document.media_type != "application/pdf" and not page.is_clients_own:
         raise Invalid(("messages",), f"This model cannot be given a document of type {document.media_type[:60]}")
     return {"type": "base64", "media_type": document.media_type, "data": document.data}
 

@@ -86,6 +86,8 @@ class Failure(msgspec.Struct):
     detail: Any = None
     type: Any = None
     code: Any = None
+    object: Any = None
+    """`error` where there is no `error` around it."""
 
 
 class _Relayed(msgspec.Struct):
@@ -191,6 +193,13 @@ def refused(failure: Error | str | None) -> ProviderRefused:
     status = error.code if isinstance(error.code, int) else _ERROR_STATUS.get(error.kind)
     status = status or _ERROR_STATUS.get(error.type or "", 500)
     return provider_refused(status if 400 <= status <= 599 else 500, _shorten(error), kind=error.kind)
+
+
+def check_event(data: bytes) -> None:
+    """An event or an answer without choices: a server's own, or an error as vLLM writes it; raises ProviderRefused."""
+    failure = decode_answer(_failures, data)
+    if failure.object == "error":
+        raise refused(_find_error(failure))
 
 
 def _find_error(failure: Failure) -> Error:

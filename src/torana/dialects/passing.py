@@ -14,6 +14,8 @@ import msgspec
 from torana.chat import Chunk
 from torana.dialects.dialect import Dialect, EventReader, RelayScan
 from torana.dialects.members import Members
+from torana.dialects.openai_style import DONE
+from torana.dialects.sse import read_event
 from torana.dialects.streams import MAX_WATCHED_LINE_BYTES
 from torana.errors import Invalid, ProviderBroke, ProviderError, ProviderRefused
 
@@ -21,6 +23,7 @@ MAX_HELD_EVENTS = 16
 """Events that say nothing we know of; behind so many the answer has begun, whatever it is."""
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_any_json = msgspec.json.Decoder(msgspec.Raw)
 _options: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 _blank_line = re.compile(rb"\r?\n\r?\n")
 _ERROR = b'"error"'
@@ -69,6 +72,38 @@ def pass_answer(dialect: Dialect, body: bytes) -> list[Chunk]:
     return [Chunk(raw=body, usage=usage, finish=finish, is_last=True)]
 
 
+class WholeEvents:
+    """Bytes in, whole events out, byte for byte: one that breaks off in the middle is never passed on."""
+
+    __slots__ = ("_rest",)
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+        """An event that is not whole."""
+
+    def feed(self, data: bytes) -> bytes:
+        """Raises ProviderBroke for an event that does not end within MAX_WATCHED_LINE_BYTES."""
+        if not self._rest:
+            cut = _end_of_events(data, 0)
+            whole = data if cut == len(data) else data[:cut]
+            self._rest += data[cut:]
+        else:
+            known = len(self._rest)
+            self._rest += data
+            cut = _end_of_events(self._rest, max(0, known - 3))
+            whole = bytes(self._rest[:cut])
+            del self._rest[:cut]
+        if len(self._rest) > MAX_WATCHED_LINE_BYTES:
+            raise ProviderBroke("an event without end")
+        return whole
+
+    def take_rest(self) -> bytes:
+        """What has come of the event that has begun."""
+        rest = bytes(self._rest)
+        self._rest.clear()
+        return rest
+
+
 class PassingReader:
     """Reads a stream for a client who speaks its dialect; an EventReader whose chunks are raw.
 
@@ -77,13 +112,13 @@ class PassingReader:
 
     __slots__ = (
         "_dialect",
+        "_events",
         "_failure",
         "_first",
         "_held",
         "_held_events",
         "_hides_usage",
         "_is_done",
-        "_rest",
         "_scan",
     )
 
@@ -95,8 +130,7 @@ class PassingReader:
         self._held = b""
         """Whole events that wait for that."""
         self._held_events = 0
-        self._rest = bytearray()
-        """An event that is not whole."""
+        self._events = WholeEvents()
         self._hides_usage = hides_usage
         self._is_done = False
         self._failure: ProviderError | None = None
@@ -106,27 +140,15 @@ class PassingReader:
             raise self._failure
         if self._is_done:
             return []
-        if not self._rest:
-            cut = _end_of_events(data, 0)
-            whole, left = data[:cut], data[cut:]
-            if left:
-                self._rest += left
-        else:
-            known = len(self._rest)
-            self._rest += data
-            cut = _end_of_events(self._rest, max(0, known - 3))
-            whole = bytes(self._rest[:cut])
-            del self._rest[:cut]
-        if len(self._rest) > MAX_WATCHED_LINE_BYTES:
-            raise ProviderBroke("an event without end")
+        whole = self._events.feed(data)
         return self._pass(whole) if whole else []
 
     def close(self) -> list[Chunk]:
         if self._failure is not None:
             raise self._failure
         # A stream may end without its last blank line.
-        chunks = self._pass(bytes(self._rest) + b"\n\n") if self._rest and not self._is_done else []
-        self._rest.clear()
+        rest = self._events.take_rest()
+        chunks = self._pass(rest + b"\n\n") if rest and not self._is_done else []
         if not self._is_done:
             raise self._failure or ProviderBroke("the stream ended without its terminal event")
         return chunks
@@ -147,6 +169,7 @@ class PassingReader:
         if self._scan.is_complete:
             self._is_done = True
             whole = self._cut_at_end(whole)
+        whole = self._cut_at_junk(whole)
         if self._hides_usage:
             whole = _without_usage(whole)
         # The end is told even where nothing is left to pass.
@@ -170,6 +193,24 @@ class PassingReader:
                 continue  # an event that only looks like one
         return whole
 
+    def _cut_at_junk(self, whole: bytes) -> bytes:
+        """What stands before an event that is no JSON; that fails now, or with the next call where something does.
+
+        Letters that no UTF-8 has become what readers show for them.
+        """
+        if not whole.isascii():
+            whole = whole.decode("utf-8", "replace").encode()
+        is_one = whole.startswith(b"data: {") and whole.find(b"\n") == len(whole) - 2  # what a read mostly brings
+        for start, end in ((0, len(whole)),) if is_one else _events(whole):
+            try:
+                _check_json(whole[start:end])
+            except (msgspec.MsgspecError, ValueError, RecursionError):
+                self._failure, self._is_done = ProviderBroke("an event that is no JSON"), False
+                if not start:
+                    raise self._failure from None
+                return whole[:start]
+        return whole
+
     def _cut_at_end(self, whole: bytes) -> bytes:
         """Without what follows the terminal event."""
         for start, end in _events(whole):
@@ -178,6 +219,16 @@ class PassingReader:
             if scan.is_complete:
                 return whole[:end]
         return whole
+
+
+def _check_json(event: bytes) -> None:
+    """Raises DecodeError or RecursionError where the data of an event is no JSON, nor the text that ends a stream."""
+    if event.startswith(b"data: {") and event.find(b"\n") == len(event) - 2:
+        _any_json.decode(event[6:])
+        return
+    read = read_event(event.replace(b"\r\n", b"\n").rstrip(b"\n"))
+    if read is not None and read[1] not in (b"", DONE):
+        _any_json.decode(read[1])
 
 
 def _end_of_events(data: bytes | bytearray, start: int) -> int:

@@ -175,9 +175,9 @@ def _read_part(part: Members, loc: Loc) -> Part:
         return read_image(part["image_url"], cached=cached)
     if kind == "input_file":
         name = find_text(part, "filename", loc)
-        if isinstance(part.get("file_data"), str):
+        if part.get("file_data") and isinstance(part["file_data"], str):
             return read_file(part["file_data"], name, cached=cached)
-        if isinstance(part.get("file_url"), str):
+        if part.get("file_url") and isinstance(part["file_url"], str):
             return Document(url=part["file_url"], title=name, cached=cached)
     return Foreign(NAME, kind, part)
 

@@ -116,14 +116,12 @@ def _write_part(part: Part, traits: Traits, *, is_answer: bool = False) -> Membe
     match part:
         case Text():
             row: Members = {"type": "output_text" if is_answer else "input_text", "text": part.text}
-        case Image() if not is_answer:
+        case Image():
             row = {"type": "input_image", "image_url": image_url(part), "detail": "auto"}
-        case Document() if not is_answer:
+        case Document():
             row = _write_document(part)
-        case Foreign():
-            return part.value
         case _:
-            raise Invalid(("messages",), "This model cannot be given pictures as an answer of its own")
+            return _write_item(part, traits)
     return {**row, "prompt_cache_breakpoint": MARK} if part.cached and traits.takes_marks else row
 
 

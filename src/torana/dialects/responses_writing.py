@@ -28,8 +28,8 @@ class _Open:
 class ResponsesWriter:
     """Writes a stream of output items; all of them once more in the terminal event.
 
-    Texts and thoughts are open one at a time; calls stay open until something else begins, for their pieces
-    may come in turns. Of several choices the first one is written.
+    Texts and thoughts are open one at a time; calls stay open until the end, for their pieces may come in turns.
+    Of several choices the first one is written.
     """
 
     __slots__ = (
@@ -116,19 +116,26 @@ class ResponsesWriter:
         self._number += 1
 
     def _write_thought(self, chunk: Chunk, out: list[bytes]) -> None:
-        item = self._open
-        if item is None or not isinstance(item.part, Thought):
-            item = self._begin_item(Thought(dialect=chunk.dialect), out)
-        if chunk.reasoning:
-            place = {"item_id": item.id, "output_index": item.number, "summary_index": 0}
-            if not item.pieces:
-                out.append(self._event("response.reasoning_summary_part.added", {**place, "part": _write_summary("")}))
-            item.pieces.append(chunk.reasoning)
-            out.append(self._event("response.reasoning_summary_text.delta", {**place, "delta": chunk.reasoning}))
-        if chunk.signature or chunk.redacted:
-            # The proof ends its thought.
-            item.part = Thought(signature=chunk.signature, redacted=chunk.redacted, dialect=chunk.dialect)
+        if chunk.reasoning or chunk.signature:
+            item = self._open
+            if item is None or not isinstance(item.part, Thought):
+                item = self._begin_item(Thought(dialect=chunk.dialect), out)
+            if chunk.reasoning:
+                self._write_summary(item, chunk.reasoning, out)
+            if chunk.signature:
+                # The proof ends its thought.
+                item.part = Thought(signature=chunk.signature, dialect=chunk.dialect)
+                self._close(out)
+        if chunk.redacted:
+            self._begin_item(Thought(redacted=chunk.redacted, dialect=chunk.dialect), out)
             self._close(out)
+
+    def _write_summary(self, item: _Open, text: str, out: list[bytes]) -> None:
+        place = {"item_id": item.id, "output_index": item.number, "summary_index": 0}
+        if not item.pieces:
+            out.append(self._event("response.reasoning_summary_part.added", {**place, "part": _write_summary("")}))
+        item.pieces.append(text)
+        out.append(self._event("response.reasoning_summary_text.delta", {**place, "delta": text}))
 
     def _write_call(self, piece: ToolCallPiece, out: list[bytes]) -> None:
         item = self._calls.get(piece.position)
@@ -142,10 +149,7 @@ class ResponsesWriter:
             out.append(self._event("response.function_call_arguments.delta", {**place, "delta": piece.arguments}))
 
     def _begin_item(self, part: Said, out: list[bytes]) -> _Open:
-        if isinstance(part, ToolCall):
-            self._close(out)
-        else:
-            self._close_all(out)
+        self._close(out)
         self._open = item = _Open(self._items, _item_id(self._id, self._items), part)
         self._items += 1
         shown = {**_write_item(item.id, part, ""), "status": "in_progress"}

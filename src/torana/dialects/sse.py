@@ -62,6 +62,11 @@ class SseParser:
                 events.append(event)
         return self._stop_if_large(events)
 
+    @property
+    def rest(self) -> bytes:
+        """The event that has begun."""
+        return bytes(self._rest)
+
     def close(self) -> list[Event]:
         """The event that the end of the stream completes: some servers leave out the last blank line."""
         if self._is_broken:

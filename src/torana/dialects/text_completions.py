@@ -173,6 +173,7 @@ class StreamedAnswer:
         if event.error is not None:
             raise openai_style.refused(event.error)
         if event.choices is None:
+            openai_style.check_event(data)
             return False
         self._usage = openai_style.read_usage(event.usage, self._usage)
         # Azure begins with an event without choices, id or model.

@@ -21,12 +21,17 @@ IMAGE_TOKENS = 1_600
 """About what vendors count for a picture of usual size, which they scale down to."""
 
 
+class _Config(msgspec.Struct, rename="camel"):
+    max_output_tokens: int = 0
+
+
 class _Allowed(msgspec.Struct):
     """How long a relayed answer may be, by whichever name its dialect has for it."""
 
     max_tokens: int = 0
     max_completion_tokens: int = 0
     max_output_tokens: int = 0
+    generation_config: _Config = msgspec.field(name="generationConfig", default_factory=_Config)
 
 
 _read_allowed = msgspec.json.Decoder(_Allowed)
@@ -34,6 +39,8 @@ _read_allowed = msgspec.json.Decoder(_Allowed)
 
 def estimate(chat: ChatRequest, prices: Price | None, output_limit: int = 0) -> Spent:
     """Tokens and money that `chat` may come to."""
+    if chat.source is not None and not chat.source.is_read:
+        return estimate_body("", chat.source.body, prices, is_free=False)
     allowed = output_limit or DEFAULT_OUTPUT_TOKENS if chat.max_tokens is None else chat.max_tokens
     return price(Usage(input_tokens=input_tokens(chat), output_tokens=allowed * max(1, chat.choices)), prices)
 
@@ -43,10 +50,12 @@ def estimate_body(path: str, body: bytes, prices: Price | None, *, is_free: bool
     if is_free:
         return Spent(0, 0, 0)
     allowed = 0
-    if not path.partition("?")[0].endswith("/embeddings"):
+    # By path, or by the model's name in it.
+    if "embedding" not in path.partition("?")[0].rpartition("/")[2]:
         try:
             found = _read_allowed.decode(body)
             allowed = found.max_completion_tokens or found.max_tokens or found.max_output_tokens
+            allowed = allowed or found.generation_config.max_output_tokens
         except (msgspec.MsgspecError, RecursionError):
             pass  # the provider will say so
         allowed = allowed or DEFAULT_OUTPUT_TOKENS

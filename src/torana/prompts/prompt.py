@@ -57,6 +57,9 @@ class Prompt:
     """`model.params` of the file."""
     stop: tuple[str, ...] = ()
     timeout_s: float | None = None
+    location: str = ""
+    """Where a cloud that lets callers choose is to be asked; empty: wherever the model's record says."""
+    hedge_after_s: float | None = None
     answer: AnswerForm = "text"
     needs: frozenset[str] = frozenset({"chat"})
     """Abilities that the model must have."""
@@ -95,6 +98,8 @@ def build_prompt(
         params=file.model.params,
         stop=file.params.stop,
         timeout_s=file.params.timeout,
+        location=file.params.vertex_location,
+        hedge_after_s=file.params.hedge_after,
         answer=file.params.answer,
         needs=frozenset(("chat", *file.params.requires)),
         variables=frozenset(building.reads - {"current_date"}),

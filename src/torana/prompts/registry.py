@@ -104,6 +104,7 @@ class Prompts:
             stop=prompt.stop,
             answer=prompt.answer,
             timeout_s=prompt.timeout_s,
+            hedge_after_s=prompt.hedge_after_s,
             tries=None if retries is None else retries + 1,
             extra=params,
             **own,

@@ -58,7 +58,7 @@ class AzureOpenAI:
         host = urlsplit(deployment.base_url).hostname or ""
         scope = next((scope for end, scope in _SCOPES.items() if host.endswith(end)), _SCOPE)
         if scope not in self._tokens:
-            self._tokens[scope] = Refreshing("Entra ID token", lambda: _fetch_token(scope), self._clock)
+            self._tokens[scope] = Refreshing("Entra ID token", lambda: fetch_token(scope), self._clock)
         return {"Authorization": f"Bearer {await self._tokens[scope].current()}"}
 
 
@@ -87,7 +87,7 @@ def deployment_url(base_url: str, model: str, asked: str, version: str) -> str:
     return f"{root}{path}/deployments/{quote(model, safe='')}{asked}?api-version={quote(version, safe='')}"
 
 
-def _fetch_token(scope: str) -> tuple[str, float]:
+def fetch_token(scope: str) -> tuple[str, float]:
     """A token of whoever this process is in Entra ID, and when it ends; blocks, raises NoCredentials."""
     try:
         from azure.core.exceptions import AzureError

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from torana.clock import Clock
 from torana.dialects.converse import CONVERSE
 from torana.dialects.dialect import Dialect
-from torana.errors import NoCredentials
+from torana.errors import NoCredentials, ProviderError
 from torana.providers.aws_signing import fetch_signer
 from torana.providers.provider import Deployment
 from torana.providers.refreshing import Refreshing
@@ -38,7 +38,9 @@ class Bedrock:
     async def prepare(
         self, deployment: Deployment, path: str, body: bytes, headers: Mapping[str, str], *, stream: bool
     ) -> WireRequest:
-        """`path` is not looked at: the model and the kind of answer make Bedrock's."""
+        """`path` tells what is asked; the model and the kind of answer make Bedrock's own."""
+        if path != CONVERSE.path:
+            raise ProviderError(f"Bedrock is asked to converse, and not {path}", deployment.name)
         region = deployment.region or self._settings.aws_region
         if not region:
             raise NoCredentials(NO_REGION, deployment.name)

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from torana.clock import Clock
@@ -27,6 +28,14 @@ PATIENCE_S = 10.0
 """For one question to a token server or to the machine's metadata server."""
 
 MAX_ANSWER_BYTES = 256 * 1024
+
+
+def is_library_missing() -> bool:
+    """Told at the start, rather than with the first call."""
+    try:
+        return find_spec("google.auth") is None
+    except ImportError:
+        return True
 
 
 class GoogleTokens:

@@ -1,4 +1,4 @@
-"""OpenAI and everything that speaks like it: chat completions, or text completions where marked.
+"""OpenAI and everything that speaks like it: chat completions or responses, or text completions where marked.
 
 A client's own server is called at `<endpoint>/chat/completions`: its endpoint already holds the /v1.
 """
@@ -7,12 +7,14 @@ from collections.abc import Mapping
 
 from torana.dialects.dialect import Dialect
 from torana.dialects.manners import chat_completions_of, text_completions_of
+from torana.dialects.responses import RESPONSES
 from torana.providers.provider import PLACEHOLDER_KEY, Deployment, join_url
 from torana.transport import WireRequest
 
 _ASKED = {
     "/v1/chat/completions": "chat",
     "/v1/completions": "completions",
+    "/v1/responses": "responses",
     "/v1/embeddings": "embeddings",
     "/v1/models": "models",
 }
@@ -43,6 +45,8 @@ class OpenAI:
 
 
 def dialect_of(deployment: Deployment) -> Dialect:
+    if deployment.dialect == RESPONSES.name and not deployment.as_text_completion:
+        return RESPONSES
     speak = text_completions_of if deployment.as_text_completion else chat_completions_of
     return speak(deployment.quirks)
 

@@ -46,6 +46,10 @@ class Deployment:
     """Silence within an answer; 0: the gateway's default."""
     prices: Price | None = None
     """US dollars per million tokens; None: unknown."""
+    dialect: str = ""
+    """What its row says that it speaks; empty: as whoever it is like."""
+    also: tuple[str, ...] = ()
+    """Further dialects that it speaks: to a client of one of them it answers in its own bytes."""
     as_text_completion: bool = False
     """Asked through POST …/completions."""
     is_client_given: bool = False

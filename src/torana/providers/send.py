@@ -10,9 +10,14 @@ from dataclasses import dataclass
 from torana.chat import ChatRequest, Chunk, Usage
 from torana.counting import estimate_tokens
 from torana.dialects import embeddings
+from torana.dialects.chat_completions import CHAT_COMPLETIONS
+from torana.dialects.dialect import Dialect
 from torana.dialects.embeddings import EmbeddingsRequest
+from torana.dialects.messages import MESSAGES, read_count
 from torana.dialects.passing import PassingReader, pass_answer, pass_on, replace_model
+from torana.dialects.responses import RESPONSES
 from torana.errors import Invalid, NoCredentials, ProviderBroke, ProviderError, ProviderRefused, ProviderRefusedKey
+from torana.providers.anthropic import Anthropic
 from torana.providers.demo.demo import DemoProvider
 from torana.providers.demo.embed import embed
 from torana.providers.provider import Deployment, Provider
@@ -37,6 +42,10 @@ TAIL_S = 0.25
 
 Batch = list[Chunk]
 """Chunks that one read from the provider brought; never empty."""
+
+COUNT_PATH = "/v1/messages/count_tokens"
+
+SPOKEN_BY_CLIENTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (MESSAGES, CHAT_COMPLETIONS, RESPONSES)}
 
 DEMO_DIMENSIONS = 768
 """Length of the demo's vectors where nobody asks for another."""
@@ -80,7 +89,7 @@ class Sender:
                 yield batch
             return
         provider = self.providers[deployment.like or deployment.provider]
-        dialect = provider.dialect_for(deployment)
+        dialect = self._dialect(deployment, chat)
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "Via": self.via}
         if chat.user and deployment.quirks.affinity_header and _is_header_text(chat.user):
             headers[deployment.quirks.affinity_header] = chat.user
@@ -125,22 +134,55 @@ class Sender:
 
         Raises Invalid for what cannot be left out either.
         """
-        if chat.source is None:
+        if chat.source is None or deployment.provider == self.demo.name:
             return ()
-        provider = self.providers.get(deployment.like or deployment.provider)
-        if provider is None:
-            return ()
-        dialect = provider.dialect_for(deployment)
+        dialect = self._dialect(deployment, chat)
         if dialect.name == chat.source.dialect:
             return ()
         if not chat.source.is_read:
             raise _unreadable(chat.source.dialect)
         return dialect.losses(chat, deployment.model)
 
+    def speaks(self, deployment: Deployment, dialect: str) -> bool:
+        """True where a client's bytes in this dialect could be sent as they are."""
+        if deployment.provider == self.demo.name:
+            return False
+        return dialect in deployment.also or dialect == self._own_dialect(deployment).name
+
     def dialect_of(self, deployment: Deployment) -> str:
-        """The name of the format that the deployment is spoken to in."""
+        """The name of the format that the deployment is usually spoken to in."""
+        is_known = (deployment.like or deployment.provider) in self.providers
+        return self._own_dialect(deployment).name if is_known else self.demo.name
+
+    def _dialect(self, deployment: Deployment, chat: ChatRequest) -> Dialect:
+        """The client's own, where the deployment speaks it; else the one it is usually spoken to in."""
+        if chat.source is not None and chat.source.dialect in deployment.also:
+            return SPOKEN_BY_CLIENTS[chat.source.dialect]
+        return self._own_dialect(deployment)
+
+    def _own_dialect(self, deployment: Deployment) -> Dialect:
+        return self.providers[deployment.like or deployment.provider].dialect_for(deployment)
+
+    async def count(self, deployment: Deployment, chat: ChatRequest) -> int | None:
+        """The provider's own count of a prompt in the messages dialect; None where it has no way to ask for it.
+
+        Raises ProviderError.
+        """
         provider = self.providers.get(deployment.like or deployment.provider)
-        return self.demo.name if provider is None else provider.dialect_for(deployment).name
+        source = chat.source
+        if source is None or provider is None or provider.name != Anthropic.name or source.dialect != MESSAGES.name:
+            return None
+        headers = {
+            "Content-Type": "application/json", "Accept-Encoding": "identity", "Via": self.via, **source.headers,
+        }  # fmt: skip
+        body = replace_model(source.body, deployment.model)
+        request = await provider.prepare(deployment, COUNT_PATH + source.query, body, headers, stream=False)
+        answer = await self.transport.send(request, first_byte_s=self.settings.first_byte_s)
+        try:
+            await _check_head(answer, deployment, MESSAGES.read_error)
+            return read_count(await answer.read_all(MAX_ERROR_BYTES))
+        finally:
+            answer.close()
 
     async def embed(self, deployment: Deployment, request: EmbeddingsRequest) -> Vectors:
         """One vector for each input, in their order; raises ProviderError."""

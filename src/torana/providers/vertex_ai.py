@@ -5,6 +5,7 @@ version instead of the model; v1 of Gemini has no ids of calls (dialects/generat
 Source: Vertex AI REST reference, "publishers.models"; "Generative AI locations"; Claude docs, "Claude on Vertex AI".
 """
 
+import re
 from collections.abc import Mapping
 from urllib.parse import quote
 
@@ -26,6 +27,9 @@ CLAUDE_VERSION = "vertex-2023-10-16"
 _JOINT_REGIONS = ("us", "eu")
 """Several regions of one jurisdiction behind one host."""
 
+_relayed_path = re.compile(r"/v1/projects/[^/]+/locations/[^/]+(?P<rest>/publishers/.+)")
+"""Of the pass-through: the client's project and location give way to ours."""
+
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -46,6 +50,12 @@ class VertexAI:
             raise ProviderError("no embeddings here", deployment.name)
         if not self.settings.project:
             raise NoCredentials("no Google Cloud project: set AIGW_GOOGLE_CLOUD_PLATFORM__PROJECT", deployment.name)
+        token = await self.tokens.bearer()
+        sent = {**headers, "Authorization": f"Bearer {token}", **deployment.extra_headers}
+        if relayed := _relayed_path.fullmatch(path):
+            region = self.settings.proxy_location
+            base = deployment.base_url or host_of(region)
+            return WireRequest(url=f"{base}{self._place(region)}{relayed['rest']}", headers=sent, body=body)
         region = deployment.region or self.settings.model_location
         publisher = "anthropic" if _is_claude(deployment) else "google"
         if _is_claude(deployment):
@@ -53,16 +63,13 @@ class VertexAI:
             action = "streamRawPredict" if stream else "rawPredict"
         else:
             action = "streamGenerateContent?alt=sse" if stream else "generateContent"
-        return WireRequest(
-            url=f"{deployment.base_url or host_of(region)}{self.path_of(region, publisher, deployment)}:{action}",
-            headers={**headers, "Authorization": f"Bearer {await self.tokens.bearer()}", **deployment.extra_headers},
-            body=body,
-        )
-
-    def path_of(self, region: str, publisher: str, deployment: Deployment) -> str:
-        project = deployment.account or self.settings.project
+        place = self._place(region, deployment.account)
         model = quote(deployment.model, safe="@")
-        return f"/v1/projects/{project}/locations/{region}/publishers/{publisher}/models/{model}"
+        base = deployment.base_url or host_of(region)
+        return WireRequest(url=f"{base}{place}/publishers/{publisher}/models/{model}:{action}", headers=sent, body=body)
+
+    def _place(self, region: str, project: str = "") -> str:
+        return f"/v1/projects/{project or self.settings.project}/locations/{region}"
 
 
 def _is_claude(deployment: Deployment) -> bool:

@@ -7,7 +7,7 @@ Zadimoghaddam, "Consistent hashing with bounded loads".
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from hashlib import blake2b
 
 from torana.chat import ChatRequest
@@ -20,32 +20,27 @@ MIN_CACHED_CHARS = 4_000
 
 
 def affinity_key(tenant: str, chat: ChatRequest) -> bytes:
-    """What calls that share a cached prefix have in common; empty where there is nothing to keep warm.
+    """What calls that share a cached beginning have in common; empty where there is none worth keeping warm.
 
-    Nobody shares a cache across tenants, so the tenant is part of it.
+    That is the beginning of a conversation, or of a long text. System text alone is shared by so many calls that it is
+    warm everywhere. Nobody shares a cache across tenants, so the tenant is part of it.
     """
-    digest = blake2b(tenant.encode(), digest_size=16)
-    room = MIN_CACHED_CHARS
-    for text in _beginning(chat):
-        digest.update(text[:room].encode("utf-8", "surrogatepass"))
-        room -= len(text)
-        if room <= 0:
-            return digest.digest()
-    is_marked = any(getattr(part, "cached", False) for message in chat.messages for part in message.parts)
-    return digest.digest() if is_marked else b""
-
-
-def _beginning(chat: ChatRequest) -> Iterable[str]:
-    """The texts in the order in which providers see them."""
     if chat.fill_in is not None and chat.fill_in.marked_prompt:
-        yield chat.fill_in.marked_prompt
-        return
-    for message in chat.messages:
-        if message.role == "system":
-            yield message.text
-    for message in chat.messages:
-        if message.role != "system":
-            yield message.text
+        system, told = "", chat.fill_in.marked_prompt
+        is_worth_it = len(told) >= MIN_CACHED_CHARS
+    else:
+        turns = [message for message in chat.messages if message.role != "system"]
+        system = "".join([message.text for message in chat.messages if message.role == "system"])
+        told = turns[0].text if turns else ""
+        is_conversation = len(turns) > 1 and len(system) + sum(len(turn.text) for turn in turns) >= MIN_CACHED_CHARS
+        is_marked = any(getattr(part, "cached", False) for turn in turns for part in turn.parts)
+        is_worth_it = is_conversation or is_marked or len(told) >= MIN_CACHED_CHARS
+    if not is_worth_it:
+        return b""
+    digest = blake2b(tenant.encode("utf-8", "surrogatepass"), digest_size=16)
+    for text in (system, told):
+        digest.update(text[:MIN_CACHED_CHARS].encode("utf-8", "surrogatepass") + b"\0")
+    return digest.digest()
 
 
 def rank(key: bytes, names: Sequence[str], weights: Sequence[float]) -> list[int]:

@@ -26,6 +26,12 @@ class Fence:
         )
 
     @property
+    def allowed(self) -> tuple[str, ...]:
+        """The names and beginnings that every rule allows, for whoever else keeps the caller's data inside."""
+        names = dict.fromkeys(name for rule in self.rules for name in rule.regions)
+        return tuple(name for name in names if all(_is_in(name.removesuffix("*"), rule.regions) for rule in self.rules))
+
+    @property
     def regions(self) -> str:
         """For refusals and explanations."""
         return " and ".join(", ".join(rule.regions) for rule in self.rules)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from torana.errors import (
     ProviderBroke,
@@ -33,6 +34,8 @@ MAX_KNOWN = 1_000
 """Deployments remembered at once; clients bring ever new ones of their own."""
 SMOOTHING = 0.2
 """Weight of the newest time to the first chunk."""
+ENOUGH = 4
+"""Measurements that say something: the first call of all also opens connections and fills caches."""
 STALE_S = 10.0
 """Older measurements say nothing: who was slow and is passed over since is to have another chance."""
 UNSAID_S = 1.0
@@ -75,6 +78,8 @@ class Health:
     """Our key greets it: the client's own are the client's business."""
     places: Turnstile | None = None
     """None: as many calls at once as come."""
+    gate: Turnstile | None = None
+    """Of the address that it shares with others; None: as many connections as come."""
     cool_until: float = 0.0
     """It asked to be left alone until then, and is."""
     shun_until: float = 0.0
@@ -82,6 +87,8 @@ class Health:
     in_flight: int = 0
     first_chunk_s: float = 0.0
     """Smoothed; 0: not known yet."""
+    measured: int = 0
+    """How many times in a row."""
     measured_at: float = 0.0
     refused: ProviderRefused | None = None
     """Why it is of no use: our key is refused, or our account is spent."""
@@ -92,8 +99,14 @@ class Health:
 
     def is_ready(self, now: float) -> bool:
         """It may be asked, at once, and an answer is likely."""
-        is_free = self.places is None or not self.places.is_full
-        return is_free and now >= self.shun_until and self.may_be_asked(now)
+        return now >= self.shun_until and self.full is None and self.may_be_asked(now)
+
+    @property
+    def full(self) -> Turnstile | None:
+        """Where a call would have to wait."""
+        if self.places is not None and self.places.is_full:
+            return self.places
+        return self.gate if self.gate is not None and self.gate.is_full else None
 
     def ready_in_s(self, now: float) -> float:
         """How long until it may be asked again; 0: it may."""
@@ -110,11 +123,12 @@ class Health:
             return f"rests after failures for {left_s} s" if left_s else "a call is looking whether it is well again"
         if now < self.shun_until:
             return "limits us"
-        return "" if self.places is None or not self.places.is_full else f"has its {self.places.places} calls under way"
+        full = self.full
+        return f"has its {full.places} calls under way" if full is not None else ""
 
     def speed_s(self, now: float) -> float | None:
         """Seconds to the first chunk as lately measured; None: nobody knows."""
-        is_known = self.first_chunk_s and now - self.measured_at < STALE_S
+        is_known = self.measured >= ENOUGH and now - self.measured_at < STALE_S
         return self.first_chunk_s if is_known else None
 
     def begin(self, now: float) -> int:
@@ -132,8 +146,12 @@ class Health:
         self.in_flight -= 1
 
     def good(self, now: float, turn: int, first_chunk_s: float) -> None:
-        known_s, self.measured_at = self.first_chunk_s, now
-        self.first_chunk_s = known_s + SMOOTHING * (first_chunk_s - known_s) if known_s else first_chunk_s
+        if now - self.measured_at >= STALE_S:
+            self.measured = 0
+        known_s = self.first_chunk_s if self.measured else first_chunk_s
+        self.first_chunk_s = known_s + SMOOTHING * (first_chunk_s - known_s)
+        self.measured += 1
+        self.measured_at = now
         is_news = self.refused is not None
         self.refused = None
         if self.breaker.good(now, turn) or is_news:
@@ -193,6 +211,7 @@ class HealthBook:
         self.settings = settings
         self.meter = meter
         self._known: dict[str, Health] = {}
+        self._gates: dict[str, Turnstile] = {}
 
     def of(self, deployment: Deployment) -> Health:
         key = _key_of(deployment) if deployment.is_client_given else deployment.name
@@ -208,6 +227,20 @@ class HealthBook:
             found.places = None
         return found
 
+    def gate_of(self, deployment: Deployment) -> Turnstile | None:
+        """What bounds the connections to the deployment's address; None where nothing does."""
+        if not self.settings.connections:
+            return None
+        parts = urlsplit(deployment.base_url)
+        key = f"{parts.scheme}://{parts.netloc}" if parts.netloc else f"{deployment.provider}/{deployment.region}"
+        gate = self._gates.get(key)
+        if gate is None:
+            if len(self._gates) >= MAX_KNOWN:
+                # Clients bring ever new addresses; one with calls under way is not forgotten.
+                self._gates = {name: each for name, each in self._gates.items() if each.in_use or each.waiting}
+            gate = self._gates[key] = Turnstile(self.settings.connections)
+        return gate
+
     def __iter__(self) -> Iterator[Health]:
         return iter(self._known.values())
 
@@ -216,7 +249,8 @@ class HealthBook:
             self._forget_some()
         breaker = Breaker(self.settings.failures_to_rest, self.settings.rest_s)
         is_ours = not deployment.is_client_given
-        found = Health(deployment.name if is_ours else "own", breaker, self.meter, is_ours)
+        name = deployment.name if is_ours else "own"
+        found = Health(name, breaker, self.meter, is_ours, gate=self.gate_of(deployment))
         self._known[key] = found
         return found
 

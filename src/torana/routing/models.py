@@ -8,13 +8,13 @@ from typing import Any
 
 from torana.catalog.check_abilities import IN_USE
 from torana.catalog.load import Catalogue
-from torana.catalog.records import AliasRecord, DeploymentRecord, FamilyRecord, ModelRecord, PriceRecord
+from torana.catalog.records import AliasRecord, DeploymentRecord, FamilyRecord, ModelRecord
 from torana.chat import ModelWish
 from torana.clock import Clock
 from torana.errors import Invalid, Refusal
 from torana.providers.provider import Deployment
 from torana.routing.price_list import PriceList
-from torana.routing.stages import NEVER, Stages
+from torana.routing.stages import NEVER, Stages, start_of
 from torana.routing.vendors import Vendors
 from torana.settings import ProviderSettings, Secret
 
@@ -40,6 +40,7 @@ SETTINGS_OF_ROLES = {"completions_default": "code_completions", "generation_defa
 """What the operator's AIGW_MODEL_SELECTION__DEFAULT_MODELS calls these roles."""
 
 CHAT = frozenset({"chat"})
+FILL_IN = frozenset({"fill_in"})
 
 PSEUDO = "__default__"
 """Stands before a feature setting's name where an identifier means whatever is that setting's default (contract 11)."""
@@ -62,6 +63,8 @@ class Model:
     stage: str = "production"
     ends_at: float = NEVER
     """Unix seconds; of deprecated models."""
+    announced_at: float | None = None
+    """When its end was made known, Unix seconds; None: nobody says."""
     successor: str = ""
     input_limit: int = 32_768
     output_limit: int = 0
@@ -69,6 +72,8 @@ class Model:
     dimensions: int = 0
     """Length of its vectors where it makes embeddings; 0: it answers in text, or nobody knows."""
     params: Mapping[str, Any] = field(default_factory=dict)
+    hedge_after_s: float = 0.0
+    """Silence after which a second deployment is asked as well; 0: never."""
     fill_in: str = ""
     """Name of the fill-in-the-middle format to mark prompts with; empty: an instruction prompt."""
     leaks_reasoning: bool = False
@@ -84,6 +89,14 @@ class Model:
     @property
     def is_own(self) -> bool:
         return self.deployments[0].is_client_given
+
+
+def in_location(model: Model, location: str) -> Model:
+    """The same model, asked in this region wherever Vertex AI answers for it."""
+    deployments = tuple(
+        replace(each, region=location) if each.like == "vertex_ai" else each for each in model.deployments
+    )
+    return replace(model, deployments=deployments)
 
 
 def refuse_unable(model: Model, needs: frozenset[str]) -> None:
@@ -165,6 +178,13 @@ class Models:
             return self._by_name(setting.default, ("model_metadata", "feature_setting"))
         return self._by_name(wish.role or "chat_default", ("model_metadata",))
 
+    def find_completing(self, wish: ModelWish) -> Model:
+        """As `find`, for code at a cursor: a model that fills in need not be one that talks."""
+        model = self.find(wish, frozenset())
+        if not model.capabilities >= FILL_IN:
+            refuse_unable(model, CHAT)
+        return model
+
     def find_embedder(self, wish: ModelWish) -> Model:
         """As `find`, but a model that makes embeddings; raises Invalid for one that does not."""
         model = self.find(wish, frozenset())
@@ -183,19 +203,11 @@ class Models:
         key = (provider, model)
         found = self._relayed.get(key)
         if found is None:
-            found = self.vendors.deploy(DeploymentRecord(provider=provider, model=model), self._prices(provider, model))
+            found = self.vendors.deploy(DeploymentRecord(provider=provider, model=model))
             # Clients choose model names: bounded.
             if len(self._relayed) < MAX_RELAYED:
                 self._relayed[key] = found
         return found
-
-    def _prices(self, provider: str, model: str) -> PriceRecord | None:
-        """What the catalogue says that a model costs at this provider."""
-        for record in self.catalogue.models.values():
-            for item in record.deployments:
-                if (item.provider, item.model) == (provider, model):
-                    return item.prices or record.prices
-        return None
 
     def _pseudo_setting(self, identifier: str) -> str:
         """The feature setting whose defaults an identifier of contract 11 stands for; empty for any other."""
@@ -258,7 +270,7 @@ class Models:
             logger.warning("a deprecated model is in use", extra=told)
 
     def _of_record(self, record: ModelRecord) -> Model:
-        deployments = record.deployments
+        deployments, end = record.deployments, record.deprecation
         if self.settings.mock_responses:
             deployments = (DeploymentRecord(provider="demo", model="torana-demo"),)
         configured = tuple(filter(self.is_reachable, deployments)) or deployments
@@ -270,11 +282,13 @@ class Models:
             capabilities=record.abilities,
             stage=record.stage,
             ends_at=self.stages.end_of(record.name),
+            announced_at=start_of(end.announced) if end is not None and end.announced is not None else None,
             successor=record.successor,
             input_limit=record.input_limit,
             output_limit=record.output_limit,
             dimensions=record.dimensions,
             params=record.params,
+            hedge_after_s=record.hedge_after_s,
             fill_in=family.fill_in if family is not None and is_text else "",
             leaks_reasoning=family.leaks_reasoning if family is not None else False,
             folds_system=family.folds_system if family is not None else False,

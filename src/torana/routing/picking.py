@@ -22,6 +22,9 @@ from torana.routing.tries import Candidate, Reason
 CLEARLY = 1.5
 """So many times better a deployment must be than the one that was drawn; less is noise."""
 
+ANYWAY = 0.1
+"""Share of calls that go where they were drawn to, so that what is known of the slow ones is not of yesterday."""
+
 QUICK_S = 0.1
 """Nobody minds how much quicker than this a first chunk is."""
 
@@ -127,7 +130,7 @@ def _draw(
         two = spilt[:2]
         costs = _costs([healths[drawn[place]] for place in two], [weights[place] for place in two], now)
         why = "drawn by weight"
-        if costs[1] * CLEARLY < costs[0]:
+        if costs[1] * CLEARLY < costs[0] and random.random() > ANYWAY:  # noqa: S311 a lot, no secret
             spilt[0], spilt[1] = spilt[1], spilt[0]
             why = f"clearly faster or less busy than {group[drawn[spilt[1]]].name}"
     return [*(drawn[place] for place in spilt), *weightless], why

@@ -2,25 +2,30 @@
 
 After that chunk there are no second thoughts: what is sent is never sent again, and never spliced.
 
-picking.py     the order, and why
-trying.py      try, wait, try the next
-health.py      how each deployment is doing: breaker.py, turnstile.py
-budget.py      how many further tries may be made
-affinity.py    whose prompt cache is warm, who is in a percentage
-fences.py      which regions a caller's calls never leave
-models.py      which model a wish means
+picking.py        the order, and why
+trying.py         try, wait, try the next; tries.py: its words
+traffic.py        what all calls share
+health.py         how each deployment is doing: breaker.py, turnstile.py
+shadows.py        copies for deployments on trial
+budget.py         how many further tries may be made
+begun_answers.py  who refuses to carry on an answer that has begun
+affinity.py       whose prompt cache is warm, who is in a percentage
+fences.py         which regions a caller's calls never leave
+models.py         which model a wish means
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 import msgspec
 
 from torana.caller import Permit
 from torana.chat import ChatRequest
 from torana.dialects.embeddings import EmbeddingsRequest
-from torana.errors import NoCredentials, ProviderBroke, ProviderError, ProviderTimedOut, Refusal
+from torana.errors import NoCredentials, ProviderBroke, ProviderError, ProviderRefused, ProviderTimedOut, Refusal
 from torana.providers.provider import Deployment
 from torana.providers.send import Batch, Sender, Vectors
 from torana.routing.affinity import affinity_key
@@ -29,12 +34,16 @@ from torana.routing.fences import Fences
 from torana.routing.folding import fold_system
 from torana.routing.models import Model, Models
 from torana.routing.picking import Wish, pick
+from torana.routing.traffic import Traffic, UnderWay, enter
 from torana.routing.tries import Candidate, Route, Try
-from torana.routing.trying import Opened, T, Traffic, Trying, UnderWay
+from torana.routing.trying import Opened, T, Trying
+from torana.usage.ledger import Record
 
 OVERDUE = "no whole answer within AIGW_TIMEOUTS__REQUEST_S"
 
 ONLY = "the only one"
+
+NOWHERE = ("(nowhere)",)
 
 
 @dataclass(slots=True)
@@ -141,6 +150,23 @@ class Router:
         if fence is not None and not fence.allows(deployment):
             raise outside()
 
+    async def enter(self, permit: Permit, deployment: Deployment) -> Callable[[], None]:
+        """A connection to the address of a given deployment; to be left when the call is over.
+
+        Raises Refusal 503 where none comes free in time.
+        """
+        gate, tenant = self.traffic.book.gate_of(deployment), permit.caller.instance_id or permit.caller.issuer
+        if gate is None:
+            return _nothing
+        await enter(self.traffic, (gate,), tenant)
+        return partial(gate.leave, tenant)
+
+    def regions_of(self, permit: Permit) -> tuple[str, ...]:
+        """The regions that the caller's data may be in, as `residency` names them; empty: any."""
+        fence = self.fences.of(permit.caller) if self.fences else None
+        # Rules that allow nothing together must not read as no rule at all.
+        return (fence.allowed or NOWHERE) if fence is not None else ()
+
     async def _name_models(self, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
         """A server of the operator's own is asked which model it has."""
         named = []
@@ -150,8 +176,12 @@ class Router:
             named.append(each)
         return tuple(named)
 
-    async def stream(self, route: Route, chat: ChatRequest) -> Flow:
+    async def stream(
+        self, route: Route, chat: ChatRequest, admit_shadow: Callable[[Deployment], Record] | None = None
+    ) -> Flow:
         """Open the answer: try, and try the next. Returns once the first batch is in.
+
+        admit_shadow  opens the usage record of a copy; None: no copies are sent
 
         Raises the ProviderError of the last try, Refusal 503 where there is no room anywhere.
         """
@@ -161,11 +191,32 @@ class Router:
             chat = fold_system(chat)
         deadline = self._deadline()
 
+        begun_answers = self.traffic.begun_answers
+
         async def open_one(deployment: Deployment) -> tuple[Batch, AsyncGenerator[Batch, None]]:
-            batches = self.sender.stream(deployment, chat)
+            asked = begun_answers.ask(deployment, chat)
+            batches = self.sender.stream(deployment, asked)
+            started = self.traffic.clock.monotonic()
+            try:
+                return await _first_words(batches, deployment), batches
+            except ProviderRefused as refused:
+                again = begun_answers.ask_again(deployment, asked, refused)
+                if again is None:
+                    raise
+                seconds = self.traffic.clock.monotonic() - started
+                route.tries.append(Try(deployment, "failed", refused.upstream_code, refused.code, seconds, False))
+            batches = self.sender.stream(deployment, again)
             return await _first_words(batches, deployment), batches
 
-        opened = await _within(Trying(self.traffic, route, open_one, deadline))
+        async def close_one(opened: tuple[Batch, AsyncGenerator[Batch, None]]) -> None:
+            await opened[1].aclose()
+
+        hedge_after_s = route.model.hedge_after_s if chat.hedge_after_s is None else chat.hedge_after_s
+        trying = Trying(self.traffic, route, open_one, deadline, hedge_after_s=hedge_after_s, close_one=close_one)
+        opened = await _within(trying)
+        if admit_shadow is not None:
+            for shadow in route.shadows:
+                self._cast_shadow(shadow, chat, admit_shadow)
         first, rest = opened.result
         return Flow(opened.candidate.deployment, first, rest, route, opened.under_way, deadline)
 
@@ -178,6 +229,13 @@ class Router:
         opened = await _within(Trying(self.traffic, route, open_one, self._deadline()))
         opened.under_way.end()
         return opened.result, opened.candidate.deployment, len(route.tries)
+
+    def _cast_shadow(self, shadow: Candidate, chat: ChatRequest, admit: Callable[[Deployment], Record]) -> None:
+        shadows = self.traffic.shadows
+        # A copy without a usage record would be money that nobody has spent.
+        with suppress(Refusal):
+            if shadows.has_room(shadow.health):
+                shadows.begin(self.sender, shadow, chat, admit(shadow.deployment))
 
     def _deadline(self) -> float:
         return asyncio.get_running_loop().time() + self.sender.settings.request_s
@@ -208,6 +266,10 @@ async def _first_words(batches: AsyncGenerator[Batch, None], deployment: Deploym
 def _says_something(batch: Batch) -> bool:
     """Providers greet before they answer; until then nothing is said, and another try is free."""
     return any(chunk.says_something for chunk in batch)
+
+
+def _nothing() -> None:
+    """There was nothing to enter."""
 
 
 def outside() -> Refusal:

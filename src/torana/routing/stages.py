@@ -20,7 +20,7 @@ class Stages:
     def __init__(self, models: Mapping[str, ModelRecord]) -> None:
         self.models = models
         self._ends = {
-            name: _start_of(record.deprecation.deprecation_date)
+            name: start_of(record.deprecation.deprecation_date)
             for name, record in models.items()
             if record.stage == "deprecated" and record.deprecation is not None
         }
@@ -40,5 +40,5 @@ class Stages:
         return line
 
 
-def _start_of(day: str) -> float:
+def start_of(day: str) -> float:
     return datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp()

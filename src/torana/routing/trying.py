@@ -8,10 +8,9 @@ further sending is paid from the retry budget.
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from torana.clock import Clock
 from torana.errors import (
     ProviderBroke,
     ProviderError,
@@ -22,14 +21,10 @@ from torana.errors import (
     ProviderSpent,
     ProviderTimedOut,
     ProviderUnreachable,
-    Refusal,
 )
 from torana.providers.provider import Deployment
-from torana.routing.budget import RetryBudget
-from torana.routing.health import Health, HealthBook, Meter
+from torana.routing.traffic import Traffic, UnderWay, enter
 from torana.routing.tries import Candidate, Outcome, Route, Try, may_be_charged
-from torana.routing.turnstile import Full, Turnstile
-from torana.settings import RoutingSettings
 
 BACKOFF_S = 0.05
 """Full jitter up to this before the same deployment is asked again, twice that before the next time."""
@@ -51,51 +46,7 @@ OUTRUN = "outrun"
 T = TypeVar("T")
 Open = Callable[[Deployment], Awaitable[T]]
 """One sending; raises ProviderError. Returns once the answer's first valid chunk is in."""
-
-
-class Traffic:
-    """What all calls of one worker share, whatever catalogue they came in with.
-
-    workers  how many share the node's free retries
-    """
-
-    def __init__(self, settings: RoutingSettings, clock: Clock, meter: Meter, *, workers: int = 1) -> None:
-        self.settings = settings
-        self.clock = clock
-        self.meter = meter
-        self.workers = workers
-        self.forget()
-
-    def forget(self) -> None:
-        """Begin anew, as after a restart."""
-        self.book = HealthBook(self.settings, self.meter)
-        self.budget = RetryBudget(self.clock, workers=self.workers)
-
-
-class UnderWay:
-    """A call at a deployment: it counts there, and has its place, until `end`."""
-
-    __slots__ = ("_health", "_is_over", "_places", "_tenant", "_traffic")
-
-    def __init__(self, traffic: Traffic, health: Health, places: Turnstile | None, tenant: str) -> None:
-        self._traffic = traffic
-        self._health = health
-        self._places = places
-        self._tenant = tenant
-        self._is_over = False
-
-    def broke(self, failure: ProviderError) -> None:
-        """The answer failed after its first chunk."""
-        self._health.bad(self._traffic.clock.monotonic(), self._health.breaker.turn, failure)
-
-    def end(self) -> None:
-        """Idempotent."""
-        if self._is_over:
-            return
-        self._is_over = True
-        self._health.end()
-        if self._places is not None:
-            self._places.leave(self._tenant)
+Close = Callable[[T], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,19 +57,34 @@ class Opened(Generic[T]):
     result: T
     under_way: UnderWay
     """To be ended by whoever reads the answer."""
+    number: int
+    """Its place among the route's tries."""
 
 
 class Trying(Generic[T]):
     """The tries of one call.
 
-    deadline  of all of them together, in the event loop's time
+    deadline       of all of them together, in the event loop's time
+    hedge_after_s  silence of the first try after which a second one is made beside it; 0: never
+    close_one      ends an answer that came too late
     """
 
-    def __init__(self, traffic: Traffic, route: Route, open_one: Open[T], deadline: float) -> None:
+    def __init__(
+        self,
+        traffic: Traffic,
+        route: Route,
+        open_one: Open[T],
+        deadline: float,
+        *,
+        hedge_after_s: float = 0.0,
+        close_one: Close[T] | None = None,
+    ) -> None:
         self.traffic = traffic
         self.route = route
         self.open_one = open_one
         self.deadline = deadline
+        self.hedge_after_s = hedge_after_s
+        self.close_one = close_one
         self.failures: dict[int, ProviderError] = {}
         """The last one of each candidate, by its place."""
 
@@ -126,12 +92,18 @@ class Trying(Generic[T]):
         """Raises the ProviderError of the last try; Refusal 503 where all who may be asked are full and stay so."""
         self.traffic.budget.first_try()
         place = self._first()
+        try:
+            if self.hedge_after_s and self.route.limit > 1 and len(self.route.candidates) > 1:
+                return await self._hedged(place)
+            return await self._once(place)
+        except ProviderError as failure:
+            self.failures[place] = failure
         while True:
+            place = await self._next(place)
             try:
                 return await self._once(place)
             except ProviderError as failure:
                 self.failures[place] = failure
-            place = await self._next(place)
 
     def _first(self) -> int:
         candidates, now = self.route.candidates, self.traffic.clock.monotonic()
@@ -160,6 +132,58 @@ class Trying(Generic[T]):
         if wait_s:
             await asyncio.sleep(wait_s)
         return place
+
+    async def _hedged(self, place: int) -> Opened[T]:
+        """The first try, and one beside it where it takes long; who answers first has the call.
+
+        Raises the first one's ProviderError where both fail.
+        """
+        racing = {asyncio.ensure_future(self._once(place)): place}
+        try:
+            await asyncio.wait(racing, timeout=self.hedge_after_s)
+            second = self._beside(place) if not next(iter(racing)).done() else None
+            if second is not None:
+                racing[asyncio.ensure_future(self._once(second))] = second
+            while True:
+                done, _ = await asyncio.wait(racing, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    at = racing.pop(task)
+                    failure = task.exception()
+                    if failure is None:
+                        if second is not None:
+                            outcome = "won" if at == second else "lost"
+                            self.traffic.meter.hedged(self.route.candidates[place].health.name, outcome)
+                        await self._outrun(racing)
+                        return task.result()
+                    if not isinstance(failure, ProviderError):
+                        raise failure
+                    self.failures[at] = failure
+                    if not racing:
+                        raise self.failures[place]
+        finally:
+            for task in racing:
+                task.cancel()
+            await asyncio.gather(*racing, return_exceptions=True)
+
+    def _beside(self, place: int) -> int | None:
+        """Who is asked beside the one that dawdles, if anybody may be."""
+        now = self.traffic.clock.monotonic()
+        for other, each in enumerate(self.route.candidates):
+            if other != place and each.health.is_ready(now):
+                return other if self.traffic.budget.take() else None
+        return None
+
+    async def _outrun(self, racing: dict["asyncio.Task[Opened[T]]", int]) -> None:
+        """End those who were too slow, also one whose answer came just now."""
+        for task in racing:
+            task.cancel(OUTRUN)
+        for late in await asyncio.gather(*racing, return_exceptions=True):
+            if isinstance(late, Opened):
+                late.under_way.end()
+                if self.close_one is not None:
+                    await self.close_one(late.result)
+                self.route.tries[late.number] = replace(self.route.tries[late.number], outcome="outrun")
+        racing.clear()
 
     def _elsewhere(self, now: float) -> int | None:
         """A candidate that was not asked yet and may be, at once."""
@@ -199,15 +223,14 @@ class Trying(Generic[T]):
     async def _once(self, place: int) -> Opened[T]:
         """One sending, booked whatever becomes of it."""
         traffic, candidate = self.traffic, self.route.candidates[place]
-        health, places, clock = candidate.health, candidate.health.places, traffic.clock
-        if places is not None:
-            await self._enter(places)
+        health, clock = candidate.health, traffic.clock
+        entered = await enter(traffic, (health.places, health.gate), self.route.tenant)
         turn = health.begin(clock.monotonic())
         if not turn:
-            if places is not None:
-                places.leave(self.route.tenant)
+            for each in entered:
+                each.leave(self.route.tenant)
             raise self.failures.get(place) or resting(self.route, clock.monotonic())
-        under_way = UnderWay(traffic, health, places, self.route.tenant)
+        under_way = UnderWay(traffic, health, entered, self.route.tenant)
         started = clock.monotonic()
         try:
             result = await self.open_one(candidate.deployment)
@@ -229,13 +252,7 @@ class Trying(Generic[T]):
             raise
         self._book(candidate, "answered", started)
         health.good(clock.monotonic(), turn, clock.monotonic() - started)
-        return Opened(candidate, result, under_way)
-
-    async def _enter(self, places: Turnstile) -> None:
-        try:
-            await places.enter(self.route.tenant, self.traffic.settings.queue_s)
-        except Full as full:
-            raise no_room() from full
+        return Opened(candidate, result, under_way, len(self.route.tries) - 1)
 
     def _book(
         self, candidate: Candidate, outcome: Outcome, started: float, failure: ProviderError | None = None
@@ -247,12 +264,6 @@ class Trying(Generic[T]):
         charged = outcome != "failed" or (failure is not None and may_be_charged(failure))
         self.route.tries.append(Try(candidate.deployment, outcome, status, code, seconds, charged))
         self.traffic.meter.tried(candidate.health.name, code or outcome)
-
-
-def no_room() -> Refusal:
-    """The gateway itself has no place left; when to come back is spread, so that not all do at once."""
-    after_s = b"%d" % random.randint(1, 5)  # noqa: S311 jitter, no secret
-    return Refusal(503, "overloaded", "Too many calls are under way", headers=((b"retry-after", after_s),))
 
 
 def resting(route: Route, now: float) -> ProviderError:

@@ -12,7 +12,13 @@ from torana.routing.price_list import PriceList
 from torana.setting_values import check_url
 from torana.settings import ProviderSettings, Secret
 
-LIKE = {"messages": "anthropic", "chat_completions": "openai", "generate_content": "gemini", "demo": "demo"}
+LIKE = {
+    "messages": "anthropic",
+    "chat_completions": "openai",
+    "responses": "openai",
+    "generate_content": "gemini",
+    "demo": "demo",
+}
 """Whose greeting belongs to a dialect, for rows without a file of their own in providers/."""
 
 OWN_GREETINGS = frozenset({"azure", "bedrock", "vertex_ai"})
@@ -64,6 +70,8 @@ class Vendors:
         """As `is_configured`, for a deployment that may bring a key or an address of its own."""
         if record.key_env and not self.settings.mock_responses:
             return bool(self.settings.vendor_keys.get(record.key_env))
+        if record.provider == FIREWORKS and not record.model:
+            return bool(self._regions) and self.is_configured(FIREWORKS)
         if record.region and not self.settings.mock_responses and self._is_aws(record.provider):
             return True
         return self.is_configured(record.provider)
@@ -73,11 +81,11 @@ class Vendors:
         return row is not None and row.auth == "aws"
 
     def spread(self, record: DeploymentRecord) -> tuple[DeploymentRecord, ...]:
-        """The deployments that a record stands for: one, or one a region where the operator names them."""
-        if record.provider != FIREWORKS or not record.text_completions or record.region or not self._regions:
+        """The deployments that a record stands for: one, or where it names no model, the operator's own by region."""
+        if record.provider != FIREWORKS or record.model or not self._regions:
             return (record,)
         return tuple(
-            replace_members(record, model=model or record.model, region=region, base_url=address, name="")
+            replace_members(record, model=model, region=region, base_url=address, name="")
             for region, (address, model) in self._regions.items()
         )
 
@@ -133,9 +141,13 @@ class Vendors:
         if deployment.is_client_given:
             # Where it is asked, and how code around a cursor is, contract 10.2 says; our headers are not for others.
             return replace(deployment, like=like, auth=row.auth or "", quirks=replace_members(row.quirks, suffix=False))
+        # What a vendor's own address speaks, another server in its place need not.
+        is_own_address = deployment.base_url == (row.base_url or self._addresses[row.name])
         return replace(
             deployment,
             like=like,
+            dialect=row.dialect,
+            also=row.also if is_own_address else (),
             auth=row.auth or "",
             paths=row.paths,
             quirks=row.quirks,
@@ -165,10 +177,8 @@ def _read_regions(settings: ProviderSettings) -> Iterator[tuple[str, tuple[str, 
     name = "AIGW_MODEL_ENDPOINTS__FIREWORKS_REGIONAL_ENDPOINTS"
     for region, told in settings.fireworks_regions.items():
         address = told.get("endpoint") if isinstance(told, dict) else None
-        model = told.get("identifier", "") if isinstance(told, dict) else None
-        if not isinstance(address, str) or not isinstance(model, str):
-            raise BadSetting(
-                name, f"{region!r} has no endpoint", 'expected {"region": {"endpoint": …, "identifier": …}}'
-            )
+        model = told.get("identifier") if isinstance(told, dict) else None
+        if not isinstance(address, str) or not isinstance(model, str) or not model:
+            raise BadSetting(name, f"{region!r} lacks a text", 'expected {"region": {"endpoint": …, "identifier": …}}')
         check_url(name, address)
         yield str(region), (address.rstrip("/"), model.removeprefix(f"{FIREWORKS}/"))

@@ -196,6 +196,7 @@ HEDGES = Family("torana_hedges_total", "counter", "Second sendings beside a slow
 SHADOWS = Family(
     "torana_shadows_total", "counter", "Copies of calls whose answers nobody sees.", ("deployment", "outcome")
 )
+INTERNAL_EVENTS = Family("internal_events_total", "counter", "The product's own events, sent or dropped.", ("outcome",))
 CONFIG_STALE = Family(
     "config_stale", "gauge", "1 while a refused reload left the old catalogue in place.", is_per_node=True
 )
@@ -213,6 +214,7 @@ THREADS = Family("ai_gateway_threads_count", "gauge", "Threads of all workers.")
 _USAGE = (
     USAGE_RECORDS, USAGE_AT_RISK, USAGE_LOST, USAGE_DAMAGED, USAGE_STUCK, USAGE_SPOOL_BYTES, USAGE_SPOOL_FULL,
     USAGE_SYNC_SECONDS, USAGE_DELIVERED, USAGE_RETRIES, USAGE_PARKED, USAGE_WITHHELD, USAGE_BEHIND,
+    INTERNAL_EVENTS,
 )  # fmt: skip
 
 FAMILIES: tuple[Family, ...] = (

@@ -219,6 +219,11 @@ class Metrics:
         """The figures of one sink; there are as many as sinks.yml names."""
         return SinkFigures(self._shards, name)
 
+    def internal_events(self, *, sent: int = 0, dropped: int = 0) -> None:
+        """Events of the product's own."""
+        for outcome, count in (("sent", sent), ("dropped", dropped)):
+            self._count(families.INTERNAL_EVENTS, (outcome,), count)
+
     def limits_shared(self, is_so: bool) -> None:
         """This worker reaches the shared counts, or no longer."""
         self._values[self._shards.place(families.LIMITS_SHARED, ())] = float(is_so)

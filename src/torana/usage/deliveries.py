@@ -88,7 +88,7 @@ class Deliveries:
         return self._is_complete and bool(self._deliveries) and self._reached(folder) >= folder.end
 
     async def _delete_from(self, folder: Folder) -> None:
-        reached = self._reached(folder)
+        reached = folder.delivered = self._reached(folder)
         if folder is self._spool.own or reached < folder.end:
             await asyncio.to_thread(folder.forget, reached.segment)
             return

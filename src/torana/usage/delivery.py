@@ -16,7 +16,7 @@ import msgspec
 
 from torana.clock import Clock
 from torana.usage.cursor import Cursor, CursorFile
-from torana.usage.event import residency_of, time_of
+from torana.usage.event import may_be_in, time_of
 from torana.usage.folder import Folder, Part, Position
 from torana.usage.ledger import wall_text
 from torana.usage.parking import Parking
@@ -131,7 +131,7 @@ class Delivery:
         except OSError as error:
             raise SinkDown(f"the spool cannot be read: {error}", is_ambiguous=False) from error
         if part.damaged:
-            self._spool.note_damage(folder, cursor.position, part.damaged)
+            self._spool.note_damage(folder, part.damaged)
         if part.next == cursor.position:
             return False
         if part.payloads:
@@ -223,11 +223,7 @@ class Delivery:
         regions = self.pace.regions
         if regions is None:
             return batch
-        kept = []
-        for index, event in enumerate(batch.events):
-            allowed = residency_of(event)
-            if not allowed or not allowed.isdisjoint(regions):
-                kept.append(index)
+        kept = [index for index, event in enumerate(batch.events) if may_be_in(event, regions)]
         if len(kept) == len(batch.events):
             return batch
         self._meter.withheld(len(batch.events) - len(kept))

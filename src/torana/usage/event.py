@@ -4,6 +4,7 @@ Its parts are encoded apart, each once, as soon as they are known, and stand as 
 every sink.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -23,19 +24,23 @@ Source = Literal["provider", "counted", "suspect"]
 """Who counted the tokens: the provider; we, because it said nothing; we, because what it said cannot be."""
 
 
-class ChargedTry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One sending that its provider charges for, the answering one included."""
+class ToldTry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One sending. Several belong to one record where others failed or were outrun; the customer pays for one."""
 
     deployment: str
     outcome: str
+    """answered, failed, left (its client went) or outrun (another one was faster)."""
     status: int = 0
     """HTTP status; 0 where none came."""
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cache_read_tokens: int = 0
-    cache_write_tokens: int = 0
+    error_code: str = ""
+    is_charged: bool = False
+    """Its provider may have worked on it, and may want money for that."""
+    input_tokens: int | None = None
+    """None: nobody knows."""
+    output_tokens: int | None = None
     cost_usd: str | None = None
     duration_s: float = 0.0
+    """Until its first chunk, or until it ended without one."""
 
 
 class UsageEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +71,7 @@ class UsageEvent(msgspec.Struct, frozen=True, kw_only=True):
     client: str
     client_version: str
     residency: tuple[str, ...]
-    """Regions that this instance's data may be in; empty: anywhere."""
+    """Regions in which this record may be, `eu-*` for all that begin so; empty: anywhere."""
 
     provider: str
     upstream_model: str
@@ -96,8 +101,8 @@ class UsageEvent(msgspec.Struct, frozen=True, kw_only=True):
     """Decimal text; None: the price is unknown."""
     price_as_of: str
     """Day of the price list that `cost_usd` comes from."""
-    tries: tuple[ChargedTry, ...]
-    """Every sending that was charged, where there was more than the one."""
+    tries: tuple[ToldTry, ...]
+    """Every sending, where there was more than the one that answered."""
 
 
 class Opening(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,7 +153,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     source: Source = "counted"
     cost_usd: str | None = None
     price_as_of: str = ""
-    tries: tuple[ChargedTry, ...] = ()
+    tries: tuple[ToldTry, ...] = ()
 
 
 encode = msgspec.json.Encoder().encode
@@ -179,8 +184,13 @@ def time_of(event: bytes) -> float:
     return datetime.fromisoformat(text_of(event, b"ended_at")).timestamp()
 
 
-def residency_of(event: bytes) -> frozenset[str]:
-    """The regions in which a record may be kept; empty: anywhere."""
+def may_be_in(event: bytes, regions: Sequence[str]) -> bool:
+    """Whether a record may be kept by somebody who keeps it in all of these regions; none: nobody knows where."""
     if b'"residency":[]' in event:
-        return frozenset()
-    return frozenset(decode_event(event).residency)
+        return True
+    allowed = decode_event(event).residency
+    return bool(regions) and all(_is_in(region, allowed) for region in regions)
+
+
+def _is_in(region: str, allowed: Sequence[str]) -> bool:
+    return any(region.startswith(name[:-1]) if name.endswith("*") else region == name for name in allowed)

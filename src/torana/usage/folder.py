@@ -40,7 +40,8 @@ class Part:
     """The place behind each."""
     next: Position = field(default_factory=Position)
     """Where to go on reading."""
-    damaged: int = 0
+    damaged: list[Position] = field(default_factory=list)
+    """Where something torn or flipped was skipped."""
 
 
 class Folder:
@@ -51,6 +52,8 @@ class Folder:
         self.path = path
         self.end = Position()
         """Up to here the records are durable and may be delivered."""
+        self.delivered = Position()
+        """Up to here every sink has them."""
         self._lock_fd = lock_fd
         self._ends: dict[int, int] = {}
 
@@ -111,7 +114,10 @@ class Folder:
             self.disk.close(fd)
         is_all = offset + len(data) >= end or len(data) < length
         scan = read_frames(data, is_all=is_all, max_payloads=max_records)
-        part = Part(next=Position(number, offset + scan.end), damaged=scan.damaged)
+        part = Part(
+            next=Position(number, offset + scan.end),
+            damaged=[Position(number, offset + place) for place in scan.damaged],
+        )
         for payload, frame_end in zip(scan.payloads, scan.ends, strict=True):
             if not payload.startswith(HEADER_START):
                 part.payloads.append(payload)

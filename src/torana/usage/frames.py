@@ -26,8 +26,8 @@ class Scan:
     """Where each of them ends, from the beginning of the data."""
     end: int = 0
     """Up to here the data is read; what follows needs more of it."""
-    damaged: int = 0
-    """Stretches that were skipped: torn, flipped, or no frame at all."""
+    damaged: list[int] = field(default_factory=list)
+    """Where the stretches begin that were skipped: torn, flipped, or no frame at all."""
 
 
 def read_frames(data: bytes, *, is_all: bool, max_payloads: int = 1_000_000) -> Scan:
@@ -50,7 +50,7 @@ def read_frames(data: bytes, *, is_all: bool, max_payloads: int = 1_000_000) -> 
             # Reserved and never written.
             found.end = len(data)
             return found
-        found.damaged += 1
+        found.damaged.append(position)
         position = _find_frame(data, position + 1)
         if position < 0:
             # Half a mark may stand at the very end.

@@ -21,7 +21,7 @@ from torana.caller import Caller
 from torana.chat import Usage
 from torana.clock import Clock
 from torana.errors import Refusal
-from torana.usage.event import MAX_TEXT, ChargedTry, Ending, Opening, Place, Status, encode, join
+from torana.usage.event import MAX_TEXT, Ending, Opening, Place, Status, ToldTry, encode, join
 from torana.usage.ids import Ids
 from torana.usage.prices import Price, price_text
 from torana.usage.running import MAX_ADMITTED_BYTES
@@ -199,7 +199,7 @@ class Record:
         *,
         error_code: str = "",
         finish_reason: str = "",
-        tries: Sequence[ChargedTry] = (),
+        tries: Sequence[ToldTry] = (),
     ) -> None:
         """The final word, handed over without waiting. `usage` None: nothing was spent."""
         if self.event:

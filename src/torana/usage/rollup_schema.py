@@ -55,6 +55,7 @@ def open_rollup(path: Path, *, is_reader: bool = False) -> "sqlite3.Connection":
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA cache_size = -2000")
+    connection.execute("PRAGMA wal_autocheckpoint = 100")
     with connection:
         connection.execute("BEGIN IMMEDIATE")
         version = connection.execute("PRAGMA user_version").fetchone()[0]

@@ -46,6 +46,7 @@ class Segments:
         self._can_reserve = True
         self.number = number
         """Of the newest segment; the first one has 1."""
+        self._begins_at = 0
         self.end = end
         """Everything up to here is durable."""
 
@@ -63,6 +64,20 @@ class Segments:
             self._abandon()
             raise
         self.end += len(frames)
+
+    @property
+    def has_records(self) -> bool:
+        """The newest segment holds more than its header."""
+        return self.number > 0 and self.end > self._begins_at
+
+    def start_over(self) -> bool:
+        """Delete the newest segment, whose records nobody needs any more; False where it holds none."""
+        if not self.has_records:
+            return False
+        self.close()
+        self._disk.remove(segment_path(self._folder, self.number))
+        self.end = self._begins_at
+        return True
 
     def has_room(self, wanted_bytes: int) -> bool:
         """Whether so much more is sure to fit; reserves space for it."""
@@ -108,6 +123,7 @@ class Segments:
             raise
         self.close()
         self._fd, self.number, self.end, self._reserved = fd, number, len(header), reserved
+        self._begins_at = self.end
 
     def close(self) -> None:
         """Give back what was reserved and not used."""

@@ -101,7 +101,8 @@ class Spool:
         self._is_closing = False
         self._damaged: set[tuple[str, Position]] = set()
         self._checkpoint = 0
-        self._segment_since = 0.0
+        self._size = 0
+        self._segment_since = time.monotonic()
         self._begin()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="usage-spool", daemon=True)
@@ -114,15 +115,16 @@ class Spool:
             self._is_told = True
             self._gate.release()
 
-    def note_damage(self, folder: Folder, place: Position, stretches: int) -> None:
+    def note_damage(self, folder: Folder, places: list[Position]) -> None:
         """A reader has found something torn or flipped; counted once, however many sinks come by."""
-        if (folder.name, place) not in self._damaged:
-            self._damaged.add((folder.name, place))
-            self._meter.damaged(stretches)
-            logger.error(
-                "the usage spool is damaged: what cannot be read is skipped",
-                extra={"folder": str(folder.path), "segment": place.segment, "stretches": stretches},
-            )
+        for place in places:
+            if (folder.name, place) not in self._damaged:
+                self._damaged.add((folder.name, place))
+                self._meter.damaged(1)
+                logger.error(
+                    "the usage spool is damaged: what cannot be read is skipped",
+                    extra={"folder": str(folder.path), "segment": place.segment, "offset": place.offset},
+                )
 
     async def stop(self) -> None:
         """Everything that was put is written, if the disk takes it, and nothing more is."""
@@ -193,15 +195,14 @@ class Spool:
         self.folders.insert(0, folder)
 
     def _write(self, batch: list[Waiting], *, is_retry: bool = False) -> None:
-        if self._stuck:
-            if not is_retry:
-                self._keep(batch)
-                return
-            batch, self._stuck = self._stuck + batch, []
-        if not batch:
+        if self._stuck and not is_retry:
+            self._keep(batch)
+            return
+        together = self._stuck + batch
+        if not together:
             return
         started = time.monotonic()
-        frames = b"".join([write_frame(record.event) for record in batch])
+        frames = b"".join([write_frame(record.event) for record in together])
         try:
             if self._segments is None:
                 raise OSError(self.why)
@@ -215,31 +216,39 @@ class Spool:
             return
         assert self.own is not None
         assert self.table is not None
-        for record in batch:
+        self._stuck = []
+        for record in together:
             if record.slot >= 0:
                 self.table.release(record.slot)
         self.own.end = Position(self._segments.number, self._segments.end)
         seconds = time.monotonic() - started
-        self._tell(lambda: self._durable(batch, seconds))
+        self._tell(lambda: self._durable(together, seconds))
 
     def _keep(self, batch: list[Waiting]) -> None:
         """Not written: those who wait go on, the records stay in memory."""
+        if not batch:
+            return
         room = MAX_STUCK - len(self._stuck)
-        kept, lost = batch[:room], len(batch[room:])
-        self._stuck += kept
+        lost = len(batch[room:])
+        self._stuck += batch[:room]
         self._tell(lambda: self._unsafe(batch, lost))
 
     def _look_for_room(self) -> None:
         segments = self._segments
         if segments is None:
+            self._tell(self._show)
             return
         wanted = RESERVE_BYTES // 2 + len(self.running) * RUNNING_BYTES
         try:
             size = sum(folder.size() for folder in self.folders)
-            if segments.number and time.monotonic() - self._segment_since > SEGMENT_AGE_S:
+            if time.monotonic() - self._segment_since > SEGMENT_AGE_S:
                 self._segment_since = time.monotonic()
-                segments.begin_next()
+                if segments.has_records:
+                    segments.begin_next()
             has_room = not self._stuck and segments.has_room(wanted)
+            if not has_room and not self._stuck and self.own is not None and self.own.delivered >= self.own.end:
+                # On a small disk, records that everybody has may be all that is in the way.
+                has_room = segments.start_over() and segments.has_room(wanted)
         except OSError as error:
             self._note_full(error)
             return
@@ -249,8 +258,8 @@ class Spool:
             self.is_full, self.why = False, ""
         else:
             self._note_full(OSError(f"{size} bytes wait, more are not wanted" if has_room else "no space left"))
-        records = len(self._stuck)
-        self._tell(lambda: self._meter.spool(records, size, is_full=self.is_full))
+        self._size = size
+        self._tell(self._show)
 
     def _note_running(self) -> None:
         if self.table is None:
@@ -302,8 +311,12 @@ class Spool:
         for record in batch:
             record.durable(False)
         self._meter.at_risk(len(batch))
+        self._show()
         if lost:
             self._meter.lost(lost)
+
+    def _show(self) -> None:
+        self._meter.spool(len(self._stuck), self._size, is_full=self.is_full)
 
     def _adopted(self, folder: Folder, damaged: int) -> None:
         self.folders.append(folder)

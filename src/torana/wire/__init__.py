@@ -9,6 +9,7 @@ client.py      send a request, read the answer
 connection.py  one connection and the one answer that may be under way on it
 pool.py        connections at rest
 target.py      a URL taken apart, and the bytes of a request's head
+endpoint.py    URLs that clients give: what is wrong with them, and the operator's list
 addresses.py   host names → addresses, remembered or checked
 proxies.py     which proxy leads to a URL
 """

@@ -2,9 +2,9 @@
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 ADDRESS_TTL_S = 30.0
 """How long an address is used before its name is looked up again."""
@@ -101,7 +101,6 @@ _METADATA = frozenset(
             "100.100.100.200",  # Alibaba Cloud
             "168.63.129.16",  # Azure's platform
             "192.0.0.192",  # Oracle Cloud, classic
-            "fd00:ec2::254",  # AWS
             "fd00:c1::a9fe:a9fe",  # Oracle Cloud
             "fd00:42::42",  # Scaleway
             "fd20:ce::254",  # Google Cloud
@@ -110,20 +109,59 @@ _METADATA = frozenset(
 )
 """Where clouds tell a machine its secrets, besides the link-local addresses. Source: the vendors' documentation."""
 
-_NAT64 = IPv6Network("64:ff9b::/96")
-_IPV4_COMPATIBLE = IPv6Network("::/96")
+_AWS_SERVICES = IPv6Network("fd00:ec2::/32")
+"""Metadata, credentials of pods, name servers and time (AWS, "Use IPv6 with the instance metadata service")."""
+
+_NOWHERE = (IPv4Network("0.0.0.0/8"), IPv4Network("240.0.0.0/4"))
+"""This network, and what was never given out; broadcast is part of it."""
 
 
 def is_forbidden(text: str) -> bool:
-    """Link-local, metadata, multicast or no address at all, also inside an IPv6 address that leads to it."""
-    address = _unwrap(ip_address(text.partition("%")[0]))
-    return address.is_link_local or address.is_multicast or address.is_unspecified or address in _METADATA
+    """Link-local, metadata, multicast or no address at all, also inside an IPv6 address that leads to it.
+
+    Raises ValueError for a text that is no address.
+    """
+    address = ip_address(text.partition("%")[0])
+    return _is_bad(address) or (isinstance(address, IPv6Address) and any(map(_is_bad, _carried(address))))
 
 
-def _unwrap(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """The IPv4 address that an IPv6 address carries, if it does."""
-    if isinstance(address, IPv4Address):
-        return address
-    if address in _NAT64 or (address in _IPV4_COMPATIBLE and int(address) > 1):
-        return IPv4Address(int(address) & 0xFFFFFFFF)
-    return address.ipv4_mapped or address.sixtofour or address
+def _is_bad(address: IPv4Address | IPv6Address) -> bool:
+    if address.is_link_local or address.is_multicast or address.is_unspecified or address in _METADATA:
+        return True
+    if isinstance(address, IPv6Address):
+        return address in _AWS_SERVICES
+    return any(address in network for network in _NOWHERE)
+
+
+_LOW_32 = (
+    IPv6Network("64:ff9b::/96"),  # NAT64, RFC 6052
+    IPv6Network("::ffff:0:0/96"),  # IPv4-mapped, RFC 4291
+    IPv6Network("::ffff:0:0:0/96"),  # IPv4-translated, RFC 2765
+)
+_COMPATIBLE = IPv6Network("::/96")
+_LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")
+_TEREDO = IPv6Network("2001::/32")
+_SIX_TO_FOUR = IPv6Network("2002::/16")
+_ISATAP = (0x00005EFE, 0x02005EFE)
+"""First half of an interface identifier that ends in an IPv4 address (RFC 5214)."""
+
+
+def _carried(address: IPv6Address) -> Iterator[IPv4Address]:
+    """The IPv4 addresses that an IPv6 address may lead to, by whichever way out there is."""
+    bits = int(address)
+    low = IPv4Address(bits & 0xFFFFFFFF)
+    if any(address in network for network in _LOW_32) or (address in _COMPATIBLE and bits > 1):
+        yield low
+    if (bits >> 32) & 0xFFFFFFFF in _ISATAP:
+        yield low
+    if address in _SIX_TO_FOUR:
+        yield IPv4Address((bits >> 80) & 0xFFFFFFFF)
+    if address in _TEREDO:
+        yield IPv4Address((bits >> 64) & 0xFFFFFFFF)
+        yield IPv4Address(~bits & 0xFFFFFFFF)
+    if address in _LOCAL_NAT64:
+        # RFC 8215 leaves it to the network how long its prefix is; RFC 6052 where the address then stands.
+        yield low
+        yield IPv4Address(((bits >> 64) & 0xFFFF) << 16 | (bits >> 40) & 0xFFFF)  # /48
+        yield IPv4Address(((bits >> 64) & 0xFF) << 24 | (bits >> 32) & 0xFFFFFF)  # /56
+        yield IPv4Address((bits >> 24) & 0xFFFFFFFF)  # /64

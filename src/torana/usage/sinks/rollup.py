@@ -37,6 +37,7 @@ class RollupSink:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="usage-rollup")
         self._connection: sqlite3.Connection | None = None
         self._pruned_at = 0.0
+        self._is_closed = False
 
     async def send(self, batch: Batch) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._add, batch)
@@ -45,6 +46,10 @@ class RollupSink:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._position, folder)
 
     async def aclose(self) -> None:
+        """Idempotent."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown(wait=False)
 

@@ -1,0 +1,194 @@
+"""The product's own events (contract 15): which rights were used, and with how many tokens. Off by default.
+
+One `request_<unit primitive>` for each right that a request was permitted, one `token_usage_<unit primitive>` for what
+its model call spent. Kept in memory, sent in batches; whatever cannot be sent is dropped and counted. Bills are made
+of usage records, never of these.
+
+Source: Snowplow tracker protocol (POST, `payload_data`), structured events; GitLab's public schema `gitlab_standard`.
+"""
+
+import asyncio
+import logging
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import msgspec
+
+from torana.api.exchange import Exchange
+from torana.caller import Caller, Permit
+from torana.errors import ProviderError
+from torana.headers import Headers
+from torana.settings import InternalEventSettings
+from torana.transport import Transport, WireRequest
+
+logger = logging.getLogger("torana.api.internal_events")
+
+PATH = "/com.snowplowanalytics.snowplow/tp2"
+PAYLOAD = "iglu:com.snowplowanalytics.snowplow/payload_data/jsonschema/1-0-4"
+CONTEXTS = "iglu:com.snowplowanalytics.snowplow/contexts/jsonschema/1-0-1"
+STANDARD = "iglu:com.gitlab/gitlab_standard/jsonschema/1-1-7"
+
+MAX_WAITING = 10_000
+LINGER_S = 1.0
+TIMEOUT_S = 5.0
+GRACE_S = 1.0
+"""What is left at the end of the process has so long."""
+
+_TEXTS = {
+    b"x-gitlab-realm": "realm",
+    b"x-gitlab-instance-id": "instance_id",
+    b"x-gitlab-global-user-id": "global_user_id",
+    b"x-gitlab-user-id": "user_id",
+    b"x-gitlab-host-name": "host_name",
+    b"x-gitlab-version": "instance_version",
+    b"x-gitlab-deployment-type": "deployment_type",
+    b"x-gitlab-feature-enablement-type": "feature_enablement_type",
+    b"x-gitlab-client-name": "client_name",
+    b"x-gitlab-client-version": "client_version",
+    b"x-gitlab-client-type": "client_type",
+    b"x-gitlab-interface": "interface",
+}
+_NUMBERS = {
+    b"x-gitlab-project-id": "project_id",
+    b"x-gitlab-namespace-id": "namespace_id",
+    b"x-gitlab-root-namespace-id": "ultimate_parent_namespace_id",
+    b"x-gitlab-organization-id": "organization_id",
+}
+"""Headers of contract 4 → members of the context."""
+
+
+class EventMeter(Protocol):
+    def internal_events(self, *, sent: int = 0, dropped: int = 0) -> None: ...
+
+
+class InternalEvents:
+    """Takes events without ever waiting, and sends them from a task of its own."""
+
+    def __init__(
+        self, settings: InternalEventSettings, transport: Transport, meter: EventMeter, environment: str
+    ) -> None:
+        self.may_tell: Callable[[Caller], bool] = lambda _caller: True
+        """False for callers whose data must not leave their regions: nobody knows where the collector is."""
+        self._settings = settings
+        self._transport = transport
+        self._meter = meter
+        self._environment = environment
+        self._waiting: deque[dict[str, Any]] = deque()
+        self._wake = asyncio.Event()
+        self._closing = asyncio.Event()
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def requested(self, exchange: Exchange, permit: Permit) -> None:
+        """A request has been permitted."""
+        if not self.may_tell(permit.caller):
+            return
+        names = [f"request_{name}" for name in permit.unit_primitives]
+        exchange.facts["tracked_internal_events"] = names
+        for name in names:
+            self._put(name, exchange, {})
+
+    def used(self, exchange: Exchange) -> None:
+        """A request is over; says what its model call has spent, if it had one."""
+        facts = exchange.facts
+        if "input_tokens" not in facts or not self.may_tell(exchange.caller):
+            return
+        name = f"token_usage_{facts.get('meta.unit_primitive', '')}"
+        facts["tracked_internal_events"] = [*facts.get("tracked_internal_events", ()), name]
+        read, written = facts["input_tokens"], facts["output_tokens"]
+        extra = {
+            "model_engine": facts.get("provider", ""),
+            "model_name": facts.get("model", ""),
+            "input_tokens": read,
+            "output_tokens": written,
+            "total_tokens": read + written,
+        }
+        self._put(name, exchange, extra)
+
+    async def aclose(self) -> None:
+        self._closing.set()
+        self._wake.set()
+        await asyncio.wait((self._task,), timeout=GRACE_S)
+        self._task.cancel()
+        await asyncio.wait((self._task,))
+
+    def _put(self, name: str, exchange: Exchange, extra: dict[str, Any]) -> None:
+        if len(self._waiting) >= MAX_WAITING:
+            self._meter.internal_events(dropped=1)
+            return
+        standard = _context(exchange.headers) | {
+            "environment": self._environment,
+            "source": "torana",
+            "correlation_id": exchange.request_id,
+            "context_generated_at": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "extra": extra,
+        }
+        self._waiting.append(
+            {
+                "e": "se",
+                "se_ca": exchange.endpoint or "torana",
+                "se_ac": name,
+                "eid": str(uuid.uuid4()),
+                "dtm": str(int(time.time() * 1000)),
+                "p": "srv",
+                "tv": "torana-1",
+                "aid": self._settings.app_id,
+                "tna": self._settings.namespace,
+                "co": msgspec.json.encode(
+                    {"schema": CONTEXTS, "data": [{"schema": STANDARD, "data": standard}]}
+                ).decode(),
+            }
+        )
+        self._wake.set()
+
+    async def _run(self) -> None:
+        while not (self._closing.is_set() and not self._waiting):
+            await self._wake.wait()
+            self._wake.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LINGER_S):
+                    await self._closing.wait()
+            while self._waiting:
+                batch = [
+                    self._waiting.popleft() for _ in range(min(len(self._waiting), max(1, self._settings.batch_size)))
+                ]
+                try:
+                    await self._send(batch)
+                except Exception as error:  # noqa: BLE001  it must never fail a request, nor fall silent for good
+                    self._meter.internal_events(dropped=len(batch))
+                    logger.warning("internal events are lost", extra={"events": len(batch), "reason": str(error)[:200]})
+                else:
+                    self._meter.internal_events(sent=len(batch))
+
+    async def _send(self, batch: list[dict[str, Any]]) -> None:
+        body = msgspec.json.encode({"schema": PAYLOAD, "data": batch})
+        headers = {"Content-Type": "application/json; charset=utf-8"}
+        request = WireRequest(url=self._settings.endpoint.rstrip("/") + PATH, headers=headers, body=body)
+        answer = await self._transport.send(request, first_byte_s=TIMEOUT_S, idle_s=TIMEOUT_S)
+        try:
+            await answer.read_all(65536)
+        finally:
+            answer.close()
+        if answer.status >= 300:
+            raise ProviderError(f"status {answer.status}")
+
+
+def _context(headers: Headers) -> dict[str, Any]:
+    """What the product's headers say; absent and unreadable ones are null."""
+    found: dict[str, Any] = {member: headers.get(name) or None for name, member in _TEXTS.items()}
+    for name, member in _NUMBERS.items():
+        found[member] = _number(headers.text(name))
+    found["is_gitlab_team_member"] = {"true": True, "false": False}.get(headers.text(b"x-gitlab-is-team-member"))
+    listed = headers.text(b"x-gitlab-feature-enabled-by-namespace-ids")
+    ids = [_number(part) for part in listed.split(",")] if listed else []
+    found["feature_enabled_by_namespace_ids"] = ids if ids and None not in ids else None
+    return found
+
+
+def _number(text: str) -> int | None:
+    text = text.strip()
+    return int(text) if text.isdecimal() and len(text) < 19 else None

@@ -1,0 +1,263 @@
+"""`torana usage`: who used how much, and whether a provider's bill agrees."""
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from torana.usage.bills import Bill, Difference
+    from torana.usage.report import Report, Row
+
+FIGURES = (
+    "calls", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens", "cost_usd",
+    "unpriced", "uncertain", "seconds",
+)  # fmt: skip
+SHOWN = ("calls", "input_tokens", "output_tokens", "cache_read_tokens", "cost_usd", "unpriced")
+"""In a table; the other forms have all."""
+
+rollup_option = click.option(
+    "--rollup", type=click.Path(dir_okay=False, path_type=Path), help="The roll-up; default: that of sinks.yml here."
+)
+catalog_option = click.option(
+    "--catalog", "folders", multiple=True, metavar="DIR", help="An overlay that may name the roll-up; repeatable."
+)
+
+
+@click.group()
+def usage() -> None:
+    """Usage and cost, from the roll-up that this host's gateway keeps."""
+
+
+@usage.command()
+@click.option(
+    "--by",
+    default="instance,feature,model",
+    show_default=True,
+    help="Some of instance, realm, user, feature, unit_primitive, model, provider, upstream_model, outcome, day, hour.",
+)
+@click.option(
+    "--since", default="7d", show_default=True, help="7d, 12h, 30m, 2w, or a day or moment in ISO 8601 (UTC)."
+)
+@click.option("--until", default="", help="The same; default: now.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@catalog_option
+@rollup_option
+def report(
+    by: str, since: str, until: str, as_csv: bool, as_json: bool, folders: tuple[str, ...], rollup: Path | None
+) -> None:
+    """How much was used, and by whom. Exit 1 where there is no roll-up to ask."""
+    from torana.usage.report import BadQuestion, ask, read_by, read_moment
+
+    if as_csv and as_json:
+        raise click.UsageError("--csv and --json exclude each other")
+    now = datetime.now(UTC)
+    try:
+        names = read_by(by)
+        start, end = read_moment(since, now), read_moment(until, now) if until else now
+    except BadQuestion as bad:
+        raise click.UsageError(str(bad)) from bad
+    found = _ask(lambda path: ask(path, names, start, end, now), rollup, folders)
+    if as_json:
+        click.echo(json.dumps(_as_object(found), indent=2))
+    elif as_csv:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow((*found.by, *FIGURES))
+        writer.writerows((*row.names, *(_figure(row, name) for name in FIGURES)) for row in found.rows)
+    else:
+        click.echo(_as_table(found))
+
+
+@usage.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--provider", default="", help="Whose calls are compared; default: whose export it is.")
+@click.option(
+    "--columns", default="", help="day=…,model=…,calls=…,input_tokens=…,output_tokens=…,cost_usd=… for other files."
+)
+@click.option("--tolerance", default=0.0, show_default=True, help="Tokens or calls of difference that are none.")
+@click.option("--usd", default="0.01", show_default=True, help="Dollars of difference that are none.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@catalog_option
+@rollup_option
+def reconcile(
+    file: Path,
+    provider: str,
+    columns: str,
+    tolerance: float,
+    usd: str,
+    as_json: bool,
+    folders: tuple[str, ...],
+    rollup: Path | None,
+) -> None:
+    """Hold a provider's own bill against the roll-up, day by day and model by model. Exit 1 where they differ.
+
+    Known without --columns: the CSV exports of OpenAI (Activity, Cost) and of the Claude Console (Usage, Cost).
+    """
+    from torana.usage.bills import MEASURES, BadBill, compare, read_bill
+
+    try:
+        export, bill = read_bill(file, _read_columns(columns))
+    except BadBill as bad:
+        raise click.UsageError(str(bad)) from bad
+    provider = provider or export.provider
+    if not bill:
+        click.echo(f"{file}: holds no line with a day and a model", err=True)
+        sys.exit(1)
+    days = [day for day, _ in bill]
+    ours = _ask(lambda path: _our_lines(path, provider, min(days), max(days)), rollup, folders)
+    tolerances = {name: Decimal(str(tolerance)) for name in MEASURES} | {"cost_usd": Decimal(usd)}
+    differences = compare(bill, ours, tolerances)
+    told = {
+        "export": export.name,
+        "provider": provider or "any",
+        "since": str(min(days)),
+        "until": str(max(days)),
+        "lines": len(bill),
+        "differences": [_difference(each) for each in differences],
+    }
+    click.echo(json.dumps(told, indent=2) if as_json else _reconciled(told, differences))
+    sys.exit(1 if differences else 0)
+
+
+def _ask(question: Any, rollup: Path | None, folders: tuple[str, ...]) -> Any:
+    """The answer of the roll-up; exits where there is none."""
+    import sqlite3
+
+    path = rollup or _find_rollup(folders)
+    try:
+        return question(path)
+    except FileNotFoundError:
+        click.echo(
+            f"there is no roll-up at {path}: has a gateway with this state directory answered a call? "
+            "--rollup names another file",
+            err=True,
+        )
+    except sqlite3.Error as error:
+        click.echo(f"{path} cannot be read: {error}", err=True)
+    sys.exit(1)
+
+
+def _find_rollup(folders: tuple[str, ...]) -> Path:
+    """Where sinks.yml has it."""
+    from torana.catalog.load import load_catalogue, overlay_paths
+    from torana.errors import BadCatalogue, BadSetting
+    from torana.settings import load_settings
+    from torana.usage.rollup_schema import rollup_path
+
+    try:
+        flags = {"AIGW_CATALOG": ":".join(folders)} if folders else None
+        settings = load_settings(os.environ, Path(".env"), flags)
+        sinks = load_catalogue(overlay_paths(settings.catalogue.overlays)).sinks.values()
+    except (BadSetting, BadCatalogue) as bad:
+        click.echo(str(bad), err=True)
+        sys.exit(2)
+    named = [sink.path for sink in sinks if sink.type == "rollup" and sink.enabled and sink.path]
+    return Path(named[0]) if named else rollup_path(settings.spool_path)
+
+
+def _our_lines(path: Path, provider: str, first: date, last: date) -> "Bill":
+    from torana.usage.bills import sum_up
+    from torana.usage.report import ask
+
+    start = datetime(first.year, first.month, first.day, tzinfo=UTC)
+    end = datetime(last.year, last.month, last.day, tzinfo=UTC) + timedelta(days=1)
+    found = ask(path, ("day", "upstream_model"), start, end, datetime.now(UTC), provider=provider)
+    lines = []
+    for row in found.rows:
+        amounts = {
+            name: Decimal(getattr(row, name))
+            for name in ("calls", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
+        }
+        if row.cost_usd is not None:
+            amounts["cost_usd"] = row.cost_usd
+        lines.append((date.fromisoformat(row.names[0]), row.names[1], amounts))
+    return sum_up(lines)
+
+
+def _read_columns(text: str) -> dict[str, str]:
+    found = {}
+    for pair in filter(None, text.split(",")):
+        name, sign, column = pair.partition("=")
+        if not sign:
+            raise click.UsageError(f"{pair!r} declares no column, expected input_tokens=Prompt tokens")
+        found[name.strip()] = column.strip()
+    return found
+
+
+def _figure(row: "Row", name: str) -> Any:
+    value = getattr(row, name)
+    if name == "cost_usd":
+        return "" if value is None else f"{value.normalize():f}"
+    return value
+
+
+def _as_object(found: "Report") -> dict[str, Any]:
+    rows = []
+    for row in found.rows:
+        figures = {name: getattr(row, name) for name in FIGURES}
+        figures["cost_usd"] = _figure(row, "cost_usd") or None
+        rows.append({**dict(zip(found.by, row.names, strict=True)), **figures})
+    return {"since": found.since.isoformat(), "until": found.until.isoformat(), "by": list(found.by), "rows": rows}
+
+
+def _as_table(found: "Report") -> str:
+    span = f"{found.since:%Y-%m-%d %H:%M} to {found.until:%Y-%m-%d %H:%M} UTC"
+    if not found.rows:
+        return f"nothing was used, {span}"
+    lines = [[*found.by, *SHOWN]]
+    for row in found.rows:
+        lines.append([*(name or "-" for name in row.names), *(_cell(row, name) for name in SHOWN)])
+    return f"{span}\n\n{_align(lines, len(found.by))}"
+
+
+def _cell(row: "Row", name: str) -> str:
+    if name == "cost_usd":
+        # An unknown price is no price of nought: what is known is then the least that it was.
+        if row.cost_usd is None:
+            return "unknown"
+        return f"{'>= ' if row.unpriced else ''}{row.cost_usd:.4f}"
+    return f"{getattr(row, name):,}"
+
+
+def _align(lines: Sequence[Sequence[str]], left: int) -> str:
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    told = []
+    for line in lines:
+        cells = [
+            cell.ljust(width) if column < left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        told.append("  ".join(cells).rstrip())
+    return "\n".join(told)
+
+
+def _difference(each: "Difference") -> dict[str, Any]:
+    billed, counted = each.billed, each.counted
+    return {
+        "day": str(each.day),
+        "model": each.model,
+        "measure": each.measure,
+        "billed": None if billed is None else f"{billed.normalize():f}",
+        "counted": None if counted is None else f"{counted.normalize():f}",
+        "difference": f"{((counted or Decimal(0)) - (billed or Decimal(0))).normalize():f}",
+        "why": each.why,
+    }
+
+
+def _reconciled(told: dict[str, Any], differences: Sequence["Difference"]) -> str:
+    head = f"{told['export']} export, {told['since']} to {told['until']}, {told['lines']} lines of days and models"
+    if not differences:
+        return f"{head}: no difference"
+    lines = [["day", "model", "measure", "why", "billed", "counted", "difference"]]
+    for each in told["differences"]:
+        cells = (each["day"], each["model"], each["measure"], each["why"])
+        lines.append([*cells, each["billed"] or "-", each["counted"] or "-", each["difference"]])
+    return f"{head}: {len(differences)} differences\n\n{_align(lines, 4)}"

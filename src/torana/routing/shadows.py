@@ -1,0 +1,108 @@
+"""Copies of calls for deployments on trial: sent in the background, answered to nobody, booked apart.
+
+A shadow begins once the caller's own answer has begun, has no part in the caller's limits and record, and is dropped
+rather than waited for.
+"""
+
+import asyncio
+import logging
+from contextlib import aclosing
+
+from torana.chat import ChatRequest, Usage
+from torana.clock import Clock
+from torana.counting import estimate_tokens
+from torana.errors import ProviderError, Refusal
+from torana.providers.send import Sender
+from torana.routing.health import Health, Meter
+from torana.routing.tries import Candidate
+from torana.usage.event import Status
+from torana.usage.ledger import Record
+
+logger = logging.getLogger("torana.routing")
+
+MAX_UNDER_WAY = 8
+"""Shadows of one worker at a time: a deployment on trial must not take what callers need."""
+
+
+class Shadows:
+    """Those that are under way in one worker."""
+
+    def __init__(self, clock: Clock, meter: Meter) -> None:
+        self._clock = clock
+        self._meter = meter
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    def has_room(self, health: Health) -> bool:
+        """Otherwise the copy is dropped, and counted as such."""
+        if len(self._under_way) < MAX_UNDER_WAY and health.is_ready(self._clock.monotonic()):
+            return True
+        self._meter.shadowed(health.name, "dropped")
+        return False
+
+    def begin(self, sender: Sender, candidate: Candidate, chat: ChatRequest, record: Record | None) -> None:
+        """record  the copy's own usage record; it is closed here"""
+        task = asyncio.get_running_loop().create_task(self._run(sender, candidate, chat, record))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    async def aclose(self) -> None:
+        """End what is under way."""
+        tasks = list(self._under_way)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self, sender: Sender, candidate: Candidate, chat: ChatRequest, record: Record | None) -> None:
+        health, clock = candidate.health, self._clock
+        started = clock.monotonic()
+        turn = health.begin(started)
+        if not turn:
+            self._end(health, "dropped", "not_ready", None, record)
+            return
+        usage: Usage | None = None
+        first_s, said_chars = 0.0, 0
+        try:
+            async with (
+                asyncio.timeout(sender.settings.request_s),
+                aclosing(sender.stream(candidate.deployment, chat)) as batches,
+            ):
+                async for batch in batches:
+                    first_s = first_s or clock.monotonic() - started
+                    for chunk in batch:
+                        said_chars += len(chunk.text)
+                        usage = chunk.usage or usage
+            health.good(clock.monotonic(), turn, first_s)
+            self._end(health, "answered", "", usage or _estimate(chat, said_chars), record)
+        except ProviderError as failure:
+            health.bad(clock.monotonic(), turn, failure)
+            self._end(health, "failed", failure.code, usage, record)
+        except (Refusal, TimeoutError) as failure:
+            # It cannot be asked this, or it dawdles: nobody waits for it.
+            health.breaker.left(turn)
+            code = failure.code if isinstance(failure, Refusal) else "provider_timeout"
+            self._end(health, "failed", code, usage, record)
+        except asyncio.CancelledError:
+            self._end(health, "stopped", "server_draining", usage or _estimate(chat, said_chars), record)
+            raise
+        finally:
+            health.end()
+
+    def _end(self, health: Health, outcome: str, code: str, usage: Usage | None, record: Record | None) -> None:
+        self._meter.shadowed(health.name, outcome)
+        if record is not None:
+            record.close(_STATUSES[outcome], usage, error_code=code)
+        logger.info("shadow ended", extra={"deployment": health.name, "outcome": outcome, "code": code})
+
+
+_STATUSES: dict[str, Status] = {
+    "answered": "completed",
+    "failed": "upstream_error",
+    "dropped": "upstream_error",
+    "stopped": "interrupted",
+}
+
+
+def _estimate(chat: ChatRequest, said_chars: int) -> Usage:
+    """Where the provider does not say what it took."""
+    asked = sum(estimate_tokens(message.text) for message in chat.messages)
+    return Usage(input_tokens=asked, output_tokens=(said_chars + 3) // 4, is_counted=True)

@@ -1,0 +1,86 @@
+"""What all calls of one worker share: what is known of deployments, and the room there is."""
+
+import random
+from collections.abc import Iterable
+
+from torana.clock import Clock
+from torana.errors import ProviderError, Refusal
+from torana.routing.begun_answers import BegunAnswers
+from torana.routing.budget import RetryBudget
+from torana.routing.health import Health, HealthBook, Meter
+from torana.routing.shadows import Shadows
+from torana.routing.turnstile import Full, Turnstile
+from torana.settings import RoutingSettings
+
+
+class Traffic:
+    """What all calls of one worker share, whatever catalogue they came in with.
+
+    workers  how many share the node's free retries
+    """
+
+    def __init__(self, settings: RoutingSettings, clock: Clock, meter: Meter, *, workers: int = 1) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.meter = meter
+        self.workers = workers
+        self.shadows = Shadows(clock, meter)
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew, as after a restart."""
+        self.book = HealthBook(self.settings, self.meter)
+        self.budget = RetryBudget(self.clock, workers=self.workers)
+        self.begun_answers = BegunAnswers()
+
+    async def aclose(self) -> None:
+        await self.shadows.aclose()
+
+
+class UnderWay:
+    """A call at a deployment: it counts there, and has its place, until `end`."""
+
+    __slots__ = ("_entered", "_health", "_is_over", "_tenant", "_traffic")
+
+    def __init__(self, traffic: Traffic, health: Health, entered: tuple[Turnstile, ...], tenant: str) -> None:
+        self._traffic = traffic
+        self._health = health
+        self._entered = entered
+        self._tenant = tenant
+        self._is_over = False
+
+    def broke(self, failure: ProviderError) -> None:
+        """The answer failed after its first chunk."""
+        self._health.bad(self._traffic.clock.monotonic(), self._health.breaker.turn, failure)
+
+    def end(self) -> None:
+        """Idempotent."""
+        if self._is_over:
+            return
+        self._is_over = True
+        self._health.end()
+        for each in self._entered:
+            each.leave(self._tenant)
+
+
+async def enter(traffic: Traffic, ways: Iterable[Turnstile | None], tenant: str) -> tuple[Turnstile, ...]:
+    """Those that had to be passed; raises Refusal 503 where one of them stays full."""
+    entered: tuple[Turnstile, ...] = ()
+    try:
+        for way in ways:
+            if way is not None:
+                await way.enter(tenant, traffic.settings.queue_s)
+                entered += (way,)
+    except BaseException as error:
+        for way in entered:
+            way.leave(tenant)
+        if isinstance(error, Full):
+            raise no_room() from error
+        raise
+    return entered
+
+
+def no_room() -> Refusal:
+    """The gateway itself has no place left; when to come back is spread, so that not all do at once."""
+    after_s = b"%d" % random.randint(1, 5)  # noqa: S311 jitter, no secret
+    return Refusal(503, "overloaded", "Too many calls are under way", headers=((b"retry-after", after_s),))

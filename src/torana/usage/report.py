@@ -1,0 +1,134 @@
+"""Questions to the embedded roll-up: who used how much, of what, when."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from torana.usage.rollup_schema import MEASURES, MONEY_SCALE, NAMES, PERIODS, open_rollup
+
+TIMES = {"day": "%Y-%m-%d", "hour": "%Y-%m-%dT%H:00Z"}
+"""What a report may be split by besides the names, and how it is written."""
+
+ALIASES = {"outcome": "status", "unit-primitive": "unit_primitive"}
+
+HOURS_KEPT = timedelta(days=45)
+_AGO = re.compile(r"(\d{1,5})([mhdw])")
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+class BadQuestion(ValueError):
+    """What was asked for does not exist; reads as what is expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a report."""
+
+    names: tuple[str, ...]
+    """In the order of what it is split by."""
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+    reasoning_tokens: int
+    cost_usd: Decimal | None
+    """Of the calls with a known price; None where there is none."""
+    unpriced: int
+    """Calls without a known price."""
+    uncertain: int
+    """Calls whose tokens we counted ourselves."""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    by: tuple[str, ...]
+    since: datetime
+    """Rounded down to what the roll-up can tell apart."""
+    until: datetime
+    rows: tuple[Row, ...]
+    """The dearest first, then those with the most tokens."""
+
+
+def read_moment(text: str, now: datetime) -> datetime:
+    """`7d`, `12h`, `30m`, `2w` ago, a day, or a moment in ISO 8601 (UTC unless it says otherwise)."""
+    ago = _AGO.fullmatch(text)
+    if ago:
+        return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadQuestion(f"{text!r} is no time, expected 7d, 12h, 2026-11-01 or 2026-11-01T08:00Z") from None
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+def read_by(text: str) -> tuple[str, ...]:
+    """`instance,feature,model`; raises BadQuestion."""
+    names = tuple(ALIASES.get(name.strip(), name.strip()) for name in text.split(",") if name.strip())
+    for name in names:
+        if name not in NAMES and name not in TIMES:
+            raise BadQuestion(f"{name!r} is nothing to report by, expected some of {', '.join((*NAMES, *TIMES))}")
+    return tuple(dict.fromkeys(names))
+
+
+def ask(
+    path: Path, by: Sequence[str], since: datetime, until: datetime, now: datetime, *, provider: str = ""
+) -> Report:
+    """Raises sqlite3.Error, and FileNotFoundError where there is no roll-up.
+
+    provider  of the calls that count; empty: all
+    """
+    if not path.exists():
+        raise FileNotFoundError(path)
+    period = _period(by, since, now)
+    seconds = PERIODS[period]
+    start = int(since.timestamp()) // seconds * seconds
+    columns = [f"strftime('{TIMES[name]}', start, 'unixepoch')" if name in TIMES else name for name in by]
+    sums = [f"sum({name})" for name in MEASURES]
+    where, values = "period = ? AND start >= ? AND start < ?", [period, start, until.timestamp()]
+    if provider:
+        where, values = f"{where} AND provider = ?", [*values, provider]
+    groups = f" GROUP BY {', '.join(str(number + 1) for number in range(len(by)))}" if by else ""
+    connection = open_rollup(path, is_reader=True)
+    try:
+        found = connection.execute(
+            f"SELECT {', '.join([*columns, *sums])} FROM usage WHERE {where}{groups}",  # noqa: S608 our own names only
+            values,
+        ).fetchall()
+    finally:
+        connection.close()
+    rows = [_row(line[: len(by)], dict(zip(MEASURES, line[len(by) :], strict=True))) for line in found if line[-1]]
+    if set(by) & TIMES.keys():
+        rows.sort(key=lambda row: row.names)
+    else:
+        rows.sort(key=lambda row: (-(row.cost_usd or 0), -row.input_tokens - row.output_tokens, row.names))
+    return Report(tuple(by), datetime.fromtimestamp(start, UTC), until, tuple(rows))
+
+
+def _period(by: Sequence[str], since: datetime, now: datetime) -> str:
+    """The finest sums that reach back so far and are not finer than anybody can see."""
+    if now - since > HOURS_KEPT and "hour" not in by:
+        return "day"
+    return "minute" if now - since <= timedelta(hours=3) else "hour"
+
+
+def _row(names: Sequence[Any], sums: dict[str, int]) -> Row:
+    is_priced = sums["unpriced"] < sums["calls"]
+    return Row(
+        names=tuple(map(str, names)),
+        calls=sums["calls"],
+        input_tokens=sums["input_tokens"],
+        output_tokens=sums["output_tokens"],
+        cache_read_tokens=sums["cache_read_tokens"],
+        cache_write_tokens=sums["cache_write_tokens"],
+        reasoning_tokens=sums["reasoning_tokens"],
+        cost_usd=Decimal(sums["cost"]) / MONEY_SCALE if is_priced else None,
+        unpriced=sums["unpriced"],
+        uncertain=sums["uncertain"],
+        seconds=sums["milliseconds"] / 1000,
+    )

@@ -1,0 +1,254 @@
+"""Anthropic's own Python SDK works through /anthropic with every kind of provider behind it; a token is its key."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anthropic
+import pytest
+from pydantic import BaseModel
+from tests.clients.behind import BEHIND, UNTIL_FIRST_PIECE
+from tests.clients.conftest import sdk_token
+from tests.support.gateway import RunningGateway
+from tests.support.provider import ScriptedProvider
+from tests.support.saying import PIECES, ToolUse
+
+ASK: Any = [{"role": "user", "content": "Hello"}]
+TEXT = "".join(PIECES)
+TOOLS: Any = [
+    {
+        "name": "weather",
+        "description": "The weather of a town",
+        "input_schema": {"type": "object", "properties": {"town": {"type": "string"}}},
+    }
+]
+CALLS = [
+    ToolUse(name="weather", arguments={"town": "Tromsø"}, id="toolu_1"),
+    ToolUse(name="weather", arguments={"town": "Bergen"}, id="toolu_2"),
+]
+
+
+class Town(BaseModel):
+    name: str
+    is_cold: bool
+
+
+@pytest.fixture(params=["auth_token", "api_key"])
+async def client(request: pytest.FixtureRequest, anything: RunningGateway) -> AsyncIterator[anthropic.AsyncAnthropic]:
+    """Once with the token as bearer, once where a key stands."""
+    keys: Any = {request.param: sdk_token(anything)}
+    async with anthropic.AsyncAnthropic(base_url=f"{anything.url}/anthropic", max_retries=0, **keys) as client:
+        yield client
+
+
+@pytest.fixture
+async def bearer(anything: RunningGateway) -> AsyncIterator[anthropic.AsyncAnthropic]:
+    async with anthropic.AsyncAnthropic(
+        base_url=f"{anything.url}/anthropic", max_retries=0, auth_token=sdk_token(anything)
+    ) as client:
+        yield client
+
+
+async def test_a_message_comes_whole(client: anthropic.AsyncAnthropic, provider: ScriptedProvider, model: str) -> None:
+    message = await client.messages.create(model=model, max_tokens=64, messages=ASK, system="Be brief")
+
+    assert message.content[0].text == TEXT
+    assert (message.stop_reason, message.usage.input_tokens, message.usage.output_tokens) == ("end_turn", 25, 7)
+    (request,) = provider.requests
+    assert request.path.startswith(BEHIND[model][2])
+    assert "Be brief" in request.body.decode()
+
+
+async def test_a_message_streams_piece_by_piece(client: anthropic.AsyncAnthropic, model: str) -> None:
+    async with client.messages.stream(model=model, max_tokens=64, messages=ASK) as stream:
+        pieces = [piece async for piece in stream.text_stream]
+        message = await stream.get_final_message()
+
+    assert pieces == list(PIECES)
+    assert (message.stop_reason, message.usage.output_tokens) == ("end_turn", 7)
+
+
+async def test_parallel_tools_are_called_and_their_results_answered(
+    bearer: anthropic.AsyncAnthropic, provider: ScriptedProvider, model: str
+) -> None:
+    provider.answer_with(text="I look.", tool_call=CALLS[0], further_calls=CALLS[1:], times=2)
+
+    async with bearer.messages.stream(model=model, max_tokens=64, messages=ASK, tools=TOOLS) as stream:
+        streamed = await stream.get_final_message()
+    whole = await bearer.messages.create(model=model, max_tokens=64, messages=ASK, tools=TOOLS)
+    results: Any = [
+        {"type": "tool_result", "tool_use_id": call.id, "content": f"Snow {at}"}
+        for at, call in enumerate(calls_of(whole))
+    ]
+    turns: Any = [*ASK, {"role": "assistant", "content": whole.content}, {"role": "user", "content": results}]
+    answer = await bearer.messages.create(model=model, max_tokens=64, messages=turns, tools=TOOLS)
+
+    for called in (streamed, whole):
+        assert called.stop_reason == "tool_use"
+        assert [block.text for block in called.content if block.type == "text"] == ["I look."]
+        assert [(call.name, call.input) for call in calls_of(called)] == [(call.name, call.arguments) for call in CALLS]
+    assert answer.content[0].text == TEXT
+    sent = provider.requests[2].body.decode()
+    assert "Snow 0" in sent
+    assert "Snow 1" in sent
+
+
+def calls_of(message: Any) -> list[Any]:
+    """Gemini signs its calls; the signature comes back and forth as a thought."""
+    return [block for block in message.content if block.type == "tool_use"]
+
+
+async def test_an_answer_keeps_to_a_schema(
+    bearer: anthropic.AsyncAnthropic, provider: ScriptedProvider, model: str
+) -> None:
+    provider.answer_with(text='{"name": "Tromsø", "is_cold": true}')
+
+    message = await bearer.messages.parse(model=model, max_tokens=64, messages=ASK, output_format=Town)
+
+    assert message.parsed_output == Town(name="Tromsø", is_cold=True)
+    assert "is_cold" in provider.requests[0].body.decode()
+
+
+async def test_a_picture_and_a_document_reach_the_model(
+    bearer: anthropic.AsyncAnthropic, provider: ScriptedProvider, model: str
+) -> None:
+    picture = {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}
+    paper = {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0xLjQ="}
+    content: Any = [
+        {"type": "image", "source": picture},
+        {"type": "document", "source": paper, "title": "report.pdf"},
+        {"type": "text", "text": "What is it?"},
+    ]
+
+    message = await bearer.messages.create(model=model, max_tokens=64, messages=[{"role": "user", "content": content}])
+
+    assert message.content[0].text == TEXT
+    sent = provider.requests[0].body.decode()
+    assert "iVBORw0KGgo=" in sent
+    assert "JVBERi0xLjQ=" in sent
+
+
+async def test_tokens_are_counted_or_estimated(bearer: anthropic.AsyncAnthropic, model: str) -> None:
+    answer = await bearer.messages.with_raw_response.count_tokens(model=model, messages=ASK)
+
+    is_estimated = answer.headers.get("x-torana-estimated") == "true"
+    count = await answer.parse()
+    assert (count.input_tokens, is_estimated) == ((25, False) if model == "by_messages" else (2, True))
+
+
+async def test_models_are_listed_page_by_page(bearer: anthropic.AsyncAnthropic) -> None:
+    models = [model async for model in bearer.models.list(limit=3)]
+    one = await bearer.models.retrieve("by_converse")
+
+    assert set(BEHIND) < {model.id for model in models}
+    assert (one.id, one.max_input_tokens, one.lifecycle) == ("by_converse", 200_000, "active")
+
+
+async def test_the_sync_client_works_in_a_thread(anything: RunningGateway, model: str) -> None:
+    def talk() -> tuple[str, str]:
+        with anthropic.Anthropic(
+            api_key=sdk_token(anything), base_url=f"{anything.url}/anthropic", max_retries=0
+        ) as client:
+            whole = client.messages.create(model=model, max_tokens=64, messages=ASK)
+            with client.messages.stream(model=model, max_tokens=64, messages=ASK) as stream:
+                return whole.content[0].text, "".join(stream.text_stream)
+
+    assert await asyncio.to_thread(talk) == (TEXT, TEXT)
+
+
+async def test_a_request_can_be_found_again_by_its_id(
+    bearer: anthropic.AsyncAnthropic, anything: RunningGateway, provider: ScriptedProvider, model: str
+) -> None:
+    message = await bearer.messages.create(model=model, max_tokens=64, messages=ASK)
+    provider.fail_with(400)
+    with pytest.raises(anthropic.BadRequestError) as raised:
+        await bearer.messages.create(model=model, max_tokens=64, messages=ASK)
+
+    for found in (message._request_id, raised.value.request_id):
+        assert await anything.log.find(correlation_id=found, path="/anthropic/v1/messages")
+    assert raised.value.body["request_id"] == raised.value.request_id  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "kind"),
+    [
+        (400, anthropic.BadRequestError, "invalid_request_error"),
+        (404, anthropic.NotFoundError, "not_found_error"),
+        (429, anthropic.RateLimitError, "rate_limit_error"),
+        (500, anthropic.InternalServerError, "api_error"),
+        (503, anthropic.InternalServerError, "overloaded_error"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_providers_error_raises_its_own_exception(
+    bearer: anthropic.AsyncAnthropic,
+    provider: ScriptedProvider,
+    model: str,
+    status: int,
+    error: type[anthropic.APIStatusError],
+    kind: str,
+    stream: bool,
+) -> None:
+    provider.fail_with(status)
+
+    with pytest.raises(error) as raised:
+        await bearer.messages.create(model=model, max_tokens=64, messages=ASK, stream=stream)
+
+    assert raised.value.body["error"]["type"] == kind  # type: ignore[index]
+    assert ("scripted failure" in raised.value.message) == (status < 429)
+
+
+async def test_refusals_of_our_own_raise_their_exceptions(
+    anything: RunningGateway, bearer: anthropic.AsyncAnthropic, provider: ScriptedProvider
+) -> None:
+    expired = bearer.with_options(auth_token=sdk_token(anything, exp=1_000_000_000))
+    powerless = bearer.with_options(auth_token=anything.user_token(unit_primitives=["complete_code"]))
+
+    with pytest.raises(anthropic.AuthenticationError) as unknown:
+        await expired.messages.create(model="by_converse", max_tokens=64, messages=ASK)
+    with pytest.raises(anthropic.PermissionDeniedError) as denied:
+        await powerless.messages.create(model="by_converse", max_tokens=64, messages=ASK)
+    with pytest.raises(anthropic.NotFoundError) as missing:
+        await bearer.messages.create(model="nobody", max_tokens=64, messages=ASK)
+
+    codes = [raised.value.response.headers["x-torana-code"] for raised in (unknown, denied, missing)]
+    assert codes == ["token_expired", "unit_primitive_missing", "model_not_found"]
+    assert provider.requests == []
+
+
+@pytest.mark.parametrize(("status", "asks"), [(401, 1), (529, 3)])
+async def test_the_sdk_asks_again_only_where_that_can_help(
+    bearer: anthropic.AsyncAnthropic, anything: RunningGateway, provider: ScriptedProvider, status: int, asks: int
+) -> None:
+    provider.fail_with(status, headers={"Retry-After": "0.001"})
+
+    with pytest.raises(anthropic.APIStatusError):
+        await bearer.with_options(max_retries=2).messages.create(model="by_messages", max_tokens=64, messages=ASK)
+
+    lines = [line for line in anything.log.lines if line.get("path") == "/anthropic/v1/messages"]
+    assert len(lines) == asks
+
+
+async def test_a_broken_stream_raises_and_never_looks_whole(
+    bearer: anthropic.AsyncAnthropic, provider: ScriptedProvider, model: str
+) -> None:
+    provider.cut_after(UNTIL_FIRST_PIECE[model] + 1)
+
+    async def read() -> None:
+        async with bearer.messages.stream(model=model, max_tokens=64, messages=ASK) as stream:
+            await stream.until_done()
+
+    with pytest.raises(anthropic.APIError):
+        await read()
+
+
+async def test_a_client_that_leaves_early_ends_the_call_upstream(
+    bearer: anthropic.AsyncAnthropic, provider: ScriptedProvider, model: str
+) -> None:
+    provider.stall(after_events=UNTIL_FIRST_PIECE[model])
+
+    async with bearer.messages.stream(model=model, max_tokens=64, messages=ASK) as stream:
+        await anext(aiter(stream.text_stream))
+
+    request = await provider.request(1)
+    await request.hung_up.wait()

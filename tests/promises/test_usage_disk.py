@@ -1,0 +1,198 @@
+"""A disk that takes no usage record: never silent, by the operator's choice, and mended without a restart (US6)."""
+
+import errno
+import os
+import shutil
+import subprocess
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import StartGateway
+from tests.promises.test_usage import STREAMED, WHOLE, Way
+from tests.promises.test_usage_delivery import figure
+from tests.support.gateway import RunningGateway
+from tests.support.http_client import Answer
+from tests.support.usage import BrokenDisk, read_spool
+from tests.support.usage_sink import write_sinks
+from tests.support.waiting import eventually
+
+WAY = WHOLE[0]
+FAULTS = [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EACCES, errno.EDQUOT]
+OF_THE_DISK = pytest.mark.parametrize("fault", FAULTS, ids=[errno.errorcode[fault] for fault in FAULTS])
+
+
+async def ask(gateway: RunningGateway, way: Way = WAY) -> Answer:
+    return await gateway.post(**way.ask(gateway))
+
+
+async def until_spool_is(gateway: RunningGateway, *, full: bool) -> None:
+    async def is_so() -> bool:
+        return await figure(gateway, "usage_spool_full") == full
+
+    await eventually(is_so)
+
+
+@OF_THE_DISK
+async def test_by_default_billable_requests_are_refused_until_the_disk_is_well_again(
+    start_gateway: StartGateway, fault: int
+) -> None:
+    disk = BrokenDisk()
+    gateway = await start_gateway(disk=disk)
+    assert (await ask(gateway)).status == 200
+    disk.breaks = fault
+    last = await ask(gateway)  # found out by this one, which is answered all the same
+    await until_spool_is(gateway, full=True)
+
+    refused = await ask(gateway)
+    alive = await gateway.get("/monitoring/healthz")
+    ready = (await gateway.monitoring("/readyz")).json()
+    disk.breaks = 0
+    await until_spool_is(gateway, full=False)
+    served = await ask(gateway)
+
+    assert (last.status, refused.status, served.status) == (200, 503, 200)
+    assert refused.refusal.code == "usage_spool_full"
+    assert refused.header("retry-after") is not None
+    assert alive.status == 200
+    assert ready["checks"]["usage_spool"]["ok"] is False
+    assert await figure(gateway, "usage_at_risk_total") == 1
+    records = gateway.usage()
+    assert (
+        len(records) == len({record["id"] for record in records}) == 3
+    )  # those of all three answers, the last one too
+
+
+@OF_THE_DISK
+async def test_where_told_so_requests_go_on_and_are_counted_and_no_record_is_missing_later(
+    start_gateway: StartGateway, fault: int
+) -> None:
+    disk = BrokenDisk()
+    gateway = await start_gateway(env={"AIGW_USAGE__WHEN_FULL": "continue"}, disk=disk)
+    disk.breaks = fault
+
+    answers = [await ask(gateway) for _ in range(3)]
+    streamed = await ask(gateway, STREAMED[0])
+
+    assert [answer.status for answer in (*answers, streamed)] == [200] * 4
+    assert streamed.is_whole
+    assert await figure(gateway, "usage_at_risk_total") == 4
+    disk.breaks = 0
+    await until_spool_is(gateway, full=False)
+    records = gateway.usage()
+    assert len(records) == len({record["id"] for record in records}) == 4
+
+
+async def test_a_sync_that_failed_is_never_trusted_and_its_records_are_there_once(start_gateway: StartGateway) -> None:
+    disk = BrokenDisk()
+    disk.operations = frozenset(("sync",))
+    gateway = await start_gateway(env={"AIGW_USAGE__WHEN_FULL": "continue"}, disk=disk)
+    before = await ask(gateway)
+    disk.breaks = errno.EIO
+
+    during = await ask(gateway)
+    disk.breaks = 0
+    await until_spool_is(gateway, full=False)
+    after = await ask(gateway)
+
+    expected = [answer.header("x-request-id") for answer in (before, during, after)]
+    assert [record["request_id"] for record in gateway.usage()] == expected
+
+
+async def test_a_spool_that_cannot_be_made_does_not_stop_the_start(start_gateway: StartGateway, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    gateway = await start_gateway(env={"AIGW_USAGE__SPOOL_DIR": str(tmp_path / "file" / "usage")})
+
+    refused = await ask(gateway)
+
+    assert (refused.status, refused.refusal.code) == (503, "usage_spool_full")
+    assert (await gateway.get("/monitoring/healthz")).status == 200
+    assert (await gateway.log.find(message="no usage record can be written"))["level"] == "error"
+    await until_spool_is(gateway, full=True)
+    (tmp_path / "file").unlink()
+    await until_spool_is(gateway, full=False)
+    assert (await ask(gateway)).status == 200
+
+
+async def test_too_many_records_that_nobody_takes_count_as_a_full_disk(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    (tmp_path / "sinks").mkdir()
+    (tmp_path / "sinks" / "sinks.yml").write_text("- {name: rollup, type: http, url: 'http://127.0.0.1:9/'}")
+    env = {"AIGW_CATALOG": str(tmp_path / "sinks"), "AIGW_USAGE__MAX_SPOOL_BYTES": "1000"}
+    gateway = await start_gateway(env=env)
+    await until_spool_is(gateway, full=True)
+
+    assert (await ask(gateway)).refusal.code == "usage_spool_full"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Any:
+    """A file system of 1 MiB and few inodes."""
+    if os.geteuid():
+        pytest.skip("mounting takes root")
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=64", "tmpfs", str(place)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("nothing can be mounted here")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fill(place: Path, how: str) -> Path:
+    rest = place / "rest"
+    rest.mkdir()
+    try:
+        if how == "space":
+            with (rest / "zeros").open("wb") as file:
+                while True:
+                    file.write(bytes(4096))
+                    file.flush()
+        for number in range(1000):
+            (rest / str(number)).touch()
+    except OSError:
+        return rest
+    raise AssertionError("it did not run full")
+
+
+@pytest.mark.parametrize("how", ["space", "inodes"])
+async def test_a_file_system_that_runs_full_loses_no_record(
+    start_gateway: StartGateway, small_disk: Path, how: str
+) -> None:
+    gateway = await start_gateway(env={"AIGW_USAGE__SPOOL_DIR": str(small_disk / "usage")})
+    answered = [await ask(gateway) for _ in range(3)]
+    rest = fill(small_disk, how)
+
+    count = len(answered)
+    while (answer := await ask(gateway)).status == 200 and count < (1000 if how == "space" else 30):
+        count += 1
+    if how == "space":
+        assert answer.refusal.code == "usage_spool_full"
+    shutil.rmtree(rest)
+    await until_spool_is(gateway, full=False)
+    last = await ask(gateway)
+
+    assert last.status == 200
+    records = read_spool(small_disk / "usage")
+    assert len({record["id"] for record in records}) == count + (answer.status == 200) + 1
+    assert await figure(gateway, "usage_at_risk_total") == 0
+
+
+async def test_records_that_everybody_has_make_room_on_a_small_disk(
+    start_gateway: StartGateway, small_disk: Path, tmp_path: Path
+) -> None:
+    sinks = write_sinks(tmp_path / "sinks", {"name": "rollup", "type": "file", "path": str(tmp_path / "usage.jsonl")})
+    env = {"AIGW_USAGE__SPOOL_DIR": str(small_disk / "usage"), "AIGW_CATALOG": str(sinks)}
+    gateway = await start_gateway(env=env)
+
+    statuses = Counter([(await ask(gateway)).status for _ in range(900)])
+    await until_spool_is(gateway, full=False)
+
+    assert (await ask(gateway)).status == 200
+    assert statuses.keys() <= {200, 503}
+    assert await figure(gateway, "usage_records_total") == statuses[200] + 1
+    assert await figure(gateway, "usage_at_risk_total") == 0

