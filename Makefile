@@ -24,6 +24,7 @@ lint: dev
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
+	@$(VENV)/bin/python tools/dependencies.py
 
 bench: dev
 	@env -u AIGW_ENVIRONMENT $(VENV)/bin/python -m bench $(ARGS)

@@ -33,7 +33,7 @@ from torana.routing.tries import Try
 from torana.telemetry.metrics import InFlight, Metrics
 from torana.transport import WireAnswer
 from torana.usage.event import Status, ToldTry
-from torana.usage.ledger import Ledger, Record, Site
+from torana.usage.ledger import NO_ORIGIN, Ledger, Origin, Record, Site
 from torana.usage.prices import Price, price_text
 
 MAX_TOKENS = 1_000_000_000
@@ -138,6 +138,7 @@ class ModelCall:
             )
         if self.hold is not None:
             self._settle(self.hold, outcome, usage)
+        origin: Origin = self.facts.get("origin") or NO_ORIGIN
         self.metrics.inference(
             engine=provider,
             model=model,
@@ -148,6 +149,8 @@ class ModelCall:
             finish_reason=finish or "",
             seconds=seconds,
             usage=usage,
+            client_name=origin.client_name,
+            client_version=origin.client_version,
         )
         if self.suggested is not None:
             texts = list(_prompt_texts(self.suggested))

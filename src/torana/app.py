@@ -362,6 +362,10 @@ def check_endpoints(allowed: tuple[str, ...]) -> None:
             )
 
 
+CLIENTS = frozenset({"gitlab-extension", "gitlab-lsp", "gitlab-web", "duo-cli"})
+"""What GitLab's own clients call themselves."""
+
+
 def known_labels(catalogue: Catalogue) -> Known:
     """The catalogue's own names; every other value that a client chooses is shown as `other`."""
     records = catalogue.models.values()
@@ -373,6 +377,7 @@ def known_labels(catalogue: Catalogue) -> Known:
         languages=LANGUAGES,
         extensions=EXTENSIONS,
         editor_languages=EDITOR_IDS,
+        clients=CLIENTS,
     )
 
 

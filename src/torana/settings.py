@@ -15,6 +15,7 @@ from typing import Any, get_type_hints
 
 from torana.cloud_settings import GoogleSettings, check_google
 from torana.errors import BadSetting
+from torana.setting_checks import check_values
 from torana.setting_values import (
     Secret,
     check_name,
@@ -228,6 +229,11 @@ class ProviderSettings:
     default_models: dict[str, Any] = setting(
         {}, "AIGW_MODEL_SELECTION__DEFAULT_MODELS", "JSON: feature setting → model identifier"
     )
+    model_params: dict[str, Any] = setting(
+        {},
+        "AIGW_MODEL_SELECTION__MODEL_PARAMS",
+        "JSON: model identifier → parameters that replace those of models.yml; a prompt file's win over them",
+    )
     google: GoogleSettings = field(default_factory=GoogleSettings)
     vendor_keys: Mapping[str, Secret] = field(default_factory=dict)
     """Every `…_API_KEY` of the environment, for the rows of providers.yml that name one as `key_env`."""
@@ -298,6 +304,11 @@ class CatalogueSettings:
     watch: bool = setting(False, "AIGW_CATALOG_WATCH", "reload when a catalogue file changes")
     max_output_chars: int = setting(8_000_000, "AIGW_PROMPTS__MAX_OUTPUT_CHARS", "cap of a rendered prompt")
     max_iterations: int = setting(100_000, "AIGW_PROMPTS__MAX_ITERATIONS", "cap of loop turns in one template")
+    prompt_params: dict[str, Any] = setting(
+        {},
+        "AIGW_MODEL_SELECTION__PROMPT_PARAMS",
+        "JSON: prompt id → parameters that replace those of its files, such as max_tokens, temperature, timeout",
+    )
     default_prompts: dict[str, Any] = setting({}, "AIGW_DEFAULT_PROMPTS", "JSON: prompt id → variant")
     context_min_ls_version: str = setting(
         "6.3.0", "AIGW_CODE_CONTEXT_MIN_LS_VERSION", "language-server version from which attached context is used"
@@ -426,8 +437,6 @@ ACCEPTED_UNUSED = (
     "AIGW_AMAZON_Q__ENDPOINT_URL",
     "AIGW_FASTAPI__RELOAD",
     "AIGW_FEATURE_FLAGS__FIREWORKS_SCORE_THRESHOLD",
-    "AIGW_MODEL_SELECTION__MODEL_PARAMS",
-    "AIGW_MODEL_SELECTION__PROMPT_PARAMS",
     "AIGW_SINK__",
     "AIGW_VERTEX_TEXT_MODEL__",
     "AIGW_VERTEX_SEARCH__",
@@ -440,17 +449,6 @@ ACCEPTED_UNUSED = (
 )
 """Names of contract 16 and interface 4 that this version takes without acting on them; `…__` are prefixes."""
 
-UNUSED_READERS: dict[str, Callable[[str, str], Any]] = {
-    "AIGW_FASTAPI__RELOAD": read_bool,
-    "AIGW_FEATURE_FLAGS__FIREWORKS_SCORE_THRESHOLD": read_object,
-    "AIGW_MODEL_SELECTION__MODEL_PARAMS": read_object,
-    "AIGW_MODEL_SELECTION__PROMPT_PARAMS": read_object,
-    "AIGW_ABUSE_DETECTION__ENABLED": read_bool,
-    "AIGW_ABUSE_DETECTION__SAMPLING_RATE": read_float,
-    "AIGW_INSTRUMENTATOR__THREAD_MONITORING_ENABLED": read_bool,
-    "AIGW_INSTRUMENTATOR__THREAD_MONITORING_INTERVAL": read_float,
-}
-"""Those of them whose kind the contract tells: a slip is told here too, before another version acts on it."""
 
 ADDRESS_NAMES = ("_BASE_URL", "_API_BASE", "_API_BASE_URL", "_ENDPOINT", "_HOST", "AWS_ENDPOINT_URL_BEDROCK_RUNTIME")
 """How the environment names of vendors' addresses end."""
@@ -471,6 +469,7 @@ def load_settings(
     found: dict[str, str] = {}
     for source in (_read_dotenv(dotenv), environ, flags or {}):
         found.update({name: value for name, value in source.items() if value != ""})
+    check_values(found)
     settings: Settings = _read_struct(Settings, found)
     names = {name.removesuffix("_FILE") for name in found if name.removesuffix("_FILE").endswith("_API_KEY")}
     keys = {name: Secret(text) for name in names if (text := _text_of(name, Secret, found)) is not None}
@@ -481,9 +480,6 @@ def load_settings(
     sink_secrets = {name: Secret(text) for name in names if (text := _text_of(name, Secret, found)) is not None}
     settings = replace(settings, providers=providers, usage=replace(settings.usage, sink_secrets=sink_secrets))
     object.__setattr__(settings, "warnings", tuple(_unknown_names(found)))
-    for name, read in UNUSED_READERS.items():
-        if name in found:
-            read(name, found[name])
     if settings.log.level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
         raise BadSetting(
             "AIGW_LOGGING__LEVEL",

@@ -1,5 +1,6 @@
 """Which model answers by default, and the catalogue shown to administrators (interface 5, contract 11)."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,27 @@ async def test_without_any_provider_the_demo_answers(start_gateway: StartGateway
     assert completion.json()["model"]["engine"] == "demo"
     assert (completion.header("x-torana-demo"), conversation.header("x-torana-demo")) == ("true", "true")
     assert gateway.provider.requests == []
+
+
+async def test_the_operator_changes_what_models_and_prompts_are_asked_with(start_gateway: StartGateway) -> None:
+    of_models = {"claude_sonnet_4_6": {"temperature": 0.7, "max_tokens": 11, "top_k": 3}}
+    of_prompts = {"generate_commit_message": {"max_tokens": 99}}
+    gateway = await start_gateway(
+        env={
+            "AIGW_MODEL_SELECTION__MODEL_PARAMS": json.dumps(of_models),
+            "AIGW_MODEL_SELECTION__PROMPT_PARAMS": json.dumps(of_prompts),
+        }
+    )
+    token = gateway.token(unit_primitives=["generate_commit_message", "duo_chat"])
+
+    await gateway.post("/v1/prompts/generate_commit_message", json={"inputs": {"diff": "+x"}}, token=token)
+    inputs = {"question": "?", "previous_answer": ""}
+    await gateway.post("/v1/prompts/categorize_question", json={"inputs": inputs}, token=token)
+
+    ordered, usual = (request.json() for request in gateway.provider.requests)
+    assert (ordered["max_tokens"], ordered["top_k"]) == (99, 3)
+    assert usual["max_tokens"] > 11  # the prompt file's
+    assert usual["top_k"] == 3
 
 
 async def test_the_operator_changes_a_features_default(start_gateway: StartGateway) -> None:

@@ -560,3 +560,13 @@ async def test_the_connection_check_is_421_for_a_server_that_is_not_there(
     answer = await ask(gateway, f"{PROMPTS}model_configuration%2Fcheck", asked)
 
     assert (answer.status, answer.json()["detail"]) == (421, "503: Service Unavailable")
+
+
+async def test_a_server_of_ones_own_is_asked_for_a_model_by_name(gateway: RunningGateway, endpoint: str) -> None:
+    nameless = {"inputs": EXPLAIN, "model_metadata": {"provider": "openai", "endpoint": endpoint, "name": None}}
+
+    answer = await ask(gateway, f"{PROMPTS}chat/explain_code", nameless)
+
+    (row,) = answer.json()["detail"]
+    assert (answer.status, row["loc"], row["type"]) == (422, ["body", "model_metadata", "name"], "missing")
+    assert gateway.provider.requests == []

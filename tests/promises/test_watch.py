@@ -111,6 +111,18 @@ async def test_model_calls_are_counted_with_their_labels_and_tokens(gateway: Run
     assert tokens["inference_total_tokens_total"] == 64
 
 
+async def test_model_calls_tell_the_kind_of_client_where_it_is_a_known_one(gateway: RunningGateway) -> None:
+    token = gateway.token(unit_primitives=["generate_commit_message"])
+    for name in ("gitlab-extension", "made-up-client", None):
+        headers = {"X-Gitlab-Client-Name": name, "X-Gitlab-Client-Version": "1.0" if name else None}
+        path = "/v1/prompts/generate_commit_message"
+        await gateway.post(path, json={"inputs": {"diff": "+x"}}, token=token, headers=headers)
+
+    text = (await gateway.monitoring("/metrics")).text
+    pairs = re.findall(r'^model_inferences_total\{.*client_name="([^"]*)",client_version="([^"]*)"', text, re.MULTILINE)
+    assert sorted(pairs) == [("gitlab-extension", "other"), ("none", "none"), ("other", "other")]
+
+
 async def test_a_call_under_way_is_in_flight_until_its_end(gateway: RunningGateway) -> None:
     gateway.provider.stall(after_events=1)
     series = 'model_inferences_in_flight{model_engine="anthropic",model_name="claude-sonnet-4-6"}'

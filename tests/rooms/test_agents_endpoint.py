@@ -40,7 +40,6 @@ class ScriptedAnswer:
 
     script: list[list[Chunk] | ProviderError]
     usage: Usage | None = USAGE
-    leaks_reasoning: bool = False
     upstream_model: str = "model-x"
     headers: list[tuple[bytes, bytes]] = field(default_factory=lambda: [(b"x-aigw-model", b"p/model-x")])
     closed: int = 0
@@ -155,14 +154,6 @@ async def test_a_native_tool_call_is_an_action() -> None:
     _, parts = await answer_of(ScriptedAnswer([[Chunk(text="I need the issue."), Chunk(tool_call=call)]]))
 
     assert b"".join(parts) == ACTION_LINE + USAGE_LINE
-
-
-async def test_leaked_reasoning_is_removed_where_the_model_is_flagged() -> None:
-    pieces = texts("<think>Final Answer: no</thi", "nk>Final Answer: yes")
-
-    _, parts = await answer_of(ScriptedAnswer(pieces, leaks_reasoning=True, usage=None))
-
-    assert parts == [b'{"type": "final_answer_delta", "data": {"text": "yes"}}\n']
 
 
 @pytest.mark.parametrize(

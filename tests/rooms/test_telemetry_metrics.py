@@ -11,7 +11,6 @@ from tests.support.clock import HandClock
 
 from torana.chat import Usage
 from torana.errors import (
-    BadSetting,
     ProviderBroke,
     ProviderError,
     ProviderRefused,
@@ -179,12 +178,6 @@ def test_configured_limits_are_shown_in_both_shapes() -> None:
         'model_inferences_max_concurrent{model_engine="openai",model_name="gpt"}': 7,
         'model_max_input_tokens{model_engine="anthropic",model_name="claude"}': 10,
     }
-
-
-@pytest.mark.parametrize("limits", [{"a": 1}, {"a": {"m": {"rockets": 1}}}, {"a": {"m": "x"}}, {"a": {"m": True}}])
-def test_limits_of_another_shape_stop_the_start_with_the_settings_name(limits: dict[str, object]) -> None:
-    with pytest.raises(BadSetting, match="AIGW_MODEL_ENGINE_LIMITS: "):
-        Metrics(KNOWN, limits)
 
 
 def test_a_client_cannot_make_a_counter_run_backwards(metrics: Metrics) -> None:

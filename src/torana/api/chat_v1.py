@@ -203,6 +203,6 @@ def _read_wish(payload: dict[str, Any], settings: ProviderSettings) -> ModelWish
     identifier = reading.text(payload, "model_identifier", _PAYLOAD, limit=1000)
     # A request with an endpoint of its own never leaves that endpoint, whatever provider it names.
     if endpoint or provider == "litellm":
-        return own_model(model, endpoint, api_key, identifier, settings, (*_PAYLOAD, "model_endpoint"))
+        return own_model(model, endpoint, api_key, identifier, settings, (*_PAYLOAD, "model_endpoint"), name="model")
     refuse_custom_models(endpoint, api_key, settings)
     return ModelWish(role="chat_default", client_name=f"anthropic/{model}" if model else "")

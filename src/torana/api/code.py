@@ -215,7 +215,9 @@ class CodeEndpoints:
 
 def code_failed(error: ProviderError) -> Refusal:
     """What a failed model call is on the code endpoints (contract 1.2)."""
-    headers = retry_after(error.retry_after_s)
+    # A time to come back is for those whom coming back may help.
+    may_help = error.upstream_code == 429 or error.is_retryable
+    headers = retry_after(error.retry_after_s) if may_help else ()
     if error.upstream_code == 429:
         return Refusal(429, error.code, "Too many requests. Please try again later.", layer="provider", headers=headers)
     return Refusal(503, error.code, "Inference failed", layer="provider", headers=headers)

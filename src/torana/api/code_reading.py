@@ -241,7 +241,7 @@ def _read_flat_wish(
     identifier = reading.text(body, "model_identifier", limit=1000)
     # A request with an endpoint of its own never leaves that endpoint, whatever provider it names.
     if endpoint or provider in ("litellm", "codestral"):
-        return own_model(model_name, endpoint, api_key, identifier, settings, ("model_endpoint",))
+        return own_model(model_name, endpoint, api_key, identifier, settings, ("model_endpoint",), name="model_name")
     refuse_custom_models(endpoint, api_key, settings)
     if provider == "gitlab":
         wish = _wish_of("", "", kind)

@@ -31,6 +31,9 @@ ASKING_S = 1.0
 MAX_DISCARDED_BYTES = 1 << 20
 """What is read of a body after its answer, so that the connection can be used again; more ends it."""
 
+MAX_AHEAD = 4
+"""Requests that may wait behind the one that is answered before nothing more is read."""
+
 CLIENT_GONE = "client gone"
 DRAINING = "server draining"
 BODY_TOO_SLOW = "body too slow"
@@ -211,6 +214,9 @@ class Connection(HttpToolsProtocol):
         self.since = time.monotonic()
         self.pending_bytes = self.discarded_bytes = 0
         super().on_headers_complete()
+        if 0 < len(self.pipeline) <= MAX_AHEAD:
+            # Unread, a client that leaves would not be noticed. The body that comes has a bound of its own.
+            self.flow.resume_reading()
         if self.is_draining():
             self.cycle.keep_alive = False
 

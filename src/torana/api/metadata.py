@@ -52,12 +52,19 @@ def own_model(
     settings: ProviderSettings,
     loc: tuple[str | int, ...],
     *,
+    name: str = "name",
     as_text_completion: bool = False,
 ) -> ModelWish:
-    """A wish for a client's own model server, its endpoint checked."""
+    """A wish for a client's own model server, its endpoint checked.
+
+    name   what the request calls the family
+    """
     refuse_custom_models(endpoint, api_key, settings)
     if endpoint:
         _check_endpoint(endpoint, settings, loc)
+        if not family and not identifier:
+            # Nothing says what to ask that server for, and it is not ours to guess.
+            raise Invalid((*loc[:-1], name), "Field required", "missing")
     return ModelWish(
         is_own=True,
         family=family,

@@ -80,7 +80,7 @@ class Prompts:
     ) -> ChatRequest:
         """Fill the prompt in. Values are inserted as they are, never read as templates.
 
-        model_params   defaults of the model's record; the prompt file's win over them
+        model_params   defaults of the model's record; the prompt file's win over them, the operator's over both
         Raises Invalid 422: an input is missing or does not fit, or the result is too large.
         """
         values = {"current_date": self._today(), **inputs}
@@ -94,7 +94,9 @@ class Prompts:
                 head = len(messages)
         if head:
             messages = mark(messages, head - 1)
-        params = {**(model_params or {}), **prompt.params}
+        ordered: Mapping[str, Any] = self._settings.prompt_params.get(prompt.id, {})
+        params = {**(model_params or {}), **prompt.params, **ordered}
+        timeout_s = params.pop("timeout", None) if "timeout" in ordered else prompt.timeout_s
         own = {name: params.pop(name) for name in _OWN_FIELDS if name in params}
         retries = params.pop("max_retries", None)
         if prompt.answer == "react" and self._settings.chat_max_tokens:
@@ -103,7 +105,7 @@ class Prompts:
             messages=tuple(messages),
             stop=prompt.stop,
             answer=prompt.answer,
-            timeout_s=prompt.timeout_s,
+            timeout_s=timeout_s,
             hedge_after_s=prompt.hedge_after_s,
             tries=None if retries is None else retries + 1,
             extra=params,

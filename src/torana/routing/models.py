@@ -287,7 +287,7 @@ class Models:
             input_limit=record.input_limit,
             output_limit=record.output_limit,
             dimensions=record.dimensions,
-            params=record.params,
+            params={**record.params, **self.settings.model_params.get(record.name, {})},
             hedge_after_s=record.hedge_after_s,
             fill_in=family.fill_in if family is not None and is_text else "",
             leaks_reasoning=family.leaks_reasoning if family is not None else False,

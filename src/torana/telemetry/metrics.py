@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from torana.chat import Usage
-from torana.errors import BadSetting, ProviderError, ProviderRefused, ProviderTimedOut, ProviderUnreachable
+from torana.errors import ProviderError, ProviderRefused, ProviderTimedOut, ProviderUnreachable
 from torana.telemetry import families
 from torana.telemetry.exposition import CONTENT_TYPE, write_exposition
 from torana.telemetry.families import Family
@@ -132,6 +132,9 @@ class Metrics:
     ) -> None:
         """One model call ended. `finish_reason` is empty where the model told none."""
         error_type = "none" if error is None else error_type_of(error)
+        # Bounded at once: made-up names must not fill what is remembered.
+        client_name = _bound(client_name, self._known.clients)
+        client_version = _bound(client_version, self._known.client_versions)
         key = (
             engine, model, error_type, is_streamed, feature_category, unit_primitive, finish_reason,
             client_name, client_version,
@@ -331,8 +334,7 @@ class Metrics:
         primitive = _bound(unit_primitive, known.unit_primitives)
         labels = (
             *engine_model, "no" if error_type == "none" else "yes", "yes" if is_streamed else "no", category,
-            error_type, primitive, _bound(finish_reason, _FINISHES),
-            _bound(client_name, known.clients), _bound(client_version, known.client_versions),
+            error_type, primitive, _bound(finish_reason, _FINISHES), client_name, client_version,
         )  # fmt: skip
         tokens = (*engine_model, category, primitive)
         places = (
@@ -396,13 +398,8 @@ def _remember(cache: dict[Any, Any], key: object, value: object) -> None:
 
 def _read_limits(limits: Mapping[str, Any]) -> Iterable[tuple[str, str, str, float]]:
     """(engine, model, kind, limit) of AIGW_MODEL_ENGINE_LIMITS; a bare number is a concurrency (17.x)."""
-    name, expected = "AIGW_MODEL_ENGINE_LIMITS", "expected engine → model → {concurrency, input_tokens, …: number}"
     for engine, models in limits.items():
-        if not isinstance(models, Mapping):
-            raise BadSetting(name, f"{engine} is no object", expected)
         for model, value in models.items():
             found = value if isinstance(value, Mapping) else {"concurrency": value}
             for kind, number in found.items():
-                if kind not in _LIMITS or isinstance(number, bool) or not isinstance(number, int | float):
-                    raise BadSetting(name, f"{engine}.{model}.{kind} is no known limit or no number", expected)
                 yield engine, model, kind, float(number)

@@ -1,0 +1,99 @@
+"""Values of the environment whose shape their type alone does not tell.
+
+Every check takes the name that the operator used and its text, and raises BadSetting.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torana.errors import BadSetting
+from torana.setting_values import check_url, read_bool, read_float, read_object
+
+LIMIT_KINDS = frozenset({"concurrency", "input_tokens", "output_tokens", "total_tokens"})
+_WHOLE = frozenset({"max_tokens", "top_k", "max_retries"})
+_DECIMAL = frozenset({"temperature", "top_p", "timeout"})
+
+
+def check_values(found: Mapping[str, str]) -> None:
+    """found   texts by name, empty ones left out"""
+    for name, check in _CHECKS.items():
+        if name in found:
+            check(name, found[name])
+
+
+def _check_limits(name: str, text: str) -> None:
+    """A bare number is a concurrency (17.x)."""
+    expected = "expected engine → model → {concurrency, input_tokens, output_tokens, total_tokens: number}"
+    for engine, models in read_object(name, text).items():
+        if not isinstance(models, dict):
+            raise BadSetting(name, f"{engine!r} is no object", expected)
+        for model, value in models.items():
+            for kind, number in (value if isinstance(value, dict) else {"concurrency": value}).items():
+                if kind not in LIMIT_KINDS or isinstance(number, bool) or not isinstance(number, int | float):
+                    raise BadSetting(name, f"{engine}.{model}.{kind} is no known limit or no number", expected)
+
+
+def _check_texts(name: str, text: str) -> None:
+    for key, value in read_object(name, text).items():
+        if not isinstance(value, str):
+            raise BadSetting(name, f"{key!r} is no text", 'expected {"name": "text"}')
+
+
+def _check_lists(name: str, text: str) -> None:
+    for key, value in read_object(name, text).items():
+        if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+            raise BadSetting(name, f"{key!r} is no list of texts", 'expected {"name": ["text"]}')
+
+
+def _check_scores(name: str, text: str) -> None:
+    for key, value in read_object(name, text).items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise BadSetting(name, f"{key!r} is no number", 'expected {"model": number}')
+
+
+def _check_params(name: str, text: str) -> None:
+    for key, params in read_object(name, text).items():
+        if not isinstance(params, dict):
+            raise BadSetting(name, f"{key!r} is no object", 'expected {"name": {"max_tokens": 1024}}')
+        for param, value in params.items():
+            if param in _WHOLE | _DECIMAL and not _is_number(value, is_whole=param in _WHOLE):
+                kind = "whole number" if param in _WHOLE else "number"
+                raise BadSetting(name, f"{key}.{param} is {json.dumps(value)}", f"expected a {kind}, 0 or more")
+
+
+def _is_number(value: Any, *, is_whole: bool) -> bool:
+    return not isinstance(value, bool) and isinstance(value, int if is_whole else int | float) and value >= 0
+
+
+def _check_regions(name: str, text: str) -> None:
+    for region, place in read_object(name, text).items():
+        if not isinstance(place, dict) or not isinstance(place.get("endpoint"), str):
+            raise BadSetting(
+                name, f"{region!r} has no endpoint", 'expected {"region": {"endpoint": …, "identifier": …}}'
+            )
+
+
+_CHECKS: dict[str, Callable[[str, str], Any]] = {
+    "AIGW_CUSTOM_MODELS__EXTRA_HEADERS": _check_texts,
+    "AIGW_DEFAULT_PROMPTS": _check_texts,
+    "AIGW_FEATURE_FLAGS__DISALLOWED_FLAGS": _check_lists,
+    "AIGW_FEATURE_FLAGS__FIREWORKS_SCORE_THRESHOLD": _check_scores,
+    "AIGW_FIREWORKS_API_BASE_URL": check_url,
+    "AIGW_MODEL_ENDPOINTS__FIREWORKS_REGIONAL_ENDPOINTS": _check_regions,
+    "AIGW_MODEL_ENGINE_CONCURRENCY_LIMITS": _check_limits,
+    "AIGW_MODEL_ENGINE_LIMITS": _check_limits,
+    "AIGW_MODEL_SELECTION__DEFAULT_MODELS": _check_texts,
+    "AIGW_MODEL_SELECTION__MODEL_PARAMS": _check_params,
+    "AIGW_MODEL_SELECTION__PROMPT_PARAMS": _check_params,
+    # Taken over from GitLab's gateway without acting on them; a typing error is one all the same.
+    "AIGW_ABUSE_DETECTION__ENABLED": read_bool,
+    "AIGW_ABUSE_DETECTION__SAMPLING_RATE": read_float,
+    "AIGW_AUDIT_EVENT__ENABLED": read_bool,
+    "AIGW_BILLING_EVENT__ENABLED": read_bool,
+    "AIGW_FASTAPI__RELOAD": read_bool,
+    "AIGW_INSTRUMENTATOR__THREAD_MONITORING_ENABLED": read_bool,
+    "AIGW_INSTRUMENTATOR__THREAD_MONITORING_INTERVAL": read_float,
+    "AIGW_INTERNAL_EVENT__ENABLED": read_bool,
+    "AIGW_SNOWPLOW__ENABLED": read_bool,
+}
