@@ -183,10 +183,10 @@ async def test_a_redis_stream_is_kept_as_short_as_told(start_with: Any, store: V
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[str]:
+def database() -> Iterator[str]:
     if not postgres.is_here():
         pytest.skip("PostgreSQL is not installed here")
-    with postgres.running_postgres(tmp_path / "postgres", free_port()) as dsn:
+    with postgres.running_postgres(free_port()) as dsn:
         yield dsn
 
 

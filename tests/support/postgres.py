@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,15 +16,13 @@ def is_here() -> bool:
 
 
 @contextmanager
-def running_postgres(folder: Path, port: int) -> Iterator[str]:
+def running_postgres(port: int) -> Iterator[str]:
     """Its address. It runs as somebody else where the tests run as root, which it refuses."""
-    folder.mkdir()
+    # Not below pytest's own folder, into which nobody else may look.
+    folder = Path(tempfile.mkdtemp(prefix="torana-postgres-"))
     user: list[str] = []
     if not os.geteuid():
         shutil.chown(folder, "nobody")
-        for parent in folder.parents:
-            if parent.stat().st_uid == 0 and parent.stat().st_mode & 0o001 == 0:
-                parent.chmod(parent.stat().st_mode | 0o011)
         user = ["setpriv", "--reuid", "nobody", "--clear-groups"]
     data = str(folder / "data")
     subprocess.run(
@@ -36,3 +35,4 @@ def running_postgres(folder: Path, port: int) -> Iterator[str]:
         yield f"postgresql://torana@127.0.0.1:{port}/postgres"
     finally:
         subprocess.run([*control, "-m", "immediate", "stop"], check=True, stdout=subprocess.DEVNULL)
+        shutil.rmtree(folder)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from torana.usage.disk import Disk
-from torana.usage.event import Ending, encode, id_of, join
+from torana.usage.event import Ending, encode, id_of
 from torana.usage.folder import Folder, Position
 from torana.usage.frames import write_frame
 from torana.usage.prices import Price, price_text
@@ -86,4 +86,4 @@ def _interrupt(left: Left) -> bytes:
         cost_usd=cost,
         price_as_of=price_as_of,
     )
-    return join(admitted, encode(ending))
+    return b"%b,%b" % (admitted[:-1], encode(ending)[1:])

@@ -44,7 +44,7 @@ class ToldTry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class UsageEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole record, as sinks read it. Its members are those of `Opening`, `Place` and `Ending`."""
+    """The whole record, as sinks read it; `id` comes first. Most members are those of `Kind`, `Place` and `Ending`."""
 
     id: str
     """UUIDv7; the same on every delivery."""
@@ -105,17 +105,13 @@ class UsageEvent(msgspec.Struct, frozen=True, kw_only=True):
     """Every sending, where there was more than the one that answered."""
 
 
-class Opening(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known when the call is admitted."""
+class Kind(msgspec.Struct, frozen=True, kw_only=True):
+    """What a call has in common with many others; known when it is admitted, as `id`, `user` and its times are."""
 
-    id: str
-    request_id: str
-    started_at: str
     gateway: str
     worker: str
     instance: str
     realm: str
-    user: str
     feature: str
     unit_primitive: str
     endpoint: str
@@ -158,11 +154,6 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
 
 encode = msgspec.json.Encoder().encode
 decode_event = msgspec.json.Decoder(UsageEvent).decode
-
-
-def join(*parts: bytes) -> bytes:
-    """Several JSON objects as one."""
-    return b"{" + b",".join([part[1:-1] for part in parts]) + b"}"
 
 
 def id_of(event: bytes) -> bytes:

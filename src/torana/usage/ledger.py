@@ -21,7 +21,7 @@ from torana.caller import Caller
 from torana.chat import Usage
 from torana.clock import Clock
 from torana.errors import Refusal
-from torana.usage.event import MAX_TEXT, Ending, Opening, Place, Status, ToldTry, encode, join
+from torana.usage.event import MAX_TEXT, Ending, Kind, Place, Status, ToldTry, encode
 from torana.usage.ids import Ids
 from torana.usage.prices import Price, price_text
 from torana.usage.running import MAX_ADMITTED_BYTES
@@ -31,6 +31,11 @@ WhenFull = Literal["refuse", "continue"]
 
 JUMP_S = 1.0
 """The wall clock may be slewed by so much within a call; more is a jump."""
+
+MAX_KINDS = 4096
+"""Combinations of what many calls have in common that are kept ready."""
+
+_Key = tuple[str, str, str, str, str, str, str, bool, str, str, tuple[str, ...]]
 
 NOTHING = Usage(is_counted=True)
 
@@ -91,6 +96,7 @@ class Ledger:
         self.is_stopping = False
         """From now on it is not the client who leaves."""
         self._ids = Ids(clock)
+        self._kinds: dict[_Key, bytes] = {}
         self._gateway_id = gateway_id
         self._worker = f"{socket.gethostname()}:{os.getpid()}"
 
@@ -111,29 +117,15 @@ class Ledger:
         spool = self.spool
         if spool.is_full and self.when_full == "refuse":
             raise Refusal(503, "usage_spool_full", "Service Unavailable", headers=((b"retry-after", b"5"),))
-        now = self.clock.now()
-        id_ = self._ids.make()
-        opening = Opening(
-            id=id_,
-            request_id=origin.request_id[:MAX_TEXT],
-            started_at=wall_text(now),
-            gateway=self._gateway_id,
-            worker=self._worker,
-            instance=caller.instance_id[:MAX_TEXT],
-            realm=caller.realm[:MAX_TEXT],
-            user=origin.user[:MAX_TEXT],
-            # What was asked for by name: a feature, else a prompt, else the endpoint, `code/completions`.
-            feature=origin.feature or prompt.partition("@")[0] or origin.endpoint[4:],
-            unit_primitive=unit_primitive,
-            endpoint=origin.endpoint,
-            prompt=prompt[:MAX_TEXT],
-            model=model[:MAX_TEXT],
-            stream=stream,
-            client=origin.client_name[:MAX_TEXT],
-            client_version=origin.client_version[:MAX_TEXT],
-            residency=residency,
-        )
-        record = Record(self, id_, opening, site, now, self.clock.monotonic())
+        now, id_ = self.clock.now(), self._ids.make()
+        key = (
+            caller.instance_id, caller.realm, unit_primitive, origin.endpoint, origin.feature, prompt, model, stream,
+            origin.client_name, origin.client_version, residency,
+        )  # fmt: skip
+        kind = self._kinds.get(key) or self._remember(key)
+        request_id, user = origin.request_id[:MAX_TEXT], origin.user[:MAX_TEXT]
+        head = write_head(id_, request_id, wall_text(now), user, kind)
+        record = Record(self, id_, head, site, now, self.clock.monotonic())
         if spool.table is not None:
             try:
                 record.slot = spool.table.take(record.admitted())
@@ -142,16 +134,39 @@ class Ledger:
         spool.running[id_] = record
         return record
 
+    def _remember(self, key: _Key) -> bytes:
+        """The members that many calls have in common, as JSON without its braces."""
+        instance, realm, unit_primitive, endpoint, feature, prompt, model, stream, client, version, residency = key
+        kind = Kind(
+            gateway=self._gateway_id,
+            worker=self._worker,
+            instance=instance[:MAX_TEXT],
+            realm=realm[:MAX_TEXT],
+            # What was asked for by name: a feature, else a prompt, else the endpoint, `code/completions`.
+            feature=feature or prompt.partition("@")[0] or endpoint[4:],
+            unit_primitive=unit_primitive,
+            endpoint=endpoint,
+            prompt=prompt[:MAX_TEXT],
+            model=model[:MAX_TEXT],
+            stream=stream,
+            client=client[:MAX_TEXT],
+            client_version=version[:MAX_TEXT],
+            residency=residency,
+        )
+        if len(self._kinds) >= MAX_KINDS:
+            self._kinds.clear()  # clients have a say in some of them
+        found = self._kinds[key] = encode_kind(kind)
+        return found
+
 
 class Record:
     """One admitted call, until its final word is durable. Only the first final word counts."""
 
     __slots__ = (
-        "_future", "_is_settled", "_ledger", "_monotonic", "_now", "_opening", "_opening_json", "event", "id",
-        "progress", "site", "slot",
+        "_future", "_head", "_is_settled", "_ledger", "_monotonic", "_now", "event", "id", "progress", "site", "slot",
     )  # fmt: skip
 
-    def __init__(self, ledger: Ledger, id_: str, opening: Opening, site: Site, now: float, monotonic: float) -> None:
+    def __init__(self, ledger: Ledger, id_: str, head: bytes, site: Site, now: float, monotonic: float) -> None:
         self.id = id_
         self.site = site
         self.slot = -1
@@ -160,8 +175,7 @@ class Record:
         self.progress: Callable[[], Usage | None] = _no_progress
         """Tokens so far, for the checkpoints; called from another thread."""
         self._ledger = ledger
-        self._opening = opening
-        self._opening_json = encode_text(opening)
+        self._head = head
         self._now = now
         self._monotonic = monotonic
         self._future: asyncio.Future[None] | None = None
@@ -174,14 +188,9 @@ class Record:
     def admitted(self) -> bytes:
         """What the table of running calls holds: the record so far, and the price for whoever finishes it."""
         place, price = _write_site(self.site)
-        admitted = join(self._opening_json, place) + b"\n" + price
-        if len(admitted) > MAX_ADMITTED_BYTES:
-            # Only a caller with absurd names gets here; the final record has them in full.
-            short = {
-                name: value[:64] for name, value in msgspec.structs.asdict(self._opening).items() if type(value) is str
-            }
-            admitted = join(encode_text(msgspec.structs.replace(self._opening, **short)), place) + b"\n" + price
-        return admitted[:MAX_ADMITTED_BYTES]
+        admitted = b"%b,%b}\n%b" % (self._head, place, price)
+        # Only a caller with absurd names gets here; the final record has them in full.
+        return admitted if len(admitted) <= MAX_ADMITTED_BYTES else _shorten(self._head, place, price)
 
     def move(self, site: Site) -> None:
         """Another deployment answers than the one that was asked first."""
@@ -227,7 +236,7 @@ class Record:
             price_as_of=price_as_of,
             tries=tuple(tries),
         )
-        self.event = join(self._opening_json, _write_site(site)[0], encode(ending))
+        self.event = b"%b,%b,%b" % (self._head, _write_site(site)[0], encode(ending)[1:])
         ledger.spool.running.pop(self.id, None)
         ledger.spool.put(self)
 
@@ -250,30 +259,50 @@ class Record:
         return max(0.0, self._ledger.clock.monotonic() - self._monotonic)
 
 
-def encode_text(opening: Opening) -> bytes:
+def write_head(id_: str, request_id: str, started_at: str, user: str, kind: bytes) -> bytes:
+    """The beginning of a record, its closing brace left out."""
     try:
-        return encode(opening)
+        texts = encode(request_id), encode(user)
     except UnicodeEncodeError:  # half a surrogate pair, from a client's text; JSON in UTF-8 has no way to say it
-        clean = {
-            name: value.encode("utf-8", "replace").decode()
-            for name, value in msgspec.structs.asdict(opening).items()
-            if type(value) is str
-        }
-        return encode(msgspec.structs.replace(opening, **clean))
+        texts = encode(_clean(request_id)), encode(_clean(user))
+    return b'{"id":"%b","request_id":%b,"started_at":"%b","user":%b,%b' % (
+        id_.encode(), texts[0], started_at.encode(), texts[1], kind,
+    )  # fmt: skip
+
+
+def encode_kind(kind: Kind) -> bytes:
+    try:
+        return encode(kind)[1:-1]
+    except UnicodeEncodeError:
+        clean = {name: _clean(value) for name, value in msgspec.structs.asdict(kind).items() if type(value) is str}
+        return encode(msgspec.structs.replace(kind, **clean))[1:-1]
+
+
+def _clean(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
+def _shorten(head: bytes, place: bytes, price: bytes) -> bytes:
+    """What the table holds of a record whose texts are too long for it: the same members, cut."""
+    found = msgspec.json.decode(head + b"}")
+    short = {name: value[:48] if isinstance(value, str) else value for name, value in found.items()}
+    return b"%b,%b}\n%b" % (encode(short)[:-1], place, price)
 
 
 class _WallText:
-    """Unix seconds → RFC 3339; the part that changes once a second is kept."""
+    """Unix seconds → RFC 3339; what changes once a second is kept for a few of them."""
 
     def __init__(self) -> None:
-        self._second = -1
-        self._prefix = ""
+        self._seconds: dict[int, str] = {}
 
     def __call__(self, now: float) -> str:
         second = int(now)
-        if second != self._second:
-            self._second, self._prefix = second, time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
-        return f"{self._prefix}{int((now - second) * 1000):03d}Z"
+        prefix = self._seconds.get(second)
+        if prefix is None:
+            if len(self._seconds) > 64:
+                self._seconds.clear()
+            prefix = self._seconds[second] = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+        return f"{prefix}{int((now - second) * 1000):03d}Z"
 
 
 wall_text = _WallText()
@@ -281,9 +310,9 @@ wall_text = _WallText()
 
 @lru_cache(maxsize=1024)
 def _write_site(site: Site) -> tuple[bytes, bytes]:
-    """(the record's members about a place, its price) as JSON."""
+    """(the record's members about a place, without braces; its price) as JSON."""
     place = Place(provider=site.provider, upstream_model=site.model, deployment=site.deployment, region=site.region)
-    return encode(place), encode(site.price)
+    return encode(place)[1:-1], encode(site.price)
 
 
 def _no_progress() -> None:

@@ -5,7 +5,8 @@ from decimal import Decimal, InvalidOperation
 
 from torana.chat import Usage
 
-_MILLION = 1_000_000
+_MILLION = Decimal(1_000_000)
+_NOTHING = Decimal(0)
 _PARTS = ("input", "output", "cache_read", "cache_write")
 
 
@@ -47,17 +48,17 @@ def cost_usd(usage: Usage, price: Price | None) -> Decimal:
     """
     if price is None:
         raise UnknownPrice("no price is known for this model")
-    fresh_tokens = usage.input_tokens - usage.cache_read_tokens - usage.cache_write_tokens
-    spent = (
-        ("input", fresh_tokens, price.input),
-        ("output", usage.output_tokens, price.output),
-        ("cache_read", usage.cache_read_tokens, price.cache_read),
-        ("cache_write", usage.cache_write_tokens, price.cache_write),
-    )
-    total = Decimal(0)
-    for name, tokens, usd_per_million in spent:
-        if tokens < 0:
-            raise ValueError(f"{tokens} {name} tokens cannot be priced")
+    read, written, output = usage.cache_read_tokens, usage.cache_write_tokens, usage.output_tokens
+    fresh = usage.input_tokens - read - written
+    if min(fresh, read, written, output) < 0:
+        raise ValueError("less than no tokens cannot be priced")
+    total = _NOTHING
+    for name, tokens, usd_per_million in (
+        ("input", fresh, price.input),
+        ("output", output, price.output),
+        ("cache_read", read, price.cache_read),
+        ("cache_write", written, price.cache_write),
+    ):
         if tokens:
             if usd_per_million is None:
                 raise UnknownPrice(f"the price list of {price.as_of} has no `{name}` price")

@@ -26,9 +26,10 @@ _COUNTS = struct.Struct("<QQQQQ?d")
 _CHECKED = struct.Struct("<II")
 """Number of the checkpoint, and checksum of it with its counts."""
 _COUNTS_BYTES = 72
-_COUNTS_AT = _HEAD.size
-_PAYLOAD_AT = _COUNTS_AT + 2 * _COUNTS_BYTES
-MAX_ADMITTED_BYTES = SLOT_BYTES - _PAYLOAD_AT
+_COUNTS_AT = SLOT_BYTES - 2 * _COUNTS_BYTES
+_PAYLOAD_AT = _HEAD.size
+MAX_ADMITTED_BYTES = _COUNTS_AT - _PAYLOAD_AT
+_FREE = bytes(_HEAD.size)
 _MOST = 2**63
 
 
@@ -69,9 +70,9 @@ class RunningTable:
     def rewrite(self, slot: int, admitted: bytes) -> None:
         """What is known of the call has changed. `admitted` has at most MAX_ADMITTED_BYTES."""
         extent, start = self._places[slot]
-        extent[start + _PAYLOAD_AT : start + _PAYLOAD_AT + len(admitted)] = admitted
-        # Older checkpoints in the slot end with this: theirs are made with another checksum.
-        extent[start : start + _COUNTS_AT] = _HEAD.pack(len(admitted), crc32(admitted))
+        length = len(admitted)
+        # Older checkpoints in the slot end with this: theirs are made with another head.
+        extent[start : start + _PAYLOAD_AT + length] = _HEAD.pack(length, crc32(admitted)) + admitted
 
     def note(self, slot: int, number: int, usage: Usage, duration_s: float) -> None:
         """Counts so far. Two places take turns, so that a death in the middle of one leaves the other."""
@@ -87,13 +88,13 @@ class RunningTable:
         )
         at = start + _COUNTS_AT + number % 2 * _COUNTS_BYTES
         # Bound to the admission, or the counts of the slot's last call would pass for this one's.
-        seal = crc32(counts, crc32(bytes(extent[start : start + _COUNTS_AT]), number))
+        seal = crc32(counts, crc32(extent[start : start + _PAYLOAD_AT], number))
         data = _CHECKED.pack(number, seal) + counts
         extent[at : at + len(data)] = data
 
     def release(self, slot: int) -> None:
         extent, start = self._places[slot]
-        extent[start : start + _COUNTS_AT] = bytes(_COUNTS_AT)
+        extent[start : start + _PAYLOAD_AT] = _FREE
         self._free.append(slot)
 
     def close(self) -> None:
@@ -142,7 +143,7 @@ def _latest(data: bytes) -> tuple[Usage, float]:
     for at in (_COUNTS_AT, _COUNTS_AT + _COUNTS_BYTES):
         number, seal = _CHECKED.unpack_from(data, at)
         counts = data[at + _CHECKED.size : at + _CHECKED.size + _COUNTS.size]
-        if number > newest and seal == crc32(counts, crc32(data[:_COUNTS_AT], number)):
+        if number > newest and seal == crc32(counts, crc32(data[:_PAYLOAD_AT], number)):
             tokens = _COUNTS.unpack(counts)
             newest, found = number, (Usage(*tokens[:6]), tokens[6])
     return found
