@@ -11,6 +11,7 @@ COMMANDS = {
     "token": "torana.cli.token:token",
     "access": "torana.cli.access:access",
     "keys": "torana.cli.keys:keys",
+    "limits": "torana.cli.limits:limits",
     "jws": "torana.cli.jws:jws",
     "check": "torana.cli.check:check",
     "docs": "torana.cli.docs:docs",
