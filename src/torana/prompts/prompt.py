@@ -35,7 +35,7 @@ class Part:
     text: str | None = None
     """All of it where nothing in it varies: it need not be rendered each time."""
     is_same_for_all: bool = False
-    """It reads no input and no date, so that a provider may keep it in its cache."""
+    """It reads no input and no date, and neither does any part before it, so that a provider may keep it."""
     input: str = ""
     """With role `placeholder`: the input that holds the messages."""
 
@@ -115,6 +115,8 @@ class _Building:
         self.problems: list[str] = []
         self.reads: set[str] = set()
         self.followed: set[str] = set()
+        self.is_head = True
+        """All parts so far are the same for everybody."""
 
     def part(self, role: str, value: str | list[str]) -> Part:
         texts = [value] if isinstance(value, str) else value
@@ -130,7 +132,10 @@ class _Building:
         )
         compiled = [self._compile(text, path) for text, path in zip(texts, paths, strict=True)]
         templates = tuple(template for template in compiled if template is not None)
-        is_same = len(templates) == len(texts) and not any(map(self.sandbox.varies, texts))
+        # Behind a part that varies nobody asks: what a provider keeps is a head.
+        is_same = self.is_head = (
+            self.is_head and len(templates) == len(texts) and not any(map(self.sandbox.varies, texts))
+        )
         if role in ("user", "assistant"):
             said: Role = "user" if role == "user" else "assistant"
             return Part(said, templates, _constant(texts), is_same_for_all=is_same)

@@ -135,9 +135,13 @@ class Sandbox(ImmutableSandboxedEnvironment):
         )
 
     def varies(self, text: str) -> bool:
-        """True where anything from outside has a say in what comes out, present or absent; raises BadTemplate."""
+        """True where anything from outside may have a say in what comes out, present or absent; raises BadTemplate."""
+        if "{{" not in text and "{%" not in text:
+            return False
         tree = _Inlining(self).visit(self.parse(text))
-        return bool(find_undeclared_variables(tree)) or next(tree.find_all(nodes.Include), None) is not None
+        names = list(tree.find_all(nodes.Name))
+        own = {node.name for node in names if node.ctx != "load"}
+        return any(node.name not in own for node in names) or next(tree.find_all(nodes.Include), None) is not None
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         if isinstance(obj, Undefined):
