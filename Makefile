@@ -33,7 +33,7 @@ drills: dev
 	@env -u AIGW_ENVIRONMENT $(VENV)/bin/python -m pytest -m drill $(ARGS)
 
 clients: dev
-	@sh tests/clients/node/run
+	@sh tests/clients/node/run $(ARGS)
 
 demo-model: setup
 	@sh tools/setup requirements-demo-model.lock

@@ -169,6 +169,9 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     messages: tuple[Message, ...]
     """In order; system messages may stand anywhere (dialects that know one system text join them)."""
     max_tokens: int | None = None
+    output_limit: int = 0
+    """Tokens that the model writes at most, for formats that demand a number where `max_tokens` names none; 0: nobody
+    knows."""
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None

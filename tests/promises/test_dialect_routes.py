@@ -469,6 +469,16 @@ async def test_a_client_that_leaves_ends_the_call_upstream(
     assert (await gateway.log.find(path=path))["outcome"] == "client_cancelled"
 
 
+@pytest.mark.parametrize(("stream", "limit"), [(True, 128_000), (False, 16_384)])
+async def test_a_format_that_demands_a_limit_gets_the_models_own(
+    gateway: RunningGateway, stream: bool, limit: int
+) -> None:
+    await ask(gateway, CHAT, CLAUDE, stream=stream)
+    await ask(gateway, CHAT, CLAUDE, stream=stream, max_tokens=7)
+
+    assert [request.json()["max_tokens"] for request in gateway.provider.requests] == [limit, 7]
+
+
 # --- Keep-alive (contract 1.5) ---
 
 COMMENT = b": keep-alive\n\n"

@@ -31,6 +31,10 @@ from torana.routing.models import Model
 EVENT_STREAM = b"text/event-stream; charset=utf-8"
 COMMENT = b": keep-alive\n\n"
 
+MAX_UNSTREAMED_TOKENS = 16_384
+"""Of an answer that names no limit and does not stream: longer ones outlast connections. Source: Anthropic API
+reference, "Errors", long requests."""
+
 
 class DialectChat:
     """One call of a model, in each of the three dialects."""
@@ -99,7 +103,9 @@ class DialectChat:
             if not self.gateway.speaks(model, dialect.name):
                 raise
             chat, source = ChatRequest(messages=()), replace_fields(source, is_read=False)
-        return model, replace_fields(chat, stream=is_streamed, source=source)
+        # Agents seldom name a limit, and mean the model's own.
+        limit = model.output_limit if is_streamed else min(model.output_limit, MAX_UNSTREAMED_TOKENS)
+        return model, replace_fields(chat, stream=is_streamed, source=source, output_limit=limit)
 
 
 class DialectStream(AsyncIterator[bytes]):

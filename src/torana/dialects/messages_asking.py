@@ -113,7 +113,8 @@ class Thinking:
 
 def choose_thinking(chat: ChatRequest, traits: Traits, lost: set[str]) -> Thinking:
     """How much the model thinks: never while a tool is forced on it, and only within its own limits."""
-    max_tokens = traits.max_tokens if chat.max_tokens is None else chat.max_tokens
+    has_limit = chat.max_tokens is not None or bool(chat.output_limit)
+    max_tokens = chat.output_limit or traits.max_tokens if chat.max_tokens is None else chat.max_tokens
     reasoning = chat.reasoning
     is_wanted = reasoning is not None and find_effort(reasoning) != "none"
     if is_wanted and not _may_think(chat, traits):
@@ -124,7 +125,7 @@ def choose_thinking(chat: ChatRequest, traits: Traits, lost: set[str]) -> Thinki
     if not is_wanted or reasoning is None:
         return _think_not(traits, max_tokens, lost)
     budget = find_budget(reasoning)
-    if chat.max_tokens is None:
+    if not has_limit:
         # Thinking counts as output.
         max_tokens += budget or BUDGETS["medium"]
     effort = find_effort(reasoning)
@@ -132,7 +133,7 @@ def choose_thinking(chat: ChatRequest, traits: Traits, lost: set[str]) -> Thinki
         effort = nearest_effort(effort, traits.efforts) if effort else ""
         return Thinking(max_tokens, {"type": "adaptive"}, effort, is_on=True)
     budget = budget or BUDGETS["medium"]
-    if chat.max_tokens is not None:
+    if has_limit:
         # An answer needs room too, but who named a budget knows what they do.
         room = max_tokens - 1 if reasoning.budget_tokens is not None else max_tokens // 2
         budget = min(budget, room)
