@@ -97,6 +97,8 @@ class LoopbackServer:
         self.port = 0
         self.connections = 0
         """How many were ever accepted."""
+        self.sent_bytes = 0
+        """What peers have let it write, their sockets' buffers included."""
         self.failures: list[BaseException] = []
         self.open: set[_Connection] = set()
         self._listener: asyncio.Server | None = None
@@ -216,6 +218,7 @@ class _Connection(asyncio.Protocol):
         if self.transport.is_closing():
             raise ConnectionResetError("the peer has gone")
         self.transport.write(data)
+        self.server.sent_bytes += len(data)
         # A turn of the loop, so that a peer that left is noticed between two writes.
         await asyncio.sleep(0)
 

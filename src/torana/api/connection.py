@@ -35,10 +35,11 @@ MAX_AHEAD = 4
 """Requests that may wait behind the one that is answered before nothing more is read."""
 
 CLIENT_GONE = "client gone"
+READER_TOO_SLOW = "reader too slow"
 DRAINING = "server draining"
 BODY_TOO_SLOW = "body too slow"
 BODY_MALFORMED = "body malformed"
-"""Why a request's task is cancelled; the application answers all but the first."""
+"""Why a request's task is cancelled; the application answers all but the first two."""
 
 _PROBES = [
     [path]
@@ -100,6 +101,7 @@ class Connection(HttpToolsProtocol):
         """Status of a refusal that waits for the answers before it."""
         self.paused_since = 0.0
         self.written_at_pause = 0
+        self.why_gone = CLIENT_GONE
         self.active: RequestResponseCycle | None = None
         """The request that is being answered; those behind it wait in `pipeline`."""
         self.task: asyncio.Task[None] | None = None
@@ -310,7 +312,7 @@ class Connection(HttpToolsProtocol):
                 self.door.note_refusal(self, 499, uuid.uuid4().hex)
         if task is not None:
             # Nobody tells a handler that waits for a provider that its client has left.
-            task.cancel(CLIENT_GONE)
+            task.cancel(self.why_gone)
 
     def pause_writing(self) -> None:
         self.paused_since = time.monotonic()
@@ -354,6 +356,7 @@ class Connection(HttpToolsProtocol):
             if left < self.written_at_pause:
                 self.paused_since, self.written_at_pause = now, left
             elif now - self.paused_since > serve.write_timeout_s:
+                self.why_gone = READER_TOO_SLOW
                 self.transport.abort()
 
     def shutdown(self) -> None:

@@ -22,7 +22,7 @@ from torana.api.access_log import write_access_line, write_refused_line
 from torana.api.admission import Admission, Standing
 from torana.api.answer_writer import AnswerWriter
 from torana.api.answering import CORS_HEADERS, Answering
-from torana.api.connection import BODY_MALFORMED, BODY_TOO_SLOW, DRAINING, Connection
+from torana.api.connection import BODY_MALFORMED, BODY_TOO_SLOW, DRAINING, READER_TOO_SLOW, Connection
 from torana.api.dialect_front import did_you_mean
 from torana.api.dry_run import Rehearse, admit_operator, is_dry_run
 from torana.api.exchange import JSON_HEADER, Exchange, Reply, Route, StreamReply, json_reply
@@ -208,6 +208,8 @@ class Entrance:
                 await answer.refuse(write_refusal(ended, exchange), closes=True)
             else:
                 exchange.facts.setdefault("outcome", "client_cancelled")
+                if gone.args == (READER_TOO_SLOW,):
+                    exchange.facts["http_exception_details"] = READER_TOO_SLOW
         except Exception as error:
             # The loop must outlive every fault of a handler; the caller learns nothing but that it failed.
             route = exchange.facts.pop("route", route)

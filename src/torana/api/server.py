@@ -5,6 +5,7 @@ import logging
 import resource
 import socket
 import time
+from contextlib import suppress
 from typing import Any
 
 import uvicorn
@@ -13,6 +14,8 @@ from torana.api.connection import DRAINING, SPARE_FILES, Connection, Door
 from torana.settings import ServeSettings
 
 TICK_S = 0.25
+UNSENT_BYTES = 64 * 1024
+"""Of one connection, in the kernel, beside what is on its way already."""
 
 
 class Listener:
@@ -100,6 +103,9 @@ def bind(host: str, port: int, *, shared: bool) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(OSError):  # not every sandbox knows it
+            # Connections inherit it: what a slow reader has not taken waits with the provider, not in our kernel.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         if shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         address = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, 0, socket.AI_PASSIVE)[0][4]
