@@ -53,8 +53,22 @@ def chat_completions(stream: bool) -> Any:
     return messages(stream) | {"model": "gpt-5-mini-2025-08-07", "stream_options": {"include_usage": True}}
 
 
+def responses(stream: bool) -> Any:
+    return {"model": "claude-sonnet-4-6", "input": "Hi", "stream": stream}
+
+
 PROXY_HEADERS = (("X-Gitlab-Unit-Primitive", PROXY),)
 STEP = {"messages": [{"role": "user", "content": "Hi"}]}
+V1_CHAT = {
+    "prompt_components": [
+        {
+            "type": "prompt",
+            "metadata": {"source": "t", "version": "1"},
+            "payload": {"content": "Hi", "provider": "anthropic", "model": "claude-sonnet-4-6"},
+        }
+    ]
+}
+FEATURE = {"prompt_components": [{"type": "summarize_text", "payload": {"content": "long"}}]}
 PROMPT = {"inputs": {"diff": "a diff"}}
 
 WHOLE = [
@@ -64,6 +78,11 @@ WHOLE = [
     Way("prompt", "/v1/prompts/generate_commit_message", PROMPT, "generate_commit_message"),
     Way("anthropic proxy", "/v1/proxy/anthropic/v1/messages", messages(False), PROXY, PROXY_HEADERS),
     Way("openai proxy", "/v1/proxy/openai/v1/chat/completions", chat_completions(False), PROXY, PROXY_HEADERS),
+    Way("chat completions", "/openai/v1/chat/completions", messages(False), PROXY),
+    Way("responses", "/openai/v1/responses", responses(False), PROXY),
+    Way("messages", "/anthropic/v1/messages", messages(False), PROXY),
+    Way("v1 chat", "/v1/chat/agent", V1_CHAT, "duo_chat"),
+    Way("feature", "/v1/summarize_text", FEATURE, "summarize_text"),
 ]
 STREAMED = [
     Way("v2 code", "/v2/code/completions", code(True), "complete_code"),
@@ -73,6 +92,10 @@ STREAMED = [
     Way("prompt", "/v1/prompts/generate_commit_message", PROMPT | {"stream": True}, "generate_commit_message"),
     Way("anthropic proxy", "/v1/proxy/anthropic/v1/messages", messages(True), PROXY, PROXY_HEADERS),
     Way("openai proxy", "/v1/proxy/openai/v1/chat/completions", chat_completions(True), PROXY, PROXY_HEADERS),
+    Way("chat completions", "/openai/v1/chat/completions", messages(True), PROXY),
+    Way("responses", "/openai/v1/responses", responses(True), PROXY),
+    Way("messages", "/anthropic/v1/messages", messages(True), PROXY),
+    Way("messages by chat completions", "/anthropic/v1/messages", chat_completions(True) | {"max_tokens": 9}, PROXY),
 ]
 EVERY = [*WHOLE, *STREAMED]
 
@@ -158,6 +181,19 @@ async def test_what_is_refused_before_it_is_sent_leaves_no_record(gateway: Runni
 
     assert answer.status == 403
     assert gateway.usage() == []
+
+
+async def test_embeddings_leave_a_record_as_well(gateway: RunningGateway) -> None:
+    answer = await gateway.post(
+        "/openai/v1/embeddings",
+        json={"model": "text-embedding-3-small", "input": ["one", "two"]},
+        token=gateway.token(unit_primitives=[PROXY]),
+    )
+
+    assert answer.status == 200
+    (record,) = gateway.usage()
+    assert (record["status"], record["output_tokens"]) == ("completed", 0)
+    assert record["input_tokens"] == answer.json()["usage"]["prompt_tokens"] > 0
 
 
 async def test_counting_tokens_and_listing_models_are_no_calls(gateway: RunningGateway) -> None:
