@@ -27,7 +27,7 @@ IDLE_RSS_BUDGET_MB, READY_BUDGET_S = 90, 1.0
 class Row:
     """One line of the table.
 
-    floor   the row of nginx that this one is compared with; empty for nginx itself
+    floor   the row that this one is compared with; empty for nginx itself
     budget  how many times the floor it may cost
     """
 
@@ -49,7 +49,7 @@ class Figures:
     name: str
     unit: str
     cpu_us: float | None
-    times_nginx: float | None
+    times_floor: float | None
     budget: float | None
     p50_ms: float
     p99_ms: float
@@ -81,6 +81,8 @@ def main() -> None:
             gateway = stack.enter_context(servers.gateway(directory, mock.port))
             time.sleep(1)  # whatever start-up put off until after it is part of being idle
             running["gateway"], headers = gateway, gateway.headers
+            overlay = servers.write_overlay(directory, f"-e{EVENTS}-p{PACE_MS}")
+            running["limited"] = stack.enter_context(servers.gateway(directory, mock.port, AIGW_CATALOG=str(overlay)))
             report["ready_s"] = median([*ready_s, gateway.ready_s])
             report["idle_rss_mb"] = processes.rss_mb(gateway.pid)
         rows = [row for row in _rows(running, headers) if row.server in running]
@@ -107,17 +109,23 @@ def _rows(running: dict[str, servers.Server], headers: dict[str, str]) -> list[R
     relay = ours | {"x-gitlab-unit-primitive": "ai_gateway_model_provider_proxy"}
     chat, proxy = "/v1/chat/completions", "/v1/proxy/openai/v1/chat/completions"
     explain = "/v1/prompts/chat/explain_code"
+    limited = running["limited"].port if "limited" in running else 0
+    dialect = "/openai/v1/chat/completions"
     one, many = _chat_body(stream=False), _chat_body(stream=True)
+    same, crossing = _chat_body(stream=True, model="bench_gpt"), _chat_body(stream=True, model="bench_claude")
     mark = "some words"
     at_rate = {"concurrency": 8, "rate": 300.0}
-    request, event = "nginx, request", "nginx, streamed"
+    request, event, untranslated = "nginx, request", "nginx, streamed", "same dialect, streamed"
     return [
         Row(request, "nginx", Job(nginx, chat, plain, one)),
         Row("relay, request", "gateway", Job(gateway, proxy, relay, one), request, 10),
+        Row("relay, with limits", "limited", Job(limited, proxy, relay, one), request, 11),
         Row("chat/explain_code", "gateway", Job(gateway, explain, ours, _EXPLAIN), request, 14),
         Row("code/completions", "gateway", Job(gateway, "/v2/code/completions", ours, _COMPLETE), request, 14),
         Row(event, "nginx", Job(nginx, chat, plain, many, event=mark)),
         Row("relay, streamed", "gateway", Job(gateway, proxy, relay, many, event=mark), event, 2.6),
+        Row(untranslated, "limited", Job(limited, dialect, ours, same, event=mark), event),
+        Row("translated, streamed", "limited", Job(limited, dialect, ours, crossing, event=mark), untranslated, 2.5),
         Row("nginx, 300 requests/s", "nginx", Job(nginx, chat, plain, one, **at_rate)),  # type: ignore[arg-type]
         Row("relay, 300 requests/s", "gateway", Job(gateway, proxy, relay, one, **at_rate)),  # type: ignore[arg-type]
     ]  # fmt: skip
@@ -160,7 +168,7 @@ def _figures(row: Row, samples: list[Sample], cost: dict[str, float]) -> Figures
         name=row.name,
         unit=row.unit,
         cpu_us=None if row.job.rate else cost[row.name],
-        times_nginx=cost[row.name] / cost[row.floor] if row.floor else None,
+        times_floor=cost[row.name] / cost[row.floor] if row.floor else None,
         budget=row.budget or None,
         p50_ms=median(result.p50_ms for result in results),
         p99_ms=median(result.p99_ms for result in results),
@@ -170,11 +178,11 @@ def _figures(row: Row, samples: list[Sample], cost: dict[str, float]) -> Figures
     )
 
 
-def _chat_body(*, stream: bool) -> str:
+def _chat_body(*, stream: bool, model: str = f"gpt-bench-e{EVENTS}-p{PACE_MS}") -> str:
     """About 1 KB; the model's name tells the mock provider how to stream."""
     question = "What does this function give back, and is there a shorter way to write it? " * 11
     messages = [{"role": "user", "content": question}]
-    return json.dumps({"model": f"gpt-bench-e{EVENTS}-p{PACE_MS}", "messages": messages, "stream": stream})
+    return json.dumps({"model": model, "messages": messages, "stream": stream})
 
 
 _CODE = "def add(first, second):\n    total = first + second\n    return total\n\n\n"
@@ -217,11 +225,11 @@ def _table(report: dict[str, object]) -> str:
     lines = [
         str(report["machine"]),
         "",
-        f"| {'what':<26} | CPU us per      | nginx x | budget | p50 ms | p99 ms | per second | errors |",
+        f"| {'what':<26} | CPU us per      | floor x | budget | p50 ms | p99 ms | per second | errors |",
         f"|{'-' * 28}|-----------------|---------|--------|--------|--------|------------|--------|",
     ]
     for row in rows:
-        times = f"{row['times_nginx']:.1f}" if row["times_nginx"] else ""
+        times = f"{row['times_floor']:.1f}" if row["times_floor"] else ""
         budget = f"{row['budget']:g}" if row["budget"] else ""
         cpu = f"{row['cpu_us']:.1f} {row['unit']}" if row["cpu_us"] else ""
         lines.append(

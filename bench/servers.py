@@ -102,6 +102,25 @@ def gateway(directory: Path, provider_port: int, **more_env: str) -> Iterator[Ga
         processes.stop(process)
 
 
+def write_overlay(directory: Path, shape: str) -> Path:
+    """A catalogue directory with a model of each dialect that answers in `shape`, and limits that every call meets."""
+    overlay = directory / "overlay"
+    overlay.mkdir(exist_ok=True)
+    (overlay / "models.yml").write_text(
+        "models:\n"
+        "- {name: bench_gpt, title: Bench, families: [gpt],"
+        f" deployments: [{{provider: openai, model: gpt-bench{shape}}}]}}\n"
+        "- {name: bench_claude, title: Bench, families: [claude],"
+        f" deployments: [{{provider: anthropic, model: claude-bench{shape}}}]}}\n"
+    )
+    (overlay / "limits.yml").write_text(
+        "- {name: requests, limit: 100M per minute per user}\n"
+        "- {name: tokens, limit: 100M tokens per minute per instance}\n"
+        "- {name: streams, limit: 100k concurrent streams per instance}\n"
+    )
+    return overlay
+
+
 def need_nginx() -> None:
     """nginx comes from Debian where it is missing and we may install it."""
     if shutil.which("nginx"):
