@@ -4,6 +4,7 @@ Whoever holds one reads it once and closes it in every case; the last of both se
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +36,12 @@ from torana.transport import WireAnswer
 from torana.usage.event import Status, ToldTry
 from torana.usage.ledger import NO_ORIGIN, Ledger, Origin, Record, Site
 from torana.usage.prices import Price, price_text
+
+contents_logger = logging.getLogger("torana.contents")
+"""Prompts and answers, of requests whose contents may be logged (contract 15); nothing else writes any."""
+
+MAX_LOGGED_CHARS = 100_000
+"""Of one text."""
 
 MAX_TOKENS = 1_000_000_000
 """Of one call; ten thousand times the longest context window is a fault of whoever counted."""
@@ -204,8 +211,12 @@ class Answer:
     _counted_chars: int = 0
     _asked_tokens: int = -1
     _is_settled: bool = False
+    _said: list[str] | None = None
+    """The text so far, where it is to be logged."""
 
     def __post_init__(self) -> None:
+        if self.call.facts.get("logs_contents"):
+            self._said = []
         entry = self.call.entry
         if entry is not None:
             entry.move(site_of(self.flow.deployment))
@@ -265,6 +276,8 @@ class Answer:
                         self.usage = chunk.usage
                     if chunk.finish is not None:
                         self.finish = chunk.finish
+                if self._said is not None:
+                    self._said += [chunk.text for chunk in batch if chunk.choice == 0]
                 if blocks is not None and not (batch := blocks.take(batch)):
                     continue
                 if batch[-1].is_last:
@@ -312,6 +325,10 @@ class Answer:
         seconds = time.monotonic() - self.started
         self.call.record(deployment.provider, deployment.model, outcome, usage, seconds, self._failure, self.finish)
         self.call.facts["attempts"] = self.flow.attempts
+        if self._said is not None:
+            asked = [text[:MAX_LOGGED_CHARS] for text in _prompt_texts(self.chat)]
+            contents = {"prompt": asked, "answer": "".join(self._said)[:MAX_LOGGED_CHARS], "outcome": outcome}
+            contents_logger.info("what a model was asked and said", extra=contents)
 
     def so_far(self) -> Usage:
         """Tokens until now, for an answer that stops here; checkpoints ask from another thread."""

@@ -25,6 +25,7 @@ from torana.api.amazon_q import AmazonQEndpoints
 from torana.api.chat import ChatEndpoints
 from torana.api.chat_v1 import ChatV1Endpoints
 from torana.api.code import CodeEndpoints
+from torana.api.contents import make_policy
 from torana.api.dialect_routes import DialectEndpoints
 from torana.api.docs import DocsEndpoints
 from torana.api.embeddings import EmbeddingEndpoints
@@ -247,6 +248,7 @@ async def start(
         via.split()[1],
         settings.auth.operator_token,
     )
+    entrance.may_log = make_policy(settings)
     events = entrance.events = make_events(settings, transport, metrics)
 
     def fence_events(models: Models) -> None:

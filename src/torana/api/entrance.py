@@ -23,6 +23,7 @@ from torana.api.admission import Admission, Standing
 from torana.api.answer_writer import AnswerWriter
 from torana.api.answering import CORS_HEADERS, Answering
 from torana.api.connection import BODY_MALFORMED, BODY_TOO_SLOW, DRAINING, READER_TOO_SLOW, Connection
+from torana.api.contents import MayLog
 from torana.api.dialect_front import did_you_mean
 from torana.api.dry_run import Rehearse, admit_operator, is_dry_run
 from torana.api.exchange import JSON_HEADER, Exchange, Reply, Route, StreamReply, json_reply
@@ -139,6 +140,10 @@ class RouteTable:
         return None, "", other_methods
 
 
+BETWEEN_ROOMS = ("route", "origin", "quota_event", "quota_model_id", "logs_contents")
+"""Facts of a request that are not for its line of the log."""
+
+
 class Entrance:
     """The ASGI application of the main port."""
 
@@ -163,6 +168,8 @@ class Entrance:
         self.serve = serve
         self.loop_mark = loop_mark
         self.operator_token = operator_token
+        self.may_log: MayLog = lambda _headers, _flags: False
+        """Whose prompts and answers may be written to the log."""
         self.events: InternalEvents | None = None
         """Told about requests where the operator wants the product's own events."""
         self.admission = Admission(
@@ -249,6 +256,8 @@ class Entrance:
             raise Refusal(404, "not_found", self._not_found(exchange))
         exchange.facts["route"] = route
         exchange.facts["origin"] = exchange
+        if self.may_log(headers, exchange.flags):
+            exchange.facts["logs_contents"] = True
         exchange.tail = tail
         if is_dry_run(headers) and not route.is_open and self.routes.rehearse is not None:
             admit_operator(headers, self.operator_token)
@@ -359,7 +368,7 @@ class Entrance:
         now = time.perf_counter()
         if self.events is not None:
             self.events.used(exchange)
-        for name in ("route", "origin", "quota_event", "quota_model_id"):  # between the rooms only, not for the log
+        for name in BETWEEN_ROOMS:
             exchange.facts.pop(name, None)
         label = "unknown" if route is None else route.name
         status = answer.status or 499

@@ -87,7 +87,7 @@ def _guess_path(body: bytes, shop: "Workshop") -> str:
     try:
         members = json.loads(body)
     except ValueError:
-        members = None
+        raise click.UsageError("the body is no JSON; to see it refused, name where it is sent with --path") from None
     if isinstance(members, dict):
         if "messages" in members:
             return "/v2/chat/agent"
