@@ -61,6 +61,13 @@ async def test_code_in_the_question_is_described_by_what_can_be_seen() -> None:
         assert all(word in text for word in ("python", "5 lines", "`Box`", "`size`", "`os`"))
 
 
+async def test_what_an_agent_says_of_its_surroundings_is_not_the_question() -> None:
+    parts = ("<system-reminder>\nToday is Sunday.\n</system-reminder>", "Fix the bug")
+    chat = ChatRequest(messages=(Message("user", tuple(map(Text, parts))),))
+
+    assert "You asked: “Fix the bug”" in await text_of(chat)
+
+
 async def test_a_react_answer_has_its_markers_and_the_demo_sentence() -> None:
     text = await text_of(ask("Question: Who wrote #12?\n\nSteps taken so far:\n<steps>\n</steps>", answer="react"))
 

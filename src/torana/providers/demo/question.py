@@ -7,7 +7,7 @@ messages of another form the last user message, without such blocks, is the ques
 import re
 from collections.abc import Sequence
 
-from torana.chat import Message
+from torana.chat import Message, Text
 
 LOOKED_AT_CHARS = 20_000
 """Of the last user message: its end, where prompts put the question."""
@@ -15,6 +15,7 @@ LOOKED_AT_CHARS = 20_000
 _ASKED = re.compile(r"^(?:Question|Instruction): *(.*?)(?=\n\n|\Z)", re.MULTILINE | re.DOTALL)
 _FENCE = re.compile(r"```[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
 _TAG = re.compile(r"<(\w{1,40})>")
+_SURROUNDINGS = re.compile(r"<([\w-]{1,40})>.*</\1>", re.DOTALL)
 MAX_TAGS = 100
 """Opening tags whose ends are looked for; prompts have a handful."""
 
@@ -70,5 +71,10 @@ def _blocks(text: str) -> list[tuple[str, str]]:
 
 
 def _last_user_text(messages: Sequence[Message]) -> str:
-    texts = [message.text for message in messages if message.role == "user"]
-    return texts[-1][-LOOKED_AT_CHARS:] if texts else ""
+    last = next((message for message in reversed(messages) if message.role == "user"), None)
+    if last is None:
+        return ""
+    texts = [part.text for part in last.parts if isinstance(part, Text)]
+    # Agents send their surroundings as parts of their own, in one element each, beside what was asked.
+    asked = [text for text in texts if _SURROUNDINGS.fullmatch(text.strip()) is None]
+    return (asked[-1] if len(texts) > 1 and asked else "".join(texts))[-LOOKED_AT_CHARS:]
