@@ -6,7 +6,7 @@ Whoever holds one reads it once and closes it in every case; the last of both se
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,6 +61,8 @@ class Collected:
     texts: tuple[str, ...]
     usage: Usage | None
     finish: FinishReason | None
+    scores: Mapping[int, float] = field(default_factory=dict)
+    """Choice → its `Chunk.score`, where there is one."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -298,15 +300,18 @@ class Answer:
     async def collect(self) -> Collected:
         """The answer as one; raises ProviderError where the provider fails before its end."""
         parts: dict[int, list[str]] = {0: []}
+        scores: dict[int, float] = {}
         try:
             async for batch in self.batches():
                 for chunk in batch:
                     if chunk.text:
                         parts.setdefault(chunk.choice, []).append(chunk.text)
+                    if chunk.score is not None:
+                        scores[chunk.choice] = chunk.score
         finally:
             await self.flow.aclose()
         texts = tuple("".join(parts[choice]) for choice in sorted(parts))
-        return Collected(texts, self.usage, self.finish)
+        return Collected(texts, self.usage, self.finish, scores)
 
     async def aclose(self) -> None:
         """End the call; a provider still answering is hung up on."""
@@ -486,6 +491,8 @@ class CodeAnswer:
     cleaning: Cleaning
     window: Window
     excluded: tuple[str, ...]
+    least_score: float | None = None
+    """An answer with a lower one is none."""
 
     @property
     def engine(self) -> str:
@@ -522,7 +529,10 @@ class CodeAnswer:
         started = time.perf_counter()
         is_cut = found.finish == "length"
         texts = tuple(
-            clean(text, self.cursor, self.cleaning, excluded=self.excluded, is_cut=is_cut) for text in found.texts
+            clean(text, self.cursor, self.cleaning, excluded=self.excluded, is_cut=is_cut)
+            if self.least_score is None or found.scores.get(number, 0.0) >= self.least_score
+            else ""
+            for number, text in enumerate(found.texts)
         )
         self.answer.call.metrics.suggestion_cleaned(time.perf_counter() - started)
         return Collected(texts, found.usage, found.finish)

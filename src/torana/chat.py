@@ -186,6 +186,8 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The answer is a JSON object, of whatever shape."""
     reasoning: Reasoning | None = None
     """None: as the model is used to."""
+    wants_scores: bool = False
+    """The answer is to say how sure the model is of it, where its dialect can be asked; see `Chunk.score`."""
     choices: int = 1
     """How many answers are wanted; dialects without that ability give one."""
     carries_on: bool | None = None
@@ -256,6 +258,8 @@ class Chunk(msgspec.Struct, frozen=True):
     finish: FinishReason | None = None
     usage: Usage | None = None
     """Cumulative for the answer so far: the latest one stands."""
+    score: float | None = None
+    """Mean log probability of the answer's tokens, where it was asked for: 0 is sure, below is less so."""
     id: str = ""
     """The provider's id of the answer, on the first chunk."""
     model: str = ""

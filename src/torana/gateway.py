@@ -126,6 +126,7 @@ class Gateway:
             chat,
             choices=max(1, order.choices),
             max_tokens=order.max_tokens if is_fast else chat.max_tokens or order.max_tokens,
+            wants_scores=is_fast and not order.stream and bool(self.settings.score_thresholds),
         )
         return await self._suggest(permit, model, chat, order, window, prompt, facts)
 
@@ -168,7 +169,10 @@ class Gateway:
             # The default way only borrows the registry's prompt: its name and its patience are not the endpoint's.
             prompt, chat = None, replace_fields(chat, timeout_s=None)
         answer = await self._answer(permit, model, chat, facts, prompt=prompt, is_suggestion=True)
-        return CodeAnswer(answer, cursor, order.cleaning, window, self.settings.excl_post_process)
+        least = (
+            self.settings.score_thresholds.get(answer.upstream_model.rpartition("/")[2]) if chat.wants_scores else None
+        )
+        return CodeAnswer(answer, cursor, order.cleaning, window, self.settings.excl_post_process, least)
 
     async def step(self, permit: Permit, order: StepOrder, facts: dict[str, Any]) -> Answer:
         """One step of a ReAct loop that the client runs."""

@@ -318,6 +318,12 @@ class CatalogueSettings:
         ("AIGW_FEATURE_FLAGS__EXCL_POST_PROCESS", "AIGW_F__CODE_SUGGESTIONS__EXCL_POST_PROC"),
         "post-processing steps left out",
     )
+    score_thresholds: dict[str, Any] = setting(
+        {},
+        "AIGW_FEATURE_FLAGS__FIREWORKS_SCORE_THRESHOLD",
+        "JSON: upstream model (without the path before it) → mean log probability, such as -1.5, below which a fast "
+        "completion is dropped",
+    )
     chat_max_tokens: int = setting(0, "AIGW_DUO_CHAT__MAX_TOKENS", "cap of a chat answer; 0: the prompt file's")
     chat_timeout_s: float = setting(30.0, "AIGW_DUO_CHAT__MODEL_REQUEST_TIMEOUT", "first-byte time-out of v2 chat")
 
@@ -436,7 +442,6 @@ ACCEPTED_UNUSED = (
     "AIGW_AMAZON_Q__REGION",
     "AIGW_AMAZON_Q__ENDPOINT_URL",
     "AIGW_FASTAPI__RELOAD",
-    "AIGW_FEATURE_FLAGS__FIREWORKS_SCORE_THRESHOLD",
     "AIGW_SINK__",
     "AIGW_VERTEX_TEXT_MODEL__",
     "AIGW_VERTEX_SEARCH__",

@@ -8,6 +8,7 @@ from tests.conftest import StartGateway
 from tests.support.gateway import RunningGateway
 from tests.support.http_client import Answer
 from tests.support.http_server import Request
+from tests.support.provider import ScriptedProvider
 
 one_gateway = pytest.mark.asyncio(loop_scope="session")
 
@@ -438,3 +439,24 @@ async def test_a_step_of_the_cleaning_can_be_left_out(start_gateway: StartGatewa
     gateway.provider.answer_with(text="# a comment")
 
     assert await text_of(gateway, body()) == "# a comment"
+
+
+@pytest.mark.parametrize(("sure", "found"), [([-0.1, -0.3], "y = 1"), ([-2.0, None, -1.2], ""), (None, "y = 1")])
+async def test_a_fast_completion_that_its_model_is_unsure_of_is_dropped(
+    start_gateway: StartGateway, provider: ScriptedProvider, sure: list[float | None] | None, found: str
+) -> None:
+    region = {"us-central1": {"endpoint": f"{provider.url}/v1", "identifier": "accounts/a/models/qwen2p5-coder-7b"}}
+    gateway = await start_gateway(
+        env={
+            "FIREWORKS_API_KEY": "k",
+            "AIGW_MODEL_ENDPOINTS__FIREWORKS_REGIONAL_ENDPOINTS": json.dumps(region),
+            "AIGW_FEATURE_FLAGS__FIREWORKS_SCORE_THRESHOLD": '{"qwen2p5-coder-7b": -1.5}',
+        }
+    )
+    choice = {"index": 0, "text": "y = 1", "finish_reason": "stop", "logprobs": {"token_logprobs": sure}}
+    provider.answer_with(body={"id": "1", "model": "qwen", "choices": [choice]})
+
+    text = await text_of(gateway, body("x = ", "\n", model_provider="fireworks_ai", model_name="qwen2p5-coder-7b"))
+
+    assert text == found
+    assert (sent(gateway).path.endswith("/completions"), sent(gateway).json()["logprobs"]) == (True, 1)

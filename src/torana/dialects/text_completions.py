@@ -42,6 +42,10 @@ class _Said(msgspec.Struct):
     content: str | None = None
 
 
+class _LogProbs(msgspec.Struct):
+    token_logprobs: list[float | None] | None = None
+
+
 class _Choice(msgspec.Struct):
     """Mistral's fill-in-the-middle answers say their text as chat completions do."""
 
@@ -50,6 +54,7 @@ class _Choice(msgspec.Struct):
     delta: _Said | None = None
     message: _Said | None = None
     finish_reason: str | None = None
+    logprobs: Any = None
 
 
 class _Answer(msgspec.Struct):
@@ -118,6 +123,8 @@ def _write_words(chat: ChatRequest, lost: set[str]) -> Members:
     members |= write_sampling(chat, lost)
     if chat.choices != 1:
         members["n"] = chat.choices
+    if chat.wants_scores:
+        members["logprobs"] = 1
     if chat.user:
         members["user"] = chat.user
     lost |= {name for name in ("answer_schema", "wants_json", "reasoning") if getattr(chat, name)}
@@ -197,6 +204,16 @@ def _take_choice(choice: _Choice, chunks: list[Chunk]) -> None:
         chunks.append(Chunk(choice=choice.index, finish=openai_style.FINISHES.get(choice.finish_reason, _OTHER)))
 
 
+def _score_of(choice: _Choice) -> float | None:
+    """The mean; None where the provider tells none, or not in this dialect's way."""
+    try:
+        told = msgspec.convert(choice.logprobs, _LogProbs).token_logprobs if choice.logprobs else None
+    except msgspec.ValidationError:
+        return None
+    numbers = [number for number in told or () if number is not None]
+    return sum(numbers) / len(numbers) if numbers else None
+
+
 def read_answer(body: bytes) -> list[Chunk]:
     """A whole answer as chunks; raises ProviderBroke, or ProviderRefused for an error with status 200."""
     answer = decode_answer(_answers, body)
@@ -207,6 +224,8 @@ def read_answer(body: bytes) -> list[Chunk]:
     chunks = [Chunk(id=answer.id or "", model=answer.model or "")]
     for choice in answer.choices:
         _take_choice(choice, chunks)
+        if (score := _score_of(choice)) is not None:
+            chunks.append(Chunk(choice=choice.index, score=score))
     chunks.append(Chunk(usage=openai_style.read_usage(answer.usage), is_last=True))
     return chunks
 
