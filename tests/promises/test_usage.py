@@ -3,15 +3,19 @@
 import asyncio
 import contextlib
 import json
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.conftest import StartGateway
 from tests.support.clock import HandClock
-from tests.support.gateway import USER_ID, RunningGateway
-from tests.support.issuer import INSTANCE_ID
+from tests.support.gateway import USER_ID, RunningGateway, running_gateway
+from tests.support.issuer import INSTANCE_ID, FakeIssuer
+from tests.support.provider import ScriptedProvider
 from tests.support.usage import HeldDisk
+from tests.support.usage_sink import write_sinks
 from tests.support.waiting import eventually
 
 PROXY = "ai_gateway_model_provider_proxy"
@@ -283,3 +287,26 @@ async def test_a_client_that_leaves_after_any_byte_has_exactly_one_record(gatewa
     records = gateway.usage()
     assert len({record["id"] for record in records}) == len(records) == sent
     assert {record["status"] for record in records} <= {"completed", "client_cancelled"}
+
+
+async def test_a_call_that_a_stopping_gateway_cuts_is_interrupted_and_no_fault_of_its_client(
+    provider: ScriptedProvider, issuer: FakeIssuer, tmp_path: Path
+) -> None:
+    provider.answer_with(pieces=["a", "b", "c"], hold_after=4)
+    way = STREAMED[0]
+    async with AsyncExitStack() as stack:
+        gateway = await stack.enter_async_context(running_gateway(provider, issuer, tmp_path, no_sinks(tmp_path)))
+        answer = await stack.enter_async_context(gateway.stream(**way.ask(gateway)))
+        await answer.next_chunk()
+
+        await gateway.running.aclose()
+
+        (record,) = gateway.usage()
+        stack.pop_all()
+    assert (record["status"], record["error_code"]) == ("interrupted", "server_draining")
+
+
+def no_sinks(folder: Path) -> dict[str, str]:
+    """A receiver that is not there: what it would get stays in the spool."""
+    overlay = write_sinks(folder / "overlay", {"name": "rollup", "type": "http", "url": "http://127.0.0.1:9/"})
+    return {"AIGW_CATALOG": str(overlay)}

@@ -10,14 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.promises.test_process import STREAMED, relay_bytes
 from tests.support.charging import ChargingProvider
 from tests.support.gateway import default_env
+from tests.support.http_client import connect
 from tests.support.issuer import FakeIssuer
-from tests.support.served import Served, served
+from tests.support.provider import ScriptedProvider
+from tests.support.served import TORANA, Served, run, served
+from tests.support.usage import read_spool
 from tests.support.usage_load import Load, check_books
 from tests.support.usage_sink import UsageSink, write_sinks
 
 from torana.usage.frames import read_frames, write_frame
+from torana.usage.running import read_table
 
 
 class Town:
@@ -180,3 +185,40 @@ def damage(spool: Path) -> set[str]:
         data[data.index(victim) + 60] ^= 1
         file.write_bytes(data + write_frame(victim)[:100])
     return flipped
+
+
+async def test_a_killed_stream_is_booked_with_the_tokens_of_its_last_checkpoint(
+    provider: ScriptedProvider, issuer: FakeIssuer, tmp_path: Path
+) -> None:
+    provider.answer_with(pieces=["four letters and more "] * 20, input_tokens=31, hold_after=18)
+    env = {k: v for k, v in default_env(provider, issuer, tmp_path / "state").items() if not k.endswith("_PORT")}
+    spool = tmp_path / "state" / "usage"
+    async with served(tmp_path, env=env) as gateway:
+        await gateway.ready()
+        async with await connect(gateway.port) as connection:
+            await connection.send(relay_bytes(issuer, STREAMED))
+            await (await connection.read_head()).next_chunk()
+
+            async def is_noted() -> bool:
+                with next(spool.glob("*/running")).open("rb") as table:
+                    left, _ = read_table(table.fileno())
+                return any(each.usage.output_tokens > 10 for each in left)
+
+            await gateway.until(is_noted)
+            gateway.process.kill()
+            await gateway.end()
+    assert read_spool(spool) == []
+
+    async with served(tmp_path, env=env) as gateway:
+        await gateway.ready()
+
+        async def is_there() -> bool:
+            figures = (await gateway.monitoring("/metrics")).text
+            return 'usage_delivered_total{sink="rollup"} 1' in figures
+
+        await gateway.until(is_there)
+    report = await run(TORANA, "usage", "report", "--by", "outcome,model", "--json", env=env, folder=tmp_path)
+
+    (row,) = json.loads(report[1])["rows"]
+    assert (row["status"], row["calls"], row["input_tokens"]) == ("interrupted", 1, 31)
+    assert row["output_tokens"] > 10

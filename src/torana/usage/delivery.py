@@ -129,6 +129,8 @@ class Delivery:
         try:
             cursor, part = await asyncio.to_thread(self._read, folder, await self.sink.position(folder.name))
         except OSError as error:
+            if folder not in self._spool.folders:
+                return False  # everybody has it, and meanwhile it was deleted
             raise SinkDown(f"the spool cannot be read: {error}", is_ambiguous=False) from error
         if part.damaged:
             self._spool.note_damage(folder, part.damaged)
