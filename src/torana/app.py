@@ -20,6 +20,7 @@ from torana.access.local_keys import LocalKeys, load_local_keys
 from torana.access.minting import Minter
 from torana.access.permissions import enabled_flags
 from torana.access.quota import QuotaGate
+from torana.access.shelf import Shelf
 from torana.access.tokens import Verifier
 from torana.api.amazon_q import AmazonQEndpoints
 from torana.api.chat import ChatEndpoints
@@ -153,7 +154,8 @@ async def start(
     leases = leases_of(settings, counts, clock, metrics)
 
     local_keys = load_local_keys(settings)
-    keys = KeyRing(settings.auth, local_keys, transport, clock, meter=metrics)
+    shelf = None if metrics_dir is None else Shelf(metrics_dir)
+    keys = KeyRing(settings.auth, local_keys, transport, clock, meter=metrics, shelf=shelf)
     verifier = Verifier(
         settings.auth,
         keys,

@@ -437,3 +437,25 @@ def _is_running(pid: int) -> bool:
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return False
+
+
+async def test_workers_fetch_keys_together_for_unknown_keys_and_rotations(serve: Serve, issuer: FakeIssuer) -> None:
+    server = await serve("--workers", "3", env={"AIGW_GITLAB_URL": issuer.url, "AIGW_AUTH__FAILURES_PER_MINUTE": "0"})
+
+    async def status(token: str) -> int:
+        async with await connect(server.port) as connection:
+            await connection.send(write_request("POST", "/nowhere", gitlab_headers(token), b""))
+            return (await connection.read_answer()).status
+
+    async def all_have_keys() -> bool:
+        return {await status(issuer.token(jti=str(number))) for number in range(12)} == {404}
+
+    await server.until(all_have_keys)
+    before = len(issuer.requests)
+    stranger = FakeIssuer(first_key=60)
+    strangers = [stranger.token(iss=issuer.url, jose={"kid": f"k{number}"}) for number in range(60)]
+    issuer.rotate()
+
+    assert set(await asyncio.gather(*map(status, strangers))) == {401}
+    assert await all_have_keys()
+    assert len(issuer.requests) - before == 2  # the discovery document and the keys, once

@@ -6,7 +6,7 @@ What is fetched is small, JSON, from the expected hosts, and never follows a red
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from torana.access.jose import BadKey, Key, read_key
+from torana.access.shelf import Shelf, Shelved
 from torana.clock import Clock
 from torana.settings import AuthSettings
 from torana.transport import Fetched, Fetcher, FetchFailed
@@ -27,6 +28,8 @@ MAX_KEYS = 100
 RETRY_S = 2.0
 """Pause after a failure while there are no keys; with the transport's connect time-out below the contract's 5 s."""
 RETRY_WITH_KEYS_S = 30.0
+LISTEN_S, LISTEN_EVERY_S = 3.0, 0.02
+"""How long, and how often, one looks for the answer to another worker's question."""
 HANG_S = 3.0
 """While there are no keys, an issuer that hangs is asked once more beside the question that hangs."""
 
@@ -77,7 +80,9 @@ class IssuerKeys:
         *,
         changed: Callable[[], None],
         other_bases: Collection[str] = (),
+        shelf: Shelf | None = None,
     ) -> None:
+        """shelf: what other workers of this server know; None: this one is alone."""
         self.base_url = base_url.rstrip("/")
         self.issuer = self.base_url
         """What tokens' `iss` is compared with, without a trailing slash."""
@@ -93,6 +98,8 @@ class IssuerKeys:
         self._skew_s: float | None = None
         self._running: asyncio.Task[None] | None = None
         self._all_running: set[asyncio.Task[None]] = set()
+        self._shelf = shelf
+        self._listening: asyncio.Task[None] | None = None
 
     async def keep_fresh(self) -> None:
         """Fetch for ever: before the keys are too old, and soon again after a failure."""
@@ -115,19 +122,58 @@ class IssuerKeys:
     def fetch(self) -> asyncio.Task[None]:
         """Start a fetch, or join the one that runs."""
         if self._running is None or self._running.done():
-            self._running = asyncio.create_task(self._fetch())
-            self._all_running.add(self._running)
-            self._running.add_done_callback(self._all_running.discard)
+            self._running = self._run(self._fetch())
         return self._running
 
     def refetch(self) -> asyncio.Task[None] | None:
-        """A fetch because of an unknown key; None while the last such fetch is too recent."""
-        if self._running is not None and not self._running.done():
-            return self._running
+        """A fetch because of an unknown key, this worker's or another's; None while the last one is too recent."""
+        for running in (self._running, self._listening):
+            if running is not None and not running.done():
+                return running
         if self.refetch_in_s() > 0:
             return None
-        self._refetched_at = self._clock.monotonic()
-        return self.fetch()
+        now = self._clock.monotonic()
+        asked_at = self._claim(now)
+        self._refetched_at = now if asked_at is None else asked_at
+        if asked_at is None:
+            return self.fetch()
+        self._listening = self._run(self._listen(asked_at))
+        return self._listening
+
+    def adopt(self) -> None:
+        """Take over what another worker has fetched since."""
+        found = self._shelf.take(self.base_url) if self._shelf is not None else None
+        if found is None or found.fetched_at <= (self._fetched_at or 0.0):
+            return
+        try:
+            keys = read_keys(found.keys, found.issuer)
+        except BadDocument:
+            return
+        self._succeeded(found.issuer, keys, found.fetched_at)
+
+    def _claim(self, now: float) -> float | None:
+        """None where it is this worker's turn to ask, else when another did."""
+        if self._shelf is None:
+            return None
+        try:
+            return self._shelf.claim(self.base_url, now, self._settings.key_refetch_s)
+        except OSError:
+            log.exception("the workers' directory cannot be used; this worker asks an issuer by itself")
+            return None
+
+    async def _listen(self, asked_at: float) -> None:
+        self.adopt()
+        for _ in range(int(LISTEN_S / LISTEN_EVERY_S)):
+            if (self._fetched_at or 0.0) >= asked_at or self._clock.monotonic() - asked_at > LISTEN_S:
+                break  # it is answered, or was long ago and ended badly
+            await asyncio.sleep(LISTEN_EVERY_S)
+            self.adopt()
+
+    def _run(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._all_running.add(task)
+        task.add_done_callback(self._all_running.discard)
+        return task
 
     def refetch_in_s(self) -> float:
         """Seconds until an unknown key may cause a fetch again; 0 when it may now."""
@@ -159,7 +205,7 @@ class IssuerKeys:
     async def _fetch(self) -> None:
         begun_at = self._clock.monotonic()
         try:
-            issuer, keys = await self._ask()
+            issuer, keys, entries = await self._ask()
         except (FetchFailed, BadDocument) as error:
             if self._fetched_at is None or self._fetched_at <= begun_at:  # a later question may have ended well
                 self._failed(str(error) or type(error).__name__)
@@ -168,10 +214,18 @@ class IssuerKeys:
             log.exception("fetching an issuer's keys failed", extra={"issuer": self.issuer})
             self._failed(type(error).__name__)
             return
+        self._succeeded(issuer, keys, self._clock.monotonic())
+        if self._shelf is not None and self._fetched_at is not None:
+            try:
+                self._shelf.put(self.base_url, Shelved(issuer, entries, self._fetched_at))
+            except OSError:
+                log.exception("the workers' directory cannot be used; each worker asks an issuer by itself")
+
+    def _succeeded(self, issuer: str, keys: tuple[Key, ...], fetched_at: float) -> None:
         if self._problem:
             log.info("an issuer's keys are there", extra={"issuer": issuer, "keys": len(keys)})
         self._problem = ""
-        self._fetched_at = self._clock.monotonic()
+        self._fetched_at = fetched_at
         if issuer != self.issuer or keys != self.keys:
             self.issuer = issuer
             self._replace(keys)
@@ -186,7 +240,7 @@ class IssuerKeys:
         self.keys = keys
         self._changed()
 
-    async def _ask(self) -> tuple[str, tuple[Key, ...]]:
+    async def _ask(self) -> tuple[str, tuple[Key, ...], list[msgspec.Raw]]:
         found = await self._get(f"{self.base_url}/.well-known/openid-configuration", _Discovery)
         issuer = found.issuer.rstrip("/")
         if not issuer:
@@ -194,8 +248,8 @@ class IssuerKeys:
         if issuer == self._settings.service_name or issuer in self._other_bases:
             raise BadDocument("the discovery document names somebody else as issuer")
         self._check_location(found.jwks_uri, issuer)
-        keys = read_keys((await self._get(found.jwks_uri, _KeySet)).keys, self.issuer)
-        return issuer, keys
+        entries = (await self._get(found.jwks_uri, _KeySet)).keys
+        return issuer, read_keys(entries, self.issuer), entries
 
     def _check_location(self, jwks_uri: str, issuer: str) -> None:
         base = urlsplit(self.base_url)

@@ -9,6 +9,7 @@ from typing import Protocol
 from torana.access.issuer_keys import IssuerKeys, IssuerState
 from torana.access.jose import Key
 from torana.access.local_keys import LocalKeys
+from torana.access.shelf import Shelf
 from torana.clock import Clock
 from torana.settings import AuthSettings
 from torana.transport import Fetcher
@@ -38,7 +39,9 @@ class KeyRing:
         *,
         unknown_key_wait_s: float = UNKNOWN_KEY_WAIT_S,
         meter: KeyMeter | None = None,
+        shelf: Shelf | None = None,
     ) -> None:
+        """shelf: what the workers of this server share; None: this process is alone."""
         self.epoch = 0
         self._meter = meter
         self.local = local
@@ -47,8 +50,10 @@ class KeyRing:
         self._wait_s = unknown_key_wait_s
         bases = dict.fromkeys(url.rstrip("/") for url in (settings.gitlab_url, settings.customer_portal_url) if url)
         self._issuers = [
-            IssuerKeys(base, settings, fetcher, clock, changed=self._count_change, other_bases=bases) for base in bases
+            IssuerKeys(base, settings, fetcher, clock, changed=self._count_change, other_bases=bases, shelf=shelf)
+            for base in bases
         ]
+        self._has_shelf = shelf is not None
         self._loops: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -56,6 +61,8 @@ class KeyRing:
         self._loops = [asyncio.create_task(issuer.keep_fresh()) for issuer in self._issuers]
         if self._meter is not None:
             self._loops.append(asyncio.create_task(self._report(self._meter)))
+        if self._has_shelf:
+            self._loops.append(asyncio.create_task(self._adopt()))
 
     async def aclose(self) -> None:
         """End the background work."""
@@ -122,6 +129,13 @@ class KeyRing:
         while True:
             for state in self.states():
                 meter.issuer(state.base_url, keys=state.keys, is_up=state.ok, age_s=state.age_s)
+            await asyncio.sleep(REPORT_S)
+
+    async def _adopt(self) -> None:
+        # Also while no token asks for it: a key that an issuer has taken back must not verify here any longer.
+        while True:
+            for issuer in self._issuers:
+                issuer.adopt()
             await asyncio.sleep(REPORT_S)
 
     def _count_change(self) -> None:

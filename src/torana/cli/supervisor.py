@@ -29,11 +29,13 @@ _PR_SET_PDEATHSIG = 1
 def supervise(settings: Settings, sockets: tuple[socket.socket, socket.socket]) -> int:
     """Run `settings.serve.workers` workers until a signal; returns the exit code."""
     import torana.app  # noqa: F401 imported here once, so that every fork has it
+    from torana.access.shelf import clear_shelf
     from torana.limits.shared_table import clear_directory
 
     directory = Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR") or tempfile.mkdtemp(prefix="torana-metrics-"))
     directory.mkdir(parents=True, exist_ok=True)
     clear_directory(directory)
+    clear_shelf(directory)
     # Blocked and waited for, so that no signal falls between two looks.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
