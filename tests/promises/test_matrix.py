@@ -316,6 +316,12 @@ CALLERS = {
         token=lambda gateway, row: gateway.user_token(unit_primitives=row.holds, exp=1),
         expected=always(401, "token_expired"),
     ),
+    "a dry run without the operator's token": Who(
+        headers={"X-Torana-Dry-Run": "true"}, expected=always(403, "operator_token_required")
+    ),
+    "a dry run by nobody": Who(
+        token=no_token, headers={"X-Torana-Dry-Run": "true"}, expected=always(401, "token_missing")
+    ),
     "the bypass header": Who(token=no_token, headers={"Bypass-Auth": "true"}, expected=always(401, "token_missing")),
 }
 
