@@ -622,10 +622,15 @@ def test_explain_names_a_features_limit(run: Run, overlay: Path) -> None:
 
 
 def test_a_body_that_does_not_tell_where_it_belongs_needs_a_path(run: Run) -> None:
-    for typed in ('{"inputs": {}}', "[]", "{", ""):
+    for typed, said in (
+        ('{"inputs": {}}', "does not tell"),
+        ("[]", "does not tell"),
+        ("{", "no JSON"),
+        ("", "no JSON"),
+    ):
         result = run("explain", "request", "-f", "-", typed=typed)
 
-        assert (result.exit_code, "--path /v1/prompts/<id>" in result.stderr) == (2, True)
+        assert (result.exit_code, said in result.stderr, "--path" in result.stderr) == (2, True, True)
     assert run("explain", "request", "-f", "gone.json").exit_code == 2
     assert run("explain", "request", "-f", "-", "--header", "x", typed="{}").exit_code == 2
 
