@@ -1,5 +1,6 @@
 """A disk that takes no usage record: never silent, by the operator's choice, and mended without a restart (US6)."""
 
+import asyncio
 import errno
 import os
 import shutil
@@ -14,7 +15,7 @@ from tests.promises.test_usage import STREAMED, WHOLE, Way
 from tests.promises.test_usage_delivery import figure
 from tests.support.gateway import RunningGateway
 from tests.support.http_client import Answer
-from tests.support.usage import BrokenDisk, read_spool
+from tests.support.usage import BrokenDisk, HeldDisk, read_spool
 from tests.support.usage_sink import write_sinks
 from tests.support.waiting import eventually
 
@@ -196,3 +197,19 @@ async def test_records_that_everybody_has_make_room_on_a_small_disk(
     assert statuses.keys() <= {200, 503}
     assert await figure(gateway, "usage_records_total") == statuses[200] + 1
     assert await figure(gateway, "usage_at_risk_total") == 0
+
+
+async def test_a_disk_that_does_not_answer_holds_nobody_up_for_long(start_gateway: StartGateway) -> None:
+    disk = HeldDisk()
+    gateway = await start_gateway(disk=disk)
+    disk.hold()
+
+    waited, streamed = await asyncio.gather(ask(gateway), ask(gateway, STREAMED[0]))
+    refused = await ask(gateway)
+    at_risk = await figure(gateway, "usage_at_risk_total")
+    disk.release()
+    await until_spool_is(gateway, full=False)
+
+    assert (waited.status, streamed.status, streamed.is_whole) == (200, 200, True)
+    assert refused.refusal.code == "usage_spool_full"
+    assert at_risk == len(gateway.usage()) == 2

@@ -163,7 +163,7 @@ class Record:
     """One admitted call, until its final word is durable. Only the first final word counts."""
 
     __slots__ = (
-        "_future", "_head", "_is_settled", "_ledger", "_monotonic", "_now", "event", "id", "progress", "site", "slot",
+        "_future", "_head", "_ledger", "_monotonic", "_now", "event", "id", "is_settled", "progress", "site", "slot",
     )  # fmt: skip
 
     def __init__(self, ledger: Ledger, id_: str, head: bytes, site: Site, now: float, monotonic: float) -> None:
@@ -179,7 +179,7 @@ class Record:
         self._now = now
         self._monotonic = monotonic
         self._future: asyncio.Future[None] | None = None
-        self._is_settled = False
+        self.is_settled = False
 
     @property
     def is_closed(self) -> bool:
@@ -242,13 +242,13 @@ class Record:
 
     async def settled(self) -> None:
         """Returns once the final word is durable, or the disk has refused it and somebody has counted that."""
-        if self.event and not self._is_settled:
+        if self.event and not self.is_settled:
             self._future = asyncio.get_running_loop().create_future()
             await self._future
 
     def durable(self, is_safe: bool) -> None:
         """The spool's answer; a record that is at risk gets another one later, which nobody waits for."""
-        self._is_settled = True
+        self.is_settled = True
         if self._future is not None and not self._future.done():
             self._future.set_result(None)
 

@@ -70,6 +70,11 @@ class Segments:
         """The newest segment holds more than its header."""
         return self.number > 0 and self.end > self._begins_at
 
+    @property
+    def room(self) -> int:
+        """Bytes that are sure to fit."""
+        return self._reserved - self.end if self._can_reserve else 1 << 62
+
     def start_over(self) -> bool:
         """Delete the newest segment, whose records nobody needs any more; False where it holds none."""
         if not self.has_records:

@@ -28,6 +28,10 @@ SEGMENT_AGE_S = 3600.0
 """A segment is left alone at this age, so that it can be deleted when everybody has it."""
 TICK_S = 0.5
 """Between two checkpoints of what is running, looks for orphans, and tries to write what could not be."""
+PATIENCE_S = 2.0
+"""A disk that is silent for so long is taken for a broken one: nobody waits for it any longer."""
+STOP_S = 10.0
+"""What the disk is given at the end of the process."""
 MAX_STUCK = 20_000
 """Records kept in memory while the disk takes none; those above are lost, and counted."""
 RUNNING_BYTES = 1536
@@ -40,6 +44,8 @@ class Waiting(Protocol):
     slot: int
     """In the table of running calls; -1 where it has none."""
     event: bytes
+    is_settled: bool
+    """`durable` was called."""
 
     def durable(self, is_safe: bool) -> None:
         """Called on the event loop, once; False: the disk did not take it, its end goes out all the same."""
@@ -94,6 +100,8 @@ class Spool:
         """The one that grows; None while the disk lets us have none."""
         self._segments: Segments | None = None
         self._waiting: list[Waiting] = []
+        self._writing: tuple[list[Waiting], float] | None = None
+        """What the disk has been given, and when."""
         self._stuck: list[Waiting] = []
         self._gate = threading.Lock()
         self._gate.acquire()
@@ -107,6 +115,7 @@ class Spool:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="usage-spool", daemon=True)
         self._thread.start()
+        self._timer = self._loop.call_later(1.0, self._watch)
 
     def put(self, record: Waiting) -> None:
         """Take a record; `record.durable` tells the rest. Never waits."""
@@ -132,7 +141,8 @@ class Spool:
         if not self._is_told:
             self._is_told = True
             self._gate.release()
-        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._thread.join, STOP_S)
+        self._timer.cancel()
 
     def release(self) -> None:
         """Leave the folders to whoever comes next; one that nobody needs is deleted."""
@@ -203,6 +213,7 @@ class Spool:
             return
         started = time.monotonic()
         frames = b"".join([write_frame(record.event) for record in together])
+        self._writing = (together, started)
         try:
             if self._segments is None:
                 raise OSError(self.why)
@@ -214,6 +225,8 @@ class Spool:
             self._note_full(error)
             self._keep(batch)
             return
+        finally:
+            self._writing = None
         assert self.own is not None
         assert self.table is not None
         self._stuck = []
@@ -223,6 +236,8 @@ class Spool:
         self.own.end = Position(self._segments.number, self._segments.end)
         seconds = time.monotonic() - started
         self._tell(lambda: self._durable(together, seconds))
+        if self._segments.room < self._wanted():
+            self._look_for_room()  # not at the next tick: many calls end within one
 
     def _keep(self, batch: list[Waiting]) -> None:
         """Not written: those who wait go on, the records stay in memory."""
@@ -238,7 +253,7 @@ class Spool:
         if segments is None:
             self._tell(self._show)
             return
-        wanted = RESERVE_BYTES // 2 + len(self.running) * RUNNING_BYTES
+        wanted = self._wanted()
         try:
             size = sum(folder.size() for folder in self.folders)
             if time.monotonic() - self._segment_since > SEGMENT_AGE_S:
@@ -260,6 +275,10 @@ class Spool:
             self._note_full(OSError(f"{size} bytes wait, more are not wanted" if has_room else "no space left"))
         self._size = size
         self._tell(self._show)
+
+    def _wanted(self) -> int:
+        """Space that the calls that run now, and those that begin before the next look, may need."""
+        return RESERVE_BYTES // 2 + len(self.running) * RUNNING_BYTES
 
     def _note_running(self) -> None:
         if self.table is None:
@@ -300,6 +319,17 @@ class Spool:
             self._loop.call_soon_threadsafe(what)
 
     # On the event loop
+
+    def _watch(self) -> None:
+        """Once a second: a disk that neither writes nor fails must not keep answers from their ends."""
+        self._timer = self._loop.call_later(1.0, self._watch)
+        writing = self._writing
+        if writing is None or time.monotonic() - writing[1] < PATIENCE_S:
+            return
+        self._note_full(OSError("the disk does not answer"))
+        late = [record for record in (*writing[0], *self._waiting) if not record.is_settled]
+        if late:
+            self._unsafe(late, 0)
 
     def _durable(self, batch: list[Waiting], seconds: float) -> None:
         for record in batch:
