@@ -141,6 +141,32 @@ async def test_only_streams_of_true_events_carry_signs_of_life(tmp_path: Path, f
     assert family.text_of(first + rest.body).strip().endswith("".join(PIECES[3:]).strip())
 
 
+@named
+async def test_a_stream_that_outlives_the_drain_is_told_so(tmp_path: Path, family: Family) -> None:
+    async with gateway_for_all(tmp_path, {"AIGW_SERVER__DRAIN_S": "0.05"}) as gateway:
+        gateway.provider.follow(Script(events=tuple(family.events()), hold_after=family.head_events + 4))
+
+        async with gateway.stream(**family.ask(gateway, "drained")) as answer:
+            first = await answer.next_chunk()
+            await gateway.running.drain()
+            await gateway.running.listeners[0].aclose()
+            rest = await answer.rest()
+        await (await gateway.provider.request()).hung_up.wait()
+        line = await line_of(gateway, "drained")
+        records = await records_of(gateway, "drained")
+
+    body = first + rest.body
+    failure = family.failure_of(body)
+    assert rest.is_whole is (family.tells == "line")
+    assert (failure is None) is (family.tells == "cut")
+    if family.name in ("v4 code", "v2 chat"):
+        assert failure is not None
+        assert failure["retryable"] is True
+    assert not family.ends or family.ends not in body
+    assert line["status_code"] == 200
+    assert len(records) == 1
+
+
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("status", [413, 400, 503])
 @pytest.mark.parametrize("size", [100, 8 * 2**20])

@@ -1,5 +1,6 @@
 """POST /v2/chat/agent: one step of a ReAct loop that the client runs (contract 7.1), as JSON lines."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ from torana.agents.step import StepOrder
 from torana.agents.tools import offer
 from torana.answers import Answer
 from torana.api.chat_reading import read_order
+from torana.api.connection import DRAINING
 from torana.api.exchange import Exchange, Reply, Route, StreamReply
 from torana.api.metadata import AMAZON_Q
 from torana.api.streaming import STREAM_HEADERS, ClosingStream
@@ -79,6 +81,11 @@ async def write_step(answer: Answer, reader: StepReader, facts: dict[str, Any]) 
     except ProviderError as error:
         facts["exception_class"] = type(error).__name__
         yield write_line(_failure(error))
+        return
+    except asyncio.CancelledError as stopped:
+        if stopped.args != (DRAINING,):
+            raise
+        yield write_line(Failed("the gateway is stopping; ask again", retryable=True))
         return
     events = reader.close()
     end = write_lines(events)

@@ -1,9 +1,11 @@
 """The event stream of /v4/code/suggestions: exact bytes (contract 6.4), keep-alive comments, errors (1.5)."""
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, Generic, Protocol, TypeVar
 
+from torana.api.connection import DRAINING
 from torana.api.exchange import StreamCut, StreamReply
 from torana.api.streaming import RAW_TEXT, STREAM_HEADERS, Closable
 from torana.errors import ProviderError, Refusal
@@ -84,6 +86,11 @@ class SuggestionEvents(AsyncIterator[bytes], Generic[AnswerT]):
                 raise
             yield write_error(refusal)
             raise StreamCut from refusal
+        except asyncio.CancelledError as stopped:
+            if stopped.args != (DRAINING,) or not self.reply.is_begun:
+                raise
+            yield write_error(Refusal(503, "server_draining", "The gateway is stopping; ask again"))
+            raise StreamCut from stopped
 
 
 def write_start(metadata: dict[str, Any]) -> bytes:
