@@ -51,12 +51,17 @@ class WireAnswer:
     async def read_all(self, limit_bytes: int) -> bytes:
         """The whole body; raises ProviderBroke beyond `limit_bytes`."""
         parts, total_bytes = [], 0
-        while data := await self.read():
-            total_bytes += len(data)
-            if total_bytes > limit_bytes:
-                self.close()
-                raise ProviderBroke(f"the answer is larger than {limit_bytes} bytes")
-            parts.append(data)
+        try:
+            while data := await self.read():
+                total_bytes += len(data)
+                if total_bytes > limit_bytes:
+                    self.close()
+                    raise ProviderBroke(f"the answer is larger than {limit_bytes} bytes")
+                parts.append(data)
+        except BaseException:
+            # Whoever keeps the error keeps this frame, and would keep the body with it.
+            parts.clear()
+            raise
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def close(self) -> None:

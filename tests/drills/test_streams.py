@@ -1,0 +1,252 @@
+"""ST6, ST9, ST11, CL1, CL2 and CL3 at full length: a real process, its memory, its files and its patience.
+
+Run by `make drills`.
+"""
+
+import asyncio
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from bench import processes
+from tests.conftest import Serve
+from tests.promises.test_streams_none import DEEP, KEYS
+from tests.promises.test_streams_none import answer as raw_answer
+from tests.promises.test_streams_patience import long_stream, slow_reader
+from tests.support.families import BY_NAME
+from tests.support.gateway import RunningGateway
+from tests.support.http_client import RawConnection
+from tests.support.issuer import FakeIssuer
+from tests.support.provider import Script, ScriptedProvider
+from tests.support.served import Served
+from tests.support.waiting import eventually
+
+pytestmark = [pytest.mark.drill, pytest.mark.timeout(300)]
+
+CODE, RELAYED = BY_NAME["v2 code"], BY_NAME["anthropic proxy"]
+GONE_S = 0.1
+LAG_S = 0.05
+KIB = 1024
+
+
+class Stage:
+    """A gateway in a process of its own, asked as the one in the tests is."""
+
+    def __init__(self, served: Served, provider: ScriptedProvider, issuer: FakeIssuer) -> None:
+        self.served = served
+        self.provider = provider
+        running: Any = SimpleNamespace(port=served.port, metrics_port=served.metrics_port)
+        self.gateway = RunningGateway(running, provider, issuer, None)  # type: ignore[arg-type]  # its log is a file
+
+    @property
+    def proc(self) -> Path:
+        return Path(f"/proc/{self.served.process.pid}")
+
+    @property
+    def sockets(self) -> int:
+        """Open connections and what else is no file: the usage spool and its sinks open files when they like."""
+        found = 0
+        for each in (self.proc / "fd").iterdir():
+            with suppress(FileNotFoundError):  # closed just now
+                found += os.readlink(each).startswith("socket:")
+        return found
+
+    @property
+    def rss_bytes(self) -> int:
+        lines = (self.proc / "status").read_text().splitlines()
+        return next(int(line.split()[1]) * KIB for line in lines if line.startswith("VmRSS"))
+
+    @property
+    def cpu_s(self) -> float:
+        fields = (self.proc / "stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    async def sockets_are_back(self, before: int) -> None:
+        async def are_back() -> bool:
+            return self.sockets <= before
+
+        await eventually(are_back, within_s=10)
+
+    async def warm_up(self) -> None:
+        for _ in range(20):
+            assert (await self.gateway.post(**CODE.ask(self.gateway, "warm"))).status == 200
+
+
+@pytest.fixture
+async def stage(serve: Serve, wired: dict[str, str], provider: ScriptedProvider, issuer: FakeIssuer) -> Stage:
+    stage = Stage(await serve(env=wired), provider, issuer)
+    await stage.warm_up()
+    return stage
+
+
+async def probe(port: int, end: asyncio.Event) -> list[float]:
+    """How long a probe took, again and again until the end; asked from a thread, for this loop is busy itself."""
+    took = []
+    while not end.is_set():
+        begun = time.perf_counter()
+        assert await asyncio.to_thread(processes.status_of, port, "/monitoring/healthz") == 200
+        took.append(time.perf_counter() - begun)
+        await asyncio.sleep(0.01)
+    return took
+
+
+def p99(values: list[float]) -> float:
+    return sorted(values)[int(len(values) * 0.99) - 1 if len(values) < 100 else int(len(values) * 0.99)]
+
+
+@pytest.mark.parametrize("moment", ["first byte", "within the stream", "whole"])
+@pytest.mark.parametrize("family", [CODE, RELAYED], ids=lambda family: family.name)
+async def test_who_leaves_ends_the_call_within_100_ms(stage: Stage, family: Any, moment: str) -> None:
+    held = Script(events=tuple(family.events()), hold_after=family.head_events + 4)
+    stage.provider.follow(held if moment == "within the stream" else Script(first_byte_after=asyncio.Event()))
+    took = []
+    for number in range(300):
+        stage.provider.requests.clear()
+        async with await stage.gateway.connect() as connection:
+            asked = family.ask(stage.gateway, f"gone-{number}", stream=moment != "whole")
+            await connection.send(stage.gateway.request_bytes("POST", **asked))
+            request = await stage.provider.request()
+            if moment == "within the stream":
+                await (await connection.read_head()).next_chunk()
+            begun = time.perf_counter()
+            connection.writer.transport.abort() if number % 2 else connection.writer.close()
+            await request.hung_up.wait()
+            took.append(time.perf_counter() - begun)
+
+    print(f"{family.name}, {moment}: p99 {p99(took) * 1000:.1f} ms")
+    assert p99(took) <= GONE_S
+
+
+async def test_a_thousand_who_ask_and_leave_at_once_leave_nothing(stage: Stage) -> None:
+    stage.provider.follow(Script(first_byte_after=asyncio.Event()))
+    before = stage.sockets
+    end = asyncio.Event()
+    probing = asyncio.create_task(probe(stage.served.port, end))
+    crowd: list[RawConnection] = [await stage.gateway.connect() for _ in range(1000)]
+    requests = [stage.gateway.request_bytes("POST", **CODE.ask(stage.gateway, f"crowd-{at}")) for at in range(1000)]
+
+    for connection, request in zip(crowd, requests, strict=True):
+        connection.writer.write(request)
+    await asyncio.sleep(0.3)  # most are asked of the provider by now, some wait in line
+    for connection in crowd:
+        connection.reset()
+    await stage.sockets_are_back(before)
+    end.set()
+
+    lags = await probing
+    print(f"probes: p99 {p99(lags) * 1000:.1f} ms, slowest {max(lags) * 1000:.1f} ms of {len(lags)}")
+    assert not stage.provider.server.open
+
+    async def all_have_a_line() -> bool:
+        lines = stage.served.stdout.splitlines()
+        return sum('"correlation_id":"crowd-' in line for line in lines) == 1000
+
+    await eventually(all_have_a_line, within_s=10)
+    assert max(lags) < 0.5
+
+
+async def test_two_hundred_slow_readers_cost_little_and_nobody_else(stage: Stage) -> None:
+    stage.provider.follow(long_stream(CODE))
+    before, rss = stage.sockets, stage.rss_bytes
+    readers = [slow_reader(stage.gateway, CODE, f"slow-{at}") for at in range(200)]
+    connections = [await reader.__aenter__() for reader in readers]
+    sent = -1
+
+    async def is_paused() -> bool:
+        nonlocal sent
+        last, sent = sent, stage.provider.server.sent_bytes
+        await asyncio.sleep(0.2)
+        return sent == last
+
+    await eventually(is_paused, within_s=120)
+    per_stream = (stage.rss_bytes - rss) / 200
+    end = asyncio.Event()
+    probing = asyncio.create_task(probe(stage.served.port, end))
+    for _ in range(5):
+        for connection in connections:  # a KiB a second each
+            await connection.reader.read(1024)
+        await asyncio.sleep(1)
+    end.set()
+    lags = await probing
+    stage.provider.follow(Script())
+    assert (await stage.gateway.post(**CODE.ask(stage.gateway, "other"))).is_whole
+    for reader in readers:
+        await reader.__aexit__(None, None, None)
+    await stage.sockets_are_back(before)
+
+    print(f"{per_stream / KIB:.0f} KiB a stream; probes p99 {p99(lags) * 1000:.1f} ms")
+    assert per_stream <= 256 * KIB
+    assert p99(lags) < LAG_S
+
+
+@pytest.mark.parametrize("family", [CODE, RELAYED], ids=lambda family: family.name)
+async def test_a_hundred_thousand_tiny_events_cost_twice_what_half_of_them_do(stage: Stage, family: Any) -> None:
+    events = family.events(["Final Answer: ", "x", ""])
+    middle = next(number for number, each in enumerate(events) if b'"x"' in each)
+    costs = []
+    for count in (50_000, 100_000):
+        burst = [events[middle] * 100] * (count // 100)
+        stage.provider.follow(Script(events=(*events[:middle], *burst, *events[middle + 1 :])))
+        end = asyncio.Event()
+        probing = asyncio.create_task(probe(stage.served.port, end))
+        begun = stage.cpu_s
+        answer = await stage.gateway.post(**family.ask(stage.gateway, f"burst-{count}"))
+        costs.append(stage.cpu_s - begun)
+        end.set()
+        lags = await probing
+        assert answer.is_whole
+        print(f"{family.name}: {count} events in {costs[-1]:.2f} s; probes p99 {p99(lags) * 1000:.1f} ms")
+        assert p99(lags) < 2 * LAG_S
+
+    assert costs[1] < 2.5 * costs[0] + 0.05
+
+
+@pytest.mark.parametrize("segment", [1])
+async def test_single_bytes_cost_in_proportion(stage: Stage, segment: int) -> None:
+    costs = []
+    for pieces in (100, 200):
+        events = tuple(CODE.events(["word "] * pieces))
+        stage.provider.follow(Script(events=events, segment_bytes=segment))
+        begun = stage.cpu_s
+        assert (await stage.gateway.post(**CODE.ask(stage.gateway, f"bytes-{pieces}"))).is_whole
+        costs.append(stage.cpu_s - begun)
+
+    assert costs[1] < 3 * costs[0] + 0.05
+
+
+async def test_an_endless_whole_answer_is_cut_and_its_memory_given_back(stage: Stage) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    piece = b"100000\r\n" + b" " * 2**20 + b"\r\n"
+    before, rss = stage.sockets, stage.rss_bytes
+    stage.provider.follow(Script(raw=head + piece * 200))
+
+    for number in range(4):
+        asked = CODE.ask(stage.gateway, f"endless-{number}", stream=False)
+        assert (await stage.gateway.post(**asked)).status == 503
+    await stage.sockets_are_back(before)
+
+    print(f"{(stage.rss_bytes - rss) / 2**20:.0f} MiB kept")
+    assert stage.rss_bytes - rss < 80 * 2**20
+
+
+@pytest.mark.parametrize(
+    "body", [DEEP, KEYS, b'{"choices":' + b"9" * 10_000_000 + b"}"], ids=["deep", "keys", "number"]
+)
+async def test_hostile_json_is_refused_fast_and_blocks_nobody(stage: Stage, body: bytes) -> None:
+    stage.provider.follow(Script(raw=raw_answer(b"application/json", body)))
+    end = asyncio.Event()
+    probing = asyncio.create_task(probe(stage.served.port, end))
+    for number in range(10):
+        asked = CODE.ask(stage.gateway, f"hostile-{number}", stream=False)
+        assert (await stage.gateway.post(**asked)).status == 503
+    end.set()
+    lags = await probing
+
+    lines = [line for line in stage.served.lines if line.get("correlation_id", "").startswith("hostile-")]
+    print(f"probes p99 {p99(lags) * 1000:.1f} ms; cpu {max(line['cpu_s'] for line in lines) * 1000:.1f} ms at most")
+    assert max(line["cpu_s"] for line in lines) < 2 * LAG_S  # it was tried twice
+    assert sorted(lags)[len(lags) // 2] < LAG_S
