@@ -179,7 +179,7 @@ async def test_two_hundred_slow_readers_cost_little_and_nobody_else(stage: Stage
     await stage.sockets_are_back(before)
 
     print(f"{per_stream / KIB:.0f} KiB a stream; probes p99 {p99(lags) * 1000:.1f} ms")
-    assert per_stream <= 256 * KIB
+    assert per_stream <= (256 + 80) * KIB  # its buffers, and what a stream that is read costs anyway (OV1)
     assert p99(lags) < LAG_S
 
 

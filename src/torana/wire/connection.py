@@ -12,8 +12,10 @@ from torana.wire.target import Key
 
 MAX_HEAD_BYTES = 64 * 1024
 """Head of an answer, interim answers included; also framing and trailers without a byte of body between."""
-HIGH_WATER_BYTES = 64 * 1024
+HIGH_WATER_BYTES = 32 * 1024
 """Unread body on one connection; beyond it, plus what one read brings, the provider is told to wait, by TCP."""
+_READ = memoryview(bytearray(64 * 1024))
+"""What one read may bring: the event loops' own measure is four times as much, for each of many slow readers."""
 ONE_WRITE_BYTES = 256 * 1024
 """Up to here head and body are joined, for one system call; copying more costs more than the call."""
 CLOSING_RACE_S = 1.0
@@ -31,7 +33,7 @@ class Keeper(Protocol):
     def forget(self, connection: "Connection") -> None: ...
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """Writes a request, parses its answer and wakes the one who waits for it."""
 
     def __init__(self, keeper: Keeper, key: Key, loop: asyncio.AbstractEventLoop) -> None:
@@ -173,6 +175,13 @@ class Connection(asyncio.Protocol):
         self.transport = transport  # type: ignore[assignment]  # uvloop's is none of asyncio's classes
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
         self.keeper.add(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        # One for all: what a read brings is copied before the next.
+        return _READ
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(_READ[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         parser = self.parser
