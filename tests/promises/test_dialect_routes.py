@@ -386,6 +386,30 @@ async def test_a_providers_error_reaches_every_client_in_its_own_shape(
     assert error["type"] != "overloaded_error" or status in (503, 529)
 
 
+async def test_our_own_refused_key_is_an_alarm(gateway: RunningGateway) -> None:
+    gateway.provider.fail_with(401)
+
+    await ask(gateway, CHAT)
+
+    line = await gateway.log.find(message="model call failed")
+    assert (line["level"], line["code"]) == ("error", "provider_key_refused")
+
+
+@pytest.mark.parametrize("path", ASKED)
+async def test_calls_are_counted_and_written_down_by_their_route(gateway: RunningGateway, path: str) -> None:
+    answer = await ask(gateway, path)
+
+    series = (await gateway.monitoring("/metrics")).text
+    line = await gateway.log.find(path=path)
+    assert f'handler="{path}"' in series
+    assert (line["correlation_id"], line["provider"], line["model"]) == (
+        answer.header("x-request-id"),
+        "anthropic",
+        CLAUDE,
+    )
+    assert line["meta.unit_primitive"] == PROXY
+
+
 async def test_credentials_in_a_providers_words_are_masked(gateway: RunningGateway) -> None:
     gateway.provider.fail_with(400, {"error": {"message": f"bad use of {OPENAI_KEY} and sk-1234567890abcdef"}})
 
