@@ -165,8 +165,7 @@ class Asking:
         """(granted, left, milliseconds until the reset, the window's end)."""
         seconds, rest = int(at), int(at % 1 * 1e6)
         script = SCRIPT.replace("redis.call('TIME')", f"{{'{seconds}', '{rest}'}}")
-        order = ("need", "want", "back", "back_end", "is_held", "freed")
-        given = [words.get(name, words.get("need", 0) if name == "want" else 0) for name in order]
+        given = [words.get(name, 0) for name in ("need", "sure", "want", "back", "back_end", "is_held", "freed")]
         reply = await self.line.ask(
             "EVAL", script, 2, "{t}:living", "{t}:key", who, 10_000, kind, amount, period, *given
         )
@@ -212,6 +211,12 @@ async def test_what_comes_back_late_does_not_swell_the_next_window(asking: Askin
 async def test_a_lease_never_takes_all_that_is_left(asking: Asking) -> None:
     assert (await asking("window", 100, need=1, want=200))[0] == 1 + 99 // 2
     assert (await asking("window", 100, who="another", need=1, want=200))[0] == 1 + 49 // 4
+
+
+async def test_all_who_wait_are_served_as_long_as_something_is_left(asking: Asking) -> None:
+    assert (await asking("window", 10, need=1, sure=7, want=7))[:2] == [7, 3]
+    assert (await asking("window", 10, need=1, sure=7, want=7))[:2] == [3, 0]
+    assert (await asking("window", 10, need=1, sure=7, want=7))[:2] == [-1, 0]
 
 
 async def test_what_a_dead_one_held_is_free_again_and_only_then(asking: Asking) -> None:

@@ -6,12 +6,13 @@ this worker's own: they are written down in the store under its name. No waiting
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from torana.limits.hold import Asked, Refused, Taken
 from torana.limits.questions import Answer, Command, arguments, is_held
 from torana.limits.reached import Standing
 from torana.limits.rules import SECOND, FlowRule, Rule
-from torana.limits.table import END, FOREVER, GRANTED, IS_EXACT, LEFT, SHUT, TOUCHED, UNTIL, USED, Key, Table
+from torana.limits.table import ALONE_TO, END, FOREVER, GRANTED, IS_EXACT, LEFT, SHUT, TOUCHED, UNTIL, USED, Key, Table
 
 SLICE = 20
 """A lease is at most the 20th part of its limit."""
@@ -72,13 +73,19 @@ class Books:
 
     # --- Taking ---
 
-    def has(self, each: Asked, slot: int, now: int) -> bool:
-        """Whether the call finds enough here."""
+    def room(self, each: Asked, slot: int, now: int) -> int:
+        """What calls may take without asking; below 0 where more was used than granted."""
         if each.rule.unit == "streams":
             held = self.streams.get(each.key)
-            return held is not None and held.granted > held.used
+            return 0 if held is None else held.granted - held.used
         numbers = self.table.numbers
-        return numbers[slot + UNTIL] > now and numbers[slot + GRANTED] - numbers[slot + USED] >= each.amount
+        return numbers[slot + GRANTED] - numbers[slot + USED] if numbers[slot + UNTIL] > now else 0
+
+    def has(self, each: Asked, slot: int, now: int) -> bool:
+        """Whether the call finds enough here."""
+        room = self.room(each, slot, now)
+        # Of a limit that it asks nothing of (a model without a price), it needs nothing.
+        return room >= each.amount > 0 or not each.amount
 
     def take(self, each: Asked, slot: int, now: int, *, is_alone: bool = False) -> Taken:
         numbers = self.table.numbers
@@ -116,9 +123,36 @@ class Books:
         else:
             if numbers[slot + UNTIL] <= now:
                 numbers[slot + UNTIL], numbers[slot + END] = now + rule.length_ns(), ALONE
-                numbers[slot + USED] = numbers[slot + GRANTED] = 0
+                numbers[slot + USED] = numbers[slot + GRANTED] = numbers[slot + ALONE_TO] = 0
             self.leased[each.key] = rule
         return self.take(each, slot, now, is_alone=True)
+
+    def share(self, each: Asked, slot: int, now: int, servers: Fraction) -> int:
+        """What this server lets pass while it is alone, what has passed already included.
+
+        Of a window that the store knew of, what was left of it is shared out, and not the whole again: servers that are
+        cut off at the same time let no more pass together than the limit.
+        servers  how many share it
+        """
+        numbers, rule = self.table.numbers, each.rule
+        whole = max(1, int(rule.amount / servers))
+        if rule.unit == "streams" or numbers[slot + UNTIL] <= now or numbers[slot + END] == ALONE:
+            return whole
+        if not numbers[slot + ALONE_TO]:
+            had = max(numbers[slot + GRANTED], numbers[slot + USED])
+            numbers[slot + ALONE_TO] = had + min(whole, int(max(0, numbers[slot + LEFT]) / servers))
+        return numbers[slot + ALONE_TO]
+
+    def leave(self, each: Asked, slot: int, now: int) -> bool:
+        """What of an exact limit nobody here has taken goes back; True where there was something."""
+        rule, key, _ = each
+        room = self.room(each, slot, now)
+        if not rule.is_exact or room <= 0:
+            return False
+        if rule.unit != "streams":  # those have a way of their own
+            self.table.numbers[slot + GRANTED] -= room
+            self.owe(rule, key, self.table.numbers[slot + END], back=room, freed=room if is_held(rule) else 0)
+        return True
 
     def step(self, each: Asked, now: int) -> int:
         """How much to lease beyond the need: more and more for those who use it up."""
@@ -151,7 +185,7 @@ class Books:
         else:
             numbers[slot + UNTIL] = until
             numbers[slot + USED] = numbers[slot + GRANTED] = numbers[slot + SHUT] = 0
-        numbers[slot + END] = answer.end
+        numbers[slot + END], numbers[slot + ALONE_TO] = answer.end, 0
         numbers[slot + GRANTED] += granted
         numbers[slot + IS_EXACT] = int(is_held(rule))
         numbers[slot + TOUCHED] = now
@@ -181,8 +215,10 @@ class Books:
             left = share - (numbers[slot + USED] if is_alive else 0)
         elif rule.unit == "streams":
             left = numbers[slot + LEFT]
+        elif not is_alive or numbers[slot + END] == ALONE:  # the store has not said anything yet
+            left = rule.amount - (numbers[slot + USED] if is_alive else 0)
         else:
-            left = numbers[slot + LEFT] + numbers[slot + GRANTED] - numbers[slot + USED] if is_alive else rule.amount
+            left = numbers[slot + LEFT] + numbers[slot + GRANTED] - numbers[slot + USED]
         reset_s = (until - now) / SECOND if now < until < FOREVER else 0.0
         return Standing(rule.shown, left, reset_s)
 

@@ -15,16 +15,18 @@ import logging
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
+from fractions import Fraction
 from functools import partial
 
 from torana.clock import Clock
-from torana.limits.hold import Asked, Hold, Refused, Spent, Taken
+from torana.limits.hold import Asked, Hold, Refused, Spent
 from torana.limits.lease_books import IDLE_NS, Books, Told
+from torana.limits.lease_queues import Queues
 from torana.limits.line import Line, LineDown
-from torana.limits.questions import LIVING, Answers, Command, Script, arguments, read_answers, wait_ns
+from torana.limits.questions import LIVING, Command, Script, read_answers
 from torana.limits.reached import LimitsUnavailable
-from torana.limits.rules import SECOND, Rule
-from torana.limits.table import GRANTED, UNTIL, USED, Table
+from torana.limits.rules import SECOND
+from torana.limits.table import UNTIL, USED, Key, Table
 from torana.telemetry.metrics import Metrics
 
 logger = logging.getLogger("torana.limits")
@@ -53,14 +55,13 @@ class Leases:
         self._metrics = metrics
         self._workers = workers
         self._replicas = replicas
-        self._alive = 1
-        """Workers of all servers, as last seen."""
         self._name = ""
         self._old_names: list[str] = []
         self._script = Script()
         self._flush: asyncio.TimerHandle | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._line = Line(url, timeout_s, self._probe, self._told)
+        self._queues = Queues(self._books, self._line, self._question, self.now, metrics, self._flush_soon)
 
     def start(self) -> None:
         """Connect; nothing happens where it has been called before."""
@@ -85,7 +86,9 @@ class Leases:
     @property
     def state(self) -> tuple[bool, str]:
         """For readiness: whether the counts are shared now."""
-        return self._line.is_up, f"{self._alive} worker(s) share the counts" if self._line.is_up else "counting alone"
+        if not self._line.is_up:
+            return False, "counting alone"
+        return True, f"{self._queues.alive} worker(s) share the counts"
 
     # --- Calls ---
 
@@ -111,22 +114,10 @@ class Leases:
             await self._line.started()
         if not self._line.is_up:
             return self._take_alone(asked, expected)
-        had, lacking, words, debts = self._plan(asked)
-        future = self._line.send(
-            *self._question([(asked[index].key, word) for index, word in zip(lacking, words, strict=True)])
-        )
         try:
-            reply = await asyncio.shield(future)
-        except LineDown as down:
-            self._metrics.limit_question(down.reason)
-            self._undo(had, debts)
+            return await self._queues.ask(asked, expected)
+        except LineDown:
             return self._take_alone(asked, expected)
-        except asyncio.CancelledError:
-            self._undo(had, [])
-            future.add_done_callback(partial(self._keep_unclaimed, [asked[index] for index in lacking], debts))
-            raise
-        self._metrics.limit_question("answered")
-        return self._answered(asked, expected, had, lacking, read_answers(reply))
 
     def glance(self, asked: Sequence[Asked]) -> None:
         """Raises Refused where nothing was left a moment ago; asks nobody."""
@@ -174,92 +165,7 @@ class Leases:
     def now(self) -> int:
         return int(self._clock.monotonic() * SECOND)
 
-    # --- A question ---
-
-    def _plan(self, asked: Sequence[Asked]) -> tuple[dict[int, Taken], list[int], list[Command], list[Told]]:
-        """Take what is here, and find the words for what is not: (taken, the others, their words, debts told)."""
-        now, table, books = self.now(), self.table, self._books
-        had: dict[int, Taken] = {}
-        lacking: list[int] = []
-        words: list[Command] = []
-        debts: list[Told] = []
-        table.lock()
-        try:
-            slots = table.find_all([each.key for each in asked], now)
-            for index, (each, slot) in enumerate(zip(asked, slots, strict=True)):
-                if books.has(each, slot, now):
-                    had[index] = books.take(each, slot, now)
-                    continue
-                debt = books.assume_debt(each.rule, slot, now)
-                if debt:
-                    debts.append(Told(each.key, each.rule, [], debt))
-                want = each.amount + books.step(each, now)
-                lacking.append(index)
-                words.append(arguments(each.rule, need=each.amount, want=want, back=-debt))
-        finally:
-            table.unlock()
-        return had, lacking, words, debts
-
-    def _undo(self, had: dict[int, Taken], debts: Sequence[Told]) -> None:
-        now = self.now()
-        self.table.lock()
-        try:
-            for taken in had.values():
-                self._books.untake(taken, now)
-            for debt in debts:
-                self._books.lose(debt, now)
-        finally:
-            self.table.unlock()
-
-    def _answered(
-        self, asked: Sequence[Asked], expected: Spent, had: dict[int, Taken], lacking: Sequence[int], answers: Answers
-    ) -> Hold:
-        self._alive = answers.alive
-        now, table, books = self.now(), self.table, self._books
-        waits = [-1] * len(asked)
-        table.lock()
-        try:
-            slots = table.find_all([each.key for each in asked], now)
-            for index, answer in zip(lacking, answers.limits, strict=True):
-                each, slot = asked[index], slots[index]
-                books.credit(each, slot, answer, now)
-                if answers.is_met:
-                    had[index] = books.take(each, slot, now)
-                elif answer.granted < 0:
-                    waits[index] = wait_ns(each, answer)
-                    if answer.left <= 0 and each.rule.unit == "requests":  # nothing of it comes back when calls end
-                        books.shut(slot, answer, now)
-            standings = [books.standing(*each, now) for each in zip(asked, slots, strict=True)]
-            if not answers.is_met:
-                for taken in had.values():
-                    books.untake(taken, now)
-        finally:
-            table.unlock()
-        if not answers.is_met:
-            raise Refused(asked, standings, waits)
-        return Hold([had[index] for index in range(len(asked))], standings, expected)
-
-    def _keep_unclaimed(
-        self, asked: Sequence[Asked], debts: Sequence[Told], future: "asyncio.Future[list[int]]"
-    ) -> None:
-        """The answer to a call that was cancelled meanwhile: what it was granted is there for others, or goes back."""
-        now, table, books = self.now(), self.table, self._books
-        if future.cancelled() or future.exception() is not None:
-            self._undo({}, debts)
-            return
-        table.lock()
-        try:
-            for each, answer in zip(asked, read_answers(future.result()).limits, strict=True):
-                slot = table.find(each.key, now)
-                books.credit(each, slot, answer, now)
-                if answer.granted > 0 and each.rule.is_exact and each.rule.unit != "streams":
-                    table.numbers[slot + GRANTED] -= answer.granted
-                    books.owe(each.rule, each.key, answer.end, back=answer.granted, freed=answer.granted)
-        finally:
-            table.unlock()
-        self._flush_soon()
-
-    def _question(self, limits: Sequence[tuple[tuple[int, int], Command]]) -> Command:
+    def _question(self, limits: Sequence[tuple[Key, Command]]) -> Command:
         return self._script.ask(self._name, ALIVE_S, limits)
 
     # --- Housekeeping ---
@@ -284,7 +190,7 @@ class Leases:
         self._flush = None
         now, books = self.now(), self._books
         # Alone with its own workers, nobody waits for a place that one of them keeps for its next stream.
-        idle_ns = 0 if self._alive > self._workers else IDLE_NS
+        idle_ns = 0 if self._queues.alive > self._workers else IDLE_NS
         self.table.lock()
         try:
             found = [*lines, *books.owed_lines(), *books.debt_lines(now), *books.idle_stream_lines(now, idle_ns)]
@@ -315,7 +221,7 @@ class Leases:
 
     def _note_alive(self, future: "asyncio.Future[list[int]]") -> None:
         if not future.cancelled() and future.exception() is None:
-            self._alive = read_answers(future.result()).alive
+            self._queues.alive = read_answers(future.result()).alive
 
     def _last_words(self) -> list[Command]:
         now, books = self.now(), self._books
@@ -360,11 +266,9 @@ class Leases:
 
     # --- Alone ---
 
-    def _share(self, rule: Rule) -> int:
-        """What this server lets pass while it is alone."""
-        if self._replicas:
-            return max(1, rule.amount // self._replicas)
-        return max(1, rule.amount * self._workers // max(self._alive, self._workers))
+    def _servers(self) -> Fraction:
+        """How many servers share a limit, as far as this one knows."""
+        return Fraction(self._replicas or Fraction(max(self._queues.alive, self._workers), self._workers))
 
     def _take_alone(self, asked: Sequence[Asked], expected: Spent) -> Hold:
         """By this server's share of each limit, what it has used before included."""
@@ -377,7 +281,10 @@ class Leases:
         table.lock()
         try:
             slots = table.find_all([each.key for each in asked], now)
-            rows = [(each, slot, self._share(each.rule)) for each, slot in zip(asked, slots, strict=True)]
+            servers = self._servers()
+            rows = [
+                (each, slot, books.share(each, slot, now, servers)) for each, slot in zip(asked, slots, strict=True)
+            ]
             waits = [self._wait_alone(*row, now) for row in rows]
             is_met = all(wait < 0 for wait in waits)
             taken = [books.open_alone(each, slot, now) for each, slot, _ in rows] if is_met else []
@@ -393,8 +300,6 @@ class Leases:
         numbers = self.table.numbers
         is_alive = numbers[slot + UNTIL] > now
         taken = numbers[slot + USED] if is_alive else 0
-        if is_alive and each.rule.unit != "streams":
-            share = max(share, numbers[slot + GRANTED])  # what was leased is this server's in any case
         if taken + each.amount <= share or (not taken and each.amount > share):
             return -1
         return SECOND if each.rule.unit == "streams" else numbers[slot + UNTIL] - now

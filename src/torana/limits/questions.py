@@ -62,7 +62,9 @@ def is_held(rule: Rule) -> bool:
     return rule.is_exact and rule.is_metered and not isinstance(rule, FlowRule)
 
 
-def arguments(rule: Rule, *, need: int = 0, want: int = 0, back: int = 0, back_end: int = 0, freed: int = 0) -> Command:
+def arguments(
+    rule: Rule, *, need: int = 0, sure: int = 0, want: int = 0, back: int = 0, back_end: int = 0, freed: int = 0
+) -> Command:
     """A limit's part of a question, see take.lua."""
     if rule.unit == "streams":
         kind, amount, period = "streams", rule.amount, "0"
@@ -71,7 +73,7 @@ def arguments(rule: Rule, *, need: int = 0, want: int = 0, back: int = 0, back_e
     else:
         kind = rule.period if rule.is_calendar else "window"
         amount, period = rule.amount, str(int(rule.period_s * 1000))
-    return [kind, amount, period, need, max(need, want), back, back_end, int(is_held(rule)), freed]
+    return [kind, amount, period, need, sure, want, back, back_end, int(is_held(rule)), freed]
 
 
 def wait_ns(each: Asked, answer: Answer) -> int:

@@ -7,10 +7,10 @@ the next key takes its place; so the table is bounded, however many callers ther
 import mmap
 from collections.abc import Callable, Sequence
 
-SLOT_NUMBERS = 10
+SLOT_NUMBERS = 11
 KEY_A, KEY_B, UNTIL, USED = 0, 1, 2, 3
 """Places in a slot. UNTIL: nanoseconds of the monotonic clock; the slot is dead from then on."""
-GRANTED, END, SHUT, LEFT, TOUCHED, IS_EXACT = 4, 5, 6, 7, 8, 9
+GRANTED, END, SHUT, LEFT, TOUCHED, IS_EXACT, ALONE_TO = 4, 5, 6, 7, 8, 9, 10
 """Of counts that servers share (leases.py): what this one may use, of which window, since when nothing is left, …"""
 
 FOREVER = 2**62

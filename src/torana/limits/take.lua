@@ -3,11 +3,12 @@
 -- KEYS[1]       who is alive: a sorted set, holder → until when (milliseconds)
 -- KEYS[2..]     a hash for each limit and caller. All keys carry one hash tag: they lie on one node of a cluster.
 -- ARGV[1], [2]  who asks, and for how many milliseconds it counts as alive from now on
--- ARGV[3..]     nine for each limit:
+-- ARGV[3..]     ten for each limit:
 --   kind        window, day, week, month, streams, flow
 --   amount      of the limit; of a flow the burst
 --   period_ms   of a window; of a flow the milliseconds in which one unit flows off
---   need, want  units that must be had, and that may be had beyond
+--   need        units that must be had
+--   sure, want  units that calls are waiting for, as many as are left; units that would be had beyond, for later calls
 --   back        units that come back; below 0: that were used without having been had
 --   back_end    the window's end that they belong to
 --   is_held     1: what is granted is held by the asker, and free again when the asker dies; always so for streams
@@ -85,11 +86,12 @@ end
 
 local found, is_met = {}, 1
 for i = 2, #KEYS do
-  local at, key = 3 + (i - 2) * 9, KEYS[i]
+  local at, key = 3 + (i - 2) * 10, KEYS[i]
   local kind, amount, period = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
-  local need, want, back = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5])
-  local is_held, freed = ARGV[at + 7] == '1', tonumber(ARGV[at + 8])
-  local it = {key = key, kind = kind, period = period, need = need, want = want, is_held = is_held}
+  local need, sure, want = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5])
+  local back, back_end = tonumber(ARGV[at + 6]), tonumber(ARGV[at + 7])
+  local is_held, freed = ARGV[at + 8] == '1', tonumber(ARGV[at + 9])
+  local it = {key = key, kind = kind, period = period, need = need, sure = sure, want = want, is_held = is_held}
   if kind == 'flow' then
     local until_ = math.max(now, tonumber(redis.call('HGET', key, 't') or 0))
     it.until_ = math.max(now, until_ - back * period)
@@ -107,8 +109,8 @@ for i = 2, #KEYS do
       if ends > 0 then redis.call('DEL', key) end
       used, ends = 0, 0
     end
-    if back < 0 or ends == tonumber(ARGV[at + 6]) then used = math.max(0, used - back) end
-    if ends == tonumber(ARGV[at + 6]) then hold(key, -freed) end
+    if back < 0 or ends == back_end then used = math.max(0, used - back) end
+    if ends == back_end then hold(key, -freed) end
     if is_held and need > amount - used then
       used = math.max(0, used - (held(key)))
     end
@@ -125,8 +127,9 @@ for _, it in ipairs(found) do
   local granted = 0
   if is_met == 1 then
     granted = it.need
-    if it.want > it.need and it.left > it.need then -- never all that is left: others want some too
-      granted = granted + math.min(it.want - it.need, math.floor((it.left - it.need) / (2 * alive)))
+    granted = granted + math.max(0, math.min(it.sure - granted, it.left - granted))
+    if it.want > granted and it.left > granted then -- never all that is left: others want some too
+      granted = granted + math.min(it.want - granted, math.floor((it.left - granted) / (2 * alive)))
     end
   elseif not it.fits then
     granted = -1

@@ -1,0 +1,206 @@
+"""Calls that wait for the store. Those that meet the same limits wait in one queue and are asked for together.
+
+So a burst of calls costs a few questions, however many calls there are, and a queue has one question under way at most.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from torana.limits.hold import Asked, Hold, Refused, Spent
+from torana.limits.lease_books import Books, Told
+from torana.limits.line import Line, LineDown
+from torana.limits.questions import Answer, Command, arguments, read_answers, wait_ns
+from torana.limits.rules import Rule
+from torana.limits.table import Key
+from torana.telemetry.metrics import Metrics
+
+
+class Waiter:
+    """A call that waits for an answer of the store."""
+
+    __slots__ = ("asked", "expected", "future")
+
+    def __init__(self, asked: Sequence[Asked], expected: Spent, future: "asyncio.Future[Hold]") -> None:
+        self.asked = asked
+        self.expected = expected
+        self.future = future
+
+    def fail(self, error: BaseException) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+class Queue:
+    """The calls that wait for the same limits of the same caller."""
+
+    __slots__ = ("is_asking", "rules", "waiters")
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self.rules = rules
+        self.waiters: list[Waiter] = []
+        self.is_asking = False
+
+
+class Queues:
+    """Puts the questions, and hands the answers out."""
+
+    def __init__(
+        self,
+        books: Books,
+        line: Line,
+        question: Callable[[Sequence[tuple[Key, Command]]], Command],
+        now: Callable[[], int],
+        metrics: Metrics,
+        flush_soon: Callable[[], None],
+    ) -> None:
+        self.alive = 1
+        """Workers of all servers, as last seen."""
+        self.table = books.table
+        self._books = books
+        self._line = line
+        self._question = question
+        self._now = now
+        self._metrics = metrics
+        self._flush_soon = flush_soon
+        self._queues: dict[tuple[Key, ...], Queue] = {}
+
+    async def ask(self, asked: Sequence[Asked], expected: Spent) -> Hold:
+        """Raises Refused, or LineDown where nobody answers."""
+        keys = tuple(each.key for each in asked)
+        queue = self._queues.get(keys)
+        if queue is None:
+            queue = self._queues[keys] = Queue([each.rule for each in asked])
+        waiter = Waiter(asked, expected, asyncio.get_running_loop().create_future())
+        queue.waiters.append(waiter)
+        if not queue.is_asking:
+            self._ask_for(keys, queue)
+        try:
+            return await waiter.future
+        except asyncio.CancelledError:
+            if waiter.future.done() and not waiter.future.cancelled() and waiter.future.exception() is None:
+                self._give_back(waiter.future.result())  # it was cancelled with its answer in its hand
+            raise
+
+    def _ask_for(self, keys: tuple[Key, ...], queue: Queue) -> None:
+        """One question for all calls that wait for the same limits; who comes meanwhile waits for the next."""
+        waiters = queue.waiters = [each for each in queue.waiters if not each.future.done()]
+        if not waiters:
+            self._close(keys, queue)
+            return
+        first = waiters[0].asked
+        now, table, books = self._now(), self.table, self._books
+        lacking: list[Asked] = []
+        words: list[Command] = []
+        debts: list[Told] = []
+        table.lock()
+        try:
+            for index, (each, slot) in enumerate(zip(first, table.find_all(keys, now), strict=True)):
+                total = sum(waiter.asked[index].amount for waiter in waiters)
+                room = books.room(each, slot, now)
+                if room >= total:
+                    continue
+                debt = books.assume_debt(each.rule, slot, now)
+                if debt:
+                    debts.append(Told(each.key, each.rule, [], debt))
+                need, sure = max(0, each.amount - max(0, room)), total - max(0, room)
+                lacking.append(each)
+                words.append(arguments(each.rule, need=need, sure=sure, want=sure + books.step(each, now), back=-debt))
+        finally:
+            table.unlock()
+        queue.is_asking = True
+        future = self._line.send(*self._question([(each.key, word) for each, word in zip(lacking, words, strict=True)]))
+        future.add_done_callback(partial(self._answered, keys, queue, lacking, debts))
+
+    def _answered(
+        self,
+        keys: tuple[Key, ...],
+        queue: Queue,
+        lacking: Sequence[Asked],
+        debts: Sequence[Told],
+        future: "asyncio.Future[list[int]]",
+    ) -> None:
+        queue.is_asking = False
+        failure = LineDown("closed") if future.cancelled() else future.exception()
+        if failure is not None:
+            self._metrics.limit_question(failure.reason if isinstance(failure, LineDown) else "error")
+            self._lose(debts)
+            waiters, queue.waiters = queue.waiters, []
+            for waiter in waiters:
+                waiter.fail(failure)
+            self._queues.pop(keys, None)
+            return
+        self._metrics.limit_question("answered")
+        answers = read_answers(future.result())
+        self.alive = answers.alive
+        now, table, books = self._now(), self.table, self._books
+        table.lock()
+        try:
+            slots = table.find_all(keys, now)
+            refusing: list[tuple[int, Answer]] = []
+            for each, answer in zip(lacking, answers.limits, strict=True):
+                index = keys.index(each.key)
+                books.credit(each, slots[index], answer, now)
+                if answer.granted < 0:
+                    refusing.append((index, answer))
+                    if answer.left <= 0 and each.rule.unit == "requests":  # nothing of it comes back when calls end
+                        books.shut(slots[index], answer, now)
+            queue.waiters = [each for each in queue.waiters if not self._decide(each, slots, refusing, now)]
+        finally:
+            table.unlock()
+        self._ask_for(keys, queue)
+
+    def _decide(self, waiter: Waiter, slots: Sequence[int], refusing: Sequence[tuple[int, Answer]], now: int) -> bool:
+        """Whether the answer is enough for a call to pass, or to be refused; under the lock."""
+        if waiter.future.done():
+            return True
+        books, rows = self._books, list(zip(waiter.asked, slots, strict=True))
+        if all(books.has(each, slot, now) for each, slot in rows):
+            taken = [books.take(each, slot, now) for each, slot in rows]
+            waiter.future.set_result(Hold(taken, [books.standing(*row, now) for row in rows], waiter.expected))
+            return True
+        waits = [-1] * len(rows)
+        for index, answer in refusing:
+            each, slot = rows[index]
+            if each.amount > answer.left + max(0, books.room(each, slot, now)):
+                waits[index] = wait_ns(each, answer)
+        if max(waits) < 0:
+            return False
+        waiter.fail(Refused(waiter.asked, [books.standing(*row, now) for row in rows], waits))
+        return True
+
+    def _close(self, keys: tuple[Key, ...], queue: Queue) -> None:
+        """Nobody waits any more: what was granted to calls that have left goes back."""
+        self._queues.pop(keys, None)
+        now, table, books = self._now(), self.table, self._books
+        table.lock()
+        try:
+            slots = table.find_all(keys, now)
+            left = [
+                books.leave(Asked(rule, key, 0), slot, now)
+                for rule, key, slot in zip(queue.rules, keys, slots, strict=True)
+            ]
+        finally:
+            table.unlock()
+        if any(left):
+            self._flush_soon()
+
+    def _lose(self, debts: Sequence[Told]) -> None:
+        now = self._now()
+        self.table.lock()
+        try:
+            for debt in debts:
+                self._books.lose(debt, now)
+        finally:
+            self.table.unlock()
+
+    def _give_back(self, hold: Hold) -> None:
+        now, table, books = self._now(), self.table, self._books
+        table.lock()
+        try:
+            for taken in hold.taken:
+                books.untake(taken, now)
+                books.leave(Asked(taken.rule, taken.key, 0), taken.slot, now)
+        finally:
+            table.unlock()
+        self._flush_soon()
