@@ -95,6 +95,7 @@ class Running:
     """Of the catalogue that serves now."""
     keys: KeyRing
     traffic: Traffic
+    transport: Transport
     reloader: Reloader
     ledger: Ledger
     listeners: list[Listener]
@@ -298,6 +299,7 @@ async def start(
         models=models,
         keys=keys,
         traffic=traffic,
+        transport=transport,
         reloader=reloader,
         ledger=ledger,
         listeners=[main, operators],

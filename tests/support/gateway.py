@@ -76,6 +76,8 @@ class RunningGateway:
         self.issuer = issuer
         self.log = log
         """What the gateway writes to stdout: `gateway.log.lines`, `await gateway.log.find(path=…)`."""
+        self.asked = 0
+        """Requests that `request` and `stream` have sent to the main port."""
 
     @property
     def port(self) -> int:
@@ -134,6 +136,7 @@ class RunningGateway:
     ) -> Answer:
         """Ask and read the whole answer, however it ends: see `Answer.is_whole`."""
         async with await connect(self.port) as connection:
+            self.asked += 1
             await connection.send(self.request_bytes(method, path, json=json, body=body, token=token, headers=headers))
             return await connection.read_answer(method)
 
@@ -150,6 +153,7 @@ class RunningGateway:
     ) -> AsyncIterator[StreamedAnswer]:
         """Ask, and read the answer chunk by chunk; leaving the block early hangs up."""
         async with await connect(self.port) as connection:
+            self.asked += 1
             await connection.send(self.request_bytes(method, path, json=json, body=body, token=token, headers=headers))
             answer = await connection.read_head(method)
             try:

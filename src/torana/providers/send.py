@@ -248,7 +248,11 @@ def _unreadable(dialect: str) -> Invalid:
 async def _check_head(
     answer: WireAnswer, deployment: Deployment, read_error: Callable[[int, bytes], ProviderRefused]
 ) -> None:
-    """Raises ProviderRefused for an error status, ProviderBroke for a body that nobody here can read."""
+    """Raises ProviderRefused for an error status, ProviderBroke for a body that nobody here can read, or for none."""
+    if 200 < answer.status < 300:
+        raise ProviderBroke(
+            f"the answer has the status {answer.status} and no content that was asked for", deployment.name
+        )
     if answer.status != 200:
         error = read_error(answer.status, await answer.read_all(MAX_ERROR_BYTES))
         error.where = deployment.name

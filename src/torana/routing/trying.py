@@ -16,6 +16,7 @@ from torana.errors import (
     ProviderError,
     ProviderLimited,
     ProviderOverloaded,
+    ProviderRefused,
     ProviderRefusedKey,
     ProviderResting,
     ProviderSpent,
@@ -263,7 +264,9 @@ class Trying(Generic[T]):
         )
         charged = outcome != "failed" or (failure is not None and may_be_charged(failure))
         self.route.tries.append(Try(candidate.deployment, outcome, status, code, seconds, charged))
-        self.traffic.meter.tried(candidate.health.name, code or outcome)
+        # Overload is the provider's own word for a state that passes; other 5xx are faults.
+        is_overload = isinstance(failure, ProviderRefused) and (status == 529 or failure.kind == "overloaded_error")
+        self.traffic.meter.tried(candidate.health.name, "overloaded" if is_overload else code or outcome)
 
 
 def resting(route: Route, now: float) -> ProviderError:

@@ -267,6 +267,8 @@ class Connection(asyncio.BufferedProtocol):
         self.status = self.parser.get_status_code()
         if 100 <= self.status < 200 and self.status != 101:
             return
+        if self.parser.get_http_version() not in ("1.1", "1.0"):
+            raise self._refuse("the answer is of a version of HTTP that nobody asked for")
         if not 200 <= self.status < 600:
             raise self._refuse(f"the answer has the status {self.status}, which nobody asked for")
         coding = self.headers.get("transfer-encoding")

@@ -9,9 +9,14 @@ from torana.wire.target import Key
 IDLE_CONNECTION_S = 30.0
 """A pooled connection is closed after this long without use; providers close theirs later."""
 
+SURPLUS_S = 5.0
+"""What a burst has left goes sooner, but for a few that stay warm."""
+KEPT_WARM = 2
+"""To each place."""
+
 
 class Pool:
-    """Hands the connection used last out first, and closes those that rest for `idle_s`."""
+    """Hands the connection used last out first, and closes those that rest for `idle_s`, surplus ones sooner."""
 
     def __init__(self, idle_s: float) -> None:
         self.open: set[Connection] = set()
@@ -54,7 +59,7 @@ class Pool:
             idle = self._idle[connection.key] = deque()
         idle.append(connection)
         if self._sweeper is None:
-            self._sweeper = connection.loop.call_later(self._idle_s, self._sweep, connection.loop)
+            self._sweeper = connection.loop.call_later(min(SURPLUS_S, self._idle_s), self._sweep, connection.loop)
 
     def forget(self, connection: Connection) -> None:
         """It is closed."""
@@ -62,14 +67,16 @@ class Pool:
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         self._sweeper = None
-        oldest = loop.time() - self._idle_s
+        now = loop.time()
         for key, idle in list(self._idle.items()):
-            while idle and (idle[0].idle_since <= oldest or not idle[0].is_reusable):
+            while idle and (idle[0].idle_since <= now - self._patience_s(idle) or not idle[0].is_reusable):
                 idle.popleft().abort()
             if not idle:
                 del self._idle[key]
         if self._idle:
-            # The one that rests longest, but not for each of many a timer.
-            first = min(idle[0].idle_since for idle in self._idle.values())
-            due = max(first + self._idle_s, loop.time() + self._idle_s / 10)
-            self._sweeper = loop.call_at(due, self._sweep, loop)
+            # The one that goes first, but not for each of many a timer.
+            first = min(idle[0].idle_since + self._patience_s(idle) for idle in self._idle.values())
+            self._sweeper = loop.call_at(max(first, now + self._idle_s / 10), self._sweep, loop)
+
+    def _patience_s(self, idle: deque[Connection]) -> float:
+        return self._idle_s if len(idle) <= KEPT_WARM else min(SURPLUS_S, self._idle_s)
