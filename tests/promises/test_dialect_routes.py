@@ -263,6 +263,23 @@ async def test_a_model_whose_provider_has_no_key_is_not_found_either(start_gatew
     assert "no credentials for openai" in answer.json()["error"]["message"]
 
 
+async def test_a_model_that_is_only_registered_or_makes_vectors_answers_nobody(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    seen = {"name": "seen", "title": "Seen", "stage": "registered"}
+    models = [{**seen, "deployments": [{"provider": "anthropic", "model": "seen-1"}]}]
+    (tmp_path / "overlay").mkdir()
+    (tmp_path / "overlay" / "models.yml").write_text(json.dumps({"models": models}))
+    gateway = await start_gateway(env={"AIGW_CATALOG": str(tmp_path / "overlay")})
+
+    registered = [await ask(gateway, CHAT, name) for name in ("seen", "seen-1", "anthropic/seen-1")]
+    vectors = await ask(gateway, CHAT, "text_embedding_3_small")
+
+    assert [(answer.status, answer.json()["error"]["code"]) for answer in registered] == [(404, "model_not_found")] * 3
+    assert (vectors.status, vectors.json()["error"]["param"]) == (400, "model")
+    assert gateway.provider.requests == []
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("path", ASKED)
 async def test_the_demo_answers_in_every_dialect_where_nothing_is_configured(

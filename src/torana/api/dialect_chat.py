@@ -90,6 +90,8 @@ class DialectChat:
         """The model that is asked and what it is asked; raises Invalid, Refusal 400 or 404."""
         name, is_streamed = peek(exchange.body)
         model = self.gate.offered.find(name)
+        if model.dimensions:
+            raise Invalid(("model",), "This model makes embeddings, and no answers")
         source = Source(
             dialect=dialect.name,
             body=exchange.body,

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from torana.catalog.records import ModelRecord
-from torana.errors import Refusal
+from torana.errors import Invalid, Refusal
 from torana.routing.models import Model, Models
 
 DEMO, DEMO_EMBEDDINGS = "demo", "demo_embeddings"
@@ -48,10 +48,10 @@ class OfferedModels:
         """The model that a client names; raises Refusal 404 for one that is unknown or that nothing here serves."""
         catalogue = self.models.catalogue
         if name in catalogue.aliases or name in catalogue.models:
-            model = self.models.find_by_name(name)
+            model = self._find_in_use(name, name)
         elif name in self._by_provider:
             record, provider = self._by_provider[name]
-            model = self.models.find_by_name(record)
+            model = self._find_in_use(record, name)
             served = tuple(each for each in model.deployments if each.provider == provider)
             # With the demo in everybody's place no deployment is of that provider.
             if provider and served:
@@ -79,6 +79,12 @@ class OfferedModels:
     def offer(self, name: str) -> Offer:
         """The row of one name, whichever of them it is; raises Refusal 404."""
         return Offer(name, self.models.catalogue.models[self.find(name).name])
+
+    def _find_in_use(self, record: str, name: str) -> Model:
+        try:
+            return self.models.find_by_name(record)
+        except Invalid:
+            raise _unknown(name, ": it is registered, but not in use") from None
 
     def _has_providers(self) -> bool:
         return any(name != DEMO and self.models.is_configured(name) for name in self.models.catalogue.providers)
