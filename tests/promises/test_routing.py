@@ -205,6 +205,30 @@ async def test_retries_stop_where_their_budget_ends(start_fleet: StartFleet, clo
 # Who is spared
 
 
+async def test_after_a_few_failures_in_a_row_others_are_asked_first_and_no_call_is_lost(
+    start_fleet: StartFleet, clock: HandClock
+) -> None:
+    fleet = await start_fleet(*TWO, clock=clock)
+    fleet["a"].server.stop_listening()
+
+    assert {(await fleet.ask()).json() for _ in range(25)} == {"This is b."}
+
+    await fleet["a"].start()
+    clock.advance(5.1)
+    assert (await fleet.ask()).json() == "This is a."
+
+
+async def test_the_only_one_is_asked_though_it_failed_a_few_times(start_fleet: StartFleet, clock: HandClock) -> None:
+    fleet = await start_fleet({"provider": "a"}, clock=clock)
+    fleet["a"].fail_with(500)
+    for _ in range(5):
+        await fleet.ask()
+
+    fleet["a"].answer_with(text="Back.")
+
+    assert (await fleet.ask()).json() == "Back."
+
+
 async def test_a_deployment_that_keeps_failing_rests_and_comes_back(start_fleet: StartFleet, clock: HandClock) -> None:
     fleet = await start_fleet(*TWO, clock=clock, env={"AIGW_ROUTING__FAILURES_TO_REST": "3"})
     fleet["a"].fail_with(500)

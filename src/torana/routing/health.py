@@ -38,6 +38,8 @@ ENOUGH = 4
 """Measurements that say something: the first call of all also opens connections and fills caches."""
 STALE_S = 10.0
 """Older measurements say nothing: who was slow and is passed over since is to have another chance."""
+DOUBTED_AFTER = 3
+"""Failures in a row after which others are asked first: they need no retry, and the budget is for chances."""
 UNSAID_S = 1.0
 """How long a deployment is shunned that limits us without saying for how long."""
 KEY_REFUSED_S = 30.0
@@ -84,6 +86,7 @@ class Health:
     """It asked to be left alone until then, and is."""
     shun_until: float = 0.0
     """Until then only those come who find no other one."""
+    failures_in_a_row: int = 0
     in_flight: int = 0
     first_chunk_s: float = 0.0
     """Smoothed; 0: not known yet."""
@@ -122,7 +125,7 @@ class Health:
         if not self.breaker.may_begin(now):
             return f"rests after failures for {left_s} s" if left_s else "a call is looking whether it is well again"
         if now < self.shun_until:
-            return "limits us"
+            return "fails call after call" if self.failures_in_a_row >= DOUBTED_AFTER else "limits us"
         full = self.full
         return f"has its {full.places} calls under way" if full is not None else ""
 
@@ -153,9 +156,10 @@ class Health:
         self.measured += 1
         self.measured_at = now
         is_news = self.refused is not None
-        self.refused = None
-        if self.breaker.good(now, turn) or is_news:
+        if is_news or self.failures_in_a_row >= DOUBTED_AFTER:
             self.shun_until = 0.0
+        self.refused, self.failures_in_a_row = None, 0
+        if self.breaker.good(now, turn) or is_news:
             self.meter.deployment_state(self.name, 0)
             logger.info("a deployment is well again", extra={"deployment": self.name})
 
@@ -169,6 +173,7 @@ class Health:
         elif isinstance(failure, (ProviderLimited, ProviderOverloaded)):
             self._cool(now, failure)
         if isinstance(failure, _TO_BLAME) and (self.is_ours or not isinstance(failure, ProviderRefusedKey)):
+            self._doubt(now)
             if is_repeated:
                 self.breaker.left(turn)
             elif self.breaker.bad(now, turn):
@@ -190,6 +195,11 @@ class Health:
         elif said_s and now + said_s > self.cool_until:
             self.cool_until = now + said_s
             self.meter.cooled_down(self.name)
+
+    def _doubt(self, now: float) -> None:
+        self.failures_in_a_row += 1
+        if self.failures_in_a_row >= DOUBTED_AFTER and self.breaker.failures_to_rest:
+            self.shun_until = max(self.shun_until, now + self.breaker.rest_s)
 
     def _shun(self, now: float, failure: ProviderRefused) -> None:
         is_news = self.refused is None
