@@ -16,10 +16,10 @@ from tests.support.http_client import Answer
 from tests.support.http_server import Answering, LoopbackServer, Request
 from tests.support.provider import ScriptedProvider
 
+from torana.environment import load_settings
 from torana.providers.aws_signing import LASTS_S, fetch_signer
 from torana.providers.bedrock import LARGE_BODY_BYTES, Bedrock
 from torana.providers.provider import Deployment
-from torana.settings import load_settings
 
 AZURE = """\
 models:

@@ -10,11 +10,11 @@ from tests.support.clock import HandClock
 from tests.support.gateway import RunningGateway
 from tests.support.http_client import Answer
 
+from torana.environment import load_settings
 from torana.errors import BadSetting
 from torana.search.build import build_index
 from torana.search.pages import Page, Section
 from torana.search.release import Release
-from torana.settings import load_settings
 
 PATH = "/v1/search/gitlab-docs"
 BASE = "https://docs.example.com"

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from torana.environment import known_settings, load_settings
 from torana.errors import BadSetting
 from torana.setting_values import read_bool, read_float, read_int, read_list, read_object
-from torana.settings import Secret, known_settings, load_settings
+from torana.settings import Secret
 
 
 def test_a_flag_wins_over_the_environment_and_that_over_the_env_file_and_that_over_the_default(tmp_path: Path) -> None:

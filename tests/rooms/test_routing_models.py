@@ -4,8 +4,8 @@ from decimal import Decimal
 from pathlib import Path
 
 from torana.catalog.load import load_catalogue
+from torana.environment import load_settings
 from torana.routing.models import Models
-from torana.settings import load_settings
 
 OWN = """\
 models:

@@ -7,10 +7,10 @@ import pytest
 from torana.catalog.load import load_catalogue
 from torana.catalog.records import Quirks
 from torana.chat import ModelWish
+from torana.environment import load_settings
 from torana.errors import BadSetting
 from torana.providers.provider import Deployment
 from torana.routing.models import Models
-from torana.settings import load_settings
 
 
 def models_of(env: dict[str, str], overlay: Path | None = None, text: str = "") -> Models:

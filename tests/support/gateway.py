@@ -15,7 +15,7 @@ from tests.support.provider import ScriptedProvider
 from tests.support.usage import read_spool
 
 from torana.clock import Clock
-from torana.settings import load_settings
+from torana.environment import load_settings
 from torana.usage.disk import Disk
 
 SIGNING_KEY, VALIDATION_KEY = 1, 2

@@ -9,9 +9,10 @@ import click
 import msgspec
 
 from torana.catalog.load import Catalogue, overlay_paths, read_catalogue
+from torana.environment import load_settings
 from torana.errors import BadCatalogue, BadSetting
 from torana.prompts.registry import Prompts
-from torana.settings import CatalogueSettings, load_settings
+from torana.settings import CatalogueSettings
 
 
 @click.command()

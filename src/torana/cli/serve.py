@@ -13,8 +13,9 @@ from pathlib import Path
 
 import click
 
+from torana.environment import load_settings
 from torana.errors import BadCatalogue, BadSetting
-from torana.settings import Settings, load_settings
+from torana.settings import Settings
 
 ISSUERS_MOMENT_S = 0.5
 """How long the banner waits for the issuers' first answers, so that it can name those that gave none."""

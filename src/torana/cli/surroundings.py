@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from torana.environment import load_settings
 from torana.errors import BadCatalogue, BadSetting
-from torana.settings import Settings, load_settings
+from torana.settings import Settings
 
 if TYPE_CHECKING:
     from torana.access.keys import KeyRing

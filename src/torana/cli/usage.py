@@ -148,8 +148,8 @@ def _ask(question: Any, rollup: Path | None, folders: tuple[str, ...]) -> Any:
 def _find_rollup(folders: tuple[str, ...]) -> Path:
     """Where sinks.yml has it."""
     from torana.catalog.load import load_catalogue, overlay_paths
+    from torana.environment import load_settings
     from torana.errors import BadCatalogue, BadSetting
-    from torana.settings import load_settings
     from torana.usage.rollup_schema import rollup_path
 
     try:

@@ -1,0 +1,287 @@
+"""The environment, read once and checked: names and texts → `Settings`. The only reader of it.
+
+Which source wins is in `docs/reference/settings.md`: flag, environment, `.env`, default. An empty
+value counts as unset. For every secret `NAME`, `NAME_FILE` may name a file that holds it. A bad
+value of a known name raises BadSetting; unknown `AIGW_*` names are reported, never fatal.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import Field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from torana.cloud_settings import check_google
+from torana.errors import BadSetting
+from torana.setting_checks import check_values
+from torana.setting_values import (
+    Secret,
+    check_name,
+    check_networks,
+    check_path,
+    check_prefix,
+    check_tls,
+    check_url,
+    check_version,
+    read_bool,
+    read_float,
+    read_int,
+    read_list,
+    read_object,
+)
+from torana.settings import (
+    MAX_USER_TOKEN_S,
+    MIN_OPERATOR_TOKEN_CHARS,
+    MINTABLE,
+    AuthSettings,
+    LimitSettings,
+    SearchSettings,
+    ServeSettings,
+    Settings,
+)
+
+ACCEPTED_UNUSED = (
+    "AIGW_GLGO_BASE_URL",
+    "AIGW_AMAZON_Q__REGION",
+    "AIGW_AMAZON_Q__ENDPOINT_URL",
+    "AIGW_FASTAPI__RELOAD",
+    "AIGW_SINK__",
+    "AIGW_VERTEX_TEXT_MODEL__",
+    "AIGW_VERTEX_SEARCH__",
+    "AIGW_INTERNAL_EVENT__",
+    "AIGW_BILLING_EVENT__",
+    "AIGW_SNOWPLOW__",
+    "AIGW_AUDIT_EVENT__",
+    "AIGW_ABUSE_DETECTION__",
+    "AIGW_INSTRUMENTATOR__",
+)
+"""Names of contract 16 and interface 4 that this version takes without acting on them; `…__` are prefixes."""
+
+
+ADDRESS_NAMES = ("_BASE_URL", "_API_BASE", "_API_BASE_URL", "_ENDPOINT", "_HOST", "AWS_ENDPOINT_URL_BEDROCK_RUNTIME")
+"""How the environment names of vendors' addresses end."""
+
+
+def is_address_name(name: str) -> bool:
+    return name.endswith(ADDRESS_NAMES)
+
+
+def load_settings(
+    environ: Mapping[str, str], dotenv: Path | None = None, flags: Mapping[str, str] | None = None
+) -> Settings:
+    """Read flags, environment and `.env`, in this order of weight.
+
+    flags   texts keyed by environment name, as the command line gave them
+    Raises BadSetting for the first bad value of a known name.
+    """
+    found: dict[str, str] = {}
+    for source in (_read_dotenv(dotenv), environ, flags or {}):
+        found.update({name: value for name, value in source.items() if value != ""})
+    check_values(found)
+    settings: Settings = _read_struct(Settings, found)
+    names = {name.removesuffix("_FILE") for name in found if name.removesuffix("_FILE").endswith("_API_KEY")}
+    keys = {name: Secret(text) for name in names if (text := _text_of(name, Secret, found)) is not None}
+    urls = {name: text.strip() for name, text in found.items() if is_address_name(name)}
+    google = check_google(settings.providers.google)
+    providers = replace(settings.providers, google=google, vendor_keys=keys, vendor_urls=urls)
+    names = {name.removesuffix("_FILE") for name in found if name.startswith("AIGW_SINK__")}
+    sink_secrets = {name: Secret(text) for name in names if (text := _text_of(name, Secret, found)) is not None}
+    settings = replace(settings, providers=providers, usage=replace(settings.usage, sink_secrets=sink_secrets))
+    object.__setattr__(settings, "warnings", tuple(_unknown_names(found)))
+    if settings.log.level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
+        raise BadSetting(
+            "AIGW_LOGGING__LEVEL",
+            f"{settings.log.level!r} is no level",
+            "expected DEBUG, INFO, WARNING, ERROR or CRITICAL",
+        )
+    if settings.serve.workers < 1:
+        raise BadSetting("WEB_CONCURRENCY", f"{settings.serve.workers} is too few", "expected 1 or more")
+    _check_serving(settings.serve)
+    _check_limits(settings.limits)
+    _check_urls(settings)
+    _check_user_tokens(settings.auth)
+    _check_search(settings.search)
+    check_version("AIGW_CODE_CONTEXT_MIN_LS_VERSION", settings.catalogue.context_min_ls_version)
+    if settings.usage.when_full not in ("refuse", "continue"):
+        raise BadSetting(
+            "AIGW_USAGE__WHEN_FULL", f"{settings.usage.when_full!r} is no policy", "expected refuse or continue"
+        )
+    if settings.providers.losses not in ("warn", "refuse", "drop"):
+        raise BadSetting(
+            "AIGW_DIALECT__LOSSES", f"{settings.providers.losses!r} is no policy", "expected warn, refuse or drop"
+        )
+    if settings.providers.demo_engine not in ("ngram", "local"):
+        raise BadSetting(
+            "AIGW_DEMO__ENGINE", f"{settings.providers.demo_engine!r} is no engine", "expected ngram or local"
+        )
+    return settings
+
+
+def _check_limits(limits: LimitSettings) -> None:
+    scheme = limits.redis_url.reveal().partition("://")[0]
+    if limits.redis_url and scheme not in ("redis", "rediss", "unix"):
+        raise BadSetting("AIGW_REDIS_URL", "is no address of Redis", "expected redis://, rediss:// or unix://")
+    if not 0.001 <= limits.patience_s <= 5:
+        raise BadSetting(
+            "AIGW_LIMITS__PATIENCE_S", f"{limits.patience_s} is out of range", "expected 0.001 to 5 seconds"
+        )
+    if limits.replicas < 0:
+        raise BadSetting("AIGW_LIMITS__REPLICAS", f"{limits.replicas} is too few", "expected 0 or more")
+
+
+def _check_serving(serve: ServeSettings) -> None:
+    check_networks("AIGW_TRUSTED_PROXIES", serve.trusted_proxies)
+    check_path("AIGW_FASTAPI__DOCS_URL", serve.docs_url)
+    check_path("AIGW_FASTAPI__OPENAPI_URL", serve.openapi_url)
+    check_path("AIGW_FASTAPI__REDOC_URL", serve.redoc_url)
+    check_prefix("AIGW_ROOT_PATH", serve.root_path)
+    check_name("AIGW_GATEWAY_ID", serve.gateway_id)
+    _check_weights(serve.queue_weights)
+    if serve.tls_enabled:
+        check_tls(serve.tls_cert_file, serve.tls_key_file, serve.tls_ciphers)
+
+
+def _check_urls(settings: Settings) -> None:
+    check_url("AIGW_PUBLIC_URL", settings.serve.public_url)
+    check_url("AIGW_GITLAB_URL", settings.auth.gitlab_url)
+    check_url("AIGW_GITLAB_API_URL", settings.auth.gitlab_api_url)
+    check_url("AIGW_CUSTOMER_PORTAL_URL", settings.auth.customer_portal_url)
+    check_url("ANTHROPIC_BASE_URL", settings.providers.anthropic_base_url)
+    check_url("OPENAI_BASE_URL", settings.providers.openai_base_url)
+    check_url("AIGW_INTERNAL_EVENT__ENDPOINT", settings.internal_events.endpoint)
+
+
+def _check_weights(weights: Mapping[str, Any]) -> None:
+    for instance, weight in weights.items():
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < 1e6:
+            raise BadSetting("AIGW_ADMISSION__WEIGHTS", f"{instance!r} has no share", "expected a number above 0")
+
+
+def _check_user_tokens(auth: AuthSettings) -> None:
+    """These settings may only narrow what the contract promises."""
+    if auth.operator_token and len(auth.operator_token.reveal()) < MIN_OPERATOR_TOKEN_CHARS:
+        expected = f"expected {MIN_OPERATOR_TOKEN_CHARS} characters or more, such as `openssl rand -hex 16` prints"
+        raise BadSetting("AIGW_OPERATOR_TOKEN", "is too short", expected)
+    if not 60 <= auth.user_token_lifetime_s <= MAX_USER_TOKEN_S:
+        raise BadSetting(
+            "AIGW_USER_TOKEN__LIFETIME_S",
+            f"{auth.user_token_lifetime_s:g} is out of range",
+            f"expected 60 to {MAX_USER_TOKEN_S} seconds",
+        )
+    unknown = set(auth.user_token_unit_primitives).difference(MINTABLE)
+    if unknown:
+        raise BadSetting(
+            "AIGW_USER_TOKEN__UNIT_PRIMITIVES",
+            f"{min(unknown)!r} may not be delegated",
+            f"expected some of {', '.join(MINTABLE)}",
+        )
+
+
+def _check_search(search: SearchSettings) -> None:
+    if search.fallback_release and not re.fullmatch(r"\d{1,4}\.\d{1,4}", search.fallback_release.strip(), re.ASCII):
+        raise BadSetting(
+            "AIGW_VERTEX_SEARCH__FALLBACK_DATASTORE_VERSION",
+            f"{search.fallback_release!r} is no version",
+            "expected X.Y such as 18.6",
+        )
+
+
+VENDORS_OWN = (
+    "AIGW_MODEL_KEYS__MISTRAL_API_KEY",
+    "AIGW_MODEL_KEYS__FIREWORKS_API_KEY",
+    "AIGW_MODEL_KEYS__FIREWORKS_PROVIDER_API_KEY",
+    "AIGW_FIREWORKS_API_BASE_URL",
+)
+"""Names of contract 16 that rows of providers.yml read (docs/reference/providers.md)."""
+
+
+def known_settings() -> list[tuple[tuple[str, ...], str, str, str]]:
+    """(names, type, default, doc) of every setting, for help texts and the generated table."""
+    rows: list[tuple[tuple[str, ...], str, str, str]] = []
+    for _, part, kind in _walk(Settings):
+        default = part.default_factory() if callable(part.default_factory) else part.default
+        rows.append(
+            (
+                part.metadata["env"],
+                kind.__name__ if isinstance(kind, type) else str(kind),
+                str(default),
+                part.metadata["doc"],
+            )
+        )
+    return rows
+
+
+def _walk(struct: type) -> list[tuple[type, Field[Any], Any]]:
+    found: list[tuple[type, Field[Any], Any]] = []
+    hints = get_type_hints(struct)
+    for part in fields(struct):
+        if "env" in part.metadata:
+            found.append((struct, part, hints[part.name]))
+        elif is_dataclass(hints[part.name]):
+            found.extend(_walk(hints[part.name]))
+    return found
+
+
+def _read_struct(struct: type, found: Mapping[str, str]) -> Any:
+    hints = get_type_hints(struct)
+    values: dict[str, Any] = {}
+    for part in fields(struct):
+        kind = hints[part.name]
+        if is_dataclass(kind) and isinstance(kind, type):
+            values[part.name] = _read_struct(kind, found)
+            continue
+        for name in part.metadata.get("env", ()):
+            text = _text_of(name, kind, found)
+            if text is not None:
+                values[part.name] = _READERS[kind](name, text)
+                break
+    return struct(**values)
+
+
+def _text_of(name: str, kind: Any, found: Mapping[str, str]) -> str | None:
+    if name in found:
+        return found[name]
+    if kind is Secret and f"{name}_FILE" in found:
+        try:
+            # Bytes that are no text are whoever reads the secret to judge: a bad PEM key must not stop the start.
+            return Path(found[f"{name}_FILE"]).read_text(encoding="utf-8", errors="replace").strip() or None
+        except OSError as error:
+            raise BadSetting(
+                f"{name}_FILE", f"cannot be read ({type(error).__name__})", "expected a readable text file"
+            ) from error
+    return None
+
+
+_READERS: dict[Any, Callable[[str, str], Any]] = {
+    str: lambda _name, text: text,
+    Secret: lambda _name, text: Secret(text),
+    bool: read_bool,
+    int: read_int,
+    float: read_float,
+    tuple[str, ...]: read_list,
+    dict[str, Any]: read_object,
+}
+
+
+def _read_dotenv(path: Path | None) -> dict[str, str]:
+    if path is None or not path.is_file():
+        return {}
+    from dotenv import dotenv_values  # only where there is such a file
+
+    return {name: value for name, value in dotenv_values(path).items() if value is not None}
+
+
+def _unknown_names(found: Mapping[str, str]) -> list[str]:
+    known = {name for names, *_ in known_settings() for name in names}
+    secrets = {f"{name}_FILE" for _, part, kind in _walk(Settings) if kind is Secret for name in part.metadata["env"]}
+    accepted = (*ACCEPTED_UNUSED, *VENDORS_OWN, *(f"{name}_FILE" for name in VENDORS_OWN))
+    lines = []
+    for name in sorted(found):
+        if not name.startswith("AIGW_") or name in known or name in secrets:
+            continue
+        if any(name == used or (used.endswith("__") and name.startswith(used)) for used in accepted):
+            continue
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+        lines.append(f"{name}: unknown setting, ignored; the nearest known name is {near[0]}")
+    return lines
