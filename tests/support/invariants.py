@@ -1,7 +1,8 @@
 """What must hold after every drill, whatever was done to the gateway (promises 2, (a) to (h)).
 
-`async with unharmed(gateway) as watch:` around the drill. Memory and the loop's lag are looked at by long forms alone:
-`unharmed(gateway, is_long=True)`.
+`async with unharmed(gateway) as watch:` around the drill. The loop's lag (d) is looked at by long forms alone:
+`unharmed(gateway, is_long=True)`. Memory (c) is not: the fakes, their log and the answers live in the same process and
+grow with every call, so it can be told only of a gateway in a process of its own.
 """
 
 import asyncio
@@ -12,7 +13,6 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from tests.support.gateway import ANTHROPIC_KEY, OPENAI_KEY, RunningGateway
@@ -40,7 +40,6 @@ class _State:
     sockets: int
     tasks: int
     upstream: int
-    rss_kib: int
     lines: int
     asked: int
 
@@ -61,8 +60,6 @@ async def unharmed(gateway: RunningGateway, *, is_long: bool = False) -> AsyncIt
     ready = await gateway.monitoring("/readyz")
     assert (ready.status == 200) is watch.is_ready, ready  # (g)
     if is_long:
-        after = _look(gateway)
-        assert after.rss_kib <= before.rss_kib * 1.1 + 4096, f"{before.rss_kib} KiB became {after.rss_kib}"  # (c)
         await _little_lag(gateway)  # (d)
 
 
@@ -93,14 +90,10 @@ async def _calm_again(gateway: RunningGateway, before: _State) -> None:
 
 
 def _look(gateway: RunningGateway) -> _State:
-    status = Path("/proc/self/status").read_text()
-    found = re.search(r"VmRSS:\s+(\d+)", status)
-    assert found is not None
     return _State(
         sockets=sum(_is_socket(each) for each in os.listdir("/proc/self/fd")),
         tasks=sum(map(_is_the_gateways, asyncio.all_tasks())),
         upstream=gateway.running.transport.open_connections,
-        rss_kib=int(found[1]),
         lines=len(gateway.log.raw),
         asked=gateway.asked,
     )
