@@ -145,6 +145,11 @@ class ProviderError(ToranaError):
         except ValueError:
             return f"{self.upstream_code}: Error"
 
+    @property
+    def reason(self) -> str:
+        """What the log may say of it."""
+        return str(self)
+
 
 class ProviderUnreachable(ProviderError):
     """No connection could be made; nothing was sent, so another try is safe."""
@@ -189,7 +194,7 @@ class NoCredentials(ProviderError):
 
 
 class ProviderRefused(ProviderError):
-    """The provider answered with an error status. `message` is for the log only."""
+    """The provider answered with an error status. `message` is the provider's own: it may quote the prompt."""
 
     code = "provider_refused"
     is_spend_limit = False
@@ -200,6 +205,11 @@ class ProviderRefused(ProviderError):
         self.upstream_code = status
         self.kind = kind
         """The dialect's own error type, such as `overloaded_error`; may be empty."""
+
+    @property
+    def reason(self) -> str:
+        # The provider's own text may quote the prompt.
+        return f"{self.upstream_code} {self.kind}".rstrip()
 
 
 class ProviderRefusedKey(ProviderRefused):

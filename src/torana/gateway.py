@@ -417,7 +417,7 @@ class Gateway:
             logger.log(
                 logging.ERROR if isinstance(error, ProviderRefusedKey) else logging.WARNING,
                 "counting failed, tokens are estimated",
-                extra={"code": error.code, "where": error.where, "reason": str(error)},
+                extra={"code": error.code, "where": error.where, "reason": error.reason},
             )
             counted = None
         return (input_tokens(chat), False) if counted is None else (counted, True)

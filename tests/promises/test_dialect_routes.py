@@ -435,6 +435,25 @@ async def test_credentials_in_a_providers_words_are_masked(gateway: RunningGatew
     assert answer.json()["error"]["message"] == "bad use of *** and ***"
 
 
+@pytest.mark.parametrize("model", ["gpt-5-mini-2025-08-07", "claude-sonnet-4-6"])
+async def test_a_providers_words_about_a_prompt_reach_its_client_and_no_log(
+    gateway: RunningGateway, model: str
+) -> None:
+    gateway.provider.fail_with(
+        400, {"type": "error", "error": {"type": "bad", "message": "no: the quoted secret plan"}}
+    )
+
+    answer = await gateway.post(
+        "/openai/v1/chat/completions",
+        json={"model": model, "messages": [{"role": "user", "content": "the quoted secret plan"}]},
+        token=gateway.token(unit_primitives=["ai_gateway_model_provider_proxy"]),
+    )
+
+    assert "secret plan" in answer.json()["error"]["message"]
+    await gateway.log.find(path="/openai/v1/chat/completions")
+    assert b"secret plan" not in b"".join(gateway.log.raw)
+
+
 @pytest.mark.parametrize("model", BEHIND)
 @pytest.mark.parametrize("path", ASKED)
 @pytest.mark.parametrize("how", ["reset", "close"])

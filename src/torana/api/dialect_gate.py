@@ -67,7 +67,7 @@ class DialectGate:
         """A failed model call, told to the log in full and to the client in its own shape."""
         # Our own key is the operator's affair: an alarm.
         level = logging.ERROR if isinstance(error, ProviderRefusedKey) else logging.WARNING
-        logger.log(level, "model call failed", extra={"code": error.code, "where": error.where, "reason": str(error)})
+        logger.log(level, "model call failed", extra={"code": error.code, "where": error.where, "reason": error.reason})
         return provider_failed(error, front, self.mask)
 
 

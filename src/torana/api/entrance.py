@@ -450,7 +450,10 @@ def write_refusal(refusal: Refusal, exchange: Exchange) -> Reply:
     facts["refusal_code"], facts["refusal_layer"] = refusal.code, layer
     if refusal.missing:
         facts["refusal_missing"] = refusal.missing
-    facts["auth_error_details" if refusal.status == 401 else "http_exception_details"] = str(refusal)
+    # On the dialect routes clients get the provider's own text, which may quote the prompt; the log does not.
+    is_quoted = refusal.layer == "provider" and exchange.front is not None
+    told = f"{refusal.status} {refusal.code}" if is_quoted else str(refusal)
+    facts["auth_error_details" if refusal.status == 401 else "http_exception_details"] = told
     if exchange.front is not None:
         status, body, headers = exchange.front.refuse(refusal, explained, exchange.request_id)
         return Reply(status, body, headers)

@@ -102,7 +102,7 @@ class ProxyEndpoints:
             raise Refusal(502, error.code, "Bad Gateway") from error
         except ProviderError as error:
             logger.warning(
-                "relay failed", extra={"provider": upstream.provider, "code": error.code, "reason": str(error)}
+                "relay failed", extra={"provider": upstream.provider, "code": error.code, "reason": error.reason}
             )
             raise Refusal(502, error.code, "Bad Gateway") from error
         return await self._pass_back(upstream, relay, target, is_streamed=is_streamed)
@@ -130,7 +130,7 @@ class ProxyEndpoints:
         except ProviderError as error:
             answer.close()
             logger.warning(
-                "relay failed", extra={"provider": upstream.provider, "code": error.code, "reason": str(error)}
+                "relay failed", extra={"provider": upstream.provider, "code": error.code, "reason": error.reason}
             )
             raise Refusal(502, error.code, "Bad Gateway") from error
         return Reply(answer.status, body, headers + relay.headers)
