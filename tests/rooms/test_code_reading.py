@@ -92,7 +92,7 @@ FULL: Json = {
         (("current_file", "content_above_cursor"), 100_000, {}),
         (("current_file", "content_below_cursor"), 100_000, {}),
         (("model_name",), 50, {}),
-        (("model_api_key",), 2_000, {"model_provider": "litellm", "model_endpoint": ENDPOINT}),
+        (("model_api_key",), 2_000, {"model_provider": "litellm", "model_name": "qwen", "model_endpoint": ENDPOINT}),
         (("model_identifier",), 1_000, {"model_provider": "litellm", "model_endpoint": ENDPOINT}),
         (("telemetry", 0, "model_engine"), 50, {}),
         (("telemetry", 0, "model_name"), 50, {}),
@@ -111,7 +111,7 @@ def test_every_text_limit_of_v2_holds_in_characters(path: tuple[str | int, ...],
 
 
 def test_an_endpoint_may_have_255_characters() -> None:
-    body = {**FLAT, "model_provider": "litellm"}
+    body = {**FLAT, "model_provider": "litellm", "model_name": "qwen"}
     fits = ENDPOINT + "/" + "a" * (254 - len(ENDPOINT))
 
     assert completion({**body, "model_endpoint": fits}).wish.endpoint == fits

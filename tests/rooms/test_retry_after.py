@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torana.errors import ProviderLimited, ProviderOverloaded, ProviderRefused, ProviderSpent, provider_refused
+from torana.errors import (
+    PromptTooLong,
+    ProviderLimited,
+    ProviderOverloaded,
+    ProviderRefused,
+    ProviderSpent,
+    provider_refused,
+)
 from torana.providers.retry_after import MAX_RETRY_AFTER_S, read_retry_after
 
 NOW = 784_111_777.0
@@ -77,7 +84,7 @@ def test_whatever_is_told_the_wait_is_finite_and_bounded(told: str, millis: str,
         (429, "insufficient_quota", "", ProviderSpent),
         (429, "credit_balance_exhausted", "", ProviderSpent),
         (400, "invalid_request_error", "You have reached your specified API usage limits. Access…", ProviderSpent),
-        (400, "invalid_request_error", "prompt is too long", ProviderRefused),
+        (400, "invalid_request_error", "prompt is too long", PromptTooLong),
         (402, "", "Insufficient Balance", ProviderSpent),
         (408, "", "", ProviderOverloaded),
         (503, "insufficient_quota", "", ProviderOverloaded),
