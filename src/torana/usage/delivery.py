@@ -72,6 +72,8 @@ class Delivery:
         self._wake = asyncio.Event()
         self._closing = asyncio.Event()
         self._failures = 0
+        self._is_behind = False
+        """More than a batch waits."""
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def notify(self) -> None:
@@ -99,7 +101,7 @@ class Delivery:
         while True:
             self._wake.clear()
             try:
-                has_moved = False
+                has_moved = self._is_behind = False
                 for folder in list(self._spool.folders):
                     has_moved = await self._deliver(folder) or has_moved
                 self._failures = 0
@@ -117,6 +119,9 @@ class Delivery:
                 continue
             if has_moved:
                 self.moved()
+                if not self._is_behind:
+                    # Under load there is always one more: without a pause each would be a batch of its own.
+                    await self._pause(self.pace.linger_s)
             elif self._closing.is_set():
                 return
             else:
@@ -136,6 +141,7 @@ class Delivery:
             self._spool.note_damage(folder, part.damaged)
         if part.next == cursor.position:
             return False
+        self._is_behind |= len(part.payloads) >= self.pace.batch
         if part.payloads:
             self._meter.behind(max(0.0, self._clock.now() - time_of(part.payloads[0])))
             await self._hand_over(folder, Batch(folder.name, part.payloads, part.positions), cursor)
