@@ -257,8 +257,9 @@ async def test_a_broken_provider_is_asked_again_and_its_words_stay_here(
 
 async def test_an_overloaded_provider_is_counted_apart(gateway: RunningGateway) -> None:
     gateway.provider.fail_with(529, times=2)
+    gateway.provider.answer_with(times=1)  # a third failure in a row would get no second try
     gateway.provider.fail_with(503)
-    for _ in range(2):
+    for _ in range(3):
         await FAMILIES["prompts v1"].ask(gateway)
 
     shown = (await gateway.monitoring("/metrics")).text

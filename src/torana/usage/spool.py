@@ -102,8 +102,10 @@ class Spool:
         """The one that grows; None while the disk lets us have none."""
         self._segments: Segments | None = None
         self._waiting: list[Waiting] = []
-        self._writing: tuple[list[Waiting], float] | None = None
-        """What the disk has been given, and when."""
+        self._writing: list[Waiting] = []
+        """What the disk has been given."""
+        self._at_work_since = 0.0
+        """When the thread turned to the disk; 0: it rests."""
         self._stuck: list[Waiting] = []
         self._gate = threading.Lock()
         self._gate.acquire()
@@ -167,6 +169,7 @@ class Spool:
                 last_write = time.monotonic()
                 self._is_told = False
             is_last = self._is_closing
+            self._at_work_since = time.monotonic()
             self._write(self._take(), is_retry=is_last)
             if time.monotonic() >= next_tick or is_last:
                 try:
@@ -174,6 +177,7 @@ class Spool:
                 except Exception:  # the thread must outlive its body, or no call would ever end
                     logger.exception("the usage spool stumbled")
                 next_tick = time.monotonic() + TICK_S
+            self._at_work_since = 0.0
             if is_last and not self._waiting:
                 break
         if self._segments is not None:
@@ -220,7 +224,7 @@ class Spool:
             return
         started = time.monotonic()
         frames = b"".join([write_frame(record.event) for record in together])
-        self._writing = (together, started)
+        self._writing = together
         try:
             if self._segments is None:
                 raise OSError(self.why)
@@ -233,7 +237,7 @@ class Spool:
             self._keep(batch)
             return
         finally:
-            self._writing = None
+            self._writing = []
         assert self.own is not None
         assert self.table is not None
         self._stuck = []
@@ -330,11 +334,11 @@ class Spool:
     def _watch(self) -> None:
         """Once a second: a disk that neither writes nor fails must not keep answers from their ends."""
         self._timer = self._loop.call_later(1.0, self._watch)
-        writing = self._writing
-        if writing is None or time.monotonic() - writing[1] < PATIENCE_S:
+        since = self._at_work_since
+        if not since or time.monotonic() - since < PATIENCE_S:
             return
         self._note_full(OSError("the disk does not answer"))
-        late = [record for record in (*writing[0], *self._waiting) if not record.is_settled]
+        late = [record for record in (*self._writing, *self._waiting) if not record.is_settled]
         if late:
             self._unsafe(late, 0)
 
