@@ -115,7 +115,8 @@ class Admission:
         now = self._now()
         self._came += 1
         line = self._lines[standing.is_background]
-        if self._is_full(standing):
+        patience_s = min(self._max_age_s, standing.patience_s or self._max_age_s)
+        if self._is_full(standing, patience_s):
             if self._lines[1].waiting and not standing.is_background:
                 self._shed(self._lines[1].take_from_longest(), "overtaken")
             elif line.is_longer_elsewhere(standing.instance):
@@ -124,15 +125,13 @@ class Admission:
                 self._meter.shed("full")
                 request.turn_away("overloaded")
                 return
-        patience_s = min(self._max_age_s, standing.patience_s or self._max_age_s)
         line.put(standing.instance, _Waiting(request, now, now + patience_s))
         self._meter.waiting(self.waiting)
 
-    def _is_full(self, standing: Standing) -> bool:
+    def _is_full(self, standing: Standing, patience_s: float) -> bool:
         ahead = self.waiting if standing.is_background else self._lines[0].waiting
         if self.waiting >= self._max_waiting:
             return True
-        patience_s = min(self._max_age_s, standing.patience_s or self._max_age_s)
         return (ahead // STARTS_PER_TURN) * self._turn_s > patience_s
 
     def _next_turn(self) -> None:
