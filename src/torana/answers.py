@@ -87,6 +87,8 @@ class ModelCall:
     """Of the deployment that answers."""
     tries: Sequence[Try] = ()
     """Every sending, as routing books them meanwhile."""
+    is_relayed: bool = False
+    """A relay was sent, which books no tries."""
 
     def admit(
         self, ledger: Ledger | None, permit: Permit, model: str, deployment: Deployment, regions: tuple[str, ...] = ()
@@ -187,7 +189,7 @@ class ModelCall:
         if usage is None and outcome == "completed":
             self.limits.settle(hold, hold.expected)  # nobody counted: what was reserved stands
             return
-        if usage is None and outcome == "client_cancelled":
+        if usage is None and outcome == "client_cancelled" and (self.tries or self.is_relayed):
             # The provider has read the prompt, whether or not anybody has waited for the answer.
             usage = Usage(input_tokens=hold.expected.input_tokens, is_counted=True)
         self.limits.settle(hold, price(usage, self.prices))

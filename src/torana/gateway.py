@@ -382,6 +382,7 @@ class Gateway:
             leave = await self.router.enter(permit, deployment)
             under_way = self.metrics.in_flight(provider, model)
             under_way.begin()
+            call.is_relayed = True
             answer = await self.sender.relay(deployment, path, body, headers, stream=stream, method=method)
         except BaseException as error:
             if under_way is not None:

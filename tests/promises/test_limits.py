@@ -355,6 +355,26 @@ async def test_a_caller_who_hangs_up_has_spent_what_was_read_and_written(start: 
     assert await figure(gateway, "torana_limit_held") == 0
 
 
+@pytest.mark.parametrize("way", [ask, relay])
+async def test_a_caller_who_hangs_up_before_anything_was_sent_has_spent_no_tokens(start: Start, way: Any) -> None:
+    env = {"AIGW_ROUTING__CONNECTIONS": "1", "AIGW_ROUTING__QUEUE_S": "30"}
+    gateway = await start("10000 tokens per minute", env=env)
+    gateway.provider.stall(times=1)
+    sent = asyncio.create_task(way(gateway))
+    await gateway.provider.request(1)
+    held = await figure(gateway, "torana_limit_held")
+    waiting = asyncio.create_task(way(gateway))
+    await eventually(lambda: is_figure(gateway, "torana_limit_held", 2 * held))
+
+    waiting.cancel()
+
+    await eventually(lambda: is_figure(gateway, "torana_limit_held", held))
+    assert await figure(gateway, "torana_limit_used_total") == 0
+    gateway.provider.release()
+    assert (await sent).status == 200
+    assert len(gateway.provider.requests) == 1
+
+
 async def test_a_call_larger_than_the_whole_limit_passes_alone(start: Start) -> None:
     gateway = await start("100 output tokens per minute")
 
