@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import random
-import shutil
 import signal
 import time
 from collections import Counter
@@ -22,7 +21,7 @@ from tests.support.issuer import FakeIssuer
 from tests.support.limits import PATH, ask, body, write_limits
 from tests.support.provider import ScriptedProvider
 from tests.support.served import Served
-from tests.support.valkey import Store
+from tests.support.valkey import REDIS, VALKEY, Store
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(300)]
@@ -35,10 +34,10 @@ PATIENT = {"AIGW_LIMITS__PATIENCE_S": "2"}
 @pytest.fixture(params=["valkey", "redis-server"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """The embedded Valkey, and Debian's Redis where it is installed."""
-    executable = shutil.which("redis-server") if request.param == "redis-server" else None
-    if request.param == "redis-server" and executable is None:
+    executable = VALKEY if request.param == "valkey" else REDIS
+    if executable is None:
         pytest.skip("redis-server is not installed")
-    found = Store(tmp_path, executable=executable) if executable else Store(tmp_path)
+    found = Store(tmp_path, executable=executable)
     yield found
     found.stop()
 

