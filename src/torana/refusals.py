@@ -211,6 +211,11 @@ CODES: dict[str, Code] = {
         "Leave out what `missing` names, or ask a model whose vendor speaks your client's format.",
     ),
     "json_invalid": Code("client", "The body is no JSON object.", "Send one JSON object in UTF-8."),
+    "member_repeated": Code(
+        "client",
+        "A member that the gateway judges a request by, such as `model`, stands in the body twice.",
+        "Send it once; `missing` names it.",
+    ),
     "not_found": Code("client", "Nothing is served under this path.", "Check the path and the configured base URL."),
     "method_not_allowed": Code("client", "The path does not answer this method.", "Use the method of the contract."),
     "cors_method": Code("client", "A CORS pre-flight asked for another method than POST.", "Use POST from a browser."),

@@ -15,7 +15,7 @@ from msgspec.structs import replace as replace_fields
 from torana.answers import Answer
 from torana.api.connection import DRAINING
 from torana.api.dialect_front import ANTHROPIC, OPENAI, Front
-from torana.api.dialect_gate import QUOTA, DialectGate, beta_of, forwarded, peek
+from torana.api.dialect_gate import QUOTA, DialectGate, beta_of, forwarded
 from torana.api.exchange import JSON_HEADER, Exchange, Reply, Route, StreamCut, StreamReply
 from torana.api.streaming import STREAM_HEADERS
 from torana.caller import Permit
@@ -88,7 +88,7 @@ class DialectChat:
 
     def _read(self, dialect: ServedDialect, exchange: Exchange) -> tuple[Model, ChatRequest]:
         """The model that is asked and what it is asked; raises Invalid, Refusal 400 or 404."""
-        name, is_streamed = peek(exchange.body)
+        name, is_streamed = self.gate.peek(exchange.body)
         model = self.gate.offered.find(name)
         if model.dimensions:
             raise Invalid(("model",), "This model makes embeddings, and no answers")

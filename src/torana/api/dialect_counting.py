@@ -5,7 +5,7 @@ from typing import Any
 from msgspec.structs import replace as replace_fields
 
 from torana.api.dialect_front import ANTHROPIC
-from torana.api.dialect_gate import QUOTA, DialectGate, beta_of, forwarded, peek
+from torana.api.dialect_gate import QUOTA, DialectGate, beta_of, forwarded
 from torana.api.exchange import JSON_HEADER, Exchange, Reply, Route
 from torana.caller import Permit
 from torana.chat import Source
@@ -29,7 +29,7 @@ class DialectCounting:
         ]
 
     async def answer(self, exchange: Exchange, permit: Permit, _order: Any) -> Reply:
-        name, _ = peek(exchange.body)
+        name, _ = self.gate.peek(exchange.body)
         model = self.gate.offered.find(name)
         chat, _ = read_count_request(exchange.body)
         source = Source(

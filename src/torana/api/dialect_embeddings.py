@@ -5,7 +5,7 @@ from typing import Any
 from msgspec.structs import replace as replace_fields
 
 from torana.api.dialect_front import OPENAI
-from torana.api.dialect_gate import QUOTA, DialectGate, peek
+from torana.api.dialect_gate import QUOTA, DialectGate
 from torana.api.exchange import JSON_HEADER, Exchange, Reply, Route
 from torana.caller import Permit
 from torana.chat import Usage
@@ -30,7 +30,7 @@ class DialectEmbeddings:
         return [Route(path=path, policy=self.gate.policy, handle=self.answer, body="proxy", quota=QUOTA)]
 
     async def answer(self, exchange: Exchange, permit: Permit, _order: Any) -> Reply:
-        name, _ = peek(exchange.body)
+        name, _ = self.gate.peek(exchange.body)
         model = self.gate.offered.find(name)
         if not model.dimensions:
             raise Invalid(("model",), "This model makes no embeddings")

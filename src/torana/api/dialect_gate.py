@@ -10,6 +10,7 @@ import msgspec
 from torana.access.permissions import permit_proxy
 from torana.api.dialect_front import Front, provider_failed
 from torana.api.exchange import Exchange
+from torana.api.judged import JudgedReader, Repeated
 from torana.caller import Permit
 from torana.catalog.records import UnitPrimitive
 from torana.errors import ProviderError, ProviderRefusedKey, Refusal
@@ -28,16 +29,6 @@ FORWARDED: dict[str, tuple[bytes, ...]] = {"messages": (b"anthropic-version", b"
 """Headers of a client that a provider of its dialect may see."""
 
 
-class _Peek(msgspec.Struct):
-    """What is looked at before anything is read."""
-
-    model: Any = None
-    stream: Any = None
-
-
-_peek = msgspec.json.Decoder(_Peek)
-
-
 class DialectGate:
     """Shared by the handlers of one snapshot."""
 
@@ -52,6 +43,7 @@ class DialectGate:
         self.unit_primitives = unit_primitives
         self.settings = settings
         self.mask = redactor.text
+        self.judged = JudgedReader()
 
     def policy(self, exchange: Exchange, _order: Any) -> Permit:
         return permit_proxy(
@@ -63,23 +55,26 @@ class DialectGate:
             lenient=True,
         )
 
+    def peek(self, body: bytes) -> tuple[str, bool]:
+        """The model's name and whether a stream is asked for; raises Refusal 400."""
+        try:
+            found = self.judged.read(body)
+        except Repeated as repeated:
+            text = f"The body has the member {repeated.name} twice"
+            raise Refusal(400, "member_repeated", text, missing=repeated.name) from None
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            raise Refusal(400, "json_invalid", "The body is not a JSON object") from None
+        model = found.get("model")
+        if not isinstance(model, str) or not model:
+            raise Refusal(400, "model_missing", "The body names no model", missing="model")
+        return model, found.get("stream") is True
+
     def failed(self, front: Front, error: ProviderError) -> Refusal:
         """A failed model call, told to the log in full and to the client in its own shape."""
         # Our own key is the operator's affair: an alarm.
         level = logging.ERROR if isinstance(error, ProviderRefusedKey) else logging.WARNING
         logger.log(level, "model call failed", extra={"code": error.code, "where": error.where, "reason": error.reason})
         return provider_failed(error, front, self.mask)
-
-
-def peek(body: bytes) -> tuple[str, bool]:
-    """The model's name and whether a stream is asked for; raises Refusal 400."""
-    try:
-        found = _peek.decode(body)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        raise Refusal(400, "json_invalid", "The body is not a JSON object") from None
-    if not isinstance(found.model, str) or not found.model:
-        raise Refusal(400, "model_missing", "The body names no model", missing="model")
-    return found.model, found.stream is True
 
 
 def forwarded(exchange: Exchange, dialect: str) -> dict[str, str]:

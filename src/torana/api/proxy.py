@@ -13,6 +13,7 @@ from torana.access.permissions import permit_proxy
 from torana.answers import Relay
 from torana.api.connection import DRAINING
 from torana.api.exchange import Exchange, Reply, Route, StreamCut, StreamReply
+from torana.api.judged import JudgedReader, Repeated
 from torana.api.proxy_demo import answer_as_demo
 from torana.api.proxy_targets import UPSTREAMS, Target, Upstream
 from torana.api.streaming import STREAM_HEADERS
@@ -31,16 +32,6 @@ logger = logging.getLogger("torana.api.proxy")
 FORWARDED_QUERY = ("beta", "alt")
 
 
-class _Peek(msgspec.Struct):
-    """The members of a relayed body that the gate looks at; everything else stays bytes."""
-
-    model: Any = None
-    stream: Any = None
-
-
-_peek = msgspec.json.Decoder(_Peek)
-
-
 class ProxyEndpoints:
     """`/v1/proxy/anthropic/*`, `/v1/proxy/openai/*` and `/v1/proxy/vertex-ai/*`."""
 
@@ -48,6 +39,7 @@ class ProxyEndpoints:
         self.gateway = gateway
         self.unit_primitives = unit_primitives
         self.settings = settings
+        self.judged = JudgedReader()
 
     def routes(self) -> list[Route]:
         rows = []
@@ -138,18 +130,20 @@ class ProxyEndpoints:
     def _peek(self, upstream: Upstream, target: Target, body: bytes) -> tuple[str, bool]:
         """The model that is asked, and whether its answer streams: as the path says, else as the body does."""
         try:
-            found = _peek.decode(body)
+            found = self.judged.read(body)
+        except Repeated as repeated:
+            raise Refusal(400, "member_repeated", "Invalid JSON", missing=repeated.name) from None
         except msgspec.ValidationError:
             # JSON, but no object.
-            found = _Peek()
+            found = {}
         except (msgspec.DecodeError, ValueError, RecursionError):
             raise Refusal(400, "json_invalid", "Invalid JSON") from None
-        model = target.model or found.model
+        model = target.model or found.get("model")
         if not isinstance(model, str) or not model:
             raise Refusal(400, "model_missing", "Failed to extract model name")
         if not self.gateway.models.proxy_allows(upstream.name, model):
             raise Refusal(400, "model_unsupported", "Unsupported model")
-        return model, found.stream is True if target.streams is None else target.streams
+        return model, found.get("stream") is True if target.streams is None else target.streams
 
 
 class _Passing(AsyncIterator[bytes]):
