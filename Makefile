@@ -38,7 +38,7 @@ clients: dev
 demo-model: setup
 	@sh tools/setup requirements-demo-model.lock
 
-# Credentials of clouds (AWS, Google, Azure) and the PostgreSQL sink, each from its vendor's own library.
+# Credentials of clouds (AWS, Google, Azure), the PostgreSQL sink, and exact token counts with models' own tokenizers.
 extras: setup
 	@sh tools/setup requirements-extras.lock
 

@@ -78,6 +78,7 @@ from torana.usage.deliveries import Deliveries
 from torana.usage.disk import Disk
 from torana.usage.ledger import Ledger, WhenFull
 from torana.usage.spool import Spool
+from torana.vocabulary import CountingThread
 from torana.wire.endpoint import fault_of
 
 logger = logging.getLogger("torana")
@@ -204,6 +205,7 @@ async def start(
 
     redactor = Redactor(secrets_of(settings))
     traffic = Traffic(settings.routing, clock, metrics, workers=settings.serve.workers)
+    counting = CountingThread()
 
     def join_routes(models: Models) -> RouteTable:
         """Everything that hangs on one catalogue: requests under way keep the one they came in with."""
@@ -212,7 +214,7 @@ async def start(
         limits = Limits(models.catalogue, leases or Here(counts, clock), clock, metrics)
         gateway = Gateway(
             prompts, models, router, sender, limits, metrics, settings.catalogue,
-            detail_headers=settings.serve.detail_headers, ledger=ledger,
+            detail_headers=settings.serve.detail_headers, ledger=ledger, counting=counting,
         )  # fmt: skip
         return RouteTable(
             all_routes(

@@ -67,6 +67,7 @@ def _tell_model(scene: Rehearsal, notes: Notes) -> dict[str, Any]:
         "stage": model.stage,
         "families": list(model.families),
         "input_limit": model.input_limit,
+        "tokens": "estimated" if model.vocabulary is None else "counted with the model's own tokenizer",
         "fill_in": model.fill_in,
         "candidates": _tell_candidates(scene, notes),
     }

@@ -14,9 +14,10 @@ from torana.answers import Answer, CodeAnswer, Embedded, ModelCall, Relay, site_
 from torana.caller import Caller, Permit
 from torana.chat import ChatRequest, FillIn, Message, ModelWish, Text, Usage
 from torana.code.fill_in import FORMATS, mark_cursor
+from torana.code.fitting import Room, fit_order, fit_request
 from torana.code.languages import extension_of
 from torana.code.orders import CompletionOrder, Cursor, GenerationOrder
-from torana.code.window import Window, fit
+from torana.code.window import Window
 from torana.dialects.embeddings import EmbeddingsRequest
 from torana.errors import ProviderError, ProviderRefused, ProviderRefusedKey, Refusal
 from torana.limits.estimate import estimate, estimate_body, estimate_inputs, input_tokens
@@ -36,6 +37,7 @@ from torana.routing.tries import Candidate, Route
 from torana.settings import CatalogueSettings
 from torana.telemetry.metrics import InFlight, Metrics
 from torana.usage.ledger import Ledger, NoOrigin, Record
+from torana.vocabulary import CountingThread
 
 logger = logging.getLogger("torana.gateway")
 
@@ -62,8 +64,12 @@ class Gateway:
         *,
         detail_headers: bool,
         ledger: Ledger | None = None,
+        counting: CountingThread | None = None,
     ) -> None:
-        """ledger  None: nothing is recorded, for commands that ask a model on their own account."""
+        """
+        ledger    None: nothing is recorded, for commands that ask a model on their own account
+        counting  shared by the gateways of all catalogues; None: one of its own
+        """
         self.settings = settings
         self.prompts = prompts
         self.models = models
@@ -73,6 +79,7 @@ class Gateway:
         self.metrics = metrics
         self.detail_headers = detail_headers
         self.ledger = ledger
+        self.counting = counting or CountingThread()
 
     def find_prompt(self, prompt_id: str, constraint: str | None, wish: ModelWish) -> tuple[Prompt, Model]:
         """The prompt file and the model that a request for `prompt_id` leads to; raises Refusal or Invalid."""
@@ -103,23 +110,31 @@ class Gateway:
             chat = unmark(chat)
         if model.fill_in and prompt.id == COMPLETION_PROMPT:
             cursor = Cursor(prefix=_text_of(inputs, "prefix"), suffix=_text_of(inputs, "suffix"))
-            window = fit(cursor, model.input_limit - (chat.max_tokens or 0))
-            chat = _mark(chat, model, cursor, window)
+            as_rendered = chat
+            _, chat = await fit_request(
+                cursor,
+                self._room(model),
+                chat.max_tokens or 0,
+                lambda window: _mark(as_rendered, model, cursor, window),
+            )
         chat = replace_fields(chat, stream=stream, user=user)
         return await self._answer(permit, model, chat, facts, prompt=prompt)
 
     async def complete(self, permit: Permit, order: CompletionOrder, facts: dict[str, Any]) -> CodeAnswer:
         """A few tokens at the cursor: marked for families that know fill-in-the-middle, else an instruction."""
         model = self.models.find_completing(order.wish)
-        window = _window(order, model)
         prompt = None
         if order.prompt is None:
             prompt = self.prompts.find(order.prompt_id or COMPLETION_PROMPT, None, model.families)
+
+        def render(window: Window) -> ChatRequest:
+            if prompt is None:
+                return _ask_as_given(order.prompt or "", model, order.cursor, window)
             inputs = {**_window_inputs(order.cursor, window), "context": window.context}
             chat = self.prompts.render(prompt, inputs, model_params=model.params)
-            chat = _mark(chat, model, order.cursor, window)
-        else:
-            chat = _ask_as_given(order.prompt, model, order.cursor, window)
+            return _mark(chat, model, order.cursor, window)
+
+        window, chat = await fit_order(order, self._room(model), render)
         # Fast completions stay short, whatever the prompt file allows.
         is_fast = order.cleaning == "fast_completion"
         chat = replace_fields(
@@ -133,16 +148,19 @@ class Gateway:
     async def generate(self, permit: Permit, order: GenerationOrder, facts: dict[str, Any]) -> CodeAnswer:
         """A longer piece of code from an instruction."""
         model = self.models.find(order.wish)
-        window = _window(order, model)
         prompt = None
         if order.prompt is None or order.prompt_id:
             constraint = order.prompt_version if order.prompt_id else None
             prompt = self.prompts.find(order.prompt_id or GENERATION_PROMPT, constraint, model.families)
+
+        def render(window: Window) -> ChatRequest:
+            if prompt is None:
+                return _ask_as_given(order.prompt or "", model, order.cursor, window)
             inputs = {**order.template_inputs, **_window_inputs(order.cursor, window), "context": window.context}
             chat = self.prompts.render(prompt, inputs, model_params=model.params)
-            chat = replace_fields(chat, fill_in=_aside(model, order.cursor, window))
-        else:
-            chat = _ask_as_given(order.prompt, model, order.cursor, window)
+            return replace_fields(chat, fill_in=_aside(model, order.cursor, window))
+
+        window, chat = await fit_order(order, self._room(model), render)
         chat = replace_fields(chat, max_tokens=chat.max_tokens or order.max_tokens, stop=chat.stop or order.stop)
         return await self._suggest(permit, model, chat, order, window, prompt, facts)
 
@@ -189,6 +207,9 @@ class Gateway:
     async def answer_as_demo(self, permit: Permit, chat: ChatRequest, facts: dict[str, Any]) -> Answer:
         """The built-in demo, asked in a vendor's own dialect."""
         return await self._answer(permit, self.models.find(ModelWish(identifier="demo")), chat, facts)
+
+    def _room(self, model: Model) -> Room:
+        return Room(input_tokens=model.input_limit, vocabulary=model.vocabulary, counting=self.counting)
 
     async def _answer(
         self,
@@ -463,16 +484,6 @@ class Gateway:
 def _place(model: Model, prompt: Prompt | None) -> Model:
     """The model, where the prompt file wants it to be asked."""
     return in_location(model, prompt.location) if prompt is not None and prompt.location else model
-
-
-def _window(order: CompletionOrder | GenerationOrder, model: Model) -> Window:
-    """What of the code around the cursor the model's input has room for."""
-    return fit(
-        order.cursor,
-        model.input_limit - order.max_tokens,
-        context_share=order.context_share,
-        uses_context=order.uses_context,
-    )
 
 
 def _mark(chat: ChatRequest, model: Model, cursor: Cursor, window: Window) -> ChatRequest:

@@ -2,6 +2,7 @@
 
 from torana.catalog.check_abilities import check_abilities
 from torana.catalog.check_models import check_models
+from torana.catalog.check_tokenizers import check_tokenizers
 from torana.catalog.findings import Findings
 from torana.catalog.snapshot import Catalogue
 
@@ -12,6 +13,7 @@ def check_catalogue(catalogue: Catalogue) -> list[str]:
     models, providers = catalogue.models, catalogue.providers
     answering = {*models, *catalogue.aliases}
     check_models(found, models, providers)
+    check_tokenizers(found, catalogue)
     for alias in catalogue.aliases.values():
         found.need(f"aliases {alias.name}", "model", alias.models, models)
         if not alias.models:

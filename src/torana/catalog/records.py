@@ -201,6 +201,9 @@ class ModelRecord(Record, frozen=True, kw_only=True):
     """Tokens that it reads, the context window."""
     output_limit: Count = 8_192
     """Tokens that it writes at most."""
+    tokenizer: str = ""
+    """Its `tokenizer.json`, by which code is cut to `input_limit` exactly; relative to this file's directory. Needs the
+    extra `[tokenizers]`. Empty: that of its first family, else tokens are estimated."""
     dimensions: Count = 0
     """Length of its vectors where it makes embeddings; 0: it answers in text."""
     params: dict[str, Any] = {}
@@ -278,6 +281,8 @@ class FamilyRecord(Record, frozen=True, kw_only=True):
     variants: tuple[str, ...] = ()
     """Prompt variants to look for; empty: the family's own name."""
     input_limit: int = 32_768
+    tokenizer: str = ""
+    """The family's `tokenizer.json`; otherwise as a model's."""
     fill_in: str = ""
     """Name of the fill-in-the-middle format (code/fill_in.py); empty: an instruction prompt."""
     leaks_reasoning: bool = False

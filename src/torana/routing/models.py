@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from torana.catalog.check_abilities import IN_USE
+from torana.catalog.check_tokenizers import tokenizer_paths
 from torana.catalog.load import Catalogue
 from torana.catalog.records import AliasRecord, DeploymentRecord, FamilyRecord, ModelRecord
 from torana.chat import ModelWish
@@ -17,6 +18,7 @@ from torana.routing.price_list import PriceList
 from torana.routing.stages import NEVER, Stages, start_of
 from torana.routing.vendors import Vendors
 from torana.settings import ProviderSettings, Secret
+from torana.vocabulary import Vocabulary, read_vocabulary
 
 logger = logging.getLogger("torana.routing")
 
@@ -69,6 +71,8 @@ class Model:
     input_limit: int = 32_768
     output_limit: int = 0
     """Tokens that it writes at most; 0: nobody knows."""
+    vocabulary: Vocabulary | None = None
+    """Counts its tokens; None: they are estimated."""
     dimensions: int = 0
     """Length of its vectors where it makes embeddings; 0: it answers in text, or nobody knows."""
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -114,6 +118,7 @@ class Models:
         self.settings = settings
         self.clock = clock or Clock()
         self.stages = Stages(catalogue.models)
+        self._vocabularies = {key: read_vocabulary(path) for key, path in tokenizer_paths(catalogue).items()}
         self._found: dict[str, Model] = {}
         self._found_until = 0.0
         """When a model ends, names may lead elsewhere."""
@@ -285,6 +290,8 @@ class Models:
             announced_at=start_of(end.announced) if end is not None and end.announced is not None else None,
             successor=record.successor,
             input_limit=record.input_limit,
+            vocabulary=self._vocabularies.get(f"models {record.name}")
+            or (self._vocabularies.get(f"families {record.families[0]}") if record.families else None),
             output_limit=record.output_limit,
             dimensions=record.dimensions,
             params={**record.params, **self.settings.model_params.get(record.name, {})},
@@ -333,6 +340,7 @@ class Models:
             name=wish.family or model,
             families=family.variants or (family.name,),
             input_limit=family.input_limit,
+            vocabulary=self._vocabularies.get(f"families {family.name}"),
             fill_in=family.fill_in if deployment.as_text_completion else "",
             leaks_reasoning=family.leaks_reasoning,
             folds_system=family.folds_system,

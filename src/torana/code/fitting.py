@@ -1,0 +1,111 @@
+"""A request whose code fits into the model's input, instructions and markers included.
+
+The estimate decides where it is sure; where it is not, and the model's own tokenizer is there, tokens are counted.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from torana.chat import ChatRequest
+from torana.code.orders import CompletionOrder, Cursor, GenerationOrder
+from torana.code.window import Window, fit
+from torana.counting import BYTES_PER_TOKEN, count_bytes
+from torana.vocabulary import CountingThread, Crowded, TokenRuler, Vocabulary
+
+TURN_TOKENS = 16
+"""What a model's chat template puts around a turn, at most."""
+_ROUNDS = 4
+"""Cutting in one place changes a few tokens there; each round takes off what the one before had too many."""
+
+Render = Callable[[Window], ChatRequest]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What a model reads, and who counts for it."""
+
+    input_tokens: int
+    """Its whole input, the answer included."""
+    vocabulary: Vocabulary | None = None
+    counting: CountingThread
+
+
+async def fit_order(order: CompletionOrder | GenerationOrder, room: Room, render: Render) -> tuple[Window, ChatRequest]:
+    """The code that the model has room for, and the request that `render` makes of it."""
+    return await fit_request(
+        order.cursor, room, order.max_tokens, render,
+        context_share=order.context_share, uses_context=order.uses_context,
+    )  # fmt: skip
+
+
+async def fit_request(
+    cursor: Cursor,
+    room: Room,
+    output_tokens: int,
+    render: Render,
+    *,
+    context_share: float = 1.0,
+    uses_context: bool = True,
+) -> tuple[Window, ChatRequest]:
+    """As `fit_order`, for code without an order. `output_tokens` are kept free, unless the request says how many."""
+    cut = partial(fit, cursor, context_share=context_share, uses_context=uses_context)
+    window = cut(room.input_tokens - output_tokens)
+    chat = render(window)
+    tokens = room.input_tokens - (chat.max_tokens or output_tokens)
+    size = sum(map(count_bytes, _texts_of(chat)))
+    # No tokenizer makes more tokens of a text than it has bytes.
+    if not window.is_cut and size + TURN_TOKENS * len(chat.messages) <= tokens:
+        return window, chat
+    if room.vocabulary is not None:
+        try:
+            return await _fit_counted(cut, room.vocabulary, room.counting, tokens, render, window, chat)
+        except Crowded:
+            pass
+    over = -int(-size // BYTES_PER_TOKEN) - tokens
+    if over <= 0:
+        return window, chat
+    code = sum(map(count_bytes, (window.prefix, window.suffix, window.context)))
+    window = cut(int(code // BYTES_PER_TOKEN) - over)
+    return window, render(window)
+
+
+async def _fit_counted(
+    cut: "partial[Window]",
+    vocabulary: Vocabulary,
+    counting: CountingThread,
+    tokens: int,
+    render: Render,
+    window: Window,
+    chat: ChatRequest,
+) -> tuple[Window, ChatRequest]:
+    """From a window that was cut by the estimate, for better or worse, to one that is cut by count."""
+    ruler = TokenRuler(vocabulary)
+
+    def cut_again(window: Window, chat: ChatRequest, *, is_estimated: bool) -> Window | None:
+        """None where it fits; runs in the thread."""
+        total = _count(vocabulary, chat)
+        if total <= tokens and not is_estimated:
+            return None
+        code = sum(map(ruler.size, (window.prefix, window.suffix, window.context)))
+        return cut(max(0, tokens - (total - code)), ruler=ruler)
+
+    is_estimated = window.is_cut
+    for _ in range(_ROUNDS):
+        smaller = await counting.run(cut_again, window, chat, is_estimated=is_estimated)
+        if smaller is None:
+            break
+        window, is_estimated = smaller, False
+        chat = render(window)
+    return window, chat
+
+
+def _count(vocabulary: Vocabulary, chat: ChatRequest) -> int:
+    texts = _texts_of(chat)
+    is_marked = chat.fill_in is not None and bool(chat.fill_in.marked_prompt)
+    return sum(map(vocabulary.count, texts)) + (0 if is_marked else TURN_TOKENS * len(texts))
+
+
+def _texts_of(chat: ChatRequest) -> list[str]:
+    marked = chat.fill_in.marked_prompt if chat.fill_in is not None else ""
+    return [marked] if marked else [message.text for message in chat.messages]
