@@ -4,15 +4,18 @@ Run by `make drills`.
 """
 
 import asyncio
+import math
 import os
+import sys
 import time
-from contextlib import suppress
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from bench import processes
 from tests.conftest import Serve
 from tests.promises.test_streams_none import DEEP, KEYS
 from tests.promises.test_streams_none import answer as raw_answer
@@ -71,6 +74,22 @@ class Stage:
 
         await eventually(are_back, within_s=10)
 
+    async def access_lines(self, prefix: str, count: int) -> list[dict[str, Any]]:
+        """Those of the requests whose ids begin so, once there are `count` of them; more is a failure."""
+        found: list[dict[str, Any]] = []
+
+        async def are_there() -> bool:
+            found[:] = [
+                line
+                for line in self.served.lines
+                if line["logger"] == "api.access" and line["correlation_id"].startswith(prefix)
+            ]
+            return len(found) >= count
+
+        await eventually(are_there, within_s=10)
+        assert len(found) == count
+        return found
+
     async def warm_up(self) -> None:
         for _ in range(20):
             assert (await self.gateway.post(**CODE.ask(self.gateway, "warm"))).status == 200
@@ -83,19 +102,22 @@ async def stage(serve: Serve, wired: dict[str, str], provider: ScriptedProvider,
     return stage
 
 
-async def probe(port: int, end: asyncio.Event) -> list[float]:
-    """How long a probe took, again and again until the end; asked from a thread, for this loop is busy itself."""
-    took = []
-    while not end.is_set():
-        begun = time.perf_counter()
-        assert await asyncio.to_thread(processes.status_of, port, "/monitoring/healthz") == 200
-        took.append(time.perf_counter() - begun)
-        await asyncio.sleep(0.01)
-    return took
+@asynccontextmanager
+async def probing(port: int) -> AsyncIterator[list[float]]:
+    """How long each probe took meanwhile, in seconds; filled in at the end."""
+    asked = (str(Path(__file__).with_name("probe_process.py")), str(port))
+    process = await asyncio.create_subprocess_exec(sys.executable, *asked, stdin=PIPE, stdout=PIPE)
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"begun\n"
+    took: list[float] = []
+    yield took
+    told, _ = await process.communicate(b"")
+    took += map(float, told.split())
 
 
 def p99(values: list[float]) -> float:
-    return sorted(values)[int(len(values) * 0.99) - 1 if len(values) < 100 else int(len(values) * 0.99)]
+    """What 99 of 100 do not exceed; of fewer than a hundred, the largest."""
+    return sorted(values)[math.ceil(len(values) * 0.99) - 1]
 
 
 @pytest.mark.parametrize("moment", ["first byte", "within the stream", "whole"])
@@ -124,29 +146,21 @@ async def test_who_leaves_ends_the_call_within_100_ms(stage: Stage, family: Any,
 async def test_a_thousand_who_ask_and_leave_at_once_leave_nothing(stage: Stage) -> None:
     stage.provider.follow(Script(first_byte_after=asyncio.Event()))
     before = stage.sockets
-    end = asyncio.Event()
-    probing = asyncio.create_task(probe(stage.served.port, end))
     crowd: list[RawConnection] = [await stage.gateway.connect() for _ in range(1000)]
     requests = [stage.gateway.request_bytes("POST", **CODE.ask(stage.gateway, f"crowd-{at}")) for at in range(1000)]
 
-    for connection, request in zip(crowd, requests, strict=True):
-        connection.writer.write(request)
-    await asyncio.sleep(0.3)  # most are asked of the provider by now, some wait in line
-    for connection in crowd:
-        connection.reset()
-    await stage.sockets_are_back(before)
-    end.set()
+    async with probing(stage.served.port) as lags:
+        for connection, request in zip(crowd, requests, strict=True):
+            connection.writer.write(request)
+        await asyncio.sleep(0.3)  # most are asked of the provider by now, some wait in line
+        for connection in crowd:
+            connection.reset()
+        await stage.sockets_are_back(before)
 
-    lags = await probing
     print(f"probes: p99 {p99(lags) * 1000:.1f} ms, slowest {max(lags) * 1000:.1f} ms of {len(lags)}")
     assert not stage.provider.server.open
-
-    async def all_have_a_line() -> bool:
-        lines = stage.served.stdout.splitlines()
-        return sum('"correlation_id":"crowd-' in line for line in lines) == 1000
-
-    await eventually(all_have_a_line, within_s=10)
-    assert max(lags) < 0.5
+    await stage.access_lines("crowd-", 1000)
+    assert p99(lags) < LAG_S
 
 
 async def test_two_hundred_slow_readers_cost_little_and_nobody_else(stage: Stage) -> None:
@@ -164,14 +178,11 @@ async def test_two_hundred_slow_readers_cost_little_and_nobody_else(stage: Stage
 
     await eventually(is_paused, within_s=120)
     per_stream = (stage.rss_bytes - rss) / 200
-    end = asyncio.Event()
-    probing = asyncio.create_task(probe(stage.served.port, end))
-    for _ in range(5):
-        for connection in connections:  # a KiB a second each
-            await connection.reader.read(1024)
-        await asyncio.sleep(1)
-    end.set()
-    lags = await probing
+    async with probing(stage.served.port) as lags:
+        for _ in range(5):
+            for connection in connections:  # a KiB a second each
+                await connection.reader.read(1024)
+            await asyncio.sleep(1)
     stage.provider.follow(Script())
     assert (await stage.gateway.post(**CODE.ask(stage.gateway, "other"))).is_whole
     for reader in readers:
@@ -191,13 +202,10 @@ async def test_a_hundred_thousand_tiny_events_cost_twice_what_half_of_them_do(st
     for count in (50_000, 100_000):
         burst = [events[middle] * 100] * (count // 100)
         stage.provider.follow(Script(events=(*events[:middle], *burst, *events[middle + 1 :])))
-        end = asyncio.Event()
-        probing = asyncio.create_task(probe(stage.served.port, end))
-        begun = stage.cpu_s
-        answer = await stage.gateway.post(**family.ask(stage.gateway, f"burst-{count}"))
-        costs.append(stage.cpu_s - begun)
-        end.set()
-        lags = await probing
+        async with probing(stage.served.port) as lags:
+            begun = stage.cpu_s
+            answer = await stage.gateway.post(**family.ask(stage.gateway, f"burst-{count}"))
+            costs.append(stage.cpu_s - begun)
         assert answer.is_whole
         print(f"{family.name}: {count} events in {costs[-1]:.2f} s; probes p99 {p99(lags) * 1000:.1f} ms")
         assert p99(lags) < 2 * LAG_S
@@ -238,15 +246,12 @@ async def test_an_endless_whole_answer_is_cut_and_its_memory_given_back(stage: S
 )
 async def test_hostile_json_is_refused_fast_and_blocks_nobody(stage: Stage, body: bytes) -> None:
     stage.provider.follow(Script(raw=raw_answer(b"application/json", body)))
-    end = asyncio.Event()
-    probing = asyncio.create_task(probe(stage.served.port, end))
-    for number in range(10):
-        asked = CODE.ask(stage.gateway, f"hostile-{number}", stream=False)
-        assert (await stage.gateway.post(**asked)).status == 503
-    end.set()
-    lags = await probing
+    async with probing(stage.served.port) as lags:
+        for number in range(10):
+            asked = CODE.ask(stage.gateway, f"hostile-{number}", stream=False)
+            assert (await stage.gateway.post(**asked)).status == 503
 
-    lines = [line for line in stage.served.lines if line.get("correlation_id", "").startswith("hostile-")]
+    lines = await stage.access_lines("hostile-", 10)
     print(f"probes p99 {p99(lags) * 1000:.1f} ms; cpu {max(line['cpu_s'] for line in lines) * 1000:.1f} ms at most")
-    assert max(line["cpu_s"] for line in lines) < 2 * LAG_S  # it was tried twice
-    assert sorted(lags)[len(lags) // 2] < LAG_S
+    assert max(line["cpu_s"] for line in lines) < LAG_S  # of two tries
+    assert p99(lags) < LAG_S

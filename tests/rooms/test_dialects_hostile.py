@@ -149,6 +149,22 @@ def test_json_that_cannot_be_breaks_the_stream_and_nothing_else(dialect: Dialect
 
 
 @dialects
+def test_a_number_without_an_end_is_refused_unread(dialect: Dialect) -> None:
+    with pytest.raises(ProviderBroke, match="a number without an end"):
+        dialect.read_answer(b'{"unread":' + b"9" * 2**21 + b"}")
+
+
+@dialects
+def test_a_long_text_of_digits_is_no_number(dialect: Dialect) -> None:
+    digits = "9" * 900_000
+    chunks = read(dialect, *BEGIN[dialect.name], SAY[dialect.name](digits), *END[dialect.name])
+
+    again = dialect.read_answer(dialect.write_answer(chunks, "m", "id", 0) + b" " * 2**20)
+
+    assert collect(again).choices[0].text == digits
+
+
+@dialects
 def test_many_keys_and_the_same_key_twice_are_read_over(dialect: Dialect) -> None:
     name = dialect.name
     many = b'{"type":"ping","choices":[],' + MANY + b"}"

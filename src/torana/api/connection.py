@@ -22,6 +22,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from torana.api.admission import Admission, Standing
 from torana.api.answer_writer import AnswerWriter
+from torana.api.leaving import Leaving
 from torana.settings import ServeSettings
 
 LINGER_S = 2.0
@@ -84,6 +85,7 @@ class Connection(HttpToolsProtocol):
     max_files: int
     """Connections of clients and to providers together; requests beyond are turned away."""
     is_draining: Callable[[], bool]
+    leaving: Leaving
     door: "Door | None"
     """None: everybody begins at once, and nobody keeps the books of requests that never got in."""
 
@@ -312,7 +314,7 @@ class Connection(HttpToolsProtocol):
                 self.door.note_refusal(self, 499, uuid.uuid4().hex)
         if task is not None:
             # Nobody tells a handler that waits for a provider that its client has left.
-            task.cancel(self.why_gone)
+            self.leaving.cancel(task, self.why_gone)
 
     def pause_writing(self) -> None:
         self.paused_since = time.monotonic()

@@ -11,6 +11,7 @@ from typing import Any
 import uvicorn
 
 from torana.api.connection import DRAINING, SPARE_FILES, Connection, Door
+from torana.api.leaving import Leaving
 from torana.settings import ServeSettings
 
 TICK_S = 0.25
@@ -33,6 +34,7 @@ class Listener:
         Protocol.serve = serve
         Protocol.max_files = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES)
         Protocol.is_draining = staticmethod(lambda: self.is_draining)
+        Protocol.leaving = Leaving()
         Protocol.door = door
         tls: dict[str, Any] = {}
         if with_tls and serve.tls_enabled:
