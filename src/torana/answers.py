@@ -21,7 +21,7 @@ from torana.code.window import Window
 from torana.counting import BYTES_PER_TOKEN, count_bytes, estimate_tokens
 from torana.dialects.dialect import RelayScan
 from torana.dialects.think_blocks import ThinkBlocks
-from torana.errors import ProviderError, Refusal, provider_refused
+from torana.errors import ProviderError, ProviderTlsFailed, Refusal, provider_refused
 from torana.limits.estimate import price
 from torana.limits.hold import Hold
 from torana.limits.limits import Limits
@@ -177,6 +177,9 @@ class ModelCall:
         if failure is not None:
             facts["provider_error"] = failure.code
             facts["provider_status"] = failure.upstream_code
+            if isinstance(failure, ProviderTlsFailed):
+                # Whose certificate was refused, and why, nobody else can tell; nothing of a prompt is in it.
+                facts["provider_reason"] = failure.reason
 
     def _told_tries(self, usage: Usage | None) -> list[ToldTry]:
         """The sendings, for the usage record; one that answered is told by the record itself."""

@@ -67,7 +67,7 @@ from torana.routing.models import Models
 from torana.routing.router import Router
 from torana.routing.traffic import Traffic
 from torana.search.index import DocsIndex
-from torana.settings import Settings
+from torana.settings import Settings, TransportSettings
 from torana.sinks import SinkMakers
 from torana.telemetry.log import LogSink, install
 from torana.telemetry.loop_watch import watch_loop
@@ -349,14 +349,27 @@ def gateway_id(settings: Settings, local_keys: LocalKeys) -> str:
 
 def check_trust(settings: Settings) -> None:
     """Raises BadSetting for certificate files that cannot be used: better now than with every call."""
-    transport = settings.transport
-    if not (transport.extra_ca or transport.mtls_enabled or transport.mtls_ca_bundle or transport.ssl_cert_file):
-        return
-    try:
-        tls_context(transport)
-    except (OSError, ValueError) as error:
-        name = "AIGW_EXTRA_CA" if transport.extra_ca and not transport.mtls_enabled else "AIGW_MTLS__*, SSL_CERT_FILE"
-        raise BadSetting(name, f"a certificate file cannot be used ({error})", "expected readable PEM files") from error
+    found = settings.transport
+    store = "" if found.mtls_ca_bundle else found.ssl_cert_file
+    pem, ours = (
+        "expected readable PEM files",
+        (
+            "expected PEM files, the key in AIGW_MTLS__KEY_FILE or beside the certificate, its password in "
+            "AIGW_MTLS__KEY_PASSWORD"
+        ),
+    )
+    for name, file, part, expected in (
+        ("AIGW_EXTRA_CA", found.extra_ca, TransportSettings(extra_ca=found.extra_ca), pem),
+        ("AIGW_MTLS__CA_BUNDLE", found.mtls_ca_bundle, TransportSettings(mtls_ca_bundle=found.mtls_ca_bundle), pem),
+        ("SSL_CERT_FILE", store, TransportSettings(ssl_cert_file=store), pem),
+        ("AIGW_MTLS__CERT_FILE", found.mtls_cert_file, found, ours),
+    ):
+        try:
+            if file or (part is found and found.mtls_enabled):
+                tls_context(part)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", "") or getattr(error, "strerror", "") or type(error).__name__
+            raise BadSetting(name, f"{file!r} cannot be used ({reason})", expected) from error
 
 
 def check_endpoints(allowed: tuple[str, ...]) -> None:

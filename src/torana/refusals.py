@@ -330,7 +330,8 @@ CODES: dict[str, Code] = {
     "upstream_tls": Code(
         "provider",
         "TLS to the provider failed; an unverified connection is never used instead.",
-        "Check the provider's certificate; name a private authority in AIGW_EXTRA_CA.",
+        "The access line says why (`provider_reason`). A private authority: AIGW_EXTRA_CA. A certificate of ours: "
+        "AIGW_MTLS__CERT_FILE.",
     ),
     "provider_timeout": Code(
         "provider",

@@ -159,6 +159,7 @@ def tls_context(settings: TransportSettings) -> ssl.SSLContext:
         if not settings.mtls_verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-        password = settings.mtls_key_password.reveal() or None
+        # An empty password, too: without one the library would ask for it on the terminal.
+        password = settings.mtls_key_password.reveal()
         context.load_cert_chain(settings.mtls_cert_file, settings.mtls_key_file or None, password)
     return context
