@@ -61,6 +61,8 @@ class ToolCall(msgspec.Struct, frozen=True, tag="tool_call"):
     arguments: str
     """A JSON object as text, exactly as the model wrote it."""
     cached: bool = False
+    is_freeform: bool = False
+    """Of a tool that takes one text: the object's one member `input`. See `Tool.freeform`."""
 
 
 class ToolResult(msgspec.Struct, frozen=True, tag="tool_result"):
@@ -70,6 +72,8 @@ class ToolResult(msgspec.Struct, frozen=True, tag="tool_result"):
     parts: "tuple[Text | Image | Document, ...]" = ()
     is_error: bool = False
     cached: bool = False
+    is_freeform: bool = False
+    """Of a tool that takes one text."""
 
     @property
     def text(self) -> str:
@@ -108,6 +112,9 @@ class Tool(msgspec.Struct, frozen=True):
     """The tools up to here may be kept in the provider's prompt cache."""
     strict: bool | None = None
     """The arguments follow the schema to the letter; None: as the provider is used to."""
+    freeform: dict[str, Any] | None = None
+    """Set for a tool that takes one text in place of arguments, where its format knows such: what it says of that text
+    (dialects/freeform.py). `parameters` say the same for all others."""
 
 
 class AnswerSchema(msgspec.Struct, frozen=True):

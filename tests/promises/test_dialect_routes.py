@@ -174,6 +174,57 @@ async def test_tools_and_their_results_cross(gateway: RunningGateway) -> None:
     assert gateway.provider.requests[0].json()["tools"] == [{"name": "weather", "input_schema": {"type": "object"}}]
 
 
+PATCH_TOOL = {
+    "type": "custom",
+    "name": "apply_patch",
+    "description": "Edits files.",
+    "format": {"type": "grammar", "syntax": "lark", "definition": "start: /.*/s"},
+}
+PATCH = '*** Begin Patch\n+größe = "5"\n*** End Patch'
+
+
+async def test_a_custom_tool_reaches_another_vendors_model_as_a_function_and_comes_back_as_what_it_was(
+    gateway: RunningGateway,
+) -> None:
+    gateway.provider.answer_with(
+        pieces=(), tool_call=ToolUse(name="apply_patch", arguments={"input": PATCH}, id="toolu_1")
+    )
+    before = [
+        {"role": "user", "content": "Hi"},
+        {"type": "custom_tool_call", "call_id": "call_1", "name": "apply_patch", "input": PATCH},
+        {"type": "custom_tool_call_output", "call_id": "call_1", "output": "Done."},
+    ]
+
+    whole = await ask(gateway, RESPONSES, CLAUDE, input=before, tools=[PATCH_TOOL])
+    stream = await ask(gateway, RESPONSES, CLAUDE, input=before, tools=[PATCH_TOOL], stream=True)
+
+    (item,) = whole.json()["output"]
+    assert (item["type"], item["call_id"], item["name"]) == ("custom_tool_call", "toolu_1", "apply_patch")
+    assert item["input"] == PATCH
+    rows = data_of(stream)
+    assert "".join(row["delta"] for row in rows if row["type"] == "response.custom_tool_call_input.delta") == PATCH
+    assert rows[-1]["response"]["output"][0]["input"] == PATCH
+    assert whole.header("x-torana-dropped") is stream.header("x-torana-dropped") is None
+    asked = gateway.provider.requests[0].json()
+    assert asked["messages"][1]["content"] == [
+        {"type": "tool_use", "id": "call_1", "name": "apply_patch", "input": {"input": PATCH}}
+    ]
+    assert asked["tools"][0]["input_schema"]["required"] == ["input"]
+
+
+async def test_a_client_that_asks_with_functions_is_answered_with_a_function_call(gateway: RunningGateway) -> None:
+    gateway.provider.answer_with(tool_call=ToolUse(name="weather", arguments={"town": "Tromsø"}, id="toolu_1"))
+    functions = [{"name": "weather", "parameters": {"type": "object"}}]
+
+    answer = await ask(gateway, CHAT, CLAUDE, functions=functions)
+
+    (choice,) = answer.json()["choices"]
+    assert choice["finish_reason"] == "function_call"
+    assert json.loads(choice["message"]["function_call"]["arguments"]) == {"town": "Tromsø"}
+    assert "tool_calls" not in choice["message"]
+    assert gateway.provider.requests[0].json()["tool_choice"]["disable_parallel_tool_use"] is True
+
+
 @pytest.mark.parametrize("where", ["authorization", "x-api-key", "api-key"])
 @pytest.mark.parametrize("path", [CHAT, MESSAGES])
 async def test_the_token_may_stand_where_vendors_keys_stand(gateway: RunningGateway, path: str, where: str) -> None:

@@ -30,6 +30,8 @@ STREAMS = [
     (GENERATE_CONTENT, "generate_content/blocked"),
     (RESPONSES, "responses/tools"),
     (RESPONSES, "responses/cut"),
+    (RESPONSES, "responses/custom"),
+    (CHAT_COMPLETIONS, "chat_completions/custom"),
 ]
 ANSWERS = [
     (MESSAGES, "messages/tools"),
@@ -37,6 +39,8 @@ ANSWERS = [
     (TEXT_COMPLETIONS, "text_completions/plain"),
     (GENERATE_CONTENT, "generate_content/tools"),
     (RESPONSES, "responses/tools"),
+    (RESPONSES, "responses/custom"),
+    (CHAT_COMPLETIONS, "chat_completions/custom"),
 ]
 
 

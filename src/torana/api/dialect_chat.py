@@ -70,7 +70,7 @@ class DialectChat:
         id_, created = _answer_id(dialect, exchange.request_id), int(time.time())
         if chat.stream:
             return DialectStream(
-                ask, dialect, lambda name: dialect.write_events(name, id_, created), front, failed, self.silence_s
+                ask, dialect, lambda name: dialect.write_events(name, id_, created, chat), front, failed, self.silence_s
             ).reply
         try:
             answer = await ask()
@@ -83,7 +83,7 @@ class DialectChat:
         if answer.is_passing:
             body = b"".join([chunk.raw for chunk in chunks])
         else:
-            body = dialect.write_answer(chunks, answer.upstream_model, id_, created)
+            body = dialect.write_answer(chunks, answer.upstream_model, id_, created, chat)
         return Reply(200, body, [JSON_HEADER, *answer.headers, *front.write_limits(answer.standings)])
 
     def _read(self, dialect: ServedDialect, exchange: Exchange) -> tuple[Model, ChatRequest]:

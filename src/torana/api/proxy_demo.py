@@ -82,10 +82,10 @@ async def _chat(
     answer = await gateway.answer_as_demo(permit, replace_fields(chat, stream=is_streamed), exchange.facts)
     id_, created = f"demo-{exchange.request_id[:24]}", int(time.time())
     if is_streamed:
-        writer = dialect.write_events(model, id_, created)
+        writer = dialect.write_events(model, id_, created, chat)
         return _stream(answer, _events(answer, writer))
     chunks = [chunk async for batch in answer.batches() for chunk in batch]
-    return Reply(200, dialect.write_answer(chunks, model, id_, created), [JSON_HEADER, *answer.headers])
+    return Reply(200, dialect.write_answer(chunks, model, id_, created, chat), [JSON_HEADER, *answer.headers])
 
 
 async def _complete(

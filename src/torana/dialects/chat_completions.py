@@ -3,6 +3,8 @@
 Source: OpenAI API reference, "Chat Completions".
 """
 
+from collections import Counter
+
 import msgspec
 
 from torana.chat import (
@@ -27,6 +29,7 @@ from torana.dialects import chat_completions_writing as writing
 from torana.dialects import openai_style
 from torana.dialects.chat_completions_answers import NAME
 from torana.dialects.dialect import Dialect
+from torana.dialects.freeform import schema_of, spread_grammar, wrap
 from torana.dialects.media import read_file, read_image
 from torana.dialects.members import (
     Loc,
@@ -70,6 +73,8 @@ _ROLES: dict[str, Role] = {
     "tool": "user",
     "function": "user",
 }
+_OURS = ("function", "custom")
+"""Tools that whoever asks runs."""
 _TEXT_KINDS = ("text", "refusal")
 
 
@@ -108,11 +113,14 @@ def losses(chat: ChatRequest, model: str) -> tuple[str, ...]:
 def _read_words(members: Members) -> ChatRequest:
     limit = find_whole(members, "max_completion_tokens")
     tools = find_rows(members, "tools")
+    is_older = bool(members.get("functions"))
+    older_ids = _OlderIds()
+    rows = need_rows(members, "messages")
     choices = find_whole(members, "n")
     form = find_object(members, "response_format")
     effort = find_text(members, "reasoning_effort")
     return ChatRequest(
-        messages=tuple(_read_message(row, ("messages", at)) for at, row in enumerate(need_rows(members, "messages"))),
+        messages=_mark_results(tuple(_read_message(row, ("messages", at), older_ids) for at, row in enumerate(rows))),
         max_tokens=find_whole(members, "max_tokens") if limit is None else limit,
         temperature=find_number(members, "temperature"),
         top_p=find_number(members, "top_p"),
@@ -120,7 +128,8 @@ def _read_words(members: Members) -> ChatRequest:
         stop=find_texts(members, "stop"),
         tools=_read_tools(members, tools),
         tool_choice=_read_tool_choice(members),
-        parallel_tool_calls=find_flag(members, "parallel_tool_calls"),
+        # The older way has room for one call.
+        parallel_tool_calls=False if is_older and not tools else find_flag(members, "parallel_tool_calls"),
         answer_schema=_read_schema(form),
         wants_json=form.get("type") == "json_object",
         reasoning=Reasoning(read_effort(effort)) if effort else None,
@@ -131,14 +140,48 @@ def _read_words(members: Members) -> ChatRequest:
     )
 
 
-def _read_message(row: Members, loc: Loc) -> Message:
+class _OlderIds:
+    """Ids for the calls of the older way, which has none: there a result names its function."""
+
+    def __init__(self) -> None:
+        self._calls: Counter[str] = Counter()
+
+    def of_call(self, name: str) -> str:
+        self._calls[name] += 1
+        return self.of_result(name)
+
+    def of_result(self, name: str) -> str:
+        """That of the function's latest call."""
+        count = self._calls[name]
+        return f"{name}_{count}" if count > 1 else name
+
+
+def _mark_results(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """A result does not tell what kind of tool it is of."""
+    freeform = {
+        part.id for message in messages for part in message.parts if isinstance(part, ToolCall) and part.is_freeform
+    }
+    if not freeform:
+        return messages
+    return tuple(
+        Message(message.role, tuple(_mark_result(part, freeform) for part in message.parts)) for message in messages
+    )
+
+
+def _mark_result(part: Part, freeform: set[str]) -> Part:
+    is_of_it = isinstance(part, ToolResult) and part.call_id in freeform
+    return msgspec.structs.replace(part, is_freeform=True) if is_of_it else part
+
+
+def _read_message(row: Members, loc: Loc, older_ids: _OlderIds) -> Message:
     name = need_text(row, "role", loc)
     role = _ROLES.get(name)
     if role is None:
         raise Invalid((*loc, "role"), "Input should be 'system', 'user', 'assistant' or 'tool'", "literal_error")
     parts = _read_content(row, loc)
     if name in ("tool", "function"):
-        call_id = need_text(row, "tool_call_id" if name == "tool" else "name", loc)
+        is_older = name == "function"
+        call_id = older_ids.of_result(need_text(row, "name", loc)) if is_older else need_text(row, "tool_call_id", loc)
         said = tuple(part for part in parts if isinstance(part, (Text, Image, Document)))
         return Message(role, (ToolResult(call_id, said),))
     # Servers name thoughts in two ways.
@@ -147,9 +190,8 @@ def _read_message(row: Members, loc: Loc) -> Message:
     calls = find_rows(row, "tool_calls", loc)
     made = tuple(_read_call(call, (*loc, "tool_calls", at)) for at, call in enumerate(calls))
     if function := find_object(row, "function_call", loc):
-        # The older way has no ids; the result names the function.
         function_name = need_text(function, "name", (*loc, "function_call"))
-        made += (ToolCall(function_name, function_name, find_text(function, "arguments", loc)),)
+        made += (ToolCall(older_ids.of_call(function_name), function_name, find_text(function, "arguments", loc)),)
     return Message(role, (*thoughts, *parts, *made))
 
 
@@ -181,6 +223,10 @@ def _read_part(part: Members, loc: Loc) -> Part:
 
 def _read_call(call: Members, loc: Loc) -> Part:
     kind = find_text(call, "type", loc) or "function"
+    if kind == "custom":
+        custom = find_object(call, "custom", loc)
+        text = wrap(find_text(custom, "input", (*loc, "custom")))
+        return ToolCall(find_text(call, "id", loc), need_text(custom, "name", (*loc, "custom")), text, is_freeform=True)
     if kind != "function":
         return Foreign(NAME, kind, call)
     function = find_object(call, "function", loc)
@@ -190,20 +236,25 @@ def _read_call(call: Members, loc: Loc) -> Part:
 
 def _read_tools(members: Members, tools: list[Members]) -> tuple[Tool, ...]:
     rows = [
-        (row, find_object(row, "function", ("tools", at)), ("tools", at, "function"))
+        (row, find_object(row, kind, ("tools", at)), ("tools", at, kind))
         for at, row in enumerate(tools)
-        if row.get("type") == "function"
+        if (kind := row.get("type")) in _OURS
     ]
     older = [(row, row, ("functions", at)) for at, row in enumerate(find_rows(members, "functions"))]
-    return tuple(
-        Tool(
-            need_text(function, "name", loc),
-            find_text(function, "description", loc),
-            find_object(function, "parameters", loc),
-            cached=row.get("cache_control") is not None,
-            strict=function["strict"] if isinstance(function.get("strict"), bool) else None,
-        )
-        for row, function, loc in [*rows, *older]
+    return tuple(_read_tool(*row) for row in [*rows, *older])
+
+
+def _read_tool(row: Members, told: Members, loc: Loc) -> Tool:
+    name, description = need_text(told, "name", loc), find_text(told, "description", loc)
+    if row.get("type") == "custom":
+        form = spread_grammar(find_object(told, "format", loc))
+        return Tool(name, description, schema_of(form), freeform=form)
+    return Tool(
+        name,
+        description,
+        find_object(told, "parameters", loc),
+        cached=row.get("cache_control") is not None,
+        strict=told["strict"] if isinstance(told.get("strict"), bool) else None,
     )
 
 
@@ -218,8 +269,8 @@ def _read_tool_choice(members: Members) -> str:
     choice = find_object(members, "tool_choice")
     if allowed := find_object(choice, "allowed_tools", ("tool_choice",)):
         return "any" if allowed.get("mode") == "required" else "auto"
-    function = find_object(choice, "function", ("tool_choice",))
-    return find_text(function, "name", ("tool_choice", "function")) or "auto"
+    kind = "custom" if choice.get("type") == "custom" else "function"
+    return find_text(find_object(choice, kind, ("tool_choice",)), "name", ("tool_choice", kind)) or "auto"
 
 
 def _read_schema(form: Members) -> AnswerSchema | None:
@@ -236,9 +287,9 @@ def _read_schema(form: Members) -> AnswerSchema | None:
 
 
 def _find_unspoken(members: Members, tools: list[Members]) -> tuple[str, ...]:
-    names = [f"tools.{row.get('type')}"[:60] for row in tools if row.get("type") != "function"]
+    names = [f"tools.{row.get('type')}"[:60] for row in tools if row.get("type") not in _OURS]
     choice = members.get("tool_choice")
-    if isinstance(choice, dict) and choice.get("type") != "function":
+    if isinstance(choice, dict) and choice.get("type") not in _OURS:
         names.append("tool_choice")
     return tuple(names)
 

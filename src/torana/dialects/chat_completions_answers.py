@@ -6,6 +6,7 @@ import msgspec
 
 from torana.chat import Chunk, FinishReason, ToolCallPiece, Usage
 from torana.dialects import openai_style
+from torana.dialects.freeform import BEGIN, END, escape
 from torana.dialects.members import decode_answer
 from torana.dialects.streams import Seen
 from torana.errors import ProviderBroke, provider_refused
@@ -22,10 +23,18 @@ class _Function(msgspec.Struct):
     arguments: str | None = None
 
 
+class _Custom(msgspec.Struct):
+    """The call of a custom tool."""
+
+    name: str | None = None
+    input: str | None = None
+
+
 class _Call(msgspec.Struct):
     index: int | None = None
     id: str | None = None
     function: _Function | None = None
+    custom: _Custom | None = None
 
 
 class _Part(msgspec.Struct):
@@ -80,13 +89,15 @@ _glances = msgspec.json.Decoder(_Glance)
 class StreamedAnswer:
     """What is known of one streamed answer so far."""
 
-    __slots__ = ("_calls", "_is_begun", "_usage")
+    __slots__ = ("_calls", "_freeform", "_is_begun", "_usage")
 
     def __init__(self) -> None:
         self._is_begun = False
         self._usage: Usage | None = None
         self._calls: dict[tuple[int, int], tuple[int, str | None]] = {}
         """Choice and number of each tool call → our position for it, and its id."""
+        self._freeform: list[tuple[int, int]] = []
+        """Choice and position of each custom tool's call: its text is not closed yet."""
 
     def take(self, data: bytes, chunks: list[Chunk]) -> bool:
         """Append what one event brings; True for the terminal one."""
@@ -111,8 +122,15 @@ class StreamedAnswer:
             if choice.delta is not None:
                 self._take_said(choice.index, choice.delta, chunks)
             if choice.finish_reason:
+                self._close_texts(choice.index, chunks)
                 chunks.append(Chunk(choice=choice.index, finish=self._finish_of(choice), usage=self._usage))
         return False
+
+    def _close_texts(self, choice: int, chunks: list[Chunk]) -> None:
+        for number, position in self._freeform:
+            if number == choice:
+                chunks.append(Chunk(choice=choice, tool_call=ToolCallPiece(position, arguments=END)))
+        self._freeform = [each for each in self._freeform if each[0] != choice]
 
     def _finish_of(self, choice: _Choice) -> FinishReason:
         """Raises ProviderRefused for an answer that was given up."""
@@ -137,7 +155,9 @@ class StreamedAnswer:
             calls = (*calls, _Call(0, name, said.function_call))
         for at, call in enumerate(calls):
             number = at if call.index is None else call.index
-            function = call.function or _Function()
+            function, custom = call.function or _Function(), call.custom
+            if custom is not None:
+                function = _Function(custom.name, escape(custom.input or ""))
             arguments = function.arguments or ""
             known = self._calls.get((choice, number))
             # Some servers repeat id and name with every piece, and others give every call the number 0.
@@ -146,6 +166,9 @@ class StreamedAnswer:
             else:
                 position = number if known is None else 1 + max(ours for ours, _ in self._calls.values())
                 self._calls[choice, number] = (position, call.id)
+                if custom is not None:
+                    self._freeform.append((choice, position))
+                    arguments = BEGIN + arguments
                 piece = ToolCallPiece(position, call.id or "", function.name or "", arguments)
             chunks.append(Chunk(choice=choice, tool_call=piece))
 
@@ -165,6 +188,7 @@ def read_answer(body: bytes) -> list[Chunk]:
             raise ProviderBroke("a choice without its message")
         # A message of its own numbers no calls, but then their order does.
         state._take_said(choice.index, choice.message, chunks)
+        state._close_texts(choice.index, chunks)
         chunks.append(Chunk(choice=choice.index, finish=state._finish_of(choice)))
     chunks.append(Chunk(usage=openai_style.read_usage(_find_usage(answer)), is_last=True))
     return chunks

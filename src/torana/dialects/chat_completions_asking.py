@@ -5,8 +5,11 @@ model is OpenAI's or the request brings it. What the format or the model does no
 and named in `lost`.
 """
 
+from dataclasses import replace
+
 from torana.chat import ChatRequest, Document, Foreign, Image, Message, Part, Text, Thought, Tool, ToolCall, ToolResult
 from torana.dialects.chat_completions_answers import NAME
+from torana.dialects.freeform import fold_grammar, names_of, unwrap
 from torana.dialects.media import file_name, image_url, tell_document, text_of, write_data_url
 from torana.dialects.members import Members
 from torana.dialects.openai_models import Traits
@@ -22,10 +25,11 @@ SEE_BELOW = "The result is shown in the next message."
 
 def write_words(chat: ChatRequest, traits: Traits, lost: set[str]) -> Members:
     """All that our words say, for a model of these traits; raises Invalid for a part of another dialect's."""
-    rows = [row for message in chat.messages for row in _write_message(message, traits, lost)]
-    members: Members = {"messages": rows}
     # What a client wrote in this dialect is its own affair.
     is_reasoning = chat.extra_dialect != NAME and traits.reasons
+    if chat.extra_dialect == NAME:
+        traits = replace(traits, takes_freeform=True)
+    members: Members = {"messages": [row for each in chat.messages for row in _write_message(each, traits, lost)]}
     # Other servers may not know the new name, so it goes out only to those, or when the request says so.
     if is_reasoning or "max_completion_tokens" in chat.extra:
         if chat.max_tokens is not None:
@@ -38,9 +42,9 @@ def write_words(chat: ChatRequest, traits: Traits, lost: set[str]) -> Members:
     if chat.user:
         members["user"] = chat.user
     if chat.tools:
-        members["tools"] = [_write_tool(tool) for tool in chat.tools]
+        members["tools"] = [_write_tool(tool, traits) for tool in chat.tools]
         if chat.tool_choice != "auto":
-            members["tool_choice"] = _write_tool_choice(chat.tool_choice)
+            members["tool_choice"] = _write_tool_choice(chat, traits)
         if chat.parallel_tool_calls is not None:
             members["parallel_tool_calls"] = chat.parallel_tool_calls
     if form := _write_form(chat):
@@ -86,7 +90,7 @@ def _write_message(message: Message, traits: Traits, lost: set[str]) -> list[Mem
     """Results of tools are messages of their own, ahead of what else was said."""
     results = [part for part in message.parts if isinstance(part, ToolResult)]
     rows: list[Members] = [_write_result(part) for part in results]
-    calls = [_write_call(part) for part in message.parts if isinstance(part, (ToolCall, Foreign)) and _is_call(part)]
+    calls = [_write_call(part, traits) for part in message.parts if isinstance(part, ToolCall)]
     shown: list[Part] = [part for result in results for part in result.parts if not _is_text(part)]
     said = shown + [part for part in message.parts if _is_said(part, lost)]
     thought = _write_thoughts(message, traits, lost)
@@ -98,15 +102,11 @@ def _write_message(message: Message, traits: Traits, lost: set[str]) -> list[Mem
     return rows
 
 
-def _is_call(part: Part) -> bool:
-    return isinstance(part, ToolCall) or (isinstance(part, Foreign) and part.dialect == NAME and part.kind == "custom")
-
-
 def _is_said(part: Part, lost: set[str]) -> bool:
     if isinstance(part, Foreign) and part.dialect != NAME and part.is_aside:
         lost.add(part.kind[:40])
         return False
-    return not isinstance(part, (ToolResult, Thought)) and not _is_call(part)
+    return not isinstance(part, (ToolResult, Thought, ToolCall))
 
 
 def _is_text(part: Part) -> bool:
@@ -165,17 +165,20 @@ def _write_result(part: ToolResult) -> Members:
     return {"role": "tool", "tool_call_id": part.call_id, "content": f"Error: {text}" if part.is_error else text}
 
 
-def _write_call(call: ToolCall | Foreign) -> Members:
-    if isinstance(call, Foreign):
-        return call.value
+def _write_call(call: ToolCall, traits: Traits) -> Members:
+    if call.is_freeform and traits.takes_freeform:
+        return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": unwrap(call.arguments)}}
     function = {"name": call.name, "arguments": call.arguments or "{}"}
     return {"id": call.id, "type": "function", "function": function}
 
 
-def _write_tool(tool: Tool) -> Members:
+def _write_tool(tool: Tool, traits: Traits) -> Members:
     function: Members = {"name": tool.name}
     if tool.description:
         function["description"] = tool.description
+    if tool.freeform is not None and traits.takes_freeform:
+        form = {"format": fold_grammar(tool.freeform)} if tool.freeform else {}
+        return {"type": "custom", "custom": {**function, **form}}
     if tool.parameters:
         function["parameters"] = tool.parameters
     if tool.strict is not None:
@@ -183,10 +186,12 @@ def _write_tool(tool: Tool) -> Members:
     return {"type": "function", "function": function}
 
 
-def _write_tool_choice(choice: str) -> str | Members:
+def _write_tool_choice(chat: ChatRequest, traits: Traits) -> str | Members:
+    choice = chat.tool_choice
     if choice in ("any", "none"):
         return "required" if choice == "any" else "none"
-    return {"type": "function", "function": {"name": choice}}
+    kind = "custom" if traits.takes_freeform and choice in names_of(chat) else "function"
+    return {"type": kind, kind: {"name": choice}}
 
 
 def _write_form(chat: ChatRequest) -> Members:

@@ -1,10 +1,14 @@
 """The chat completions dialect: writing answers, streamed and whole. Source: OpenAI API reference, "Streaming"."""
 
+from collections.abc import Iterator
+
 import msgspec
 
-from torana.chat import Chunk, FinishReason, ToolCallPiece, Usage
+from torana.chat import ChatRequest, Chunk, FinishReason, ToolCall, ToolCallPiece, Usage
 from torana.dialects import openai_style
+from torana.dialects.chat_completions_answers import NAME
 from torana.dialects.collecting import Choice, collect
+from torana.dialects.freeform import Unwrapping, names_of, unwrap
 from torana.dialects.members import Members
 
 
@@ -15,13 +19,17 @@ class ChatCompletionsWriter:
     which OpenAI sends to those who asked, trips clients who did not ask.
     """
 
-    __slots__ = ("_begun", "_calls", "_envelope", "_finish", "_head", "_usage")
+    __slots__ = ("_begun", "_calls", "_envelope", "_finish", "_freeform", "_head", "_is_older", "_texts", "_usage")
 
-    def __init__(self, model: str, id: str, created: int) -> None:
+    def __init__(self, model: str, id: str, created: int, asked: ChatRequest | None = None) -> None:
         self._envelope: Members = {"id": id, "object": "chat.completion.chunk", "created": created, "model": model}
         self._head = b"data: %b" % msgspec.json.encode(self._envelope)[:-1]
         self._begun: set[int] = set()
         self._calls: set[tuple[int, int]] = set()
+        self._is_older = _is_older(asked)
+        self._freeform = names_of(asked)
+        self._texts: dict[tuple[int, int], Unwrapping] = {}
+        """Of calls of custom tools, by choice and position."""
         self._finish: tuple[int, FinishReason] | None = None
         self._usage: Usage | None = None
 
@@ -40,9 +48,10 @@ class ChatCompletionsWriter:
                 )
             if chunk.reasoning:
                 out.append(self._write_delta(number, {"reasoning_content": chunk.reasoning}))
-            if chunk.tool_call:
-                out.append(self._write_delta(number, {"tool_calls": [self._write_call(number, chunk.tool_call)]}))
+            if chunk.tool_call and (call := self._write_call(number, chunk.tool_call)):
+                out.append(self._write_delta(number, call))
             if chunk.finish:
+                out += self._close_texts(number)
                 if self._finish:
                     out.append(self._write_finish(*self._finish, {}))
                 self._finish = (number, chunk.finish)
@@ -56,14 +65,35 @@ class ChatCompletionsWriter:
         return openai_style.write_error_event(status, code, message)
 
     def _write_call(self, choice: int, piece: ToolCallPiece) -> Members:
-        if (choice, piece.position) in self._calls:
-            return {"index": piece.position, "function": {"arguments": piece.arguments}}
-        self._calls.add((choice, piece.position))
-        function = {"name": piece.name, "arguments": piece.arguments}
-        return {"index": piece.position, "id": piece.id, "type": "function", "function": function}
+        """A delta; empty where the client's format has no place for this piece."""
+        place = (choice, piece.position)
+        is_new = place not in self._calls
+        self._calls.add(place)
+        if self._is_older:
+            # It has room for one call, and was asked for no more.
+            named = {"name": piece.name} if is_new else {}
+            return {} if piece.position else {"function_call": {**named, "arguments": piece.arguments}}
+        if is_new and piece.name in self._freeform:
+            self._texts[place] = Unwrapping()
+        if (text := self._texts.get(place)) is not None:
+            kind, told = "custom", {"input": text.feed(piece.arguments)}
+            if not is_new and not told["input"]:
+                return {}
+        else:
+            kind, told = "function", {"arguments": piece.arguments}
+        if not is_new:
+            return {"tool_calls": [{"index": piece.position, kind: told}]}
+        return {
+            "tool_calls": [{"index": piece.position, "id": piece.id, "type": kind, kind: {"name": piece.name, **told}}]
+        }
+
+    def _close_texts(self, choice: int) -> Iterator[bytes]:
+        for (number, position), text in self._texts.items():
+            if number == choice and (rest := text.close()):
+                yield self._write_delta(choice, {"tool_calls": [{"index": position, "custom": {"input": rest}}]})
 
     def _write_finish(self, choice: int, finish: FinishReason, more: Members) -> bytes:
-        return self._write_delta(choice, {}, openai_style.FINISH_NAMES[finish], more)
+        return self._write_delta(choice, {}, _finish_name(finish, is_older=self._is_older), more)
 
     def _write_delta(
         self, choice: int, delta: Members, finish: str | None = None, more: Members | None = None
@@ -72,7 +102,7 @@ class ChatCompletionsWriter:
         return b"data: %b\n\n" % msgspec.json.encode({**self._envelope, "choices": choices, **(more or {})})
 
 
-def write_answer(chunks: list[Chunk], model: str, id: str, created: int) -> bytes:
+def write_answer(chunks: list[Chunk], model: str, id: str, created: int, asked: ChatRequest | None = None) -> bytes:
     """One JSON answer."""
     collected = collect(chunks)
     return msgspec.json.encode(
@@ -81,22 +111,39 @@ def write_answer(chunks: list[Chunk], model: str, id: str, created: int) -> byte
             "object": "chat.completion",
             "created": created,
             "model": model,
-            "choices": [_write_choice(number, choice) for number, choice in enumerate(collected.choices)],
+            "choices": [_write_choice(number, choice, asked) for number, choice in enumerate(collected.choices)],
             "usage": openai_style.write_usage(collected.usage),
         }
     )
 
 
-def _write_choice(number: int, choice: Choice) -> Members:
+def _is_older(asked: ChatRequest | None) -> bool:
+    """Asked with `functions`: such a client knows no `tool_calls`."""
+    return asked is not None and asked.extra_dialect == NAME and bool(asked.extra.get("functions"))
+
+
+def _finish_name(finish: FinishReason, *, is_older: bool) -> str:
+    return "function_call" if is_older and finish == "tool_calls" else openai_style.FINISH_NAMES[finish]
+
+
+def _write_choice(number: int, choice: Choice, asked: ChatRequest | None) -> Members:
     message: Members = {"role": "assistant", "content": choice.text or None, "refusal": None}
     if not choice.tool_calls:
         message["content"] = choice.text
     if choice.reasoning:
         message["reasoning_content"] = choice.reasoning
-    if choice.tool_calls:
-        message["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-            for call in choice.tool_calls
-        ]
-    finish = openai_style.FINISH_NAMES[choice.finish]
+    is_older = _is_older(asked)
+    if choice.tool_calls and is_older:
+        call = choice.tool_calls[0]
+        message["function_call"] = {"name": call.name, "arguments": call.arguments}
+    elif choice.tool_calls:
+        freeform = names_of(asked)
+        message["tool_calls"] = [_write_call(call, is_freeform=call.name in freeform) for call in choice.tool_calls]
+    finish = _finish_name(choice.finish, is_older=is_older)
     return {"index": number, "message": message, "logprobs": None, "finish_reason": finish}
+
+
+def _write_call(call: ToolCall, *, is_freeform: bool) -> Members:
+    if is_freeform:
+        return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": unwrap(call.arguments)}}
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}

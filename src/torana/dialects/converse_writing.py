@@ -5,7 +5,7 @@ Source: Amazon Bedrock API reference, "Converse", "ConverseStream".
 
 import msgspec
 
-from torana.chat import Chunk, FinishReason, Text, Thought, ToolCall, ToolCallPiece, Usage
+from torana.chat import ChatRequest, Chunk, FinishReason, Text, Thought, ToolCall, ToolCallPiece, Usage
 from torana.dialects.collecting import Said, collect
 from torana.dialects.converse_answers import ERROR_STATUS, PROOF
 from torana.dialects.event_stream import write_event
@@ -29,7 +29,7 @@ class ConverseWriter:
 
     __slots__ = ("_block", "_calls", "_finish", "_is_begun", "_open", "_thinker", "_usage")
 
-    def __init__(self, model: str, id: str, created: int) -> None:
+    def __init__(self, model: str, id: str, created: int, _asked: ChatRequest | None = None) -> None:
         self._is_begun = False
         self._block = -1
         """Number of the newest block."""
@@ -124,7 +124,7 @@ def _thought(**members: str) -> Members:
     return {"reasoningContent": members}
 
 
-def write_answer(chunks: list[Chunk], model: str, id: str, created: int) -> bytes:
+def write_answer(chunks: list[Chunk], model: str, id: str, created: int, _asked: ChatRequest | None = None) -> bytes:
     """One JSON answer; further choices are left out, as in a stream."""
     collected = collect(chunks)
     choice = collected.choices[0]

@@ -57,13 +57,29 @@ class RelayScan(Protocol):
         ...
 
 
+class WriteEvents(Protocol):
+    def __call__(self, model: str, id: str, created: int, asked: ChatRequest | None = None, /) -> EventWriter:
+        """The writer of one stream.
+
+        created  Unix seconds
+        asked    the request, where the shape of the answer depends on how it was asked
+        """
+        ...
+
+
+class WriteAnswer(Protocol):
+    def __call__(
+        self, chunks: list[Chunk], model: str, id: str, created: int, asked: ChatRequest | None = None, /
+    ) -> bytes:
+        """One JSON answer; the rest as for a stream."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedDialect:
     """A format that clients speak to us.
 
     read_request       body → the call and the model's name; raises Invalid
-    write_events       (model, id, created in Unix seconds) → writer of a stream
-    write_answer       (chunks, model, id, created) → one JSON answer
     write_error        (status, code, message, request id) → JSON error
     write_error_event  (status, code, message) → event for the end of a relayed stream that broke
     scan_answer        a relayed JSON answer → what it says it used; never raises
@@ -73,8 +89,8 @@ class ServedDialect:
     path: str
     """Where the vendors serve it: `/v1/messages`."""
     read_request: Callable[[bytes], tuple[ChatRequest, str]]
-    write_events: Callable[[str, str, int], EventWriter]
-    write_answer: Callable[[list[Chunk], str, str, int], bytes]
+    write_events: WriteEvents
+    write_answer: WriteAnswer
     write_error: Callable[[int, str, str, str], bytes]
     write_error_event: Callable[[int, str, str], bytes]
     scan_events: Callable[[], RelayScan]

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from torana.chat import Chunk, FinishReason, Usage
+from torana.chat import ChatRequest, Chunk, FinishReason, Usage
 from torana.dialects.generate_content_answers import NAME
 from torana.dialects.generate_content_errors import STATUSES
 from torana.dialects.members import Members
@@ -77,7 +77,7 @@ class _Parts:
 class ContentWriter:
     """Writes a stream of server-sent events, each a whole response of a few more parts."""
 
-    def __init__(self, model: str, id: str, created: int) -> None:
+    def __init__(self, model: str, id: str, created: int, _asked: ChatRequest | None = None) -> None:
         self._frame = {"modelVersion": model, "responseId": id}
         self._candidates: dict[int, _Parts] = {}
         self._usage = Usage()
@@ -106,7 +106,7 @@ class ContentWriter:
         out.append(b"data: %b\r\n\r\n" % msgspec.json.encode(event))
 
 
-def write_answer(chunks: list[Chunk], model: str, id: str, created: int) -> bytes:
+def write_answer(chunks: list[Chunk], model: str, id: str, created: int, _asked: ChatRequest | None = None) -> bytes:
     candidates: dict[int, tuple[_Parts, list[Members]]] = {}
     usage = Usage()
     for chunk in chunks:

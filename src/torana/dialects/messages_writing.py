@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from torana.chat import Chunk, FinishReason, Text, Thought, ToolCall, ToolCallPiece, Usage
+from torana.chat import ChatRequest, Chunk, FinishReason, Text, Thought, ToolCall, ToolCallPiece, Usage
 from torana.dialects.collecting import Said, collect
 from torana.dialects.members import Members
 from torana.dialects.messages_answers import ERROR_STATUS, NAME
@@ -36,7 +36,7 @@ class MessagesWriter:
 
     __slots__ = ("_block", "_calls", "_finish", "_id", "_is_begun", "_model", "_open", "_thinker", "_usage")
 
-    def __init__(self, model: str, id: str, created: int) -> None:
+    def __init__(self, model: str, id: str, created: int, _asked: ChatRequest | None = None) -> None:
         self._model = model
         self._id = id
         self._is_begun = False
@@ -136,7 +136,7 @@ class MessagesWriter:
         out.append(_write_event("message_stop", {}))
 
 
-def write_answer(chunks: list[Chunk], model: str, id: str, created: int) -> bytes:
+def write_answer(chunks: list[Chunk], model: str, id: str, created: int, _asked: ChatRequest | None = None) -> bytes:
     """One JSON answer; further choices are left out, as in a stream."""
     collected = collect(chunks)
     choice = collected.choices[0]

@@ -27,6 +27,8 @@ class Traits:
     """Empty: refuses to be asked."""
     takes_marks: bool = False
     """Marks of where a cached prompt ends."""
+    takes_freeform: bool = False
+    """Tools that take one text."""
 
 
 GENERAL = Traits()
@@ -43,7 +45,7 @@ def traits_of(model: str) -> Traits:
     if version < 5 or found["rest"].startswith("-chat"):
         return Traits(is_openais=True, efforts=())
     if version < 5.1:
-        return Traits(is_openais=True, reasons=True, efforts=("minimal", *_COMMON))
+        return Traits(is_openais=True, reasons=True, efforts=("minimal", *_COMMON), takes_freeform=True)
     efforts: tuple[Effort, ...] = ("none", *_COMMON)
     if version >= 5.2 or "codex-max" in found["rest"]:
         efforts += ("xhigh",)
@@ -52,4 +54,5 @@ def traits_of(model: str) -> Traits:
         reasons=True,
         efforts=(*efforts, "max") if version >= 5.6 else efforts,
         takes_marks=version >= 5.6,
+        takes_freeform=True,
     )

@@ -25,6 +25,7 @@ from torana.dialects import responses_answers as answers
 from torana.dialects import responses_asking as asking
 from torana.dialects import responses_writing as writing
 from torana.dialects.dialect import Dialect
+from torana.dialects.freeform import schema_of, wrap
 from torana.dialects.media import read_file, read_image
 from torana.dialects.members import (
     Loc,
@@ -65,6 +66,8 @@ _HARMLESS = frozenset(
 
 _STORED = ("previous_response_id", "conversation", "prompt")
 _ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+_OURS = ("function", "custom")
+"""Tools that whoever asks runs; the others run at the vendor's."""
 _TEXT_KINDS = {"input_text": "text", "output_text": "text", "text": "text", "refusal": "refusal"}
 _ASIDES = ("web_search_call", "file_search_call", "code_interpreter_call", "mcp_list_tools", "mcp_call")
 """What OpenAI's own tools did is told again in the text that follows."""
@@ -107,7 +110,7 @@ def _read_words(members: Members) -> ChatRequest:
         max_tokens=find_whole(members, "max_output_tokens"),
         temperature=find_number(members, "temperature"),
         top_p=find_number(members, "top_p"),
-        tools=tuple(_read_tool(row, at) for at, row in enumerate(tools) if row.get("type") == "function"),
+        tools=tuple(_read_tool(row, at) for at, row in enumerate(tools) if row.get("type") in _OURS),
         tool_choice=_read_tool_choice(members),
         parallel_tool_calls=find_flag(members, "parallel_tool_calls"),
         answer_schema=_read_schema(form),
@@ -144,10 +147,15 @@ def _read_item(item: Members, loc: Loc) -> Message:
             need_text(item, "call_id", loc), need_text(item, "name", loc), find_text(item, "arguments", loc)
         )
         return Message("assistant", (call,))
-    if kind == "function_call_output":
+    if kind == "custom_tool_call":
+        text = wrap(find_text(item, "input", loc))
+        call = ToolCall(need_text(item, "call_id", loc), need_text(item, "name", loc), text, is_freeform=True)
+        return Message("assistant", (call,))
+    if kind in ("function_call_output", "custom_tool_call_output"):
         said = _read_content(item, "output", loc)
         parts = tuple(part for part in said if isinstance(part, (Text, Image, Document)))
-        return Message("user", (ToolResult(need_text(item, "call_id", loc), parts),))
+        is_freeform = kind == "custom_tool_call_output"
+        return Message("user", (ToolResult(need_text(item, "call_id", loc), parts, is_freeform=is_freeform),))
     if kind == "reasoning":
         return Message("assistant", (_read_thought(item, loc),))
     role = "user" if kind.endswith("_output") else "assistant"
@@ -184,6 +192,10 @@ def _read_part(part: Members, loc: Loc) -> Part:
 
 def _read_tool(row: Members, at: int) -> Tool:
     loc: Loc = ("tools", at)
+    if row["type"] == "custom":
+        form = find_object(row, "format", loc)
+        name, description = need_text(row, "name", loc), find_text(row, "description", loc)
+        return Tool(name, description, schema_of(form), freeform=form)
     return Tool(
         need_text(row, "name", loc),
         find_text(row, "description", loc),
@@ -215,9 +227,9 @@ def _read_schema(form: Members) -> AnswerSchema | None:
 
 
 def _find_unspoken(members: Members, tools: list[Members]) -> tuple[str, ...]:
-    names = [f"tools.{row.get('type')}"[:60] for row in tools if row.get("type") != "function"]
+    names = [f"tools.{row.get('type')}"[:60] for row in tools if row.get("type") not in _OURS]
     choice = members.get("tool_choice")
-    if isinstance(choice, dict) and choice.get("type") != "function":
+    if isinstance(choice, dict) and choice.get("type") not in _OURS:
         names.append("tool_choice")
     return tuple(names)
 

@@ -6,6 +6,7 @@ import msgspec
 
 from torana.chat import Chunk, FinishReason, ToolCallPiece, Usage
 from torana.dialects import openai_style
+from torana.dialects.freeform import BEGIN, END, escape, wrap
 from torana.dialects.members import decode_answer
 from torana.dialects.streams import Seen
 from torana.errors import ProviderBroke, ProviderRefused
@@ -15,6 +16,7 @@ NAME = "responses"
 _ENDS = ("response.completed", "response.incomplete", "response.failed")
 ENDINGS = tuple(b'"%b"' % end.encode() for end in _ENDS)
 
+_CALLS = ("function_call", "custom_tool_call")
 _CUTS: dict[str, FinishReason] = {"max_output_tokens": "length", "content_filter": "content_filter"}
 BETWEEN = "\n\n"
 """Parts of a thought's summary are paragraphs."""
@@ -32,6 +34,8 @@ class _Item(msgspec.Struct):
     call_id: str = ""
     name: str = ""
     arguments: str = ""
+    input: str = ""
+    """Of a custom tool's call, in place of arguments."""
     encrypted_content: str | None = None
     content: list[_Part] | None = None
     summary: list[_Part] | None = None
@@ -111,6 +115,12 @@ class StreamedAnswer:
                 self._silent.discard(event.output_index)
                 piece = ToolCallPiece(self._calls[event.output_index], arguments=event.delta)
                 chunks.append(Chunk(tool_call=piece))
+        elif kind == "response.custom_tool_call_input.delta":
+            if event.output_index in self._calls:
+                begin = BEGIN if event.output_index in self._silent else ""
+                self._silent.discard(event.output_index)
+                piece = ToolCallPiece(self._calls[event.output_index], arguments=begin + escape(event.delta))
+                chunks.append(Chunk(tool_call=piece))
         elif kind == "response.reasoning_summary_text.delta" or kind == "response.reasoning_text.delta":
             self._silent.discard(event.output_index)
             chunks.append(Chunk(reasoning=event.delta, dialect=NAME))
@@ -134,22 +144,23 @@ class StreamedAnswer:
 
     def _begin_item(self, number: int, item: _Item, chunks: list[Chunk]) -> None:
         self._silent.add(number)
-        if item.type == "function_call":
+        if item.type in _CALLS:
             position = self._calls[number] = len(self._calls)
             chunks.append(Chunk(tool_call=ToolCallPiece(position, item.call_id, item.name)))
 
     def _end_item(self, number: int, item: _Item, chunks: list[Chunk]) -> None:
         """The proof of a thought comes here; and the whole item, where a server streamed none of it."""
-        if item.type == "function_call" and number not in self._calls:
+        if item.type in _CALLS and number not in self._calls:
             self._begin_item(number, item, chunks)
         if item.type == "reasoning":
             _take_thought(item, chunks, is_told=number not in self._silent)
         elif number in self._silent:
-            if item.type == "function_call":
-                arguments = item.arguments or "{}"
-                chunks.append(Chunk(tool_call=ToolCallPiece(self._calls[number], arguments=arguments)))
+            if item.type in _CALLS:
+                chunks.append(Chunk(tool_call=ToolCallPiece(self._calls[number], arguments=_arguments_of(item))))
             elif item.type == "message":
                 _take_message(item, chunks)
+        elif item.type == "custom_tool_call":
+            chunks.append(Chunk(tool_call=ToolCallPiece(self._calls[number], arguments=END)))
         self._silent.discard(number)
 
     def _end(self, kind: str, response: _Told, chunks: list[Chunk]) -> None:
@@ -160,6 +171,10 @@ class StreamedAnswer:
         usage = openai_style.read_responses_usage(response.usage)
         finish = _finish(kind.rpartition(".")[2], response.incomplete_details, has_calls=bool(self._calls))
         chunks.append(Chunk(finish=finish, usage=usage, is_last=True))
+
+
+def _arguments_of(item: _Item) -> str:
+    return wrap(item.input) if item.type == "custom_tool_call" else item.arguments or "{}"
 
 
 def _take_thought(item: _Item, chunks: list[Chunk], *, is_told: bool) -> None:
@@ -193,8 +208,8 @@ def read_answer(body: bytes) -> list[Chunk]:
     chunks = [Chunk(id=answer.id, model=answer.model)]
     position = 0
     for item in answer.output:
-        if item.type == "function_call":
-            piece = ToolCallPiece(position, item.call_id, item.name, item.arguments or "{}")
+        if item.type in _CALLS:
+            piece = ToolCallPiece(position, item.call_id, item.name, _arguments_of(item))
             chunks.append(Chunk(tool_call=piece))
             position += 1
         elif item.type == "reasoning":

@@ -4,8 +4,11 @@ Nothing is left with the provider (`store`), so thoughts are asked for in sealed
 What the format or the model does not take is left out, and named in `lost`.
 """
 
+from dataclasses import replace
+
 from torana.chat import ChatRequest, Document, Foreign, Image, Message, Part, Text, Thought, Tool, ToolCall, ToolResult
 from torana.dialects.chat_completions_asking import MARK, choose_effort
+from torana.dialects.freeform import names_of, spread_grammar, unwrap
 from torana.dialects.media import file_name, image_url, tell_document, text_of, write_data_url
 from torana.dialects.members import Members
 from torana.dialects.openai_models import Traits
@@ -19,6 +22,8 @@ LEAST_TOKENS = 16
 def write_words(chat: ChatRequest, traits: Traits, lost: set[str]) -> Members:
     """All that our words say, for a model of these traits; raises Invalid for a part of another dialect's."""
     is_clients_own = chat.extra_dialect == NAME
+    if is_clients_own:
+        traits = replace(traits, takes_freeform=True)
     messages = chat.messages
     members: Members = {}
     if messages and (head := _as_instructions(messages[0])):
@@ -40,9 +45,9 @@ def write_words(chat: ChatRequest, traits: Traits, lost: set[str]) -> Members:
     if chat.user:
         members["user"] = chat.user
     if chat.tools:
-        members["tools"] = [_write_tool(tool, is_clients_own=is_clients_own) for tool in chat.tools]
+        members["tools"] = [_write_tool(tool, traits, is_clients_own=is_clients_own) for tool in chat.tools]
         if chat.tool_choice != "auto":
-            members["tool_choice"] = _write_tool_choice(chat.tool_choice)
+            members["tool_choice"] = _write_tool_choice(chat, traits)
         if chat.parallel_tool_calls is not None:
             members["parallel_tool_calls"] = chat.parallel_tool_calls
     if form := _write_form(chat):
@@ -87,11 +92,15 @@ def _is_content(part: Part) -> bool:
 
 def _write_item(part: Part, traits: Traits) -> Members:
     match part:
+        case ToolCall() if part.is_freeform and traits.takes_freeform:
+            told = {"call_id": part.id, "name": part.name, "input": unwrap(part.arguments)}
+            return {"type": "custom_tool_call", **told}
         case ToolCall():
             call = {"call_id": part.id, "name": part.name, "arguments": part.arguments or "{}"}
             return {"type": "function_call", **call}
         case ToolResult():
-            return {"type": "function_call_output", "call_id": part.call_id, "output": _write_output(part, traits)}
+            kind = "custom_tool_call" if part.is_freeform and traits.takes_freeform else "function_call"
+            return {"type": f"{kind}_output", "call_id": part.call_id, "output": _write_output(part, traits)}
         case Thought():
             summary = [{"type": "summary_text", "text": part.text}] if part.text else []
             return {"type": "reasoning", "summary": summary, "encrypted_content": part.signature}
@@ -143,10 +152,13 @@ def _write_output(part: ToolResult, traits: Traits) -> str | list[Members]:
     return [{"type": "input_text", "text": head.rstrip()}, *rows] if head else rows
 
 
-def _write_tool(tool: Tool, *, is_clients_own: bool) -> Members:
-    row: Members = {"type": "function", "name": tool.name}
+def _write_tool(tool: Tool, traits: Traits, *, is_clients_own: bool) -> Members:
+    is_custom = tool.freeform is not None and traits.takes_freeform
+    row: Members = {"type": "custom" if is_custom else "function", "name": tool.name}
     if tool.description:
         row["description"] = tool.description
+    if is_custom:
+        return {**row, "format": spread_grammar(tool.freeform)} if tool.freeform else row
     row["parameters"] = tool.parameters or {"type": "object", "properties": {}}
     # Who says nothing gets strict arguments here, which makes every one of them required.
     if tool.strict is not None or not is_clients_own:
@@ -154,10 +166,12 @@ def _write_tool(tool: Tool, *, is_clients_own: bool) -> Members:
     return row
 
 
-def _write_tool_choice(choice: str) -> str | Members:
+def _write_tool_choice(chat: ChatRequest, traits: Traits) -> str | Members:
+    choice = chat.tool_choice
     if choice in ("any", "none"):
         return "required" if choice == "any" else "none"
-    return {"type": "function", "name": choice}
+    is_custom = traits.takes_freeform and choice in names_of(chat)
+    return {"type": "custom" if is_custom else "function", "name": choice}
 
 
 def _write_form(chat: ChatRequest) -> Members:

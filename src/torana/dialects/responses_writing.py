@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from torana.chat import Chunk, FinishReason, Text, Thought, ToolCall, ToolCallPiece, Usage
+from torana.chat import ChatRequest, Chunk, FinishReason, Text, Thought, ToolCall, ToolCallPiece, Usage
 from torana.dialects import openai_style
 from torana.dialects.collecting import Said, collect
+from torana.dialects.freeform import Unwrapping, mark_freeform, names_of, unwrap
 from torana.dialects.members import Members
 from torana.dialects.responses_answers import NAME
 from torana.dialects.thoughts import seal
@@ -23,6 +24,8 @@ class _Open:
     part: Said
     pieces: list[str] = field(default_factory=list)
     """Of its text, or of its arguments."""
+    unwrapping: Unwrapping | None = None
+    """Of a call of a custom tool, whose arguments are a text here."""
 
 
 class ResponsesWriter:
@@ -37,6 +40,7 @@ class ResponsesWriter:
         "_created",
         "_done",
         "_finish",
+        "_freeform",
         "_id",
         "_is_begun",
         "_items",
@@ -46,10 +50,11 @@ class ResponsesWriter:
         "_usage",
     )
 
-    def __init__(self, model: str, id: str, created: int) -> None:
+    def __init__(self, model: str, id: str, created: int, asked: ChatRequest | None = None) -> None:
         self._model = model
         self._id = id
         self._created = created
+        self._freeform = names_of(asked)
         self._is_begun = False
         self._number = 0
         """Of the next event."""
@@ -140,13 +145,23 @@ class ResponsesWriter:
     def _write_call(self, piece: ToolCallPiece, out: list[bytes]) -> None:
         item = self._calls.get(piece.position)
         if item is None:
-            item = self._begin_item(ToolCall(piece.id, piece.name, ""), out)
+            is_freeform = piece.name in self._freeform
+            item = self._begin_item(ToolCall(piece.id, piece.name, "", is_freeform=is_freeform), out)
+            item.unwrapping = Unwrapping() if is_freeform else None
             self._calls[piece.position] = item
             self._open = None
-        if piece.arguments:
+        if item.unwrapping is not None:
+            self._write_input(item, item.unwrapping.feed(piece.arguments), out)
+        elif piece.arguments:
             item.pieces.append(piece.arguments)
             place = {"item_id": item.id, "output_index": item.number}
             out.append(self._event("response.function_call_arguments.delta", {**place, "delta": piece.arguments}))
+
+    def _write_input(self, item: _Open, text: str, out: list[bytes]) -> None:
+        if text:
+            item.pieces.append(text)
+            place = {"item_id": item.id, "output_index": item.number}
+            out.append(self._event("response.custom_tool_call_input.delta", {**place, "delta": text}))
 
     def _begin_item(self, part: Said, out: list[bytes]) -> _Open:
         self._close(out)
@@ -171,6 +186,8 @@ class ResponsesWriter:
             self._finish_item(item, out)
 
     def _finish_item(self, item: _Open, out: list[bytes]) -> None:
+        if item.unwrapping is not None:
+            self._write_input(item, item.unwrapping.close(), out)
         text = "".join(item.pieces)
         place: Members = {"item_id": item.id, "output_index": item.number}
         match item.part:
@@ -182,6 +199,8 @@ class ResponsesWriter:
                 place["summary_index"] = 0
                 out.append(self._event("response.reasoning_summary_text.done", {**place, "text": text}))
                 out.append(self._event("response.reasoning_summary_part.done", {**place, "part": _write_summary(text)}))
+            case ToolCall(is_freeform=True):
+                out.append(self._event("response.custom_tool_call_input.done", {**place, "input": text}))
             case ToolCall():
                 text = text or "{}"
                 named = {**place, "name": item.part.name, "arguments": text}
@@ -201,17 +220,20 @@ class ResponsesWriter:
         return b"event: %b\ndata: %b\n\n" % (kind.encode(), msgspec.json.encode(event))
 
 
-def write_answer(chunks: list[Chunk], model: str, id: str, created: int) -> bytes:
+def write_answer(chunks: list[Chunk], model: str, id: str, created: int, asked: ChatRequest | None = None) -> bytes:
     """One JSON answer; further choices are left out, as in a stream."""
     collected = collect(chunks)
     choice = collected.choices[0]
     status = "incomplete" if choice.finish in _INCOMPLETE else "completed"
-    output = [_write_item(_item_id(id, number), part, _text_of(part)) for number, part in enumerate(choice.parts)]
+    parts = mark_freeform(choice.parts, names_of(asked))
+    output = [_write_item(_item_id(id, number), part, _text_of(part)) for number, part in enumerate(parts)]
     return msgspec.json.encode(_write_response(id, model, created, status, output, choice.finish, collected.usage))
 
 
 def _text_of(part: Said) -> str:
-    return part.arguments if isinstance(part, ToolCall) else part.text
+    if not isinstance(part, ToolCall):
+        return part.text
+    return unwrap(part.arguments) if part.is_freeform else part.arguments
 
 
 def _item_id(id: str, number: int) -> str:
@@ -248,6 +270,9 @@ def _write_item(id: str, part: Said, text: str) -> Members:
         case Text():
             content = [_write_part(text)]
             return {"id": id, "type": "message", "role": "assistant", "status": "completed", "content": content}
+        case ToolCall(is_freeform=True):
+            told = {"call_id": part.id, "name": part.name, "input": text}
+            return {"id": id, "type": "custom_tool_call", "status": "completed", **told}
         case ToolCall():
             named = {"call_id": part.id, "name": part.name, "arguments": text}
             return {"id": id, "type": "function_call", "status": "completed", **named}

@@ -235,7 +235,7 @@ class TextCompletionsWriter:
 
     __slots__ = ("_envelope", "_finish", "_usage")
 
-    def __init__(self, model: str, id: str, created: int) -> None:
+    def __init__(self, model: str, id: str, created: int, _asked: ChatRequest | None = None) -> None:
         self._envelope: Members = {"id": id, "object": "text_completion", "created": created, "model": model}
         self._finish: tuple[int, FinishReason] | None = None
         self._usage: Usage | None = None
@@ -272,7 +272,7 @@ def _name_finish(finish: FinishReason) -> str:
     return "stop" if finish == "tool_calls" else openai_style.FINISH_NAMES[finish]
 
 
-def write_answer(chunks: list[Chunk], model: str, id: str, created: int) -> bytes:
+def write_answer(chunks: list[Chunk], model: str, id: str, created: int, _asked: ChatRequest | None = None) -> bytes:
     """One JSON answer."""
     collected = collect(chunks)
     choices = [

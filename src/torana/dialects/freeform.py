@@ -1,0 +1,129 @@
+"""OpenAI's custom tools, for which the model writes one text and no JSON. Everywhere else they are functions with that
+text as their one argument, and the other way round when the answer comes.
+
+Source: OpenAI API reference, "Custom tools".
+"""
+
+import json
+import re
+from typing import Any
+
+import msgspec
+
+from torana.chat import ChatRequest, ToolCall
+from torana.dialects.collecting import Said
+
+INPUT = "input"
+"""The one argument."""
+
+BEGIN, END = '{"input":"', '"}'
+"""Around the pieces of a text that `escape` has made fit."""
+
+_HINT = "All that the tool is given, as plain text."
+
+_start = re.compile(r'\s*\{\s*"input"\s*:\s*"')
+_letters = re.compile(
+    r'(?:[^"\\]|\\[^u]|\\u(?![dD][89abAB])[0-9a-fA-F]{4}'
+    r"|\\u[dD][89abAB][0-9a-fA-F]{2}(?:\\u[0-9a-fA-F]{4}|(?=[^\\]|\\[^u])))*",
+    re.DOTALL,
+)
+"""Whole letters of a JSON text; one outside the BMP may be two escapes."""
+
+
+def schema_of(form: dict[str, Any]) -> dict[str, Any]:
+    """JSON schema of the function that stands for a custom tool.
+
+    form  what OpenAI's formats say of the text: `{"type":"grammar","syntax":"lark","definition":…}`; empty: any
+    """
+    hint = _HINT
+    grammar = spread_grammar(form)
+    if isinstance(grammar.get("definition"), str):
+        hint = f"{_HINT} It follows this grammar ({grammar.get('syntax', 'lark')}):\n{grammar['definition']}"
+    text = {"type": "string", "description": hint}
+    return {"type": "object", "properties": {INPUT: text}, "required": [INPUT], "additionalProperties": False}
+
+
+def spread_grammar(form: dict[str, Any]) -> dict[str, Any]:
+    """As responses have it: chat completions put the grammar into a member of its own."""
+    inner = form.get("grammar")
+    return {"type": "grammar", **inner} if isinstance(inner, dict) else form
+
+
+def fold_grammar(form: dict[str, Any]) -> dict[str, Any]:
+    """As chat completions have it."""
+    if form.get("type") != "grammar" or "grammar" in form:
+        return form
+    return {"type": "grammar", "grammar": {name: value for name, value in form.items() if name != "type"}}
+
+
+def names_of(asked: ChatRequest | None) -> frozenset[str]:
+    """The custom tools of a request."""
+    return (
+        frozenset(tool.name for tool in asked.tools if tool.freeform is not None) if asked is not None else frozenset()
+    )
+
+
+def wrap(text: str) -> str:
+    """The arguments that say a text."""
+    return BEGIN + escape(text) + END
+
+
+def escape(text: str) -> str:
+    """A text, or a piece of one, as it stands between the quotes of a JSON text."""
+    return msgspec.json.encode(text).decode()[1:-1]
+
+
+def unwrap(arguments: str) -> str:
+    """The text that arguments say; what has another shape is taken for the text itself."""
+    try:
+        read = json.loads(arguments or "{}", strict=False)
+    except (ValueError, RecursionError):
+        return arguments
+    if not isinstance(read, dict):
+        return arguments
+    texts = [read[INPUT]] if INPUT in read else list(read.values())
+    if len(texts) != 1 or not isinstance(texts[0], str):
+        return arguments if read else ""
+    return _whole(texts[0])
+
+
+def mark_freeform(parts: list[Said], names: frozenset[str]) -> list[Said]:
+    """The parts of an answer; calls of the custom tools of these names are marked as such."""
+    if not names:
+        return parts
+    return [
+        msgspec.structs.replace(part, is_freeform=True) if isinstance(part, ToolCall) and part.name in names else part
+        for part in parts
+    ]
+
+
+class Unwrapping:
+    """`unwrap` for arguments that come in pieces: each gives as much of the text as is whole."""
+
+    __slots__ = ("_held", "_is_inside")
+
+    def __init__(self) -> None:
+        self._held = ""
+        """Of which nothing was given out yet."""
+        self._is_inside = False
+
+    def feed(self, piece: str) -> str:
+        self._held += piece
+        if not self._is_inside:
+            found = _start.match(self._held)
+            if found is None:
+                return ""
+            self._is_inside, self._held = True, self._held[found.end() :]
+        letters = _letters.match(self._held)
+        assert letters is not None  # none is one, too
+        self._held = self._held[letters.end() :]
+        return _whole(json.loads(f'"{letters[0]}"', strict=False)) if letters[0] else ""
+
+    def close(self) -> str:
+        """What is left, where the arguments had another shape than one would think."""
+        return "" if self._is_inside else unwrap(self._held)
+
+
+def _whole(text: str) -> str:
+    """Without the half letters that no UTF-8 has."""
+    return text.encode("utf-8", "replace").decode()
