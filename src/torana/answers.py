@@ -495,7 +495,7 @@ class CodeAnswer:
     cursor: Cursor
     cleaning: Cleaning
     window: Window
-    excluded: tuple[str, ...]
+    excluded: frozenset[str]
     least_score: float | None = None
     """An answer with a lower one is none."""
 

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import difflib
 import gc
 import logging
 import secrets
@@ -44,6 +45,7 @@ from torana.api.tokens import TokenEndpoints
 from torana.api.x_ray import XRayEndpoints
 from torana.catalog.load import Catalogue, load_catalogue, overlay_paths
 from torana.clock import Clock
+from torana.code.clean import NAMES_ELSEWHERE, STEP_NAMES, steps_named
 from torana.code.languages import EDITOR_IDS, EXTENSIONS, LANGUAGES
 from torana.errors import BadSetting
 from torana.explaining import DryRun
@@ -146,6 +148,7 @@ async def start(
 
     check_trust(settings)
     check_endpoints(settings.providers.allowed_endpoints)
+    check_steps(settings.catalogue.excl_post_process)
     if settings.providers.google.project and is_library_missing():
         logger.warning("Vertex AI cannot be called: %s", MISSING)
     transport = Transport(settings.transport, allowed_endpoints=settings.providers.allowed_endpoints)
@@ -370,6 +373,15 @@ def check_trust(settings: Settings) -> None:
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", "") or getattr(error, "strerror", "") or type(error).__name__
             raise BadSetting(name, f"{file!r} cannot be used ({reason})", expected) from error
+
+
+def check_steps(left_out: tuple[str, ...]) -> None:
+    """Raises BadSetting for a step that does not exist: whoever means to leave one out would see it work on."""
+    for name in left_out:
+        if not steps_named([name]) <= STEP_NAMES:
+            near = difflib.get_close_matches(name, [*STEP_NAMES, *NAMES_ELSEWHERE], n=1)
+            hint = f"did you mean {near[0]}?" if near else f"expected {', '.join(sorted(STEP_NAMES))}"
+            raise BadSetting("AIGW_FEATURE_FLAGS__EXCL_POST_PROCESS", f"{name!r} is no step", hint)
 
 
 def check_endpoints(allowed: tuple[str, ...]) -> None:

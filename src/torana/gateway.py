@@ -13,6 +13,7 @@ from torana.agents.step import StepOrder, step_inputs
 from torana.answers import Answer, CodeAnswer, Embedded, ModelCall, Relay, site_of
 from torana.caller import Caller, Permit
 from torana.chat import ChatRequest, FillIn, Message, ModelWish, Text, Usage
+from torana.code.clean import steps_named
 from torana.code.fill_in import FORMATS, mark_cursor
 from torana.code.fitting import Room, fit_order, fit_request
 from torana.code.languages import extension_of
@@ -80,6 +81,7 @@ class Gateway:
         self.detail_headers = detail_headers
         self.ledger = ledger
         self.counting = counting or CountingThread()
+        self.left_out = steps_named(settings.excl_post_process)
 
     def find_prompt(self, prompt_id: str, constraint: str | None, wish: ModelWish) -> tuple[Prompt, Model]:
         """The prompt file and the model that a request for `prompt_id` leads to; raises Refusal or Invalid."""
@@ -141,7 +143,12 @@ class Gateway:
             chat,
             choices=max(1, order.choices),
             max_tokens=order.max_tokens if is_fast else chat.max_tokens or order.max_tokens,
-            wants_scores=is_fast and not order.stream and bool(self.settings.score_thresholds),
+            wants_scores=(
+                is_fast
+                and not order.stream
+                and bool(self.settings.score_thresholds)
+                and "drop_unsure" not in self.left_out
+            ),
         )
         return await self._suggest(permit, model, chat, order, window, prompt, facts)
 
@@ -190,7 +197,7 @@ class Gateway:
         least = (
             self.settings.score_thresholds.get(answer.upstream_model.rpartition("/")[2]) if chat.wants_scores else None
         )
-        return CodeAnswer(answer, cursor, order.cleaning, window, self.settings.excl_post_process, least)
+        return CodeAnswer(answer, cursor, order.cleaning, window, self.left_out, least)
 
     async def step(self, permit: Permit, order: StepOrder, facts: dict[str, Any]) -> Answer:
         """One step of a ReAct loop that the client runs."""

@@ -295,7 +295,9 @@ class CatalogueSettings:
     excl_post_process: tuple[str, ...] = setting(
         (),
         ("AIGW_FEATURE_FLAGS__EXCL_POST_PROCESS", "AIGW_F__CODE_SUGGESTIONS__EXCL_POST_PROC"),
-        "post-processing steps left out",
+        "JSON: post-processing steps to leave out: drop_comments, remove_markers, trim_to_block, drop_suffix_repeat, "
+        "drop_repeated_blocks, blank_to_empty, strip_fences, begin_on_new_line, strip_asterisks, back_up, "
+        "drop_unsure",
     )
     score_thresholds: dict[str, Any] = setting(
         {},

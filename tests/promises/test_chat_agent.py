@@ -1,14 +1,17 @@
 """POST /v2/chat/agent: one step of the client's ReAct loop, as lines of JSON (contract 7.1)."""
 
 import json
+import re
 from typing import Any
 
 import pytest
 from tests.conftest import StartGateway
+from tests.support.anthropic_answers import messages_events
 from tests.support.gateway import RunningGateway
 from tests.support.http_client import Answer
+from tests.support.openai_answers import chat_events
 from tests.support.provider import Malformation
-from tests.support.saying import ToolUse
+from tests.support.saying import Saying, ToolUse
 
 one_gateway = pytest.mark.asyncio(loop_scope="session")
 
@@ -87,6 +90,43 @@ async def test_an_answer_comes_as_deltas_without_what_stands_before_it(
     assert lines[-1] == usage_line()
     assert {line["type"] for line in lines[:-1]} == {"final_answer_delta"}
     assert "".join(line["data"]["text"] for line in lines[:-1]) == "It was written by Mia, grüße 😀."
+
+
+MARKED_UP = {
+    "answer": 'Thought: I "know".\nFinal Answer: It was\twritten by "Mia", grüße 😀 \\ done.\n\n日本語',
+    "action": "Thought: Ümlaut 😀.\nAction: issue_reader\nAction Input: who \\wrote #12? é",
+    "unknown": 'Just 😀 "text".',
+}
+
+
+def escaped(event: bytes) -> bytes:
+    """The same event with JSON escapes, pairs of surrogates included, for every letter beyond ASCII."""
+    return re.sub(r"[^\x00-\x7f]", lambda letter: json.dumps(letter[0])[1:-1], event.decode()).encode()
+
+
+@pytest.mark.parametrize("text", MARKED_UP)
+@pytest.mark.parametrize("dialect", ["messages", "chat completions"])
+@one_gateway
+async def test_a_step_is_the_same_however_its_providers_bytes_are_cut(
+    shared: RunningGateway, dialect: str, text: str
+) -> None:
+    said = Saying(pieces=tuple(MARKED_UP[text][i : i + 4] for i in range(0, len(MARKED_UP[text]), 4)))
+    events, asked = messages_events(said, {"model": SONNET}), body()
+    if dialect == "chat completions":
+        events = chat_events(said, {"model": "m", "stream_options": {"include_usage": True}})
+        asked["model_metadata"] = {
+            "provider": "openai", "name": "llama3", "endpoint": f"{shared.provider.url}/own/v1", "identifier": "m"
+        }  # fmt: skip
+    answers = set()
+    for sent in (events, [escaped(each) for each in events]):
+        for segment_bytes in (1_000_000, None, 1, 2, 3, 5):
+            shared.provider.answer_with(events=sent, segment_bytes=segment_bytes)
+            answer = await ask(shared, asked)
+            lines_of(answer)
+            answers.add(answer.body)
+
+    (whole,) = answers
+    assert [json.loads(line)["type"] for line in whole.splitlines()][-1] == "usage"
 
 
 async def test_the_first_delta_does_not_wait_for_the_end(gateway: RunningGateway) -> None:
