@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
+from tests.support.fault_proxy import FaultProxy
 from tests.support.limit_desk import catalogue
 from tests.support.valkey import Store, running_store
 from tests.support.waiting import eventually
@@ -31,19 +32,21 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 class Server:
     """One server's limits; `kill` it, or stop it well."""
 
-    def __init__(self, store: Store, *limits: str | LimitRecord) -> None:
-        metrics = Metrics(Known())
-        self.leases = Leases(Table(1024), store.url, Clock(), metrics, timeout_s=5, workers=1, replicas=0)
+    def __init__(self, store: Store, *limits: str | LimitRecord, port: int = 0, timeout_s: float = 5) -> None:
+        metrics, url = Metrics(Known()), f"redis://127.0.0.1:{port or store.port}/0"
+        self.leases = Leases(Table(1024), url, Clock(), metrics, timeout_s=timeout_s, workers=1, replicas=0)
         self.limits = Limits(catalogue(*limits), self.leases, Clock(), metrics)
 
     async def start(self) -> "Server":
         self.leases.start()
-
-        async def is_up() -> bool:
-            return self.leases.state[0]
-
-        await eventually(is_up)
+        await self.is_up()
         return self
+
+    async def is_up(self, is_so: bool = True) -> None:
+        async def is_as_wanted() -> bool:
+            return self.leases.state[0] is is_so
+
+        await eventually(is_as_wanted, within_s=10)
 
     async def ask(self, **spent: int) -> Hold | None:
         call = Call(Caller(instance_id="acme"), "mia", model="m")
@@ -84,6 +87,64 @@ async def left_of(store: Store, limit: str | LimitRecord) -> int:
                 continue
     await server.kill()
     return taken
+
+
+ONCE = [
+    LimitRecord(name="limit-0", limit="100 per hour", exact=True),
+    LimitRecord(name="limit-0", limit="100 per hour", exact=True, burst=100),
+    LimitRecord(name="limit-0", limit="100 input tokens per day", exact=True),
+    LimitRecord(name="limit-0", limit="100 tokens per day", exact=True, burst=100),
+]
+
+
+@pytest.mark.parametrize("limit", ONCE, ids=lambda each: f"{each.limit}, {each.burst}")
+@pytest.mark.parametrize("is_frozen", [False, True])
+async def test_what_nobody_knows_the_store_has_counted_counts_once(
+    store: Store, limit: LimitRecord, is_frozen: bool
+) -> None:
+    """Its reply comes too late, or it reads the question after its asker has gone."""
+    store.command("FLUSHALL")
+    async with FaultProxy(store.port) as proxy:
+        server = await Server(store, limit, port=store.port if is_frozen else proxy.port, timeout_s=0.3).start()
+        for _ in range(7):
+            if is_frozen:
+                store.freeze()
+            else:
+                proxy.latency_s = 1.0
+            held = await server.ask(input_tokens=1)
+            await server.is_up(False)
+            if is_frozen:
+                store.thaw()
+            proxy.latency_s = 0.0
+            await server.is_up()
+            assert held is not None
+            server.settle(held, input_tokens=1)
+        await server.leases.aclose()
+
+    assert await left_of(store, limit) == 93
+
+
+async def test_an_ended_call_whose_word_was_lost_counts_what_it_used(store: Store) -> None:
+    limit = LimitRecord(name="limit-0", limit="100 input tokens per day", exact=True)
+    store.command("FLUSHALL")
+    async with FaultProxy(store.port) as proxy:
+        server = await Server(store, limit, port=proxy.port, timeout_s=0.3).start()
+        for lost in (True, False, True):
+            held = await server.ask(input_tokens=80)
+            assert held is not None
+            if lost:
+                proxy.latency_s = 1.0
+                server.settle(held, input_tokens=10)
+                await server.is_up(False)
+            else:
+                proxy.close_all()
+                await server.is_up(False)
+                server.settle(held, input_tokens=10)
+            proxy.latency_s = 0.0
+            await server.is_up()
+        await server.leases.aclose()
+
+    assert await left_of(store, limit) == 70
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -175,7 +236,7 @@ async def test_exact_tokens_that_a_killed_server_held_are_free_again(store: Stor
         await dead.kill()
         assert await living.ask(input_tokens=300) is None
         # Ten seconds without a word, told by the store's own record of who is alive.
-        store.command("ZREM", "{torana}:living", dead.leases._name)
+        store.command("ZREM", "{torana}:living", dead.leases._asker.name)
 
         assert await living.ask(input_tokens=300) is not None
 

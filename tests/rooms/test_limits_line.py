@@ -14,7 +14,7 @@ from tests.support.waiting import eventually
 
 from torana.limits.calendar import end_of
 from torana.limits.line import Line, LineDown
-from torana.limits.questions import Script
+from torana.limits.questions import Asker
 
 PING = ["PING"]
 NOW = 4_000_000_000.0
@@ -167,7 +167,7 @@ class Asking:
         script = SCRIPT.replace("redis.call('TIME')", f"{{'{seconds}', '{rest}'}}")
         given = [words.get(name, 0) for name in ("need", "sure", "want", "back", "back_end", "is_held", "freed")]
         reply = await self.line.ask(
-            "EVAL", script, 2, "{t}:living", "{t}:key", who, 10_000, kind, amount, period, *given
+            "EVAL", script, 3, "{t}:living", "{t}:done", "{t}:key", who, 10_000, 0, 1, 0, kind, amount, period, *given
         )
         found: list[int] = reply[2:6]
         return found
@@ -252,7 +252,9 @@ async def test_money_of_any_amount_is_counted_to_the_billionth(asking: Asking) -
 
 
 def test_a_question_carries_the_script_itself_so_that_no_store_needs_to_know_it() -> None:
-    words = Script().ask("me", 10, [((1, -1), ["window"])])
+    asker = Asker()
+    words, number = asker.ask(10, [((1, -1), ["window"])])
 
-    assert words[0] == "EVAL"
-    assert words[3:] == ["{torana}:living", "{torana}:0000000000000001ffffffffffffffff", "me", 10_000, "window"]
+    assert (words[0], number) == ("EVAL", 1)
+    keys = ["{torana}:living", f"{{torana}}:done:{asker.name}", "{torana}:0000000000000001ffffffffffffffff"]
+    assert words[3:] == [*keys, asker.name, 10_000, number, 1, 0, "window"]

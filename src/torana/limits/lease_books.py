@@ -56,7 +56,8 @@ class Told:
     debt: int = 0
     end: int = 0
     back: int = 0
-    """Not to be lost: told again, it may count twice, which lets fewer pass and never more."""
+    """Not to be lost; nor is `freed`."""
+    freed: int = 0
 
 
 class Books:
@@ -124,6 +125,8 @@ class Books:
             if numbers[slot + UNTIL] <= now:
                 numbers[slot + UNTIL], numbers[slot + END] = now + rule.length_ns(), ALONE
                 numbers[slot + USED] = numbers[slot + GRANTED] = numbers[slot + ALONE_TO] = 0
+            elif isinstance(rule, FlowRule):  # the store is still to be told, whenever it comes back
+                numbers[slot + UNTIL] = max(numbers[slot + UNTIL], now + rule.length_ns())
             self.leased[each.key] = rule
         return self.take(each, slot, now, is_alone=True)
 
@@ -287,7 +290,13 @@ class Books:
         owed, self.owed = self.owed, {}
         return [
             Told(
-                key, each.rule, arguments(each.rule, back=each.back, back_end=end, freed=each.freed), 0, end, each.back
+                key,
+                each.rule,
+                arguments(each.rule, back=each.back, back_end=end, freed=each.freed),
+                0,
+                end,
+                each.back,
+                each.freed,
             )
             for (key, end), each in owed.items()
         ]
@@ -329,6 +338,15 @@ class Books:
                 del self.streams[key]
         return found
 
+    def forget_name(self) -> None:
+        """The worker's name is another now, and what calls held under the old one is free with it.
+
+        So what an ended call has not used is free already, and what it has used is still to be counted.
+        """
+        for each in self.owed.values():
+            each.back -= each.freed
+            each.freed = 0
+
     def held_lines(self) -> list[Told]:
         """Everything that is this worker's own, for a store that knows it by another name."""
         streams = [Told(key, held.rule, arguments(held.rule, back=-held.granted)) for key, held in self.streams.items()]
@@ -339,8 +357,8 @@ class Books:
 
     def lose(self, told: Told, now: int) -> None:
         """The line was not told, or nobody knows."""
-        if told.back:
-            self.owe(told.rule, told.key, told.end, back=told.back, freed=0)
+        if told.back or told.freed:
+            self.owe(told.rule, told.key, told.end, back=told.back, freed=told.freed)
         if told.debt:
             slot = self.table.look(told.key)
             if slot >= 0 and self.table.numbers[slot + UNTIL] > now:

@@ -9,7 +9,7 @@ from functools import partial
 
 from torana.limits.hold import Asked, Hold, Refused, Spent
 from torana.limits.lease_books import Books, Told
-from torana.limits.line import Line, LineDown
+from torana.limits.line import LineDown
 from torana.limits.questions import Answer, Command, arguments, read_answers, wait_ns
 from torana.limits.rules import Rule
 from torana.limits.table import Key
@@ -48,8 +48,7 @@ class Queues:
     def __init__(
         self,
         books: Books,
-        line: Line,
-        question: Callable[[Sequence[tuple[Key, Command]]], Command],
+        put: Callable[[Sequence[tuple[Key, Command]]], "asyncio.Future[list[int]]"],
         now: Callable[[], int],
         metrics: Metrics,
         flush_soon: Callable[[], None],
@@ -58,8 +57,7 @@ class Queues:
         """Workers of all servers, as last seen."""
         self.table = books.table
         self._books = books
-        self._line = line
-        self._question = question
+        self._put = put
         self._now = now
         self._metrics = metrics
         self._flush_soon = flush_soon
@@ -109,7 +107,7 @@ class Queues:
         finally:
             table.unlock()
         queue.is_asking = True
-        future = self._line.send(*self._question([(each.key, word) for each, word in zip(lacking, words, strict=True)]))
+        future = self._put([(each.key, word) for each, word in zip(lacking, words, strict=True)])
         future.add_done_callback(partial(self._answered, keys, queue, lacking, debts))
 
     def _answered(

@@ -7,23 +7,24 @@ than the limit passes, and with n servers up to n - 1 slices fewer.
 
 Streams, and what calls hold of exact limits on tokens and money, are written down under a name of this worker. The name
 lives as long as the worker says so; what a dead one holds is free again. After every break of the line the worker takes
-a new name and says anew what it holds: what the old one had in the store is forgotten with it.
+a new name and says anew what it holds: what the old one had in the store is forgotten with it. What the old one asked
+without hearing an answer is undone, so that it counts once, as this server has decided meanwhile.
 """
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 from fractions import Fraction
 from functools import partial
+from typing import Any
 
 from torana.clock import Clock
 from torana.limits.hold import Asked, Hold, Refused, Spent
 from torana.limits.lease_books import IDLE_NS, Books, Told
 from torana.limits.lease_queues import Queues
 from torana.limits.line import Line, LineDown
-from torana.limits.questions import LIVING, Command, Script, read_answers
+from torana.limits.questions import Asker, Command, read_answers
 from torana.limits.reached import LimitsUnavailable
 from torana.limits.rules import SECOND
 from torana.limits.table import UNTIL, USED, Key, Table
@@ -55,13 +56,13 @@ class Leases:
         self._metrics = metrics
         self._workers = workers
         self._replicas = replicas
-        self._name = ""
-        self._old_names: list[str] = []
-        self._script = Script()
+        self._asker = Asker()
+        self._gone: list[Asker] = []
+        """Those of connections that are broken, until the store knows."""
         self._flush: asyncio.TimerHandle | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._line = Line(url, timeout_s, self._probe, self._told)
-        self._queues = Queues(self._books, self._line, self._question, self.now, metrics, self._flush_soon)
+        self._queues = Queues(self._books, self._put, self.now, metrics, self._flush_soon)
 
     def start(self) -> None:
         """Connect; nothing happens where it has been called before."""
@@ -77,7 +78,7 @@ class Leases:
         if self._flush is not None:
             self._flush.cancel()
         if self._line.is_up:
-            words = [self._line.send(*command) for command in self._last_words()]
+            words = self._last_words()
             with suppress(TimeoutError):
                 async with asyncio.timeout(LAST_WORD_S):
                     await asyncio.gather(*words, return_exceptions=True)
@@ -165,8 +166,13 @@ class Leases:
     def now(self) -> int:
         return int(self._clock.monotonic() * SECOND)
 
-    def _question(self, limits: Sequence[tuple[Key, Command]]) -> Command:
-        return self._script.ask(self._name, ALIVE_S, limits)
+    def _put(self, limits: Sequence[tuple[Key, Command]]) -> "asyncio.Future[list[int]]":
+        """A question; its answer comes to the future."""
+        asker = self._asker
+        question, number = asker.ask(ALIVE_S, limits)
+        future = self._line.send(*question)
+        future.add_done_callback(partial(_note_answer, asker, number))
+        return future
 
     # --- Housekeeping ---
 
@@ -179,7 +185,7 @@ class Leases:
             beats += 1
             self._tell_store(self._books.idle_lease_lines(self.now()))
             if beats % HEARTBEAT_S == 0:
-                self._line.send(*self._question([])).add_done_callback(self._note_alive)
+                self._put([]).add_done_callback(self._note_alive)
 
     def _flush_soon(self) -> None:
         if self._flush is None and self._line.is_up:
@@ -201,8 +207,8 @@ class Leases:
     def _send(self, lines: Sequence[Told]) -> None:
         for start in range(0, len(lines), BATCH):
             batch = lines[start : start + BATCH]
-            question = self._question([(told.key, told.words) for told in batch])
-            self._line.send(*question).add_done_callback(partial(self._heard, batch))
+            future = self._put([(told.key, told.words) for told in batch])
+            future.add_done_callback(partial(self._heard, batch))
 
     def _heard(self, batch: Sequence[Told], future: "asyncio.Future[list[int]]") -> None:
         now, table, books = self.now(), self.table, self._books
@@ -223,7 +229,7 @@ class Leases:
         if not future.cancelled() and future.exception() is None:
             self._queues.alive = read_answers(future.result()).alive
 
-    def _last_words(self) -> list[Command]:
+    def _last_words(self) -> "list[asyncio.Future[Any]]":
         now, books = self.now(), self._books
         self.table.lock()
         try:
@@ -236,21 +242,21 @@ class Leases:
         finally:
             self.table.unlock()
         words = [
-            self._question([(told.key, told.words) for told in lines[start : start + BATCH]])
+            self._put([(told.key, told.words) for told in lines[start : start + BATCH]])
             for start in range(0, len(lines), BATCH)
         ]
         if not books.streams and not books.held:
-            words.append(["ZREM", LIVING, self._name])
+            words += [self._line.send(*word) for word in self._asker.leave()]
         return words
 
     # --- The line ---
 
     def _probe(self) -> Command:
         """The first word on a new connection, under a new name."""
-        if self._name:
-            self._old_names.append(self._name)
-        self._name = secrets.token_hex(8)
-        return self._question([])
+        if self._asker.is_known:
+            self._gone.append(self._asker)
+        self._asker = Asker()
+        return self._asker.ask(ALIVE_S, [])[0]
 
     def _told(self, is_up: bool, reason: str) -> None:
         self._metrics.limits_shared(is_up)
@@ -258,11 +264,15 @@ class Leases:
             logger.warning("limits are not shared: this server counts alone", extra={"reason": reason})
             return
         logger.info("limits are shared with all servers")
+        self._books.forget_name()
         self._tell_store(self._books.held_lines())
-        if self._old_names:
-            # In this order: for a moment what it holds counts twice, never not at all.
-            self._line.send("ZREM", LIVING, *self._old_names)
-            self._old_names.clear()
+        # In this order: for a moment some of it counts twice, never not at all.
+        for asker in self._gone:
+            self._line.send(*asker.close()).add_done_callback(partial(self._note_closed, asker))
+
+    def _note_closed(self, asker: Asker, future: "asyncio.Future[Any]") -> None:
+        if not future.cancelled() and future.exception() is None:
+            self._gone.remove(asker)
 
     # --- Alone ---
 
@@ -303,3 +313,8 @@ class Leases:
         if taken + each.amount <= share or (not taken and each.amount > share):
             return -1
         return SECOND if each.rule.unit == "streams" else numbers[slot + UNTIL] - now
+
+
+def _note_answer(asker: Asker, number: int, future: "asyncio.Future[list[int]]") -> None:
+    if not future.cancelled() and future.exception() is None:
+        asker.answered(number)

@@ -1,6 +1,8 @@
 """How a limit is put to the shared counts: keys and arguments of take.lua, and what its numbers mean."""
 
-from collections.abc import Iterable, Sequence
+import secrets
+from collections.abc import Sequence
+from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
@@ -10,6 +12,8 @@ from torana.limits.table import Key
 
 LIVING = "{torana}:living"
 """Who counts. All keys have one hash tag, so that one question may be about several of them, also in a cluster."""
+LATE_MS = 3_600_000
+"""A store that was frozen reads, when it goes on, what came before its connection broke."""
 
 Command = list[str | int]
 
@@ -32,24 +36,63 @@ class Answers(NamedTuple):
     limits: list[Answer]
 
 
-class Script:
-    """take.lua, read once."""
+class Asker:
+    """Puts questions under a name of its own, each with a number, and keeps in mind which of them were answered.
+
+    So that a question whose answer never came counts once or not at all: `close` undoes it, whether the store has read
+    it already or is still to read it.
+    """
 
     def __init__(self) -> None:
-        self._text = files("torana.limits").joinpath("take.lua").read_text(encoding="utf-8")
+        self.name = secrets.token_hex(8)
+        self._has_asked = False
+        self._last = 0
+        self._answered = 0
+        self._told = 0
+        """Up to which the store knows that they were answered."""
 
-    def ask(self, name: str, alive_s: float, limits: Iterable[tuple[Key, Command]]) -> Command:
-        """One question. It goes out as EVAL with its text, so that a store that was started anew knows it too.
+    def ask(self, alive_s: float, limits: Sequence[tuple[Key, Command]]) -> tuple[Command, int]:
+        """A question, and its number. It goes out as EVAL with its text: a store that was started anew knows it too.
 
-        name     of the worker that asks; it counts as alive for `alive_s` from now on
+        alive_s  for so long the asker counts as alive from now on
         limits   keys and their `arguments`
         """
-        keys: Command = [LIVING]
-        words: Command = [name, int(alive_s * 1000)]
+        self._has_asked, number = True, 0
+        if limits:
+            self._last = number = self._last + 1
+        keys: Command = [LIVING, _done(self.name)]
+        words: Command = [self.name, int(alive_s * 1000), number, self._told + 1, self._answered]
+        self._told = self._answered
         for key, arguments in limits:
             keys.append(_name_of(key))
             words += arguments
-        return ["EVAL", self._text, len(keys), *keys, *words]
+        return ["EVAL", _text("take.lua"), len(keys), *keys, *words], number
+
+    @property
+    def is_known(self) -> bool:
+        """The store may have heard of it."""
+        return self._has_asked
+
+    def answered(self, number: int) -> None:
+        """Answers come in the order of their questions."""
+        self._answered = max(self._answered, number)
+
+    def leave(self) -> list[Command]:
+        """The last words at the end of a server that holds nothing any more."""
+        return [["ZREM", LIVING, self.name], ["DEL", _done(self.name)]]
+
+    def close(self) -> Command:
+        """The last word after a break, on another connection and under another name."""
+        return ["EVAL", _text("close.lua"), 2, LIVING, _done(self.name), self.name, self._answered, LATE_MS]
+
+
+@cache
+def _text(name: str) -> str:
+    return files("torana.limits").joinpath(name).read_text(encoding="utf-8")
+
+
+def _done(name: str) -> str:
+    return f"{{torana}}:done:{name}"
 
 
 def read_answers(reply: Sequence[int]) -> Answers:

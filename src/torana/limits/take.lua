@@ -1,9 +1,12 @@
 -- Take from several limits, or from none; and give back what is not needed any more. One call, all or nothing.
 --
 -- KEYS[1]       who is alive: a sorted set, holder → until when (milliseconds)
--- KEYS[2..]     a hash for each limit and caller. All keys carry one hash tag: they lie on one node of a cluster.
+-- KEYS[2]       what the asker's questions did whose answers it may not have heard: a hash, number → see close.lua
+-- KEYS[3..]     a hash for each limit and caller. All keys carry one hash tag: they lie on one node of a cluster.
 -- ARGV[1], [2]  who asks, and for how many milliseconds it counts as alive from now on
--- ARGV[3..]     ten for each limit:
+-- ARGV[3]       the question's number; 0: nothing of it need be remembered
+-- ARGV[4], [5]  numbers from … to which are answered since the last time
+-- ARGV[6..]     ten for each limit:
 --   kind        window, day, week, month, streams, flow
 --   amount      of the limit; of a flow the burst
 --   period_ms   of a window; of a flow the milliseconds in which one unit flows off
@@ -20,7 +23,8 @@
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + time[2] / 1000
-local holder, living = ARGV[1], KEYS[1]
+local holder, living, done = ARGV[1], KEYS[1], KEYS[2]
+if redis.call('HEXISTS', done, 'over') == 1 then return redis.error_reply('OVER its asker has gone') end
 redis.call('ZADD', living, now + ARGV[2], holder)
 redis.call('ZREMRANGEBYSCORE', living, '-inf', now)
 redis.call('PEXPIRE', living, ARGV[2] * 10)
@@ -85,8 +89,8 @@ local function hold(key, more) -- the asker holds so much more, or less
 end
 
 local found, is_met = {}, 1
-for i = 2, #KEYS do
-  local at, key = 3 + (i - 2) * 10, KEYS[i]
+for i = 3, #KEYS do
+  local at, key = 6 + (i - 3) * 10, KEYS[i]
   local kind, amount, period = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
   local need, sure, want = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5])
   local back, back_end = tonumber(ARGV[at + 6]), tonumber(ARGV[at + 7])
@@ -95,6 +99,7 @@ for i = 2, #KEYS do
   if kind == 'flow' then
     local until_ = math.max(now, tonumber(redis.call('HGET', key, 't') or 0))
     it.until_ = math.max(now, until_ - back * period)
+    it.taken = it.until_ - until_
     it.left = amount - math.ceil((it.until_ - now) / period - 0.000001)
     it.is_untouched = it.left >= amount
   elseif kind == 'streams' then
@@ -109,8 +114,15 @@ for i = 2, #KEYS do
       if ends > 0 then redis.call('DEL', key) end
       used, ends = 0, 0
     end
-    if back < 0 or ends == back_end then used = math.max(0, used - back) end
-    if ends == back_end then hold(key, -freed) end
+    it.taken, it.held = 0, 0
+    if back < 0 or ends == back_end then
+      it.taken = math.max(0, used - back) - used
+      used = used + it.taken
+    end
+    if ends == back_end then
+      hold(key, -freed)
+      it.held = -freed
+    end
     if is_held and need > amount - used then
       used = math.max(0, used - (held(key)))
     end
@@ -122,7 +134,7 @@ for i = 2, #KEYS do
   found[#found + 1] = it
 end
 
-local reply = {alive, is_met}
+local reply, changes = {alive, is_met}, {}
 for _, it in ipairs(found) do
   local granted = 0
   if is_met == 1 then
@@ -138,6 +150,7 @@ for _, it in ipairs(found) do
   local reset, ends = 0, 0
   if it.kind == 'flow' then
     it.until_ = it.until_ + taken * it.period
+    changes[#changes + 1] = {it.key, it.kind, 0, it.taken + taken * it.period, 0}
     reset = it.until_ - now
     if reset > 0 then
       redis.call('HSET', it.key, 't', it.until_)
@@ -155,6 +168,7 @@ for _, it in ipairs(found) do
       if ends == 0 then ends = end_of(it.kind, it.period) end
       redis.call('HSET', it.key, 'u', it.used, 'e', ends)
       if it.is_held then hold(it.key, taken) end
+      changes[#changes + 1] = {it.key, it.kind, ends, it.taken + taken, it.held + (it.is_held and taken or 0)}
       redis.call('PEXPIREAT', it.key, math.ceil(ends))
       reset = ends - now
     end
@@ -163,5 +177,10 @@ for _, it in ipairs(found) do
   reply[#reply + 1] = it.left - taken
   reply[#reply + 1] = math.ceil(reset)
   reply[#reply + 1] = ends
+end
+for number = tonumber(ARGV[4]), tonumber(ARGV[5]) do redis.call('HDEL', done, number) end
+if ARGV[3] ~= '0' then
+  redis.call('HSET', done, ARGV[3], cmsgpack.pack(changes))
+  redis.call('PEXPIRE', done, DAY)
 end
 return reply
