@@ -1,6 +1,5 @@
 # Targets and their meaning are fixed in docs/reference/interface.md; operators' scripts rely on them.
 SHELL := /bin/sh
-PYTHON ?= python3.11
 VENV := .venv
 ARGS ?=
 export AIGW_ENVIRONMENT ?= development

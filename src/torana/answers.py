@@ -6,7 +6,7 @@ Whoever holds one reads it once and closes it in every case; the last of both se
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -220,8 +220,11 @@ class Answer:
     _is_settled: bool = False
     _said: list[str] | None = None
     """The text so far, where it is to be logged."""
+    _blocks: ThinkBlocks | None = None
 
     def __post_init__(self) -> None:
+        if self.leaks_reasoning and not self.is_passing:
+            self._blocks = ThinkBlocks()
         if self.call.facts.get("logs_contents"):
             self._said = []
         entry = self.call.entry
@@ -264,50 +267,57 @@ class Answer:
     def region(self) -> str:
         return self.flow.deployment.region
 
-    async def batches(self) -> AsyncIterator[Batch]:
+    def __aiter__(self) -> "Answer":
+        return self
+
+    async def __anext__(self) -> Batch:
         """The chunks as they come; raises ProviderError where the provider fails from here on."""
-        is_whole = False
-        blocks = ThinkBlocks() if self.leaks_reasoning and not self.is_passing else None
         try:
-            async for batch in self.flow.batches():
-                for chunk in batch:
-                    self._counted_chars += len(chunk.text) + len(chunk.reasoning)
-                    if chunk.tool_call is not None:
-                        self._counted_chars += len(chunk.tool_call.arguments)
-                    if chunk.raw:
-                        # An event of a stream that passes is about a token, which is about four letters.
-                        self._counted_chars += 4 * (
-                            chunk.raw.count(b"\n\n") if self.chat.stream else int(len(chunk.raw) / BYTES_PER_TOKEN)
-                        )
-                    if chunk.usage is not None:
-                        self.usage = chunk.usage
-                    if chunk.finish is not None:
-                        self.finish = chunk.finish
-                if self._said is not None:
-                    self._said += [chunk.text for chunk in batch if chunk.choice == 0]
-                if blocks is not None and not (batch := blocks.take(batch)):
-                    continue
-                if batch[-1].is_last:
-                    self._settle("completed")
-                    await self.call.settled()
-                yield batch
-            is_whole = True
+            batch = self._take(await self.flow.__anext__())
+            while not batch:
+                batch = self._take(await self.flow.__anext__())
+            if batch[-1].is_last:
+                self._settle("completed")
+                await self.call.settled()
+        except StopAsyncIteration:
             self._settle("completed")
             await self.call.settled()
+            raise
         except ProviderError as error:
             self._failure = error
             self._settle("failed")
             await self.call.settled()
             raise
-        finally:
-            self._settle("completed" if is_whole else "failed" if self._failure else "client_cancelled")
+        except BaseException:
+            self._settle("client_cancelled")
+            raise
+        return batch
+
+    def _take(self, batch: Batch) -> Batch:
+        """Note what a batch tells; what of it may go on."""
+        for chunk in batch:
+            self._counted_chars += len(chunk.text) + len(chunk.reasoning)
+            if chunk.tool_call is not None:
+                self._counted_chars += len(chunk.tool_call.arguments)
+            if chunk.raw:
+                # An event of a stream that passes is about a token, which is about four letters.
+                self._counted_chars += 4 * (
+                    chunk.raw.count(b"\n\n") if self.chat.stream else int(len(chunk.raw) / BYTES_PER_TOKEN)
+                )
+            if chunk.usage is not None:
+                self.usage = chunk.usage
+            if chunk.finish is not None:
+                self.finish = chunk.finish
+        if self._said is not None:
+            self._said += [chunk.text for chunk in batch if chunk.choice == 0]
+        return batch if self._blocks is None else self._blocks.take(batch)
 
     async def collect(self) -> Collected:
         """The answer as one; raises ProviderError where the provider fails before its end."""
         parts: dict[int, list[str]] = {0: []}
         scores: dict[int, float] = {}
         try:
-            async for batch in self.batches():
+            async for batch in self:
                 for chunk in batch:
                     if chunk.text:
                         parts.setdefault(chunk.choice, []).append(chunk.text)
@@ -498,6 +508,7 @@ class CodeAnswer:
     excluded: frozenset[str]
     least_score: float | None = None
     """An answer with a lower one is none."""
+    _stripper: FenceStripper | None = None
 
     @property
     def engine(self) -> str:
@@ -542,18 +553,20 @@ class CodeAnswer:
         self.answer.call.metrics.suggestion_cleaned(time.perf_counter() - started)
         return Collected(texts, found.usage, found.finish)
 
-    async def batches(self) -> AsyncIterator[Batch]:
+    def __aiter__(self) -> "CodeAnswer":
+        return self
+
+    async def __anext__(self) -> Batch:
         """The chunks as they come; generations lose their fence lines on the way."""
+        batch = await self.answer.__anext__()
         if self.cleaning != "generation":
-            async for batch in self.answer.batches():
-                yield batch
-            return
-        stripper = FenceStripper(self.cursor.language)
-        async for batch in self.answer.batches():
-            text = stripper.feed("".join([chunk.text for chunk in batch]))
-            if batch[-1].is_last:
-                text += stripper.close()
-            yield [replace_fields(batch[-1], text=text)]
+            return batch
+        if self._stripper is None:
+            self._stripper = FenceStripper(self.cursor.language)
+        text = self._stripper.feed("".join([chunk.text for chunk in batch]))
+        if batch[-1].is_last:
+            text += self._stripper.close()
+        return [replace_fields(batch[-1], text=text)]
 
     async def aclose(self) -> None:
         await self.answer.aclose()

@@ -39,10 +39,17 @@ class HeldDisk(Disk):
         self._released.set()
 
     def sync(self, fd: int) -> None:
+        self._wait()
+        super().sync(fd)
+
+    def append(self, fd: int, data: bytes, offset: int) -> None:
+        self._wait()
+        super().append(fd, data, offset)
+
+    def _wait(self) -> None:
         if not self._released.is_set():
             self._entered.set()
             assert self._released.wait(20)
-        super().sync(fd)
 
 
 class BrokenDisk(Disk):
@@ -77,3 +84,8 @@ class BrokenDisk(Disk):
     def sync(self, fd: int) -> None:
         self._check("sync")
         super().sync(fd)
+
+    def append(self, fd: int, data: bytes, offset: int) -> None:
+        self._check("write")
+        self._check("sync")
+        super().append(fd, data, offset)

@@ -74,7 +74,7 @@ class ChatEndpoints:
 async def write_step(answer: Answer, reader: StepReader, facts: dict[str, Any]) -> AsyncIterator[bytes]:
     """The lines of one step, those of one batch together. A failing model is a line as well, then a clean end."""
     try:
-        async for batch in answer.batches():
+        async for batch in answer:
             events = read_batch(reader, batch)
             if events:
                 yield write_lines(events)

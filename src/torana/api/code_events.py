@@ -64,7 +64,7 @@ class SuggestionEvents(AsyncIterator[bytes], Generic[AnswerT]):
             answer = self._answer = await self._begin()
             self.reply.headers += answer.headers
             start = write_start(self._metadata(answer))
-            async for batch in answer.batches():
+            async for batch in answer:
                 text = "".join([chunk.text for chunk in batch])
                 part = start + write_chunk(text) if text else start
                 start, is_told = b"", True

@@ -75,7 +75,7 @@ class DialectChat:
         try:
             answer = await ask()
             try:
-                chunks = [chunk async for batch in answer.batches() for chunk in batch]
+                chunks = [chunk async for batch in answer for chunk in batch]
             finally:
                 await answer.aclose()
         except ProviderError as error:
@@ -185,8 +185,8 @@ class DialectStream(AsyncIterator[bytes]):
         self.reply.headers += answer.headers + self._front.write_limits(answer.standings)
         if not answer.is_passing:
             self._writer = self._write_events(answer.upstream_model)
-        self._batches = answer.batches()
-        return self._batches
+        self._batches = answer
+        return answer
 
     def _fail(self, failure: BaseException, refusal: Refusal) -> bytes:
         """The error event, where the answer has begun; else the refusal is the answer."""

@@ -124,7 +124,7 @@ def model_failed(error: ProviderError) -> Refusal:
 
 
 async def _lines(answer: Answer) -> AsyncIterator[bytes]:
-    async for batch in answer.batches():
+    async for batch in answer:
         text = "".join(chunk.text for chunk in batch)
         if text:
             yield msgspec.json.encode({"content": text}) + b"\n"

@@ -84,7 +84,7 @@ async def _chat(
     if is_streamed:
         writer = dialect.write_events(model, id_, created, chat)
         return _stream(answer, _events(answer, writer))
-    chunks = [chunk async for batch in answer.batches() for chunk in batch]
+    chunks = [chunk async for batch in answer for chunk in batch]
     return Reply(200, dialect.write_answer(chunks, model, id_, created, chat), [JSON_HEADER, *answer.headers])
 
 
@@ -134,14 +134,14 @@ async def _predict(
 
 
 async def _completions(answer: Answer, usual: dict[str, str]) -> AsyncIterator[bytes]:
-    async for batch in answer.batches():
+    async for batch in answer:
         text = "".join([chunk.text for chunk in batch])
         event = {**usual, "completion": text, "stop_reason": "stop_sequence" if batch[-1].is_last else None}
         yield b"event: completion\ndata: %b\n\n" % msgspec.json.encode(event)
 
 
 async def _events(answer: Answer, writer: EventWriter) -> AsyncIterator[bytes]:
-    async for batch in answer.batches():
+    async for batch in answer:
         if data := writer.write(batch):
             yield data
 

@@ -16,8 +16,8 @@ STREAM_HEADERS = [(b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")
 class Closable(Protocol):
     """An answer under way."""
 
-    def batches(self) -> AsyncIterator[list[Chunk]]: ...
-
+    def __aiter__(self) -> AsyncIterator[list[Chunk]]: ...
+    async def __anext__(self) -> list[Chunk]: ...
     async def aclose(self) -> None: ...
 
 
@@ -50,7 +50,7 @@ class ClosingStream(AsyncIterator[bytes]):
 
 async def raw_text(answer: Closable) -> AsyncIterator[bytes]:
     """The text of each batch as it came: no framing, no terminator."""
-    async for batch in answer.batches():
+    async for batch in answer:
         text = "".join([chunk.text for chunk in batch])
         if text:
             yield text.encode("utf-8", "replace")

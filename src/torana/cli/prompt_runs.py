@@ -183,7 +183,7 @@ async def _ask(shop: Workshop, router: Router, choice: Choice, case: Case) -> Ou
         flow = await router.stream(await router.pick(permitted, choice.model, chat), chat)
         prices = flow.deployment.prices
         async with aclosing(flow):
-            async for batch in flow.batches():
+            async for batch in flow:
                 for chunk in batch:
                     parts.append(chunk.text)
                     usage = chunk.usage or usage

@@ -3,15 +3,16 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 from torana.chat import ChatRequest, Chunk, Usage
 from torana.counting import estimate_tokens
 from torana.dialects import embeddings
 from torana.dialects.chat_completions import CHAT_COMPLETIONS
-from torana.dialects.dialect import Dialect
+from torana.dialects.dialect import Dialect, EventReader
 from torana.dialects.embeddings import EmbeddingsRequest
 from torana.dialects.messages import MESSAGES, read_count
 from torana.dialects.passing import PassingReader, pass_answer, pass_on, replace_model
@@ -62,6 +63,82 @@ class Vectors:
     """The answer as it came, in place of `rows`, for a request that passed as its client wrote it."""
 
 
+class Batches(Protocol):
+    """An answer under way, batch by batch."""
+
+    def __aiter__(self) -> AsyncIterator[Batch]: ...
+    def __anext__(self) -> Coroutine[Any, Any, Batch]: ...
+    def aclose(self) -> Coroutine[Any, Any, None]: ...
+
+
+Passing = Literal["no", "whole", "usage hidden"]
+"""Whether an answer goes on as it came, and whether the client is shown the usage that we asked for."""
+
+
+class Sending:
+    """One call of a provider and its answer. No generator: each of those costs the event loop its bookkeeping."""
+
+    __slots__ = ("_answer", "_chat", "_deployment", "_is_over", "_is_said", "_reader", "_sender")
+
+    def __init__(self, sender: "Sender", deployment: Deployment, chat: ChatRequest) -> None:
+        self._sender = sender
+        self._deployment = deployment
+        self._chat = chat
+        self._answer: WireAnswer | None = None
+        self._reader: EventReader | PassingReader | None = None
+        self._is_said = False
+        """The last batch is out, HTTP's own end is not in."""
+        self._is_over = False
+
+    def __aiter__(self) -> "Sending":
+        return self
+
+    async def __anext__(self) -> Batch:
+        if self._is_over:
+            raise StopAsyncIteration
+        try:
+            batch = await self._read()
+        except BaseException:
+            self._end()
+            raise
+        if batch is None:
+            self._end()
+            raise StopAsyncIteration
+        return batch
+
+    async def _read(self) -> Batch | None:
+        answer, reader = self._answer, self._reader
+        if answer is None or reader is None:
+            answer, dialect, passing = await self._sender.send(self._deployment, self._chat)
+            self._answer = answer
+            if not self._chat.stream:
+                said = await answer.read_all(MAX_ANSWER_BYTES)
+                self._end()
+                return dialect.read_answer(said) if passing == "no" else pass_answer(dialect, said)
+            reader = self._reader = (
+                dialect.read_events()
+                if passing == "no"
+                else PassingReader(dialect, hides_usage=passing == "usage hidden")
+            )
+        if self._is_said:
+            await _read_tail(answer)
+            return None
+        while data := await answer.read():
+            if batch := reader.feed(data):
+                self._is_said = batch[-1].is_last
+                return batch
+        self._end()
+        return reader.close() or None
+
+    async def aclose(self) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        self._is_over = True
+        if self._answer is not None:
+            self._answer.close()
+
+
 class Sender:
     """Sends chat requests and relayed bodies, each exactly once; choosing and retrying is routing's business."""
 
@@ -79,15 +156,17 @@ class Sender:
         self.via = via
         self.settings = settings
 
-    async def stream(self, deployment: Deployment, chat: ChatRequest) -> AsyncGenerator[Batch, None]:
-        """The answer in batches; the last chunk of the last one has `is_last`.
+    def stream(self, deployment: Deployment, chat: ChatRequest) -> Batches:
+        """The answer in batches; the last chunk of the last one has `is_last`. Nothing is sent before the first step.
 
-        Raises ProviderError, at any point.
+        Raises ProviderError, at any point. To be closed in every case.
         """
         if deployment.provider == self.demo.name:
-            async for batch in self.demo.answer(chat):
-                yield batch
-            return
+            return self.demo.answer(chat)
+        return Sending(self, deployment, chat)
+
+    async def send(self, deployment: Deployment, chat: ChatRequest) -> tuple[WireAnswer, Dialect, Passing]:
+        """Ask; the answer's head is in, and is no error. Raises ProviderError."""
         provider = self.providers[deployment.like or deployment.provider]
         dialect = self._dialect(deployment, chat)
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "Via": self.via}
@@ -113,21 +192,10 @@ class Sender:
         answer = await self.transport.send(request, first_byte_s=first_byte_s, idle_s=idle_s)
         try:
             await _check_head(answer, deployment, dialect.read_error)
-            if not chat.stream:
-                said = await answer.read_all(MAX_ANSWER_BYTES)
-                yield pass_answer(dialect, said) if is_passing else dialect.read_answer(said)
-                return
-            reader = PassingReader(dialect, hides_usage=is_usage_ours) if is_passing else dialect.read_events()
-            while data := await answer.read():
-                if batch := reader.feed(data):
-                    yield batch
-                    if batch[-1].is_last:
-                        await _read_tail(answer)
-                        return
-            if batch := reader.close():
-                yield batch
-        finally:
+        except BaseException:
             answer.close()
+            raise
+        return answer, dialect, "no" if not is_passing else "usage hidden" if is_usage_ours else "whole"
 
     def losses(self, deployment: Deployment, chat: ChatRequest) -> tuple[str, ...]:
         """What of a client's own words this deployment would not be told, by name.

@@ -15,7 +15,7 @@ models.py         which model a wish means
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,7 +27,7 @@ from torana.chat import ChatRequest
 from torana.dialects.embeddings import EmbeddingsRequest
 from torana.errors import NoCredentials, ProviderBroke, ProviderError, ProviderRefused, ProviderTimedOut, Refusal
 from torana.providers.provider import Deployment
-from torana.providers.send import Batch, Sender, Vectors
+from torana.providers.send import Batch, Batches, Sender, Vectors
 from torana.routing.affinity import affinity_key
 from torana.routing.discovery import FirstModel
 from torana.routing.fences import Fences
@@ -52,11 +52,12 @@ class Flow:
 
     deployment: Deployment
     first: Batch
-    rest: AsyncGenerator[Batch, None]
+    rest: Batches
     route: Route
     under_way: UnderWay
     deadline: float
     """In the event loop's time."""
+    _is_begun: bool = False
 
     @property
     def attempts(self) -> int:
@@ -67,21 +68,27 @@ class Flow:
         """Every sending, in order of their ends; the answering one's usage is told with the answer."""
         return tuple(self.route.tries)
 
-    async def batches(self) -> AsyncIterator[Batch]:
+    def __aiter__(self) -> "Flow":
+        return self
+
+    async def __anext__(self) -> Batch:
         """All batches; raises ProviderError where the provider fails from here on."""
-        now = asyncio.get_running_loop().time
+        if not self._is_begun:
+            self._is_begun = True
+            return self.first
         try:
-            yield self.first
-            async for batch in self.rest:
-                # Looked at between batches: a silent provider has a deadline of its own.
-                if now() > self.deadline:
-                    raise ProviderTimedOut(OVERDUE, self.deployment.name)
-                yield batch
+            batch = await self.rest.__anext__()
+            # Looked at between batches: a silent provider has a deadline of its own.
+            if asyncio.get_running_loop().time() > self.deadline:
+                raise ProviderTimedOut(OVERDUE, self.deployment.name)
         except ProviderError as failure:
             self.under_way.broke(failure)
-            raise
-        finally:
             self.under_way.end()
+            raise
+        except BaseException:  # the end is one, too
+            self.under_way.end()
+            raise
+        return batch
 
     async def aclose(self) -> None:
         try:
@@ -193,7 +200,7 @@ class Router:
 
         begun_answers = self.traffic.begun_answers
 
-        async def open_one(deployment: Deployment) -> tuple[Batch, AsyncGenerator[Batch, None]]:
+        async def open_one(deployment: Deployment) -> tuple[Batch, Batches]:
             asked = begun_answers.ask(deployment, chat)
             batches = self.sender.stream(deployment, asked)
             started = self.traffic.clock.monotonic()
@@ -208,7 +215,7 @@ class Router:
             batches = self.sender.stream(deployment, again)
             return await _first_words(batches, deployment), batches
 
-        async def close_one(opened: tuple[Batch, AsyncGenerator[Batch, None]]) -> None:
+        async def close_one(opened: tuple[Batch, Batches]) -> None:
             await opened[1].aclose()
 
         hedge_after_s = route.model.hedge_after_s if chat.hedge_after_s is None else chat.hedge_after_s
@@ -249,12 +256,12 @@ async def _within(trying: Trying[T]) -> Opened[T]:
         raise ProviderTimedOut(OVERDUE, trying.route.candidates[0].deployment.name) from None
 
 
-async def _first_words(batches: AsyncGenerator[Batch, None], deployment: Deployment) -> Batch:
+async def _first_words(batches: Batches, deployment: Deployment) -> Batch:
     """The batches up to the first that says something, as one. On a failure the rest is closed."""
     first: Batch = []
     try:
         while not _says_something(first):
-            first = first + await anext(batches)
+            first += await batches.__anext__()
     except BaseException as error:
         await batches.aclose()
         if isinstance(error, StopAsyncIteration):

@@ -58,8 +58,7 @@ class Segments:
             with suppress(OSError):  # without space for the next one, the rest of this one's is used up first
                 self.begin_next()
         try:
-            self._disk.write(self._fd, frames, self.end)
-            self._disk.sync(self._fd)
+            self._disk.append(self._fd, frames, self.end)
         except OSError:
             self._abandon()
             raise

@@ -28,7 +28,7 @@ SEGMENT_AGE_S = 3600.0
 """A segment is left alone at this age, so that it can be deleted when everybody has it."""
 TICK_S = 0.5
 """Between two checkpoints of what is running, looks for orphans, and tries to write what could not be."""
-GATHER_S = 0.003
+GATHER_S = 0.005
 """Shortest time between two syncs; a sync more would cost more than all calls that end meanwhile."""
 PATIENCE_S = 2.0
 """A disk that is silent for so long is taken for a broken one: nobody waits for it any longer."""
@@ -110,6 +110,9 @@ class Spool:
         self._gate = threading.Lock()
         self._gate.acquire()
         self._is_told = False
+        """The thread will look at what waits, now or as soon as it may sync again."""
+        self._may_sync_at = 0.0
+        """On the monotonic clock."""
         self._is_closing = False
         self._damaged: set[tuple[str, Position]] = set()
         self._checkpoint = 0
@@ -126,6 +129,16 @@ class Spool:
         self._waiting.append(record)
         if not self._is_told:
             self._is_told = True
+            # Whoever comes alone is written at once; in a crowd those who come meanwhile share one sync. It is the
+            # loop that counts the time: each time the thread wakes, it takes the interpreter from somebody.
+            early_s = self._may_sync_at - time.monotonic()
+            if early_s > 0:
+                self._loop.call_later(early_s, self._open_gate)
+            else:
+                self._gate.release()
+
+    def _open_gate(self) -> None:
+        if self._gate.locked():
             self._gate.release()
 
     def note_damage(self, folder: Folder, places: list[Position]) -> None:
@@ -142,9 +155,8 @@ class Spool:
     async def stop(self) -> None:
         """Everything that was put is written, if the disk takes it, and nothing more is."""
         self._is_closing = True
-        if not self._is_told:
-            self._is_told = True
-            self._gate.release()
+        self._is_told = True
+        self._open_gate()
         await asyncio.to_thread(self._thread.join, STOP_S)
         self._timer.cancel()
 
@@ -159,14 +171,10 @@ class Spool:
     # The thread
 
     def _run(self) -> None:
-        next_tick, last_write = time.monotonic(), 0.0
+        next_tick = time.monotonic()
         while True:
             if self._gate.acquire(timeout=max(0.0, next_tick - time.monotonic())):
-                # Whoever comes alone is written at once; in a crowd those who come meanwhile share one sync.
-                early_s = last_write + GATHER_S - time.monotonic()
-                if early_s > 0 and not self._is_closing:
-                    time.sleep(early_s)
-                last_write = time.monotonic()
+                self._may_sync_at = time.monotonic() + GATHER_S
                 self._is_told = False
             is_last = self._is_closing
             self._at_work_since = time.monotonic()
