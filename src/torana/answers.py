@@ -7,9 +7,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace as replace_fields
 
 from torana.caller import Permit
@@ -54,19 +55,17 @@ STATUSES: dict[str, Status] = {
 """How an outcome reads in a usage record."""
 
 
-@dataclass(frozen=True, slots=True)
-class Collected:
+class Collected(msgspec.Struct, frozen=True):
     """A whole answer: one text per choice, and how it ended."""
 
     texts: tuple[str, ...]
     usage: Usage | None
     finish: FinishReason | None
-    scores: Mapping[int, float] = field(default_factory=dict)
+    scores: Mapping[int, float] = msgspec.field(default_factory=dict)
     """Choice → its `Chunk.score`, where there is one."""
 
 
-@dataclass(slots=True, kw_only=True)
-class ModelCall:
+class ModelCall(msgspec.Struct, kw_only=True):
     """The books of one model call: what metrics, access line and usage record are to know of it."""
 
     metrics: Metrics
@@ -198,8 +197,7 @@ class ModelCall:
         self.limits.settle(hold, price(usage, self.prices))
 
 
-@dataclass(slots=True, kw_only=True)
-class Answer:
+class Answer(msgspec.Struct, kw_only=True):
     """An answer under way. Its first batch is in; read it once, then close it in every case."""
 
     flow: Flow
@@ -208,7 +206,7 @@ class Answer:
     started: float
     under_way: InFlight
     """Closed with the final word: until then the call counts as in flight."""
-    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    headers: list[tuple[bytes, bytes]] = msgspec.field(default_factory=list)
     """x-aigw-* and the demo's mark, to be added to the reply."""
     leaks_reasoning: bool = False
     """The text may begin with a <think> block; it is given out as the thought that it is."""
@@ -418,8 +416,7 @@ def _prompt_texts(chat: ChatRequest) -> Iterator[str]:
         yield from (message.text for message in chat.messages)
 
 
-@dataclass(slots=True, kw_only=True)
-class Relay:
+class Relay(msgspec.Struct, kw_only=True):
     """A relayed answer under way; its head is in. Settle it once, close its answer in every case."""
 
     answer: WireAnswer
@@ -435,7 +432,7 @@ class Relay:
     """Watches a stream for what its provider says."""
     answered_tokens: int = 0
     """About as many as have passed."""
-    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    headers: list[tuple[bytes, bytes]] = msgspec.field(default_factory=list)
     """How the caller stands with its limits, to be added to the reply."""
     leave: Callable[[], None] = lambda: None
     """Gives the connection's place to the next one."""
@@ -497,8 +494,7 @@ class Relay:
         self.call.record(self.provider, self.model, outcome, usage, seconds, failure)
 
 
-@dataclass(slots=True)
-class CodeAnswer:
+class CodeAnswer(msgspec.Struct):
     """An answer in code, cleaned as the order says (contract 6.7)."""
 
     answer: Answer

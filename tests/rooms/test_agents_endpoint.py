@@ -44,7 +44,7 @@ class ScriptedAnswer:
     headers: list[tuple[bytes, bytes]] = field(default_factory=lambda: [(b"x-aigw-model", b"p/model-x")])
     closed: int = 0
 
-    async def batches(self) -> AsyncIterator[list[Chunk]]:
+    async def __aiter__(self) -> AsyncIterator[list[Chunk]]:
         for batch in self.script:
             if isinstance(batch, ProviderError):
                 raise batch

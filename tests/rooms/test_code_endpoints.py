@@ -59,7 +59,7 @@ class ScriptedAnswer:
     headers: list[tuple[bytes, bytes]] = field(default_factory=lambda: [(b"x-aigw-model", b"a/b")])
     is_closed: bool = False
 
-    async def batches(self) -> AsyncIterator[list[Chunk]]:
+    async def __aiter__(self) -> AsyncIterator[list[Chunk]]:
         for step in self.script:
             if isinstance(step, ProviderError):
                 raise step

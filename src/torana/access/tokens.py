@@ -36,6 +36,7 @@ MAX_TRIES = 16
 REFUSAL_MEMORY_S = 60.0
 VERIFIED_ENTRIES = 10_000
 REFUSED_ENTRIES = 10_000
+_PIECE_BYTES = 2047
 
 
 _TYPE = b"x-gitlab-authentication-type"
@@ -123,7 +124,7 @@ class Verifier:
 
         Costs a hash and checks nothing else: good for taking turns, never for rights.
         """
-        known = self._verified.get(hashlib.sha256(token.strip()).digest())
+        known = self._verified.get(_digest(token.strip()))
         return "" if known is None else known.caller.instance_id or known.caller.subject
 
     def bypasses(self, headers: Headers) -> bool:
@@ -142,7 +143,7 @@ class Verifier:
             log.critical("AIGW_AUTH__BYPASS_JWT_SIGNATURE lets a token pass with its signature unchecked")
         raw = token.encode("utf-8", "surrogatepass")
         # The whole token is the key: tokens that share a beginning are strangers.
-        digest = hashlib.sha256(raw).digest()
+        digest = _digest(raw)
         known = self._verified.get(digest)
         if known is not None and known.epoch == self._epoch and self._clock.now() < known.until:
             return known.caller
@@ -251,6 +252,16 @@ class Verifier:
         except ValueError:
             return False
         return any(address in network for network in self._trusted)
+
+
+def _digest(token: bytes) -> bytes:
+    """SHA-256, in pieces: from 2 KiB on hashlib lets go of the interpreter, and getting it back costs far more."""
+    if len(token) < _PIECE_BYTES:
+        return hashlib.sha256(token).digest()
+    digest = hashlib.sha256(token[:_PIECE_BYTES])
+    for start in range(_PIECE_BYTES, len(token), _PIECE_BYTES):
+        digest.update(token[start : start + _PIECE_BYTES])
+    return digest.digest()
 
 
 def _bearer_of(headers: Headers) -> str:

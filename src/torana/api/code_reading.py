@@ -6,10 +6,10 @@ how its answer is cleaned, and how much attached code may enter the prompt.
 """
 
 import re
-from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 import msgspec
+from msgspec.structs import replace
 
 from torana.api import reading
 from torana.api.exchange import Exchange
@@ -37,8 +37,7 @@ Kind = Literal["completion", "generation"]
 Prompt = str | tuple[Message, ...] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Feedback:
+class Feedback(msgspec.Struct, frozen=True):
     """What became of suggestions that the client was given earlier."""
 
     engine: str
@@ -49,8 +48,7 @@ class Feedback:
     errors: int
 
 
-@dataclass(frozen=True, slots=True)
-class Suggestion:
+class Suggestion(msgspec.Struct, frozen=True):
     """A code request, read."""
 
     order: CompletionOrder | GenerationOrder
@@ -62,8 +60,7 @@ class Suggestion:
         return "completion" if isinstance(self.order, CompletionOrder) else "generation"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Asked:
+class _Asked(msgspec.Struct, frozen=True, kw_only=True):
     """What both envelopes say, before it becomes an order."""
 
     kind: Kind
@@ -75,7 +72,7 @@ class _Asked:
     prompt: Prompt = None
     prompt_id: str = ""
     prompt_version: str | None = None
-    inputs: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, Any] = msgspec.field(default_factory=dict)
     stream: bool = False
     choices: int = 0
     is_flat: bool = False
@@ -96,7 +93,8 @@ def read_flat(exchange: Exchange, settings: Settings, kind: Kind) -> Suggestion:
         for number, item in enumerate(reading.items(body, "context", at_most=100))
     )
     provider = reading.choice(body, "model_provider", _FLAT_PROVIDERS)
-    _check_role_arn(body, (), provider)
+    if provider == "amazon_q" or "role_arn" in body:
+        _check_role_arn(body, (), provider)
     model_name = reading.text(body, "model_name", limit=50, trim=True)
     prompt: Prompt = None
     is_required = kind == "generation"
@@ -107,7 +105,7 @@ def read_flat(exchange: Exchange, settings: Settings, kind: Kind) -> Suggestion:
     wish = _read_flat_wish(body, provider, model_name, kind, settings.providers)
     asked = _Asked(
         kind=kind,
-        cursor=replace(cursor, context=context),
+        cursor=replace(cursor, context=context) if context else cursor,
         wish=wish,
         provider=provider,
         model_name=model_name,
@@ -117,7 +115,7 @@ def read_flat(exchange: Exchange, settings: Settings, kind: Kind) -> Suggestion:
         stream=reading.boolean(body, "stream"),
         choices=reading.integer(body, "choices_count"),
         is_flat=True,
-        feedback=_read_feedback(body),
+        feedback=_read_feedback(body) if "telemetry" in body else (),
     )
     return _suggestion(asked, exchange.headers)
 
@@ -147,7 +145,7 @@ def read_components(exchange: Exchange, settings: Settings) -> Suggestion:
     if wish is not None:
         # What the instance's administrator chose wins over what the editor's component names.
         role = _wish_of("", "", asked.kind).role
-        asked = replace(asked, provider="", wish=msgspec.structs.replace(wish, role=role))
+        asked = replace(asked, provider="", wish=replace(wish, role=role))
         exchange.facts["quota_model_id"] = body["model_metadata"].get("name") or ""
     is_recent = _read_version(exchange.headers.text(b"x-gitlab-language-server-version")) >= _read_version(
         settings.catalogue.context_min_ls_version
@@ -245,7 +243,7 @@ def _read_flat_wish(
     refuse_custom_models(endpoint, api_key, settings)
     if provider == "gitlab":
         wish = _wish_of("", "", kind)
-        return msgspec.structs.replace(wish, identifier=model_name, feature_setting=_FEATURE_SETTINGS[kind])
+        return replace(wish, identifier=model_name, feature_setting=_FEATURE_SETTINGS[kind])
     return _wish_of(provider, model_name, kind)
 
 
@@ -264,13 +262,11 @@ def _suggestion(asked: _Asked, headers: Headers) -> Suggestion:
     user = headers.text(b"x-gitlab-global-user-id")
     may_cache = may_cache_prompt(headers)
     is_amazon_q = asked.wish.client_name == AMAZON_Q.client_name or asked.provider == "amazon_q"
-    order: CompletionOrder | GenerationOrder = (
-        _completion_order(asked) if asked.kind == "completion" else _generation_order(asked)
-    )
-    return Suggestion(replace(order, user=user, may_cache_prompt=may_cache), is_amazon_q, asked.feedback)
+    write = _completion_order if asked.kind == "completion" else _generation_order
+    return Suggestion(write(asked, user, may_cache), is_amazon_q, asked.feedback)
 
 
-def _completion_order(asked: _Asked) -> CompletionOrder:
+def _completion_order(asked: _Asked, user: str, may_cache: bool) -> CompletionOrder:
     is_own = asked.wish.is_own
     is_fast = asked.provider == "fireworks_ai" and not is_own
     is_codestral = asked.provider == "vertex-ai" and asked.model_name.startswith("codestral") and not is_own
@@ -282,9 +278,12 @@ def _completion_order(asked: _Asked) -> CompletionOrder:
     elif is_codestral:
         cleaning = "codestral_completion"
     is_bare = is_own and asked.prompt is None
+    wish = asked.wish
+    if is_own:
+        wish = replace(wish, as_text_completion=is_bare, is_flat=is_bare and asked.is_flat)
     return CompletionOrder(
         cursor=asked.cursor,
-        wish=msgspec.structs.replace(asked.wish, as_text_completion=is_bare, is_flat=is_bare and asked.is_flat),
+        wish=wish,
         prompt=asked.prompt,
         prompt_id=COMPLETIONS_PROMPT if is_bare else "",
         cleaning=cleaning,
@@ -293,10 +292,12 @@ def _completion_order(asked: _Asked) -> CompletionOrder:
         max_tokens=FAST_MAX_TOKENS if is_fast else 128,
         choices=1 if asked.stream else min(max(asked.choices, 1), MAX_CHOICES),
         stream=asked.stream,
+        user=user,
+        may_cache_prompt=may_cache,
     )
 
 
-def _generation_order(asked: _Asked) -> GenerationOrder:
+def _generation_order(asked: _Asked, user: str, may_cache: bool) -> GenerationOrder:
     is_plain_anthropic = asked.provider == "anthropic" and not asked.prompt_id and not asked.wish.is_own
     return GenerationOrder(
         cursor=asked.cursor,
@@ -310,6 +311,8 @@ def _generation_order(asked: _Asked) -> GenerationOrder:
         cleaning="blank_only" if is_plain_anthropic else "generation",
         uses_context=asked.uses_context,
         stream=asked.stream,
+        user=user,
+        may_cache_prompt=may_cache,
     )
 
 

@@ -5,8 +5,9 @@ endpoint understands is the request; no other is looked at.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from torana.api import reading
 from torana.chat import Usage
@@ -15,8 +16,7 @@ from torana.errors import Invalid
 MAX_COMPONENTS = 100
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Component:
+class Component(msgspec.Struct, frozen=True, kw_only=True):
     """The component that is answered."""
 
     type: str

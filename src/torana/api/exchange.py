@@ -1,7 +1,7 @@
 """One request and its answer, as endpoints see them. Nothing here decides anything."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -79,17 +79,15 @@ class Exchange:
         return self.headers.text(b"x-gitlab-client-version")
 
 
-@dataclass(slots=True)
-class Reply:
+class Reply(msgspec.Struct):
     """A whole answer."""
 
     status: int = 200
     body: bytes = b""
-    headers: list[tuple[bytes, bytes]] = field(default_factory=lambda: [JSON_HEADER])
+    headers: list[tuple[bytes, bytes]] = msgspec.field(default_factory=lambda: [JSON_HEADER])
 
 
-@dataclass(slots=True)
-class StreamReply:
+class StreamReply(msgspec.Struct):
     """An answer in parts. `status` is honest: it is made, or its head waits, until the first part is certain.
 
     `parts` is closed by the entrance in every case. It may raise StreamCut to end the connection
@@ -99,7 +97,7 @@ class StreamReply:
     content_type: bytes
     parts: AsyncIterator[bytes]
     status: int = 200
-    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    headers: list[tuple[bytes, bytes]] = msgspec.field(default_factory=list)
     waits: bool = False
     """The head goes out with the first part: until then `headers` may grow, and `parts` may raise Refusal."""
     silence_s: float = 0.0

@@ -1,7 +1,6 @@
 """POST /v1/prompts/{id} and /v2/prompts/{id}: a named, versioned prompt, filled in and answered (contract 8)."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -22,8 +21,7 @@ from torana.routing.models import Model
 from torana.settings import Settings
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PromptOrder:
+class PromptOrder(msgspec.Struct, frozen=True, kw_only=True):
     """A request for a prompt, looked up."""
 
     prompt: Prompt

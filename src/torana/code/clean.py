@@ -47,9 +47,13 @@ def clean(
 
 def clean_completion(text: str, cursor: Cursor, *, excluded: Collection[str] = ()) -> str:
     """The steps for completions, then the quality rule."""
+    ended = ""
+    """A text whose end is known to repeat nothing."""
     for name, step in COMPLETION_STEPS.items():
         if name not in excluded:
             text = step(text, cursor)
+            if name == "drop_suffix_repeat":
+                ended = text
         if not text:
             return ""
     # The quality rule. Either end may lay bare a repetition at the other one.
@@ -57,7 +61,8 @@ def clean_completion(text: str, cursor: Cursor, *, excluded: Collection[str] = (
     while text and text != before:
         before = text
         text = drop_repeated_start(text, cursor.prefix)
-        text = drop_repeated_end(text, cursor.prefix, cursor.suffix, cursor.grammar)
+        if text != ended:
+            text = ended = drop_repeated_end(text, cursor.prefix, cursor.suffix, cursor.grammar)
     return _blank_to_empty(text, cursor)
 
 
@@ -74,6 +79,8 @@ def _drop_comments(text: str, cursor: Cursor) -> str:
 
 
 def _remove_markers(text: str, cursor: Cursor) -> str:
+    if "<" not in text:
+        return text
     # A file about such marks may well contain them.
     is_subject = _MARKERS.search(cursor.prefix) or _MARKERS.search(cursor.suffix)
     return text if is_subject else _MARKERS.sub("", text)

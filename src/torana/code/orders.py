@@ -4,8 +4,9 @@ The endpoints know the product's members and providers; everything behind them k
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import msgspec
 
 from torana.chat import Message, ModelWish
 from torana.code.languages import grammar_name, guess_language
@@ -15,8 +16,7 @@ Cleaning = Literal["none", "blank_only", "completion", "fast_completion", "codes
 the completion steps, with extras for the fast and the hosted codestral aliases; the generation steps."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attachment:
+class Attachment(msgspec.Struct, frozen=True):
     """Code of another place that the client adds."""
 
     kind: str
@@ -24,8 +24,7 @@ class Attachment:
     content: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cursor:
+class Cursor(msgspec.Struct, frozen=True, kw_only=True):
     """The file around the cursor."""
 
     prefix: str
@@ -44,8 +43,7 @@ class Cursor:
         return grammar_name(self.file_name, self.editor_language)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompletionOrder:
+class CompletionOrder(msgspec.Struct, frozen=True, kw_only=True):
     """A few tokens at the cursor."""
 
     cursor: Cursor
@@ -70,8 +68,7 @@ class CompletionOrder:
     """The provider may keep the head of the prompt, which is the same from call to call."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GenerationOrder:
+class GenerationOrder(msgspec.Struct, frozen=True, kw_only=True):
     """A longer piece of code from an instruction."""
 
     cursor: Cursor
@@ -84,7 +81,7 @@ class GenerationOrder:
     """Version constraint for `prompt_id`; None: the registry's default."""
     instruction: str = ""
     """What the user asked for; may be empty (a comment above the cursor says it)."""
-    inputs: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Any] = msgspec.field(default_factory=dict)
     """Further template inputs from the client."""
     cleaning: Cleaning = "generation"
     uses_context: bool = True

@@ -132,14 +132,18 @@ def _without_lines_below(text: str, prefix: str, suffix: str) -> str | None:
     if suffix.partition("\n")[0].strip() or told[told.rfind("\n") + 1 :].strip() not in suffix:
         return None
     below = [line for line in map(str.strip, suffix.splitlines()[:_MAX_LINES]) if line]
+    # Told by the last of the text's lines at once; the others are looked at only then.
+    last = next(reversed(told[told.rfind("\n") + 1 :].splitlines()), "").strip()
+    counts = [count for count, line in enumerate(below, 1) if line == last]
+    if not counts:
+        return None
     lines = text.splitlines(keepends=True)
     # The first line of the text is a line of its own only where the cursor's line is empty before it.
-    own = 1 if prefix.rpartition("\n")[2].strip() else 0
+    own = 1 if prefix[prefix.rfind("\n") + 1 :].strip() else 0
     bare = list(map(str.strip, lines))
     numbers = [number for number, line in enumerate(bare) if number >= own and line]
-    for count in range(min(len(numbers), len(below)), 0, -1):
-        # Told by the last of them at once; the others are looked at only then.
-        if bare[numbers[-1]] == below[count - 1] and [bare[at] for at in numbers[-count:]] == below[:count]:
+    for count in reversed(counts):
+        if count <= len(numbers) and [bare[at] for at in numbers[-count:]] == below[:count]:
             return "".join(lines[: numbers[-count]]).rstrip()
     return None
 

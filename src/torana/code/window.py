@@ -4,8 +4,9 @@ The cursor's neighbourhood comes first: the suffix gets a fixed small share, the
 of the rest, attachments only what is left then.
 """
 
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from torana.code.orders import Cursor
 from torana.counting import bytes_of, count_bytes, estimate_tokens
@@ -54,8 +55,7 @@ class ByteRuler:
 BYTES = ByteRuler()
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(msgspec.Struct, frozen=True):
     """Texts that fit together. `context` stands before the prefix, on lines of its own."""
 
     prefix: str

@@ -52,6 +52,9 @@ MAX_UNKNOWN_FAMILIES = 100
 MAX_RELAYED = 1_000
 """Deployments of the pass-through that are remembered."""
 
+MAX_MEANT = 1_000
+"""Wishes whose models are remembered."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
@@ -120,6 +123,8 @@ class Models:
         self.stages = Stages(catalogue.models)
         self._vocabularies = {key: read_vocabulary(path) for key, path in tokenizer_paths(catalogue).items()}
         self._found: dict[str, Model] = {}
+        self._meant: dict[ModelWish, Model] = {}
+        """Of wishes for models of the catalogue, beside `_found`."""
         self._found_until = 0.0
         """When a model ends, names may lead elsewhere."""
         self._told_of_end: set[str] = set()
@@ -157,7 +162,12 @@ class Models:
         Raises Invalid for a name that is neither known nor aliased, for a model not in use, and for one that lacks
         what is needed; Refusal 501 for Amazon Q.
         """
-        model = self._find(wish)
+        model = self._meant.get(wish)
+        if model is None or self.clock.now() >= self._found_until:
+            model = self._find(wish)
+            # Clients have a say in wishes: bounded. A server of a client's own has its key in it.
+            if not wish.is_own and len(self._meant) < MAX_MEANT:
+                self._meant[wish] = model
         refuse_unable(model, needs)
         if model.ends_at != NEVER:
             self._tell_of_end(model)
@@ -234,7 +244,7 @@ class Models:
     def _by_name(self, name: str, loc: tuple[str | int, ...]) -> Model:
         now = self.clock.now()
         if now >= self._found_until:
-            self._found = {}
+            self._found, self._meant = {}, {}
             self._found_until = self.stages.next_end(now)
         found = self._found.get(name)
         if found is not None:

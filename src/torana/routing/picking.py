@@ -11,7 +11,8 @@ state        whoever rests, cools down or is full comes after all others
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from torana.providers.provider import Deployment
 from torana.routing.affinity import is_within, rank, spill
@@ -29,8 +30,7 @@ QUICK_S = 0.1
 """Nobody minds how much quicker than this a first chunk is."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """What of a call decides where it goes."""
 
     unit: str
@@ -42,11 +42,10 @@ class Wish:
     """The gateway's own."""
 
 
-@dataclass(slots=True)
-class Picked:
-    candidates: list[Candidate] = field(default_factory=list)
-    shadows: list[Candidate] = field(default_factory=list)
-    left_out: list[Reason] = field(default_factory=list)
+class Picked(msgspec.Struct):
+    candidates: list[Candidate] = msgspec.field(default_factory=list)
+    shadows: list[Candidate] = msgspec.field(default_factory=list)
+    left_out: list[Reason] = msgspec.field(default_factory=list)
     is_fenced_out: bool = False
     """Nothing is left, and the fence alone kept something out."""
 

@@ -17,7 +17,7 @@ models.py         which model a wish means
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import msgspec
@@ -46,8 +46,7 @@ ONLY = "the only one"
 NOWHERE = ("(nowhere)",)
 
 
-@dataclass(slots=True)
-class Flow:
+class Flow(msgspec.Struct):
     """An answer under way: its first batch is in, so its deployment is settled."""
 
     deployment: Deployment

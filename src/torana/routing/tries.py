@@ -1,7 +1,9 @@
 """The words of choosing: where a call may go and why, and where it went."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from torana.chat import Usage
 from torana.errors import ProviderError
@@ -10,8 +12,7 @@ from torana.routing.health import Health
 from torana.routing.models import Model
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True):
     """A deployment that a call may go to."""
 
     deployment: Deployment
@@ -33,8 +34,7 @@ Outcome = Literal["answered", "failed", "left", "outrun"]
 """`left`: its client went. `outrun`: a hedge was faster."""
 
 
-@dataclass(frozen=True, slots=True)
-class Try:
+class Try(msgspec.Struct, frozen=True):
     """One sending, for the books."""
 
     deployment: Deployment
@@ -51,8 +51,7 @@ class Try:
     """What the provider told of a try that failed; that of the answer is told with the answer."""
 
 
-@dataclass(slots=True)
-class Route:
+class Route(msgspec.Struct):
     """Where a call may go, and how often; then, where it went."""
 
     model: Model
@@ -65,7 +64,7 @@ class Route:
     left_out: tuple[Reason, ...] = ()
     shadows: tuple[Candidate, ...] = ()
     """To be sent to as well, for nobody."""
-    tries: list[Try] = field(default_factory=list)
+    tries: list[Try] = msgspec.field(default_factory=list)
 
     @property
     def deployments(self) -> tuple[Deployment, ...]:

@@ -8,8 +8,9 @@ further sending is paid from the retry budget.
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
+
+import msgspec
 
 from torana.errors import (
     ProviderBroke,
@@ -50,8 +51,7 @@ Open = Callable[[Deployment], Awaitable[T]]
 Close = Callable[[T], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
-class Opened(Generic[T]):
+class Opened(msgspec.Struct, Generic[T], frozen=True):
     """An answer whose first chunk is in."""
 
     candidate: Candidate
@@ -183,7 +183,7 @@ class Trying(Generic[T]):
                 late.under_way.end()
                 if self.close_one is not None:
                     await self.close_one(late.result)
-                self.route.tries[late.number] = replace(self.route.tries[late.number], outcome="outrun")
+                self.route.tries[late.number] = msgspec.structs.replace(self.route.tries[late.number], outcome="outrun")
         racing.clear()
 
     def _elsewhere(self, now: float) -> int | None:
