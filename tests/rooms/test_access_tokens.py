@@ -440,7 +440,7 @@ async def test_the_bound_is_named_in_the_log_once_a_minute(caplog: pytest.LogCap
 
 @pytest.mark.parametrize("client", ["10.1.2.3", "2001:db8::7"])
 async def test_failures_behind_a_trusted_proxy_itself_are_never_counted(client: str) -> None:
-    access = Access(failures_per_minute=1, trusted_proxies=("10.0.0.0/8", "2001:db8::/32", "garbage"))
+    access = Access(failures_per_minute=1, trusted_proxies=("10.0.0.0/8", "2001:db8::/32"))
     access.publish_all()
     for number in range(5):
         await refusal(access, f"bad-{number}", client=client)

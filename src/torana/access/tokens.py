@@ -9,11 +9,9 @@ loop, so that a burst of unknown tokens stands between nobody else and their ans
 
 import asyncio
 import hashlib
-import ipaddress
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torana.access import jose
 from torana.access.claims import Claims, caller_of, faults, read_claims, read_old_names
@@ -26,6 +24,7 @@ from torana.catalog.records import DenyRecord, UnitPrimitive
 from torana.clock import Clock
 from torana.errors import Layer, Refusal
 from torana.headers import Headers
+from torana.networks import Networks
 from torana.settings import AuthSettings
 
 log = logging.getLogger("torana.access")
@@ -58,7 +57,10 @@ class _Verified:
 
 @dataclass(frozen=True, slots=True)
 class _Refused:
-    fault: BadToken
+    """Texts alone: the exception itself would keep the frames that it was raised in, ten thousand times."""
+
+    code: str
+    detail: str
     layer: Layer | None
     until: float
     """Monotonic seconds."""
@@ -82,7 +84,7 @@ class Verifier:
         self._keys = keys
         self._clock = clock
         self._old_names = read_old_names(unit_primitives)
-        self._trusted = _read_networks(trusted_proxies)
+        self._trusted = Networks(trusted_proxies)
         self._deny = DenyList()
         self._catalogue_epoch = 0
         self._verified: Bounded[bytes, _Verified] = Bounded(VERIFIED_ENTRIES)
@@ -169,7 +171,7 @@ class Verifier:
         if self._deny.rows:  # the token passed; whom it speaks for stands in the headers
             instance, user = headers.text(b"x-gitlab-instance-id"), headers.text(b"x-gitlab-global-user-id")
             if self._deny.holds(caller, instance_header=instance, user_header=user):
-                raise _refusal(BadToken("token_revoked"), "user_token" if caller.is_user else None)
+                raise _refusal("token_revoked", layer="user_token" if caller.is_user else None)
 
     @property
     def _epoch(self) -> int:
@@ -180,9 +182,9 @@ class Verifier:
         remembered = self._refused.get(digest)
         if remembered and remembered.epoch == self._epoch and self._clock.monotonic() < remembered.until:
             self._count_failure(client)
-            raise _refusal(remembered.fault, remembered.layer)
+            raise _refusal(remembered.code, remembered.detail, remembered.layer)
         if self._failures.wait_s(client):
-            raise _refusal(BadToken("auth_failures_exceeded"), "client")
+            raise _refusal("auth_failures_exceeded", layer="client")
         claims: Claims | None = None
         try:
             jws = jose.parse(raw)
@@ -194,9 +196,9 @@ class Verifier:
         except BadToken as fault:
             layer: Layer | None = "user_token" if claims and claims.issuer == self._settings.service_name else None
             until = self._clock.monotonic() + self._memory_s(fault, claims)
-            self._refused.put(digest, _Refused(fault, layer, until, self._epoch))
+            self._refused.put(digest, _Refused(fault.code, fault.detail, layer, until, self._epoch))
             self._count_failure(client)
-            raise _refusal(fault, layer) from None
+            raise _refusal(fault.code, fault.detail, layer) from None
         self._verified.put(digest, _Verified(caller, claims.expires_at + self._settings.leeway_s, self._epoch))
         return caller
 
@@ -204,14 +206,16 @@ class Verifier:
         # Cheap checks first: an expired or misdirected token never costs cryptography.
         if jws.algorithm != "RS256":
             raise BadToken("token_algorithm", f"alg is {jws.algorithm[:20]}")
-        for fault in faults(claims, self._settings, self._clock.now()):
-            raise fault
+        fault = next(faults(claims, self._settings, self._clock.now()), None)
+        if fault is not None:
+            # Not itself: a frame that names what it raises is freed by the collector only, and that stops the loop.
+            raise BadToken(fault.code, fault.detail)
         if self._settings.bypass_jwt_signature:
             return
         async with self._next_signature:
             await asyncio.sleep(0)  # whoever else is ready goes first
             if self._failures.wait_s(client):  # the burst it came in may have used the bound up
-                raise _refusal(BadToken("auth_failures_exceeded"), "client")
+                raise _refusal("auth_failures_exceeded", layer="client")
             if self._is_signed(jws, claims.issuer):
                 return
         if await self._keys.refetch(claims.issuer) and self._is_signed(jws, claims.issuer):
@@ -236,22 +240,13 @@ class Verifier:
         return REFUSAL_MEMORY_S
 
     def _count_failure(self, client: str) -> None:
-        if not self._settings.failures_per_minute or self._is_trusted(client):
+        if not self._settings.failures_per_minute or self._trusted.hold(client):
             return
         if self._failures.count(client) == self._settings.failures_per_minute:
             log.warning(
                 "an address reached AIGW_AUTH__FAILURES_PER_MINUTE; its unknown tokens are refused for a minute",
                 extra={"client_ip": client},
             )
-
-    def _is_trusted(self, client: str) -> bool:
-        if not self._trusted:
-            return False
-        try:
-            address = ipaddress.ip_address(client)
-        except ValueError:
-            return False
-        return any(address in network for network in self._trusted)
 
 
 def _digest(token: bytes) -> bytes:
@@ -312,15 +307,5 @@ def _unauthenticated(code: str, text: str, missing: str) -> Refusal:
     return Refusal(401, code, text, member="error", missing=missing)
 
 
-def _refusal(fault: BadToken, layer: Layer | None) -> Refusal:
-    return Refusal(401, fault.code, FORBIDDEN, member="error", missing=fault.detail or None, layer=layer)
-
-
-def _read_networks(texts: Iterable[str]) -> list[Any]:
-    found = []
-    for text in texts:
-        try:
-            found.append(ipaddress.ip_network(text.strip(), strict=False))
-        except ValueError:
-            log.error("AIGW_TRUSTED_PROXIES names no address or network; the entry is ignored", extra={"entry": text})
-    return found
+def _refusal(code: str, detail: str = "", layer: Layer | None = None) -> Refusal:
+    return Refusal(401, code, FORBIDDEN, member="error", missing=detail or None, layer=layer)

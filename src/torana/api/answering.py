@@ -63,6 +63,7 @@ class Answering:
             # Returning without the last message makes the server close the connection as it stands.
             self.exchange.facts.setdefault("outcome", "failed")
         finally:
+            del reply.parts  # which may know their reply: a ring, that only the collector would free
             close = getattr(parts, "aclose", None)
             if close is not None:
                 await close()

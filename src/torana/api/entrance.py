@@ -10,7 +10,6 @@ import random
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from ipaddress import ip_address, ip_network
 from typing import Any, Protocol
 from urllib.parse import unquote
 
@@ -34,6 +33,7 @@ from torana.headers import Headers
 from torana.limits.hold import Spent
 from torana.limits.limits import Limits
 from torana.limits.rules import Call
+from torana.networks import Networks
 from torana.refusals import CODES, may_be_retried
 from torana.settings import Secret, ServeSettings
 from torana.telemetry.log import Log
@@ -176,7 +176,7 @@ class Entrance:
             metrics, max_waiting=serve.queue_requests, max_age_s=serve.queue_s, weights=serve.queue_weights
         )
         self.prefixes = tuple(f"/{prefix.strip('/')}/" for prefix in ("ai", serve.root_path) if prefix.strip("/"))
-        self.trusted = tuple(ip_network(text, strict=False) for text in serve.trusted_proxies)
+        self.trusted = Networks(serve.trusted_proxies)
         self.limits = {
             "typed": serve.max_body_bytes,
             "proxy": serve.max_proxy_body_bytes,
@@ -336,7 +336,7 @@ class Entrance:
 
     def _client_of(self, scope: Scope, headers: Headers) -> str:
         client: str = scope["client"][0] if scope["client"] else ""
-        if not self.trusted or not self._is_trusted(client):
+        if not self.trusted.hold(client):
             return client
         # A proxy may add a line of its own below the one that the client sent.
         for hop in reversed(_joined(headers, b"x-forwarded-for").split(",")):
@@ -344,16 +344,9 @@ class Entrance:
             if not address:
                 break
             client = address
-            if not self._is_trusted(address):
+            if not self.trusted.hold(address):
                 break
         return client
-
-    def _is_trusted(self, address: str) -> bool:
-        try:
-            parsed = ip_address(address)
-        except ValueError:
-            return False
-        return any(parsed in network for network in self.trusted)
 
     def _close_books(
         self,

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -35,6 +36,8 @@ _FREE_TEXTS = frozenset(("exception_message", "exception_backtrace"))
 _DETAILS = ("http_exception_details", "auth_error_details", "refusal_missing")
 _NAMED_DETAILS = frozenset(_DETAILS)
 """Facts that may name what a client sent: masked alone, which is cheap, for refusals come in floods."""
+MOST_REMEMBERED = 128
+"""Letters of a detail whose masked form is kept."""
 
 
 class Log:
@@ -42,6 +45,7 @@ class Log:
 
     def __init__(self, settings: LogSettings, sink: LogSink, secrets: Iterable[str] = ()) -> None:
         self.redactor = Redactor(secrets)
+        self._mask_again = lru_cache(1024)(self.redactor.text)
         self.sink = sink
         self.level = logging.getLevelNamesMapping()[settings.level.upper()]
         self._as_json = settings.as_json
@@ -53,7 +57,7 @@ class Log:
         if not self._is_shown[line.level]:
             return
         if not _NAMED_DETAILS.isdisjoint(facts):
-            masked = {name: self.redactor.text(str(facts[name])) for name in _DETAILS if name in facts}
+            masked = {name: self._mask(str(facts[name])) for name in _DETAILS if name in facts}
             facts = {**facts, **masked}
         raw = self._encode(line)
         if facts:
@@ -61,6 +65,10 @@ class Log:
         if _may_hold_secrets(line, facts):
             raw = self._encode(self.redactor.value(msgspec.json.decode(raw)))
         self.sink.write(raw if self._as_json else _as_pairs(msgspec.json.decode(raw)))
+
+    def _mask(self, detail: str) -> str:
+        # Refusals come in floods, and nearly all of them in the same few words.
+        return self._mask_again(detail) if len(detail) <= MOST_REMEMBERED else self.redactor.text(detail)
 
     def write_record(self, record: logging.LogRecord) -> None:
         """One line of stdlib logging."""

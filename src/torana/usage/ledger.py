@@ -237,6 +237,7 @@ class Record:
             tries=tuple(tries),
         )
         self.event = b"%b,%b,%b" % (self._head, _write_site(site)[0], encode(ending)[1:])
+        self.progress = _no_progress  # it led back here, and a ring waits for the collector, which stops the loop
         ledger.spool.running.pop(self.id, None)
         ledger.spool.put(self)
 

@@ -1,0 +1,113 @@
+"""What a request leaves is freed with it: rings of objects wait for the collector, and that stops the event loop."""
+
+import gc
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from tests.conftest import StartGateway
+from tests.support.gateway import RunningGateway
+
+CURSOR = {"file_name": "a.py", "content_above_cursor": "def a", "content_below_cursor": ""}
+COMPLETION = {"prompt_version": 1, "current_file": CURSOR}
+COMPONENTS, STREAMED_COMPONENTS = (
+    {"prompt_components": [{"type": "code_editor_completion", "payload": CURSOR | {"stream": streamed}}]}
+    for streamed in (False, True)
+)
+PATH = "/v2/code/completions"
+PROXIED = {"model": "claude-sonnet-4-6", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
+TURNS = 12
+REMEMBERED = {"torana.access.tokens._Refused", "torana.access.tokens._Verified", "torana.caller.Caller"}
+"""Verdicts about tokens, kept on purpose in a bounded number."""
+
+
+@pytest.fixture(autouse=True)
+def collector() -> Iterator[None]:
+    """Off, so that what stays is what nobody but the collector would free."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def ours() -> Counter[str]:
+    """Live objects of the gateway's own classes, by class."""
+    return Counter(
+        f"{type(each).__module__}.{type(each).__qualname__}"
+        for each in gc.get_objects()
+        if type(each).__module__.startswith("torana.")
+    )
+
+
+def left_over(before: Counter[str]) -> dict[str, int]:
+    """Classes of which nearly every turn has left something behind."""
+    return {name: count for name, count in (ours() - before).items() if count >= TURNS - 2 and name not in REMEMBERED}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (PATH, COMPLETION),
+        (PATH, COMPLETION | {"stream": True}),
+        ("/v4/code/suggestions", COMPONENTS),
+        ("/v4/code/suggestions", STREAMED_COMPONENTS),
+        ("/v2/chat/agent", {"messages": [{"role": "user", "content": "Hi"}]}),
+        ("/v1/prompts/model_configuration/check", {"inputs": {}}),
+        ("/v1/prompts/model_configuration/check", {"inputs": {}, "stream": True}),
+        ("/v1/proxy/anthropic/v1/messages", PROXIED),
+        ("/v1/proxy/anthropic/v1/messages", PROXIED | {"stream": True}),
+        ("/anthropic/v1/messages", PROXIED),
+        ("/anthropic/v1/messages", PROXIED | {"stream": True}),
+    ],
+)
+async def test_a_call_that_has_ended_leaves_nothing_to_the_collector(
+    gateway: RunningGateway, path: str, body: dict[str, Any]
+) -> None:
+    proxy = "ai_gateway_model_provider_proxy"
+    token = gateway.token(unit_primitives=("complete_code", "duo_chat", proxy))
+
+    asked = gateway.request_bytes("POST", path, token=token, json=body, headers={"X-Gitlab-Unit-Primitive": proxy})
+
+    async with await gateway.connect() as connection:
+        for turn in range(TURNS + 1):
+            if turn == 1:
+                before = ours()
+            await connection.send(asked)
+            assert (await connection.read_answer()).status == 200
+        assert left_over(before) == {}
+
+
+REFUSED: dict[str, Callable[[RunningGateway, int], dict[str, Any]]] = {
+    "token_missing": lambda gateway, n: {},
+    "token_malformed": lambda gateway, n: {"headers": bearer(f"garbage-{n}")},
+    "token_expired": lambda gateway, n: {"token": told(gateway, exp=1_000 + n)},
+    "token_not_yet_valid": lambda gateway, n: {"token": told(gateway, nbf=2_000_000_000 + n)},
+    "token_audience": lambda gateway, n: {"token": told(gateway, aud=f"somebody-{n}")},
+    "token_signature": lambda gateway, n: {"headers": bearer(f"{told(gateway, jti=f'{n}')[:-8]}AAAAAAAA")},
+    "header_mismatch": lambda gateway, n: {"token": told(gateway), "headers": {"X-Gitlab-Realm": "saas"}},
+    "unit_primitive_missing": lambda gateway, n: {"token": gateway.token(unit_primitives=[]), "json": COMPLETION},
+    "request_invalid": lambda gateway, n: {"token": told(gateway), "json": {}},
+}
+
+
+def told(gateway: RunningGateway, **claims: Any) -> str:
+    return gateway.token(unit_primitives=["complete_code"], **claims)
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}", "X-Gitlab-Authentication-Type": "oidc"}
+
+
+@pytest.mark.parametrize("code", REFUSED)
+async def test_a_refusal_leaves_nothing_to_the_collector(start_gateway: StartGateway, code: str) -> None:
+    gateway = await start_gateway(env={"AIGW_AUTH__FAILURES_PER_MINUTE": "0"})
+    asks = [gateway.request_bytes("POST", PATH, **REFUSED[code](gateway, number)) for number in range(TURNS + 1)]
+
+    async with await gateway.connect() as connection:
+        for turn, asked in enumerate(asks):
+            if turn == 1:
+                before = ours()
+            await connection.send(asked)
+            assert (await connection.read_answer()).refusal.code == code
+        assert left_over(before) == {}
