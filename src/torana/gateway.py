@@ -19,8 +19,8 @@ from torana.code.fitting import Room, fit_order, fit_request
 from torana.code.languages import extension_of
 from torana.code.orders import CompletionOrder, Cursor, GenerationOrder
 from torana.code.window import Window
-from torana.dialects.embeddings import EmbeddingsRequest
-from torana.errors import ProviderError, ProviderRefused, ProviderRefusedKey, Refusal
+from torana.dialects.embedding_dialect import EmbeddingsRequest
+from torana.errors import Invalid, ProviderError, ProviderRefused, ProviderRefusedKey, Refusal
 from torana.limits.estimate import estimate, estimate_body, estimate_inputs, input_tokens
 from torana.limits.hold import Spent
 from torana.limits.limits import Limits
@@ -312,6 +312,21 @@ class Gateway:
         route.candidates = tuple(able)
         return first
 
+    def _weigh_inputs(self, route: Route, request: EmbeddingsRequest) -> None:
+        """Leaves those as candidates who can be asked for these vectors; raises Invalid where nobody is left."""
+        able: list[Candidate] = []
+        refusal: Invalid | None = None
+        for candidate in route.candidates:
+            try:
+                self.sender.check_inputs(candidate.deployment, request)
+            except Invalid as unable:
+                refusal = refusal or unable
+            else:
+                able.append(candidate)
+        if refusal is not None and not able:
+            raise refusal
+        route.candidates = tuple(able)
+
     def _tell_losses(self, lost: tuple[str, ...], facts: dict[str, Any]) -> list[tuple[bytes, bytes]]:
         if not lost or self.models.settings.losses == "drop":
             return []
@@ -465,6 +480,7 @@ class Gateway:
             request = replace_fields(request, dimensions=model.dimensions)
         try:
             route = await self.router.pick(permit, model)
+            self._weigh_inputs(route, request)
             used = route.deployments[0]
             limited = await self._hold(
                 permit, call, model.name, used, lambda: estimate_inputs(request.inputs, used.prices)

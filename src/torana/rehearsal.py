@@ -27,7 +27,7 @@ from torana.caller import DEBUG_CALLER, Caller, Permit
 from torana.catalog.snapshot import Catalogue
 from torana.chat import ChatRequest, ModelWish
 from torana.clock import Clock
-from torana.dialects.embeddings import EmbeddingsRequest
+from torana.dialects.embedding_dialect import EmbeddingsRequest
 from torana.errors import ProviderError, Refusal
 from torana.gateway import Gateway
 from torana.limits.here import Here

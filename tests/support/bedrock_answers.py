@@ -55,6 +55,14 @@ def converse_whole(said: Saying, asked: dict[str, Any]) -> Whole:
     }
 
 
+def invoke_whole(said: Saying, asked: dict[str, Any]) -> Whole:
+    """Vectors: of Titan for one text, of Cohere for several."""
+    if "inputText" in asked:
+        return {"embedding": [len(asked["inputText"]), -0.5], "inputTextTokenCount": said.input_tokens}
+    rows = [[at, -0.5] for at, _ in enumerate(asked["texts"], 1)]
+    return {"id": "a", "texts": asked["texts"], "embeddings": {"float": rows}, "response_type": "embeddings_by_type"}
+
+
 def converse_events(said: Saying, asked: dict[str, Any]) -> Events:
     parts = [frame({"p": "abcd", "role": "assistant"}, "messageStart")]
     block = 0

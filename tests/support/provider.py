@@ -80,6 +80,7 @@ ENDPOINTS = {
     "/v1/chat/completions": Endpoint(openai_answers, openai_answers.chat_whole, openai_answers.chat_events),
     "/v1/completions": Endpoint(openai_answers, openai_answers.text_whole, openai_answers.text_events),
     "/v1/responses": Endpoint(openai_answers, openai_answers.responses_whole, openai_answers.responses_events),
+    "/invoke": Endpoint(bedrock_answers, bedrock_answers.invoke_whole),
     "/converse": Endpoint(bedrock_answers, bedrock_answers.converse_whole),
     "/converse-stream": Endpoint(
         bedrock_answers, bedrock_answers.converse_whole, bedrock_answers.converse_events, streams=True
@@ -95,6 +96,7 @@ ENDPOINTS = {
         array=google_answers.content_array,
         streams=True,
     ),
+    ":batchEmbedContents": Endpoint(google_answers, google_answers.batch_embeddings),
     ":rawPredict": Endpoint(anthropic_answers, anthropic_answers.messages_whole),
     ":streamRawPredict": Endpoint(
         anthropic_answers, anthropic_answers.messages_whole, anthropic_answers.messages_events

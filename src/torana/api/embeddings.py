@@ -1,6 +1,6 @@
 """POST /v1/embeddings/code_embeddings, …/index and …/search: vectors for code search (contract 12.2).
 
-The three do the same; clients tell by the path what the vectors are for.
+The three do the same; clients tell by the path what the vectors are for, and models that make different ones are told.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from torana.api.exchange import Exchange, Reply, Route, json_reply
 from torana.api.metadata import read_model_metadata
 from torana.caller import Permit
 from torana.chat import ModelWish
-from torana.dialects.embeddings import EmbeddingsRequest
+from torana.dialects.embedding_dialect import EmbeddingsRequest, Purpose
 from torana.errors import Invalid, ProviderError, Refusal
 from torana.gateway import Gateway
 from torana.routing.models import Model
@@ -28,6 +28,8 @@ MAX_CONTENTS = 2_048
 
 MAX_DIMENSIONS = 4_096
 """No vendor's vectors are longer; with the bound above it caps what an answer weighs."""
+
+_PURPOSES: dict[str, Purpose] = {f"{PATH}/index": "index", f"{PATH}/search": "search"}
 
 _METADATA: reading.Loc = ("model_metadata",)
 
@@ -71,7 +73,9 @@ class EmbeddingEndpoints:
                 raise Invalid(("contents", number), "Input should be a valid string", "string_type")
         dimensions = _read_dimensions(body)
         return EmbeddingOrder(
-            request=EmbeddingsRequest(inputs=tuple(rows), dimensions=dimensions),
+            request=EmbeddingsRequest(
+                inputs=tuple(rows), dimensions=dimensions, purpose=_PURPOSES.get(exchange.path, "")
+            ),
             model=self.gateway.models.find_embedder(wish),
             identifier=wish.identifier,
             is_own=wish.is_own,

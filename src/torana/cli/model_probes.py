@@ -16,7 +16,7 @@ from typing import Any
 
 from torana.chat import AnswerSchema, ChatRequest, FillIn, Image, Message, Reasoning, Text, Tool, Usage
 from torana.code.fill_in import FORMATS, mark_cursor
-from torana.dialects.embeddings import EmbeddingsRequest
+from torana.dialects.embedding_dialect import EmbeddingsRequest
 from torana.errors import (
     Invalid,
     ProviderError,
@@ -255,7 +255,7 @@ PROBES: dict[str, tuple[tuple[str, ...], Probe]] = {
     "images": (_TALKING, _images),
     "reasoning": (_TALKING, _reasoning),
     "fill_in": (_OPENAI_LIKE, _fill_in),
-    "embeddings": (_OPENAI_LIKE, _embeddings),
+    "embeddings": ((*_OPENAI_LIKE, "generate_content", "converse"), _embeddings),
 }
 """Ability → dialects that have a way to ask for it (empty: all), and how."""
 

@@ -1,31 +1,20 @@
-"""The embeddings dialect: texts in, vectors out; nothing streams. Source: OpenAI API reference, "Embeddings"."""
+"""OpenAI's embeddings, which clients speak too. Source: OpenAI API reference, "Embeddings"."""
 
 import base64
 import struct
-from typing import Literal
+from collections.abc import Mapping
 
 import msgspec
 
 from torana.chat import Usage
 from torana.dialects import openai_style
+from torana.dialects.embedding_dialect import EmbeddingDialect, EmbeddingsRequest, Encoding, Input
 from torana.dialects.members import Members, decode_answer, decode_request, find_text, find_whole, need_text
 from torana.errors import Invalid, ProviderBroke
 
 PATH = "/v1/embeddings"
-
-Encoding = Literal["float", "base64"]
-Input = str | tuple[int, ...]
-"""One text, or one text as the numbers of its tokens."""
-
-
-class EmbeddingsRequest(msgspec.Struct, frozen=True, kw_only=True):
-    inputs: tuple[Input, ...]
-    dimensions: int | None = None
-    """Length of each vector, where the model lets one choose."""
-    encoding: Encoding = "float"
-    user: str = ""
-    source: bytes = b""
-    """The body as its client wrote it, for providers that speak this dialect; empty: written anew."""
+MAX_INPUTS = 2_048
+"""Texts in one request; the API reference has it."""
 
 
 class _Row(msgspec.Struct):
@@ -124,6 +113,20 @@ def _pack(vector: list[float]) -> str:
     return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
+def _read_usage(body: bytes, _headers: Mapping[str, str]) -> Usage | None:
+    return openai_style.scan_answer(body)
+
+
 scan_answer = openai_style.scan_answer
 read_error = openai_style.read_error
 write_error = openai_style.write_error
+
+OPENAI_EMBEDDINGS = EmbeddingDialect(
+    path=PATH,
+    most_inputs=lambda _model: MAX_INPUTS,
+    write_request=write_request,
+    read_answer=read_answer,
+    read_usage=_read_usage,
+    read_error=read_error,
+    takes_source=True,
+)

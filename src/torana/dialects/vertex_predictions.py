@@ -1,4 +1,4 @@
-"""Vertex AI's predictions, the format of its older text and embedding models: what an answer says it used.
+"""Vertex AI's predictions, the format of its embedding models, and of its text models of old.
 
 Source: Vertex AI reference, "Text embeddings API" and "PaLM API for text", response body.
 """
@@ -8,8 +8,15 @@ from typing import Any
 import msgspec
 
 from torana.chat import Usage
-from torana.dialects.members import decode_answer, read_tokens
+from torana.dialects.embedding_dialect import EmbeddingDialect, EmbeddingsRequest, expect, texts_of
+from torana.dialects.gemini_embeddings import TASKS
+from torana.dialects.generate_content_errors import read_error
+from torana.dialects.members import Members, decode_answer, read_tokens
 from torana.errors import ProviderBroke
+
+PATH = "/v1/models:predict"
+MAX_INPUTS = 250
+"""Of the older models; Gemini's take one."""
 
 
 class _Statistics(msgspec.Struct):
@@ -18,6 +25,7 @@ class _Statistics(msgspec.Struct):
 
 class _Embeddings(msgspec.Struct):
     statistics: _Statistics | None = None
+    values: list[float] | None = None
 
 
 class _Prediction(msgspec.Struct):
@@ -45,6 +53,21 @@ class _Answer(msgspec.Struct):
 _answers = msgspec.json.Decoder(_Answer)
 
 
+def write_request(request: EmbeddingsRequest, _model: str) -> bytes:
+    """What is too long is to be refused, not cut, which is what happens where nobody says so."""
+    usual = {"task_type": TASKS[request.purpose]} if request.purpose else {}
+    parameters: Members = {"autoTruncate": False}
+    if request.dimensions is not None:
+        parameters["outputDimensionality"] = request.dimensions
+    rows = [{"content": text, **usual} for text in texts_of(request)]
+    return msgspec.json.encode({"instances": rows, "parameters": parameters})
+
+
+def read_answer(body: bytes, wanted: int) -> list[list[float]]:
+    found = [row.embeddings.values for row in decode_answer(_answers, body).predictions or () if row.embeddings]
+    return expect([values for values in found if values is not None], wanted)
+
+
 def scan_answer(body: bytes) -> Usage | None:
     """What a relayed answer says it used; never raises."""
     try:
@@ -62,3 +85,13 @@ def scan_answer(body: bytes) -> Usage | None:
     counted = [read_tokens(row.statistics.token_count) for row in rows if row.statistics is not None]
     told = [count for count in counted if count is not None]
     return Usage(sum(told)) if told and len(told) == len(rows) else None
+
+
+VERTEX_EMBEDDINGS = EmbeddingDialect(
+    path=PATH,
+    most_inputs=lambda model: 1 if model.startswith("gemini-") else MAX_INPUTS,
+    write_request=write_request,
+    read_answer=read_answer,
+    read_usage=lambda body, _headers: scan_answer(body),
+    read_error=read_error,
+)

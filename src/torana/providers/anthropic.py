@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from torana.dialects.dialect import Dialect
+from torana.dialects.embedding_dialect import EmbeddingDialect
 from torana.dialects.messages import MESSAGES
 from torana.providers.provider import Deployment, join_url
 from torana.transport import WireRequest
@@ -15,6 +16,9 @@ class Anthropic:
 
     def dialect_for(self, deployment: Deployment) -> Dialect:
         return MESSAGES
+
+    def embeddings_for(self, deployment: Deployment) -> EmbeddingDialect | None:
+        return None
 
     async def prepare(
         self, deployment: Deployment, path: str, body: bytes, headers: Mapping[str, str], *, stream: bool

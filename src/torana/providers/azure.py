@@ -9,6 +9,8 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 from torana.clock import Clock
 from torana.dialects.dialect import Dialect
+from torana.dialects.embedding_dialect import EmbeddingDialect
+from torana.dialects.embeddings import OPENAI_EMBEDDINGS
 from torana.errors import NoCredentials
 from torana.providers.openai import dialect_of
 from torana.providers.provider import PLACEHOLDER_KEY, Deployment
@@ -39,6 +41,9 @@ class AzureOpenAI:
 
     def dialect_for(self, deployment: Deployment) -> Dialect:
         return dialect_of(deployment)
+
+    def embeddings_for(self, deployment: Deployment) -> EmbeddingDialect | None:
+        return OPENAI_EMBEDDINGS
 
     async def prepare(
         self, deployment: Deployment, path: str, body: bytes, headers: Mapping[str, str], *, stream: bool

@@ -1,6 +1,7 @@
-"""AWS Bedrock: the converse dialect, greeted with a bearer token or with AWS's own signature.
+"""AWS Bedrock: the converse dialect and vectors, greeted with a bearer token or with AWS's own signature.
 
-Source: Amazon Bedrock API reference, "Converse" and "API keys"; AWS General Reference, "Signature Version 4".
+Source: Amazon Bedrock API reference, "Converse", "InvokeModel" and "API keys"; AWS General Reference, "Signature
+Version 4".
 """
 
 import asyncio
@@ -8,8 +9,10 @@ from collections.abc import Mapping
 from urllib.parse import quote
 
 from torana.clock import Clock
+from torana.dialects.bedrock_embeddings import PATH, embeddings_of
 from torana.dialects.converse import CONVERSE
 from torana.dialects.dialect import Dialect
+from torana.dialects.embedding_dialect import EmbeddingDialect
 from torana.errors import NoCredentials, ProviderError
 from torana.providers.aws_signing import fetch_signer
 from torana.providers.provider import Deployment
@@ -22,6 +25,7 @@ LARGE_BODY_BYTES = 1024 * 1024
 
 NO_REGION = "no region for Bedrock: set AWS_REGION_NAME, or a region at the deployment"
 
+_ACTIONS = {(CONVERSE.path, False): "converse", (CONVERSE.path, True): "converse-stream", (PATH, False): "invoke"}
 _DOMAINS = {"cn-": "amazonaws.com.cn", "eusc-": "amazonaws.eu"}
 
 
@@ -35,16 +39,19 @@ class Bedrock:
     def dialect_for(self, deployment: Deployment) -> Dialect:
         return CONVERSE
 
+    def embeddings_for(self, deployment: Deployment) -> EmbeddingDialect | None:
+        return embeddings_of(deployment.model)
+
     async def prepare(
         self, deployment: Deployment, path: str, body: bytes, headers: Mapping[str, str], *, stream: bool
     ) -> WireRequest:
         """`path` tells what is asked; the model and the kind of answer make Bedrock's own."""
-        if path != CONVERSE.path:
-            raise ProviderError(f"Bedrock is asked to converse, and not {path}", deployment.name)
+        action = _ACTIONS.get((path, stream))
+        if action is None:
+            raise ProviderError(f"Bedrock cannot be asked {path}", deployment.name)
         region = deployment.region or self._settings.aws_region
         if not region:
             raise NoCredentials(NO_REGION, deployment.name)
-        action = "converse-stream" if stream else "converse"
         base = deployment.base_url.rstrip("/") or f"https://bedrock-runtime.{region}.{_domain(region)}"
         url = f"{base}/model/{quote(deployment.model, safe='')}/{action}"
         token = deployment.secret or self._settings.aws_bearer_token

@@ -8,10 +8,10 @@ API keys".
 from collections.abc import Mapping
 from urllib.parse import quote
 
-from torana.dialects import embeddings
 from torana.dialects.dialect import Dialect
+from torana.dialects.embedding_dialect import EmbeddingDialect
+from torana.dialects.gemini_embeddings import GEMINI_EMBEDDINGS
 from torana.dialects.generate_content import GENERATE_CONTENT
-from torana.errors import ProviderError
 from torana.providers.provider import Deployment
 from torana.transport import WireRequest
 
@@ -25,13 +25,17 @@ class Gemini:
     def dialect_for(self, deployment: Deployment) -> Dialect:
         return GENERATE_CONTENT
 
+    def embeddings_for(self, deployment: Deployment) -> EmbeddingDialect | None:
+        return GEMINI_EMBEDDINGS
+
     async def prepare(
         self, deployment: Deployment, path: str, body: bytes, headers: Mapping[str, str], *, stream: bool
     ) -> WireRequest:
-        if path == embeddings.PATH:
-            raise ProviderError("no embeddings here", deployment.name)
         base = deployment.base_url.rstrip("/").removesuffix(VERSION)
-        action = "streamGenerateContent?alt=sse" if stream else "generateContent"
+        if path == GEMINI_EMBEDDINGS.path:
+            action = "batchEmbedContents"
+        else:
+            action = "streamGenerateContent?alt=sse" if stream else "generateContent"
         return WireRequest(
             url=f"{base}{VERSION}/models/{quote(deployment.model, safe='')}:{action}",
             headers={**headers, "x-goog-api-key": deployment.secret.reveal(), **deployment.extra_headers},

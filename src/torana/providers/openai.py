@@ -6,6 +6,8 @@ A client's own server is called at `<endpoint>/chat/completions`: its endpoint a
 from collections.abc import Mapping
 
 from torana.dialects.dialect import Dialect
+from torana.dialects.embedding_dialect import EmbeddingDialect
+from torana.dialects.embeddings import OPENAI_EMBEDDINGS
 from torana.dialects.manners import chat_completions_of, text_completions_of
 from torana.dialects.responses import RESPONSES
 from torana.providers.provider import PLACEHOLDER_KEY, Deployment, join_url
@@ -26,6 +28,9 @@ class OpenAI:
 
     def dialect_for(self, deployment: Deployment) -> Dialect:
         return dialect_of(deployment)
+
+    def embeddings_for(self, deployment: Deployment) -> EmbeddingDialect | None:
+        return OPENAI_EMBEDDINGS
 
     async def prepare(
         self, deployment: Deployment, path: str, body: bytes, headers: Mapping[str, str], *, stream: bool

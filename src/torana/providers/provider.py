@@ -6,6 +6,7 @@ from typing import Protocol
 
 from torana.catalog.records import Quirks
 from torana.dialects.dialect import Dialect
+from torana.dialects.embedding_dialect import EmbeddingDialect
 from torana.settings import Secret
 from torana.transport import WireRequest
 from torana.usage.prices import Price
@@ -73,6 +74,10 @@ class Provider(Protocol):
 
     def dialect_for(self, deployment: Deployment) -> Dialect:
         """The format to speak with this deployment."""
+        ...
+
+    def embeddings_for(self, deployment: Deployment) -> EmbeddingDialect | None:
+        """The format that it makes vectors in; None: it makes none."""
         ...
 
     async def prepare(

@@ -3,17 +3,19 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
+
+from msgspec.structs import replace as replace_fields
 
 from torana.chat import ChatRequest, Chunk, Usage
 from torana.counting import estimate_tokens
 from torana.dialects import embeddings
 from torana.dialects.chat_completions import CHAT_COMPLETIONS
 from torana.dialects.dialect import Dialect, EventReader
-from torana.dialects.embeddings import EmbeddingsRequest
+from torana.dialects.embedding_dialect import EmbeddingDialect, EmbeddingsRequest
 from torana.dialects.messages import MESSAGES, read_count
 from torana.dialects.passing import PassingReader, pass_answer, pass_on, replace_model
 from torana.dialects.responses import RESPONSES
@@ -47,6 +49,9 @@ Batch = list[Chunk]
 COUNT_PATH = "/v1/messages/count_tokens"
 
 SPOKEN_BY_CLIENTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (MESSAGES, CHAT_COMPLETIONS, RESPONSES)}
+
+PARALLEL_PARTS = 8
+"""Requests at a time for texts that one request does not take; some vendors' models take one text."""
 
 DEMO_DIMENSIONS = 768
 """Length of the demo's vectors where nobody asks for another."""
@@ -258,23 +263,59 @@ class Sender:
             # Long texts take a while; others go on meanwhile.
             return await asyncio.to_thread(_embed_as_demo, request)
         provider = self.providers[deployment.like or deployment.provider]
-        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "Via": self.via}
-        if request.source:
+        dialect = provider.embeddings_for(deployment)
+        if dialect is None:
+            raise ProviderError("no embeddings here", deployment.name)
+        if request.source and dialect.takes_source:
             body = replace_model(request.source, deployment.model)
-        else:
-            body = embeddings.write_request(request, deployment.model)
-        wire = await provider.prepare(deployment, embeddings.PATH, body, headers, stream=False)
-        answer = await self.transport.send(wire, first_byte_s=self.settings.first_byte_s)
+            said, _ = await self._ask_for_vectors(provider, dialect, deployment, body)
+            embeddings.check_answer(said, len(request.inputs))
+            return Vectors([], dialect.read_usage(said, {}), said)
+        most, inputs = dialect.most_inputs(deployment.model), request.inputs
+        parts = [replace_fields(request, inputs=inputs[at : at + most]) for at in range(0, len(inputs), most)]
+        bodies = [dialect.write_request(part, deployment.model) for part in parts]
+        found: list[Vectors] = []
+        for at in range(0, len(parts), PARALLEL_PARTS):
+            asked = zip(parts[at : at + PARALLEL_PARTS], bodies[at : at + PARALLEL_PARTS], strict=True)
+            found += await _all_of(self._embed_part(provider, dialect, deployment, part, body) for part, body in asked)
+        usages = [each.usage for each in found]
+        told = [usage.input_tokens for usage in usages if usage is not None]
+        usage = Usage(sum(told)) if len(told) == len(found) else None
+        return Vectors([row for each in found for row in each.rows], usage)
+
+    def check_inputs(self, deployment: Deployment, request: EmbeddingsRequest) -> None:
+        """Raises Invalid for what this deployment cannot be told."""
+        provider = self.providers.get(deployment.like or deployment.provider)
+        dialect = provider.embeddings_for(deployment) if provider is not None else None
+        if dialect is not None and not dialect.takes_source:
+            # What is wrong with one text is wrong with all.
+            first = replace_fields(request, inputs=request.inputs[:1])
+            dialect.write_request(first, deployment.model)
+
+    async def _embed_part(
+        self,
+        provider: Provider,
+        dialect: EmbeddingDialect,
+        deployment: Deployment,
+        part: EmbeddingsRequest,
+        body: bytes,
+    ) -> Vectors:
+        """As many texts as one request takes."""
+        said, headers = await self._ask_for_vectors(provider, dialect, deployment, body)
+        return Vectors(dialect.read_answer(said, len(part.inputs)), dialect.read_usage(said, headers))
+
+    async def _ask_for_vectors(
+        self, provider: Provider, dialect: EmbeddingDialect, deployment: Deployment, body: bytes
+    ) -> tuple[bytes, Mapping[str, str]]:
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "Via": self.via}
+        wire = await provider.prepare(deployment, dialect.path, body, headers, stream=False)
+        first_byte_s = deployment.timeout_s or self.settings.first_byte_s
+        answer = await self.transport.send(wire, first_byte_s=first_byte_s, idle_s=deployment.idle_s or None)
         try:
-            await _check_head(answer, deployment, embeddings.read_error)
-            said = await answer.read_all(MAX_ANSWER_BYTES)
+            await _check_head(answer, deployment, dialect.read_error)
+            return await answer.read_all(MAX_ANSWER_BYTES), answer.headers
         finally:
             answer.close()
-        usage = embeddings.scan_answer(said)
-        if request.source:
-            embeddings.check_answer(said, len(request.inputs))
-            return Vectors([], usage, said)
-        return Vectors(embeddings.read_answer(said, len(request.inputs)), usage)
 
     async def relay(
         self,
@@ -351,6 +392,17 @@ def _note(error: ProviderRefused, headers: Mapping[str, str]) -> None:
         # Signatures and tokens are refused by the clock, and the vendor's text need not say so.
         told = {"deployment": error.where, "kind": error.kind, "clock_off_s": round(now - sent)}
         logger.error("our clock and the provider's differ, and it refuses our key", extra=told)
+
+
+async def _all_of(parts: Iterable[Coroutine[Any, Any, Vectors]]) -> list[Vectors]:
+    """What all of them bring; where one fails, the others end with it."""
+    tasks = [asyncio.ensure_future(part) for part in parts]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _embed_as_demo(request: EmbeddingsRequest) -> Vectors:

@@ -12,11 +12,12 @@ from urllib.parse import quote
 import msgspec
 
 from torana.cloud_settings import GoogleSettings
-from torana.dialects import embeddings
 from torana.dialects.dialect import Dialect
+from torana.dialects.embedding_dialect import EmbeddingDialect
 from torana.dialects.generate_content import VERTEX_CONTENT
 from torana.dialects.members import Members
 from torana.dialects.messages import MESSAGES
+from torana.dialects.vertex_predictions import VERTEX_EMBEDDINGS
 from torana.errors import NoCredentials, ProviderError
 from torana.providers.google_tokens import GoogleTokens
 from torana.providers.provider import Deployment
@@ -43,11 +44,12 @@ class VertexAI:
     def dialect_for(self, deployment: Deployment) -> Dialect:
         return MESSAGES if _is_claude(deployment) else VERTEX_CONTENT
 
+    def embeddings_for(self, deployment: Deployment) -> EmbeddingDialect | None:
+        return None if _is_claude(deployment) else VERTEX_EMBEDDINGS
+
     async def prepare(
         self, deployment: Deployment, path: str, body: bytes, headers: Mapping[str, str], *, stream: bool
     ) -> WireRequest:
-        if path == embeddings.PATH:
-            raise ProviderError("no embeddings here", deployment.name)
         if not self.settings.project:
             raise NoCredentials("no Google Cloud project: set AIGW_GOOGLE_CLOUD_PLATFORM__PROJECT", deployment.name)
         token = await self.tokens.bearer()
@@ -58,7 +60,9 @@ class VertexAI:
             return WireRequest(url=f"{base}{self._place(region)}{relayed['rest']}", headers=sent, body=body)
         region = deployment.region or self.settings.model_location
         publisher = "anthropic" if _is_claude(deployment) else "google"
-        if _is_claude(deployment):
+        if path == VERTEX_EMBEDDINGS.path:
+            action = "predict"
+        elif _is_claude(deployment):
             body = write_claude_body(body)
             action = "streamRawPredict" if stream else "rawPredict"
         else:

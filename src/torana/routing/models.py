@@ -204,9 +204,17 @@ class Models:
         """As `find`, but a model that makes embeddings; raises Invalid for one that does not."""
         model = self.find(wish, frozenset())
         # Of a client's own server nobody knows what it makes; it is told by the way it is to be asked.
-        if model.dimensions or (wish.is_own and model.deployments[0].provider in ("openai", "azure", "demo")):
+        if model.dimensions or (wish.is_own and self._may_embed(model.deployments[0])):
             return model
         raise Invalid(("model_metadata", "identifier"), "This model makes no embeddings", "value_error")
+
+    def _may_embed(self, deployment: Deployment) -> bool:
+        """Of the operator's own models the catalogue knows it."""
+        if deployment.provider not in OPERATORS_OWN:
+            return deployment.provider in ("openai", "azure", "demo")
+        asked = (deployment.provider, deployment.model)
+        made = (each for record in self.catalogue.models.values() if record.dimensions for each in record.deployments)
+        return any((each.provider, each.model) == asked for each in made)
 
     def proxy_allows(self, provider: str, model: str) -> bool:
         """True where the pass-through of `provider` lets this model name by (contract 9)."""

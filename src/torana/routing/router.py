@@ -24,7 +24,7 @@ import msgspec
 
 from torana.caller import Permit
 from torana.chat import ChatRequest
-from torana.dialects.embeddings import EmbeddingsRequest
+from torana.dialects.embedding_dialect import EmbeddingsRequest
 from torana.errors import NoCredentials, ProviderBroke, ProviderError, ProviderRefused, ProviderTimedOut, Refusal
 from torana.providers.provider import Deployment
 from torana.providers.send import Batch, Batches, Sender, Vectors
