@@ -163,7 +163,8 @@ class Gateway:
         def render(window: Window) -> ChatRequest:
             if prompt is None:
                 return _ask_as_given(order.prompt or "", model, order.cursor, window)
-            inputs = {**order.template_inputs, **_window_inputs(order.cursor, window), "context": window.context}
+            inputs = {**_cut_alike(order.template_inputs, window), **_window_inputs(order.cursor, window)}
+            inputs["context"] = window.context
             chat = self.prompts.render(prompt, inputs, model_params=model.params)
             return replace_fields(chat, fill_in=_aside(model, order.cursor, window))
 
@@ -555,6 +556,13 @@ def _window_inputs(cursor: Cursor, window: Window) -> dict[str, Any]:
         "file_name": cursor.file_name,
         "language": cursor.language,
     }
+
+
+def _cut_alike(inputs: dict[str, Any], window: Window) -> dict[str, Any]:
+    """What the client trimmed itself, and templates prefer, is no longer than what there is room for."""
+    kept = {"trimmed_content_above_cursor": window.prefix, "trimmed_content_below_cursor": window.suffix}
+    longer = {name for name in kept if window.is_cut and len(_text_of(inputs, name)) > len(kept[name])}
+    return inputs | {name: kept[name] for name in longer}
 
 
 @lru_cache(maxsize=1024)

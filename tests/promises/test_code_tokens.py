@@ -37,12 +37,12 @@ def tokenizer(catalogue: Path) -> Tokenizer:
 def start(start_gateway: StartGateway, catalogue: Path, tokenizer: Tokenizer) -> StartCounting:
     """Starts a gateway whose families know their tokenizer."""
 
-    async def run(*, counts: bool = True) -> RunningGateway:
+    async def run(*, counts: bool = True, limit: int = INPUT_LIMIT) -> RunningGateway:
         named = "tokenizer: tokenizer.json, " if counts else ""
         (catalogue / "models.yml").write_text(
             "families:\n"
-            f"- {{name: codegemma, {named}input_limit: {INPUT_LIMIT}, fill_in: codegemma}}\n"
-            f"- {{name: llama3, {named}input_limit: {INPUT_LIMIT}}}\n"
+            f"- {{name: codegemma, {named}input_limit: {limit}, fill_in: codegemma}}\n"
+            f"- {{name: llama3, {named}input_limit: {limit}}}\n"
         )
         return await start_gateway(env={"AIGW_CATALOG": str(catalogue), "AIGW_CUSTOM_MODELS__ENABLED": "true"})
 
@@ -162,3 +162,33 @@ async def test_a_reload_takes_a_new_tokenizer(start: StartCounting, catalogue: P
     await complete(gateway, "codegemma", SPARSE)
 
     assert len(texts_sent(gateway)[0].encode()) <= INPUT_LIMIT + 60
+
+
+@pytest.mark.parametrize("counts", [True, False])
+async def test_what_the_client_trimmed_itself_is_cut_with_the_file(
+    start: StartCounting, tokenizer: Tokenizer, counts: bool
+) -> None:
+    gateway = await start(counts=counts, limit=4_000)
+    above, below = SPARSE + "cursor_here(", "after_here\n" + SPARSE
+    payload = {
+        "file_name": "app.py", "content_above_cursor": above, "content_below_cursor": below,
+        "prompt_id": "code_suggestions/generations", "prompt_version": "^1.0.0",
+        "prompt_enhancer": {"trimmed_content_above_cursor": above, "trimmed_content_below_cursor": below},
+    }  # fmt: skip
+    own = {"provider": "openai", "name": "llama3", "endpoint": f"{gateway.provider.url}/own/v1", "identifier": "m"}
+
+    answer = await gateway.post(
+        "/v3/code/completions",
+        json={
+            "prompt_components": [{"type": "code_editor_generation", "payload": payload}],
+            "model_metadata": own,
+        },
+        token=gateway.token(unit_primitives=["generate_code"]),
+    )
+
+    assert answer.status == 200
+    sent = "".join(texts_sent(gateway))
+    tokens = count(tokenizer, gateway) if counts else len(sent.encode()) / 3.5
+    assert 1_000 < tokens <= 4_000 - gateway.provider.requests[0].json()["max_tokens"]
+    assert "cursor_here(" in sent
+    assert "after_here\n" in sent

@@ -62,12 +62,16 @@ async def fit_request(
             return await _fit_counted(cut, room.vocabulary, room.counting, tokens, render, window, chat)
         except Crowded:
             pass
-    over = -int(-size // BYTES_PER_TOKEN) - tokens
-    if over <= 0:
-        return window, chat
-    code = sum(map(count_bytes, (window.prefix, window.suffix, window.context)))
-    window = cut(int(code // BYTES_PER_TOKEN) - over)
-    return window, render(window)
+    # A prompt file that wants a shorter answer leaves more room than was reckoned with.
+    is_short = window.is_cut and tokens > room.input_tokens - output_tokens
+    for _ in range(_ROUNDS):
+        over = -int(-sum(map(count_bytes, _texts_of(chat))) // BYTES_PER_TOKEN) - tokens
+        if over <= 0 and not is_short:
+            break
+        code = sum(map(count_bytes, (window.prefix, window.suffix, window.context)))
+        window, is_short = cut(int(code // BYTES_PER_TOKEN) - over), False
+        chat = render(window)
+    return window, chat
 
 
 async def _fit_counted(
