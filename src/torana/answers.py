@@ -44,6 +44,9 @@ contents_logger = logging.getLogger("torana.contents")
 MAX_LOGGED_CHARS = 100_000
 """Of one text."""
 
+MAX_SITES = 1_000
+"""Sites that are remembered."""
+
 MAX_TOKENS = 1_000_000_000
 """Of one call; ten thousand times the longest context window is a fault of whoever counted."""
 
@@ -399,7 +402,17 @@ def tell_try(each: Try, usage: Usage | None) -> ToldTry:
 
 def site_of(deployment: Deployment) -> Site:
     """Where a usage record says that a call went, and at what price."""
-    return Site(deployment.provider, deployment.model, deployment.name, deployment.region, deployment.prices)
+    # By identity, which costs less than a hash; the deployment is kept beside its site, so its number is no other's.
+    known = _sites.get(id(deployment))
+    if known is None or known[0] is not deployment:
+        if len(_sites) >= MAX_SITES:
+            _sites.clear()  # clients bring ever new deployments of their own
+        site = Site(deployment.provider, deployment.model, deployment.name, deployment.region, deployment.prices)
+        known = _sites[id(deployment)] = (deployment, site)
+    return known[1]
+
+
+_sites: dict[int, tuple[Deployment, Site]] = {}
 
 
 def _asked_tokens(chat: ChatRequest) -> int:

@@ -6,8 +6,6 @@ import time
 class Clock:
     """`now` is Unix seconds; `monotonic` only ever grows and has no meaning of its own."""
 
-    def now(self) -> float:
-        return time.time()
-
-    def monotonic(self) -> float:
-        return time.monotonic()
+    # The system's own functions, without a call of ours around them: each request asks a dozen times.
+    now = staticmethod(time.time)
+    monotonic = staticmethod(time.monotonic)

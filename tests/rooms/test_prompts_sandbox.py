@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torana.errors import Invalid
 from torana.prompts.filters import TooLarge
 from torana.prompts.grammar import BadTemplate
-from torana.prompts.sandbox import Meter, Sandbox, render_text
+from torana.prompts.sandbox import Meter, Sandbox, render_text, with_meter
 
 TEMPLATES = {
     "a/hello.jinja": "Hello {{ name }}",
@@ -20,7 +20,7 @@ TEMPLATES = {
 
 
 def rendered(text: str, *, chars: int = 1000, turns: int = 100, **values: Any) -> str:
-    return render_text(Sandbox(TEMPLATES).compile_text(text), values, Meter(chars, turns))
+    return render_text(Sandbox(TEMPLATES).compile_text(text), with_meter(values, Meter(chars, turns)))
 
 
 @pytest.mark.parametrize(
@@ -186,13 +186,13 @@ def test_an_input_of_the_wrong_kind_is_the_callers_fault(text: str) -> None:
 def test_a_value_reaches_the_model_as_it_came(value: str) -> None:
     template = Sandbox({}).compile_text("<{{ x }}>")
 
-    assert render_text(template, {"x": value}, Meter(10_000, 10)) == f"<{value}>"
+    assert render_text(template, with_meter({"x": value}, Meter(10_000, 10))) == f"<{value}>"
 
 
 def test_an_input_cannot_take_the_meters_place() -> None:
     values: dict[str, Any] = {" meter": None, "x": "a"}
 
-    assert render_text(Sandbox({}).compile_text("{{ x|upper }}"), values, Meter(10, 10)) == "A"
+    assert render_text(Sandbox({}).compile_text("{{ x|upper }}"), with_meter(values, Meter(10, 10))) == "A"
 
 
 def test_variables_behind_a_test_or_a_default_may_be_absent() -> None:

@@ -13,7 +13,7 @@ from torana.prompts.features import feature_problems
 from torana.prompts.grammar import BadTemplate
 from torana.prompts.marks import mark
 from torana.prompts.prompt import Part, Prompt, build_prompt
-from torana.prompts.sandbox import Meter, Sandbox, render_text
+from torana.prompts.sandbox import Meter, Sandbox, render_text, with_meter
 from torana.prompts.versions import DEFAULT_CONSTRAINT, Version, pick, read_constraint, read_version, read_versions
 from torana.settings import CatalogueSettings
 
@@ -83,8 +83,8 @@ class Prompts:
         model_params   defaults of the model's record; the prompt file's win over them, the operator's over both
         Raises Invalid 422: an input is missing or does not fit, or the result is too large.
         """
-        values = {"current_date": self._today(), **inputs}
         meter = Meter(self._settings.max_output_chars, self._settings.max_iterations)
+        values = with_meter({"current_date": self._today(), **inputs}, meter)
         messages: list[Message] = []
         head = 0  # how many messages at the beginning are the same for everybody
         for part in prompt.parts:
@@ -164,7 +164,7 @@ class Prompts:
         return self._date[1]
 
 
-def _messages(part: Part, values: Mapping[str, Any], meter: Meter) -> Iterator[Message]:
+def _messages(part: Part, values: dict[str, Any], meter: Meter) -> Iterator[Message]:
     if part.role == "placeholder":
         yield from _brought_messages(part.input, values, meter)
         return
@@ -172,7 +172,8 @@ def _messages(part: Part, values: Mapping[str, Any], meter: Meter) -> Iterator[M
         text = part.text
         meter.put_out(len(text))
     else:
-        text = "\n".join([render_text(template, values, meter) for template in part.templates])
+        texts = [render_text(template, values) for template in part.templates]
+        text = texts[0] if len(texts) == 1 else "\n".join(texts)
     # Vendors refuse messages without text, and an optional part may well be empty.
     if text.strip():
         yield Message(part.role, (Text(text),))

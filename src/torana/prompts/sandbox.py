@@ -170,12 +170,23 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return False
 
 
-def render_text(template: Template, values: Mapping[str, Any], meter: Meter) -> str:
-    """Raises Invalid: an input is missing or does not fit, or the meter ran out."""
+def with_meter(values: Mapping[str, Any], meter: Meter) -> dict[str, Any]:
+    """What templates may look up, for all texts of one prompt."""
+    return {**values, _METER: meter}
+
+
+def render_text(template: Template, values: dict[str, Any]) -> str:
+    """One text; `values` come from `with_meter`.
+
+    Raises Invalid: an input is missing or does not fit, or the meter ran out.
+    """
+    meter: Meter = values[_METER]
     pieces: list[str] = []
     try:
         made = 0
-        for piece in template.root_render_func(template.new_context({**values, _METER: meter})):
+        # As `template.new_context` makes it, without its copies: there are no globals here.
+        context = Context(template.environment, values, template.name, template.blocks)
+        for piece in template.root_render_func(context):
             made += len(piece)
             # Looked at here, booked once: a prompt has dozens of pieces.
             if made > meter.chars_left:

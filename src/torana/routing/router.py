@@ -29,6 +29,7 @@ from torana.errors import NoCredentials, ProviderBroke, ProviderError, ProviderR
 from torana.providers.provider import Deployment
 from torana.providers.send import Batch, Batches, Sender, Vectors
 from torana.routing.affinity import affinity_key
+from torana.routing.deadline import Deadline
 from torana.routing.discovery import FirstModel
 from torana.routing.fences import Fences
 from torana.routing.folding import fold_system
@@ -54,6 +55,7 @@ class Flow(msgspec.Struct):
     rest: Batches
     route: Route
     under_way: UnderWay
+    loop: asyncio.AbstractEventLoop
     deadline: float
     """In the event loop's time."""
     _is_begun: bool = False
@@ -78,7 +80,7 @@ class Flow(msgspec.Struct):
         try:
             batch = await self.rest.__anext__()
             # Looked at between batches: a silent provider has a deadline of its own.
-            if asyncio.get_running_loop().time() > self.deadline:
+            if self.loop.time() > self.deadline:
                 raise ProviderTimedOut(OVERDUE, self.deployment.name)
         except ProviderError as failure:
             self.under_way.broke(failure)
@@ -195,8 +197,8 @@ class Router:
             chat = msgspec.structs.replace(chat, stream=False)
         if route.model.folds_system:
             chat = fold_system(chat)
-        deadline = self._deadline()
-
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.sender.settings.request_s
         begun_answers = self.traffic.begun_answers
 
         async def open_one(deployment: Deployment) -> tuple[Batch, Batches]:
@@ -219,12 +221,12 @@ class Router:
 
         hedge_after_s = route.model.hedge_after_s if chat.hedge_after_s is None else chat.hedge_after_s
         trying = Trying(self.traffic, route, open_one, deadline, hedge_after_s=hedge_after_s, close_one=close_one)
-        opened = await _within(trying)
+        opened = await _within(loop, trying)
         if admit_shadow is not None:
             for shadow in route.shadows:
                 self._cast_shadow(shadow, chat, admit_shadow)
         first, rest = opened.result
-        return Flow(opened.candidate.deployment, first, rest, route, opened.under_way, deadline)
+        return Flow(opened.candidate.deployment, first, rest, route, opened.under_way, loop, deadline)
 
     async def embed(self, route: Route, request: EmbeddingsRequest) -> tuple[Vectors, Deployment, int]:
         """Vectors, who made them, and at which try. Raises as `stream` does."""
@@ -232,7 +234,10 @@ class Router:
         async def open_one(deployment: Deployment) -> Vectors:
             return await self.sender.embed(deployment, request)
 
-        opened = await _within(Trying(self.traffic, route, open_one, self._deadline()))
+        loop = asyncio.get_running_loop()
+        opened = await _within(
+            loop, Trying(self.traffic, route, open_one, loop.time() + self.sender.settings.request_s)
+        )
         opened.under_way.end()
         return opened.result, opened.candidate.deployment, len(route.tries)
 
@@ -243,13 +248,10 @@ class Router:
             if shadows.has_room(shadow.health):
                 shadows.begin(self.sender, shadow, chat, admit(shadow.deployment))
 
-    def _deadline(self) -> float:
-        return asyncio.get_running_loop().time() + self.sender.settings.request_s
 
-
-async def _within(trying: Trying[T]) -> Opened[T]:
+async def _within(loop: asyncio.AbstractEventLoop, trying: Trying[T]) -> Opened[T]:
     try:
-        async with asyncio.timeout_at(trying.deadline):
+        with Deadline(loop, trying.deadline):
             return await trying.run()
     except TimeoutError:
         raise ProviderTimedOut(OVERDUE, trying.route.candidates[0].deployment.name) from None

@@ -12,7 +12,6 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal, Protocol
 
 import msgspec
@@ -72,8 +71,8 @@ class NoOrigin:
 NO_ORIGIN: Origin = NoOrigin()
 
 
-class Site(msgspec.Struct, frozen=True):
-    """Where a call is sent, and at what price."""
+class Site(msgspec.Struct):
+    """Where a call is sent, and at what price. Made once for many calls."""
 
     provider: str
     model: str
@@ -81,6 +80,8 @@ class Site(msgspec.Struct, frozen=True):
     deployment: str
     region: str
     price: Price | None = None
+    written: tuple[bytes, bytes] | None = None
+    """As `_write_site` has it, from the first time on."""
 
 
 class Ledger:
@@ -194,7 +195,7 @@ class Record:
 
     def move(self, site: Site) -> None:
         """Another deployment answers than the one that was asked first."""
-        if site == self.site or self.is_closed:
+        if site is self.site or site == self.site or self.is_closed:
             return
         self.site = site
         table = self._ledger.spool.table
@@ -244,7 +245,7 @@ class Record:
     async def settled(self) -> None:
         """Returns once the final word is durable, or the disk has refused it and somebody has counted that."""
         if self.event and not self.is_settled:
-            self._future = asyncio.get_running_loop().create_future()
+            self._future = self._ledger.spool.loop.create_future()
             await self._future
 
     def durable(self, is_safe: bool) -> None:
@@ -309,11 +310,12 @@ class _WallText:
 wall_text = _WallText()
 
 
-@lru_cache(maxsize=1024)
 def _write_site(site: Site) -> tuple[bytes, bytes]:
     """(the record's members about a place, without braces; its price) as JSON."""
-    place = Place(provider=site.provider, upstream_model=site.model, deployment=site.deployment, region=site.region)
-    return encode(place)[1:-1], encode(site.price)
+    if site.written is None:
+        place = Place(provider=site.provider, upstream_model=site.model, deployment=site.deployment, region=site.region)
+        site.written = encode(place)[1:-1], encode(site.price)
+    return site.written
 
 
 def _no_progress() -> None:

@@ -119,10 +119,10 @@ class Spool:
         self._size = 0
         self._segment_since = time.monotonic()
         self._begin()
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="usage-spool", daemon=True)
         self._thread.start()
-        self._timer = self._loop.call_later(1.0, self._watch)
+        self._timer = self.loop.call_later(1.0, self._watch)
 
     def put(self, record: Waiting) -> None:
         """Take a record; `record.durable` tells the rest. Never waits."""
@@ -133,7 +133,7 @@ class Spool:
             # loop that counts the time: each time the thread wakes, it takes the interpreter from somebody.
             early_s = self._may_sync_at - time.monotonic()
             if early_s > 0:
-                self._loop.call_later(early_s, self._open_gate)
+                self.loop.call_later(early_s, self._open_gate)
             else:
                 self._gate.release()
 
@@ -335,13 +335,13 @@ class Spool:
 
     def _tell(self, what: Callable[[], None]) -> None:
         with suppress(RuntimeError):  # the loop has ended: nobody is left to be told
-            self._loop.call_soon_threadsafe(what)
+            self.loop.call_soon_threadsafe(what)
 
     # On the event loop
 
     def _watch(self) -> None:
         """Once a second: a disk that neither writes nor fails must not keep answers from their ends."""
-        self._timer = self._loop.call_later(1.0, self._watch)
+        self._timer = self.loop.call_later(1.0, self._watch)
         since = self._at_work_since
         if not since or time.monotonic() - since < PATIENCE_S:
             return
