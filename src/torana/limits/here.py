@@ -18,6 +18,7 @@ class Here:
     def take(self, asked: Sequence[Asked], expected: Spent) -> Hold | None:
         """Take from every limit, or raise Refused and take from none; None: only `ask` can say."""
         now, table = self.now(), self.table
+        is_noted = table.is_shared
         taken, standings = [], []
         table.lock()
         try:
@@ -27,7 +28,7 @@ class Here:
                     raise self._refused(asked, slots, now)
             for (rule, key, amount), slot in zip(asked, slots, strict=True):
                 until = rule.take(table, slot, now, amount)
-                line = table.note(key, until, rule.weight(amount)) if rule.gives_back else -1
+                line = table.note(key, until, rule.weight(amount)) if is_noted and rule.gives_back else -1
                 taken.append(Taken(rule, key, slot, until, amount, line))
                 standings.append(rule.standing(table, slot, now))
         finally:
@@ -43,10 +44,11 @@ class Here:
         now, table = self.now(), self.table
         table.lock()
         try:
-            slots = [table.look(each.key) for each in asked]
-            met = [(each, slot) for each, slot in zip(asked, slots, strict=True) if slot >= 0]
-            if not all(each.rule.fits(table, slot, now, each.amount) for each, slot in met):
-                raise self._refused([each for each, _ in met], [slot for _, slot in met], now)
+            for rule, key, amount in asked:
+                slot = table.look(key)
+                if slot >= 0 and not rule.fits(table, slot, now, amount):
+                    met = [(each, slot) for each in asked if (slot := table.look(each.key)) >= 0]
+                    raise self._refused([each for each, _ in met], [slot for _, slot in met], now)
         finally:
             table.unlock()
 

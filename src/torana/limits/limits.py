@@ -58,6 +58,7 @@ class Limits:
         }
         """Feature → its limits that can be looked at before the body is there; none by the empty name."""
         self._known: dict[tuple[str, ...], Met] = {}
+        self._known_early: dict[tuple[str, ...], tuple[Call, list[Asked]]] = {}
 
     def applying(self, call: Call) -> tuple[Rule, ...]:
         """The limits that a call meets."""
@@ -86,13 +87,22 @@ class Limits:
         """
         if not self._early[feature]:
             return
-        call = Call(caller, user, feature=feature)
-        rules = [rule for rule in self._early[feature] if rule.match.is_for(call)]
-        asked = [Asked(rule, rule.key(rule.whom(call)), 1) for rule in rules]
+        kind = (caller.instance_id or caller.instance_uid, user, caller.realm, feature)
+        call, asked = self._known_early.get(kind) or self._meet_early(kind, Call(caller, user, feature=feature))
         try:
             self._counts.glance(asked)
         except Refused as refused:
             raise self._refusal(call, refused) from None
+
+    def _meet_early(self, kind: tuple[str, ...], call: Call) -> tuple[Call, list[Asked]]:
+        """The limits of a call of which only the caller and the route are known; remembered as `_met` does."""
+        rules = [rule for rule in self._early[call.feature] if rule.match.is_for(call)]
+        found = call, [Asked(rule, rule.key(rule.whom(call)), 1) for rule in rules]
+        if sum(map(len, kind)) <= REMEMBERED_CHARS:
+            if len(self._known_early) >= REMEMBERED:
+                self._known_early.clear()
+            self._known_early[kind] = found
+        return found
 
     def left(self, call: Call) -> list[tuple[Rule, int]]:
         """How much each limit that the call meets has left, as far as this server knows; takes nothing."""
