@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import difflib
 import gc
 import logging
 import secrets
@@ -45,7 +44,6 @@ from torana.api.tokens import TokenEndpoints
 from torana.api.x_ray import XRayEndpoints
 from torana.catalog.load import Catalogue, load_catalogue, overlay_paths
 from torana.clock import Clock
-from torana.code.clean import NAMES_ELSEWHERE, STEP_NAMES, steps_named
 from torana.code.languages import EDITOR_IDS, EXTENSIONS, LANGUAGES
 from torana.errors import BadSetting
 from torana.explaining import DryRun
@@ -56,6 +54,7 @@ from torana.limits.limits import Limits
 from torana.limits.minutes import MinuteLimit
 from torana.limits.shared_table import SharedTable, watch_the_dead
 from torana.limits.table import Table
+from torana.overrides import check_overrides
 from torana.prompts.registry import Prompts
 from torana.providers.demo.demo import DemoProvider
 from torana.providers.google_tokens import MISSING, is_library_missing
@@ -148,7 +147,9 @@ async def start(
 
     check_trust(settings)
     check_endpoints(settings.providers.allowed_endpoints)
-    check_steps(settings.catalogue.excl_post_process)
+    models = Models(catalogue, settings.providers, clock)
+    for line in check_overrides(settings, models):
+        logger.warning(line)
     if settings.providers.google.project and is_library_missing():
         logger.warning("Vertex AI cannot be called: %s", MISSING)
     transport = Transport(settings.transport, allowed_endpoints=settings.providers.allowed_endpoints)
@@ -191,7 +192,6 @@ async def start(
         settings.transport,
     )
     first_model = FirstModel(settings.providers, transport)
-    models = Models(catalogue, settings.providers, clock)
     search = SearchEndpoints(DocsIndex(settings.search.index), settings, clock)
     readiness = Readiness(
         {
@@ -270,6 +270,7 @@ async def start(
         """Read and check the catalogue anew, off the event loop; the callable swaps it in."""
         catalogue = load_catalogue(overlays)
         models = Models(catalogue, settings.providers, clock)
+        check_overrides(settings, models)
         routes = join_routes(models)
         sinks = makers.of(catalogue.sinks.values())
 
@@ -373,15 +374,6 @@ def check_trust(settings: Settings) -> None:
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", "") or getattr(error, "strerror", "") or type(error).__name__
             raise BadSetting(name, f"{file!r} cannot be used ({reason})", expected) from error
-
-
-def check_steps(left_out: tuple[str, ...]) -> None:
-    """Raises BadSetting for a step that does not exist: whoever means to leave one out would see it work on."""
-    for name in left_out:
-        if not steps_named([name]) <= STEP_NAMES:
-            near = difflib.get_close_matches(name, [*STEP_NAMES, *NAMES_ELSEWHERE], n=1)
-            hint = f"did you mean {near[0]}?" if near else f"expected {', '.join(sorted(STEP_NAMES))}"
-            raise BadSetting("AIGW_FEATURE_FLAGS__EXCL_POST_PROCESS", f"{name!r} is no step", hint)
 
 
 def check_endpoints(allowed: tuple[str, ...]) -> None:

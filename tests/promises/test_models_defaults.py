@@ -10,6 +10,8 @@ from tests.support.gateway import RunningGateway
 from tests.support.http_client import Answer
 from tests.support.provider import ScriptedProvider
 
+from torana.errors import BadSetting
+
 HAIKU, SONNET = "claude-haiku-4-5-20251001", "claude-sonnet-4-6"
 FILE = {"file_name": "app.py", "content_above_cursor": "def f", "content_below_cursor": ""}
 NONE = {"ANTHROPIC_API_KEY": "", "ANTHROPIC_BASE_URL": "", "OPENAI_API_KEY": "", "OPENAI_BASE_URL": ""}
@@ -325,3 +327,47 @@ async def test_every_identifier_that_an_overlay_names_exists(offering: RunningGa
         named |= {old["identifier"] for old in row["deprecated_models"]}
         named |= set((row["dev"] or {}).get("selectable_models", ()))
         assert named <= models.keys(), row["feature_setting"]
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("claude_opus_4_7x", "did you mean claude_opus_4_"), ("zzz", "expected the name of a known one")]
+)
+async def test_a_default_that_leads_nowhere_stops_the_start(start_gateway: StartGateway, name: str, hint: str) -> None:
+    with pytest.raises(BadSetting) as raised:
+        await start_gateway(env={"AIGW_MODEL_SELECTION__DEFAULT_MODELS": json.dumps({"duo_chat": name})})
+
+    told = f"AIGW_MODEL_SELECTION__DEFAULT_MODELS: duo_chat leads to {name!r}, which is no model in use, {hint}"
+    assert str(raised.value).startswith(told)
+
+
+async def test_a_reload_that_takes_the_default_away_is_refused(start_gateway: StartGateway, tmp_path: Path) -> None:
+    overlay = tmp_path / "catalogue"
+    overlay.mkdir()
+    record = "models:\n- {name: ours, title: Ours, stage: %s, deployments: [{provider: anthropic, model: m}]}\n"
+    (overlay / "models.yml").write_text(record % "production")
+    chosen = {"AIGW_MODEL_SELECTION__DEFAULT_MODELS": '{"duo_chat": "ours"}'}
+    gateway = await start_gateway(env={"AIGW_CATALOG": str(overlay), **chosen})
+    (overlay / "models.yml").write_text(record % "registered")
+
+    assert not await gateway.running.reloader.reload()
+
+    line = await gateway.log.find(message="reload refused, the old catalogue stays")
+    assert line["problem"].startswith("AIGW_MODEL_SELECTION__DEFAULT_MODELS: duo_chat leads to 'ours'")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "told"),
+    [
+        ("AIGW_MODEL_SELECTION__DEFAULT_MODELS", {"duo_chatt": "claude_sonnet_4_6"}, "feature setting 'duo_chatt'"),
+        ("AIGW_MODEL_SELECTION__MODEL_PARAMS", {"nobody": {}}, "model 'nobody'"),
+        ("AIGW_MODEL_SELECTION__PROMPT_PARAMS", {"nothing": {}}, "prompt 'nothing'"),
+        ("AIGW_DEFAULT_PROMPTS", {"chat/old": "base"}, "prompt 'chat/old'"),
+    ],
+)
+async def test_what_settings_name_in_vain_is_warned_of(
+    start_gateway: StartGateway, setting: str, value: Any, told: str
+) -> None:
+    gateway = await start_gateway(env={setting: json.dumps(value)})
+
+    (line,) = [line for line in gateway.log.lines if line["message"].startswith(f"{setting}: ")]
+    assert (line["level"], f"{setting}: there is no {told}, ignored; " in line["message"]) == ("warning", True)
