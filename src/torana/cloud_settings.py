@@ -11,6 +11,13 @@ from torana.setting_values import Secret, setting
 
 _KEY = "AIGW_GOOGLE_CLOUD_PLATFORM__SERVICE_ACCOUNT_JSON_KEY"
 
+_aws_keys = re.compile(r"^\s*(?:aws_access_key_id|credential_process|role_arn|sso_\w+)\s*=", re.MULTILINE)
+_EC2_MARKS = (
+    ("/sys/devices/virtual/dmi/id/sys_vendor", re.compile("^Amazon EC2")),
+    ("/sys/hypervisor/uuid", re.compile("^ec2")),
+)
+"""Source: Amazon EC2 user guide, "Identify EC2 instances"."""
+
 _project = re.compile(r"[a-z0-9][a-z0-9.:-]{0,99}")
 _location = re.compile(r"[a-z][a-z0-9-]{0,49}")
 
@@ -47,6 +54,43 @@ class GoogleSettings:
     def proxy_location(self) -> str:
         """Of the pass-through (contract 16)."""
         return self.location or "us-central1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwsSources:
+    """Where AWS's own libraries look for credentials, as far as that shows without asking anybody."""
+
+    profile: str = setting("", ("AWS_PROFILE", "AWS_DEFAULT_PROFILE"), "profile of AWS's own files to use")
+    credentials_file: str = setting("~/.aws/credentials", "AWS_SHARED_CREDENTIALS_FILE", "AWS's own file of keys")
+    config_file: str = setting("~/.aws/config", "AWS_CONFIG_FILE", "AWS's own file of profiles and roles")
+    role_token_file: str = setting("", "AWS_WEB_IDENTITY_TOKEN_FILE", "token of a role, as EKS sets it")
+    container: str = setting(
+        "",
+        ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"),
+        "where a container is given keys, as ECS and EKS set it",
+    )
+    has_no_machine_role: bool = setting(
+        False, "AWS_EC2_METADATA_DISABLED", "a machine of EC2 is not taken for one with a role"
+    )
+
+    @property
+    def are_there(self) -> bool:
+        """Files are looked at; a machine's own role is believed in where the machine is one of EC2's."""
+        if self.profile or self.role_token_file or self.container:
+            return True
+        files = (self.credentials_file, self.config_file)
+        return any(_holds(file, _aws_keys) for file in files) or (not self.has_no_machine_role and _is_in_ec2())
+
+
+def _is_in_ec2() -> bool:
+    return any(_holds(file, beginning) for file, beginning in _EC2_MARKS)
+
+
+def _holds(file: str, what: re.Pattern[str]) -> bool:
+    try:
+        return what.search(Path(file).expanduser().read_text(encoding="utf-8", errors="replace")) is not None
+    except (OSError, RuntimeError):  # no such file, or no home to look in
+        return False
 
 
 def check_google(settings: GoogleSettings) -> GoogleSettings:

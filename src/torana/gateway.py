@@ -83,10 +83,13 @@ class Gateway:
         self.counting = counting or CountingThread()
         self.left_out = steps_named(settings.excl_post_process)
 
-    def find_prompt(self, prompt_id: str, constraint: str | None, wish: ModelWish) -> tuple[Prompt, Model]:
+    def find_prompt(
+        self, prompt_id: str, constraint: str | None, wish: ModelWish, caller: Caller
+    ) -> tuple[Prompt, Model]:
         """The prompt file and the model that a request for `prompt_id` leads to; raises Refusal or Invalid."""
         is_completion = prompt_id == COMPLETION_PROMPT
         model = self.models.find_completing(wish) if is_completion else self.models.find(wish)
+        model = self.router.inside(caller, model)
         prompt = self.prompts.find(prompt_id, constraint, model.families)
         refuse_unable(model, prompt.needs - CHAT if is_completion else prompt.needs)
         return prompt, model
@@ -124,7 +127,7 @@ class Gateway:
 
     async def complete(self, permit: Permit, order: CompletionOrder, facts: dict[str, Any]) -> CodeAnswer:
         """A few tokens at the cursor: marked for families that know fill-in-the-middle, else an instruction."""
-        model = self.models.find_completing(order.wish)
+        model = self.router.inside(permit.caller, self.models.find_completing(order.wish))
         prompt = None
         if order.prompt is None:
             prompt = self.prompts.find(order.prompt_id or COMPLETION_PROMPT, None, model.families)
@@ -154,7 +157,7 @@ class Gateway:
 
     async def generate(self, permit: Permit, order: GenerationOrder, facts: dict[str, Any]) -> CodeAnswer:
         """A longer piece of code from an instruction."""
-        model = self.models.find(order.wish)
+        model = self.router.inside(permit.caller, self.models.find(order.wish))
         prompt = None
         if order.prompt is None or order.prompt_id:
             constraint = order.prompt_version if order.prompt_id else None
@@ -202,7 +205,7 @@ class Gateway:
 
     async def step(self, permit: Permit, order: StepOrder, facts: dict[str, Any]) -> Answer:
         """One step of a ReAct loop that the client runs."""
-        model = self.models.find(order.wish)
+        model = self.router.inside(permit.caller, self.models.find(order.wish))
         prompt = self.prompts.find(STEP_PROMPT, None, model.families)
         chat = self.prompts.render(prompt, step_inputs(order), model_params=model.params)
         chat = replace_fields(
@@ -445,7 +448,10 @@ class Gateway:
 
     async def ask(self, permit: Permit, model: Model, chat: ChatRequest, facts: dict[str, Any]) -> Answer:
         """A client's own prompt, sent as it is."""
-        return await self._answer(permit, model, chat, facts)
+        allowed = self.router.inside(permit.caller, model)
+        if allowed is not model and allowed.output_limit < chat.output_limit:
+            chat = replace_fields(chat, output_limit=allowed.output_limit)
+        return await self._answer(permit, allowed, chat, facts)
 
     async def count_tokens(self, permit: Permit, model: Model, chat: ChatRequest) -> tuple[int, bool]:
         """How many tokens a prompt is, and whether its provider says so; else we estimate.
@@ -453,7 +459,7 @@ class Gateway:
         Raises ProviderRefused where the provider has something against the prompt itself.
         """
         try:
-            route = await self.router.pick(permit, model)
+            route = await self.router.pick(permit, self.router.inside(permit.caller, model))
             counted = await self.sender.count(route.deployments[0], chat)
         except ProviderError as error:
             if isinstance(error, ProviderRefused) and error.upstream_code in (400, 404, 413, 422):
@@ -474,6 +480,7 @@ class Gateway:
     async def embed(self, permit: Permit, model: Model, request: EmbeddingsRequest, facts: dict[str, Any]) -> Embedded:
         """Vectors for texts; nothing streams. Raises ProviderError."""
         started = time.monotonic()
+        model = self.router.inside(permit.caller, model)
         call = self._call(permit, facts, None, is_streamed=False)
         used = model.deployments[0]
         if model.is_demo and request.dimensions is None and model.dimensions:

@@ -1,7 +1,16 @@
 """A request's headers: looked up by lower-case name, the first of a repeated one wins."""
 
 import math
+import random
 from collections.abc import Iterable
+
+SOON_S = 5
+"""At most; who is turned away, or finds nobody to answer, hears a number from one second up to this."""
+
+
+def soon() -> int:
+    """Seconds, jittered, so that those who were turned away together do not come back together."""
+    return random.randint(1, SOON_S)  # noqa: S311 jitter, no secret
 
 
 def retry_after(seconds: float | None) -> tuple[tuple[bytes, bytes], ...]:

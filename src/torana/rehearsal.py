@@ -152,6 +152,11 @@ class _NotedRouter(Router):
         notes.picked = found = await Router.pick(router, permit, model, chat)
         return found
 
+    def inside(self, caller: Caller, model: Model) -> Model:
+        notes = self.desk.notes
+        notes.model = found = model if notes.is_stand_in else super().inside(caller, model)
+        return found
+
     def keep_inside(self, permit: Permit, deployment: Deployment) -> None:
         if not self.desk.notes.is_stand_in:
             super().keep_inside(permit, deployment)

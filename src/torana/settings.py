@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torana.cloud_settings import GoogleSettings
+from torana.cloud_settings import AwsSources, GoogleSettings
 from torana.setting_values import (
     Secret,
     setting,
@@ -227,6 +227,7 @@ class ProviderSettings:
     aws_access_key_id: str = setting("", "AWS_ACCESS_KEY_ID", "AWS key; without it, what AWS's own libraries find")
     aws_secret_access_key: Secret = setting(Secret(), "AWS_SECRET_ACCESS_KEY", "belongs to it")
     aws_session_token: Secret = setting(Secret(), "AWS_SESSION_TOKEN", "belongs to it, where it is a temporary one")
+    aws: AwsSources = field(default_factory=AwsSources)
     azure_api_version: str = setting(
         "",
         ("AZURE_API_VERSION", "OPENAI_API_VERSION"),

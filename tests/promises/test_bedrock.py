@@ -116,7 +116,7 @@ async def test_keys_are_found_where_the_vendors_own_libraries_find_them(
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
     for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
-    gateway = await start()
+    gateway = await start(AWS_SHARED_CREDENTIALS_FILE=str(file))
 
     answers = [await ask(gateway) for _ in range(2)]
 
@@ -124,19 +124,57 @@ async def test_keys_are_found_where_the_vendors_own_libraries_find_them(
     assert all("Credential=FROMFILE/" in (sent.header("authorization") or "") for sent in provider.requests)
 
 
-async def test_without_credentials_the_operator_is_told_what_to_set(
-    start, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/none")
-    monkeypatch.setenv("AWS_CONFIG_FILE", "/none")
-    gateway = await start()
+NOWHERE = {
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_SHARED_CREDENTIALS_FILE": "/none",
+    "AWS_CONFIG_FILE": "/none",
+}
+
+
+async def test_without_credentials_the_operator_is_told_what_to_set(start, provider: ScriptedProvider) -> None:
+    gateway = await start(**NOWHERE)
 
     answer = await ask(gateway)
 
     assert answer.refusal.code == "provider_no_credentials"
     assert provider.requests == []
     assert any("AWS_BEARER_TOKEN_BEDROCK" in json.dumps(line) for line in gateway.log.lines)
+
+
+BOTH = CATALOGUE.replace("models: [claude_on_bedrock]", "models: [claude_on_bedrock, claude_sonnet_4_6]")
+
+
+@pytest.mark.parametrize(
+    ("there", "answers"),
+    [
+        ({}, "anthropic"),
+        ({"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE"}, "anthropic"),  # half a key is none
+        (TOKEN, "bedrock"),
+        (KEYS, "bedrock"),
+        ({"AWS_SHARED_CREDENTIALS_FILE": "[default]\naws_access_key_id = A\naws_secret_access_key = s\n"}, "bedrock"),
+        ({"AWS_SHARED_CREDENTIALS_FILE": "[default]\n"}, "anthropic"),
+        ({"AWS_CONFIG_FILE": "[default]\nregion = eu-west-1\n"}, "anthropic"),
+        ({"AWS_CONFIG_FILE": "[profile a]\nrole_arn = arn:aws:iam::1:role/a\n"}, "bedrock"),
+        ({"AWS_PROFILE": "a"}, "bedrock"),
+        ({"AWS_WEB_IDENTITY_TOKEN_FILE": "/token"}, "bedrock"),
+        ({"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/v2"}, "bedrock"),
+    ],
+)
+async def test_bedrock_is_configured_where_credentials_can_be_found(
+    start, tmp_path: Path, there: dict[str, str], answers: str
+) -> None:
+    (tmp_path / "models.yml").write_text(BOTH)
+    env = {**NOWHERE, **there}
+    for name, text in there.items():
+        if name.endswith(("CREDENTIALS_FILE", "CONFIG_FILE")):
+            (tmp_path / "aws").write_text(text)
+            env[name] = str(tmp_path / "aws")
+    gateway = await start(**env)
+
+    token = gateway.token(unit_primitives=["ai_gateway_model_provider_proxy"])
+    told = (await gateway.get("/openai/v1/models/chat_default", headers={"Authorization": f"Bearer {token}"})).json()
+
+    assert told["registry"]["deployments"][0].partition("/")[0] == answers
 
 
 async def test_a_tool_call_and_its_cost_come_through(start, provider: ScriptedProvider) -> None:

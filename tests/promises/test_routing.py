@@ -172,6 +172,23 @@ async def test_a_silent_deployment_is_left_for_the_next_and_its_connection_close
     await (await fleet["a"].request()).hung_up.wait()
 
 
+@pytest.mark.parametrize("path", [PATH, CODE])
+async def test_a_deployment_has_a_patience_of_its_own_for_silence_within_an_answer(
+    start_fleet: StartFleet, path: str
+) -> None:
+    fleet = await start_fleet({"provider": "a", "idle_s": 0.05}, {"provider": "b", "order": 1})
+    fleet["a"].answer_with(pieces=("one ", "two ", "three"), hold_after=3)
+
+    answer = await fleet.ask(path, stream=True)
+
+    assert (answer.status, answer.is_whole) == (200, False)
+    assert b"one " in answer.body
+    await (await fleet["a"].request()).hung_up.wait()
+    line = await fleet.gateway.log.find(path=path)
+    assert (line["provider_error"], line["provider_status"]) == ("provider_timeout", 504)
+    assert fleet.asked == {"a": 1, "b": 0}
+
+
 async def test_a_silent_deployment_without_a_next_is_a_timeout_and_not_asked_again(start_fleet: StartFleet) -> None:
     fleet = await start_fleet({"provider": "a", "timeout_s": 0.05})
     fleet["a"].stall()
@@ -623,6 +640,39 @@ async def test_without_a_deployment_in_its_regions_an_instance_is_refused(start_
 
     assert [(each.status, code_of(each)) for each in (answer, users)] == [(403, "residency_refused")] * 2
     assert fleet.asked == {"a": 0, "c": 0}
+
+
+TWO_MODELS = """\
+models:
+- {{name: far, title: Far, deployments: [{{provider: a, model: a-1, region: us-east1}}]}}
+- {{name: near, title: Near, deployments: [{{provider: b, model: b-1, region: europe-west4}}]}}
+aliases:
+{aliases}{more}"""
+ALIASES = """\
+- {name: chat_default, models: [far, near, demo]}
+- {name: completions_default, models: [far, demo]}
+"""
+
+
+async def test_an_alias_means_its_next_model_where_an_instances_regions_leave_the_first_one_out(
+    start_fleet: StartFleet,
+) -> None:
+    fleet = await start_fleet({"provider": "a"}, {"provider": "b"})
+    (fleet.folder / "models.yml").write_text(TWO_MODELS.format(aliases=ALIASES, more=EU))
+    assert await fleet.gateway.running.reloader.reload()
+
+    fenced, elsewhere = await fleet.ask(), await fleet.ask(token=fleet.token(sub="other", gitlab_instance_id="other"))
+    without_a_next = await fleet.ask(CODE)
+    dialect = await fleet.gateway.post(
+        "/openai/v1/chat/completions",
+        json={"model": "chat_default", "messages": [{"role": "user", "content": "Hi"}]},
+        token=fleet.gateway.token(unit_primitives=["ai_gateway_model_provider_proxy"]),
+    )
+
+    assert (fenced.json(), elsewhere.json()) == ("This is b.", "This is a.")
+    assert (without_a_next.status, code_of(without_a_next)) == (403, "residency_refused")  # and not the demo
+    assert dialect.json()["choices"][0]["message"]["content"] == "This is b."
+    assert fleet.asked == {"a": 1, "b": 2}
 
 
 async def test_a_realm_has_its_regions_and_an_instances_own_rule_comes_first(start_fleet: StartFleet) -> None:

@@ -53,6 +53,8 @@ async def test_a_refused_connection_is_told_and_nothing_was_spent(
         watch.outputs.append(answer.body)
 
     assert family.is_failed(answer, 503)
+    if answer.status == 503:
+        assert 1 <= int(answer.header("retry-after") or 0) <= 5
     assert {record["input_tokens"] for record in gateway.usage()} == {0}
 
 

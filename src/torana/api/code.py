@@ -14,7 +14,7 @@ from torana.chat import FinishReason, ModelWish, Usage
 from torana.clock import Clock
 from torana.code.orders import CompletionOrder, GenerationOrder
 from torana.errors import ProviderError, Refusal
-from torana.headers import retry_after
+from torana.headers import retry_after, soon
 from torana.settings import Settings
 
 
@@ -216,10 +216,11 @@ class CodeEndpoints:
 def code_failed(error: ProviderError) -> Refusal:
     """What a failed model call is on the code endpoints (contract 1.2)."""
     # A time to come back is for those whom coming back may help.
-    may_help = error.upstream_code == 429 or error.is_retryable
-    headers = retry_after(error.retry_after_s) if may_help else ()
     if error.upstream_code == 429:
-        return Refusal(429, error.code, "Too many requests. Please try again later.", layer="provider", headers=headers)
+        limited = "Too many requests. Please try again later."
+        return Refusal(429, error.code, limited, layer="provider", headers=retry_after(error.retry_after_s))
+    told_s = soon() if error.retry_after_s is None else error.retry_after_s
+    headers = retry_after(told_s) if error.is_retryable else ()
     return Refusal(503, error.code, "Inference failed", layer="provider", headers=headers)
 
 

@@ -3,7 +3,6 @@
 The entrance asks `front_of` for each path; everything else about these routes is in `api/dialect_*.py`.
 """
 
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from torana.errors import (
     ProviderSpent,
     Refusal,
 )
+from torana.headers import retry_after, soon
 from torana.limits.reached import LimitReached, Standing, anthropic_headers, openai_headers
 
 Headers = list[tuple[bytes, bytes]]
@@ -127,8 +127,10 @@ def provider_failed(error: ProviderError, front: Front, mask: Callable[[str], st
     mask  takes credentials out of a text
     """
     headers: Headers = []
-    if error.retry_after_s is not None and error.is_retryable:
-        headers.append((b"retry-after", b"%d" % math.ceil(error.retry_after_s)))
+    if error.is_retryable:
+        # With 503 and 529 there is always a time to come back.
+        is_down = error.upstream_code in (503, 529)
+        headers += retry_after(soon() if error.retry_after_s is None and is_down else error.retry_after_s)
     if not error.is_retryable:
         headers.append(SHOULD_NOT_RETRY)
     code = error.upstream_code

@@ -29,7 +29,7 @@ from torana.api.exchange import JSON_HEADER, Exchange, Reply, Route, StreamReply
 from torana.api.internal_events import InternalEvents
 from torana.caller import Caller, Permit
 from torana.errors import ProviderError, Refusal
-from torana.headers import Headers
+from torana.headers import Headers, retry_after, soon
 from torana.limits.hold import Spent
 from torana.limits.limits import Limits
 from torana.limits.rules import Call
@@ -47,8 +47,6 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 MAX_REQUEST_ID_BYTES = 1024
-RETRY_AFTER_S = 5
-"""At most; who is turned away hears a number from one second up to this."""
 
 ENDED = {
     DRAINING: (503, "server_draining", "Service Unavailable"),
@@ -380,9 +378,7 @@ class Entrance:
         method, target, headers = _glance(data)
         client = connection.client[0] if connection.client else ""
         exchange = Exchange(method, self._strip_prefix(target), b"", headers, client, _request_id(headers))
-        # Jittered, so that those who were turned away together do not come back together.
-        after = b"%d" % random.randint(1, RETRY_AFTER_S)  # noqa: S311 jitter, no secret
-        refusal = Refusal(503, code, "Service Unavailable", headers=((b"retry-after", after),))
+        refusal = Refusal(503, code, "Service Unavailable", headers=retry_after(soon()))
         reply = write_refusal(refusal, exchange)
         answer = [*connection.server_state.default_headers, *reply.headers]
         answer += [

@@ -70,7 +70,7 @@ class FeatureEndpoints:
             name: _read_input(component.payload, name, each, component.loc) for name, each in feature.inputs.items()
         }
         wish = self._wish(body, feature)
-        prompt, model = self.gateway.find_prompt(feature.prompt_id, feature.prompt_constraint, wish)
+        prompt, model = self.gateway.find_prompt(feature.prompt_id, feature.prompt_constraint, wish, exchange.caller)
         refuse_unable(model, feature.needs)
         exchange.facts["feature"] = feature.name
         return FeatureOrder(feature=feature, prompt=prompt, model=model, inputs=inputs, stream=component.stream)

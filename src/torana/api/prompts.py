@@ -55,7 +55,7 @@ class PromptEndpoints:
             wish = ModelWish(role=role_of(exchange.tail))
         elif not wish.is_own and not wish.identifier and not wish.feature_setting:
             wish = msgspec.structs.replace(wish, role=role_of(exchange.tail))
-        prompt, model = self.gateway.find_prompt(exchange.tail, constraint or None, wish)
+        prompt, model = self.gateway.find_prompt(exchange.tail, constraint or None, wish, exchange.caller)
         if not prompt.is_simple:
             raise Invalid((), f"Prompt '{exchange.tail}' is not supported")
         return PromptOrder(prompt=prompt, model=model, inputs=inputs, stream=stream)

@@ -88,6 +88,9 @@ class Model:
     """Its chat templates refuse a system turn."""
     deployments: tuple[Deployment, ...]
     """In order of preference."""
+    further: tuple["Model", ...] = ()
+    """Where an alias was asked for: its other models that can be reached, for callers whose regions leave this one out.
+    The demo is none of them: it answers where nothing is configured, not where nothing is allowed."""
 
     @property
     def is_demo(self) -> bool:
@@ -260,7 +263,8 @@ class Models:
         alias = self.catalogue.aliases.get(name)
         record = self.catalogue.models.get(name)
         if alias is not None:
-            found = self._of_record(self._first_configured(alias, now))
+            record = self._first_configured(alias, now)
+            found = replace(self._of_record(record), further=self._further(alias, record, now))
         elif record is None:
             raise Invalid(loc, "Unknown model identifier", "value_error")
         elif record.stage == "registered":
@@ -271,9 +275,17 @@ class Models:
         return found
 
     def _first_configured(self, alias: AliasRecord, now: float) -> ModelRecord:
-        named = [self.catalogue.models[name] for name in alias.models]
-        records = [self._heir(record, now) for record in named if record.stage in IN_USE]
+        records = self._records_of(alias, now)
         return next((record for record in records if self.answers(record)), records[-1])
+
+    def _further(self, alias: AliasRecord, first: ModelRecord, now: float) -> tuple[Model, ...]:
+        others = [each for each in self._records_of(alias, now) if each is not first and self.answers(each)]
+        models = map(self._of_record, others if self.catalogue.residency else ())
+        return tuple(model for model in models if not model.is_demo)
+
+    def _records_of(self, alias: AliasRecord, now: float) -> list[ModelRecord]:
+        named = [self.catalogue.models[name] for name in alias.models]
+        return [self._heir(record, now) for record in named if record.stage in IN_USE]
 
     def _heir(self, record: ModelRecord, now: float) -> ModelRecord:
         """The record itself, or after its end the last of its successors that can be reached."""

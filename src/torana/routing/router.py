@@ -15,6 +15,7 @@ models.py         which model a wish means
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -22,7 +23,7 @@ from functools import partial
 
 import msgspec
 
-from torana.caller import Permit
+from torana.caller import Caller, Permit
 from torana.chat import ChatRequest
 from torana.dialects.embedding_dialect import EmbeddingsRequest
 from torana.errors import NoCredentials, ProviderBroke, ProviderError, ProviderRefused, ProviderTimedOut, Refusal
@@ -39,6 +40,8 @@ from torana.routing.traffic import Traffic, UnderWay, enter
 from torana.routing.tries import Candidate, Route, Try
 from torana.routing.trying import Opened, T, Trying
 from torana.usage.ledger import Record
+
+logger = logging.getLogger("torana.routing")
 
 OVERDUE = "no whole answer within AIGW_TIMEOUTS__REQUEST_S"
 
@@ -118,6 +121,7 @@ class Router:
         self.traffic = traffic
         self.first_model = first_model
         self.fences = Fences(models.catalogue.residency.values()) if fences is None else fences
+        self._told_of_lack: set[str] = set()
 
     async def pick(self, permit: Permit, model: Model, chat: ChatRequest | None = None) -> Route:
         """The deployments to try, in order, and why.
@@ -149,8 +153,31 @@ class Router:
         if picked.is_fenced_out:
             raise outside()
         if not picked.candidates:
-            raise NoCredentials(f"no credentials for {deployments[0].provider}", model.name)
+            raise NoCredentials(self._tell_of_lack(deployments[0].provider), model.name)
         return Route(model, tuple(picked.candidates), limit, tenant, tuple(picked.left_out), tuple(picked.shadows))
+
+    def _tell_of_lack(self, provider: str) -> str:
+        """Why the provider cannot be greeted; once for each in the log, for somebody has asked."""
+        lack = self.models.vendors.lack_of(provider)
+        if provider not in self._told_of_lack:
+            self._told_of_lack.add(provider)
+            logger.warning("a model is asked whose provider has no credentials", extra={"reason": lack})
+        return lack
+
+    def inside(self, caller: Caller, model: Model) -> Model:
+        """The model, or where the caller's regions leave it out altogether, the next one of the alias that they do not.
+
+        Where there is none it is the model itself, which `pick` refuses.
+        """
+        fence = self.fences.of(caller) if model.further and self.fences else None
+        if fence is None:
+            return model
+        allowed = (
+            each
+            for each in (model, *model.further)
+            if any(fence.allows(deployment) for deployment in each.deployments if deployment.is_configured)
+        )
+        return next(allowed, model)
 
     def keep_inside(self, permit: Permit, deployment: Deployment) -> None:
         """For calls whose deployment is given: raises Refusal 403 where the caller's regions leave it out."""

@@ -7,6 +7,8 @@ from msgspec.structs import replace as replace_members
 
 from torana.catalog.records import DeploymentRecord, PriceRecord, ProviderRecord
 from torana.errors import BadSetting
+from torana.providers.aws_signing import NO_KEYS
+from torana.providers.bedrock import NO_REGION
 from torana.providers.provider import Deployment
 from torana.routing.price_list import PriceList
 from torana.setting_values import check_url
@@ -39,6 +41,8 @@ class Vendors:
         self.prices = prices
         self._addresses = {row.name: self._find_address(row) for row in rows.values()}
         self._regions = dict(_read_regions(settings))
+        has_keys = bool(settings.aws_access_key_id and settings.aws_secret_access_key)
+        self._has_aws_credentials = bool(settings.aws_bearer_token) or has_keys or settings.aws.are_there
 
     @property
     def has_own_openai(self) -> bool:
@@ -58,7 +62,7 @@ class Vendors:
         if row is None or row.dialect == "demo":
             return provider == "demo"
         if row.auth == "aws":
-            return bool(self.settings.aws_region)
+            return bool(self.settings.aws_region) and self._has_aws_credentials
         if row.auth == "google":
             return bool(self.settings.google.project)
         if not self._addresses[provider]:
@@ -73,8 +77,14 @@ class Vendors:
         if record.provider == FIREWORKS and not record.model:
             return bool(self._regions) and self.is_configured(FIREWORKS)
         if record.region and not self.settings.mock_responses and self._is_aws(record.provider):
-            return True
+            return self._has_aws_credentials
         return self.is_configured(record.provider)
+
+    def lack_of(self, provider: str) -> str:
+        """Why a provider cannot be greeted, for the log."""
+        if not self._is_aws(provider):
+            return f"no credentials for {provider}"
+        return NO_KEYS if self.settings.aws_region else NO_REGION
 
     def _is_aws(self, provider: str) -> bool:
         row = self.rows.get(provider)
