@@ -34,6 +34,7 @@ from torana.providers.send import Sender
 from torana.routing.models import CHAT, Model, Models, in_location, refuse_unable
 from torana.routing.router import Router
 from torana.routing.stages import NEVER
+from torana.routing.traffic import Passage
 from torana.routing.tries import Candidate, Route
 from torana.settings import CatalogueSettings
 from torana.telemetry.metrics import InFlight, Metrics
@@ -420,6 +421,7 @@ class Gateway:
         self.router.keep_inside(permit, deployment)
         under_way: InFlight | None = None
         leave: Callable[[], None] | None = None
+        passage: Passage | None = None
         try:
             limited = await self._hold(
                 permit, call, "", deployment, lambda: estimate_body(path, body, deployment.prices, is_free=is_free)
@@ -430,8 +432,12 @@ class Gateway:
             under_way = self.metrics.in_flight(provider, model)
             under_way.begin()
             call.is_relayed = True
+            passage = self.router.pass_through(deployment)
             answer = await self.sender.relay(deployment, path, body, headers, stream=stream, method=method)
+            passage.end(None)
         except BaseException as error:
+            if passage is not None:
+                passage.end(error)
             if under_way is not None:
                 under_way.end()
             if leave is not None:

@@ -70,6 +70,41 @@ async def test_a_provider_that_refuses_again_and_again_is_left_alone(
     assert codes == ["provider_unreachable"] * 20 + ["provider_resting"]
 
 
+async def test_a_vendor_that_no_relayed_call_reaches_is_left_alone_and_found_again(
+    start_gateway: StartGateway, faults: HarmfulProxy, clock: HandClock
+) -> None:
+    gateway = await start_gateway(env=behind(faults.url), clock=clock)
+    faults.stop_listening()
+    family, other = FAMILIES["proxy"], FAMILIES["messages"]
+
+    refused = [await family.ask(gateway) for _ in range(21)]
+    await faults.start()
+    before = faults.connections
+    resting = await family.ask(gateway)
+    reached = faults.connections - before
+    others = await other.ask(gateway)
+    clock.advance(40)
+    again = await family.ask(gateway)
+
+    assert [each.refusal.code for each in refused] == ["provider_unreachable"] * 20 + ["provider_resting"]
+    assert {each.status for each in (*refused, resting)} == {502}
+    assert (resting.refusal.code, reached) == ("provider_resting", 0)
+    assert (others.status, again.status) == (200, 200)
+
+
+@pytest.mark.parametrize("status", [401, 403, 429, 500, 503, 529])
+async def test_no_status_of_a_vendors_keeps_relayed_calls_from_it(
+    start_gateway: StartGateway, provider: ScriptedProvider, status: int
+) -> None:
+    gateway = await start_gateway()
+    provider.fail_with(status, headers={"Retry-After": "30"})
+
+    answers = [await FAMILIES["proxy"].ask(gateway) for _ in range(25)]
+
+    assert {answer.status for answer in answers} == {502 if status in (401, 403) else status}
+    assert len(provider.requests) == 25
+
+
 # UP2
 
 

@@ -163,6 +163,13 @@ class Health:
             self.meter.deployment_state(self.name, 0)
             logger.info("a deployment is well again", extra={"deployment": self.name})
 
+    def reached(self, now: float, turn: int) -> None:
+        """A call was answered, in whatever way; nothing is learned but that somebody is there."""
+        self.failures_in_a_row = 0
+        if self.breaker.good(now, turn):
+            self.meter.deployment_state(self.name, 0)
+            logger.info("a deployment is well again", extra={"deployment": self.name})
+
     def bad(self, now: float, turn: int, failure: ProviderError, *, is_repeated: bool = False) -> None:
         """A call failed; whether that says anything about the deployment is decided here.
 

@@ -36,7 +36,7 @@ from torana.routing.fences import Fences
 from torana.routing.folding import fold_system
 from torana.routing.models import Model, Models
 from torana.routing.picking import Wish, pick
-from torana.routing.traffic import Traffic, UnderWay, enter
+from torana.routing.traffic import Passage, Traffic, UnderWay, enter
 from torana.routing.tries import Candidate, Route, Try
 from torana.routing.trying import Opened, T, Trying
 from torana.usage.ledger import Record
@@ -122,6 +122,8 @@ class Router:
         self.first_model = first_model
         self.fences = Fences(models.catalogue.residency.values()) if fences is None else fences
         self._told_of_lack: set[str] = set()
+        self._relayed: dict[str, Deployment] = {}
+        """By vendor: what stands for all of its models where calls are relayed."""
 
     async def pick(self, permit: Permit, model: Model, chat: ChatRequest | None = None) -> Route:
         """The deployments to try, in order, and why.
@@ -195,6 +197,19 @@ class Router:
             return _nothing
         await enter(self.traffic, (gate,), tenant)
         return partial(gate.leave, tenant)
+
+    def pass_through(self, deployment: Deployment) -> Passage:
+        """For a call that is relayed to a given deployment; to be ended with what became of it.
+
+        All of a vendor's models have one breaker here, for clients choose their names.
+
+        Raises ProviderResting where the vendor has not answered lately.
+        """
+        vendor = self._relayed.get(deployment.provider)
+        if vendor is None:
+            named = replace(deployment, model="", label=f"{deployment.provider} proxy")
+            vendor = self._relayed[deployment.provider] = named
+        return Passage(self.traffic, self.traffic.book.of(vendor))
 
     def regions_of(self, permit: Permit) -> tuple[str, ...]:
         """The regions that the caller's data may be in, as `residency` names them; empty: any."""

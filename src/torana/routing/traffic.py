@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterable
 
 from torana.clock import Clock
-from torana.errors import ProviderError, Refusal
+from torana.errors import ProviderError, ProviderRefused, ProviderResting, Refusal
 from torana.routing.begun_answers import BegunAnswers
 from torana.routing.budget import RetryBudget
 from torana.routing.health import Health, HealthBook, Meter
@@ -61,6 +61,30 @@ class UnderWay:
         self._health.end()
         for each in self._entered:
             each.leave(self._tenant)
+
+
+class Passage:
+    """One relayed call at its vendor. Only what never answered counts against it: statuses are the client's affair."""
+
+    __slots__ = ("_health", "_traffic", "_turn")
+
+    def __init__(self, traffic: Traffic, health: Health) -> None:
+        """Raises ProviderResting where the vendor is left alone."""
+        now = traffic.clock.monotonic()
+        self._traffic, self._health = traffic, health
+        self._turn = health.breaker.begin(now)
+        if not self._turn:
+            raise ProviderResting(health.why_not(now), health.name)
+
+    def end(self, failure: BaseException | None) -> None:
+        """failure  None: the head of an answer came"""
+        now, health = self._traffic.clock.monotonic(), self._health
+        if failure is None or isinstance(failure, ProviderRefused):
+            health.reached(now, self._turn)
+        elif isinstance(failure, ProviderError):
+            health.bad(now, self._turn, failure)
+        else:
+            health.breaker.left(self._turn)
 
 
 async def enter(traffic: Traffic, ways: Iterable[Turnstile | None], tenant: str) -> tuple[Turnstile, ...]:
