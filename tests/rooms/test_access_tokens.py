@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
@@ -484,8 +485,8 @@ async def test_a_refused_token_is_remembered_for_a_minute_without_another_fetch(
 # The deny list
 
 
-async def test_in_a_burst_of_unknown_tokens_others_get_their_turn_between_any_two_signatures(access: Access) -> None:
-    tokens = [sign(access.claims(jti=f"token-{number}"), STRANGE_KEY) for number in range(20)]
+async def turns_during(work: Awaitable[Any]) -> int:
+    """How often others had their turn of the event loop meanwhile."""
     loop, turns, is_over = asyncio.get_running_loop(), 0, False
 
     def take_a_turn() -> None:
@@ -495,10 +496,39 @@ async def test_in_a_burst_of_unknown_tokens_others_get_their_turn_between_any_tw
             loop.call_soon(take_a_turn)
 
     take_a_turn()
-    await asyncio.gather(*(refusal(access, token, client=f"192.0.2.{n}") for n, token in enumerate(tokens)))
+    await work
     is_over = True
+    return turns
 
-    assert turns >= len(tokens)
+
+@pytest.mark.parametrize("fault", [{}, {"exp": 1000}, {"aud": "somebody else"}])
+async def test_in_a_burst_of_unknown_tokens_others_get_their_turn_between_any_two(
+    access: Access, fault: dict[str, Any]
+) -> None:
+    tokens = [sign(access.claims(jti=f"token-{number}", **fault), STRANGE_KEY) for number in range(20)]
+
+    refusals = [refusal(access, token, client=f"192.0.2.{number}") for number, token in enumerate(tokens)]
+
+    assert await turns_during(asyncio.gather(*refusals)) >= len(tokens)
+
+
+async def test_others_get_their_turn_between_any_two_keys_that_are_tried() -> None:
+    access = Access()
+    access.fetcher.publish(GITLAB, *(jwk(number, f"key-{number}") for number in range(100, 110)))
+    await refusal(access, sign(access.claims(jti="first"), STRANGE_KEY))  # fetches the keys
+
+    assert await turns_during(refusal(access, sign(access.claims(), STRANGE_KEY))) >= 10
+
+
+async def test_of_the_same_token_many_times_at_once_one_is_verified() -> None:
+    access = Access(failures_per_minute=2)
+    access.publish_all()
+    await ask(access, sign(access.claims(jti="first")))
+    token = sign(access.claims())
+
+    callers = await asyncio.gather(*(ask(access, token) for _ in range(20)))
+
+    assert all(caller is callers[0] for caller in callers)
 
 
 async def test_a_burst_from_one_address_is_bounded_as_tokens_one_by_one_are() -> None:

@@ -3,8 +3,8 @@
 The usual request costs a hash and two dictionary look-ups: a verified token is remembered until it
 expires, or until the keys or the deny list change. Everything else is made dear for the sender of
 bad tokens only: the cheap checks come first, a refusal is remembered for a minute, and an address
-that keeps failing is refused before any cryptography. Signatures are checked one in a turn of the event
-loop, so that a burst of unknown tokens stands between nobody else and their answer.
+that keeps failing is refused before any cryptography. Unknown tokens are looked at one in a turn of the event
+loop, key by key, so that a burst of them stands between nobody else and their answer.
 """
 
 import asyncio
@@ -90,7 +90,7 @@ class Verifier:
         self._verified: Bounded[bytes, _Verified] = Bounded(VERIFIED_ENTRIES)
         self._refused: Bounded[bytes, _Refused] = Bounded(REFUSED_ENTRIES)
         self._failures = failures or MinuteCounts(settings.failures_per_minute, clock)
-        self._next_signature = asyncio.Lock()
+        self._next = asyncio.Lock()
 
     def set_deny_list(self, records: Iterable[DenyRecord]) -> None:
         """Swap the deny list in; tokens verified before are looked at again."""
@@ -146,10 +146,7 @@ class Verifier:
         raw = token.encode("utf-8", "surrogatepass")
         # The whole token is the key: tokens that share a beginning are strangers.
         digest = _digest(raw)
-        known = self._verified.get(digest)
-        if known is not None and known.epoch == self._epoch and self._clock.now() < known.until:
-            return known.caller
-        return await self._verify_anew(raw.strip(b" \t"), digest, client)
+        return self._known(digest) or await self._verify_anew(raw.strip(b" \t"), digest, client)
 
     def match_headers(self, caller: Caller, headers: Headers, *, lenient: bool = False) -> None:
         """Refuse headers that disagree with the claims; `lenient` lets absent ones pass (dialect routes)."""
@@ -178,18 +175,24 @@ class Verifier:
         # Both only grow, so their sum stays the same only while neither changes.
         return self._keys.epoch + self._catalogue_epoch
 
+    def _known(self, digest: bytes) -> Caller | None:
+        known = self._verified.get(digest)
+        if known is not None and known.epoch == self._epoch and self._clock.now() < known.until:
+            return known.caller
+        return None
+
     async def _verify_anew(self, raw: bytes, digest: bytes, client: str) -> Caller:
-        remembered = self._refused.get(digest)
-        if remembered and remembered.epoch == self._epoch and self._clock.monotonic() < remembered.until:
-            self._count_failure(client)
-            raise _refusal(remembered.code, remembered.detail, remembered.layer)
-        if self._failures.wait_s(client):
-            raise _refusal("auth_failures_exceeded", layer="client")
+        self._refuse_at_once(digest, client)
+        await self._turn()
+        # Meanwhile the burst it came in may have used the bound up, or brought the same token.
+        self._refuse_at_once(digest, client)
+        if (caller := self._known(digest)) is not None:
+            return caller
         claims: Claims | None = None
         try:
             jws = jose.parse(raw)
             claims = read_claims(jws.payload)
-            await self._check(jws, claims, client)
+            await self._check(jws, claims)
             caller = caller_of(claims, self._settings.service_name, self._old_names)
             if self._deny.holds(caller):
                 raise BadToken("token_revoked")
@@ -202,7 +205,12 @@ class Verifier:
         self._verified.put(digest, _Verified(caller, claims.expires_at + self._settings.leeway_s, self._epoch))
         return caller
 
-    async def _check(self, jws: Jws, claims: Claims, client: str) -> None:
+    async def _turn(self) -> None:
+        """Returns for one unknown token in a turn of the event loop, and after whoever else is ready in it."""
+        async with self._next:
+            await asyncio.sleep(0)
+
+    async def _check(self, jws: Jws, claims: Claims) -> None:
         # Cheap checks first: an expired or misdirected token never costs cryptography.
         if jws.algorithm != "RS256":
             raise BadToken("token_algorithm", f"alg is {jws.algorithm[:20]}")
@@ -212,21 +220,21 @@ class Verifier:
             raise BadToken(fault.code, fault.detail)
         if self._settings.bypass_jwt_signature:
             return
-        async with self._next_signature:
-            await asyncio.sleep(0)  # whoever else is ready goes first
-            if self._failures.wait_s(client):  # the burst it came in may have used the bound up
-                raise _refusal("auth_failures_exceeded", layer="client")
-            if self._is_signed(jws, claims.issuer):
-                return
-        if await self._keys.refetch(claims.issuer) and self._is_signed(jws, claims.issuer):
+        if await self._is_signed(jws, claims.issuer):
+            return
+        if await self._keys.refetch(claims.issuer) and await self._is_signed(jws, claims.issuer):
             return
         if not self._keys.has_keys:
             raise Refusal(503, "keys_unavailable", "No keys to verify tokens with are available", member="error")
         raise BadToken("token_signature", "no key of this issuer verifies the signature")
 
-    def _is_signed(self, jws: Jws, issuer: str) -> bool:
-        keys = self._keys.candidates(issuer, jws.kid)[:MAX_TRIES]
-        return any(jose.is_signed_by(jws, key) for key in keys)
+    async def _is_signed(self, jws: Jws, issuer: str) -> bool:
+        for number, key in enumerate(self._keys.candidates(issuer, jws.kid)[:MAX_TRIES]):
+            if number:
+                await self._turn()
+            if jose.is_signed_by(jws, key):
+                return True
+        return False
 
     def _memory_s(self, fault: BadToken, claims: Claims | None) -> float:
         """How long a refusal can be trusted to stay the same."""
@@ -238,6 +246,14 @@ class Verifier:
             refetch_in_s = self._keys.refetch_in_s(claims.issuer)
             return REFUSAL_MEMORY_S if refetch_in_s is None else min(REFUSAL_MEMORY_S, refetch_in_s)
         return REFUSAL_MEMORY_S
+
+    def _refuse_at_once(self, digest: bytes, client: str) -> None:
+        remembered = self._refused.get(digest)
+        if remembered and remembered.epoch == self._epoch and self._clock.monotonic() < remembered.until:
+            self._count_failure(client)
+            raise _refusal(remembered.code, remembered.detail, remembered.layer)
+        if self._failures.wait_s(client):
+            raise _refusal("auth_failures_exceeded", layer="client")
 
     def _count_failure(self, client: str) -> None:
         if not self._settings.failures_per_minute or self._trusted.hold(client):
