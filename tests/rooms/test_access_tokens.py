@@ -22,6 +22,7 @@ from tests.support.access import (
 )
 from tests.support.keys import rsa_key
 
+from torana.access.tokens import GAP_S, PATIENCE_S
 from torana.caller import DEBUG_CALLER, Caller
 from torana.catalog.records import DenyRecord
 from torana.errors import Refusal
@@ -510,6 +511,26 @@ async def test_in_a_burst_of_unknown_tokens_others_get_their_turn_between_any_tw
     refusals = [refusal(access, token, client=f"192.0.2.{number}") for number, token in enumerate(tokens)]
 
     assert await turns_during(asyncio.gather(*refusals)) >= len(tokens)
+
+
+@pytest.mark.parametrize("passed_s", [GAP_S, PATIENCE_S])
+async def test_an_unknown_token_waits_for_a_gap_between_known_ones_and_not_for_ever(passed_s: float) -> None:
+    now_s = 100.0
+    access = Access(now=lambda: now_s)
+    access.publish_all()
+    known = sign(access.claims(jti="known"))
+    for _ in range(2):
+        await ask(access, known)
+
+    unknown = asyncio.create_task(ask(access, sign(access.claims())))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert not unknown.done()
+    now_s += passed_s
+    if passed_s == PATIENCE_S:
+        await ask(access, known)
+
+    await unknown
 
 
 async def test_others_get_their_turn_between_any_two_keys_that_are_tried() -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jwt
@@ -144,6 +144,7 @@ class Access:
         signing: rsa.RSAPrivateKey | None = None,
         validation: rsa.RSAPrivateKey | None = None,
         trusted_proxies: tuple[str, ...] = (),
+        now: Callable[[], float] = time.monotonic,
         **settings: Any,
     ) -> None:
         self.clock = HandClock(float(int(time.time())))
@@ -157,6 +158,7 @@ class Access:
             self.clock,
             unit_primitives=UNIT_PRIMITIVES,
             trusted_proxies=trusted_proxies,
+            now=now,
         )
 
     def publish_all(self) -> None:

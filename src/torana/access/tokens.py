@@ -4,13 +4,15 @@ The usual request costs a hash and two dictionary look-ups: a verified token is 
 expires, or until the keys or the deny list change. Everything else is made dear for the sender of
 bad tokens only: the cheap checks come first, a refusal is remembered for a minute, and an address
 that keeps failing is refused before any cryptography. Unknown tokens are looked at one in a turn of the event
-loop, key by key, so that a burst of them stands between nobody else and their answer.
+loop, key by key, in the gaps that known ones leave, so that a flood of them stands between nobody else and their
+answer.
 """
 
 import asyncio
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from torana.access import jose
@@ -33,6 +35,11 @@ FORBIDDEN = "Forbidden by auth provider"
 MAX_TRIES = 16
 """Keys tried for one token, by contract 2.2; each try is a verification (`python -m bench.access`)."""
 REFUSAL_MEMORY_S = 60.0
+GAP_S = 0.002
+"""An unknown token waits until no known one has come for so long: about what a call needs of the CPU before it waits
+for its model, and less than anybody notices who comes with a new token once an hour."""
+PATIENCE_S = 0.02
+"""But no longer than this; then one has its turn in each turn of the event loop, whoever else is there."""
 VERIFIED_ENTRIES = 10_000
 REFUSED_ENTRIES = 10_000
 _PIECE_BYTES = 2047
@@ -79,7 +86,9 @@ class Verifier:
         unit_primitives: Mapping[str, UnitPrimitive],
         trusted_proxies: Iterable[str] = (),
         failures: Counts | None = None,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
+        """now: seconds that pass by themselves, as the event loop's do."""
         self._settings = settings
         self._keys = keys
         self._clock = clock
@@ -91,6 +100,8 @@ class Verifier:
         self._refused: Bounded[bytes, _Refused] = Bounded(REFUSED_ENTRIES)
         self._failures = failures or MinuteCounts(settings.failures_per_minute, clock)
         self._next = asyncio.Lock()
+        self._now = now
+        self._known_came_at = -GAP_S
 
     def set_deny_list(self, records: Iterable[DenyRecord]) -> None:
         """Swap the deny list in; tokens verified before are looked at again."""
@@ -146,7 +157,11 @@ class Verifier:
         raw = token.encode("utf-8", "surrogatepass")
         # The whole token is the key: tokens that share a beginning are strangers.
         digest = _digest(raw)
-        return self._known(digest) or await self._verify_anew(raw.strip(b" \t"), digest, client)
+        caller = self._known(digest)
+        if caller is None:
+            return await self._verify_anew(raw.strip(b" \t"), digest, client)
+        self._known_came_at = self._now()
+        return caller
 
     def match_headers(self, caller: Caller, headers: Headers, *, lenient: bool = False) -> None:
         """Refuse headers that disagree with the claims; `lenient` lets absent ones pass (dialect routes)."""
@@ -206,9 +221,12 @@ class Verifier:
         return caller
 
     async def _turn(self) -> None:
-        """Returns for one unknown token in a turn of the event loop, and after whoever else is ready in it."""
+        """Returns for one unknown token in a turn of the event loop, in a gap that known ones leave."""
+        until = self._now() + PATIENCE_S
         async with self._next:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # whoever else is ready goes first
+            while (left_s := min(until, self._known_came_at + GAP_S) - self._now()) > 0:  # noqa: ASYNC110  may come again
+                await asyncio.sleep(left_s)
 
     async def _check(self, jws: Jws, claims: Claims) -> None:
         # Cheap checks first: an expired or misdirected token never costs cryptography.
