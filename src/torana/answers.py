@@ -170,7 +170,9 @@ class ModelCall(msgspec.Struct, kw_only=True):
             tokens = sum(map(estimate_tokens, texts)) if usage is None else usage.input_tokens
             self.metrics.suggestion(provider, model, seconds, sum(map(count_bytes, texts)), tokens)
         facts = self.facts
-        facts["provider"], facts["model"], facts["outcome"] = provider, model, outcome
+        is_cut_by_us = self.entry is not None and self.entry.status == "interrupted"
+        facts["provider"], facts["model"] = provider, model
+        facts["outcome"] = "interrupted" if is_cut_by_us else outcome
         if self.prompt is not None:
             facts["prompt"] = f"{self.prompt.id}@{self.prompt.version}"
         if usage is not None:

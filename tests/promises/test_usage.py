@@ -289,11 +289,11 @@ async def test_a_client_that_leaves_after_any_byte_has_exactly_one_record(gatewa
     assert {record["status"] for record in records} <= {"completed", "client_cancelled"}
 
 
+@named(STREAMED)
 async def test_a_call_that_a_stopping_gateway_cuts_is_interrupted_and_no_fault_of_its_client(
-    provider: ScriptedProvider, issuer: FakeIssuer, tmp_path: Path
+    provider: ScriptedProvider, issuer: FakeIssuer, tmp_path: Path, way: Way
 ) -> None:
-    provider.answer_with(pieces=["a", "b", "c"], hold_after=4)
-    way = STREAMED[0]
+    provider.answer_with(pieces=["Final ", "Answer: ", "and more ", "and more"], hold_after=6)
     async with AsyncExitStack() as stack:
         gateway = await stack.enter_async_context(running_gateway(provider, issuer, tmp_path, no_sinks(tmp_path)))
         answer = await stack.enter_async_context(gateway.stream(**way.ask(gateway)))
@@ -302,8 +302,11 @@ async def test_a_call_that_a_stopping_gateway_cuts_is_interrupted_and_no_fault_o
         await gateway.running.aclose()
 
         (record,) = gateway.usage()
+        line = await gateway.log.find(path=way.path)
         stack.pop_all()
     assert (record["status"], record["error_code"]) == ("interrupted", "server_draining")
+    assert record["output_tokens"] > 0
+    assert line["outcome"] == "interrupted"
 
 
 def no_sinks(folder: Path) -> dict[str, str]:

@@ -182,7 +182,7 @@ class _Passing(AsyncIterator[bytes]):
             if stopped.args != (DRAINING,):
                 raise
             self._failure = stopped
-            self._settle("failed")
+            self._settle("client_cancelled")  # the ledger knows better: it is stopping
             return self._last_words(503, "server_draining", "The gateway is stopping; ask again.")
         if not data:
             self._settle("completed" if self._relay.answer.status < 400 else "failed")

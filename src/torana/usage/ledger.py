@@ -165,6 +165,7 @@ class Record:
 
     __slots__ = (
         "_future", "_head", "_ledger", "_monotonic", "_now", "event", "id", "is_settled", "progress", "site", "slot",
+        "status",
     )  # fmt: skip
 
     def __init__(self, ledger: Ledger, id_: str, head: bytes, site: Site, now: float, monotonic: float) -> None:
@@ -173,6 +174,8 @@ class Record:
         self.slot = -1
         self.event = b""
         """The encoded record, once there is one."""
+        self.status: Status | None = None
+        """How the call ended, as it was booked."""
         self.progress: Callable[[], Usage | None] = _no_progress
         """Tokens so far, for the checkpoints; called from another thread."""
         self._ledger = ledger
@@ -239,6 +242,7 @@ class Record:
         )
         self.event = b"%b,%b,%b" % (self._head, _write_site(site)[0], encode(ending)[1:])
         self.progress = _no_progress  # it led back here, and a ring waits for the collector, which stops the loop
+        self.status = status
         ledger.spool.running.pop(self.id, None)
         ledger.spool.put(self)
 
