@@ -12,6 +12,8 @@ from torana.usage.frames import write_frame
 
 RESERVE_BYTES = 128 * 1024
 """Space that is taken ahead, so that what runs can still be put down when the disk is full."""
+AHEAD_BYTES = 256 * 1024
+"""Taken on top of what is wanted, where the disk has it: each look for room costs as much as a sync."""
 
 _CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
@@ -92,14 +94,27 @@ class Segments:
                 return False
         if not self._can_reserve or self._reserved - self.end >= wanted_bytes:
             return True
-        length = max(wanted_bytes, RESERVE_BYTES)
-        try:
-            self._disk.reserve(self._fd, self.end, length)
-        except OSError as error:
-            self._can_reserve = error.errno not in _CANNOT_RESERVE
-            return not self._can_reserve
-        self._reserved = self.end + length
-        return True
+        least = max(wanted_bytes, RESERVE_BYTES)
+        for length in (least + AHEAD_BYTES, least):
+            try:
+                self._reserve(self._fd, self._reserved, self.end + length)
+            except OSError as error:
+                self._can_reserve = error.errno not in _CANNOT_RESERVE
+                if not self._can_reserve:
+                    return True
+            else:
+                self._reserved = self.end + length
+                return True
+        return False
+
+    def _reserve(self, fd: int, start: int, end: int) -> None:
+        """Space from `start` to `end`, filled with zeros. Raises OSError.
+
+        Syncing what has been written before takes no journal, which is half the time and half the work of a sync.
+        """
+        self._disk.reserve(fd, start, end - start)
+        self._disk.write(fd, bytes(end - start), start)
+        self._disk.sync(fd)
 
     def begin_next(self) -> None:
         """Start a new segment. Raises OSError, and then all is as it was."""
@@ -111,7 +126,7 @@ class Segments:
         try:
             if self._can_reserve:
                 try:
-                    self._disk.reserve(fd, 0, RESERVE_BYTES)
+                    self._reserve(fd, 0, RESERVE_BYTES)
                     reserved = RESERVE_BYTES
                 except OSError as error:
                     if error.errno not in _CANNOT_RESERVE:

@@ -28,7 +28,7 @@ SEGMENT_AGE_S = 3600.0
 """A segment is left alone at this age, so that it can be deleted when everybody has it."""
 TICK_S = 0.5
 """Between two checkpoints of what is running, looks for orphans, and tries to write what could not be."""
-GATHER_S = 0.005
+GATHER_S = 0.007
 """Shortest time between two syncs; a sync more would cost more than all calls that end meanwhile."""
 PATIENCE_S = 2.0
 """A disk that is silent for so long is taken for a broken one: nobody waits for it any longer."""
