@@ -220,6 +220,10 @@ class Gateway:
         """The built-in demo, asked in a vendor's own dialect."""
         return await self._answer(permit, self.models.find(ModelWish(identifier="demo")), chat, facts)
 
+    async def embed_as_demo(self, permit: Permit, request: EmbeddingsRequest, facts: dict[str, Any]) -> Embedded:
+        """The built-in demo's vectors, asked for in a vendor's own dialect."""
+        return await self.embed(permit, self.models.find(ModelWish(identifier="demo")), request, facts)
+
     def _room(self, model: Model) -> Room:
         return Room(input_tokens=model.input_limit, vocabulary=model.vocabulary, counting=self.counting)
 

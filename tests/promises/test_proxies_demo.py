@@ -161,6 +161,17 @@ async def test_every_answer_says_that_it_is_a_demos(demo: RunningGateway, path: 
     assert (answer.header("content-type") or "").startswith("text/event-stream" if is_streamed else "application/json")
 
 
+async def test_the_demos_vectors_leave_a_usage_record(demo: RunningGateway) -> None:
+    instances = {"instances": [{"content": "a cat"}]}
+    google = "vertex-ai/v1/projects/p/locations/l/publishers/google/models/text-embedding-005:predict"
+
+    await post(demo, "/v1/proxy/openai/v1/embeddings", {"model": "text-embedding-3-small", "input": "a cat"})
+    await post(demo, f"/v1/proxy/{google}", instances)
+
+    told = [(each["provider"], each["status"], each["input_tokens"] > 0) for each in demo.usage()]
+    assert told == [("demo", "completed", True)] * 2
+
+
 @pytest.mark.parametrize(
     ("path", "asked"),
     [

@@ -14,13 +14,13 @@ from torana.caller import Permit
 from torana.chat import ChatRequest, Message, Text, Usage
 from torana.counting import estimate_tokens
 from torana.dialects.dialect import EventWriter
+from torana.dialects.embeddings import EmbeddingsRequest
 from torana.dialects.embeddings import read_request as read_embeddings
 from torana.dialects.embeddings import write_answer as write_embeddings
 from torana.dialects.generate_content import GENERATE_CONTENT
 from torana.dialects.messages import MESSAGES
 from torana.errors import Invalid, Refusal
 from torana.gateway import Gateway
-from torana.providers.demo.embed import embed
 
 USUAL_DIMENSIONS, MAX_DIMENSIONS = 256, 4096
 """Of a demo vector; vendors' largest have fewer than the latter."""
@@ -42,24 +42,28 @@ async def answer_as_demo(
             return await _chat(gateway, permit, target, body, is_streamed, exchange)
         if path == "/v1/complete":
             return await _complete(gateway, permit, body, target.model, is_streamed, exchange)
+        if path == "/v1/embeddings":
+            return await _embed(gateway, permit, body, target.model, exchange)
         if target.names_model:
             reply = await _predict(gateway, permit, target, body, is_streamed, exchange)
         else:
-            reply = _embed(body, target.model) if path == "/v1/embeddings" else _look_up(path, body)
+            reply = _look_up(path, body)
     except Invalid as error:
         raise Refusal(400, "request_invalid", f"Invalid request: {error.missing}") from error
     reply.headers.append((b"x-torana-demo", b"true"))
     return reply
 
 
-def _embed(body: bytes, model: str) -> Reply:
+async def _embed(gateway: Gateway, permit: Permit, body: bytes, model: str, exchange: Exchange) -> Reply:
     wanted, _ = read_embeddings(body)
     dimensions = USUAL_DIMENSIONS if wanted.dimensions is None else wanted.dimensions
     if not 1 <= dimensions <= MAX_DIMENSIONS:
         raise Invalid(("dimensions",), f"Input should be 1 to {MAX_DIMENSIONS}")
-    vectors = [embed(str(item), dimensions) for item in wanted.inputs]
-    usage = Usage(input_tokens=sum(estimate_tokens(str(item)) for item in wanted.inputs), is_counted=True)
-    return Reply(200, write_embeddings(vectors, model, usage, wanted.encoding))
+    wanted = replace_fields(wanted, dimensions=dimensions, source=b"")
+    found = await gateway.embed_as_demo(permit, wanted, exchange.facts)
+    reply = Reply(200, write_embeddings(found.rows, model, found.usage or Usage(), wanted.encoding))
+    reply.headers.extend(found.headers)
+    return reply
 
 
 def _look_up(path: str, body: bytes) -> Reply:
@@ -115,18 +119,15 @@ async def _predict(
         raise Invalid(("instances",), "Field required", "missing")
     texts = [str(row.get("content") or row.get("prompt") or row.get("prefix") or "") for row in rows]
     if "embedding" in target.model:
+        asked = EmbeddingsRequest(inputs=tuple(texts), dimensions=USUAL_DIMENSIONS)
+        found = await gateway.embed_as_demo(permit, asked, exchange.facts)
         vectors = [
-            {
-                "embeddings": {
-                    "values": embed(text, USUAL_DIMENSIONS),
-                    "statistics": {"token_count": estimate_tokens(text)},
-                }
-            }
-            for text in texts
+            {"embeddings": {"values": row, "statistics": {"token_count": estimate_tokens(text)}}}
+            for row, text in zip(found.rows, texts, strict=True)
         ]
         return json_reply({"predictions": vectors})
-    asked = ChatRequest(messages=(Message("user", (Text("\n".join(texts)),)),), stream=False)
-    answer = await gateway.answer_as_demo(permit, asked, exchange.facts)
+    chat = ChatRequest(messages=(Message("user", (Text("\n".join(texts)),)),), stream=False)
+    answer = await gateway.answer_as_demo(permit, chat, exchange.facts)
     said = (await answer.collect()).texts[0]
     if is_streamed:
         return json_reply([{"outputs": [{"structVal": {"content": {"stringVal": [said]}}}]}])
