@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from tests.conftest import StartGateway
 from tests.promises.test_usage import PROXY, PROXY_HEADERS, messages
 from tests.support.clock import HandClock
@@ -16,6 +17,8 @@ from tests.support.issuer import FakeIssuer
 from tests.support.provider import ScriptedProvider
 from tests.support.usage_sink import UsageSink, write_sinks
 from tests.support.waiting import eventually
+
+from torana.cli import main
 
 
 @pytest.fixture
@@ -125,6 +128,30 @@ async def test_a_bad_record_is_parked_with_an_alarm_and_the_rest_flows(
     assert (line["event"]["request_id"], line["why"]) == (bad, "refused: status 400: ")
     assert (await gateway.log.find(message="usage records are parked"))["level"] == "error"
     assert sum(json.loads(request.body)[0]["data"]["instance"] == "poison" for request in sink.requests) >= 3
+
+
+async def test_parked_records_are_sent_again_to_their_sink_alone_when_an_operator_says_so(
+    start_gateway: StartGateway, sink: UsageSink, tmp_path: Path
+) -> None:
+    sink.verdict = lambda records: 400 if any(record["instance"] == "poison" for record in records) else 204
+    env = sending_to(tmp_path, sink, retry_s=0.01)
+    gateway = await start_gateway(env=env)
+    await call(gateway)
+    (bad,) = await call(gateway, sub="poison", gitlab_instance_id="poison")
+    await counts(gateway, 'usage_parked_total{sink="billing"}', 1)
+    await counts(gateway, 'usage_delivered_total{sink="rollup"}', 2)
+    (line,) = parked(gateway)
+    sink.verdict = lambda records: 204
+    told = {**env, "AIGW_USAGE__SPOOL_DIR": str(gateway.running.ledger.spool.path)}
+
+    first = await asyncio.to_thread(CliRunner().invoke, main, ["usage", "resend", "billing"], env=told)
+    await sink.has(2)
+    again = await asyncio.to_thread(CliRunner().invoke, main, ["usage", "resend", "billing"], env=told)
+
+    assert (first.exit_code, first.output) == (0, "1 records wait for billing again\n")
+    assert (again.exit_code, again.output) == (1, "nothing is parked for billing\n")
+    assert [each["id"] for each in sink.records if each["request_id"] == bad] == [line["event"]["id"]]
+    assert await figure(gateway, 'usage_delivered_total{sink="rollup"}') == 2
 
 
 async def test_a_receiver_that_refuses_everything_loses_nothing(

@@ -1,10 +1,10 @@
-"""`torana usage`: who used how much, and whether a provider's bill agrees."""
+"""`torana usage`: who used how much, whether a provider's bill agrees, and what became of parked records."""
 
 import csv
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from torana.catalog.records import SinkRecord
+    from torana.settings import Settings
     from torana.usage.bills import Bill, Difference
     from torana.usage.report import Report, Row
 
@@ -33,7 +35,7 @@ catalog_option = click.option(
 
 @click.group()
 def usage() -> None:
-    """Usage and cost, from the roll-up that this host's gateway keeps."""
+    """Usage and cost, from the roll-up that this host's gateway keeps; and its parked records."""
 
 
 @usage.command()
@@ -127,6 +129,33 @@ def reconcile(
     sys.exit(1 if differences else 0)
 
 
+@usage.command()
+@click.argument("sink")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@catalog_option
+def resend(sink: str, as_json: bool, folders: tuple[str, ...]) -> None:
+    """Send the parked records of SINK again, by the same ids. A gateway with this spool delivers them.
+
+    Exit 1 where none is parked, or the spool cannot be written.
+    """
+    from torana.usage.resending import resend as send_again
+
+    settings, sinks = _load(folders)
+    names = [record.name for record in sinks if record.enabled]
+    if sink not in names:
+        raise click.UsageError(f"sinks.yml has no {sink!r} that is switched on; it has {', '.join(names) or 'none'}")
+    try:
+        count = send_again(settings.spool_path, sink, [name for name in names if name != sink])
+    except OSError as error:
+        click.echo(f"{settings.spool_path} cannot be written: {error}", err=True)
+        sys.exit(1)
+    if as_json:
+        click.echo(json.dumps({"sink": sink, "records": count}))
+    else:
+        click.echo(f"{count} records wait for {sink} again" if count else f"nothing is parked for {sink}")
+    sys.exit(0 if count else 1)
+
+
 def _ask(question: Any, rollup: Path | None, folders: tuple[str, ...]) -> Any:
     """The answer of the roll-up; exits where there is none."""
     import sqlite3
@@ -147,20 +176,26 @@ def _ask(question: Any, rollup: Path | None, folders: tuple[str, ...]) -> Any:
 
 def _find_rollup(folders: tuple[str, ...]) -> Path:
     """Where sinks.yml has it."""
+    from torana.usage.rollup_schema import rollup_path
+
+    settings, sinks = _load(folders)
+    named = [sink.path for sink in sinks if sink.type == "rollup" and sink.enabled and sink.path]
+    return Path(named[0]) if named else rollup_path(settings.spool_path)
+
+
+def _load(folders: tuple[str, ...]) -> "tuple[Settings, Collection[SinkRecord]]":
+    """What the environment and sinks.yml say; exits where they are bad."""
     from torana.catalog.load import load_catalogue, overlay_paths
     from torana.environment import load_settings
     from torana.errors import BadCatalogue, BadSetting
-    from torana.usage.rollup_schema import rollup_path
 
     try:
         flags = {"AIGW_CATALOG": ":".join(folders)} if folders else None
         settings = load_settings(os.environ, Path(".env"), flags)
-        sinks = load_catalogue(overlay_paths(settings.catalogue.overlays)).sinks.values()
+        return settings, load_catalogue(overlay_paths(settings.catalogue.overlays)).sinks.values()
     except (BadSetting, BadCatalogue) as bad:
         click.echo(str(bad), err=True)
         sys.exit(2)
-    named = [sink.path for sink in sinks if sink.type == "rollup" and sink.enabled and sink.path]
-    return Path(named[0]) if named else rollup_path(settings.spool_path)
 
 
 def _our_lines(path: Path, provider: str, first: date, last: date) -> "Bill":

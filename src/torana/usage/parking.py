@@ -1,5 +1,9 @@
-"""Records that a sink will not get by itself: refused by it, or too old to be sent again. An operator decides."""
+"""Records that a sink will not get by itself: refused by it, or too old to be sent again. An operator decides.
 
+`torana usage resend` empties the file in place, under its lock.
+"""
+
+import fcntl
 import json
 import os
 from pathlib import Path
@@ -21,6 +25,7 @@ class Parking:
         data = b"".join([head + b', "event": ' + event + b"}\n" for event in events])
         fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
             length = os.fstat(fd).st_size
             try:
                 if os.write(fd, data) != len(data):
