@@ -4,6 +4,7 @@ import asyncio
 import random
 
 import pytest
+from tests.support.clock import HandClock
 
 from torana.routing.turnstile import Full, Turnstile
 
@@ -158,3 +159,44 @@ async def test_a_thousand_come_wait_leave_and_die_at_random_and_the_count_is_rig
 
     assert most <= 5
     assert (turnstile.in_use, turnstile.waiting, turnstile._held) == (0, 0, {})
+
+
+async def crowd(turnstile: Turnstile, clock: HandClock, apart_s: float) -> list[asyncio.Task[None]]:
+    """A turnstile whose places come free so far apart, and who still waits there."""
+    for _ in range(turnstile.places):
+        await turnstile.enter("a", 0)
+    tasks = [await wait_at(turnstile, "a") for _ in range(60)]
+    for _ in range(50):
+        clock.advance(apart_s)
+        turnstile.leave("a")
+    return tasks[50:]
+
+
+async def test_whoever_would_wait_in_vain_is_told_at_once() -> None:
+    clock = HandClock()
+    turnstile = Turnstile(20, now=clock.monotonic)
+    waiting = await crowd(turnstile, clock, apart_s=0.1)
+
+    with pytest.raises(Full):
+        await turnstile.enter("a", 1.0)  # ten wait already, for a second
+    waiting.append(await wait_at(turnstile, "a"))
+
+    assert turnstile.waiting == 11
+    for task in waiting:
+        task.cancel()
+
+
+async def test_in_a_queue_that_is_never_empty_nobody_waits_longer_than_a_call_takes() -> None:
+    clock = HandClock()
+    turnstile = Turnstile(20, now=clock.monotonic)
+    waiting = await crowd(turnstile, clock, apart_s=0.01)
+    for _ in range(10):
+        waiting.append(await wait_at(turnstile, "a", 1.0))
+    assert turnstile.waiting == 20
+
+    clock.advance(0.6)
+    with pytest.raises(Full):
+        await turnstile.enter("a", 1.0)  # for 0.2 s, as long as twenty calls beside each other take
+
+    for task in waiting:
+        task.cancel()

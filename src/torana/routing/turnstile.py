@@ -1,15 +1,22 @@
 """Places that only so many may have at once, and a short, fair wait for one.
 
+Whoever would wait in vain is told so at once, by how fast places have come free lately. A queue that is never empty
+takes no gust off the provider, it only makes everybody late: then nobody waits longer than about one call takes.
+
 Whose turn it is when a place falls free: of those who wait, the tenant that has the fewest places now; among equals
 who came first. A tenant that fills the queue cannot keep others out of it.
 """
 
 import asyncio
+import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 
 MAX_WAITING = 100
 """Calls that wait at one turnstile; more would only wait in vain."""
+LEAVE_WEIGHT = 0.1
+"""How much the newest leaving counts in the estimate of how fast places come free."""
 
 
 class Full(Exception):
@@ -19,15 +26,31 @@ class Full(Exception):
 class Turnstile:
     """`await enter(tenant, patience_s)`, and `leave(tenant)` once for each time it let somebody in."""
 
-    __slots__ = ("_held", "_waiting", "in_use", "max_waiting", "places", "waiting")
+    __slots__ = (
+        "_apart_s",
+        "_crowded_since",
+        "_held",
+        "_left_at",
+        "_now",
+        "_waiting",
+        "in_use",
+        "max_waiting",
+        "places",
+        "waiting",
+    )
 
-    def __init__(self, places: int, max_waiting: int = MAX_WAITING) -> None:
+    def __init__(self, places: int, max_waiting: int = MAX_WAITING, now: Callable[[], float] = time.monotonic) -> None:
         self.places = places
         self.max_waiting = max_waiting
         self.in_use = 0
         self.waiting = 0
         self._held: dict[str, int] = {}
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+        self._now = now
+        self._apart_s = 0.0
+        """Between two places that come free while somebody waits; 0: not known yet."""
+        self._left_at = 0.0
+        self._crowded_since = 0.0
 
     @property
     def is_full(self) -> bool:
@@ -38,7 +61,7 @@ class Turnstile:
         if self.in_use < self.places and not self.waiting:
             self._let_in(tenant)
             return
-        waiter = self._queue(tenant)
+        waiter = self._queue(tenant, patience_s)
         try:
             async with asyncio.timeout(patience_s):
                 await waiter
@@ -58,7 +81,29 @@ class Turnstile:
             self._held[tenant] = left
         else:
             self._held.pop(tenant, None)
+        self._note_leaving()
         self._hand_out()
+
+    def _note_leaving(self) -> None:
+        if not self.waiting:
+            self._left_at = 0.0
+            return
+        now = self._now()
+        if self._left_at:
+            apart_s = now - self._left_at
+            self._apart_s += LEAVE_WEIGHT * (apart_s - self._apart_s) if self._apart_s else apart_s
+        self._left_at = now
+
+    def _room(self, patience_s: float) -> int:
+        """How many may wait."""
+        now = self._now()
+        if not self.waiting:
+            self._crowded_since = now
+        if not self._apart_s:
+            return self.max_waiting
+        if now - self._crowded_since > patience_s:
+            patience_s = min(patience_s, self._apart_s * self.places)
+        return min(self.max_waiting, max(1, int(patience_s / self._apart_s)))
 
     def resize(self, places: int) -> None:
         """A reload changed the number. Whoever is in stays in."""
@@ -79,8 +124,8 @@ class Turnstile:
         self.in_use += 1
         self._held[tenant] = self._held.get(tenant, 0) + 1
 
-    def _queue(self, tenant: str) -> "asyncio.Future[None]":
-        if self.waiting >= self.max_waiting:
+    def _queue(self, tenant: str, patience_s: float) -> "asyncio.Future[None]":
+        if self.waiting >= self._room(patience_s):
             longest = max(self._waiting, key=lambda name: len(self._waiting[name]), default=tenant)
             own = len(self._waiting.get(tenant, ()))
             if not self.waiting or own + 1 >= len(self._waiting[longest]):
