@@ -168,11 +168,11 @@ async def start(
         clock,
         unit_primitives=catalogue.unit_primitives,
         trusted_proxies=settings.serve.trusted_proxies,
-        failures=MinuteLimit("auth failures", settings.auth.failures_per_minute, counts, clock),
+        failures=MinuteLimit("auth failures", settings.auth.failures_per_minute, counts, clock, leases),
     )
     verifier.set_deny_list(catalogue.deny.values())
     quota = QuotaGate(settings, transport, clock, meter=QuotaMeter(metrics))
-    minted = MinuteLimit("minted", settings.auth.mint_per_minute, counts, clock)
+    minted = MinuteLimit("minted", settings.auth.mint_per_minute, counts, clock, leases)
     minter = Minter(settings.auth, local_keys, clock, minted=minted)
 
     own_id = gateway_id(settings, local_keys)

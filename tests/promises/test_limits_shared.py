@@ -1,6 +1,7 @@
 """Limits that all servers share, in a real Valkey; what happens while it is away (promises RE1 to RE11)."""
 
 import asyncio
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,9 +9,11 @@ from typing import Any
 
 import pytest
 from tests.conftest import StartGateway
+from tests.promises.test_access import MINT
 from tests.support.fault_proxy import FaultProxy
 from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.issuer import FakeIssuer
+from tests.support.keys import rsa_key
 from tests.support.limits import ask, body, is_figure, statuses, token_of, write_limits
 from tests.support.provider import ScriptedProvider
 from tests.support.valkey import ScriptedStore, Store, running_store
@@ -218,6 +221,37 @@ async def test_counts_that_are_flushed_begin_anew_and_never_fall_below_nothing(s
         return await statuses(gateway, 1, params={"max_tokens_to_sample": 900}) == [200]
 
     await eventually(passes)
+
+
+async def test_minted_tokens_and_refused_ones_are_counted_over_all_servers(
+    start_gateway: StartGateway, store: Store
+) -> None:
+    env = {"AIGW_REDIS_URL": store.url, "AIGW_AUTH__MINT_PER_MINUTE": "5", "AIGW_AUTH__FAILURES_PER_MINUTE": "3"}
+    first, second = [await start_gateway(env) for _ in range(2)]
+
+    async def mint(gateway: RunningGateway) -> int:
+        return (await gateway.post(MINT, token=gateway.token(unit_primitives=["complete_code"]))).status
+
+    async def show_bad_token(gateway: RunningGateway, number: int) -> str:
+        strange = gateway.token(unit_primitives=["duo_chat"], key=rsa_key(555), jti=str(number))
+        answer = await gateway.post("/v1/chat/agent", json=body(), token=strange)
+        return str(answer.refusal.code)
+
+    assert [await mint(first) for _ in range(4)] == [200] * 4
+    assert await mint(second) == 200
+
+    async def are_refused() -> bool:
+        return await mint(first) == await mint(second) == 429
+
+    await eventually(are_refused)
+    for number in range(3):
+        await show_bad_token(first, number)
+    numbers = itertools.count(3)
+
+    async def is_left_alone() -> bool:
+        return await show_bad_token(second, next(numbers)) == "auth_failures_exceeded"
+
+    await eventually(is_left_alone)
 
 
 # --- Without the store ---

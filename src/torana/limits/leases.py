@@ -166,6 +166,11 @@ class Leases:
     def now(self) -> int:
         return int(self._clock.monotonic() * SECOND)
 
+    def put(self, limits: Sequence[tuple[Key, Command]]) -> "asyncio.Future[list[int]]":
+        """For counts that are no limits of the catalogue; connects where none of those is there."""
+        self.start()
+        return self._put(limits)
+
     def _put(self, limits: Sequence[tuple[Key, Command]]) -> "asyncio.Future[list[int]]":
         """A question; its answer comes to the future."""
         asker = self._asker

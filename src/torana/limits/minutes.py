@@ -1,13 +1,31 @@
-"""Counts of a minute for the access room: user tokens minted, tokens refused; one count for all workers of a server."""
+"""Counts of a minute for the access room: user tokens minted, tokens refused; one count for all workers of a server.
 
+With shared counts, one for all servers: what was counted here is told a moment later, and the answer says what all have
+counted. So nobody waits; together servers may let a few more pass, those of that moment.
+"""
+
+import asyncio
 import math
+from collections.abc import Sequence
+from functools import partial
 from hashlib import blake2b
+from typing import Protocol
 
 from torana.clock import Clock
-from torana.limits.table import UNTIL, USED, Key, Table
+from torana.limits.questions import Command, minute_arguments, read_answers
+from torana.limits.table import END, UNTIL, USED, Key, Table
 
 MINUTE = 60_000_000_000
 """Nanoseconds."""
+TELL_S, AGAIN_S = 0.02, 1.0
+"""For so long counts gather before they are told, and after they could not be."""
+BATCH, MAX_UNTOLD = 40, 4_096
+
+
+class Store(Protocol):
+    """Where all servers count."""
+
+    def put(self, limits: Sequence[tuple[Key, Command]]) -> "asyncio.Future[list[int]]": ...
 
 
 class MinuteLimit:
@@ -15,25 +33,32 @@ class MinuteLimit:
 
     name   tells its counts from others in the table
     limit  per key and minute; 0: no bound
+    store  None: this server counts for itself
     """
 
-    def __init__(self, name: str, limit: int, table: Table, clock: Clock) -> None:
+    def __init__(self, name: str, limit: int, table: Table, clock: Clock, store: Store | None = None) -> None:
         self.limit = limit
         self._seed = name.encode()
         self._table = table
         self._clock = clock
+        self._store = store
+        self._untold: dict[Key, int] = {}
+        self._timer: asyncio.TimerHandle | None = None
 
     def count(self, key: str) -> int:
         """Count once more; returns how often it was within this minute."""
         if not self.limit:
             return 0
-        now, table = int(self._clock.monotonic() * 1e9), self._table
+        now, table, hashed = int(self._clock.monotonic() * 1e9), self._table, self._hash(key)
         numbers = table.numbers
+        if self._store is not None and len(self._untold) < MAX_UNTOLD:
+            self._untold[hashed] = self._untold.get(hashed, 0) + 1
+            self._tell_in(TELL_S)
         table.lock()
         try:
-            slot = table.find(self._hash(key), now)
+            slot = table.find(hashed, now)
             if numbers[slot + UNTIL] <= now:
-                numbers[slot + UNTIL], numbers[slot + USED] = now + MINUTE, 0
+                numbers[slot + UNTIL], numbers[slot + USED], numbers[slot + END] = now + MINUTE, 0, 0
             numbers[slot + USED] += 1
             return numbers[slot + USED]
         finally:
@@ -47,6 +72,39 @@ class MinuteLimit:
         if slot < 0 or self._table.numbers[slot + USED] < self.limit:
             return 0
         return max(0, math.ceil((self._table.numbers[slot + UNTIL] - int(self._clock.monotonic() * 1e9)) / 1e9))
+
+    def _tell_in(self, seconds: float) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._tell)
+
+    def _tell(self) -> None:
+        assert self._store is not None
+        self._timer = None
+        batch = [(key, self._untold.pop(key)) for key in list(self._untold)[:BATCH]]
+        future = self._store.put([(key, minute_arguments(self.limit, count)) for key, count in batch])
+        future.add_done_callback(partial(self._heard, batch))
+        if self._untold:
+            self._tell_in(TELL_S)
+
+    def _heard(self, batch: Sequence[tuple[Key, int]], future: "asyncio.Future[list[int]]") -> None:
+        if future.cancelled():
+            return
+        if future.exception() is not None:
+            for key, count in batch:
+                self._untold[key] = self._untold.get(key, 0) + count
+            self._tell_in(AGAIN_S)
+            return
+        now, table = int(self._clock.monotonic() * 1e9), self._table
+        numbers = table.numbers
+        table.lock()
+        try:
+            for (key, _), answer in zip(batch, read_answers(future.result()).limits, strict=True):
+                slot, total = table.find(key, now), self.limit - answer.left
+                is_same = numbers[slot + UNTIL] > now and numbers[slot + END] == answer.end
+                numbers[slot + USED] = max(numbers[slot + USED], total) if is_same else total
+                numbers[slot + UNTIL], numbers[slot + END] = now + answer.reset_ms * 1_000_000, answer.end
+        finally:
+            table.unlock()
 
     def _hash(self, key: str) -> Key:
         whole = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16, key=self._seed).digest()

@@ -119,6 +119,11 @@ def arguments(
     return [kind, amount, period, need, sure, want, back, back_end, int(is_held(rule)), freed]
 
 
+def minute_arguments(limit: int, count: int) -> Command:
+    """So many more were counted, in a minute of their own."""
+    return ["window", limit, 60_000, 0, 0, 0, -count, 0, 0, 0]
+
+
 def wait_ns(each: Asked, answer: Answer) -> int:
     """How long a refused call would have to wait, if nobody else takes."""
     rule = each.rule
