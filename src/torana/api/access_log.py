@@ -5,7 +5,6 @@ from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from typing import Any
 
-from torana.api.connection import Connection
 from torana.api.exchange import Exchange
 from torana.telemetry.log import AccessLine, Log
 
@@ -84,30 +83,25 @@ def write_access_line(
     log.write_access(line, facts)
 
 
-def write_refused_line(
-    log: Log, connection: Connection, status: int, request_id: str, exchange: Exchange | None = None
-) -> None:
+def refused_line(
+    client: tuple[str, int], ended: datetime, status: int, request_id: str, *, path: str, method: str = ""
+) -> AccessLine:
     """The line of a request that was refused before it was read: little is known of it.
 
-    exchange  what was glanced at, and why it was refused; None: nothing was
+    method  of a request that was glanced at; empty: nothing was
     """
-    host, port = connection.client or ("", 0)
-    if exchange is not None:
-        path = exchange.path[:255]
-    else:
-        path = connection.url.partition(b"?")[0].decode("latin-1")[:255] if connection.url else ""
-    line = AccessLine(
-        timestamp=datetime.now(UTC),
+    path = path[:255]
+    return AccessLine(
+        timestamp=ended,
         correlation_id=request_id,
         url=path,
         path=path,
         status_code=status,
-        method=exchange.method if exchange is not None else "",
-        client_ip=host,
-        client_port=port,
-        content_type="text/plain; charset=utf-8" if exchange is None else "application/json",
+        method=method,
+        client_ip=client[0],
+        client_port=client[1],
+        content_type="application/json" if method else "text/plain; charset=utf-8",
     )
-    log.write_access(line, exchange.facts if exchange is not None else {})
 
 
 def _url(scope: MutableMapping[str, Any], exchange: Exchange) -> str:

@@ -15,13 +15,16 @@ from heapq import heappop, heappush
 from typing import Protocol
 
 STARTS_PER_TURN = 32
-"""Requests begun in one turn of the event loop; each costs some tenths of a millisecond until it waits for a model."""
-MOST_STARTS_PER_TURN = 256
-COMERS_PER_START = 4
+"""Requests begun in one turn of the event loop; each costs some tenths of a millisecond until it waits for a model.
+Fewer would make turns shorter, and each of them dearer: what they have in common is done while it is warm."""
+MOST_STARTS_PER_TURN = 96
+COMERS_PER_START = 8
 """Where more come in a turn than are begun, turning them away takes its own time. For so many of them one more is
 begun, so that most of the time goes into answers however many come."""
-TURN_WEIGHT = 0.2
-"""How much the newest turn counts in the estimate of how long a turn takes."""
+TURN_WEIGHT = 0.1
+"""How much the newest turn counts in the estimate of how far apart requests are begun."""
+HEADROOM = 0.5
+"""How much of a patience the line may take by that estimate: nobody is to wait, and then be turned away."""
 
 
 class Request(Protocol):
@@ -92,7 +95,8 @@ class Admission:
         """Requests begun in this turn of the event loop."""
         self._came = 0
         """Requests that came in this turn and were not begun at once."""
-        self._turn_s = 0.0
+        self._apart_s = 0.0
+        """Between two requests that are begun, in a crowd."""
         self._turn_began = 0.0
         self._lines = (_Line(weights), _Line(weights))  # interactive, background
 
@@ -132,12 +136,12 @@ class Admission:
         ahead = self.waiting if standing.is_background else self._lines[0].waiting
         if self.waiting >= self._max_waiting:
             return True
-        return (ahead // STARTS_PER_TURN) * self._turn_s > patience_s
+        return ahead * self._apart_s > HEADROOM * patience_s
 
     def _next_turn(self) -> None:
         now = self._now()
-        self._turn_s += TURN_WEIGHT * (now - self._turn_began - self._turn_s)
-        self._turn_began = now
+        took_s, self._turn_began = now - self._turn_began, now
+        self._apart_s += TURN_WEIGHT * (took_s / self._begun - self._apart_s)
         starts = min(max(STARTS_PER_TURN, self._came // COMERS_PER_START), MOST_STARTS_PER_TURN)
         self._begun = self._came = 0
         if not self.waiting:

@@ -10,14 +10,13 @@ import random
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Protocol
-from urllib.parse import unquote
 
 import msgspec
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from torana.access.permissions import for_user, user_of
-from torana.api.access_log import write_access_line, write_refused_line
+from torana.api.access_log import refused_line, write_access_line
 from torana.api.admission import Admission, Standing
 from torana.api.answer_writer import AnswerWriter
 from torana.api.answering import CORS_HEADERS, Answering
@@ -27,9 +26,10 @@ from torana.api.dialect_front import did_you_mean
 from torana.api.dry_run import Rehearse, admit_operator, is_dry_run
 from torana.api.exchange import JSON_HEADER, Exchange, Reply, Route, StreamReply, json_reply
 from torana.api.internal_events import InternalEvents
+from torana.api.unread import TurnedAway, standing_of, start_of
 from torana.caller import Caller, Permit
 from torana.errors import ProviderError, Refusal
-from torana.headers import Headers, retry_after, soon
+from torana.headers import Headers
 from torana.limits.hold import Spent
 from torana.limits.limits import Limits
 from torana.limits.rules import Call
@@ -54,17 +54,6 @@ ENDED = {
     BODY_MALFORMED: (400, "body_malformed", "Invalid HTTP request received."),
 }
 """What a request is answered whose task was cancelled while its client is still there."""
-
-MAX_GLANCED_BYTES = 2048
-_TOKEN = re.compile(
-    rb"\r\n(?:authorization:[ \t]*bearer[ \t]+|x-api-key:[ \t]*|api-key:[ \t]*)([^\r\n]{1,8192})", re.IGNORECASE
-)
-_PATIENCE = re.compile(rb"\r\nx-stainless-timeout:[ \t]*([0-9]{1,5}(?:\.[0-9]{1,3})?)[ \t]*\r\n", re.IGNORECASE)
-_REPEATED = {
-    name: re.compile(rb"\r\n%b:[ \t]*([\x20-\x7e\x80-\xff]{1,1024})(?=\r\n)" % name, re.IGNORECASE)
-    for name in (b"x-request-id", b"origin")
-}
-"""Looked for in a request that is turned away unread; what looks different is as good as absent."""
 
 
 class Authenticator(Protocol):
@@ -172,6 +161,9 @@ class Entrance:
         """Told about requests where the operator wants the product's own events."""
         self.admission = Admission(
             metrics, max_waiting=serve.queue_requests, max_age_s=serve.queue_s, weights=serve.queue_weights
+        )
+        self.turned_away = TurnedAway(
+            log, self._strip_prefix, write_refusal, lambda method: metrics.request("turned away", method, 503, 0.0)
         )
         self.prefixes = tuple(f"/{prefix.strip('/')}/" for prefix in ("ai", serve.root_path) if prefix.strip("/"))
         self.trusted = Networks(serve.trusted_proxies)
@@ -375,54 +367,26 @@ class Entrance:
 
     def turn_away(self, connection: Connection, data: bytes, code: str, *, may_stay: bool) -> bytes:
         """The answer to a request that the admission has no room for; its books are kept here."""
-        method, target, headers = _glance(data)
-        client = connection.client[0] if connection.client else ""
-        exchange = Exchange(method, self._strip_prefix(target), b"", headers, client, _request_id(headers))
-        refusal = Refusal(503, code, "Service Unavailable", headers=retry_after(soon()))
-        reply = write_refusal(refusal, exchange)
-        answer = [*connection.server_state.default_headers, *reply.headers]
-        answer += [
-            (b"content-length", b"%d" % len(reply.body)),
-            (b"x-request-id", exchange.request_id.encode("latin-1")),
-        ]
-        if headers.get(b"origin") is not None:
-            answer += CORS_HEADERS
-        if not may_stay:
-            answer.append((b"connection", b"close"))
-        self.metrics.request("turned away", method, reply.status, 0.0)
-        write_refused_line(self.log, connection, reply.status, exchange.request_id, exchange)
-        lines = [STATUS_LINE[reply.status], *[b"%b: %b\r\n" % pair for pair in answer], b"\r\n"]
-        return b"".join(lines) + (b"" if method == "HEAD" else reply.body)
+        return self.turned_away.answer(connection, data, code, may_stay=may_stay)
 
-    def standing(self, data: bytes) -> Standing:
-        """What is known of a request before anything of it was checked."""
-        method, target = _start_of(data)
+    def standing(self, data: bytes) -> tuple[Standing, bytes]:
+        """What is known of a request before anything of it was checked, and the token that it shows."""
+        method, target = start_of(data)
         route, _, _ = self.routes.find(method, self._strip_prefix(target))
-        token, patience = _TOKEN.search(data), _PATIENCE.search(data)
-        return Standing(
+        token, patience_s = standing_of(data)
+        standing = Standing(
             is_background=route is not None and route.is_background,
-            instance=self.authenticator.known_instance(token[1]) if token is not None else "",
-            patience_s=float(patience[1]) if patience is not None else 0.0,
+            instance=self.authenticator.known_instance(token) if token else "",
+            patience_s=patience_s,
         )
+        return standing, token
 
     def note_refusal(self, connection: Connection, status: int, request_id: str) -> None:
         """The books of a request that the server refused before it was one."""
         self.metrics.request("unknown", "other", status, time.monotonic() - connection.since)
-        write_refused_line(self.log, connection, status, request_id)
-
-
-def _start_of(data: bytes) -> tuple[str, str]:
-    """Method and path of what looks like a request, percent-decoded; empty where it does not."""
-    parts = data[:MAX_GLANCED_BYTES].split(b"\r\n", 1)[0].split(b" ", 2)
-    if len(parts) < 3:
-        return "", ""
-    return parts[0].decode("latin-1"), unquote(parts[1].partition(b"?")[0].decode("latin-1"))
-
-
-def _glance(data: bytes) -> tuple[str, str, Headers]:
-    """Method, path, and the few headers that an early answer repeats or depends on."""
-    found = [(name, match[1]) for name, pattern in _REPEATED.items() if (match := pattern.search(data))]
-    return *_start_of(data), Headers(found)
+        path = connection.url.partition(b"?")[0].decode("latin-1")
+        line = refused_line(connection.client or ("", 0), datetime.now(UTC), status, request_id, path=path)
+        self.log.write_access(line)
 
 
 def write_refusal(refusal: Refusal, exchange: Exchange) -> Reply:

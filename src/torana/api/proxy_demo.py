@@ -14,7 +14,7 @@ from torana.caller import Permit
 from torana.chat import ChatRequest, Message, Text, Usage
 from torana.counting import estimate_tokens
 from torana.dialects.dialect import EventWriter
-from torana.dialects.embeddings import EmbeddingsRequest
+from torana.dialects.embedding_dialect import EmbeddingsRequest
 from torana.dialects.embeddings import read_request as read_embeddings
 from torana.dialects.embeddings import write_answer as write_embeddings
 from torana.dialects.generate_content import GENERATE_CONTENT

@@ -54,8 +54,14 @@ class Log:
 
     def write_access(self, line: AccessLine, facts: Mapping[str, Any] = _NO_FACTS) -> None:
         """One request's line. `facts` are further members; the line has none of their names set."""
+        written = self.encode_access(line, facts)
+        if written is not None:
+            self.sink.write(written)
+
+    def encode_access(self, line: AccessLine, facts: Mapping[str, Any] = _NO_FACTS) -> bytes | None:
+        """As `write_access` would write it; None where it would not."""
         if not self._is_shown[line.level]:
-            return
+            return None
         if not _NAMED_DETAILS.isdisjoint(facts):
             masked = {name: self._mask(str(facts[name])) for name in _DETAILS if name in facts}
             facts = {**facts, **masked}
@@ -64,7 +70,7 @@ class Log:
             raw = raw[:-1] + b"," + self._encode(facts)[1:]
         if _may_hold_secrets(line, facts):
             raw = self._encode(self.redactor.value(msgspec.json.decode(raw)))
-        self.sink.write(raw if self._as_json else _as_pairs(msgspec.json.decode(raw)))
+        return raw if self._as_json else _as_pairs(msgspec.json.decode(raw))
 
     def _mask(self, detail: str) -> str:
         # Refusals come in floods, and nearly all of them in the same few words.
