@@ -66,7 +66,7 @@ class Sample:
 
 def main() -> None:
     options = _options()
-    servers.need_nginx()
+    servers.need("nginx")
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         mock = stack.enter_context(servers.provider(directory))
@@ -82,7 +82,12 @@ def main() -> None:
             time.sleep(1)  # whatever start-up put off until after it is part of being idle
             running["gateway"], headers = gateway, gateway.headers
             overlay = servers.write_overlay(directory, f"-e{EVENTS}-p{PACE_MS}")
-            running["limited"] = stack.enter_context(servers.gateway(directory, mock.port, AIGW_CATALOG=str(overlay)))
+            servers.need("redis-server")
+            store = stack.enter_context(servers.redis(directory))
+            limits = {"AIGW_CATALOG": str(overlay)}
+            running["limited"] = stack.enter_context(servers.gateway(directory, mock.port, **limits))
+            limits |= {"AIGW_REDIS_URL": f"redis://127.0.0.1:{store.port}", "AIGW_STATE_DIR": str(directory / "leased")}
+            running["leased"] = stack.enter_context(servers.gateway(directory, mock.port, **limits))
             report["ready_s"] = median([*ready_s, gateway.ready_s])
             report["idle_rss_mb"] = processes.rss_mb(gateway.pid)
         rows = [row for row in _rows(running, headers) if row.server in running]
@@ -109,7 +114,7 @@ def _rows(running: dict[str, servers.Server], headers: dict[str, str]) -> list[R
     relay = ours | {"x-gitlab-unit-primitive": "ai_gateway_model_provider_proxy"}
     chat, proxy = "/v1/chat/completions", "/v1/proxy/openai/v1/chat/completions"
     explain = "/v1/prompts/chat/explain_code"
-    limited = running["limited"].port if "limited" in running else 0
+    limited, leased = (running[name].port if name in running else 0 for name in ("limited", "leased"))
     dialect = "/openai/v1/chat/completions"
     one, many = _chat_body(stream=False), _chat_body(stream=True)
     same, crossing = _chat_body(stream=True, model="bench_gpt"), _chat_body(stream=True, model="bench_claude")
@@ -120,6 +125,7 @@ def _rows(running: dict[str, servers.Server], headers: dict[str, str]) -> list[R
         Row(request, "nginx", Job(nginx, chat, plain, one)),
         Row("relay, request", "gateway", Job(gateway, proxy, relay, one), request, 10),
         Row("relay, with limits", "limited", Job(limited, proxy, relay, one), request, 11),
+        Row("relay, leases in Redis", "leased", Job(leased, proxy, relay, one), request, 12),
         Row("chat/explain_code", "gateway", Job(gateway, explain, ours, _EXPLAIN), request, 14),
         Row("code/completions", "gateway", Job(gateway, "/v2/code/completions", ours, _COMPLETE), request, 14),
         Row(event, "nginx", Job(nginx, chat, plain, many, event=mark)),

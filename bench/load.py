@@ -1,11 +1,13 @@
 """Load from a process of its own: closed loop (so many at once) or open loop (so many a second).
 
 An open loop keeps its rate however slow the answers are, and measures from the moment a request was
-due: what waits in the queue is waiting time. Run: python -m bench.load JSON → one JSON result.
+due: what waits in the queue is waiting time. Where the load itself comes too late to send, that is not the
+server's doing: requests of such a moment are counted and not timed. Run: python -m bench.load JSON → one JSON result.
 """
 
 import asyncio
 import json
+import random
 import sys
 import time
 from collections import deque
@@ -22,6 +24,7 @@ class Job:
     """What to send where.
 
     rate     requests a second, evenly spaced (open loop); 0: `concurrency` at once (closed loop)
+    tries    how often a request that is turned away (429, 503) is sent in all, each after a second or so
     event    bytes that each event of a streamed answer holds once; empty: events are not counted
     """
 
@@ -31,6 +34,7 @@ class Job:
     body: str
     concurrency: int = 32
     rate: float = 0.0
+    tries: int = 1
     duration_s: float = 2.0
     event: str = ""
 
@@ -51,14 +55,31 @@ class Result:
     seconds: float = 0.0
     p50_ms: float = 0.0
     p99_ms: float = 0.0
+    refused_p50_ms: float = 0.0
     refused_p99_ms: float = 0.0
-    """Of answers 429 and 503."""
+    """Of answers 429 and 503, from the moment they were asked."""
+    sent: int = 0
+    unsent: int = 0
+    """There was no connection to send them on: `concurrency` is the most of them."""
+    late: int = 0
+    """Sent so late that they are not timed."""
+    lag_p99_ms: float = 0.0
+    """How late requests were sent."""
     statuses: dict[str, int] = field(default_factory=dict)
     first_error: str = ""
 
 
+LATE_S = 0.002
+AGAIN_S = 1.0
+
+_LENGTH = b"\r\ncontent-length: "
+
+
 class Connection(asyncio.Protocol):
-    """Sends one request at a time, tells `done(connection, status, events, body)` at its end; status 0: cut."""
+    """Sends one request at a time, tells `done(connection, status, events, body)` at its end; status 0: cut.
+
+    An answer that comes whole in one piece, as short ones do, is read without the parser.
+    """
 
     def __init__(self, event: bytes, done: Callable[["Connection", int, int, bytes], None]) -> None:
         self._event = event
@@ -67,15 +88,17 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._events = 0
         self._start = b""
-        self._is_busy = False
+        self._is_busy = self._is_begun = False
         self.due = 0.0
         self.sent = 0.0
+        self.left = 0
+        """Tries that the request has left."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's own does not inherit from it
 
     def send(self, wire: bytes, due: float) -> None:
-        self.due, self._is_busy, self._events, self._start = due, True, 0, b""
+        self.due, self._is_busy, self._is_begun, self._events, self._start = due, True, False, 0, b""
         self.sent = time.perf_counter()
         if self._transport is None:
             self._finish(0)
@@ -88,6 +111,14 @@ class Connection(asyncio.Protocol):
             self._finish(0)
 
     def data_received(self, data: bytes) -> None:
+        if not self._is_begun:
+            end = data.find(b"\r\n\r\n") + 4
+            at = data.find(_LENGTH, 0, end) + len(_LENGTH)
+            if at > len(_LENGTH) and len(data) - end == int(data[at : data.find(b"\r", at)]):
+                self._start = data[end : end + 300]
+                self._finish(int(data[9:12]))
+                return
+            self._is_begun = True
         self._parser.feed_data(data)
 
     def on_body(self, data: bytes) -> None:
@@ -116,6 +147,7 @@ class Load:
         self._result = Result()
         self._latencies: list[float] = []
         self._refused: list[float] = []
+        self._lags: list[float] = []
         self._idle: deque[Connection] = deque()
         self._under_way = 0
         self._end = 0.0
@@ -140,7 +172,9 @@ class Load:
         result = self._result
         result.seconds = time.perf_counter() - started
         result.p50_ms, result.p99_ms = _share_ms(self._latencies, 50), _share_ms(self._latencies, 99)
-        result.refused_p99_ms = _share_ms(self._refused, 99)
+        result.refused_p50_ms, result.refused_p99_ms = _share_ms(self._refused, 50), _share_ms(self._refused, 99)
+        result.sent, result.lag_p99_ms = len(self._lags), _share_ms(self._lags, 99)
+        result.late = sum(lag > LATE_S for lag in self._lags)
         return result
 
     async def _connect(self) -> None:
@@ -153,15 +187,27 @@ class Load:
         sent = 0
         while (now := time.perf_counter()) < self._end:
             while (due := started + sent / self._job.rate) <= now:
-                if not self._idle:
-                    await self._connect()
-                self._send(self._idle.popleft(), due)
                 sent += 1
+                if not self._idle:
+                    self._result.unsent += 1
+                    continue
+                connection = self._idle.pop()  # the warmest
+                connection.left = self._job.tries
+                self._send(connection, due)
+                self._lags.append(connection.sent - due)
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
 
     def _send(self, connection: Connection, due: float) -> None:
         self._under_way += 1
+        connection.left -= 1
         connection.send(self._wire, due)
+
+    def _again(self, connection: Connection) -> None:
+        """What was turned away comes again; it counts from its new moment."""
+        if time.perf_counter() < self._end and connection.is_open:
+            self._send(connection, time.perf_counter())
+        elif connection.is_open:
+            self._idle.append(connection)
 
     def _done(self, connection: Connection, status: int, events: int, start: bytes) -> None:
         now, result = time.perf_counter(), self._result
@@ -170,15 +216,20 @@ class Load:
         result.events += events
         name = str(status)
         result.statuses[name] = result.statuses.get(name, 0) + 1
+        is_timed = not self._job.rate or connection.sent - connection.due <= LATE_S
         if status == 200:
-            self._latencies.append(now - connection.due)
+            if is_timed:
+                self._latencies.append(now - connection.due)
         else:
-            if status in (429, 503):
+            if status in (429, 503) and is_timed:
                 self._refused.append(now - connection.sent)
             result.errors += 1
             result.first_error = result.first_error or f"{status} {start.decode(errors='replace')}"
         if not self._job.rate and now < self._end and connection.is_open:
             self._send(connection, now)
+        elif status in (429, 503) and connection.left > 0:
+            pause_s = AGAIN_S * random.uniform(0.5, 1.5)
+            asyncio.get_running_loop().call_later(pause_s, self._again, connection)
         elif connection.is_open:
             self._idle.append(connection)
         if self._under_way == 0 and (now >= self._end or not self._job.rate):

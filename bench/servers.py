@@ -84,6 +84,20 @@ def nginx(directory: Path, provider_port: int) -> Iterator[Server]:
 
 
 @contextmanager
+def redis(directory: Path) -> Iterator[Server]:
+    """Keeps nothing on the disk."""
+    port = processes.free_port()
+    out = directory / "redis"
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(directory)]
+    process = processes.start(["redis-server", *options], processes.LOAD_CORE, out)
+    try:
+        processes.wait_for_port(port, process)
+        yield Server(process.pid, port, out.with_suffix(".out"))
+    finally:
+        processes.stop(process)
+
+
+@contextmanager
 def gateway(directory: Path, provider_port: int, **more_env: str) -> Iterator[Gateway]:
     """One worker, logs and metrics on, production settings; no issuer is asked, the token is locally signed."""
     port, metrics_port = processes.free_port(), processes.free_port()
@@ -121,13 +135,13 @@ def write_overlay(directory: Path, shape: str) -> Path:
     return overlay
 
 
-def need_nginx() -> None:
-    """nginx comes from Debian where it is missing and we may install it."""
-    if shutil.which("nginx"):
+def need(program: str) -> None:
+    """A program that Debian has under its own name, where it is missing and we may install it."""
+    if shutil.which(program):
         return
     if os.geteuid() != 0 or not shutil.which("apt-get"):
-        raise SystemExit("bench: nginx is missing. Remedy: apt-get install nginx")
-    subprocess.run(["apt-get", "install", "-y", "--no-install-recommends", "nginx"], check=True, stdout=sys.stderr)
+        raise SystemExit(f"bench: {program} is missing. Remedy: apt-get install {program}")
+    subprocess.run(["apt-get", "install", "-y", "--no-install-recommends", program], check=True, stdout=sys.stderr)
 
 
 def _environment(directory: Path, provider_port: int) -> dict[str, str]:
