@@ -1,13 +1,16 @@
 """A mock provider that costs so little that whoever stands before it is what gets measured.
 
 Both dialects, one JSON answer of about 1 KB or a stream of server-sent events. A model name tells the
-stream's shape: `…-e200-p5` means 200 events, 5 ms apart. Run: python -m bench.provider PORT
+stream's shape: `…-e200-p5` means 200 events, 5 ms apart; `…-w50-c20` is a provider that takes 20 calls at a time,
+and 50 ms for each. Run: python -m bench.provider PORT
 """
 
 import asyncio
 import json
 import re
 import sys
+from collections import deque
+from collections.abc import Callable
 from typing import cast
 
 import httptools
@@ -17,6 +20,7 @@ _HEAD_JSON = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-leng
 _HEAD_STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 _STREAMS = re.compile(rb'"stream"\s*:\s*true')
 _SHAPE = re.compile(rb"-e(\d+)-p(\d+)")
+_NARROW = re.compile(rb"-w(\d+)-c(\d+)")
 # Code, as code completions are: parsing prose as code is all error recovery and would be what is measured.
 _TEXT = (
     "first, second, third):\n" + "    total = first + second + third\n    print(total)\n" * 14 + "    return total\n"
@@ -99,6 +103,30 @@ _MESSAGES_END = (
 )
 
 
+class Places:
+    """So many at a time; the others wait, in order."""
+
+    def __init__(self, free: int) -> None:
+        self._free = free
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    def enter(self, begin: Callable[[], None]) -> None:
+        if self._free:
+            self._free -= 1
+            begin()
+        else:
+            self._waiting.append(begin)
+
+    def leave(self) -> None:
+        if self._waiting:
+            self._waiting.popleft()()
+        else:
+            self._free += 1
+
+
+PLACES: dict[int, Places] = {}
+
+
 class Provider(asyncio.Protocol):
     """One connection; no pipelining, as no gateway pipelines."""
 
@@ -130,13 +158,32 @@ class Provider(asyncio.Protocol):
         body = b"".join(self._body)
         is_messages = self._url.endswith(b"/messages")
         if not _STREAMS.search(body):
-            self._transport.write(_MESSAGES if is_messages else _CHAT)
+            self._answer(_MESSAGES if is_messages else _CHAT, _NARROW.search(body))
             return
         shape = _SHAPE.search(body)
         events, pace_ms = (int(shape[1]), int(shape[2])) if shape else (20, 0)
         self._transport.write(_HEAD_STREAM + (_MESSAGES_START if is_messages else b""))
         event, end = (_MESSAGES_EVENT, _MESSAGES_END) if is_messages else (_CHAT_EVENT, _CHAT_END)
         self._stream(event, end, events, pace_ms / 1000)
+
+    def _answer(self, whole: bytes, narrow: re.Match[bytes] | None) -> None:
+        if narrow is None:
+            self._write(whole)
+            return
+        places = PLACES.setdefault(int(narrow[2]), Places(int(narrow[2])))
+
+        def end() -> None:
+            self._write(whole)
+            places.leave()
+
+        def begin() -> None:
+            self._loop.call_later(int(narrow[1]) / 1000, end)
+
+        places.enter(begin)
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
 
     def _stream(self, event: bytes, end: bytes, left: int, pace_s: float) -> None:
         if self._transport is None:

@@ -1,17 +1,19 @@
-"""OV4, OV6, OV8 and OV12: more work than one core can do. Real processes; run by `make drills`.
+"""OV3 to OV6, OV8, OV12: more work than there is room for. Real processes; run by `make drills`.
 
 The gateway has the first core, the load the last one. The load is an open loop: it keeps its rate whatever the answers
-do. The demo answers, so that the gateway alone is what is short of time.
+do. What the gateway can do is measured anew before each flood, for a shared machine is not always as fast; a flood in
+which the load itself came late is begun again. Of a stage's floods the middle one counts.
 """
 
 import asyncio
 import json
 import sys
 import time
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from statistics import median
 
 import pytest
 from bench import processes, servers
@@ -19,30 +21,88 @@ from bench.load import Job, Result
 
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(300)]
 
-PATH = "/v1/prompts/model_configuration/check"
-SECONDS = 5.0
+CODE = "def add(first, second):\n    total = first + second\n    return total\n\n\n"
+EXPLAIN = (
+    "/v1/prompts/chat/explain_code",
+    json.dumps(
+        {
+            "inputs": {
+                "input": "Explain the code",
+                "selected_text": CODE * 6,
+                "file_content": CODE * 6,
+                "language_info": "",
+            }
+        }
+    ),
+)
+"""As instances ask."""
+INDEX = (
+    "/v1/embeddings/code_embeddings/index",
+    json.dumps({"model_metadata": {"provider": "gitlab", "identifier": ""}, "contents": ["x"]}),
+)
+"""Background work."""
+SECONDS = 4.0
+CONNECTIONS = 2000
 LIVENESS_S = 0.1
+LATE = 0.05
+"""So much of a flood may be late by the load's own fault."""
+AT_ONCE, WAIT_MS = 20, 50
+"""Of a provider that takes so many calls at a time, and so long for each."""
 
 
 @dataclass
 class Stage:
-    """The gateway, and what it can do a second when it is asked by 32 at once."""
+    """A gateway, what it is asked, and by how many at once it is kept busy."""
 
     gateway: servers.Gateway
     job: Job
-    capacity: float = 0.0
+    busy: int = 32
+
+    async def capacity(self) -> float:
+        """Answers a second."""
+        full = await run(replace(self.job, concurrency=self.busy, duration_s=1.0))
+        return full.statuses.get("200", 0) / full.seconds
+
+
+@dataclass
+class Flood:
+    share: float
+    """Answers a second, as a part of what the gateway can do."""
+    result: Result
+    slowest_probe_s: float
 
 
 @pytest.fixture
-async def stage(tmp_path: Path) -> Any:
+def stack() -> AsyncIterator[ExitStack]:
     with ExitStack() as stack:
-        mock = stack.enter_context(servers.provider(tmp_path))
-        gateway = stack.enter_context(servers.gateway(tmp_path, mock.port, AIGW_MOCK_MODEL_RESPONSES="true"))
-        stage = Stage(gateway, Job(gateway.port, PATH, lower(gateway.headers), '{"inputs":{}}', duration_s=SECONDS))
-        await run(replace(stage.job, duration_s=1.0))
-        full = await run(replace(stage.job, duration_s=3.0))
-        stage.capacity = full.requests / full.seconds
-        yield stage
+        yield stack
+
+
+@pytest.fixture
+async def stage(stack: ExitStack, tmp_path: Path) -> Stage:
+    """The demo answers, so that the gateway alone is what is short of time."""
+    gateway = stack.enter_context(servers.gateway(tmp_path, 1, AIGW_MOCK_MODEL_RESPONSES="true"))
+    stage = Stage(gateway, Job(gateway.port, EXPLAIN[0], lower(gateway.headers), EXPLAIN[1], duration_s=SECONDS))
+    await stage.capacity()
+    return stage
+
+
+@pytest.fixture
+async def narrow(stack: ExitStack, tmp_path: Path) -> Stage:
+    """The provider is what is short of room, and models.yml says so."""
+    mock = stack.enter_context(servers.provider(tmp_path))
+    overlay = tmp_path / "overlay"
+    overlay.mkdir()
+    (overlay / "models.yml").write_text(
+        "models:\n- {name: narrow, title: Narrow, families: [gpt], deployments: "
+        f"[{{provider: openai, model: gpt-bench-w{WAIT_MS}-c{AT_ONCE}, concurrency: {AT_ONCE}}}]}}\n"
+    )
+    gateway = stack.enter_context(servers.gateway(tmp_path, mock.port, AIGW_CATALOG=str(overlay)))
+    body = json.dumps({"model": "narrow", "messages": [{"role": "user", "content": "Hello"}]})
+    job = Job(gateway.port, "/openai/v1/chat/completions", lower(gateway.headers), body, duration_s=SECONDS)
+    stage = Stage(gateway, job, busy=AT_ONCE)
+    await stage.capacity()
+    return stage
 
 
 def lower(headers: dict[str, str]) -> dict[str, str]:
@@ -69,55 +129,137 @@ async def slowest_probe(port: int, end: asyncio.Event) -> float:
     return slowest_s
 
 
-async def at(stage: Stage, times: float) -> tuple[float, Result, float]:
-    """(answers per second as a share of capacity, the result, the slowest probe in seconds) at `times` capacity."""
-    end = asyncio.Event()
-    probing = asyncio.create_task(slowest_probe(stage.gateway.port, end))
-    result = await run(replace(stage.job, rate=stage.capacity * times, concurrency=64))
-    end.set()
-    share = result.statuses.get("200", 0) / SECONDS / stage.capacity
-    print(f"{times:g}x: {share:.0%} answered, {result.statuses}, p99 {result.p99_ms:.1f} ms, "
-          f"refused p99 {result.refused_p99_ms:.1f} ms")  # fmt: skip
-    return share, result, await probing
+async def flood(stage: Stage, times: float, **told: float) -> Flood:
+    for _ in range(5):
+        capacity = await stage.capacity()
+        end = asyncio.Event()
+        probing = asyncio.create_task(slowest_probe(stage.gateway.port, end))
+        result = await run(replace(stage.job, rate=capacity * times, concurrency=CONNECTIONS, **told))  # type: ignore[arg-type]
+        end.set()
+        found = Flood(result.statuses.get("200", 0) / result.seconds / capacity, result, await probing)
+        stage.gateway.forget_log()
+        late = (result.late + result.unsent) / (result.sent + result.unsent)
+        print(
+            f"{times:g}x of {capacity:.0f}/s: {found.share:.0%} answered, {result.statuses}, "
+            f"p99 {result.p99_ms:.1f} ms, "
+            f"refused p50 {result.refused_p50_ms:.1f} p99 {result.refused_p99_ms:.1f} ms, "
+            f"probes {found.slowest_probe_s * 1000:.0f} ms, late {late:.1%}"
+        )
+        if late <= LATE:
+            return found
+    pytest.skip("the load itself is late here, again and again")
+
+
+async def floods(stage: Stage, times: float) -> list[Flood]:
+    """Three of them, by how much was answered."""
+    return sorted([await flood(stage, times) for _ in range(3)], key=lambda each: each.share)
+
+
+# OV4, the gateway is short of time
 
 
 @pytest.mark.parametrize(("times", "share"), [(2.0, 0.9), (5.0, 0.7)])
 async def test_most_of_the_capacity_goes_into_answers_however_many_ask(
     stage: Stage, times: float, share: float
 ) -> None:
-    answered, result, slowest_s = await at(stage, times)
+    found = await floods(stage, times)
 
-    assert answered >= share
-    assert set(result.statuses) <= {"200", "503"}
-    assert slowest_s < LIVENESS_S
-
-
-async def test_after_a_flood_everything_is_as_before(stage: Stage) -> None:
-    _, before, _ = await at(stage, 0.5)
-
-    await at(stage, 5.0)
-    await asyncio.sleep(1)
-    answered, after, _ = await at(stage, 0.5)
-
-    assert answered > 0.49
-    assert set(after.statuses) == {"200"}
-    assert after.p99_ms < 2 * before.p99_ms + 5
+    assert found[1].share >= share
+    assert all(set(each.result.statuses) <= {"200", "503"} for each in found)
+    assert median(each.slowest_probe_s for each in found) < LIVENESS_S
 
 
-async def test_a_busy_instance_is_turned_away_before_a_quiet_one(stage: Stage) -> None:
-    quiet = replace(
-        stage.job,
-        headers=lower(servers.token_headers(stage.gateway.env, "--instance-id", "quiet")),
-        rate=stage.capacity * 0.2,
-        concurrency=8,
+async def test_a_flood_of_ten_times_the_capacity_does_not_drown_it(stage: Stage) -> None:
+    capacity = await stage.capacity()
+    result = await run(
+        replace(stage.job, rate=capacity * 10, concurrency=CONNECTIONS)
+    )  # as much of it as one core sends
+    print(f"{result.statuses}, {result.statuses.get('200', 0) / result.seconds / capacity:.0%} answered")
+
+    assert result.statuses.get("200", 0) / result.seconds >= 0.4 * capacity
+    assert (await flood(stage, 0.5)).share > 0.49
+
+
+# OV3, the provider is short of room
+
+
+async def test_beyond_what_the_provider_takes_calls_are_turned_away_at_once(narrow: Stage) -> None:
+    usual = await flood(narrow, 1.0)
+
+    for times, share in ((2.0, 0.95), (5.0, 0.9)):
+        found = (await floods(narrow, times))[1]
+
+        assert found.share >= share
+        assert set(found.result.statuses) == {"200", "503"}
+        assert found.result.p99_ms <= 2 * usual.result.p99_ms
+        assert found.result.refused_p99_ms < 10
+        assert found.slowest_probe_s < LIVENESS_S
+
+
+# OV5
+
+
+async def test_nobody_is_answered_who_has_stopped_waiting(stage: Stage) -> None:
+    hasty = replace(stage, job=replace(stage.job, headers=stage.job.headers | {"x-stainless-timeout": "0.06"}))
+
+    found = await flood(hasty, 2.0)
+
+    assert found.share > 0.5
+    assert found.result.p99_ms < 60 + 100  # what it takes from its beginning on
+
+
+# OV6
+
+
+async def test_after_a_flood_of_clients_that_ask_again_everything_is_as_before(stage: Stage) -> None:
+    before = await flood(stage, 0.5)
+
+    await flood(stage, 5.0, tries=3)
+    await flood(stage, 0.5)
+    after = await flood(stage, 0.5)
+
+    assert after.share > 0.49
+    assert set(after.result.statuses) == {"200"}
+    assert after.result.p99_ms < 2 * before.result.p99_ms + 5
+
+
+# OV8, OV12
+
+
+async def test_a_busy_instance_is_turned_away_before_quiet_ones(stage: Stage) -> None:
+    capacity = await stage.capacity()
+    quiet = [
+        replace(
+            stage.job,
+            headers=lower(servers.token_headers(stage.gateway.env, "--instance-id", f"quiet-{number}")),
+            rate=capacity * 0.05,
+            concurrency=50,
+        )
+        for number in range(9)
+    ]
+    alone = [await run(replace(each, duration_s=0.5)) for each in quiet]
+
+    busy, *beside = await asyncio.gather(
+        run(replace(stage.job, rate=capacity, concurrency=CONNECTIONS)), *(run(each) for each in quiet)
     )
-    alone = await run(quiet)
 
-    busy, beside = await asyncio.gather(run(replace(stage.job, rate=stage.capacity * 2, concurrency=64)), run(quiet))
-
-    print(f"busy {busy.statuses}, quiet {beside.statuses}, p99 {alone.p99_ms:.1f} → {beside.p99_ms:.1f} ms")
+    p99_ms = [median(each.p99_ms for each in results) for results in (alone, beside)]
+    print(f"busy {busy.statuses}, quiet {[each.statuses for each in beside]}, p99 alone and beside {p99_ms} ms")
     assert busy.statuses["503"] > 0
-    assert set(beside.statuses) == {"200"}
+    assert all(set(each.statuses) == {"200"} for each in beside)
+
+
+async def test_interactive_requests_are_answered_while_background_work_floods(stage: Stage) -> None:
+    capacity = await stage.capacity()
+    background = replace(stage.job, path=INDEX[0], body=INDEX[1], rate=capacity * 2, concurrency=CONNECTIONS)
+
+    flooding, interactive = await asyncio.gather(
+        run(background), run(replace(stage.job, rate=capacity * 0.5, concurrency=500))
+    )
+
+    print(f"background {flooding.statuses}, interactive {interactive.statuses}, p99 {interactive.p99_ms:.1f} ms")
+    assert flooding.statuses["503"] > 0
+    assert interactive.statuses["200"] >= 0.994 * (interactive.sent + interactive.unsent)
 
 
 def test_the_stage_has_two_cores() -> None:

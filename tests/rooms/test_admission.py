@@ -94,10 +94,10 @@ async def test_the_next_turn_takes_as_many_again_in_order_of_arrival() -> None:
 async def test_the_more_come_in_a_turn_the_more_are_begun_in_the_next() -> None:
     crowd = Crowd(max_waiting=400)
     crowd.fill_turn()
-    for number in range(800):
+    for number in range(640):
         crowd.come(str(number))
 
-    assert len(await crowd.turns(1)) == 800 // COMERS_PER_START
+    assert len(await crowd.turns(1)) == 640 // COMERS_PER_START
 
 
 async def test_interactive_requests_go_before_background_ones() -> None:
@@ -200,7 +200,8 @@ async def test_a_line_that_would_take_longer_than_the_limit_takes_nobody_in() ->
     for _ in range(3 * STARTS_PER_TURN):
         crowd.come("one")
 
-    assert 0 < len(crowd.told) <= 2 * STARTS_PER_TURN
+    # Two thirds would wait a second or longer, and some of the others nearly so.
+    assert 2 * STARTS_PER_TURN < len(crowd.told) < 3 * STARTS_PER_TURN
     assert set(crowd.told) == {("one", "overloaded")}
 
 
