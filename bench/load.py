@@ -25,6 +25,7 @@ class Job:
 
     rate     requests a second, evenly spaced (open loop); 0: `concurrency` at once (closed loop)
     tries    how often a request that is turned away (429, 503) is sent in all, each after a second or so
+    settle_s of the beginning is not timed
     event    bytes that each event of a streamed answer holds once; empty: events are not counted
     """
 
@@ -36,6 +37,7 @@ class Job:
     rate: float = 0.0
     tries: int = 1
     duration_s: float = 2.0
+    settle_s: float = 0.0
     event: str = ""
 
     def wire(self) -> bytes:
@@ -150,13 +152,13 @@ class Load:
         self._lags: list[float] = []
         self._idle: deque[Connection] = deque()
         self._under_way = 0
-        self._end = 0.0
+        self._end = self._settled = 0.0
         self._over = asyncio.Event()
 
     async def run(self) -> Result:
         await asyncio.gather(*(self._connect() for _ in range(self._job.concurrency)))
         started = time.perf_counter()
-        self._end = started + self._job.duration_s
+        self._end, self._settled = started + self._job.duration_s, started + self._job.settle_s
         if self._job.rate:
             await self._send_at_rate(started)
         else:
@@ -216,7 +218,9 @@ class Load:
         result.events += events
         name = str(status)
         result.statuses[name] = result.statuses.get(name, 0) + 1
-        is_timed = not self._job.rate or connection.sent - connection.due <= LATE_S
+        is_timed = connection.due >= self._settled and (
+            not self._job.rate or connection.sent - connection.due <= LATE_S
+        )
         if status == 200:
             if is_timed:
                 self._latencies.append(now - connection.due)

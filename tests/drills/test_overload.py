@@ -134,7 +134,7 @@ async def flood(stage: Stage, times: float, **told: float) -> Flood:
         capacity = await stage.capacity()
         end = asyncio.Event()
         probing = asyncio.create_task(slowest_probe(stage.gateway.port, end))
-        result = await run(replace(stage.job, rate=capacity * times, concurrency=CONNECTIONS, **told))  # type: ignore[arg-type]
+        result = await run(replace(stage.job, rate=capacity * times, concurrency=CONNECTIONS, settle_s=1.0, **told))  # type: ignore[arg-type]
         end.set()
         found = Flood(result.statuses.get("200", 0) / result.seconds / capacity, result, await probing)
         stage.gateway.forget_log()

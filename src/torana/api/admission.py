@@ -17,10 +17,10 @@ from typing import Protocol
 STARTS_PER_TURN = 32
 """Requests begun in one turn of the event loop; each costs some tenths of a millisecond until it waits for a model.
 Fewer would make turns shorter, and each of them dearer: what they have in common is done while it is warm."""
-MOST_STARTS_PER_TURN = 96
-COMERS_PER_START = 8
+MOST_STARTS_PER_TURN = 64
+COMERS_PER_START = 16
 """Where more come in a turn than are begun, turning them away takes its own time. For so many of them one more is
-begun, so that most of the time goes into answers however many come."""
+begun, so that much of the time goes into answers however many come."""
 TURN_WEIGHT = 0.1
 """How much the newest turn counts in the estimate of how far apart requests are begun."""
 HEADROOM = 0.5

@@ -15,6 +15,9 @@ from torana.api.leaving import Leaving
 from torana.settings import ServeSettings
 
 TICK_S = 0.25
+ACCEPTED_PER_TURN = 16
+"""New connections that one turn of the event loop takes in. The loop takes one for each descriptor, however many wait,
+and in a crowd a turn is long: with one descriptor a probe would wait seconds behind clients that connect."""
 UNSENT_BYTES = 64 * 1024
 """Of one connection, in the kernel, beside what is on its way already."""
 
@@ -54,7 +57,7 @@ class Listener:
         self.server.config.load()
         self.server.lifespan = self.server.config.lifespan_class(self.server.config)
         await self.server.on_tick(0)
-        await self.server.startup(sockets=[sock])
+        await self.server.startup(sockets=[sock, *(sock.dup() for _ in range(ACCEPTED_PER_TURN - 1))])
         self.ticker = asyncio.get_running_loop().create_task(self._tick())
 
     async def drain(self, limit_s: float) -> None:

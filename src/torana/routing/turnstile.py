@@ -1,7 +1,7 @@
 """Places that only so many may have at once, and a short, fair wait for one.
 
 Whoever would wait in vain is told so at once, by how fast places have come free lately. A queue that is never empty
-takes no gust off the provider, it only makes everybody late: then nobody waits longer than about one call takes.
+takes no gust off the provider, it only makes everybody late: then nobody waits longer than about half a call takes.
 
 Whose turn it is when a place falls free: of those who wait, the tenant that has the fewest places now; among equals
 who came first. A tenant that fills the queue cannot keep others out of it.
@@ -17,6 +17,10 @@ MAX_WAITING = 100
 """Calls that wait at one turnstile; more would only wait in vain."""
 LEAVE_WEIGHT = 0.1
 """How much the newest leaving counts in the estimate of how fast places come free."""
+
+
+GUST_CALLS = 4
+"""A queue that has not been empty for as long as so many calls take is no gust."""
 
 
 class Full(Exception):
@@ -101,8 +105,9 @@ class Turnstile:
             self._crowded_since = now
         if not self._apart_s:
             return self.max_waiting
-        if now - self._crowded_since > patience_s:
-            patience_s = min(patience_s, self._apart_s * self.places)
+        call_s = self._apart_s * self.places
+        if now - self._crowded_since > GUST_CALLS * call_s:
+            patience_s = min(patience_s, call_s / 2)
         return min(self.max_waiting, max(1, int(patience_s / self._apart_s)))
 
     def resize(self, places: int) -> None:
