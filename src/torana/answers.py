@@ -118,12 +118,21 @@ class ModelCall(msgspec.Struct, kw_only=True):
         if self.entry is not None:
             await self.entry.settled()
 
-    def record_failure(self, provider: str, model: str, seconds: float, error: BaseException) -> None:
-        """The final word on a call that never got an answer: refused, cut, or left by its client."""
+    def record_failure(
+        self, provider: str, model: str, seconds: float, error: BaseException, asked_tokens: Callable[[], int]
+    ) -> None:
+        """The final word on a call that never got an answer: refused, cut, or left by its client.
+
+        asked_tokens  what was sent, as we count it
+        """
         if isinstance(error, ProviderError):
             self.record(provider, model, "failed", None, seconds, error)
         elif isinstance(error, asyncio.CancelledError):
-            self.record(provider, model, "client_cancelled", None, seconds)
+            usage: Usage | None = None
+            if self.tries or self.is_relayed:
+                # The provider has read the prompt, whether or not anybody has waited for the answer.
+                usage = Usage(input_tokens=asked_tokens(), is_counted=True)
+            self.record(provider, model, "client_cancelled", usage, seconds)
         else:
             if self.entry is not None:
                 code = error.code if isinstance(error, Refusal) else "internal"
@@ -196,9 +205,6 @@ class ModelCall(msgspec.Struct, kw_only=True):
         if usage is None and outcome == "completed":
             self.limits.settle(hold, hold.expected)  # nobody counted: what was reserved stands
             return
-        if usage is None and outcome == "client_cancelled" and (self.tries or self.is_relayed):
-            # The provider has read the prompt, whether or not anybody has waited for the answer.
-            usage = Usage(input_tokens=hold.expected.input_tokens, is_counted=True)
         self.limits.settle(hold, price(usage, self.prices))
 
 
@@ -356,7 +362,7 @@ class Answer(msgspec.Struct, kw_only=True):
     def so_far(self) -> Usage:
         """Tokens until now, for an answer that stops here; checkpoints ask from another thread."""
         if self._asked_tokens < 0:
-            self._asked_tokens = _asked_tokens(self.chat)
+            self._asked_tokens = asked_tokens(self.chat)
         return complete(self.usage, self._asked_tokens, (self._counted_chars + 3) // 4)
 
 
@@ -417,7 +423,8 @@ def site_of(deployment: Deployment) -> Site:
 _sites: dict[int, tuple[Deployment, Site]] = {}
 
 
-def _asked_tokens(chat: ChatRequest) -> int:
+def asked_tokens(chat: ChatRequest) -> int:
+    """What is sent, as we count it."""
     if chat.source is not None and not chat.source.is_read:
         return int(len(chat.source.body) / BYTES_PER_TOKEN)
     return sum(map(estimate_tokens, _prompt_texts(chat)))

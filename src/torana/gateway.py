@@ -10,7 +10,7 @@ from msgspec.structs import replace as replace_fields
 
 from torana.agents.step import PROMPT_ID as STEP_PROMPT
 from torana.agents.step import StepOrder, step_inputs
-from torana.answers import Answer, CodeAnswer, Embedded, ModelCall, Relay, site_of
+from torana.answers import Answer, CodeAnswer, Embedded, ModelCall, Relay, asked_tokens, site_of
 from torana.caller import Caller, Permit
 from torana.chat import ChatRequest, FillIn, Message, ModelWish, Text, Usage
 from torana.code.clean import steps_named
@@ -19,6 +19,7 @@ from torana.code.fitting import Room, fit_order, fit_request
 from torana.code.languages import extension_of
 from torana.code.orders import CompletionOrder, Cursor, GenerationOrder
 from torana.code.window import Window
+from torana.counting import BYTES_PER_TOKEN
 from torana.dialects.embedding_dialect import EmbeddingsRequest
 from torana.errors import Invalid, ProviderError, ProviderRefused, ProviderRefusedKey, Refusal
 from torana.limits.estimate import estimate, estimate_body, estimate_inputs, input_tokens
@@ -261,7 +262,8 @@ class Gateway:
             # Cancellation included: the call is no longer under way. Otherwise its answer says when.
             if under_way is not None:
                 under_way.end()
-            call.record_failure(deployment.provider, deployment.model, time.monotonic() - started, error)
+            seconds = time.monotonic() - started
+            call.record_failure(deployment.provider, deployment.model, seconds, error, lambda: asked_tokens(chat))
             if isinstance(error, ProviderError):
                 await call.settled()
             raise
@@ -446,7 +448,10 @@ class Gateway:
                 under_way.end()
             if leave is not None:
                 leave()
-            call.record_failure(provider, model, time.monotonic() - started, error)
+            call.record_failure(
+                provider, model, time.monotonic() - started, error,
+                lambda: 0 if is_free else int(len(body) / BYTES_PER_TOKEN),
+            )  # fmt: skip
             if isinstance(error, ProviderError):
                 await call.settled()
             raise
@@ -508,7 +513,10 @@ class Gateway:
             with self.metrics.in_flight(used.provider, used.model):
                 vectors, used, facts["attempts"] = await self.router.embed(route, request)
         except BaseException as error:
-            call.record_failure(used.provider, used.model, time.monotonic() - started, error)
+            call.record_failure(
+                used.provider, used.model, time.monotonic() - started, error,
+                lambda: estimate_inputs(request.inputs, None).input_tokens,
+            )  # fmt: skip
             if isinstance(error, ProviderError):
                 await call.settled()
             raise

@@ -158,6 +158,21 @@ async def test_a_client_that_leaves_in_the_middle_has_one_record_with_counted_to
     assert record["output_tokens"] >= 1
 
 
+@named(EVERY)
+async def test_a_client_that_leaves_before_anything_came_has_a_record_of_what_was_sent(
+    gateway: RunningGateway, way: Way
+) -> None:
+    gateway.provider.stall()
+    asking = asyncio.create_task(gateway.post(**way.ask(gateway)))
+    await gateway.provider.request(1)
+
+    asking.cancel()
+
+    record = await the_record(gateway)
+    assert (record["status"], record["source"], record["output_tokens"]) == ("client_cancelled", "counted", 0)
+    assert record["input_tokens"] > 0
+
+
 @named(STREAMED)
 async def test_a_provider_that_breaks_off_leaves_one_record_that_says_so(gateway: RunningGateway, way: Way) -> None:
     gateway.provider.cut_after(5)
