@@ -6,12 +6,15 @@ The library is the extra [tokenizers]; it lets go of the interpreter while it wo
 import asyncio
 import importlib
 import importlib.util
+import logging
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
+
+logger = logging.getLogger("torana.counting")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -71,7 +74,9 @@ class TokenRuler:
 
     def end_of(self, text: str, limit: int) -> str:
         """The last tokens of `text`, whole letters."""
-        near = text[-limit * self.WIDEST_CHARS :] if limit > 0 else ""
+        if limit <= 0:
+            return ""
+        near = text[-limit * self.WIDEST_CHARS :]
         starts = self._starts_of(near)
         first = len(starts) - limit
         if first <= 0:
@@ -83,7 +88,9 @@ class TokenRuler:
 
     def start_of(self, text: str, limit: int) -> str:
         """The first tokens of `text`, whole letters."""
-        near = text[: max(0, limit) * self.WIDEST_CHARS]
+        if limit <= 0:
+            return ""
+        near = text[: limit * self.WIDEST_CHARS]
         starts = self._starts_of(near)
         return near if len(starts) <= limit else near[: starts[limit]]
 
@@ -102,18 +109,27 @@ class CountingThread:
         self._waiting = 0
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Raises Crowded where too many wait already."""
+        """Raises NotCounted where too many wait already, and where the work fails."""
         if self._waiting >= MOST_WAITING:
-            raise Crowded
+            raise NotCounted
         self._waiting += 1
         try:
-            return await asyncio.wrap_future(self._pool.submit(work, *args, **kwargs))
+            return await asyncio.wrap_future(self._pool.submit(_try, partial(work, *args, **kwargs)))
         finally:
             self._waiting -= 1
 
 
-class Crowded(Exception):
+class NotCounted(Exception):
     """Nobody counts now; the estimate decides."""
+
+
+def _try(work: Callable[[], T]) -> T:
+    try:
+        return work()
+    except BaseException as error:  # noqa: BLE001 the library panics with more than an Exception: the worker would end
+        # Its name alone: a panic's text may quote what was counted.
+        logger.warning("counting failed, tokens are estimated", extra={"exception_class": type(error).__name__})
+        raise NotCounted from None
 
 
 def read_vocabulary(path: Path) -> Vocabulary:

@@ -1,9 +1,9 @@
-"""A small tokenizer of the usual kind (pieces of bytes), with few enough words that texts differ in density."""
+"""Small tokenizers of the usual kinds, with few enough words that texts differ in density."""
 
 import json
 from pathlib import Path
 
-from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 WORDS = "def function(argument, other):\n    return argument + other\n\n\nclass Example:\n    name: str = ''\n"
 
@@ -24,3 +24,17 @@ def write_tokenizer(path: Path) -> Tokenizer:
     tokenizer.enable_truncation(16)
     path.write_text(json.dumps(json.loads(tokenizer.to_str())))
     return whole
+
+
+def write_pieces_tokenizer(path: Path) -> None:
+    """Of the kind of SentencePiece: spaces are letters, one is put in front, strange letters are bytes."""
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    trainer = trainers.BpeTrainer(
+        vocab_size=500,
+        special_tokens=["<unk>", "<s>", *(f"<0x{byte:02X}>" for byte in range(256))],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([WORDS] * 20, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer.save(str(path))

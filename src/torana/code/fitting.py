@@ -11,7 +11,7 @@ from torana.chat import ChatRequest
 from torana.code.orders import CompletionOrder, Cursor, GenerationOrder
 from torana.code.window import Window, fit
 from torana.counting import BYTES_PER_TOKEN, count_bytes
-from torana.vocabulary import CountingThread, Crowded, TokenRuler, Vocabulary
+from torana.vocabulary import CountingThread, NotCounted, TokenRuler, Vocabulary
 
 TURN_TOKENS = 16
 """What a model's chat template puts around a turn, at most."""
@@ -60,7 +60,7 @@ async def fit_request(
     if room.vocabulary is not None:
         try:
             return await _fit_counted(cut, room.vocabulary, room.counting, tokens, render, window, chat)
-        except Crowded:
+        except NotCounted:
             pass
     # A prompt file that wants a shorter answer leaves more room than was reckoned with.
     is_short = window.is_cut and tokens > room.input_tokens - output_tokens
