@@ -323,7 +323,8 @@ async def start(
         leases.start()
     dead = asyncio.get_running_loop().create_task(watch_the_dead(counts))
     running.closers = [
-        watch.cancel, dead.cancel, reloader.aclose, traffic.aclose, first_model.aclose, keys.aclose, quota.aclose,
+        watch.cancel, dead.cancel, counting.close,
+        reloader.aclose, traffic.aclose, first_model.aclose, keys.aclose, quota.aclose,
         *([events.aclose] if events is not None else []),
         spool.stop, deliveries.aclose, spool.release, transport.aclose,
         *([leases.aclose] if leases is not None else []), counts.close, metrics.close, log.close,

@@ -20,8 +20,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 LIBRARY = "tokenizers"
-MOST_WAITING = 8
-"""Calls that may stand before the counting thread; further ones do with the estimate, which costs nothing."""
+MOST_WAITING = 32
+"""Calls that may stand before the counting thread, a second's work at most with small windows; further ones do with
+the estimate, which costs nothing."""
 _KEPT = 8
 """Vocabularies in memory, so that a reload need not read them anew. One is 10 to 100 MB."""
 
@@ -55,8 +56,9 @@ class Vocabulary:
 class TokenRuler:
     """Measures texts in a vocabulary's tokens, for `code.window.fit`. Remembers what it counted; for one call."""
 
-    WIDEST_CHARS = 8
-    """Letters per token that no model gets out of any text on average: longer texts are cut without being counted."""
+    USUAL_CHARS, WIDEST_CHARS = 4, 8
+    """Letters per token. Where the usual does not do, the widest does: no model gets more out of any text on average,
+    so that longer ones are cut without being counted."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
@@ -76,8 +78,10 @@ class TokenRuler:
         """The last tokens of `text`, whole letters."""
         if limit <= 0:
             return ""
-        near = text[-limit * self.WIDEST_CHARS :]
-        starts = self._starts_of(near)
+        near = text[-limit * self.USUAL_CHARS :]
+        if len(starts := self._starts_of(near)) < limit and len(near) < len(text):
+            near = text[-limit * self.WIDEST_CHARS :]
+            starts = self._starts_of(near)
         first = len(starts) - limit
         if first <= 0:
             return near
@@ -90,8 +94,10 @@ class TokenRuler:
         """The first tokens of `text`, whole letters."""
         if limit <= 0:
             return ""
-        near = text[: limit * self.WIDEST_CHARS]
-        starts = self._starts_of(near)
+        near = text[: limit * self.USUAL_CHARS]
+        if len(starts := self._starts_of(near)) <= limit and len(near) < len(text):
+            near = text[: limit * self.WIDEST_CHARS]
+            starts = self._starts_of(near)
         return near if len(starts) <= limit else near[: starts[limit]]
 
     def _starts_of(self, text: str) -> Sequence[int]:
@@ -117,6 +123,10 @@ class CountingThread:
             return await asyncio.wrap_future(self._pool.submit(_try, partial(work, *args, **kwargs)))
         finally:
             self._waiting -= 1
+
+    def close(self) -> None:
+        """What has not begun is given up."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 class NotCounted(Exception):

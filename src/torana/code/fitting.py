@@ -3,7 +3,7 @@
 The estimate decides where it is sure; where it is not, and the model's own tokenizer is there, tokens are counted.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -84,23 +84,22 @@ async def _fit_counted(
     chat: ChatRequest,
 ) -> tuple[Window, ChatRequest]:
     """From a window that was cut by the estimate, for better or worse, to one that is cut by count."""
+
+    def count(counted: ChatRequest) -> Awaitable[int]:
+        return counting.run(_count, vocabulary, counted)
+
+    if not window.is_cut and await count(chat) <= tokens:
+        return window, chat
+    # Counting is dear: not what the estimate cut, but what is there without any code, and what comes of it.
+    left = tokens - await count(render(Window("", "", is_cut=True)))
     ruler = TokenRuler(vocabulary)
-
-    def cut_again(window: Window, chat: ChatRequest, *, is_estimated: bool) -> Window | None:
-        """None where it fits; runs in the thread."""
-        total = _count(vocabulary, chat)
-        if total <= tokens and not is_estimated:
-            return None
-        code = sum(map(ruler.size, (window.prefix, window.suffix, window.context)))
-        return cut(max(0, tokens - (total - code)), ruler=ruler)
-
-    is_estimated = window.is_cut
     for _ in range(_ROUNDS):
-        smaller = await counting.run(cut_again, window, chat, is_estimated=is_estimated)
-        if smaller is None:
-            break
-        window, is_estimated = smaller, False
+        window = await counting.run(cut, max(0, left), ruler=ruler)
         chat = render(window)
+        over = await count(chat) - tokens
+        if over <= 0 or left <= 0:
+            break
+        left -= over
     return window, chat
 
 
