@@ -15,8 +15,7 @@ from contextlib import suppress
 
 MAX_WAITING = 100
 """Calls that wait at one turnstile; more would only wait in vain."""
-LEAVE_WEIGHT = 0.1
-"""How much the newest leaving counts in the estimate of how fast places come free."""
+LEAST_LEAVINGS = 8
 
 
 GUST_CALLS = 4
@@ -34,6 +33,7 @@ class Turnstile:
         "_apart_s",
         "_crowded_since",
         "_held",
+        "_left",
         "_left_at",
         "_now",
         "_waiting",
@@ -53,7 +53,8 @@ class Turnstile:
         self._now = now
         self._apart_s = 0.0
         """Between two places that come free while somebody waits; 0: not known yet."""
-        self._left_at = 0.0
+        self._left, self._left_at = 0, 0.0
+        """How many came free while somebody waited, and since when."""
         self._crowded_since = 0.0
 
     @property
@@ -89,14 +90,16 @@ class Turnstile:
         self._hand_out()
 
     def _note_leaving(self) -> None:
+        """Places come free in bunches: the mean of as many as there are places, and of some at least, tells."""
         if not self.waiting:
-            self._left_at = 0.0
+            self._left = 0
             return
         now = self._now()
-        if self._left_at:
-            apart_s = now - self._left_at
-            self._apart_s += LEAVE_WEIGHT * (apart_s - self._apart_s) if self._apart_s else apart_s
-        self._left_at = now
+        if not self._left:
+            self._left_at = now
+        elif self._left >= max(self.places, LEAST_LEAVINGS):
+            self._apart_s, self._left, self._left_at = (now - self._left_at) / self._left, 0, now
+        self._left += 1
 
     def _room(self, patience_s: float) -> int:
         """How many may wait."""
