@@ -43,6 +43,9 @@ class Stage:
         self.served = served
         self.provider = provider
         running: Any = SimpleNamespace(port=served.port, metrics_port=served.metrics_port)
+        self.rss_before = 0
+        self.arenas_bytes = 0
+        """What the interpreter keeps of a crowd's memory, for the next one."""
         self.gateway = RunningGateway(running, provider, issuer, None)  # type: ignore[arg-type]  # its log is a file
 
     @property
@@ -90,16 +93,29 @@ class Stage:
         assert len(found) == count
         return found
 
+    async def is_unharmed(self) -> None:
+        """As `unharmed` in the tests' own process (a, g), and what cannot be told there (c): memory as before."""
+        strange = [line for line in self.served.lines if "exception_backtrace" in line]
+        assert not strange, strange
+        assert (await self.gateway.monitoring("/readyz")).status == 200
+        before, after = self.rss_before, self.rss_bytes
+        print(f"RSS {before / 2**20:.0f} MiB before, {after / 2**20:.0f} MiB after")
+        assert after < 1.1 * before + self.arenas_bytes
+
     async def warm_up(self) -> None:
         for _ in range(20):
             assert (await self.gateway.post(**CODE.ask(self.gateway, "warm"))).status == 200
 
 
 @pytest.fixture
-async def stage(serve: Serve, wired: dict[str, str], provider: ScriptedProvider, issuer: FakeIssuer) -> Stage:
+async def stage(
+    serve: Serve, wired: dict[str, str], provider: ScriptedProvider, issuer: FakeIssuer
+) -> AsyncIterator[Stage]:
     stage = Stage(await serve(env=wired), provider, issuer)
     await stage.warm_up()
-    return stage
+    stage.rss_before = stage.rss_bytes
+    yield stage
+    await stage.is_unharmed()
 
 
 @asynccontextmanager
@@ -149,6 +165,7 @@ async def test_a_thousand_who_ask_and_leave_at_once_leave_nothing(stage: Stage) 
     crowd: list[RawConnection] = [await stage.gateway.connect() for _ in range(1000)]
     requests = [stage.gateway.request_bytes("POST", **CODE.ask(stage.gateway, f"crowd-{at}")) for at in range(1000)]
 
+    stage.arenas_bytes = 1000 * 32 * KIB
     async with probing(stage.served.port) as lags:
         for connection, request in zip(crowd, requests, strict=True):
             connection.writer.write(request)
@@ -166,6 +183,7 @@ async def test_a_thousand_who_ask_and_leave_at_once_leave_nothing(stage: Stage) 
 async def test_two_hundred_slow_readers_cost_little_and_nobody_else(stage: Stage) -> None:
     stage.provider.follow(long_stream(CODE))
     before, rss = stage.sockets, stage.rss_bytes
+    stage.arenas_bytes = 200 * 256 * KIB
     readers = [slow_reader(stage.gateway, CODE, f"slow-{at}") for at in range(200)]
     connections = [await reader.__aenter__() for reader in readers]
     sent = -1
@@ -229,16 +247,13 @@ async def test_single_bytes_cost_in_proportion(stage: Stage, segment: int) -> No
 async def test_an_endless_whole_answer_is_cut_and_its_memory_given_back(stage: Stage) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
     piece = b"100000\r\n" + b" " * 2**20 + b"\r\n"
-    before, rss = stage.sockets, stage.rss_bytes
+    before = stage.sockets
     stage.provider.follow(Script(raw=head + piece * 200))
 
     for number in range(4):
         asked = CODE.ask(stage.gateway, f"endless-{number}", stream=False)
         assert (await stage.gateway.post(**asked)).status == 503
     await stage.sockets_are_back(before)
-
-    print(f"{(stage.rss_bytes - rss) / 2**20:.0f} MiB kept")
-    assert stage.rss_bytes - rss < 80 * 2**20
 
 
 @pytest.mark.parametrize(
@@ -253,5 +268,5 @@ async def test_hostile_json_is_refused_fast_and_blocks_nobody(stage: Stage, body
 
     lines = await stage.access_lines("hostile-", 10)
     print(f"probes p99 {p99(lags) * 1000:.1f} ms; cpu {max(line['cpu_s'] for line in lines) * 1000:.1f} ms at most")
-    assert max(line["cpu_s"] for line in lines) < LAG_S  # of two tries
+    assert max(line["cpu_s"] for line in lines) < 2 * LAG_S  # it was tried twice
     assert p99(lags) < LAG_S

@@ -33,7 +33,8 @@ class Served:
 
     @property
     def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.stdout.splitlines()]
+        # The last one may be half written.
+        return [json.loads(line) for line in self.stdout.rpartition("\n")[0].splitlines()]
 
     @property
     def stdout(self) -> str:

@@ -94,17 +94,22 @@ class Trying(Generic[T]):
         self.traffic.budget.first_try()
         place = self._first()
         try:
-            if self.hedge_after_s and self.route.limit > 1 and len(self.route.candidates) > 1:
-                return await self._hedged(place)
-            return await self._once(place)
-        except ProviderError as failure:
-            self.failures[place] = failure
-        while True:
-            place = await self._next(place)
             try:
+                if self.hedge_after_s and self.route.limit > 1 and len(self.route.candidates) > 1:
+                    return await self._hedged(place)
                 return await self._once(place)
             except ProviderError as failure:
                 self.failures[place] = failure
+            while (following := await self._next(place)) is not None:
+                place = following
+                try:
+                    return await self._once(place)
+                except ProviderError as failure:
+                    self.failures[place] = failure
+            raise self.failures.pop(place)
+        finally:
+            # Each holds the frames that it came through, what they had read, and this: a ring for the collector.
+            self.failures.clear()
 
     def _first(self) -> int:
         candidates, now = self.route.candidates, self.traffic.clock.monotonic()
@@ -116,17 +121,17 @@ class Trying(Generic[T]):
                 return place  # no good prospects, but no other ones; where it is full, the call waits
         raise resting(self.route, now)
 
-    async def _next(self, last: int) -> int:
-        """The place to try now, after a wait if there has to be one; raises the last failure where there is none."""
+    async def _next(self, last: int) -> int | None:
+        """The place to try now, after a wait if there has to be one; None where there is none."""
         failure, now = self.failures[last], self.traffic.clock.monotonic()
         if len(self.route.tries) >= self.route.limit:
-            raise failure
+            return None
         wait_s = 0.0
         place = self._elsewhere(now) if isinstance(failure, _HELPS_ELSEWHERE) else None
         if place is None:
             place, wait_s = self._again(now) or self._later(now) or (None, 0.0)
         if place is None or not self.traffic.budget.take():
-            raise failure
+            return None
         if place != last:
             names = (self.route.candidates[each].health.name for each in (last, place))
             self.traffic.meter.fell_back(*names)

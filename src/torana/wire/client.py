@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from torana.errors import ProviderBroke, ProviderTimedOut, ProviderTlsFailed, ProviderUnreachable
 from torana.wire.addresses import Resolve
 from torana.wire.connection import Connection
-from torana.wire.pool import IDLE_CONNECTION_S, Pool
+from torana.wire.pool import IDLE_CONNECTION_S, LIFE_S, Pool
 from torana.wire.target import Peer, Target
 
 MAX_TARGETS = 1024
@@ -84,11 +84,12 @@ class WireClient:
         resolve: Resolve,
         *,
         idle_connection_s: float = IDLE_CONNECTION_S,
+        connection_life_s: float = LIFE_S,
     ) -> None:
         self._connect_s = connect_s
         self._tls = tls
         self._resolve = resolve
-        self._pool = Pool(idle_connection_s)
+        self._pool = Pool(idle_connection_s, connection_life_s)
         self._targets: dict[tuple[str, str], Target] = {}
 
     @property

@@ -45,6 +45,7 @@ class Connection(asyncio.BufferedProtocol):
         self.status = 0
         self.headers: dict[str, str] = {}
         self.chunks: list[bytes] = []
+        self.opened_at = loop.time()
         self.idle_since = 0.0
         """When it was last released; 0: never."""
         self.is_done = False

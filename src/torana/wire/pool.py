@@ -9,6 +9,9 @@ from torana.wire.target import Key
 IDLE_CONNECTION_S = 30.0
 """A pooled connection is closed after this long without use; providers close theirs later."""
 
+LIFE_S = 300.0
+"""A connection in steady use is not used again after this long: its name may lead elsewhere by now."""
+
 SURPLUS_S = 5.0
 """What a burst has left goes sooner, but for a few that stay warm."""
 KEPT_WARM = 2
@@ -18,9 +21,10 @@ KEPT_WARM = 2
 class Pool:
     """Hands the connection used last out first, and closes those that rest for `idle_s`, surplus ones sooner."""
 
-    def __init__(self, idle_s: float) -> None:
+    def __init__(self, idle_s: float, life_s: float = LIFE_S) -> None:
         self.open: set[Connection] = set()
         self._idle_s = idle_s
+        self._life_s = life_s
         self._idle: dict[Key, deque[Connection]] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._is_closed = False
@@ -29,7 +33,7 @@ class Pool:
         idle = self._idle.get(key)
         while idle:
             connection = idle.pop()
-            if connection.is_reusable:
+            if connection.is_reusable and connection.loop.time() < connection.opened_at + self._life_s:
                 return connection
             connection.abort()
         return None

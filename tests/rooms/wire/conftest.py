@@ -32,8 +32,11 @@ async def make_client() -> AsyncIterator[MakeClient]:
             tls: Callable[[], ssl.SSLContext] = no_tls,
             resolve: Resolve = look_up,
             idle_connection_s: float = 30,
+            connection_life_s: float = 300,
         ) -> WireClient:
-            client = WireClient(connect_s, tls, resolve, idle_connection_s=idle_connection_s)
+            client = WireClient(
+                connect_s, tls, resolve, idle_connection_s=idle_connection_s, connection_life_s=connection_life_s
+            )
             stack.push_async_callback(client.aclose)
             return client
 

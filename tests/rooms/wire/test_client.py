@@ -466,6 +466,19 @@ async def test_a_connection_that_rests_too_long_is_closed(make_client: MakeClien
     assert client.open_connections == 0
 
 
+@pytest.mark.parametrize(("life_s", "connections"), [(300, 1), (0, 3)])
+async def test_a_connection_in_steady_use_has_an_end_for_its_name_may_lead_elsewhere(
+    make_client: MakeClient, life_s: float, connections: int
+) -> None:
+    client = make_client(connection_life_s=life_s)
+    async with RawServer(echo) as server:
+        for _ in range(3):
+            await ask(client, server.url("/"))
+
+        assert len(server.lines) == connections
+    assert client.open_connections <= 1
+
+
 async def test_a_connection_that_says_close_is_not_kept(client: WireClient) -> None:
     async def script(line: Line) -> None:
         await line.read_request()
