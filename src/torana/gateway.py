@@ -13,7 +13,6 @@ from torana.agents.step import StepOrder, step_inputs
 from torana.answers import Answer, CodeAnswer, Embedded, ModelCall, Relay, asked_tokens, site_of
 from torana.caller import Caller, Permit
 from torana.chat import ChatRequest, FillIn, Message, ModelWish, Text, Usage
-from torana.code.clean import steps_named
 from torana.code.fill_in import FORMATS, mark_cursor
 from torana.code.fitting import Room, fit_order, fit_request
 from torana.code.languages import extension_of
@@ -83,7 +82,7 @@ class Gateway:
         self.detail_headers = detail_headers
         self.ledger = ledger
         self.counting = counting or CountingThread()
-        self.left_out = steps_named(settings.excl_post_process)
+        self.left_out = frozenset(settings.excl_post_process)
 
     def find_prompt(
         self, prompt_id: str, constraint: str | None, wish: ModelWish, caller: Caller

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Collection, Iterable
 
-from torana.code.clean import NAMES_ELSEWHERE, STEP_NAMES, steps_named
+from torana.code.clean import STEP_NAMES
 from torana.errors import BadSetting, Invalid
 from torana.routing.models import SETTINGS_OF_ROLES, Models
 from torana.settings import Settings
@@ -12,15 +12,8 @@ from torana.settings import Settings
 def check_overrides(settings: Settings, models: Models) -> list[str]:
     """What is named and not there, as lines for the log.
 
-    Raises BadSetting where requests would fail, or what was to be left out would work on.
+    Raises BadSetting where requests would fail.
     """
-    for name in settings.catalogue.excl_post_process:
-        if not steps_named([name]) <= STEP_NAMES:
-            raise BadSetting(
-                "AIGW_FEATURE_FLAGS__EXCL_POST_PROCESS",
-                f"{name!r} is no step",
-                _expected(name, STEP_NAMES, [*STEP_NAMES, *NAMES_ELSEWHERE]),
-            )
     catalogue, providers, prompts = models.catalogue, settings.providers, settings.catalogue
     for feature_setting, name in providers.default_models.items():
         try:
@@ -29,10 +22,11 @@ def check_overrides(settings: Settings, models: Models) -> list[str]:
             raise BadSetting(
                 "AIGW_MODEL_SELECTION__DEFAULT_MODELS",
                 f"{feature_setting} leads to {name!r}, which is no model in use",
-                _expected(name, [], [*catalogue.models, *catalogue.aliases]),
+                _expected(name, [*catalogue.models, *catalogue.aliases]),
             ) from None
     known = {*catalogue.feature_settings, *SETTINGS_OF_ROLES.values()}
     return [
+        *_strangers("AIGW_FEATURE_FLAGS__EXCL_POST_PROCESS", "step", prompts.excl_post_process, STEP_NAMES),
         *_strangers("AIGW_MODEL_SELECTION__DEFAULT_MODELS", "feature setting", providers.default_models, known),
         *_strangers("AIGW_MODEL_SELECTION__MODEL_PARAMS", "model", providers.model_params, catalogue.models),
         *_strangers("AIGW_MODEL_SELECTION__PROMPT_PARAMS", "prompt", prompts.prompt_params, catalogue.prompts),
@@ -43,12 +37,12 @@ def check_overrides(settings: Settings, models: Models) -> list[str]:
 def _strangers(setting: str, kind: str, named: Iterable[str], known: Collection[str]) -> list[str]:
     """Other gateways have more of them: no reason not to start."""
     return [
-        f"{setting}: there is no {kind} {name!r}, ignored; {_expected(name, [], known)}"
+        f"{setting}: there is no {kind} {name!r}, ignored; {_expected(name, known)}"
         for name in named
         if name not in known
     ]
 
 
-def _expected(name: str, told: Collection[str], known: Collection[str]) -> str:
+def _expected(name: str, known: Collection[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"expected {', '.join(sorted(told)) or 'the name of a known one'}"
+    return f"did you mean {near[0]}?" if near else "expected the name of a known one"

@@ -5,7 +5,7 @@ out by name (`AIGW_FEATURE_FLAGS__EXCL_POST_PROCESS`); the quality rule at the e
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 
 from torana.code.comments import is_only_comments
 from torana.code.fences import strip_fences
@@ -143,11 +143,3 @@ GENERATION_STEPS: dict[str, Step] = {
 
 STEP_NAMES = frozenset({*COMPLETION_STEPS, *GENERATION_STEPS, "strip_asterisks", "back_up", "drop_unsure"})
 """All that may be left out; `drop_unsure` drops answers below the operator's threshold, before they come here."""
-
-NAMES_ELSEWHERE: dict[str, str] = {}
-"""Other names for them."""
-
-
-def steps_named(names: Iterable[str]) -> frozenset[str]:
-    """The steps that operators mean, under our names for them."""
-    return frozenset(NAMES_ELSEWHERE.get(name, name) for name in names)
