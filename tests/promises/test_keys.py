@@ -506,6 +506,7 @@ async def test_refusals_are_counted_by_code_and_their_lines_say_who_refused_what
         assert missing is None or said.missing == missing
         line = await gateway.log.find(logger="api.access", correlation_id=said.request_id)
         assert (line["refusal_code"], line["refusal_layer"], line.get("refusal_missing")) == (code, layer, said.missing)
+        assert line["refusal_remedy"] == said.remedy
         assert f'torana_auth_refusals_total{{code="{code}"}} 1' in shown
 
 

@@ -55,6 +55,9 @@ ENDED = {
 }
 """What a request is answered whose task was cancelled while its client is still there."""
 
+EXPLAINED = frozenset({401, 402, 403, 429})
+"""Statuses that somebody may be right to complain of: counted by code, with the remedy in the line of the log."""
+
 
 class Authenticator(Protocol):
     async def authenticate(self, headers: Headers, client: str, *, lenient: bool = False) -> Caller:
@@ -357,7 +360,7 @@ class Entrance:
         status = answer.status or 499
         began = answer.began or now
         self.metrics.request(label, exchange.method, status, began - started)
-        if status in (401, 402, 403, 429) and "refusal_code" in exchange.facts:
+        if status in EXPLAINED and "refusal_code" in exchange.facts:
             self.metrics.refusal(exchange.facts["refusal_code"])
         write_access_line(
             self.log, exchange, scope, status=status, duration_s=now - started, response_start_s=began - started,
@@ -403,6 +406,8 @@ def write_refusal(refusal: Refusal, exchange: Exchange) -> Reply:
     facts["refusal_code"], facts["refusal_layer"] = refusal.code, layer
     if refusal.missing:
         facts["refusal_missing"] = refusal.missing
+    if refusal.status in EXPLAINED:
+        facts["refusal_remedy"] = explained["remedy"]
     # On the dialect routes clients get the provider's own text, which may quote the prompt; the log does not.
     is_quoted = refusal.layer == "provider" and exchange.front is not None
     told = f"{refusal.status} {refusal.code}" if is_quoted else str(refusal)
