@@ -22,7 +22,7 @@ from tests.support.access import (
 )
 from tests.support.keys import rsa_key
 
-from torana.access.tokens import GAP_S, PATIENCE_S
+from torana.access.tokens import GAP_S, MOST_IN_LINE, PATIENCE_S
 from torana.caller import DEBUG_CALLER, Caller
 from torana.catalog.records import DenyRecord
 from torana.errors import Refusal
@@ -511,6 +511,24 @@ async def test_in_a_burst_of_unknown_tokens_others_get_their_turn_between_any_tw
     refusals = [refusal(access, token, client=f"192.0.2.{number}") for number, token in enumerate(tokens)]
 
     assert await turns_during(asyncio.gather(*refusals)) >= len(tokens)
+
+
+async def test_where_many_unknown_tokens_wait_one_that_is_refused_at_sight_does_not_join_them() -> None:
+    now_s = 100.0
+    access = Access(failures_per_minute=0, now=lambda: now_s)
+    access.publish_all()
+    known = sign(access.claims(jti="known"))
+    await ask(access, known)
+    assert (await refusal(access, "remembered")).code == "token_malformed"
+    await ask(access, known)
+
+    waiting = [asyncio.create_task(refusal(access, f"unknown-{number}")) for number in range(MOST_IN_LINE)]
+    await asyncio.sleep(0)
+    assert (await refusal(access, "remembered")).code == "token_malformed"
+
+    assert not any(each.done() for each in waiting)
+    now_s += PATIENCE_S
+    await asyncio.gather(*waiting)
 
 
 @pytest.mark.parametrize("passed_s", [GAP_S, PATIENCE_S])

@@ -34,6 +34,8 @@ log = logging.getLogger("torana.access")
 FORBIDDEN = "Forbidden by auth provider"
 MAX_TRIES = 16
 """Keys tried for one token, by contract 2.2; each try is a verification (`python -m bench.access`)."""
+MOST_IN_LINE = 100
+"""Unknown tokens in line before those that are refused at sight do not join it any longer."""
 REFUSAL_MEMORY_S = 60.0
 GAP_S = 0.002
 """An unknown token waits until no known one has come for so long: about what a call needs of the CPU before it waits
@@ -100,6 +102,7 @@ class Verifier:
         self._refused: Bounded[bytes, _Refused] = Bounded(REFUSED_ENTRIES)
         self._failures = failures or MinuteCounts(settings.failures_per_minute, clock)
         self._next = asyncio.Lock()
+        self._in_line = 0
         self._now = now
         self._known_came_at = -GAP_S
 
@@ -197,7 +200,8 @@ class Verifier:
         return None
 
     async def _verify_anew(self, raw: bytes, digest: bytes, client: str) -> Caller:
-        self._refuse_at_once(digest, client)
+        if self._in_line >= MOST_IN_LINE:
+            self._refuse_at_once(digest, client)  # in a flood, those that cost nothing do not hold up the others
         await self._turn()
         # Meanwhile the burst it came in may have used the bound up, or brought the same token.
         self._refuse_at_once(digest, client)
@@ -223,10 +227,14 @@ class Verifier:
     async def _turn(self) -> None:
         """Returns for one unknown token in a turn of the event loop, in a gap that known ones leave."""
         until = self._now() + PATIENCE_S
-        async with self._next:
-            await asyncio.sleep(0)  # whoever else is ready goes first
-            while (left_s := min(until, self._known_came_at + GAP_S) - self._now()) > 0:  # noqa: ASYNC110  may come again
-                await asyncio.sleep(left_s)
+        self._in_line += 1
+        try:
+            async with self._next:
+                await asyncio.sleep(0)  # whoever else is ready goes first
+                while (left_s := min(until, self._known_came_at + GAP_S) - self._now()) > 0:  # noqa: ASYNC110  may come again
+                    await asyncio.sleep(left_s)
+        finally:
+            self._in_line -= 1
 
     async def _check(self, jws: Jws, claims: Claims) -> None:
         # Cheap checks first: an expired or misdirected token never costs cryptography.
