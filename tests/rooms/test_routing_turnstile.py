@@ -186,16 +186,17 @@ async def test_whoever_would_wait_in_vain_is_told_at_once() -> None:
         task.cancel()
 
 
-async def test_in_a_queue_that_is_never_empty_nobody_waits_longer_than_half_a_call_takes() -> None:
+async def test_where_no_place_is_ever_free_nobody_waits_longer_than_a_call_takes() -> None:
     clock = HandClock()
     turnstile = Turnstile(20, now=clock.monotonic)
     waiting = await crowd(turnstile, clock, apart_s=0.01)
-    waiting.append(await wait_at(turnstile, "a", 1.0))
-    assert turnstile.waiting == 11
+    for _ in range(10):
+        waiting.append(await wait_at(turnstile, "a", 1.0))
+    assert turnstile.waiting == 20
 
     clock.advance(0.4)
     with pytest.raises(Full):
-        await turnstile.enter("a", 1.0)  # for 0.1 s, half of what twenty calls beside each other take
+        await turnstile.enter("a", 1.0)  # for 0.2 s, as long as twenty calls beside each other take
 
     for task in waiting:
         task.cancel()

@@ -1,7 +1,8 @@
 """Places that only so many may have at once, and a short, fair wait for one.
 
-Whoever would wait in vain is told so at once, by how fast places have come free lately. A queue that is never empty
-takes no gust off the provider, it only makes everybody late: then nobody waits longer than about half a call takes.
+Whoever would wait in vain is told so at once, by how fast places have come free lately. A queue that never leaves a
+place free takes no gust off the provider, it only makes everybody late: then nobody waits longer than about one call
+takes.
 
 Whose turn it is when a place falls free: of those who wait, the tenant that has the fewest places now; among equals
 who came first. A tenant that fills the queue cannot keep others out of it.
@@ -19,7 +20,7 @@ LEAST_LEAVINGS = 8
 
 
 GUST_CALLS = 4
-"""A queue that has not been empty for as long as so many calls take is no gust."""
+"""A crowd that lasts longer than so many calls take, one after another, is no gust."""
 
 
 class Full(Exception):
@@ -64,6 +65,7 @@ class Turnstile:
     async def enter(self, tenant: str, patience_s: float) -> None:
         """Raises Full. Cancelled, it leaves nothing behind."""
         if self.in_use < self.places and not self.waiting:
+            self._crowded_since = 0.0
             self._let_in(tenant)
             return
         waiter = self._queue(tenant, patience_s)
@@ -104,13 +106,13 @@ class Turnstile:
     def _room(self, patience_s: float) -> int:
         """How many may wait."""
         now = self._now()
-        if not self.waiting:
-            self._crowded_since = now
+        # Calls end in bunches, and the queue is empty for a moment: only a place that nobody wants ends a crowd.
+        self._crowded_since = self._crowded_since or now
         if not self._apart_s:
             return self.max_waiting
         call_s = self._apart_s * self.places
         if now - self._crowded_since > GUST_CALLS * call_s:
-            patience_s = min(patience_s, call_s / 2)
+            patience_s = min(patience_s, call_s)
         return min(self.max_waiting, max(1, int(patience_s / self._apart_s)))
 
     def resize(self, places: int) -> None:
