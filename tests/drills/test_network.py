@@ -167,4 +167,5 @@ async def test_known_addresses_serve_on_and_new_ones_are_found(
     await asyncio.sleep(TTL_S + 6)  # what rests has been closed by then
     answer, _ = await ask(stage)
     elsewhere.close()
-    assert (answer.status, came.is_set()) == (503, True)
+    assert came.is_set()
+    assert answer.status in (502, 503)  # whoever is there now, hangs up
