@@ -10,7 +10,8 @@ from msgspec.structs import replace as replace_fields
 
 from torana.agents.step import PROMPT_ID as STEP_PROMPT
 from torana.agents.step import StepOrder, step_inputs
-from torana.answers import Answer, CodeAnswer, Embedded, ModelCall, Relay, asked_tokens, site_of
+from torana.answers import Answer, CodeAnswer, Embedded, Relay
+from torana.books import ModelCall, asked_tokens, site_of
 from torana.caller import Caller, Permit
 from torana.chat import ChatRequest, FillIn, Message, ModelWish, Text, Usage
 from torana.code.fill_in import FORMATS, mark_cursor

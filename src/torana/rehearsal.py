@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torana.access.permissions import for_user
-from torana.answers import ModelCall
 from torana.api.amazon_q import AmazonQEndpoints
 from torana.api.chat import ChatEndpoints
 from torana.api.chat_v1 import ChatV1Endpoints
@@ -23,6 +22,7 @@ from torana.api.feature import FeatureEndpoints
 from torana.api.prompts import PromptEndpoints
 from torana.api.proxy import ProxyEndpoints
 from torana.api.x_ray import XRayEndpoints
+from torana.books import ModelCall
 from torana.caller import DEBUG_CALLER, Caller, Permit
 from torana.catalog.snapshot import Catalogue
 from torana.chat import ChatRequest, ModelWish
