@@ -231,6 +231,36 @@ async def test_a_hundred_thousand_tiny_events_cost_twice_what_half_of_them_do(st
     assert costs[1] < 2.5 * costs[0] + 0.05
 
 
+async def test_a_hundred_thousand_tiny_events_a_second_do_not_slow_other_streams(stage: Stage) -> None:
+    events = RELAYED.events(["Final Answer: ", "x", ""])
+    middle = next(number for number, each in enumerate(events) if b'"x"' in each)
+    paced = (*events[:middle], *[events[middle] * 1000] * 600, *events[middle + 1 :])
+
+    async def times(name: str) -> list[float]:
+        took = []
+        for number in range(100):
+            begun = time.perf_counter()
+            assert (await stage.gateway.post(**CODE.ask(stage.gateway, f"{name}-{number}"))).is_whole
+            took.append(time.perf_counter() - begun)
+        return took
+
+    alone = await times("alone")
+    stage.provider.requests.clear()
+    stage.provider.follow(Script(events=paced, pause_s=0.01), times=1)
+    begun = time.perf_counter()
+    flood = asyncio.create_task(stage.gateway.post(**RELAYED.ask(stage.gateway, "flood")))
+    await stage.provider.request()
+    beside = await times("beside")
+    is_still_running = not flood.done()
+    assert (await flood).is_whole
+
+    rate = 600_000 / (time.perf_counter() - begun)
+    print(f"{rate:.0f} events/s; p99 {p99(alone) * 1000:.1f} ms alone, {p99(beside) * 1000:.1f} ms beside")
+    assert is_still_running
+    # The fakes of both share a process, and are slowed as well.
+    assert p99(beside) < 2 * p99(alone) + 0.01
+
+
 @pytest.mark.parametrize("segment", [1])
 async def test_single_bytes_cost_in_proportion(stage: Stage, segment: int) -> None:
     costs = []

@@ -55,6 +55,8 @@ class Script:
     cut_after: int | None = None
     """So many events go out, then the connection ends."""
     cut_by: Literal["reset", "close"] = "reset"
+    pause_s: float = 0.0
+    """Between two events."""
     segment_bytes: int | None = None
     """HTTP chunks of this size instead of one an event; 1 splits every letter and line end."""
     malformed: Malformation | None = None
@@ -344,6 +346,8 @@ class ScriptedProvider:
             step = script.segment_bytes or len(part)
             for start in range(0, len(part), step):
                 await answering.chunk(part[start : start + step])
+            if script.pause_s:
+                await asyncio.sleep(script.pause_s)
         if script.hold_after is not None and script.hold_after >= len(events):
             await self._released.wait()
         if script.malformed == "bad_chunk":
