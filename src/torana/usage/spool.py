@@ -29,7 +29,9 @@ SEGMENT_AGE_S = 3600.0
 TICK_S = 0.5
 """Between two checkpoints of what is running, looks for orphans, and tries to write what could not be."""
 GATHER_S = 0.007
-"""Shortest time between two syncs; a sync more would cost more than all calls that end meanwhile."""
+"""Longest time between two syncs while calls end; a sync more would cost more than all calls that end meanwhile."""
+GATHER_RECORD_S = 0.0007
+"""For each record of the last group: few calls, and nobody waits; many, and the time grows to the longest."""
 PATIENCE_S = 2.0
 """A disk that is silent for so long is taken for a broken one: nobody waits for it any longer."""
 STOP_S = 10.0
@@ -171,14 +173,16 @@ class Spool:
     # The thread
 
     def _run(self) -> None:
-        next_tick = time.monotonic()
+        next_tick, gathered = time.monotonic(), 0
         while True:
             if self._gate.acquire(timeout=max(0.0, next_tick - time.monotonic())):
-                self._may_sync_at = time.monotonic() + GATHER_S
+                self._may_sync_at = time.monotonic() + min(GATHER_S, gathered * GATHER_RECORD_S)
                 self._is_told = False
             is_last = self._is_closing
             self._at_work_since = time.monotonic()
-            self._write(self._take(), is_retry=is_last)
+            batch = self._take()
+            gathered = len(batch)
+            self._write(batch, is_retry=is_last)
             if time.monotonic() >= next_tick or is_last:
                 try:
                     self._tick(is_last=is_last)
