@@ -152,6 +152,17 @@ def test_a_failed_append_counts_nowhere_although_its_bytes_are_in_a_file(tmp_pat
     assert everything(folder) == ([b"one", b"two", b"three"], 0)
 
 
+def test_room_taken_ahead_leaves_the_records_that_outgrew_the_last_room(folder: Folder) -> None:
+    segments = Segments(Disk(), folder.path, max_bytes=1 << 30)
+    written = [b"%06d" % number + b"r" * 1000 for number in range(300)]
+    write(folder, segments, *written)
+    assert segments.room < 0
+
+    assert segments.has_room(1)
+
+    assert everything(folder, max_records=10_000) == (written, 0)
+
+
 def test_damage_in_a_long_segment_is_skipped_whatever_lies_around_it(folder: Folder) -> None:
     segments = Segments(Disk(), folder.path, max_bytes=1 << 30)
     written = [b"%06d" % number + bytes([number % 251]) * 3000 for number in range(400)]

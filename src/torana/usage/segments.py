@@ -97,7 +97,8 @@ class Segments:
         least = max(wanted_bytes, RESERVE_BYTES)
         for length in (least + AHEAD_BYTES, least):
             try:
-                self._reserve(self._fd, self._reserved, self.end + length)
+                # A crowd of records may have outgrown the room: what is written is not written over.
+                self._reserve(self._fd, max(self._reserved, self.end), self.end + length)
             except OSError as error:
                 self._can_reserve = error.errno not in _CANNOT_RESERVE
                 if not self._can_reserve:
