@@ -18,7 +18,6 @@ class Here:
     def take(self, asked: Sequence[Asked], expected: Spent) -> Hold | None:
         """Take from every limit, or raise Refused and take from none; None: only `ask` can say."""
         now, table = self.now(), self.table
-        is_noted = table.is_shared
         taken, standings = [], []
         table.lock()
         try:
@@ -28,7 +27,7 @@ class Here:
                     raise self._refused(asked, slots, now)
             for (rule, key, amount), slot in zip(asked, slots, strict=True):
                 until = rule.take(table, slot, now, amount)
-                line = table.note(key, until, rule.weight(amount)) if is_noted and rule.gives_back else -1
+                line = table.note(key, until, rule.weight(amount)) if rule.gives_back else -1
                 taken.append(Taken(rule, key, slot, until, amount, line))
                 standings.append(rule.standing(table, slot, now))
         finally:

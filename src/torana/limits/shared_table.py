@@ -31,7 +31,6 @@ class SharedTable(Table):
     def __init__(self, directory: Path, slots: int = SLOTS) -> None:
         super().__init__(slots)
         size = slots * SLOT_NUMBERS * 8
-        self.is_shared = True
         self._file = _open(directory / _COUNTS, size)
         self.numbers = memoryview(mmap.mmap(self._file, size)).cast("q")
         self._directory = directory

@@ -30,8 +30,6 @@ class Table:
         self.numbers = memoryview(mmap.mmap(-1, slots * SLOT_NUMBERS * 8)).cast(
             "q"
         )  # a page is there once it is written to
-        self.is_shared = False
-        """Other workers count in it, and go on when this one dies."""
         self.lost = 0
         """Live counts that had to give way because all their neighbours were taken."""
         self.lock: Callable[[], None] = _nothing
