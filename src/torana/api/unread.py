@@ -91,7 +91,7 @@ class TurnedAway:
         self._strip_prefix = strip_prefix
         self._write_refusal = write_refusal
         self._count = count
-        self._moulds: dict[tuple[bytes, str, bool, bool, int, int], _Moulds] = {}
+        self._moulds: dict[_Shape, _Moulds] = {}
         self._standing_headers: list[tuple[bytes, bytes]] = []
         # Marks that no client can know.
         self._client = f"client-{secrets.token_hex(8)}"
@@ -108,28 +108,28 @@ class TurnedAway:
         has_origin = at >= 0 and _REPEATED[b"origin"].match(data, at) is not None
         after_s = soon()
         start = data[: low.find(b"\r\n", 0, MAX_GLANCED_BYTES)]
-        shape = start, code, may_stay, has_origin, after_s, len(request_id)
+        shape = _Shape(start, code, may_stay, has_origin, after_s, len(request_id))
         standing, client = connection.server_state.default_headers, connection.client or ("", 0)
         if is_plain:
             method, answer_mould, line_mould = self._find(shape, standing)
             values = request_id, _now(), client[0].encode(), b"%d" % client[1]
             answer, line = answer_mould.fill(values), line_mould.fill(values) if line_mould is not None else None
         else:
-            method, answer, line = self._write(_Shape(*shape), standing, request_id, client, datetime.now(UTC))
+            method, answer, line = self._write(shape, standing, request_id, client, datetime.now(UTC))
         self._count(method)
         if line is not None:
             self._log.sink.write(line)
         return answer
 
-    def _find(self, shape: tuple[bytes, str, bool, bool, int, int], standing: list[tuple[bytes, bytes]]) -> _Moulds:
+    def _find(self, shape: _Shape, standing: list[tuple[bytes, bytes]]) -> _Moulds:
         if standing is not self._standing_headers or len(self._moulds) >= MOULDS:
             # A second has passed: their date is another.
             self._moulds.clear()
             self._standing_headers = standing
         found = self._moulds.get(shape)
         if found is None:
-            mark = self._ids[shape[-1]]
-            method, answer, line = self._write(_Shape(*shape), standing, mark, (self._client, _PORT), _STAMP)
+            mark = self._ids[shape.id_length]
+            method, answer, line = self._write(shape, standing, mark, (self._client, _PORT), _STAMP)
             marks = mark, _STAMP_TEXT, self._client.encode(), b"%d" % _PORT
             found = _Moulds(method, Mould(answer, marks), Mould(line, marks) if line is not None else None)
             self._moulds[shape] = found
