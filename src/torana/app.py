@@ -80,6 +80,7 @@ from torana.usage.disk import Disk
 from torana.usage.ledger import Ledger, WhenFull
 from torana.usage.spool import Spool
 from torana.vocabulary import CountingThread
+from torana.walk import Walk
 from torana.wire.endpoint import fault_of
 
 logger = logging.getLogger("torana")
@@ -215,10 +216,10 @@ async def start(
         prompts = Prompts(models.catalogue, settings.catalogue, clock)
         router = Router(models, sender, traffic, first_model)
         limits = Limits(models.catalogue, leases or Here(counts, clock), clock, metrics)
-        gateway = Gateway(
-            prompts, models, router, sender, limits, metrics, settings.catalogue,
-            detail_headers=settings.serve.detail_headers, ledger=ledger, counting=counting,
-        )  # fmt: skip
+        walk = Walk(
+            models, router, sender, limits, metrics, detail_headers=settings.serve.detail_headers, ledger=ledger
+        )
+        gateway = Gateway(prompts, walk, settings.catalogue, counting)
         return RouteTable(
             all_routes(
                 MonitoringEndpoints(readiness, local_keys.jwks, local_keys.discovery, settings.serve.public_url),

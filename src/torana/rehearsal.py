@@ -51,6 +51,7 @@ from torana.settings import Settings
 from torana.telemetry.metrics import Known, Metrics
 from torana.telemetry.redaction import Redactor
 from torana.transport import Transport, WireAnswer
+from torana.walk import Walk
 
 MAX_RIGHTS = 50
 """Rights that one request may need; a policy that never has enough is a fault of ours."""
@@ -132,7 +133,7 @@ class _NotedLimits(Limits):
         return None
 
 
-class _NotedGateway(Gateway):
+class _NotedWalk(Walk):
     desk: _Desk
 
     async def _hold(
@@ -230,10 +231,9 @@ class Rehearsal:
         router.desk = self._desk
         noted_limits = _NotedLimits(catalogue, Here(Table(), clock), clock, metrics)
         noted_limits.desk, noted_limits.serving = self._desk, limits
-        gateway = _NotedGateway(
-            prompts, models, router, sender, noted_limits, metrics, settings.catalogue, detail_headers=False
-        )
-        gateway.desk = self._desk
+        walk = _NotedWalk(models, router, sender, noted_limits, metrics, detail_headers=False)
+        walk.desk = self._desk
+        gateway = Gateway(prompts, walk, settings.catalogue)
         self.models, self.sender = models, sender
         self._one_at_a_time = asyncio.Lock()
         endpoints = (

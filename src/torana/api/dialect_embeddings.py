@@ -41,7 +41,7 @@ class DialectEmbeddings:
             raise Invalid(("dimensions",), f"Input should be from 1 to {MAX_DIMENSIONS}")
         request = replace_fields(request, source=exchange.body)
         try:
-            found = await self.gateway.embed(permit, model, request, exchange.facts)
+            found = await self.gateway.walk.embed(permit, model, request, exchange.facts)
         except ProviderError as error:
             raise self.gate.failed(OPENAI, error) from error
         body = found.raw or embeddings.write_answer(

@@ -87,7 +87,7 @@ class EmbeddingEndpoints:
 
     async def answer(self, exchange: Exchange, permit: Permit, order: EmbeddingOrder) -> Reply:
         try:
-            embedded = await self.gateway.embed(permit, order.model, order.request, exchange.facts)
+            embedded = await self.gateway.walk.embed(permit, order.model, order.request, exchange.facts)
         except ProviderError as error:
             raise embedding_failed(error) from error
         is_demo = embedded.provider == "demo"

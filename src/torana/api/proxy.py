@@ -82,7 +82,7 @@ class ProxyEndpoints:
             raise Refusal(status, "provider_key_missing", text)
         headers = _forwarded_headers(upstream, exchange.headers)
         try:
-            relay = await self.gateway.relay(
+            relay = await self.gateway.walk.relay(
                 permit, upstream.provider, target.path + query, body, headers, exchange.facts,
                 model=model, stream=is_streamed, method=exchange.method, is_free=target.is_free,
             )  # fmt: skip

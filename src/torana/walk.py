@@ -1,0 +1,349 @@
+"""THE WALK: one authorized call to its provider, a line per room: choose, admit, leave.
+
+What the model is asked was rendered before; the answer is read by `answers.py`.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from msgspec.structs import replace as replace_fields
+
+from torana.answers import Answer, Embedded, Relay
+from torana.books import ModelCall, asked_tokens, site_of
+from torana.caller import Caller, Permit
+from torana.chat import ChatRequest, Usage
+from torana.counting import BYTES_PER_TOKEN
+from torana.dialects.embedding_dialect import EmbeddingsRequest
+from torana.errors import Invalid, ProviderError, Refusal
+from torana.limits.estimate import estimate, estimate_body, estimate_inputs
+from torana.limits.hold import Spent
+from torana.limits.limits import Limits
+from torana.limits.reached import ratelimit_headers
+from torana.limits.rules import Call
+from torana.prompts.prompt import Prompt
+from torana.providers.provider import Deployment
+from torana.providers.send import Sender
+from torana.routing.models import Model, Models, in_location
+from torana.routing.router import Router
+from torana.routing.stages import NEVER
+from torana.routing.traffic import Passage
+from torana.routing.tries import Candidate, Route
+from torana.telemetry.metrics import InFlight, Metrics
+from torana.usage.ledger import Ledger, NoOrigin, Record
+
+SHADOW = NoOrigin(endpoint="shadow", feature="shadow")
+NOBODY = Caller()
+"""Who pays for the copies of calls: the operator."""
+
+
+class Walk:
+    """The rooms that every call goes through, whatever was asked. Every way in asks for a Permit."""
+
+    def __init__(
+        self,
+        models: Models,
+        router: Router,
+        sender: Sender,
+        limits: Limits,
+        metrics: Metrics,
+        *,
+        detail_headers: bool,
+        ledger: Ledger | None = None,
+    ) -> None:
+        """
+        ledger  None: nothing is recorded, where nothing is sent
+        """
+        self.models = models
+        self.router = router
+        self.sender = sender
+        self.limits = limits
+        self.metrics = metrics
+        self.detail_headers = detail_headers
+        self.ledger = ledger
+
+    async def answer(
+        self,
+        permit: Permit,
+        model: Model,
+        chat: ChatRequest,
+        facts: dict[str, Any],
+        *,
+        prompt: Prompt | None = None,
+        is_suggestion: bool = False,
+    ) -> Answer:
+        """Pick, send, and hold the first batch.
+
+        prompt         named in the answer
+        is_suggestion  counted among the code suggestions
+        """
+        started = time.monotonic()
+        model = place(model, prompt)
+        call = self._call(permit, facts, prompt, is_streamed=chat.stream)
+        call.suggested = chat if is_suggestion else None
+        deployment = model.deployments[0]
+        under_way: InFlight | None = None
+        try:
+            route = await self.router.pick(permit, model, chat)
+            lost = self._weigh_losses(route, chat)
+            deployment = route.deployments[0]
+            limited = await self._hold(
+                permit, call, model.name, deployment, lambda: estimate(chat, deployment.prices, model.output_limit)
+            )
+            call.tries = route.tries
+            call.admit(self.ledger, permit, model.name, deployment, self.router.regions_of(permit))
+            under_way = self.metrics.in_flight(deployment.provider, deployment.model)
+            under_way.begin()
+            admit_shadow = self._admit_shadow(permit, call, model) if route.shadows else None
+            flow = await self.router.stream(route, chat, admit_shadow)
+        except BaseException as error:
+            # Cancellation included: the call is no longer under way. Otherwise its answer says when.
+            if under_way is not None:
+                under_way.end()
+            seconds = time.monotonic() - started
+            call.record_failure(deployment.provider, deployment.model, seconds, error, lambda: asked_tokens(chat))
+            if isinstance(error, ProviderError):
+                await call.settled()
+            raise
+        call.prices = flow.deployment.prices
+        if flow.deployment is not deployment:
+            lost = self.sender.losses(flow.deployment, chat)
+        waited_s = facts["provider_s"] = round(time.monotonic() - started, 6)
+        return Answer(
+            flow=flow,
+            call=call,
+            chat=chat,
+            started=started,
+            headers=[
+                *self._headers(flow.deployment, prompt, model),
+                *self._timing(waited_s),
+                *limited,
+                *self._tell_losses(lost, facts),
+            ],
+            leaks_reasoning=model.leaks_reasoning,
+            under_way=under_way,
+        )
+
+    def _admit_shadow(self, permit: Permit, call: ModelCall, model: Model) -> Callable[[Deployment], Record] | None:
+        """Opens the usage record of a copy that goes to a deployment on trial: the operator's, no caller's."""
+        ledger, regions = self.ledger, self.router.regions_of(permit)
+        if ledger is None:
+            return None
+        return lambda deployment: ledger.open(
+            SHADOW, NOBODY, site_of(deployment),
+            unit_primitive=call.unit_primitive, model=model.name, stream=call.is_streamed, residency=regions,
+        )  # fmt: skip
+
+    def _weigh_losses(self, route: Route, chat: ChatRequest) -> tuple[str, ...]:
+        """What of the client's words gets lost on the way to the first candidate.
+
+        Those who cannot be told what has to be told are no candidates; with AIGW_DIALECT__LOSSES=refuse, that is
+        everything. Raises Refusal 422 where nobody is left.
+        """
+        if chat.source is None:
+            return ()
+        able: list[Candidate] = []
+        first: tuple[str, ...] = ()
+        refusal: Refusal | None = None
+        for candidate in route.candidates:
+            try:
+                lost = self.sender.losses(candidate.deployment, chat)
+                if lost and self.models.settings.losses == "refuse":
+                    names = ", ".join(lost)
+                    raise Refusal(422, "dialect_loss", f"This model cannot be told: {names}", missing=names)
+            except Refusal as unable:
+                refusal = refusal or unable
+            else:
+                first = first if able else lost
+                able.append(candidate)
+        if refusal is not None and not able:
+            raise refusal
+        route.candidates = tuple(able)
+        return first
+
+    def _weigh_inputs(self, route: Route, request: EmbeddingsRequest) -> None:
+        """Leaves those as candidates who can be asked for these vectors; raises Invalid where nobody is left."""
+        able: list[Candidate] = []
+        refusal: Invalid | None = None
+        for candidate in route.candidates:
+            try:
+                self.sender.check_inputs(candidate.deployment, request)
+            except Invalid as unable:
+                refusal = refusal or unable
+            else:
+                able.append(candidate)
+        if refusal is not None and not able:
+            raise refusal
+        route.candidates = tuple(able)
+
+    def _tell_losses(self, lost: tuple[str, ...], facts: dict[str, Any]) -> list[tuple[bytes, bytes]]:
+        if not lost or self.models.settings.losses == "drop":
+            return []
+        names = ", ".join(lost)
+        facts["dropped"] = names
+        return [(b"x-torana-dropped", header_text(names))]
+
+    def _call(self, permit: Permit, facts: dict[str, Any], prompt: Prompt | None, *, is_streamed: bool) -> ModelCall:
+        name = permit.unit_primitives[0] if permit.unit_primitives else ""
+        known = self.models.catalogue.unit_primitives.get(name)
+        category = known.feature_category if known is not None else ""
+        if category:
+            facts["meta.feature_category"] = category
+        return ModelCall(
+            metrics=self.metrics,
+            facts=facts,
+            unit_primitive=name,
+            feature_category=category,
+            prompt=prompt,
+            is_streamed=is_streamed,
+            limits=self.limits,
+        )
+
+    async def _hold(
+        self, permit: Permit, call: ModelCall, model_name: str, deployment: Deployment, expected: Callable[[], Spent]
+    ) -> list[tuple[bytes, bytes]]:
+        """Reserve what the call may use; how it stands with its limits, as headers. Raises LimitReached (429)."""
+        call.prices = deployment.prices
+        if not self.limits.rules:
+            return []
+        asked = Call(
+            permit.caller,
+            permit.user,
+            call.unit_primitive,
+            feature=call.facts.get("feature", ""),
+            model_name=model_name,
+            model=deployment.model,
+            provider=deployment.provider,
+        )
+        call.hold = await self.limits.hold(asked, expected)
+        return [] if call.hold is None else ratelimit_headers(call.hold.standings, is_degraded=call.hold.is_degraded)
+
+    def _headers(self, deployment: Deployment, prompt: Prompt | None, model: Model) -> list[tuple[bytes, bytes]]:
+        headers: list[tuple[bytes, bytes]] = []
+        if deployment.provider == "demo":
+            headers.append((b"x-torana-demo", b"true"))
+        if self.detail_headers:
+            headers.append((b"x-aigw-model", header_text(f"{deployment.provider}/{deployment.model}")))
+            if prompt is not None:
+                headers.append((b"x-aigw-prompt", header_text(f"{prompt.id}@{prompt.version}")))
+            if model.ends_at != NEVER:
+                if model.announced_at is not None:
+                    headers.append((b"deprecation", b"@%d" % model.announced_at))  # RFC 9745
+                # RFC 8594: from this moment on another model answers.
+                headers.append(
+                    (b"sunset", header_text(time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(model.ends_at))))
+                )
+        return headers
+
+    def _timing(self, provider_s: float) -> list[tuple[bytes, bytes]]:
+        """How long the provider took to its first chunk; x-process-time beside it tells the rest."""
+        return [(b"server-timing", b"provider;dur=%.1f" % (provider_s * 1000))] if self.detail_headers else []
+
+    async def relay(
+        self,
+        permit: Permit,
+        provider: str,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        facts: dict[str, Any],
+        *,
+        model: str,
+        stream: bool,
+        method: str = "POST",
+        is_free: bool = False,
+    ) -> Relay:
+        """The pass-through: the same walk without rendering; the bytes go on as they came.
+
+        is_free  something is looked up, no model answers: there is nothing to account for
+
+        Raises ProviderError where nothing answered, or our own key is refused.
+        """
+        started = time.monotonic()
+        call = self._call(permit, facts, None, is_streamed=stream)
+        deployment = self.models.deployment_of(provider, model)
+        self.router.keep_inside(permit, deployment)
+        under_way: InFlight | None = None
+        leave: Callable[[], None] | None = None
+        passage: Passage | None = None
+        try:
+            limited = await self._hold(
+                permit, call, "", deployment, lambda: estimate_body(path, body, deployment.prices, is_free=is_free)
+            )
+            if not is_free:
+                call.admit(self.ledger, permit, model, deployment, self.router.regions_of(permit))
+            leave = await self.router.enter(permit, deployment)
+            under_way = self.metrics.in_flight(provider, model)
+            under_way.begin()
+            call.is_relayed = True
+            passage = self.router.pass_through(deployment)
+            answer = await self.sender.relay(deployment, path, body, headers, stream=stream, method=method)
+            passage.end(None)
+        except BaseException as error:
+            if passage is not None:
+                passage.end(error)
+            if under_way is not None:
+                under_way.end()
+            if leave is not None:
+                leave()
+            call.record_failure(
+                provider, model, time.monotonic() - started, error,
+                lambda: 0 if is_free else int(len(body) / BYTES_PER_TOKEN),
+            )  # fmt: skip
+            if isinstance(error, ProviderError):
+                await call.settled()
+            raise
+        facts["provider_s"] = round(time.monotonic() - started, 6)
+        return Relay(
+            answer=answer, provider=provider, model=model, call=call, started=started, under_way=under_way,
+            asked_bytes=0 if is_free else len(body), headers=limited, leave=leave,
+        )  # fmt: skip
+
+    async def embed(self, permit: Permit, model: Model, request: EmbeddingsRequest, facts: dict[str, Any]) -> Embedded:
+        """Vectors for texts; nothing streams. Raises ProviderError."""
+        started = time.monotonic()
+        model = self.router.inside(permit.caller, model)
+        call = self._call(permit, facts, None, is_streamed=False)
+        used = model.deployments[0]
+        if model.is_demo and request.dimensions is None and model.dimensions:
+            # The demo stands in for a model whose vectors have a length.
+            request = replace_fields(request, dimensions=model.dimensions)
+        try:
+            route = await self.router.pick(permit, model)
+            self._weigh_inputs(route, request)
+            used = route.deployments[0]
+            limited = await self._hold(
+                permit, call, model.name, used, lambda: estimate_inputs(request.inputs, used.prices)
+            )
+            call.tries = route.tries
+            call.admit(self.ledger, permit, model.name, used, self.router.regions_of(permit))
+            with self.metrics.in_flight(used.provider, used.model):
+                vectors, used, facts["attempts"] = await self.router.embed(route, request)
+        except BaseException as error:
+            call.record_failure(
+                used.provider, used.model, time.monotonic() - started, error,
+                lambda: estimate_inputs(request.inputs, None).input_tokens,
+            )  # fmt: skip
+            if isinstance(error, ProviderError):
+                await call.settled()
+            raise
+        if call.entry is not None:
+            call.entry.move(site_of(used))
+        usage = vectors.usage or Usage(input_tokens=estimate_inputs(request.inputs, None).input_tokens, is_counted=True)
+        call.record(used.provider, used.model, "completed", usage, time.monotonic() - started)
+        await call.settled()
+        headers = [*self._headers(used, None, model), *limited]
+        standings = call.hold.standings if call.hold is not None else ()
+        return Embedded(vectors.rows, used.provider, used.model, headers, vectors.usage, vectors.raw, standings)
+
+
+def place(model: Model, prompt: Prompt | None) -> Model:
+    """The model, where the prompt file wants it to be asked."""
+    return in_location(model, prompt.location) if prompt is not None and prompt.location else model
+
+
+@lru_cache(maxsize=1024)
+def header_text(text: str) -> bytes:
+    """A text as a header value: what HTTP cannot carry becomes `?`."""
+    return bytes(byte if 0x20 <= byte < 0x7F else 0x3F for byte in text.encode("ascii", "replace"))[:256]
