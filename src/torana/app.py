@@ -22,6 +22,7 @@ from torana.access.permissions import enabled_flags
 from torana.access.quota import QuotaGate
 from torana.access.shelf import Shelf
 from torana.access.tokens import Verifier
+from torana.api.abuse import AbuseWatch
 from torana.api.amazon_q import AmazonQEndpoints
 from torana.api.chat import ChatEndpoints
 from torana.api.chat_v1 import ChatV1Endpoints
@@ -210,6 +211,7 @@ async def start(
     redactor = Redactor(secrets_of(settings))
     traffic = Traffic(settings.routing, clock, metrics, workers=settings.serve.workers)
     counting = CountingThread()
+    abuse = AbuseWatch(settings.abuse, metrics) if settings.abuse.enabled else None
 
     def join_routes(models: Models) -> RouteTable:
         """Everything that hangs on one catalogue: requests under way keep the one they came in with."""
@@ -228,7 +230,7 @@ async def start(
                 ChatEndpoints(gateway, settings),
                 ChatV1Endpoints(gateway, settings, clock),
                 PromptEndpoints(gateway, settings),
-                ProxyEndpoints(gateway, models.catalogue.unit_primitives, settings),
+                ProxyEndpoints(gateway, models.catalogue.unit_primitives, settings, abuse),
                 DialectEndpoints(gateway, models.catalogue.unit_primitives, settings, redactor),
                 search,
                 EmbeddingEndpoints(gateway, settings),
@@ -325,7 +327,8 @@ async def start(
     dead = asyncio.get_running_loop().create_task(watch_the_dead(counts))
     running.closers = [
         watch.cancel, dead.cancel, counting.close,
-        reloader.aclose, traffic.aclose, first_model.aclose, keys.aclose, quota.aclose,
+        reloader.aclose, *([abuse.aclose] if abuse is not None else []), traffic.aclose, first_model.aclose,
+        keys.aclose, quota.aclose,
         *([events.aclose] if events is not None else []),
         spool.stop, deliveries.aclose, spool.release, transport.aclose,
         *([leases.aclose] if leases is not None else []), counts.close, metrics.close, log.close,

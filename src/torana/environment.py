@@ -53,7 +53,6 @@ ACCEPTED_UNUSED = (
     "AIGW_BILLING_EVENT__",
     "AIGW_SNOWPLOW__",
     "AIGW_AUDIT_EVENT__",
-    "AIGW_ABUSE_DETECTION__",
     "AIGW_INSTRUMENTATOR__",
 )
 """Names of contract 16 and interface 4 that this version takes without acting on them; `…__` are prefixes."""
@@ -114,6 +113,10 @@ def load_settings(
     if settings.providers.demo_engine not in ("ngram", "local"):
         raise BadSetting(
             "AIGW_DEMO__ENGINE", f"{settings.providers.demo_engine!r} is no engine", "expected ngram or local"
+        )
+    if not 0 <= settings.abuse.sampling_rate <= 1:
+        raise BadSetting(
+            "AIGW_ABUSE_DETECTION__SAMPLING_RATE", f"{settings.abuse.sampling_rate} is no share", "expected 0 to 1"
         )
     return settings
 

@@ -241,7 +241,7 @@ class Rehearsal:
             ChatEndpoints(gateway, settings),
             ChatV1Endpoints(gateway, settings, clock),
             PromptEndpoints(gateway, settings),
-            ProxyEndpoints(gateway, catalogue.unit_primitives, settings),
+            ProxyEndpoints(gateway, catalogue.unit_primitives, settings, None),
             DialectEndpoints(gateway, catalogue.unit_primitives, settings, Redactor(())),
             EmbeddingEndpoints(gateway, settings),
             XRayEndpoints(gateway),

@@ -87,8 +87,6 @@ _CHECKS: dict[str, Callable[[str, str], Any]] = {
     "AIGW_MODEL_SELECTION__MODEL_PARAMS": _check_params,
     "AIGW_MODEL_SELECTION__PROMPT_PARAMS": _check_params,
     # Taken over from GitLab's gateway without acting on them; a typing error is one all the same.
-    "AIGW_ABUSE_DETECTION__ENABLED": read_bool,
-    "AIGW_ABUSE_DETECTION__SAMPLING_RATE": read_float,
     "AIGW_AUDIT_EVENT__ENABLED": read_bool,
     "AIGW_BILLING_EVENT__ENABLED": read_bool,
     "AIGW_FASTAPI__RELOAD": read_bool,

@@ -353,6 +353,19 @@ class InternalEventSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AbuseSettings:
+    """How many requests on the proxies are measured against their purpose (contract 9)."""
+
+    enabled: bool = setting(
+        False,
+        "AIGW_ABUSE_DETECTION__ENABLED",
+        "show requests on `/v1/proxy/*` to the model of `completions_default`, which tells how far they stray from "
+        "their purpose; costs its calls",
+    )
+    sampling_rate: float = setting(0.1, "AIGW_ABUSE_DETECTION__SAMPLING_RATE", "share of requests, 0 to 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LimitSettings:
     """Where limits are counted."""
 
@@ -396,6 +409,7 @@ class Settings:
     search: SearchSettings = field(default_factory=SearchSettings)
     usage: UsageSettings = field(default_factory=UsageSettings)
     internal_events: InternalEventSettings = field(default_factory=InternalEventSettings)
+    abuse: AbuseSettings = field(default_factory=AbuseSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     log: LogSettings = field(default_factory=LogSettings)
     warnings: tuple[str, ...] = ()

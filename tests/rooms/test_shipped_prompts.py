@@ -100,8 +100,8 @@ ROWS = [
     Row("summarize_duo_workflow", "duo_agent_platform", 30, "logs"),
 ]
 BY_ID = {row.id: row for row in ROWS}
-ELSEWHERE = {"chat/react", "generate_release_notes", "summarize_text"}
-"""Prompts of the chat endpoint and of features of our own; clients of the contract do not name them."""
+ELSEWHERE = {"chat/react", "generate_release_notes", "measure_abuse", "summarize_text"}
+"""Prompts of the chat endpoint, of features of our own and of the gateway itself; no client of the contract asks."""
 ANY_OF = {"chat/commit_reader": ("ask_commit", "duo_chat")}
 """Prompts that 17.x asks for with another unit primitive."""
 UNREAD = {"content_id"}

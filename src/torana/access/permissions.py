@@ -48,6 +48,11 @@ def permit(
     return Permit(caller, wanted + held[:1])
 
 
+def permit_ourselves(unit_primitive: str) -> Permit:
+    """For a call of the gateway's own: on the operator's account, and nobody's limits but those on everybody."""
+    return Permit(Caller(), (unit_primitive,))
+
+
 def permit_proxy(
     caller: Caller,
     headers: Headers,

@@ -11,6 +11,7 @@ import msgspec
 
 from torana.access.permissions import permit_proxy
 from torana.answers import Relay
+from torana.api.abuse import AbuseWatch
 from torana.api.connection import DRAINING
 from torana.api.exchange import Exchange, Reply, Route, StreamCut, StreamReply
 from torana.api.judged import JudgedReader, Repeated
@@ -35,10 +36,17 @@ FORWARDED_QUERY = ("beta", "alt")
 class ProxyEndpoints:
     """`/v1/proxy/anthropic/*`, `/v1/proxy/openai/*` and `/v1/proxy/vertex-ai/*`."""
 
-    def __init__(self, gateway: Gateway, unit_primitives: Mapping[str, UnitPrimitive], settings: Settings) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        unit_primitives: Mapping[str, UnitPrimitive],
+        settings: Settings,
+        watch: AbuseWatch | None,
+    ) -> None:
         self.gateway = gateway
         self.unit_primitives = unit_primitives
         self.settings = settings
+        self.watch = watch
         self.judged = JudgedReader()
 
     def routes(self) -> list[Route]:
@@ -97,6 +105,8 @@ class ProxyEndpoints:
                 "relay failed", extra={"provider": upstream.provider, "code": error.code, "reason": error.reason}
             )
             raise Refusal(502, error.code, "Bad Gateway") from error
+        if self.watch is not None and not target.is_free:
+            self.watch.look_at(self.gateway, permit, self.unit_primitives, body, exchange.request_id)
         return await self._pass_back(upstream, relay, target, is_streamed=is_streamed)
 
     async def _pass_back(

@@ -9,6 +9,7 @@ REQUEST_SECONDS = (0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 SHORT_SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 LAG_SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 SYNC_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 1.0)
+SCORES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 PROMPT_BYTES = (256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0)
 PROMPT_TOKENS = (64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0)
 
@@ -101,6 +102,13 @@ SUGGESTION_BYTES = Family(
     "Bytes of a code suggestion's prompt.",
     _MODEL,
     PROMPT_BYTES,
+)
+ABUSE_SCORES = Family(
+    "abuse_request_scores",
+    "histogram",
+    "How far measured requests stray from their purpose: 0 not at all, 1 altogether.",
+    (),
+    SCORES,
 )
 SUGGESTION_TOKENS = Family(
     "code_suggestions_inference_prompt_size_tokens",
@@ -224,5 +232,5 @@ FAMILIES: tuple[Family, ...] = (
     PORTAL_REQUESTS, PORTAL_SECONDS, REFUSALS, LIMIT_PASSED, LIMIT_REFUSED, LIMIT_USED, LIMIT_HELD, LIMIT_UNPRICED,
     LIMITS_SHARED, LIMIT_QUESTIONS, LIMITED_ALONE,
     ISSUER_KEYS, ISSUER_KEY_AGE, ISSUER_UP, DEPLOYMENT_STATE, TRIES, FALLBACKS, COOL_DOWNS, HEDGES, SHADOWS,
-    CONFIG_STALE, LINES_DROPPED, LOOP_LAG, SHED, WAITING, THREADS, *_USAGE,
+    ABUSE_SCORES, CONFIG_STALE, LINES_DROPPED, LOOP_LAG, SHED, WAITING, THREADS, *_USAGE,
 )  # fmt: skip

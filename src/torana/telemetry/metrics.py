@@ -177,6 +177,9 @@ class Metrics:
         )
         self._count(families.LANGUAGES, labels)
 
+    def abuse_score(self, score: float) -> None:
+        self._observe(families.ABUSE_SCORES, (), score)
+
     def suggestion_cleaned(self, seconds: float) -> None:
         self._observe(families.CLEANING_SECONDS, (), seconds)
 
