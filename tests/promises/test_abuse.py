@@ -28,7 +28,11 @@ async def test_a_request_is_measured_against_its_purpose(start_gateway: StartGat
     answer = await ask(gateway)
 
     told = await gateway.log.find(message="request measured")
-    assert (told["score"], told["unit_primitive"], told["request_id"]) == (0.8, PROXY, answer.header("x-request-id"))
+    assert (told["score"], told["unit_primitive"], told["correlation_id"]) == (
+        0.8,
+        PROXY,
+        answer.header("x-request-id"),
+    )
     assert await scores(gateway) == (1, 0.8)
     asked = (await gateway.provider.request(2)).json()
     shown = asked["messages"][-1]["content"]

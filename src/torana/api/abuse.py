@@ -46,9 +46,7 @@ class AbuseWatch:
         self._meter = meter
         self._under_way: set[asyncio.Task[None]] = set()
 
-    def look_at(
-        self, gateway: Gateway, permit: Permit, purposes: Mapping[str, UnitPrimitive], body: bytes, request_id: str
-    ) -> None:
+    def look_at(self, gateway: Gateway, permit: Permit, purposes: Mapping[str, UnitPrimitive], body: bytes) -> None:
         """The provider has begun to answer a request. Callers whose data may not leave their regions are left alone."""
         if len(self._under_way) >= MAX_UNDER_WAY or random.random() >= self._rate:  # noqa: S311 a sample, no secret
             return
@@ -57,9 +55,7 @@ class AbuseWatch:
         if purpose is None or gateway.router.regions_of(permit):
             return
         shown = _show(body)
-        task = asyncio.get_running_loop().create_task(
-            self._measure(gateway, name, purpose.description, shown, request_id)
-        )
+        task = asyncio.get_running_loop().create_task(self._measure(gateway, name, purpose.description, shown))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
@@ -69,8 +65,8 @@ class AbuseWatch:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _measure(self, gateway: Gateway, name: str, purpose: str, request: str, request_id: str) -> None:
-        told = {"unit_primitive": name, "request_id": request_id}
+    async def _measure(self, gateway: Gateway, name: str, purpose: str, request: str) -> None:
+        told = {"unit_primitive": name}
         facts: dict[str, Any] = {"origin": ORIGIN, "feature": ORIGIN.feature}
         permit = permit_ourselves(name)
         try:

@@ -106,7 +106,7 @@ class ProxyEndpoints:
             )
             raise Refusal(502, error.code, "Bad Gateway") from error
         if self.watch is not None and not target.is_free:
-            self.watch.look_at(self.gateway, permit, self.unit_primitives, body, exchange.request_id)
+            self.watch.look_at(self.gateway, permit, self.unit_primitives, body)
         return await self._pass_back(upstream, relay, target, is_streamed=is_streamed)
 
     async def _pass_back(
