@@ -22,7 +22,7 @@ from torana.dialects.dialect import RelayScan
 from torana.dialects.think_blocks import ThinkBlocks
 from torana.errors import ProviderError, provider_refused
 from torana.limits.reached import Standing
-from torana.providers.send import MAX_ANSWER_BYTES, Batch
+from torana.providers.batches import MAX_ANSWER_BYTES, Batch
 from torana.routing.router import Flow
 from torana.telemetry.metrics import InFlight
 from torana.transport import WireAnswer

@@ -37,9 +37,10 @@ from torana.limits.rules import Call
 from torana.limits.table import Table
 from torana.prompts.prompt import Prompt
 from torana.prompts.registry import Prompts
+from torana.providers.batches import Batch
 from torana.providers.demo.demo import DemoProvider
 from torana.providers.provider import Deployment
-from torana.providers.send import Batch, Sender, Vectors
+from torana.providers.send import Sender, Vectors
 from torana.providers.table import provider_table
 from torana.routing.discovery import FirstModel
 from torana.routing.fences import Fences

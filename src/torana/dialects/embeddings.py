@@ -119,7 +119,6 @@ def _read_usage(body: bytes, _headers: Mapping[str, str]) -> Usage | None:
 
 scan_answer = openai_style.scan_answer
 read_error = openai_style.read_error
-write_error = openai_style.write_error
 
 OPENAI_EMBEDDINGS = EmbeddingDialect(
     path=PATH,

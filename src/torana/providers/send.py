@@ -3,33 +3,30 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any
 
 from msgspec.structs import replace as replace_fields
 
-from torana.chat import ChatRequest, Chunk, Usage
+from torana.chat import ChatRequest, Usage
 from torana.counting import estimate_tokens
 from torana.dialects import embeddings
 from torana.dialects.chat_completions import CHAT_COMPLETIONS
-from torana.dialects.dialect import Dialect, EventReader
+from torana.dialects.dialect import Dialect
 from torana.dialects.embedding_dialect import EmbeddingDialect, EmbeddingsRequest
 from torana.dialects.messages import MESSAGES, read_count
-from torana.dialects.passing import PassingReader, pass_answer, pass_on, replace_model
+from torana.dialects.passing import pass_on, replace_model
 from torana.dialects.responses import RESPONSES
 from torana.errors import Invalid, NoCredentials, ProviderBroke, ProviderError, ProviderRefused, ProviderRefusedKey
 from torana.providers.anthropic import Anthropic
+from torana.providers.batches import MAX_ANSWER_BYTES, Batches, Passing, Sending
 from torana.providers.demo.demo import DemoProvider
 from torana.providers.demo.embed import embed
 from torana.providers.provider import Deployment, Provider
 from torana.providers.retry_after import read_date, read_retry_after
 from torana.settings import TransportSettings
 from torana.transport import Transport, WireAnswer
-
-MAX_ANSWER_BYTES = 32 * 1024 * 1024
-"""A whole answer; a model's longest output is far below."""
 
 MAX_ERROR_BYTES = 64 * 1024
 
@@ -39,12 +36,6 @@ MAX_SKEW_S = 60.0
 """Clocks that differ by more are told of where a key or a signature is refused."""
 
 logger = logging.getLogger("torana.providers")
-
-TAIL_S = 0.25
-"""Patience for the end of a body whose answer is complete."""
-
-Batch = list[Chunk]
-"""Chunks that one read from the provider brought; never empty."""
 
 COUNT_PATH = "/v1/messages/count_tokens"
 
@@ -66,82 +57,6 @@ class Vectors:
     """None where the provider told none."""
     raw: bytes = b""
     """The answer as it came, in place of `rows`, for a request that passed as its client wrote it."""
-
-
-class Batches(Protocol):
-    """An answer under way, batch by batch."""
-
-    def __aiter__(self) -> AsyncIterator[Batch]: ...
-    def __anext__(self) -> Coroutine[Any, Any, Batch]: ...
-    def aclose(self) -> Coroutine[Any, Any, None]: ...
-
-
-Passing = Literal["no", "whole", "usage hidden"]
-"""Whether an answer goes on as it came, and whether the client is shown the usage that we asked for."""
-
-
-class Sending:
-    """One call of a provider and its answer. No generator: each of those costs the event loop its bookkeeping."""
-
-    __slots__ = ("_answer", "_chat", "_deployment", "_is_over", "_is_said", "_reader", "_sender")
-
-    def __init__(self, sender: "Sender", deployment: Deployment, chat: ChatRequest) -> None:
-        self._sender = sender
-        self._deployment = deployment
-        self._chat = chat
-        self._answer: WireAnswer | None = None
-        self._reader: EventReader | PassingReader | None = None
-        self._is_said = False
-        """The last batch is out, HTTP's own end is not in."""
-        self._is_over = False
-
-    def __aiter__(self) -> "Sending":
-        return self
-
-    async def __anext__(self) -> Batch:
-        if self._is_over:
-            raise StopAsyncIteration
-        try:
-            batch = await self._read()
-        except BaseException:
-            self._end()
-            raise
-        if batch is None:
-            self._end()
-            raise StopAsyncIteration
-        return batch
-
-    async def _read(self) -> Batch | None:
-        answer, reader = self._answer, self._reader
-        if answer is None or reader is None:
-            answer, dialect, passing = await self._sender.send(self._deployment, self._chat)
-            self._answer = answer
-            if not self._chat.stream:
-                said = await answer.read_all(MAX_ANSWER_BYTES)
-                self._end()
-                return dialect.read_answer(said) if passing == "no" else pass_answer(dialect, said)
-            reader = self._reader = (
-                dialect.read_events()
-                if passing == "no"
-                else PassingReader(dialect, hides_usage=passing == "usage hidden")
-            )
-        if self._is_said:
-            await _read_tail(answer)
-            return None
-        while data := await answer.read():
-            if batch := reader.feed(data):
-                self._is_said = batch[-1].is_last
-                return batch
-        self._end()
-        return reader.close() or None
-
-    async def aclose(self) -> None:
-        self._end()
-
-    def _end(self) -> None:
-        self._is_over = True
-        if self._answer is not None:
-            self._answer.close()
 
 
 class Sender:
@@ -168,7 +83,7 @@ class Sender:
         """
         if deployment.provider == self.demo.name:
             return self.demo.answer(chat)
-        return Sending(self, deployment, chat)
+        return Sending(self.send, deployment, chat)
 
     async def send(self, deployment: Deployment, chat: ChatRequest) -> tuple[WireAnswer, Dialect, Passing]:
         """Ask; the answer's head is in, and is no error. Raises ProviderError."""
@@ -410,11 +325,3 @@ def _embed_as_demo(request: EmbeddingsRequest) -> Vectors:
     tokens = sum(map(estimate_tokens, texts))
     rows = [embed(text, request.dimensions or DEMO_DIMENSIONS) for text in texts]
     return Vectors(rows, Usage(input_tokens=tokens, is_counted=True))
-
-
-async def _read_tail(answer: WireAnswer) -> None:
-    """HTTP's own end gives the connection back; an answer that is complete does not fail for want of it."""
-    with suppress(TimeoutError, ProviderError):
-        async with asyncio.timeout(TAIL_S):
-            while await answer.read():
-                pass

@@ -27,8 +27,9 @@ from torana.caller import Caller, Permit
 from torana.chat import ChatRequest
 from torana.dialects.embedding_dialect import EmbeddingsRequest
 from torana.errors import NoCredentials, ProviderBroke, ProviderError, ProviderRefused, ProviderTimedOut, Refusal
+from torana.providers.batches import Batch, Batches
 from torana.providers.provider import Deployment
-from torana.providers.send import Batch, Batches, Sender, Vectors
+from torana.providers.send import Sender, Vectors
 from torana.routing.affinity import affinity_key
 from torana.routing.deadline import Deadline
 from torana.routing.discovery import FirstModel

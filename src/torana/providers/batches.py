@@ -1,0 +1,110 @@
+"""An answer under way, batch by batch: a vendor's bytes become chunks as they come in."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any, Literal, Protocol
+
+from torana.chat import ChatRequest, Chunk
+from torana.dialects.dialect import Dialect, EventReader
+from torana.dialects.passing import PassingReader, pass_answer
+from torana.errors import ProviderError
+from torana.providers.provider import Deployment
+from torana.transport import WireAnswer
+
+MAX_ANSWER_BYTES = 32 * 1024 * 1024
+"""A whole answer; a model's longest output is far below."""
+
+TAIL_S = 0.25
+"""Patience for the end of a body whose answer is complete."""
+
+Batch = list[Chunk]
+"""Chunks that one read from the provider brought; never empty."""
+
+
+class Batches(Protocol):
+    """An answer under way, batch by batch."""
+
+    def __aiter__(self) -> AsyncIterator[Batch]: ...
+    def __anext__(self) -> Coroutine[Any, Any, Batch]: ...
+    def aclose(self) -> Coroutine[Any, Any, None]: ...
+
+
+Passing = Literal["no", "whole", "usage hidden"]
+"""Whether an answer goes on as it came, and whether the client is shown the usage that we asked for."""
+
+
+Send = Callable[[Deployment, ChatRequest], Awaitable[tuple[WireAnswer, Dialect, Passing]]]
+"""Asks once; the answer's head is in. Raises ProviderError."""
+
+
+class Sending:
+    """One call of a provider and its answer. No generator: each of those costs the event loop its bookkeeping."""
+
+    __slots__ = ("_answer", "_chat", "_deployment", "_is_over", "_is_said", "_reader", "_send")
+
+    def __init__(self, send: Send, deployment: Deployment, chat: ChatRequest) -> None:
+        self._send = send
+        self._deployment = deployment
+        self._chat = chat
+        self._answer: WireAnswer | None = None
+        self._reader: EventReader | PassingReader | None = None
+        self._is_said = False
+        """The last batch is out, HTTP's own end is not in."""
+        self._is_over = False
+
+    def __aiter__(self) -> "Sending":
+        return self
+
+    async def __anext__(self) -> Batch:
+        if self._is_over:
+            raise StopAsyncIteration
+        try:
+            batch = await self._read()
+        except BaseException:
+            self._end()
+            raise
+        if batch is None:
+            self._end()
+            raise StopAsyncIteration
+        return batch
+
+    async def _read(self) -> Batch | None:
+        answer, reader = self._answer, self._reader
+        if answer is None or reader is None:
+            answer, dialect, passing = await self._send(self._deployment, self._chat)
+            self._answer = answer
+            if not self._chat.stream:
+                said = await answer.read_all(MAX_ANSWER_BYTES)
+                self._end()
+                return dialect.read_answer(said) if passing == "no" else pass_answer(dialect, said)
+            reader = self._reader = (
+                dialect.read_events()
+                if passing == "no"
+                else PassingReader(dialect, hides_usage=passing == "usage hidden")
+            )
+        if self._is_said:
+            await _read_tail(answer)
+            return None
+        while data := await answer.read():
+            if batch := reader.feed(data):
+                self._is_said = batch[-1].is_last
+                return batch
+        self._end()
+        return reader.close() or None
+
+    async def aclose(self) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        self._is_over = True
+        if self._answer is not None:
+            self._answer.close()
+
+
+async def _read_tail(answer: WireAnswer) -> None:
+    """HTTP's own end gives the connection back; an answer that is complete does not fail for want of it."""
+    with suppress(TimeoutError, ProviderError):
+        async with asyncio.timeout(TAIL_S):
+            while await answer.read():
+                pass
