@@ -7,7 +7,6 @@ import random
 import signal
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.promises.test_process import STREAMED, relay_bytes
@@ -15,6 +14,7 @@ from tests.support.charging import ChargingProvider
 from tests.support.gateway import default_env
 from tests.support.http_client import connect
 from tests.support.issuer import FakeIssuer
+from tests.support.lasting import Lasting
 from tests.support.provider import ScriptedProvider
 from tests.support.served import TORANA, Served, run, served
 from tests.support.usage import read_spool
@@ -25,7 +25,7 @@ from torana.usage.frames import read_frames, write_frame
 from torana.usage.running import read_table
 
 
-class Town:
+class Town(Lasting):
     """A vendor, a receiver of usage records, an issuer, and the environment of a gateway between them."""
 
     def __init__(self, folder: Path) -> None:
@@ -43,16 +43,13 @@ class Town:
         env = {name: value for name, value in env.items() if not name.endswith("_PORT")}
         return env | {"AIGW_CATALOG": str(overlay), "AIGW_SERVER__DRAIN_S": "5"}
 
-    async def __aenter__(self) -> "Town":
-        await self.provider.__aenter__()
-        await self.sink.__aenter__()
-        await self.issuer.__aenter__()
-        return self
+    async def start(self) -> None:
+        for each in (self.provider, self.sink, self.issuer):
+            await each.start()
 
-    async def __aexit__(self, *gone: Any) -> None:
-        await self.issuer.__aexit__(*gone)
-        await self.sink.__aexit__(*gone)
-        await self.provider.__aexit__(*gone)
+    async def aclose(self) -> None:
+        for each in (self.issuer, self.sink, self.provider):
+            await each.aclose()
 
 
 async def everything_is_delivered(town: Town, served: Served) -> None:

@@ -8,11 +8,10 @@ import asyncio
 import json
 import zlib
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from tests.support import anthropic_answers, openai_answers
-from tests.support.http_server import Answering, LoopbackServer, Request
+from tests.support.http_server import Answering, LoopbackFake, LoopbackServer, Request
 from tests.support.saying import Saying
 
 
@@ -27,7 +26,7 @@ class Charge:
     """The answer was written to its end."""
 
 
-class ChargingProvider:
+class ChargingProvider(LoopbackFake):
     """Use it with `async with`. Each event of a stream is `pause_s` behind the one before."""
 
     def __init__(self, pause_s: float = 0.0) -> None:
@@ -35,10 +34,6 @@ class ChargingProvider:
         self.server = LoopbackServer(self._handle)
         self.ledger: dict[str, list[Charge]] = {}
         """Request → its calls."""
-
-    @property
-    def url(self) -> str:
-        return self.server.url
 
     async def _handle(self, request: Request, answer: Answering) -> None:
         asked: dict[str, Any] = request.json()
@@ -70,16 +65,10 @@ class ChargingProvider:
             await answer.whole(200, json.dumps(whole).encode(), [("Content-Type", "application/json")])
         charge.is_whole = True
 
-    async def __aenter__(self) -> Self:
-        await self.server.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def aclose(self) -> None:
         # Peers that were killed in the middle have made handlers fail, as they may.
         self.server.failures.clear()
-        await self.server.aclose()
+        await super().aclose()
 
 
 def _name_of(asked: dict[str, Any], request: Request) -> str:

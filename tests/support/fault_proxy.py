@@ -13,11 +13,11 @@ import socket
 import struct
 from collections.abc import Callable
 from contextlib import suppress
-from types import TracebackType
-from typing import Self
+
+from tests.support.lasting import Lasting
 
 
-class FaultProxy:
+class FaultProxy(Lasting):
     """Passes bytes on between a port of its own and `port`, well or badly."""
 
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
@@ -62,13 +62,10 @@ class FaultProxy:
         for writer in list(self._open):
             writer.close()
 
-    async def __aenter__(self) -> Self:
+    async def start(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def aclose(self) -> None:
         assert self._server is not None
         self._server.close()
         self.reset_all()

@@ -2,12 +2,11 @@
 
 import json
 import time
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qs
 
 import jwt
-from tests.support.http_server import Answering, LoopbackServer, Request
+from tests.support.http_server import Answering, LoopbackFake, LoopbackServer, Request
 from tests.support.keys import pem, rsa_key
 
 PROJECT = "torana-test"
@@ -21,7 +20,7 @@ AUDIENCE = "https://oauth2.googleapis.com/token"
 """What google-auth signs for, wherever the token server is."""
 
 
-class FakeGoogle:
+class FakeGoogle(LoopbackFake):
     """Hands out `ya29.token-1`, `ya29.token-2`, … for assertions that the account's key has signed."""
 
     def __init__(self) -> None:
@@ -47,15 +46,6 @@ class FakeGoogle:
             "universe_domain": "googleapis.com",
         }
         return json.dumps(usual | members)
-
-    async def __aenter__(self) -> Self:
-        await self.server.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.server.aclose()
 
     async def _handle(self, request: Request, answering: Answering) -> None:
         self.asked.append(request)

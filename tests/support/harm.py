@@ -8,8 +8,9 @@ import socket
 import ssl
 import struct
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Literal, Self
+
+from tests.support.lasting import Lasting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +33,7 @@ class Fault:
 WELL = Fault()
 
 
-class HarmfulProxy:
+class HarmfulProxy(Lasting):
     """Listens on 127.0.0.1 and passes on to `target_port` there."""
 
     def __init__(self, target_port: int, tls: ssl.SSLContext | None = None) -> None:
@@ -66,13 +67,7 @@ class HarmfulProxy:
         for task in self._tasks:
             task.cancel()
 
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def aclose(self) -> None:
         self.stop_listening()
         if self._tasks:
             await asyncio.wait(self._tasks)

@@ -10,10 +10,10 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import httptools
+from tests.support.lasting import Lasting
 
 
 @dataclass(slots=True, kw_only=True)
@@ -86,7 +86,7 @@ class Answering:
 Handler = Callable[[Request, Answering], Awaitable[None]]
 
 
-class LoopbackServer:
+class LoopbackServer(Lasting):
     """Serves `handle` on 127.0.0.1, one request after another on each connection.
 
     A handler is cancelled when its peer hangs up. What a handler raises comes out of `aclose`.
@@ -130,14 +130,21 @@ class LoopbackServer:
                 "a fake server's handler failed", [e for e in self.failures if isinstance(e, Exception)]
             )
 
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
+class LoopbackFake(Lasting):
+    """A fake that answers on a LoopbackServer."""
+
+    server: LoopbackServer
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    async def start(self) -> None:
+        await self.server.start()
+
+    async def aclose(self) -> None:
+        await self.server.aclose()
 
 
 class _Connection(asyncio.Protocol):

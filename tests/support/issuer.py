@@ -4,13 +4,12 @@ import asyncio
 import json
 import uuid
 from collections.abc import Iterable, Mapping
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
-from tests.support.http_server import Answering, LoopbackServer, Request
+from tests.support.http_server import Answering, LoopbackFake, LoopbackServer, Request
 from tests.support.keys import rsa_key
 
 from torana.clock import Clock
@@ -23,7 +22,7 @@ Failure = Literal["", "html", "error", "slow", "garbled"]
 """What is wrong with its answers: nothing, a web page, status 500, no answer until `release`, no JSON."""
 
 
-class FakeIssuer:
+class FakeIssuer(LoopbackFake):
     """Use it with `async with`, or as the fixture `issuer`.
 
     Below any path prefix it is a further issuer with the same keys: `<url>/portal` has a discovery
@@ -40,10 +39,6 @@ class FakeIssuer:
         self._number = first_key
         self._published = [first_key]
         self._released = asyncio.Event()
-
-    @property
-    def url(self) -> str:
-        return self.server.url
 
     @property
     def key(self) -> rsa.RSAPrivateKey:
@@ -102,21 +97,6 @@ class FakeIssuer:
             "scopes": list(unit_primitives),
         }
         return sign(usual | claims, key or self.key, {"kid": self.key_id, **(jose or {})})
-
-    async def start(self) -> None:
-        await self.server.start()
-
-    async def aclose(self) -> None:
-        await self.server.aclose()
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     async def _handle(self, request: Request, answering: Answering) -> None:
         self.requests.append(request)

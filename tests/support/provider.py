@@ -11,11 +11,11 @@ import asyncio
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import ModuleType, TracebackType
-from typing import Any, Literal, Self
+from types import ModuleType
+from typing import Any, Literal
 
 from tests.support import anthropic_answers, bedrock_answers, google_answers, openai_answers
-from tests.support.http_server import Answering, LoopbackServer, Request
+from tests.support.http_server import Answering, LoopbackFake, LoopbackServer, Request
 from tests.support.saying import PIECES, Events, Saying, ToolUse, Whole, event
 
 GOOD = Saying()
@@ -115,7 +115,7 @@ ENDPOINTS = {
 """By the end of the path."""
 
 
-class ScriptedProvider:
+class ScriptedProvider(LoopbackFake):
     """Use it with `async with`, or as the fixture `provider`."""
 
     def __init__(self) -> None:
@@ -129,10 +129,6 @@ class ScriptedProvider:
         self._next: list[Script] = []
         self._released = asyncio.Event()
         self._arrived = asyncio.Condition()
-
-    @property
-    def url(self) -> str:
-        return self.server.url
 
     @property
     def connections(self) -> int:
@@ -224,21 +220,6 @@ class ScriptedProvider:
         async with self._arrived:
             await self._arrived.wait_for(lambda: len(self.requests) >= number)
         return self.requests[number - 1]
-
-    async def start(self) -> None:
-        await self.server.start()
-
-    async def aclose(self) -> None:
-        await self.server.aclose()
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     async def _handle(self, request: Request, answering: Answering) -> None:
         if request.method == "GET" and request.path.endswith("/v1/models"):

@@ -5,8 +5,8 @@ import socket
 import ssl
 import struct
 from collections.abc import Awaitable, Callable
-from types import TracebackType
-from typing import Self
+
+from tests.support.lasting import Lasting
 
 
 class Line:
@@ -68,7 +68,7 @@ class Line:
 Script = Callable[[Line], Awaitable[None]]
 
 
-class RawServer:
+class RawServer(Lasting):
     """Runs `script` for each connection on 127.0.0.1 and closes it afterwards.
 
     A peer that leaves ends a script without a fault; any other exception comes out of `aclose`.
@@ -99,14 +99,11 @@ class RawServer:
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def __aenter__(self) -> Self:
+    async def start(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
-        return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def aclose(self) -> None:
         self._server.close()
         for task in self._tasks:
             task.cancel()

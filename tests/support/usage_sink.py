@@ -5,16 +5,15 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from tests.support.http_server import Answering, LoopbackServer, Request
+from tests.support.http_server import Answering, LoopbackFake, LoopbackServer, Request
 
 Verdict = Callable[[list[dict[str, Any]]], int]
 """Records of a batch → the status they get."""
 
 
-class UsageSink:
+class UsageSink(LoopbackFake):
     """Use it with `async with`. A batch counts as received when it was answered 2xx, or kept all the same."""
 
     def __init__(self) -> None:
@@ -69,15 +68,6 @@ class UsageSink:
         if self.is_mute:
             await asyncio.Event().wait()
         await answer.whole(status, b"", self.headers)
-
-    async def __aenter__(self) -> Self:
-        await self.server.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.server.aclose()
 
 
 def write_sinks(folder: Path, *sinks: dict[str, Any]) -> Path:

