@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from torana.catalog.document import Document
 from torana.catalog.load import load_catalogue, overlay_paths
-from torana.catalog.records import ModelsFile, UnitPrimitive
+from torana.catalog.model_records import ModelsFile
+from torana.catalog.records import UnitPrimitive
 from torana.cli.check import check
 from torana.errors import BadCatalogue
 

@@ -9,7 +9,7 @@ from tests.golden.compare import read
 from tests.support import vendor_answers as vendors
 
 from torana.catalog.load import load_catalogue
-from torana.catalog.records import Quirks
+from torana.catalog.model_records import Quirks
 from torana.chat import (
     AnswerSchema,
     ChatRequest,

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from torana.caller import DEBUG_CALLER, Caller
-from torana.catalog.records import ResidencyRecord
+from torana.catalog.model_records import ResidencyRecord
 from torana.errors import ProviderBroke, ProviderLimited, ProviderRefusedKey
 from torana.providers.provider import Deployment
 from torana.routing.fences import Fences

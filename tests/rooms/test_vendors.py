@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from torana.catalog.load import load_catalogue
-from torana.catalog.records import Quirks
+from torana.catalog.model_records import Quirks
 from torana.chat import ModelWish
 from torana.environment import load_settings
 from torana.errors import BadSetting

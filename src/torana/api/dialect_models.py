@@ -12,7 +12,7 @@ from torana.api.dialect_front import ANTHROPIC, OPENAI
 from torana.api.dialect_gate import DialectGate
 from torana.api.exchange import Exchange, Reply, Route, json_reply
 from torana.caller import Permit
-from torana.catalog.records import ModelRecord
+from torana.catalog.model_records import ModelRecord
 from torana.errors import Refusal
 from torana.routing.offered import Offer
 

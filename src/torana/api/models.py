@@ -7,7 +7,7 @@ from torana.access.permissions import enabled_flags
 from torana.api.exchange import Exchange, Reply, Route, json_reply
 from torana.caller import Permit
 from torana.catalog.check_abilities import IN_USE
-from torana.catalog.records import FeatureSettingRecord, ModelRecord
+from torana.catalog.model_records import FeatureSettingRecord, ModelRecord
 from torana.routing.models import CHAT, FILL_IN, PSEUDO, Models
 from torana.settings import AuthSettings
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from torana.catalog.document import Document
 from torana.catalog.findings import Findings
-from torana.catalog.records import FeatureRecord, ModelRecord
+from torana.catalog.model_records import ModelRecord
+from torana.catalog.records import FeatureRecord
 from torana.catalog.snapshot import Catalogue, read_text
 
 IN_USE = ("production", "deprecated")

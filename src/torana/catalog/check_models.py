@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from torana.catalog.findings import Findings
-from torana.catalog.records import DeploymentRecord, ModelRecord, PriceRecord, ProviderRecord
+from torana.catalog.model_records import DeploymentRecord, ModelRecord, PriceRecord, ProviderRecord
 from torana.environment import ADDRESS_NAMES, is_address_name
 
 _KEY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*_API_KEY", re.ASCII)

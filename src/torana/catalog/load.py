@@ -11,15 +11,8 @@ from torana.catalog.check import check_catalogue
 from torana.catalog.document import Document
 from torana.catalog.feature_file import read_feature
 from torana.catalog.limit_file import wrong_limit
-from torana.catalog.records import (
-    DenyRecord,
-    FeatureRecord,
-    LimitRecord,
-    ModelsFile,
-    ProviderRecord,
-    SinkRecord,
-    UnitPrimitive,
-)
+from torana.catalog.model_records import ModelsFile, ProviderRecord
+from torana.catalog.records import DenyRecord, FeatureRecord, LimitRecord, SinkRecord, UnitPrimitive
 from torana.catalog.sink_file import wrong_sink
 from torana.catalog.snapshot import Catalogue, PromptSource, read_text
 from torana.errors import BadCatalogue

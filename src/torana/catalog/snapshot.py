@@ -5,22 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torana.catalog.document import Document
-from torana.catalog.records import (
+from torana.catalog.model_records import (
     AliasRecord,
     ClientNameRecord,
-    DenyRecord,
     FamilyRecord,
-    FeatureRecord,
     FeatureSettingRecord,
-    LimitRecord,
     ModelRecord,
-    PromptFile,
     ProviderRecord,
     ProxyModelsRecord,
     ResidencyRecord,
-    SinkRecord,
-    UnitPrimitive,
 )
+from torana.catalog.records import DenyRecord, FeatureRecord, LimitRecord, PromptFile, SinkRecord, UnitPrimitive
 from torana.errors import BadCatalogue
 
 

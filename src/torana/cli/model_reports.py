@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from torana import __version__
-from torana.catalog.records import ModelRecord
+from torana.catalog.model_records import ModelRecord
 from torana.cli.model_probes import PROBES, Finding
 
 FOLDER = "model-tests"

@@ -11,7 +11,7 @@ from torana.cli.models_promote import promote
 from torana.cli.models_test import test
 
 if TYPE_CHECKING:
-    from torana.catalog.records import ModelRecord, PriceRecord
+    from torana.catalog.model_records import ModelRecord, PriceRecord
     from torana.cli.workshop import Workshop
     from torana.usage.prices import Price
 

@@ -85,7 +85,7 @@ async def _read(shop: "Workshop", url: str, headers: Mapping[str, str], read_lis
 
 def _known_provider(shop: "Workshop", url: str) -> str:
     """The provider of the catalogue that lives at this address; empty where none does."""
-    from torana.catalog.records import DeploymentRecord
+    from torana.catalog.model_records import DeploymentRecord
 
     def bare(address: str) -> str:
         return address.rstrip("/").removesuffix("/v1")
@@ -99,7 +99,7 @@ def _known_provider(shop: "Workshop", url: str) -> str:
 
 def _greeting(shop: "Workshop", url: str, known: str, key_name: str) -> dict[str, str]:
     """Credentials, as the server's kind wants them; none where nobody named a key."""
-    from torana.catalog.records import DeploymentRecord
+    from torana.catalog.model_records import DeploymentRecord
     from torana.providers.anthropic import API_VERSION
 
     if key_name and key_name not in shop.settings.providers.vendor_keys:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from torana.catalog.records import ModelRecord
+    from torana.catalog.model_records import ModelRecord
     from torana.cli.workshop import Workshop
 
 STAGES = ("registered", "staging", "production", "deprecated")

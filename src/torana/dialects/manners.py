@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from torana.catalog.records import Quirks
+from torana.catalog.model_records import Quirks
 from torana.chat import ChatRequest, Message, Part, Text, Thought, Tool, ToolCall, ToolResult
 from torana.dialects import chat_completions, text_completions
 from torana.dialects.chat_completions import CHAT_COMPLETIONS

@@ -9,7 +9,8 @@ from hashlib import blake2b
 
 from torana.caller import Caller
 from torana.catalog.limit_text import USD, LimitTerms, Unit, read_limit
-from torana.catalog.records import LimitMatch, LimitRecord, ModelRecord
+from torana.catalog.model_records import ModelRecord
+from torana.catalog.records import LimitMatch, LimitRecord
 from torana.clock import Clock
 from torana.limits.calendar import end_of
 from torana.limits.reached import Shown, Standing

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from torana.catalog.records import Quirks
+from torana.catalog.model_records import Quirks
 from torana.dialects.dialect import Dialect
 from torana.dialects.embedding_dialect import EmbeddingDialect
 from torana.settings import Secret
@@ -55,7 +55,7 @@ class Deployment:
     """Asked through POST …/completions."""
     is_client_given: bool = False
     auth: str = ""
-    """How it wants to be told who calls (catalog/records.py); empty: as its dialect's own vendor has it."""
+    """How it wants to be told who calls (catalog/model_records.py); empty: as its dialect's own vendor has it."""
     paths: Mapping[str, str] = field(default_factory=dict)
     """What is asked → path below `base_url`, where it is not the dialect's own."""
     quirks: Quirks = field(default_factory=Quirks)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torana.caller import Caller
-from torana.catalog.records import ResidencyRecord
+from torana.catalog.model_records import ResidencyRecord
 from torana.providers.provider import Deployment
 
 

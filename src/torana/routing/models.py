@@ -9,7 +9,7 @@ from typing import Any
 from torana.catalog.check_abilities import IN_USE
 from torana.catalog.check_tokenizers import tokenizer_paths
 from torana.catalog.load import Catalogue
-from torana.catalog.records import AliasRecord, DeploymentRecord, FamilyRecord, ModelRecord
+from torana.catalog.model_records import AliasRecord, DeploymentRecord, FamilyRecord, ModelRecord
 from torana.chat import ModelWish
 from torana.clock import Clock
 from torana.errors import Invalid, Refusal

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from torana.catalog.records import ModelRecord
+from torana.catalog.model_records import ModelRecord
 from torana.errors import Invalid, Refusal
 from torana.routing.models import Model, Models
 

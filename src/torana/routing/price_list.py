@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from torana.catalog.records import DeploymentRecord, ModelRecord, PriceRecord
+from torana.catalog.model_records import DeploymentRecord, ModelRecord, PriceRecord
 from torana.usage.prices import Price
 
 

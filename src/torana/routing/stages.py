@@ -9,7 +9,7 @@ deprecated   as production, until the first moment (UTC) of its day; from then o
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from torana.catalog.records import ModelRecord
+from torana.catalog.model_records import ModelRecord
 
 NEVER = float("inf")
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from msgspec.structs import replace as replace_members
 
-from torana.catalog.records import DeploymentRecord, PriceRecord, ProviderRecord
+from torana.catalog.model_records import DeploymentRecord, PriceRecord, ProviderRecord
 from torana.errors import BadSetting
 from torana.providers.aws_signing import NO_KEYS
 from torana.providers.bedrock import NO_REGION
