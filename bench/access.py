@@ -18,10 +18,11 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from torana.access.keys import KeyRing
 from torana.access.local_keys import LocalKeys
 from torana.access.tokens import Verifier
+from torana.auth_settings import AuthSettings
 from torana.clock import Clock
 from torana.errors import Refusal
 from torana.headers import Headers
-from torana.settings import AuthSettings, TransportSettings
+from torana.settings import TransportSettings
 from torana.transport import Transport
 
 SERVICE = "gitlab-ai-gateway"

@@ -12,9 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
-from urllib.parse import unquote, urlsplit
 
-from torana.access.issuer_keys import IssuerState
 from torana.access.keys import KeyRing
 from torana.access.local_keys import LocalKeys, load_local_keys
 from torana.access.minting import Minter
@@ -31,24 +29,24 @@ from torana.api.contents import make_policy
 from torana.api.dialect_routes import DialectEndpoints
 from torana.api.docs import DocsEndpoints
 from torana.api.embeddings import EmbeddingEndpoints
-from torana.api.entrance import Entrance, RouteTable
+from torana.api.entrance import Entrance
 from torana.api.feature import FeatureEndpoints
 from torana.api.internal_events import InternalEvents
 from torana.api.models import ModelEndpoints
 from torana.api.monitoring import MonitoringEndpoints, OperatorsApp, Readiness
 from torana.api.prompts import PromptEndpoints
 from torana.api.proxy import ProxyEndpoints
+from torana.api.route_table import RouteTable
 from torana.api.routes import all_routes
 from torana.api.search import SearchEndpoints
 from torana.api.server import Listener, bind
 from torana.api.tokens import TokenEndpoints
 from torana.api.x_ray import XRayEndpoints
-from torana.catalog.load import Catalogue, load_catalogue, overlay_paths
+from torana.catalog.load import load_catalogue, overlay_paths
 from torana.clock import Clock
-from torana.code.languages import EDITOR_IDS, EXTENSIONS, LANGUAGES
-from torana.errors import BadSetting
 from torana.explaining import DryRun
 from torana.gateway import Gateway
+from torana.labels import known_labels
 from torana.limits.here import Here
 from torana.limits.leases import Leases
 from torana.limits.limits import Limits
@@ -61,6 +59,7 @@ from torana.providers.demo.demo import DemoProvider
 from torana.providers.google_tokens import MISSING, is_library_missing
 from torana.providers.send import Sender
 from torana.providers.table import provider_table
+from torana.ready_checks import issuer_detail, keys_check, models_check
 from torana.rehearsal import Rehearsal
 from torana.reload import Reloader
 from torana.routing.discovery import FirstModel
@@ -69,20 +68,20 @@ from torana.routing.models import Models
 from torana.routing.router import Router
 from torana.routing.traffic import Traffic
 from torana.search.index import DocsIndex
-from torana.settings import Settings, TransportSettings
+from torana.settings import Settings
 from torana.sinks import SinkMakers
+from torana.start_checks import check_endpoints, check_trust
 from torana.telemetry.log import LogSink, install
 from torana.telemetry.loop_watch import watch_loop
-from torana.telemetry.metrics import Known, Metrics
-from torana.telemetry.redaction import Redactor
-from torana.transport import Transport, tls_context
+from torana.telemetry.metrics import Metrics
+from torana.telemetry.redaction import Redactor, secrets_of
+from torana.transport import Transport
 from torana.usage.deliveries import Deliveries
 from torana.usage.disk import Disk
 from torana.usage.ledger import Ledger, WhenFull
 from torana.usage.spool import Spool
 from torana.vocabulary import CountingThread
 from torana.walk import Walk
-from torana.wire.endpoint import fault_of
 
 logger = logging.getLogger("torana")
 
@@ -356,61 +355,6 @@ def gateway_id(settings: Settings, local_keys: LocalKeys) -> str:
     return settings.serve.gateway_id or local_keys.gateway_id() or secrets.token_hex(4)
 
 
-def check_trust(settings: Settings) -> None:
-    """Raises BadSetting for certificate files that cannot be used: better now than with every call."""
-    found = settings.transport
-    store = "" if found.mtls_ca_bundle else found.ssl_cert_file
-    pem, ours = (
-        "expected readable PEM files",
-        (
-            "expected PEM files, the key in AIGW_MTLS__KEY_FILE or beside the certificate, its password in "
-            "AIGW_MTLS__KEY_PASSWORD"
-        ),
-    )
-    for name, file, part, expected in (
-        ("AIGW_EXTRA_CA", found.extra_ca, TransportSettings(extra_ca=found.extra_ca), pem),
-        ("AIGW_MTLS__CA_BUNDLE", found.mtls_ca_bundle, TransportSettings(mtls_ca_bundle=found.mtls_ca_bundle), pem),
-        ("SSL_CERT_FILE", store, TransportSettings(ssl_cert_file=store), pem),
-        ("AIGW_MTLS__CERT_FILE", found.mtls_cert_file, found, ours),
-    ):
-        try:
-            if file or (part is found and found.mtls_enabled):
-                tls_context(part)
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "reason", "") or getattr(error, "strerror", "") or type(error).__name__
-            raise BadSetting(name, f"{file!r} cannot be used ({reason})", expected) from error
-
-
-def check_endpoints(allowed: tuple[str, ...]) -> None:
-    """Raises BadSetting for a prefix that can never be one: it would let nothing through, and nobody would know why."""
-    for prefix in allowed:
-        if fault_of(prefix) == "no_url":
-            raise BadSetting(
-                "AIGW_CUSTOM_MODELS__ALLOWED_ENDPOINTS",
-                f"{prefix!r} is no URL prefix",
-                "expected http(s)://host[:port][/path], without user, query or dots to walk",
-            )
-
-
-CLIENTS = frozenset({"gitlab-extension", "gitlab-lsp", "gitlab-web", "duo-cli"})
-"""What GitLab's own clients call themselves."""
-
-
-def known_labels(catalogue: Catalogue) -> Known:
-    """The catalogue's own names; every other value that a client chooses is shown as `other`."""
-    records = catalogue.models.values()
-    return Known(
-        engines=frozenset(catalogue.providers),
-        models=frozenset(item.model for record in records for item in record.deployments if item.model),
-        unit_primitives=frozenset(catalogue.unit_primitives),
-        feature_categories=frozenset(record.feature_category for record in catalogue.unit_primitives.values()),
-        languages=LANGUAGES,
-        extensions=EXTENSIONS,
-        editor_languages=EDITOR_IDS,
-        clients=CLIENTS,
-    )
-
-
 def leases_of(settings: Settings, table: Table, clock: Clock, metrics: Metrics) -> Leases | None:
     """The counts that all servers share; None: this one counts by itself."""
     limits = settings.limits
@@ -425,24 +369,6 @@ def leases_of(settings: Settings, table: Table, clock: Clock, metrics: Metrics) 
         workers=settings.serve.workers,
         replicas=limits.replicas,
     )
-
-
-def secrets_of(settings: Settings) -> list[str]:
-    """Every key that the process holds; the log masks them wherever they turn up."""
-    providers, auth = settings.providers, settings.auth
-    held = (
-        providers.anthropic_api_key,
-        providers.openai_api_key,
-        auth.portal_token,
-        *providers.vendor_keys.values(),
-        providers.google.service_account_key,
-        providers.aws_bearer_token,
-        providers.aws_secret_access_key,
-        providers.aws_session_token,
-        *settings.usage.sink_secrets.values(),
-    )
-    password = urlsplit(settings.limits.redis_url.reveal()).password
-    return [*(secret.reveal() for secret in held if secret), *([unquote(password)] if password else [])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -466,20 +392,3 @@ def default_is_openai(models: Models) -> bool:
         for deployment in models.find_by_name(name).deployments
         if deployment.provider == "openai"
     )
-
-
-def keys_check(settings: Settings, keys: KeyRing) -> tuple[bool, str]:
-    auth = settings.auth
-    if auth.bypass_external or auth.bypass_with_header or auth.bypass_jwt_signature:
-        return True, "a bypass of authentication is on"
-    return (True, "at least one key verifies") if keys.has_keys else (False, "no verification key yet")
-
-
-def models_check(models: Models) -> tuple[bool, str]:
-    names = {name: models.find_by_name(name).deployments[0].name for name in models.catalogue.aliases}
-    return True, ", ".join(f"{alias} = {name}" for alias, name in names.items())
-
-
-def issuer_detail(state: IssuerState) -> str:
-    skew = f", clock {state.skew_s:+.0f} s from ours" if state.skew_s is not None else ""
-    return f"{state.detail}, {state.keys} key(s){skew}"

@@ -12,6 +12,7 @@ from dataclasses import Field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from torana.auth_settings import MAX_USER_TOKEN_S, MINTABLE, AuthSettings
 from torana.cloud_settings import check_google
 from torana.errors import BadSetting
 from torana.setting_checks import check_values
@@ -30,16 +31,7 @@ from torana.setting_values import (
     read_list,
     read_object,
 )
-from torana.settings import (
-    MAX_USER_TOKEN_S,
-    MIN_OPERATOR_TOKEN_CHARS,
-    MINTABLE,
-    AuthSettings,
-    LimitSettings,
-    SearchSettings,
-    ServeSettings,
-    Settings,
-)
+from torana.settings import MIN_OPERATOR_TOKEN_CHARS, LimitSettings, SearchSettings, ServeSettings, Settings
 
 ACCEPTED_UNUSED = (
     "AIGW_GLGO_BASE_URL",

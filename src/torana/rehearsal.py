@@ -16,11 +16,11 @@ from torana.api.chat_v1 import ChatV1Endpoints
 from torana.api.code import CodeEndpoints
 from torana.api.dialect_routes import DialectEndpoints
 from torana.api.embeddings import EmbeddingEndpoints
-from torana.api.entrance import RouteTable
 from torana.api.exchange import Exchange, Route, StreamReply
 from torana.api.feature import FeatureEndpoints
 from torana.api.prompts import PromptEndpoints
 from torana.api.proxy import ProxyEndpoints
+from torana.api.route_table import RouteTable
 from torana.api.x_ray import XRayEndpoints
 from torana.books import ModelCall
 from torana.caller import DEBUG_CALLER, Caller, Permit

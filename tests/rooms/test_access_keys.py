@@ -32,8 +32,9 @@ from tests.support.keys import pem, rsa_key
 
 from torana.access.jose import BadKey, read_key
 from torana.access.local_keys import LocalKeys, keep_signing_key, load_local_keys, load_token_keys, read_private_key
+from torana.auth_settings import AuthSettings
 from torana.errors import Refusal
-from torana.settings import AuthSettings, Secret, Settings
+from torana.settings import Secret, Settings
 from torana.transport import Fetched
 
 DISCOVERY = f"{GITLAB}/.well-known/openid-configuration"

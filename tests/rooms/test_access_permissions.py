@@ -6,9 +6,9 @@ import pytest
 from tests.support.access import UNIT_PRIMITIVES, headers_for
 
 from torana.access.permissions import enabled_flags, permit, permit_proxy
+from torana.auth_settings import AuthSettings
 from torana.caller import DEBUG_CALLER, Caller, Permit
 from torana.errors import Refusal
-from torana.settings import AuthSettings
 
 PROXY = "ai_gateway_model_provider_proxy"
 

@@ -9,9 +9,10 @@ from tests.support.access import PORTAL, FakeFetcher, headers_for
 from tests.support.clock import HandClock
 
 from torana.access.quota import QuotaGate
+from torana.auth_settings import AuthSettings
 from torana.caller import DEBUG_CALLER, Caller
 from torana.errors import Refusal
-from torana.settings import AuthSettings, Secret, Settings
+from torana.settings import Secret, Settings
 from torana.transport import Fetched
 
 RESOLVE = f"{PORTAL}/api/v1/consumers/resolve"

@@ -10,6 +10,7 @@ import pytest
 from torana.agents.step import StepOrder
 from torana.api.chat import ChatEndpoints
 from torana.api.exchange import Exchange, Reply, StreamReply
+from torana.auth_settings import AuthSettings
 from torana.caller import DEBUG_CALLER, Caller, Permit
 from torana.chat import Chunk, ModelWish, ToolCallPiece, Usage
 from torana.errors import (
@@ -23,7 +24,7 @@ from torana.errors import (
     Refusal,
 )
 from torana.headers import Headers
-from torana.settings import AuthSettings, Settings
+from torana.settings import Settings
 
 USAGE = Usage(input_tokens=120, output_tokens=14)
 USAGE_LINE = b'{"type": "usage", "data": {"usage": {"model-x": {"input_tokens": 120, "output_tokens": 14}}}}\n'

@@ -18,9 +18,10 @@ from torana.errors import (
     ProviderUnreachable,
     provider_refused,
 )
+from torana.telemetry.error_types import error_type_of
 from torana.telemetry.families import FAMILIES, REQUEST_SECONDS
 from torana.telemetry.loop_watch import watch_loop
-from torana.telemetry.metrics import Known, Metrics, error_type_of
+from torana.telemetry.metrics import Known, Metrics
 from torana.telemetry.shards import MAX_SERIES
 
 KNOWN = Known(

@@ -15,9 +15,9 @@ from torana.access.jose import Key, encode_number, encode_part
 from torana.access.keys import KeyRing
 from torana.access.local_keys import LocalKeys
 from torana.access.tokens import Verifier
+from torana.auth_settings import AuthSettings
 from torana.catalog.records import UnitPrimitive
 from torana.headers import Headers
-from torana.settings import AuthSettings
 from torana.transport import Fetched, FetchFailed
 
 SERVICE = "gitlab-ai-gateway"

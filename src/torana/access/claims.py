@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from torana.access.jose import BadToken, read_object
+from torana.auth_settings import AuthSettings
 from torana.caller import Caller
 from torana.catalog.records import UnitPrimitive
-from torana.settings import AuthSettings
 
 _TIMES = ("exp", "nbf", "iat")
 _MAX_TIME_S = float(2**53)

@@ -9,9 +9,9 @@ from torana.access.claims import REGION_CLAIM, Claims, caller_of, faults, read_c
 from torana.access.deny import DenyList
 from torana.access.jose import BadToken, Jws
 from torana.access.keys import KeyRing
+from torana.auth_settings import AuthSettings
 from torana.caller import Caller
 from torana.clock import Clock
-from torana.settings import AuthSettings
 
 _CLAIM_CHECKS = {
     "token_audience": "audience",

@@ -16,8 +16,8 @@ import msgspec
 
 from torana.access.jose import BadKey, Key, read_key
 from torana.access.shelf import Shelf, Shelved
+from torana.auth_settings import AuthSettings
 from torana.clock import Clock
-from torana.settings import AuthSettings
 from torana.transport import Fetched, Fetcher, FetchFailed
 
 log = logging.getLogger("torana.access")

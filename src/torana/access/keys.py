@@ -10,8 +10,8 @@ from torana.access.issuer_keys import IssuerKeys, IssuerState
 from torana.access.jose import Key
 from torana.access.local_keys import LocalKeys
 from torana.access.shelf import Shelf
+from torana.auth_settings import AuthSettings
 from torana.clock import Clock
-from torana.settings import AuthSettings
 from torana.transport import Fetcher
 
 UNKNOWN_KEY_WAIT_S = 1.5

@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from torana.access.jose import BadKey, Key, encode_number, rsa_key
-from torana.settings import AuthSettings, Settings
+from torana.auth_settings import AuthSettings
+from torana.settings import Settings
 
 log = logging.getLogger("torana.access")
 

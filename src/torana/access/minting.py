@@ -13,11 +13,11 @@ from torana.access.claims import REGION_CLAIM
 from torana.access.local_keys import LocalKeys
 from torana.access.memory import Counts, MinuteCounts
 from torana.access.permissions import SAAS, header_id, permit
+from torana.auth_settings import MINTABLE, AuthSettings
 from torana.caller import Caller, Permit
 from torana.clock import Clock
 from torana.errors import Refusal
 from torana.headers import Headers
-from torana.settings import MINTABLE, AuthSettings
 
 DENIED = "Unauthorized to create user access token"
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torana.access.claims import claim_text
+from torana.auth_settings import AuthSettings
 from torana.caller import Caller, Permit
 from torana.catalog.records import UnitPrimitive
 from torana.errors import Refusal
 from torana.headers import Headers
-from torana.settings import AuthSettings
 
 SAAS = "saas"
 

@@ -21,13 +21,13 @@ from torana.access.deny import DenyList
 from torana.access.jose import BadToken, Jws
 from torana.access.keys import KeyRing
 from torana.access.memory import Bounded, Counts, MinuteCounts
+from torana.auth_settings import AuthSettings
 from torana.caller import DEBUG_CALLER, Caller
 from torana.catalog.records import DenyRecord, UnitPrimitive
 from torana.clock import Clock
 from torana.errors import Layer, Refusal
 from torana.headers import Headers
 from torana.networks import Networks
-from torana.settings import AuthSettings
 
 log = logging.getLogger("torana.access")
 

@@ -11,11 +11,11 @@ from torana.access.permissions import permit_proxy
 from torana.api.dialect_front import Front, provider_failed
 from torana.api.exchange import Exchange
 from torana.api.judged import JudgedReader, Repeated
+from torana.auth_settings import AuthSettings
 from torana.caller import Permit
 from torana.catalog.records import UnitPrimitive
 from torana.errors import ProviderError, ProviderRefusedKey, Refusal
 from torana.routing.offered import OfferedModels
-from torana.settings import AuthSettings
 from torana.telemetry.redaction import Redactor
 
 logger = logging.getLogger("torana.api.dialects")

@@ -9,11 +9,9 @@ import logging
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
-
-import msgspec
 
 from torana.access.permissions import for_user, user_of
 from torana.api.access_log import refused_line, write_access_line
@@ -23,9 +21,11 @@ from torana.api.answering import CORS_HEADERS, Answering
 from torana.api.connection import BODY_MALFORMED, BODY_TOO_SLOW, DRAINING, READER_TOO_SLOW, Connection
 from torana.api.contents import MayLog
 from torana.api.dialect_front import did_you_mean
-from torana.api.dry_run import Rehearse, admit_operator, is_dry_run
-from torana.api.exchange import JSON_HEADER, Exchange, Reply, Route, StreamReply, json_reply
+from torana.api.dry_run import admit_operator, is_dry_run
+from torana.api.exchange import Exchange, Reply, Route, StreamReply, json_reply
 from torana.api.internal_events import InternalEvents
+from torana.api.refusing import EXPLAINED, write_refusal
+from torana.api.route_table import RouteTable
 from torana.api.unread import TurnedAway, standing_of, start_of
 from torana.caller import Caller, Permit
 from torana.errors import ProviderError, Refusal
@@ -34,7 +34,6 @@ from torana.limits.hold import Spent
 from torana.limits.limits import Limits
 from torana.limits.rules import Call
 from torana.networks import Networks
-from torana.refusals import CODES, may_be_retried
 from torana.settings import Secret, ServeSettings
 from torana.telemetry.log import Log
 from torana.telemetry.log import request_id as current_request_id
@@ -55,9 +54,6 @@ ENDED = {
 }
 """What a request is answered whose task was cancelled while its client is still there."""
 
-EXPLAINED = frozenset({401, 402, 403, 429})
-"""Statuses that somebody may be right to complain of: counted by code, with the remedy in the line of the log."""
-
 
 class Authenticator(Protocol):
     async def authenticate(self, headers: Headers, client: str, *, lenient: bool = False) -> Caller:
@@ -73,61 +69,6 @@ class QuotaGate(Protocol):
     async def check(self, caller: Caller, headers: Headers, event_type: str, model_id: str, request_id: str) -> None:
         """Raises Refusal 402 or 403."""
         ...
-
-
-class RouteTable:
-    """The one list of routes, looked up by path. Refuses a route that declares no policy."""
-
-    def __init__(self, routes: Sequence[Route], limits: Limits | None = None, rehearse: Rehearse | None = None) -> None:
-        self.routes = tuple(routes)
-        self.limits = limits
-        """Of the same catalogue; None: nothing is limited."""
-        self.rehearse = rehearse
-        """What is decided about a request, instead of its answer; of the same catalogue."""
-        self.paths = tuple(route.path for route in routes)
-        self._exact: dict[str, list[Route]] = {}
-        self._probes: dict[str, Route] = {}
-        """Clients ask these for a sign of life with HEAD; with any other method nothing is there."""
-        self._tails: list[tuple[str, Route]] = []
-        for route in routes:
-            if route.policy is None and not route.is_open:
-                raise RuntimeError(f"{route.path} declares no policy")
-            if route.methods == ("HEAD",):
-                self._probes[route.path] = route
-            elif route.path.endswith("{tail}"):
-                self._tails.append((route.path.removesuffix("{tail}"), route))
-            else:
-                self._exact.setdefault(route.path, []).append(route)
-        # The longest prefix is the most particular one.
-        self._tails.sort(key=lambda item: -len(item[0]))
-
-    @property
-    def is_limited(self) -> bool:
-        """The operator has set limits."""
-        return self.limits is not None and bool(self.limits.rules)
-
-    def is_open(self, path: str) -> bool:
-        """True for paths that need no token; with another method they answer 405, not 401."""
-        return any(row.is_open for row in self._exact.get(path, ()))
-
-    def find(self, method: str, path: str) -> tuple[Route | None, str, tuple[str, ...]]:
-        """(route, tail, where there is none: the methods that this path answers)."""
-        if method == "HEAD" and path in self._probes:
-            return self._probes[path], "", ()
-        other_methods: tuple[str, ...] = ()
-        rows = self._exact.get(path)
-        if rows is not None:
-            for route in rows:
-                if method in route.methods:
-                    return route, "", ()
-                other_methods += route.methods
-            return None, "", other_methods
-        for prefix, route in self._tails:
-            if len(path) > len(prefix) and path.startswith(prefix):
-                if method in route.methods:
-                    return route, path[len(prefix) :], ()
-                other_methods += route.methods
-        return None, "", other_methods
 
 
 BETWEEN_ROOMS = ("route", "origin", "quota_event", "quota_model_id", "logs_contents")
@@ -390,33 +331,6 @@ class Entrance:
         path = connection.url.partition(b"?")[0].decode("latin-1")
         line = refused_line(connection.client or ("", 0), datetime.now(UTC), status, request_id, path=path)
         self.log.write_access(line)
-
-
-def write_refusal(refusal: Refusal, exchange: Exchange) -> Reply:
-    """The answer, in the words of whichever front was asked; the access line is told why."""
-    facts = exchange.facts
-    known = CODES.get(refusal.code)
-    layer = refusal.layer or (known.layer if known is not None else "gateway")
-    explained: dict[str, Any] = {"code": refusal.code, "layer": layer}
-    if refusal.missing:
-        explained["missing"] = refusal.missing
-    explained["remedy"] = refusal.remedy or (known.remedy if known is not None else "")
-    explained["request_id"] = exchange.request_id
-    explained["retryable"] = may_be_retried(refusal)
-    facts["refusal_code"], facts["refusal_layer"] = refusal.code, layer
-    if refusal.missing:
-        facts["refusal_missing"] = refusal.missing
-    if refusal.status in EXPLAINED:
-        facts["refusal_remedy"] = explained["remedy"]
-    # On the dialect routes clients get the provider's own text, which may quote the prompt; the log does not.
-    is_quoted = refusal.layer == "provider" and exchange.front is not None
-    told = f"{refusal.status} {refusal.code}" if is_quoted else str(refusal)
-    facts["auth_error_details" if refusal.status == 401 else "http_exception_details"] = told
-    if exchange.front is not None:
-        status, body, headers = exchange.front.refuse(refusal, explained, exchange.request_id)
-        return Reply(status, body, headers)
-    body = msgspec.json.encode({**refusal.members, "refusal": explained})
-    return Reply(refusal.status, body, [JSON_HEADER, *refusal.headers])
 
 
 async def _limited(

@@ -5,11 +5,11 @@ from typing import Any
 
 from torana.access.permissions import enabled_flags
 from torana.api.exchange import Exchange, Reply, Route, json_reply
+from torana.auth_settings import AuthSettings
 from torana.caller import Permit
 from torana.catalog.check_abilities import IN_USE
 from torana.catalog.model_records import FeatureSettingRecord, ModelRecord
 from torana.routing.models import CHAT, FILL_IN, PSEUDO, Models
-from torana.settings import AuthSettings
 
 MULTI_DEFAULTS = "ai_gateway_multi_default_models"
 """A flag of the client: it knows identifiers that stand for several defaults."""

@@ -63,7 +63,7 @@ def simulate(profile: str, lasts_s: float, folders: tuple[str, ...], as_json: bo
     A profile is a list of flows: name, calls ("60 per minute", of all users together), users, instance, realm,
     unit_primitive, feature, model, input_tokens, output_tokens, max_tokens, seconds.
     """
-    from torana.app import known_labels
+    from torana.labels import known_labels
     from torana.limits.simulation import MOST_CALLS
     from torana.limits.simulation import simulate as run
     from torana.telemetry.metrics import Metrics

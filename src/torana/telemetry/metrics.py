@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from torana.chat import Usage
-from torana.errors import ProviderError, ProviderRefused, ProviderTimedOut, ProviderUnreachable
+from torana.errors import ProviderError
 from torana.telemetry import families
+from torana.telemetry.error_types import error_type_of
 from torana.telemetry.exposition import CONTENT_TYPE, write_exposition
 from torana.telemetry.families import Family
 from torana.telemetry.limit_figures import LimitFigures
@@ -22,7 +23,6 @@ from torana.telemetry.usage_figures import SinkFigures, UsageFigures
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _FINISHES = frozenset(("stop", "length", "tool_calls", "content_filter", "stop_sequence", "other"))
 _REALMS = frozenset(("saas", "self-managed"))
-_TOO_LONG = frozenset(("request_too_large", "context_length_exceeded", "string_above_max_length"))
 _LIMITS = {
     "concurrency": families.MAX_CONCURRENT,
     "input_tokens": families.MAX_INPUT,
@@ -363,27 +363,6 @@ class Metrics:
 
 
 _REQUEST_SUM = len(families.REQUEST_SECONDS) + 1
-
-
-def error_type_of(error: ProviderError) -> str:
-    """Contract 15's word for a failed model call; by status first, by the provider's own word last."""
-    match error:
-        case ProviderUnreachable() | ProviderTimedOut():
-            return "connection_error"
-        case ProviderRefused(upstream_code=401 | 403):
-            return "permission_error"
-        case ProviderRefused(upstream_code=529) | ProviderRefused(kind="overloaded_error"):
-            return "overloaded"
-        case ProviderRefused(upstream_code=503):
-            return "service_unavailable"
-        case ProviderRefused(upstream_code=413):
-            return "prompt_too_long"
-        case ProviderRefused(upstream_code=400, kind=kind):
-            # Some vendors tell it by their error type, some in the text alone.
-            is_too_long = kind in _TOO_LONG or "prompt is too long" in str(error).lower()
-            return "prompt_too_long" if is_too_long else "http_400"
-        case _:
-            return "other"
 
 
 def _bound(value: str, known: frozenset[str]) -> str:

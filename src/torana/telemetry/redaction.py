@@ -3,6 +3,9 @@
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from torana.settings import Settings
 
 MASK = "***"
 
@@ -55,3 +58,21 @@ class Redactor:
         if value is None or isinstance(value, bool | int | float):
             return value
         return self.text(str(value))
+
+
+def secrets_of(settings: Settings) -> list[str]:
+    """Every key that the process holds; the log masks them wherever they turn up."""
+    providers, auth = settings.providers, settings.auth
+    held = (
+        providers.anthropic_api_key,
+        providers.openai_api_key,
+        auth.portal_token,
+        *providers.vendor_keys.values(),
+        providers.google.service_account_key,
+        providers.aws_bearer_token,
+        providers.aws_secret_access_key,
+        providers.aws_session_token,
+        *settings.usage.sink_secrets.values(),
+    )
+    password = urlsplit(settings.limits.redis_url.reveal()).password
+    return [*(secret.reveal() for secret in held if secret), *([unquote(password)] if password else [])]

@@ -1,0 +1,23 @@
+"""What readiness says of keys, models and issuers."""
+
+from torana.access.issuer_keys import IssuerState
+from torana.access.keys import KeyRing
+from torana.routing.models import Models
+from torana.settings import Settings
+
+
+def keys_check(settings: Settings, keys: KeyRing) -> tuple[bool, str]:
+    auth = settings.auth
+    if auth.bypass_external or auth.bypass_with_header or auth.bypass_jwt_signature:
+        return True, "a bypass of authentication is on"
+    return (True, "at least one key verifies") if keys.has_keys else (False, "no verification key yet")
+
+
+def models_check(models: Models) -> tuple[bool, str]:
+    names = {name: models.find_by_name(name).deployments[0].name for name in models.catalogue.aliases}
+    return True, ", ".join(f"{alias} = {name}" for alias, name in names.items())
+
+
+def issuer_detail(state: IssuerState) -> str:
+    skew = f", clock {state.skew_s:+.0f} s from ours" if state.skew_s is not None else ""
+    return f"{state.detail}, {state.keys} key(s){skew}"

@@ -1,0 +1,42 @@
+"""Settings that can never work: better known at start than with every call."""
+
+from torana.errors import BadSetting
+from torana.settings import Settings, TransportSettings
+from torana.transport import tls_context
+from torana.wire.endpoint import fault_of
+
+
+def check_trust(settings: Settings) -> None:
+    """Raises BadSetting for certificate files that cannot be used: better now than with every call."""
+    found = settings.transport
+    store = "" if found.mtls_ca_bundle else found.ssl_cert_file
+    pem, ours = (
+        "expected readable PEM files",
+        (
+            "expected PEM files, the key in AIGW_MTLS__KEY_FILE or beside the certificate, its password in "
+            "AIGW_MTLS__KEY_PASSWORD"
+        ),
+    )
+    for name, file, part, expected in (
+        ("AIGW_EXTRA_CA", found.extra_ca, TransportSettings(extra_ca=found.extra_ca), pem),
+        ("AIGW_MTLS__CA_BUNDLE", found.mtls_ca_bundle, TransportSettings(mtls_ca_bundle=found.mtls_ca_bundle), pem),
+        ("SSL_CERT_FILE", store, TransportSettings(ssl_cert_file=store), pem),
+        ("AIGW_MTLS__CERT_FILE", found.mtls_cert_file, found, ours),
+    ):
+        try:
+            if file or (part is found and found.mtls_enabled):
+                tls_context(part)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", "") or getattr(error, "strerror", "") or type(error).__name__
+            raise BadSetting(name, f"{file!r} cannot be used ({reason})", expected) from error
+
+
+def check_endpoints(allowed: tuple[str, ...]) -> None:
+    """Raises BadSetting for a prefix that can never be one: it would let nothing through, and nobody would know why."""
+    for prefix in allowed:
+        if fault_of(prefix) == "no_url":
+            raise BadSetting(
+                "AIGW_CUSTOM_MODELS__ALLOWED_ENDPOINTS",
+                f"{prefix!r} is no URL prefix",
+                "expected http(s)://host[:port][/path], without user, query or dots to walk",
+            )
