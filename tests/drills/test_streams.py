@@ -298,5 +298,5 @@ async def test_hostile_json_is_refused_fast_and_blocks_nobody(stage: Stage, body
 
     lines = await stage.access_lines("hostile-", 10)
     print(f"probes p99 {p99(lags) * 1000:.1f} ms; cpu {max(line['cpu_s'] for line in lines) * 1000:.1f} ms at most")
-    assert max(line["cpu_s"] for line in lines) < 2 * LAG_S  # it was tried twice
+    assert max(line["cpu_s"] for line in lines) < LAG_S  # both tries together
     assert p99(lags) < LAG_S

@@ -11,9 +11,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from tests.conftest import StartGateway
 from tests.support.families import FAMILIES, Family, gateway_for_all, line_of, records_of
 from tests.support.gateway import RunningGateway
 from tests.support.provider import Script
+from tests.support.raw_server import Line, RawServer
+from tests.support.saying import Saying
 
 CANARY = "canary-1234"
 """Stands in everything that must not be passed on."""
@@ -153,3 +156,33 @@ async def test_identity_is_asked_for(gateway: RunningGateway, family: Family, st
     await gateway.post(**family.ask(gateway, "identity", stream=stream))
 
     assert gateway.provider.requests[0].header("accept-encoding") == "identity"
+
+
+NUMBER = b'{"choices":' + b"9" * 2**19
+"""Its beginning; the rest never comes."""
+
+
+async def test_a_number_without_an_end_is_refused_before_all_of_it_is_there(start_gateway: StartGateway) -> None:
+    async def begin(line: Line) -> None:
+        while True:
+            await line.read_request()
+            await line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10000000\r\n\r\n" + NUMBER)
+
+    async with RawServer(begin) as server:
+        gateway = await start_gateway(env={"ANTHROPIC_BASE_URL": server.url(""), "OPENAI_BASE_URL": server.url("")})
+
+        answer = await gateway.post(**READERS[0].ask(gateway, "number", stream=False))
+
+        assert answer.status == READERS[0].refused
+        assert (await line_of(gateway, "number"))["provider_error"] == "provider_broke"
+        await server.all_gone()
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_long_text_of_digits_is_an_answer(gateway: RunningGateway) -> None:
+    digits = "9" * 500_000
+    gateway.provider.follow(Script(says=Saying(pieces=(digits,))))
+
+    answer = await gateway.post(**READERS[0].ask(gateway, "digits", stream=False))
+
+    assert (answer.status, digits in answer.text) == (200, True)

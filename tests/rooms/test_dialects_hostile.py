@@ -149,12 +149,6 @@ def test_json_that_cannot_be_breaks_the_stream_and_nothing_else(dialect: Dialect
 
 
 @dialects
-def test_a_number_without_an_end_is_refused_unread(dialect: Dialect) -> None:
-    with pytest.raises(ProviderBroke, match="a number without an end"):
-        dialect.read_answer(b'{"unread":' + b"9" * 2**21 + b"}")
-
-
-@dialects
 def test_a_long_text_of_digits_is_no_number(dialect: Dialect) -> None:
     digits = "9" * 900_000
     chunks = read(dialect, *BEGIN[dialect.name], SAY[dialect.name](digits), *END[dialect.name])

@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 
 from torana.chat import ChatRequest, Chunk
 from torana.dialects.dialect import Dialect, EventReader
+from torana.dialects.digits import DigitWatch
 from torana.dialects.passing import PassingReader, pass_answer
 from torana.errors import ProviderError
 from torana.providers.provider import Deployment
@@ -75,7 +76,7 @@ class Sending:
             answer, dialect, passing = await self._send(self._deployment, self._chat)
             self._answer = answer
             if not self._chat.stream:
-                said = await answer.read_all(MAX_ANSWER_BYTES)
+                said = await answer.read_all(MAX_ANSWER_BYTES, DigitWatch().see)
                 self._end()
                 return dialect.read_answer(said) if passing == "no" else pass_answer(dialect, said)
             reader = self._reader = (

@@ -14,6 +14,7 @@ from torana.counting import estimate_tokens
 from torana.dialects import embeddings
 from torana.dialects.chat_completions import CHAT_COMPLETIONS
 from torana.dialects.dialect import Dialect
+from torana.dialects.digits import DigitWatch
 from torana.dialects.embedding_dialect import EmbeddingDialect, EmbeddingsRequest
 from torana.dialects.messages import MESSAGES, read_count
 from torana.dialects.passing import pass_on, replace_model
@@ -228,7 +229,7 @@ class Sender:
         answer = await self.transport.send(wire, first_byte_s=first_byte_s, idle_s=deployment.idle_s or None)
         try:
             await _check_head(answer, deployment, dialect.read_error)
-            return await answer.read_all(MAX_ANSWER_BYTES), answer.headers
+            return await answer.read_all(MAX_ANSWER_BYTES, DigitWatch().see), answer.headers
         finally:
             answer.close()
 

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from torana.errors import ProviderBroke, ProviderTimedOut, ProviderTlsFailed, ProviderUnreachable
 from torana.wire.addresses import Resolve
@@ -48,9 +48,13 @@ class WireAnswer:
         connection.finish()
         return b""
 
-    async def read_all(self, limit_bytes: int) -> bytes:
-        """The whole body; raises ProviderBroke beyond `limit_bytes`."""
-        parts, total_bytes = [], 0
+    async def read_all(self, limit_bytes: int, see: Callable[[Sequence[bytes]], None] | None = None) -> bytes:
+        """The whole body; raises ProviderBroke beyond `limit_bytes`.
+
+        see  shown all parts whenever a further one came; may raise, and the caller closes as ever
+        """
+        parts: list[bytes] = []
+        total_bytes = 0
         try:
             while data := await self.read():
                 total_bytes += len(data)
@@ -58,6 +62,8 @@ class WireAnswer:
                     self.close()
                     raise ProviderBroke(f"the answer is larger than {limit_bytes} bytes")
                 parts.append(data)
+                if see is not None:
+                    see(parts)
         except BaseException:
             # Whoever keeps the error keeps this frame, and would keep the body with it.
             parts.clear()
