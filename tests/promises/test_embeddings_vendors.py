@@ -1,6 +1,9 @@
 """Vectors of vendors with formats of their own, behind OpenAI's embeddings and contract 12.2."""
 
+import base64
 import json
+import math
+import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -109,8 +112,25 @@ async def test_models_that_tell_questions_from_documents_are_told_which(
 async def test_vectors_are_packed_where_a_client_wants_them_so(gateway: RunningGateway) -> None:
     answer = await ask(gateway, "gemini_embedding_001", encoding_format="base64", dimensions=2)
 
-    assert rows_of(answer)[0] == "AACAPwAAAL8="  # 1 and -0.5
+    (told,) = {struct.unpack("<2f", base64.b64decode(row)) for row in rows_of(answer)[:1]}
+    assert told == pytest.approx((0.894427, -0.447214))
     assert gateway.provider.requests[0].json()["requests"][0]["outputDimensionality"] == 2
+
+
+@pytest.mark.parametrize("path", [OPENAIS, OURS])
+@pytest.mark.parametrize("model", [model for model in PATHS if model != "cohere"])
+async def test_google_cuts_its_vectors_to_the_length_asked_for_and_clients_get_them_of_length_one(
+    gateway: RunningGateway, model: str, path: str
+) -> None:
+    whole = rows_of(await ask(gateway, model, path))
+    chosen = rows_of(await ask(gateway, model, path, dimensions=2))
+
+    if model == "titan":
+        assert chosen == whole
+    else:
+        assert [math.hypot(*row) for row in chosen] == pytest.approx([1] * 3)
+        assert [row[1] / row[0] for row in chosen] == pytest.approx([row[1] / row[0] for row in whole])
+        assert chosen != whole
 
 
 async def test_more_texts_than_a_request_takes_are_asked_in_parts_and_counted_once(gateway: RunningGateway) -> None:

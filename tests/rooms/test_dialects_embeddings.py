@@ -1,13 +1,14 @@
 """Formats of embeddings: golden files, and what they refuse."""
 
 import json
+import math
 
 import pytest
 from tests.golden.compare import assert_golden, read
 
 from torana.chat import Usage
 from torana.dialects.bedrock_embeddings import COUNT_HEADER, embeddings_of
-from torana.dialects.embedding_dialect import EmbeddingDialect, EmbeddingsRequest, Purpose
+from torana.dialects.embedding_dialect import EmbeddingDialect, EmbeddingsRequest, Purpose, of_length_one
 from torana.dialects.embeddings import OPENAI_EMBEDDINGS
 from torana.dialects.gemini_embeddings import GEMINI_EMBEDDINGS
 from torana.dialects.vertex_predictions import VERTEX_EMBEDDINGS
@@ -91,3 +92,17 @@ def test_a_length_that_a_model_does_not_have_is_refused(model: str) -> None:
 
 def test_what_makes_no_vectors_is_not_asked_for_any() -> None:
     assert embeddings_of("anthropic.claude-sonnet-4-5") is None
+
+
+def test_vectors_of_any_length_become_vectors_of_length_one() -> None:
+    cut = [[0.03 * at for at in range(-300, 300)], [3.0, 4.0], [1e-200, 0.0], [1e300, -1e300]]
+
+    made = of_length_one(cut)
+
+    assert [math.hypot(*vector) for vector in made] == pytest.approx([1] * 4)
+    assert made[1] == pytest.approx([0.6, 0.8])
+
+
+@pytest.mark.parametrize("vector", [[], [0.0, 0.0], [0.6, 0.8], [0.6000001, 0.8], [1e308] * 4])
+def test_what_has_no_length_or_is_right_stays_as_it_is(vector: list[float]) -> None:
+    assert of_length_one([vector]) == [vector]

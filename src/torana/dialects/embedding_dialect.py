@@ -1,5 +1,6 @@
 """What a format of embeddings is: texts in, vectors out, as pure functions; nothing streams."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -45,6 +46,8 @@ class EmbeddingDialect:
     read_answer: Callable[[bytes, int], list[list[float]]]
     read_usage: Callable[[bytes, Mapping[str, str]], Usage | None]
     read_error: Callable[[int, bytes], ProviderRefused]
+    cuts: bool = False
+    """A vector of a length that was asked for is the beginning of a longer one, as it stood there."""
     takes_source: bool = False
     """A client's bytes go on as they came, with the model's name replaced."""
 
@@ -62,3 +65,12 @@ def expect(vectors: list[list[float]], wanted: int) -> list[list[float]]:
     if len(vectors) != wanted:
         raise ProviderBroke(f"{len(vectors)} vectors for {wanted} inputs")
     return vectors
+
+
+def of_length_one(vectors: list[list[float]]) -> list[list[float]]:
+    """The same directions; what has length 1, as far as such numbers can tell, or none stays as it is."""
+    lengths = [math.hypot(*vector) for vector in vectors]
+    return [
+        vector if abs(length - 1) < 1e-6 or not 0 < length < math.inf else [each / length for each in vector]
+        for vector, length in zip(vectors, lengths, strict=True)
+    ]

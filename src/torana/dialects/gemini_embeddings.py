@@ -1,4 +1,8 @@
-"""The Gemini API's embeddings. Source: Gemini API reference, "batchEmbedContents"; "Embeddings", task types."""
+"""The Gemini API's embeddings.
+
+Source: Gemini API reference, "batchEmbedContents"; "Embeddings", task types, and "Ensuring quality for smaller
+dimensions": vectors of gemini-embedding-001 have length 1 only where they are whole.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -70,4 +74,5 @@ GEMINI_EMBEDDINGS = EmbeddingDialect(
     read_answer=read_answer,
     read_usage=read_usage,
     read_error=read_error,
+    cuts=True,
 )

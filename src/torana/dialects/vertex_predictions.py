@@ -94,4 +94,5 @@ VERTEX_EMBEDDINGS = EmbeddingDialect(
     read_answer=read_answer,
     read_usage=lambda body, _headers: scan_answer(body),
     read_error=read_error,
+    cuts=True,
 )

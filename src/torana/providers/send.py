@@ -15,7 +15,7 @@ from torana.dialects import embeddings
 from torana.dialects.chat_completions import CHAT_COMPLETIONS
 from torana.dialects.dialect import Dialect
 from torana.dialects.digits import DigitWatch
-from torana.dialects.embedding_dialect import EmbeddingDialect, EmbeddingsRequest
+from torana.dialects.embedding_dialect import EmbeddingDialect, EmbeddingsRequest, of_length_one
 from torana.dialects.messages import MESSAGES, read_count
 from torana.dialects.passing import pass_on, replace_model
 from torana.dialects.responses import RESPONSES
@@ -218,7 +218,11 @@ class Sender:
     ) -> Vectors:
         """As many texts as one request takes."""
         said, headers = await self._ask_for_vectors(provider, dialect, deployment, body)
-        return Vectors(dialect.read_answer(said, len(part.inputs)), dialect.read_usage(said, headers))
+        rows = dialect.read_answer(said, len(part.inputs))
+        if dialect.cuts and part.dimensions is not None:
+            # OpenAI's have it, and clients that speak its format count on it: their product is their likeness.
+            rows = of_length_one(rows)
+        return Vectors(rows, dialect.read_usage(said, headers))
 
     async def _ask_for_vectors(
         self, provider: Provider, dialect: EmbeddingDialect, deployment: Deployment, body: bytes
