@@ -6,6 +6,7 @@ import os
 import random
 import signal
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -52,15 +53,19 @@ class Town(Lasting):
             await each.aclose()
 
 
-async def everything_is_delivered(town: Town, served: Served) -> None:
-    """Returns once all workers live, nothing of dead ones is left, and the receiver has what they have."""
+async def everything_is_delivered(folder: Path, served: Served, received: Callable[[], int]) -> None:
+    """Returns once all workers live, nothing of dead ones is left, and the receiver has what they have.
+
+    folder    of the server
+    received  how many records have come so far
+    """
     seen = -1
 
     async def is_done() -> bool:
         nonlocal seen
-        before, seen = seen, len(town.sink.received)
+        before, seen = seen, received()
         workers = await served.workers()
-        folders = [path for path in (town.folder / "state" / "usage").iterdir() if (path / "lock").exists()]
+        folders = [path for path in (folder / "state" / "usage").iterdir() if (path / "lock").exists()]
         figures = (await served.monitoring("/metrics")).text.splitlines()
         behind = [line for line in figures if line.startswith('usage_oldest_undelivered_seconds{sink="billing"}')]
         await asyncio.sleep(0.25)
@@ -69,9 +74,21 @@ async def everything_is_delivered(town: Town, served: Served) -> None:
     await served.until(is_done)
 
 
-def started_at(pid: int) -> int:
-    """In clock ticks since the machine came up; numbers of processes begin anew at some point."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+def stat_of(pid: int) -> list[str]:
+    """What /proc knows of a process, from its state on."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+async def kill_one(served: Served) -> None:
+    """The worker that has lived longest, as soon as two live."""
+
+    async def oldest_of_two() -> int:
+        # By the ticks at which they came up, for numbers of processes begin anew at some point.
+        told = {pid: stat_of(pid) for pid in await served.workers()}
+        alive = sorted((int(stat[19]), pid) for pid, stat in told.items() if stat[0] != "Z")
+        return alive[0][1] if len(alive) == 2 else 0
+
+    os.kill(await served.until(oldest_of_two), signal.SIGKILL)
 
 
 async def kill_workers(
@@ -90,11 +107,7 @@ async def kill_workers(
 
         await served.until(is_busy)
 
-        async def both() -> list[int]:
-            workers = await served.workers()
-            return workers if len(workers) == 2 else []
-
-        os.kill(min(await served.until(both), key=started_at), signal.SIGKILL)
+        await kill_one(served)
 
 
 async def run_with_deaths(
@@ -110,7 +123,7 @@ async def run_with_deaths(
         await asyncio.sleep(0.3)
         load.stop()
         await running
-        await everything_is_delivered(town, gateway)
+        await everything_is_delivered(town.folder, gateway, lambda: len(town.sink.received))
         states = check_books(load, town.provider, town.sink.records)
         assert states["completed"] >= 10 * deaths
         assert states["interrupted"] > 0
@@ -133,7 +146,7 @@ async def test_without_deaths_the_records_are_the_vendors_ledger_to_the_token(tm
         await asyncio.sleep(2)
         load.stop()
         await running
-        await everything_is_delivered(town, gateway)
+        await everything_is_delivered(town.folder, gateway, lambda: len(town.sink.received))
 
         states = check_books(load, town.provider, town.sink.records)
 
@@ -165,7 +178,7 @@ async def test_a_server_killed_whole_with_a_torn_and_flipped_spool_delivers_ever
         await town.sink.server.start()
         async with served(tmp_path, "--workers", "2", env=town.env) as gateway:
             await gateway.ready()
-            await everything_is_delivered(town, gateway)
+            await everything_is_delivered(town.folder, gateway, lambda: len(town.sink.received))
             damaged = (await gateway.monitoring("/metrics")).text
 
         assert len(flipped) == 2

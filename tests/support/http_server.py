@@ -10,7 +10,7 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import httptools
 from tests.support.lasting import Lasting
@@ -163,8 +163,7 @@ class _Connection(asyncio.Protocol):
         self.may_write.set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's own does not inherit from it
         self.server.connections += 1
         self.number = self.server.connections
         self.server.open.add(self)
