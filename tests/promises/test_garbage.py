@@ -1,13 +1,18 @@
 """What a request leaves is freed with it: rings of objects wait for the collector, and that stops the event loop."""
 
+import asyncio
 import gc
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.conftest import StartGateway
+from tests.support.clock import HandClock
+from tests.support.fleet import CODE, running_fleet
 from tests.support.gateway import RunningGateway
+from tests.support.provider import Script, ScriptedProvider
 
 CURSOR = {"file_name": "a.py", "content_above_cursor": "def a", "content_below_cursor": ""}
 COMPLETION = {"prompt_version": 1, "current_file": CURSOR}
@@ -18,6 +23,7 @@ COMPONENTS, STREAMED_COMPONENTS = (
 PATH = "/v2/code/completions"
 PROXIED = {"model": "claude-sonnet-4-6", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
 TURNS = 12
+BROKEN = b"HTTP/1.1 500 Broken\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}"
 REMEMBERED = {"torana.access.tokens._Refused", "torana.access.tokens._Verified", "torana.caller.Caller"}
 """Verdicts about tokens, kept on purpose in a bounded number."""
 
@@ -76,6 +82,64 @@ async def test_a_call_that_has_ended_leaves_nothing_to_the_collector(
             await connection.send(asked)
             assert (await connection.read_answer()).status == 200
         assert left_over(before) == {}
+
+
+FAILURES = {
+    "an error": (Script(raw=BROKEN), True),
+    "no answer": (Script(raw=b""), True),
+    "an error, whole": (Script(raw=BROKEN), False),
+    "no answer, whole": (Script(raw=b""), False),
+    "half an answer": (Script(malformed="short_body"), False),
+    "no JSON": (Script(body=b'{"choices":['), False),
+}
+"""What the provider does, and whether a stream was asked for."""
+
+
+@pytest.mark.parametrize(("script", "streamed"), FAILURES.values(), ids=FAILURES)
+@pytest.mark.parametrize("path", [PATH, "/openai/v1/chat/completions", "/anthropic/v1/messages"])
+async def test_a_call_that_fails_leaves_nothing_to_the_collector(
+    start_gateway: StartGateway, provider: ScriptedProvider, script: Script, streamed: bool, path: str
+) -> None:
+    gateway = await start_gateway(env={"AIGW_ROUTING__FAILURES_TO_REST": "0"})
+    provider.follow(script)
+    token = gateway.token(unit_primitives=("complete_code", "ai_gateway_model_provider_proxy"))
+    body = COMPLETION if path == PATH else PROXIED
+    asked = gateway.request_bytes("POST", path, token=token, json=body | {"stream": streamed})
+
+    async with await gateway.connect() as connection:
+        for turn in range(TURNS + 1):
+            if turn == 1:
+                before = ours()
+            await connection.send(asked)
+            assert (await connection.read_answer()).status in (502, 503)
+        assert left_over(before) == {}
+
+
+@pytest.mark.parametrize("last", ["a", "b"])
+async def test_hedges_that_fail_leave_nothing_to_the_collector(
+    start_gateway: StartGateway, tmp_path: Path, clock: HandClock, last: str
+) -> None:
+    two = ({"provider": "a"}, {"provider": "b", "order": 1})
+    never_rests = {"AIGW_ROUTING__FAILURES_TO_REST": "0"}
+    hedged = ", hedge_after_s: 0.001"
+    async with running_fleet(start_gateway, tmp_path, two, model=hedged, env=never_rests, clock=clock) as fleet:
+        asked = fleet.gateway.request_bytes("POST", CODE, token=fleet.token(), json=fleet.body(CODE))
+        async with await fleet.gateway.connect() as connection:
+            for turn in range(TURNS + 1):
+                if turn == 1:
+                    before = ours()
+                clock.advance(60)  # who failed three times would be asked last, and hedges need budget
+                ends = {name: asyncio.Event() for name in "ab"}
+                for name, end in ends.items():
+                    fleet[name].follow(Script(raw=BROKEN, first_byte_after=end))
+                await connection.send(asked)
+                both = {name: await fleet[name].request(turn + 1) for name in "ab"}
+                first = "b" if last == "a" else "a"
+                ends[first].set()
+                await both[first].closed.wait()
+                ends[last].set()
+                assert (await connection.read_answer()).status == 503
+            assert left_over(before) == {}
 
 
 REFUSED: dict[str, Callable[[RunningGateway, int], dict[str, Any]]] = {

@@ -168,13 +168,17 @@ class DialectStream(AsyncIterator[bytes]):
                 if data:
                     return data
         except ProviderError as error:
-            return self._fail(error, self._failed(error))
+            if not self.reply.is_begun:
+                raise self._failed(error) from error
+            return self._tell(error, self._failed(error))
         except Refusal as refusal:
-            return self._fail(refusal, refusal)
+            if not self.reply.is_begun:
+                raise
+            return self._tell(refusal, refusal)
         except asyncio.CancelledError as stopped:
             if stopped.args != (DRAINING,) or not self.reply.is_begun:
                 raise
-            return self._fail(stopped, Refusal(503, "server_draining", "The gateway is stopping; ask again"))
+            return self._tell(stopped, Refusal(503, "server_draining", "The gateway is stopping; ask again"))
 
     async def aclose(self) -> None:
         if self._answer is not None:
@@ -188,12 +192,8 @@ class DialectStream(AsyncIterator[bytes]):
         self._batches = answer
         return answer
 
-    def _fail(self, failure: BaseException, refusal: Refusal) -> bytes:
-        """The error event, where the answer has begun; else the refusal is the answer."""
-        if not self.reply.is_begun:
-            if failure is refusal:
-                raise refusal
-            raise refusal from failure
+    def _tell(self, failure: BaseException, refusal: Refusal) -> bytes:
+        """The error event of an answer that has begun."""
         self._failure = failure
         write = self._dialect.write_error_event if self._writer is None else self._writer.error
         return write(refusal.status, refusal.code, str(refusal))

@@ -32,15 +32,15 @@ def decode_answer(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
     try:
         return decoder.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        cause = error
+        # The text may quote the answer; the kind says enough, and holds nothing of what came.
+        cause = type(error).__name__
     # Some servers cut a letter outside the BMP in two and send each half as an escape.
     if rb"\u" in data:
         try:
             return decoder.decode(_escape.sub(_mend_surrogate, data))
         except (msgspec.MsgspecError, ValueError, RecursionError):
             pass
-    # The cause's text may quote the answer; its kind says enough.
-    raise ProviderBroke(f"not the JSON that this dialect promises: {type(cause).__name__}") from None
+    raise ProviderBroke(f"not the JSON that this dialect promises: {cause}")
 
 
 def decode_request(body: bytes) -> Members:

@@ -283,13 +283,20 @@ async def _check_head(
             f"the answer has the status {answer.status} and no content that was asked for", deployment.name
         )
     if answer.status != 200:
-        error = read_error(answer.status, await answer.read_all(MAX_ERROR_BYTES))
-        error.where = deployment.name
-        _note(error, answer.headers)
-        raise error
+        # Not named here: it holds this frame, which would hold it, and all that came by it, for the collector.
+        raise await _read_refusal(answer, deployment, read_error)
     encoding = answer.headers.get("content-encoding", "identity")
     if encoding not in ("", "identity"):
         raise ProviderBroke(f"the answer is {encoding}-encoded although identity was asked for", deployment.name)
+
+
+async def _read_refusal(
+    answer: WireAnswer, deployment: Deployment, read_error: Callable[[int, bytes], ProviderRefused]
+) -> ProviderRefused:
+    error = read_error(answer.status, await answer.read_all(MAX_ERROR_BYTES))
+    error.where = deployment.name
+    _note(error, answer.headers)
+    return error
 
 
 def _is_header_text(text: str) -> bool:

@@ -23,6 +23,7 @@ from torana.errors import (
     ProviderSpent,
     ProviderTimedOut,
     ProviderUnreachable,
+    Refusal,
 )
 from torana.providers.provider import Deployment
 from torana.routing.traffic import Traffic, UnderWay, enter
@@ -150,26 +151,40 @@ class Trying(Generic[T]):
             second = self._beside(place) if not next(iter(racing)).done() else None
             if second is not None:
                 racing[asyncio.ensure_future(self._once(second))] = second
-            while True:
-                done, _ = await asyncio.wait(racing, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    at = racing.pop(task)
-                    failure = task.exception()
-                    if failure is None:
-                        if second is not None:
-                            outcome = "won" if at == second else "lost"
-                            self.traffic.meter.hedged(self.route.candidates[place].health.name, outcome)
-                        await self._outrun(racing)
-                        return task.result()
-                    if not isinstance(failure, ProviderError):
-                        raise failure
-                    self.failures[at] = failure
-                    if not racing:
-                        raise self.failures[place]
+            while racing:
+                at, opened = await self._next_end(racing)
+                if opened is not None:
+                    if second is not None:
+                        outcome = "won" if at == second else "lost"
+                        self.traffic.meter.hedged(self.route.candidates[place].health.name, outcome)
+                    await self._outrun(racing)
+                    return opened
         finally:
             for task in racing:
                 task.cancel()
             await asyncio.gather(*racing, return_exceptions=True)
+        raise self.failures.get(place) or next(iter(self.failures.values()))
+
+    async def _next_end(self, racing: dict["asyncio.Task[Opened[T]]", int]) -> tuple[int, Opened[T] | None]:
+        """Takes one that has ended out of the race: its place, and its answer if there is one.
+
+        Raises what is no ProviderError; where a place was missing, only if nobody else has run or still does.
+        """
+        done, _ = await asyncio.wait(racing, return_when=asyncio.FIRST_COMPLETED)
+        task = done.pop()
+        at = racing.pop(task)
+        failure = task.exception()
+        if failure is None:
+            return at, task.result()
+        try:
+            if isinstance(failure, ProviderError):
+                self.failures[at] = failure
+            elif not isinstance(failure, Refusal) or not (racing or self.failures):
+                raise failure
+        finally:
+            # Where it is raised it holds this frame, which would hold it: a ring for the collector, too.
+            del done, task, failure
+        return at, None
 
     def _beside(self, place: int) -> int | None:
         """Who is asked beside the one that dawdles, if anybody may be."""
@@ -245,7 +260,8 @@ class Trying(Generic[T]):
             failure.where = failure.where or candidate.deployment.name
             self._book(candidate, "failed", started, failure)
             health.bad(clock.monotonic(), turn, failure, is_repeated=place in self.failures)
-            raise
+            # Its words tell all. The frames that it came through hold it, and what was read: rings for the collector.
+            raise failure.with_traceback(None) from None
         except BaseException as stopped:
             under_way.end()
             if asyncio.get_running_loop().time() >= self.deadline:
