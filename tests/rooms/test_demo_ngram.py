@@ -206,7 +206,7 @@ SNIPPET = st.lists(
     max_size=40,
 ).map("".join)
 PRINTABLE = st.text(
-    st.characters(codec="utf-8", exclude_categories=("Cs", "Cc"), include_characters="\n\t"), max_size=120
+    st.characters(codec="utf-8", exclude_categories=("Cs", "Cc"), include_characters="\n\t\0"), max_size=120
 )
 
 
@@ -254,7 +254,11 @@ def test_brackets_are_counted_outside_of_quotations(code: str, waiting: list[str
 
 
 @pytest.mark.parametrize(
-    "prefix", ["(" * 100_000, "x " * 50_000, "\n" * 100_000 + "x", "'" * 100_000, "{\n" * 50_000, "a" * 100_000]
-)
+    "prefix",
+    [
+        "(" * 100_000, "x " * 50_000, "\n" * 100_000 + "x", "'" * 100_000, "{\n" * 50_000, "a" * 100_000,
+        "\0", "a\0b\0", "\0\0",
+    ],
+)  # fmt: skip
 def test_degenerate_files_are_no_trouble(prefix: str) -> None:
     complete(FillIn(prefix=prefix, suffix=prefix, context=prefix, language="python"))

@@ -11,7 +11,8 @@ from typing import NamedTuple
 SAME, DEEPER, SHALLOWER, PARAGRAPH = "\n", "\n>", "\n<", "\n\n"
 """Line breaks as tokens: the next line's indentation compared with this one's; PARAGRAPH: after a blank line."""
 
-_SEAM = "\0"
+_SEAM = "\0\0"
+"""No token: signs that belong to no word come one by one."""
 LONGEST_MATCH = 12
 PLACES = 200
 """The nearest places of a token that are compared; more would not change the winner."""
