@@ -17,7 +17,7 @@ from tests.support.http_client import connect
 from tests.support.issuer import FakeIssuer
 from tests.support.lasting import Lasting
 from tests.support.provider import ScriptedProvider
-from tests.support.served import TORANA, Served, run, served
+from tests.support.served import TORANA, WAIT_S, Served, run, served
 from tests.support.usage import read_spool
 from tests.support.usage_load import Load, check_books
 from tests.support.usage_sink import UsageSink, write_sinks
@@ -53,7 +53,9 @@ class Town(Lasting):
             await each.aclose()
 
 
-async def everything_is_delivered(folder: Path, served: Served, received: Callable[[], int]) -> None:
+async def everything_is_delivered(
+    folder: Path, served: Served, received: Callable[[], int], within_s: float = WAIT_S
+) -> None:
     """Returns once all workers live, nothing of dead ones is left, and the receiver has what they have.
 
     folder    of the server
@@ -71,7 +73,7 @@ async def everything_is_delivered(folder: Path, served: Served, received: Callab
         await asyncio.sleep(0.25)
         return len(workers) == len(folders) == 2 and all(line.endswith(" 0") for line in behind) and before == seen
 
-    await served.until(is_done)
+    await served.until(is_done, within_s)
 
 
 def stat_of(pid: int) -> list[str]:

@@ -44,9 +44,9 @@ class Served:
     def stderr(self) -> str:
         return (self.folder / "stderr").read_text()
 
-    async def until(self, holds: Callable[[], Awaitable[Any]]) -> Any:
+    async def until(self, holds: Callable[[], Awaitable[Any]], within_s: float = WAIT_S) -> Any:
         """What `holds` returns as soon as it is true; connections refused on the way count as not yet."""
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(within_s):
             while True:
                 try:
                     if found := await holds():
