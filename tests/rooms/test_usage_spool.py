@@ -123,6 +123,20 @@ def test_records_are_read_in_order_over_the_ends_of_segments(folder: Folder) -> 
     assert len(folder.segments()) > 3
 
 
+def test_a_part_that_ends_for_its_size_says_that_more_is_there(folder: Folder) -> None:
+    segments = Segments(folder.disk, folder.path, 8 << 20)
+    write(folder, segments, *[b"x" * 1000] * (READ_BYTES // 1000 + 50))
+    segments.begin_next()
+    write(folder, segments, b"y", b"z")
+
+    parts = [folder.read(Position(), 10_000)]
+    while (part := folder.read(parts[-1].next, 10_000)).payloads:
+        parts.append(part)
+
+    assert [len(part.payloads) < 10_000 and part.is_full for part in parts] == [True, True, False]
+    assert folder.read(Position(), 7).is_full
+
+
 def test_what_is_not_durable_yet_is_not_delivered(folder: Folder) -> None:
     segments = Segments(Disk(), folder.path, max_bytes=10_000)
     write(folder, segments, b"one")

@@ -73,7 +73,7 @@ class Delivery:
         self._closing = asyncio.Event()
         self._failures = 0
         self._is_behind = False
-        """More than a batch waits."""
+        """More than one batch was there."""
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def notify(self) -> None:
@@ -141,7 +141,7 @@ class Delivery:
             self._spool.note_damage(folder, part.damaged)
         if part.next == cursor.position:
             return False
-        self._is_behind |= len(part.payloads) >= self.pace.batch
+        self._is_behind |= part.is_full
         if part.payloads:
             self._meter.behind(max(0.0, self._clock.now() - time_of(part.payloads[0])))
             await self._hand_over(folder, Batch(folder.name, part.payloads, part.positions), cursor)

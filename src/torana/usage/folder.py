@@ -42,6 +42,8 @@ class Part:
     """Where to go on reading."""
     damaged: list[Position] = field(default_factory=list)
     """Where something torn or flipped was skipped."""
+    is_full: bool = False
+    """It ends for its own size, or with its segment: more was there already when it was read."""
 
 
 class Folder:
@@ -117,6 +119,7 @@ class Folder:
         part = Part(
             next=Position(number, offset + scan.end),
             damaged=[Position(number, offset + place) for place in scan.damaged],
+            is_full=not is_all or len(scan.payloads) >= max_records or number < self.end.segment,
         )
         for payload, frame_end in zip(scan.payloads, scan.ends, strict=True):
             if not payload.startswith(HEADER_START):
