@@ -710,6 +710,8 @@ async def test_limits_are_told_in_the_vendors_own_headers(
     assert all(answer.header(name.format("reset")) for answer in answers)
     assert answers[-1].json()["error"]["code"] == answers[-1].header("x-torana-code") == "limit_reached"
     assert answers[-1].json()["error"]["type"] == "rate_limit_error"
+    # All that OpenAI's SDK shows of an error.
+    assert "Limit `limit-0` (2 per minute per instance) is used up for" in answers[-1].json()["error"]["message"]
     assert int(answers[-1].header("retry-after") or 0) > 0
 
 

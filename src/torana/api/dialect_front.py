@@ -62,6 +62,8 @@ class Front:
         message = _message(refusal)
         if status in (401, 402, 403) and explained["remedy"]:
             message = f"{message}. {explained['remedy']}"
+        elif isinstance(refusal, LimitReached):
+            message = f"{message} {refusal.remedy}"
         body = msgspec.json.decode(self.dialect.write_error(status, refusal.code, message, request_id))
         if self.names_param:
             body["error"]["param"] = refusal.missing if status in (400, 404) else None
