@@ -31,7 +31,7 @@ from torana.routing.stages import NEVER
 from torana.routing.traffic import Passage
 from torana.routing.tries import Candidate, Route
 from torana.telemetry.metrics import InFlight, Metrics
-from torana.usage.ledger import Ledger, NoOrigin, Record
+from torana.usage.ledger import NO_ORIGIN, Ledger, NoOrigin, Record, asked_for
 
 SHADOW = NoOrigin(endpoint="shadow", feature="shadow")
 NOBODY = Caller()
@@ -207,11 +207,12 @@ class Walk:
         call.prices = deployment.prices
         if not self.limits.rules:
             return []
+        facts, prompt_id = call.facts, call.prompt.id if call.prompt is not None else ""
         asked = Call(
             permit.caller,
             permit.user,
             call.unit_primitive,
-            feature=call.facts.get("feature", ""),
+            feature=asked_for(facts.get("feature", ""), prompt_id, facts.get("origin", NO_ORIGIN).endpoint),
             model_name=model_name,
             model=deployment.model,
             provider=deployment.provider,

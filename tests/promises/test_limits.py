@@ -96,6 +96,32 @@ async def test_a_limit_without_whom_holds_for_all_callers_together(start: Start)
     assert [(await ask(gateway, instance=name)).status for name in ("a", "b", "c")] == [200, 200, 429]
 
 
+async def test_a_limit_per_feature_counts_prompts_and_endpoints_by_the_names_that_usage_records_give_them(
+    start: Start,
+) -> None:
+    gateway = await start("1 per minute per user and feature")
+    asked = {"inputs": {"content": "A text"}}
+    token = gateway.token(unit_primitives=["summarize_text"])
+
+    prompts = [await gateway.post("/v1/prompts/summarize_text", json=asked, token=token) for _ in range(2)]
+    relayed = [await relay(gateway) for _ in range(2)]
+
+    assert [answer.status for answer in (*prompts, *relayed)] == [200, 429, 200, 429]
+    assert "feature summarize_text" in prompts[1].json()["refusal"]["remedy"]
+    assert "feature proxy/anthropic" in relayed[1].json()["refusal"]["remedy"]
+
+
+async def test_a_limit_may_be_for_a_named_prompt_alone(start: Start) -> None:
+    gateway = await start({"limit": "1 per minute", "match": {"features": ["chat/react"]}})
+
+    asked = {"messages": [{"role": "user", "content": "Hi"}]}
+
+    steps = [await gateway.post("/v2/chat/agent", json=asked, token=token_of(gateway)) for _ in range(2)]
+
+    assert [step.status for step in steps] == [200, 429]
+    assert await statuses(gateway, 2) == [200, 200]
+
+
 async def test_a_limit_per_model_counts_each_model_by_itself(start: Start) -> None:
     gateway = await start("1 per minute per user and model")
 

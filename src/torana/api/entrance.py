@@ -38,6 +38,7 @@ from torana.settings import Secret, ServeSettings
 from torana.telemetry.log import Log
 from torana.telemetry.log import request_id as current_request_id
 from torana.telemetry.metrics import Metrics
+from torana.usage.ledger import asked_for
 
 logger = logging.getLogger("torana.api")
 
@@ -220,7 +221,7 @@ class Entrance:
             if event:
                 await self.quota.check(permit.caller, headers, event, model_id, exchange.request_id)
             if limits is not None and limits.rules and route.asks_no_model:
-                reply = await _limited(limits, permit, lambda: route.handle(exchange, permit, order))
+                reply = await _limited(limits, permit, exchange, lambda: route.handle(exchange, permit, order))
             else:
                 reply = await route.handle(exchange, permit, order)
         if isinstance(reply, Reply):
@@ -334,10 +335,12 @@ class Entrance:
 
 
 async def _limited(
-    limits: Limits, permit: Permit, handle: Callable[[], Awaitable[Reply | StreamReply]]
+    limits: Limits, permit: Permit, exchange: Exchange, handle: Callable[[], Awaitable[Reply | StreamReply]]
 ) -> Reply | StreamReply:
     """The handler's answer, if the limits let it pass; for routes whose call no model will count."""
-    call = Call(permit.caller, permit.user, permit.unit_primitives[0] if permit.unit_primitives else "")
+    unit_primitive = permit.unit_primitives[0] if permit.unit_primitives else ""
+    feature = asked_for(exchange.feature, "", exchange.endpoint)
+    call = Call(permit.caller, permit.user, unit_primitive, feature=feature)
     hold = await limits.hold(call, Spent)
     try:
         return await handle()

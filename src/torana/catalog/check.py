@@ -47,7 +47,7 @@ def check_catalogue(catalogue: Catalogue) -> list[str]:
     for limit in catalogue.limits.values():
         key, match = f"limits {limit.name}", limit.match
         found.need(key, "unit primitive", match.unit_primitives, catalogue.unit_primitives)
-        found.need(key, "feature", match.features, catalogue.features)
+        found.need(key, "feature or prompt", match.features, {*catalogue.features, *catalogue.prompts})
         found.need(key, "model", match.models, names)
         found.need(key, "provider", match.providers, providers)
     for denial in catalogue.deny.values():

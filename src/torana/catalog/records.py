@@ -40,7 +40,7 @@ class LimitMatch(Record, frozen=True, kw_only=True):
     realms: tuple[str, ...] = ()
     unit_primitives: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
-    """Features of the catalogue."""
+    """Features of the catalogue, or ids of prompts."""
     models: tuple[str, ...] = ()
     """Names of the catalogue, or the providers' own."""
     providers: tuple[str, ...] = ()

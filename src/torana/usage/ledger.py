@@ -71,6 +71,11 @@ class NoOrigin:
 NO_ORIGIN: Origin = NoOrigin()
 
 
+def asked_for(feature: str, prompt_id: str, endpoint: str) -> str:
+    """What a call was asked for by name: a feature, else a prompt, else the endpoint, `code/completions`."""
+    return feature or prompt_id or endpoint[4:]
+
+
 class Site(msgspec.Struct):
     """Where a call is sent, and at what price. Made once for many calls."""
 
@@ -143,8 +148,7 @@ class Ledger:
             worker=self._worker,
             instance=instance[:MAX_TEXT],
             realm=realm[:MAX_TEXT],
-            # What was asked for by name: a feature, else a prompt, else the endpoint, `code/completions`.
-            feature=feature or prompt.partition("@")[0] or endpoint[4:],
+            feature=asked_for(feature, prompt.partition("@")[0], endpoint),
             unit_primitive=unit_primitive,
             endpoint=endpoint,
             prompt=prompt[:MAX_TEXT],
