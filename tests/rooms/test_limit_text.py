@@ -115,7 +115,7 @@ def problems_of(folder: Path, *records: dict[str, Any]) -> list[str]:
         ({"limit": "60 per minute", "exactly": True}, "unknown member `exactly`, did you mean `exact`?"),
         ({"limit": "60 per minute", "match": {"model": ["x"]}}, "did you mean `models`?"),
         ({"limit": "60 per minute", "match": {"models": ["no-such"]}}, "unknown model `no-such`"),
-        ({"limit": "60 per minute", "match": {"features": ["x"]}}, "unknown feature `x`"),
+        ({"limit": "60 per minute", "match": {"features": ["x"]}}, "unknown feature or prompt `x`"),
         ({"limit": "60 per minute", "match": {"unit_primitives": ["x"]}}, "unknown unit primitive `x`"),
         ({"limit": "60 per minute", "match": {"providers": ["x"]}}, "unknown provider `x`"),
     ],
