@@ -14,7 +14,7 @@ from torana.caller import Permit
 from torana.chat import ChatRequest, Usage
 from torana.counting import BYTES_PER_TOKEN, count_bytes, estimate_tokens
 from torana.errors import ProviderError, ProviderTlsFailed, Refusal
-from torana.limits.estimate import price
+from torana.limits.estimate import MAX_TOKENS, price
 from torana.limits.hold import Hold
 from torana.limits.limits import Limits
 from torana.prompts.prompt import Prompt
@@ -27,9 +27,6 @@ from torana.usage.prices import Price, price_text
 
 MAX_SITES = 1_000
 """Sites that are remembered."""
-
-MAX_TOKENS = 1_000_000_000
-"""Of one call; ten thousand times the longest context window is a fault of whoever counted."""
 
 STATUSES: dict[str, Status] = {
     "completed": "completed",
@@ -176,7 +173,7 @@ class ModelCall(msgspec.Struct, kw_only=True):
         if usage is None and outcome == "completed":
             self.limits.settle(hold, hold.expected)  # nobody counted: what was reserved stands
             return
-        self.limits.settle(hold, price(usage, self.prices))
+        self.limits.settle(hold, price(usage, self.prices if self.limits.count_money else None))
 
 
 def complete(told: Usage | None, asked_tokens: int, answered_tokens: int) -> Usage:

@@ -168,6 +168,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     """`?beta=true`, or empty."""
     is_read: bool = True
     """False: our words hold little of it, so that only its own dialect can send it."""
+    allowed_tokens: int = 0
+    """Then: how long its answer may be; 0: it does not say."""
 
 
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -31,9 +31,10 @@ from torana.dialects.embedding_dialect import EmbeddingsRequest
 from torana.errors import ProviderError, Refusal
 from torana.gateway import Gateway
 from torana.limits.here import Here
-from torana.limits.hold import Hold, Spent
+from torana.limits.hold import Hold
 from torana.limits.limits import Limits
 from torana.limits.rules import Call
+from torana.limits.spent import Spent
 from torana.limits.table import Table
 from torana.prompts.prompt import Prompt
 from torana.prompts.registry import Prompts
@@ -232,6 +233,7 @@ class Rehearsal:
         router.desk = self._desk
         noted_limits = _NotedLimits(catalogue, Here(Table(), clock), clock, metrics)
         noted_limits.desk, noted_limits.serving = self._desk, limits
+        noted_limits.count_money = True  # told whether or not it is limited
         walk = _NotedWalk(models, router, sender, noted_limits, metrics, detail_headers=False)
         walk.desk = self._desk
         gateway = Gateway(prompts, walk, settings.catalogue)

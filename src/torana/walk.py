@@ -18,10 +18,9 @@ from torana.counting import BYTES_PER_TOKEN
 from torana.dialects.embedding_dialect import EmbeddingsRequest
 from torana.errors import Invalid, ProviderError, Refusal
 from torana.limits.estimate import estimate, estimate_body, estimate_inputs
-from torana.limits.hold import Spent
 from torana.limits.limits import Limits
-from torana.limits.reached import ratelimit_headers
 from torana.limits.rules import Call
+from torana.limits.spent import Spent
 from torana.prompts.prompt import Prompt
 from torana.providers.provider import Deployment
 from torana.providers.send import Sender
@@ -32,6 +31,7 @@ from torana.routing.traffic import Passage
 from torana.routing.tries import Candidate, Route
 from torana.telemetry.metrics import InFlight, Metrics
 from torana.usage.ledger import NO_ORIGIN, Ledger, NoOrigin, Record, asked_for
+from torana.usage.prices import Price
 
 SHADOW = NoOrigin(endpoint="shadow", feature="shadow")
 NOBODY = Caller()
@@ -89,7 +89,11 @@ class Walk:
             lost = self._weigh_losses(route, chat)
             deployment = route.deployments[0]
             limited = await self._hold(
-                permit, call, model.name, deployment, lambda: estimate(chat, deployment.prices, model.output_limit)
+                permit,
+                call,
+                model.name,
+                deployment,
+                lambda: estimate(chat, self._weighed(deployment), model.output_limit),
             )
             call.tries = route.tries
             call.admit(self.ledger, permit, model.name, deployment, self.router.regions_of(permit))
@@ -218,7 +222,11 @@ class Walk:
             provider=deployment.provider,
         )
         call.hold = await self.limits.hold(asked, expected)
-        return [] if call.hold is None else ratelimit_headers(call.hold.standings, is_degraded=call.hold.is_degraded)
+        return [] if call.hold is None else call.hold.headers()
+
+    def _weighed(self, deployment: Deployment) -> Price | None:
+        """The prices, where a limit asks for them: working out what a call may cost takes its time."""
+        return deployment.prices if self.limits.count_money else None
 
     def _headers(self, deployment: Deployment, prompt: Prompt | None, model: Model) -> list[tuple[bytes, bytes]]:
         headers: list[tuple[bytes, bytes]] = []
@@ -253,11 +261,13 @@ class Walk:
         model: str,
         stream: bool,
         method: str = "POST",
+        allowed_tokens: int = 0,
         is_free: bool = False,
     ) -> Relay:
         """The pass-through: the same walk without rendering; the bytes go on as they came.
 
-        is_free  something is looked up, no model answers: there is nothing to account for
+        allowed_tokens  how long the answer may be; 0: the request does not say
+        is_free         something is looked up, no model answers: there is nothing to account for
 
         Raises ProviderError where nothing answered, or our own key is refused.
         """
@@ -270,8 +280,9 @@ class Walk:
         passage: Passage | None = None
         try:
             limited = await self._hold(
-                permit, call, "", deployment, lambda: estimate_body(path, body, deployment.prices, is_free=is_free)
-            )
+                permit, call, "", deployment,
+                lambda: estimate_body(path, len(body), allowed_tokens, self._weighed(deployment), is_free=is_free),
+            )  # fmt: skip
             if not is_free:
                 call.admit(self.ledger, permit, model, deployment, self.router.regions_of(permit))
             leave = await self.router.enter(permit, deployment)
@@ -315,7 +326,7 @@ class Walk:
             self._weigh_inputs(route, request)
             used = route.deployments[0]
             limited = await self._hold(
-                permit, call, model.name, used, lambda: estimate_inputs(request.inputs, used.prices)
+                permit, call, model.name, used, lambda: estimate_inputs(request.inputs, self._weighed(used))
             )
             call.tries = route.tries
             call.admit(self.ledger, permit, model.name, used, self.router.regions_of(permit))

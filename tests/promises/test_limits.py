@@ -440,6 +440,17 @@ async def test_a_relayed_call_counts_what_the_provider_reports(start: Start) -> 
     assert await figure(gateway, "torana_limit_used_total") == 480
 
 
+@pytest.mark.parametrize("wanted", [10**30, 2**63, 10**9, -(10**6), "many", True, 1.5])
+async def test_no_length_that_a_client_asks_for_upsets_the_counts(start: Start, wanted: Any) -> None:
+    gateway = await start("1M tokens per hour")
+    gateway.provider.answer_with(input_tokens=10, output_tokens=5)
+
+    # What is larger than the whole limit passes alone, while nothing is taken.
+    second = 429 if isinstance(wanted, int) and wanted > 10**6 else 200
+    assert [(await relay(gateway, max_tokens=wanted)).status for _ in range(2)] == [200, second]
+    assert await figure(gateway, "torana_limit_held") == 0
+
+
 # --- Concurrent streams ---
 
 

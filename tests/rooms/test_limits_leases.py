@@ -14,11 +14,12 @@ from tests.support.waiting import eventually
 from torana.caller import Caller
 from torana.catalog.records import LimitRecord
 from torana.clock import Clock
-from torana.limits.hold import Hold, Spent
+from torana.limits.hold import Hold
 from torana.limits.leases import Leases
 from torana.limits.limits import Limits
 from torana.limits.reached import LimitReached
 from torana.limits.rules import Call
+from torana.limits.spent import Spent
 from torana.limits.table import Table
 from torana.telemetry.metrics import Known, Metrics
 
@@ -82,8 +83,8 @@ async def left_of(store: Store, limit: str | LimitRecord) -> int:
     taken = 0
     for step in (100_000, 10_000, 1_000, 100, 10, 1):
         while (hold := await server.ask(input_tokens=step)) is not None:
-            taken += step if hold.taken[0].rule.is_metered else 1
-            if not hold.taken[0].rule.is_metered and step > 1:
+            taken += step if hold.met.rules[0].is_metered else 1
+            if not hold.met.rules[0].is_metered and step > 1:
                 continue
     await server.kill()
     return taken

@@ -10,10 +10,11 @@ from torana.catalog.load import load_catalogue
 from torana.catalog.records import LimitRecord
 from torana.catalog.snapshot import Catalogue
 from torana.limits.here import Here
-from torana.limits.hold import Hold, Spent
+from torana.limits.hold import Hold
 from torana.limits.limits import Limits
 from torana.limits.reached import LimitReached
 from torana.limits.rules import Call
+from torana.limits.spent import Spent
 from torana.limits.table import Table
 from torana.telemetry.metrics import Known, Metrics
 

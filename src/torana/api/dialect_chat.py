@@ -88,7 +88,7 @@ class DialectChat:
 
     def _read(self, dialect: ServedDialect, exchange: Exchange) -> tuple[Model, ChatRequest]:
         """The model that is asked and what it is asked; raises Invalid, Refusal 400 or 404."""
-        name, is_streamed = self.gate.peek(exchange.body)
+        name, is_streamed, allowed = self.gate.peek(exchange.body)
         model = self.gate.offered.find(name)
         if model.dimensions:
             raise Invalid(("model",), "This model makes embeddings, and no answers")
@@ -104,7 +104,7 @@ class DialectChat:
             # A member that is new to us is none of our business where its own vendor answers.
             if not self.gateway.speaks(model, dialect.name):
                 raise
-            chat, source = ChatRequest(messages=()), replace_fields(source, is_read=False)
+            chat, source = ChatRequest(messages=()), replace_fields(source, is_read=False, allowed_tokens=allowed)
         # Agents seldom name a limit, and mean the model's own.
         limit = model.output_limit if is_streamed else min(model.output_limit, MAX_UNSTREAMED_TOKENS)
         return model, replace_fields(chat, stream=is_streamed, source=source, output_limit=limit)

@@ -29,7 +29,7 @@ class DialectCounting:
         ]
 
     async def answer(self, exchange: Exchange, permit: Permit, _order: Any) -> Reply:
-        name, _ = self.gate.peek(exchange.body)
+        name, _, _ = self.gate.peek(exchange.body)
         model = self.gate.offered.find(name)
         chat, _ = read_count_request(exchange.body)
         source = Source(

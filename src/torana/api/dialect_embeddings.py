@@ -30,7 +30,7 @@ class DialectEmbeddings:
         return [Route(path=path, policy=self.gate.policy, handle=self.answer, body="proxy", quota=QUOTA)]
 
     async def answer(self, exchange: Exchange, permit: Permit, _order: Any) -> Reply:
-        name, _ = self.gate.peek(exchange.body)
+        name, _, _ = self.gate.peek(exchange.body)
         model = self.gate.offered.find(name)
         if not model.dimensions:
             raise Invalid(("model",), "This model makes no embeddings")

@@ -15,6 +15,7 @@ from torana.auth_settings import AuthSettings
 from torana.caller import Permit
 from torana.catalog.records import UnitPrimitive
 from torana.errors import ProviderError, ProviderRefusedKey, Refusal
+from torana.limits.estimate import allowed_tokens
 from torana.routing.offered import OfferedModels
 from torana.telemetry.redaction import Redactor
 
@@ -55,8 +56,8 @@ class DialectGate:
             lenient=True,
         )
 
-    def peek(self, body: bytes) -> tuple[str, bool]:
-        """The model's name and whether a stream is asked for; raises Refusal 400."""
+    def peek(self, body: bytes) -> tuple[str, bool, int]:
+        """The model's name, whether a stream is asked for, how long an answer may be (0: any); raises Refusal 400."""
         try:
             found = self.judged.read(body)
         except Repeated as repeated:
@@ -67,7 +68,7 @@ class DialectGate:
         model = found.get("model")
         if not isinstance(model, str) or not model:
             raise Refusal(400, "model_missing", "The body names no model", missing="model")
-        return model, found.get("stream") is True
+        return model, found.get("stream") is True, allowed_tokens(found)
 
     def failed(self, front: Front, error: ProviderError) -> Refusal:
         """A failed model call, told to the log in full and to the client in its own shape."""

@@ -30,9 +30,9 @@ from torana.api.unread import TurnedAway, standing_of, start_of
 from torana.caller import Caller, Permit
 from torana.errors import ProviderError, Refusal
 from torana.headers import Headers
-from torana.limits.hold import Spent
 from torana.limits.limits import Limits
 from torana.limits.rules import Call
+from torana.limits.spent import Spent
 from torana.networks import Networks
 from torana.settings import Secret, ServeSettings
 from torana.telemetry.log import Log

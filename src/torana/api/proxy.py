@@ -25,6 +25,7 @@ from torana.dialects.passing import WholeEvents
 from torana.errors import ProviderBroke, ProviderError, ProviderRefusedKey, Refusal
 from torana.gateway import Gateway
 from torana.headers import Headers
+from torana.limits.estimate import allowed_tokens
 from torana.settings import Settings
 
 logger = logging.getLogger("torana.api.proxy")
@@ -80,7 +81,7 @@ class ProxyEndpoints:
             raise Refusal(404, "not_found", "Not found")
         is_get = exchange.method == "GET"
         body = b"" if is_get else exchange.body
-        model, is_streamed = ("", False) if is_get else self._peek(upstream, target, body)
+        model, is_streamed, allowed = ("", False, 0) if is_get else self._peek(upstream, target, body)
         query = _forwarded_query(exchange.query)
         if self.settings.providers.mock_responses:
             asked = replace(target, path=target.path + query, model=model)
@@ -92,7 +93,8 @@ class ProxyEndpoints:
         try:
             relay = await self.gateway.walk.relay(
                 permit, upstream.provider, target.path + query, body, headers, exchange.facts,
-                model=model, stream=is_streamed, method=exchange.method, is_free=target.is_free,
+                model=model, stream=is_streamed, method=exchange.method,
+                allowed_tokens=allowed, is_free=target.is_free,
             )  # fmt: skip
         except ProviderRefusedKey as error:
             # Passed on, a 401 makes coding agents mint anew in a loop; and it is the operator who must act.
@@ -137,8 +139,9 @@ class ProxyEndpoints:
             raise Refusal(502, error.code, "Bad Gateway") from error
         return Reply(answer.status, body, headers + relay.headers)
 
-    def _peek(self, upstream: Upstream, target: Target, body: bytes) -> tuple[str, bool]:
-        """The model that is asked, and whether its answer streams: as the path says, else as the body does."""
+    def _peek(self, upstream: Upstream, target: Target, body: bytes) -> tuple[str, bool, int]:
+        """The model that is asked, whether its answer streams (as the path says, else as the body does), and how many
+        tokens it may have."""
         try:
             found = self.judged.read(body)
         except Repeated as repeated:
@@ -153,7 +156,8 @@ class ProxyEndpoints:
             raise Refusal(400, "model_missing", "Failed to extract model name")
         if not self.gateway.models.proxy_allows(upstream.name, model):
             raise Refusal(400, "model_unsupported", "Unsupported model")
-        return model, found.get("stream") is True if target.streams is None else target.streams
+        is_streamed = found.get("stream") is True if target.streams is None else target.streams
+        return model, is_streamed, allowed_tokens(found)
 
 
 class _Passing(AsyncIterator[bytes]):

@@ -4,15 +4,14 @@ An upper estimate of the output, since nobody knows it: what the request allows.
 when the call has ended.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING
-
-import msgspec
+from typing import Any
 
 from torana.catalog.limit_text import USD
 from torana.chat import ChatRequest, Document, Image, Text, Thought, ToolCall, ToolResult, Usage
 from torana.counting import BYTES_PER_TOKEN, count_bytes, estimate_tokens
-from torana.limits.hold import Spent
+from torana.limits.spent import Spent
 from torana.usage.prices import Price, UnknownPrice, cost_usd
 
 DEFAULT_OUTPUT_TOKENS = 4_096
@@ -21,51 +20,56 @@ IMAGE_TOKENS = 1_600
 """About what vendors count for a picture of usual size, which they scale down to."""
 
 
-class _Config(msgspec.Struct, rename="camel"):
-    max_output_tokens: int = 0
-
-
-class _Allowed(msgspec.Struct):
-    """How long a relayed answer may be, by whichever name its dialect has for it."""
-
-    max_tokens: int = 0
-    max_completion_tokens: int = 0
-    max_output_tokens: int = 0
-    generation_config: _Config = msgspec.field(name="generationConfig", default_factory=_Config)
-
-
-_read_allowed = msgspec.json.Decoder(_Allowed)
+MAX_TOKENS = 1_000_000_000
+"""Of one call; ten thousand times the longest context window is a fault of whoever counted."""
 
 
 def estimate(chat: ChatRequest, prices: Price | None, output_limit: int = 0) -> Spent:
     """Tokens and money that `chat` may come to."""
     if chat.source is not None and not chat.source.is_read:
-        return estimate_body("", chat.source.body, prices, is_free=False)
+        return estimate_body("", len(chat.source.body), chat.source.allowed_tokens, prices, is_free=False)
     allowed = output_limit or DEFAULT_OUTPUT_TOKENS if chat.max_tokens is None else chat.max_tokens
-    return price(Usage(input_tokens=input_tokens(chat), output_tokens=allowed * max(1, chat.choices)), prices)
+    return _expect(input_tokens(chat), allowed * max(1, chat.choices), prices)
 
 
-def estimate_body(path: str, body: bytes, prices: Price | None, *, is_free: bool) -> Spent:
-    """As `estimate`, for a body that is passed on unread; its JSON is a little larger than the prompt in it."""
+def estimate_body(path: str, size_bytes: int, allowed: int, prices: Price | None, *, is_free: bool) -> Spent:
+    """As `estimate`, for a body that is passed on unread; its JSON is a little larger than the prompt in it.
+
+    allowed  as `allowed_tokens` has it
+    """
     if is_free:
         return Spent(0, 0, 0)
-    allowed = 0
     # By path, or by the model's name in it.
-    if "embedding" not in path.partition("?")[0].rpartition("/")[2]:
-        try:
-            found = _read_allowed.decode(body)
-            allowed = found.max_completion_tokens or found.max_tokens or found.max_output_tokens
-            allowed = allowed or found.generation_config.max_output_tokens
-        except (msgspec.MsgspecError, RecursionError):
-            pass  # the provider will say so
-        allowed = allowed or DEFAULT_OUTPUT_TOKENS
-    return price(Usage(input_tokens=int(len(body) / BYTES_PER_TOKEN), output_tokens=allowed), prices)
+    if "embedding" in path.partition("?")[0].rpartition("/")[2]:
+        return _expect(int(size_bytes / BYTES_PER_TOKEN), 0, prices)
+    return _expect(int(size_bytes / BYTES_PER_TOKEN), allowed or DEFAULT_OUTPUT_TOKENS, prices)
+
+
+def allowed_tokens(members: Mapping[str, Any]) -> int:
+    """How long a relayed answer may be, by whichever name its dialect has for it; 0: the request does not say."""
+    for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
+        if name in members and (found := _tokens(members[name])):
+            return found
+    config = members.get("generationConfig")
+    return _tokens(config.get("maxOutputTokens")) if isinstance(config, dict) else 0
+
+
+def _tokens(value: object) -> int:
+    """A client's number; what is none, the provider will say so."""
+    return min(value, MAX_TOKENS) if type(value) is int and value > 0 else 0
+
+
+def _expect(asked: int, allowed: int, prices: Price | None) -> Spent:
+    allowed = min(max(0, allowed), MAX_TOKENS)
+    if prices is None:
+        return Spent(asked, allowed)
+    return price(Usage(input_tokens=asked, output_tokens=allowed), prices)
 
 
 def estimate_inputs(inputs: Sequence[str | tuple[int, ...]], prices: Price | None) -> Spent:
     """As `estimate`, for texts, or tokens, that vectors are asked for."""
     tokens = sum(estimate_tokens(each) if isinstance(each, str) else len(each) for each in inputs)
-    return price(Usage(input_tokens=tokens), prices)
+    return _expect(tokens, 0, prices)
 
 
 def price(usage: Usage | None, prices: Price | None) -> Spent:

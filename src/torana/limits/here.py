@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from torana.clock import Clock
-from torana.limits.hold import Asked, Hold, Refused, Spent, Taken
-from torana.limits.rules import SECOND
-from torana.limits.table import Table
+from torana.limits.hold import Hold, Met, Refused, note_all
+from torana.limits.rules import SECOND, Rule
+from torana.limits.spent import Spent
+from torana.limits.table import KEY_B, UNTIL, Table
 
 
 class Here:
@@ -14,79 +15,96 @@ class Here:
     def __init__(self, table: Table, clock: Clock) -> None:
         self.table = table
         self._clock = clock
+        self._short_until = 0
+        """Until then a limit on requests may be used up, as far as this worker has seen."""
 
-    def take(self, asked: Sequence[Asked], expected: Spent) -> Hold | None:
-        """Take from every limit, or raise Refused and take from none; None: only `ask` can say."""
-        now, table = self.now(), self.table
-        taken, standings = [], []
+    def take(self, met: Met, amounts: Sequence[int], expected: Spent) -> Hold | None:
+        """Take so much from every limit, or raise Refused and take from none; None: only `ask` can say."""
+        now, table = int(self._clock.monotonic() * SECOND), self.table
+        numbers = table.numbers
+        slots: list[int] = []
+        lefts: list[int] = []
+        ends: list[int] = []
         table.lock()
         try:
-            slots = table.find_all([each.key for each in asked], now)
-            for each, slot in zip(asked, slots, strict=True):
-                if not each.rule.fits(table, slot, now, each.amount):
-                    raise self._refused(asked, slots, now)
-            for (rule, key, amount), slot in zip(asked, slots, strict=True):
-                until = rule.take(table, slot, now, amount)
-                line = table.note(key, until, rule.weight(amount)) if rule.gives_back else -1
-                taken.append(Taken(rule, key, slot, until, amount, line))
-                standings.append(rule.standing(table, slot, now))
+            for tally in met.tallies:
+                amount, slot = amounts[tally.index], tally.slot
+                if numbers[slot] != tally.key[0] or numbers[slot + KEY_B] != tally.key[1]:
+                    slot = tally.slot = table.find(tally.key, now, slots)
+                left = tally.rule.take(numbers, slot, now, amount)
+                if left is None:
+                    for rule, at, taken in zip(met.rules, slots, amounts, strict=False):
+                        rule.untake(numbers, at, taken)
+                    raise self._refused(met.rules, table.find_all(met.tallies, now), amounts, now)
+                slots.append(slot)
+                lefts.append(left)
+                ends.append(end := numbers[slot + UNTIL])
+                if left <= 0 and end > self._short_until and tally.rule.unit == "requests":
+                    self._short_until = end
+            lines = () if table.note is None else note_all(table.note, met, amounts, ends)
         finally:
             table.unlock()
-        return Hold(taken, standings, expected)
+        return Hold(met, amounts, slots, ends, lefts, now, expected, lines)
 
-    async def ask(self, asked: Sequence[Asked], expected: Spent) -> Hold:
+    async def ask(self, met: Met, amounts: Sequence[int], expected: Spent) -> Hold:
         """As `take`, where it takes a question to somebody else."""
         raise NotImplementedError
 
-    def glance(self, asked: Sequence[Asked]) -> None:
-        """Raises Refused where a limit is known to be used up; takes nothing."""
-        now, table = self.now(), self.table
+    def is_short(self) -> bool:
+        """Whether a glance may find a limit used up."""
+        return self._short_until > int(self._clock.monotonic() * SECOND)
+
+    def glance(self, met: Met) -> None:
+        """Raises Refused where a limit on requests is known to be used up; takes nothing."""
+        now, table = int(self._clock.monotonic() * SECOND), self.table
+        numbers = table.numbers
         table.lock()
         try:
-            for rule, key, amount in asked:
-                slot = table.look(key)
-                if slot >= 0 and not rule.fits(table, slot, now, amount):
-                    met = [(each, slot) for each in asked if (slot := table.look(each.key)) >= 0]
-                    raise self._refused([each for each, _ in met], [slot for _, slot in met], now)
+            for tally in met.tallies:
+                slot = table.look_for(tally)
+                if slot >= 0 and not tally.rule.fits(tally.rule.left(numbers, slot, now), 1):
+                    seen = [(each.rule, at) for each in met.tallies if (at := table.look_for(each)) >= 0]
+                    rules, slots = [rule for rule, _ in seen], [at for _, at in seen]
+                    raise self._refused(rules, slots, [1] * len(seen), now)
         finally:
             table.unlock()
 
-    def left(self, asked: Sequence[Asked]) -> list[int]:
+    def left(self, met: Met) -> list[int]:
         """What is left of each limit."""
-        now, table = self.now(), self.table
+        now, table = int(self._clock.monotonic() * SECOND), self.table
         table.lock()
         try:
-            slots = [table.look(each.key) for each in asked]
+            slots = [table.look_for(tally) for tally in met.tallies]
             return [
-                each.rule.amount if slot < 0 else max(0, each.rule.left(table, slot, now))
-                for each, slot in zip(asked, slots, strict=True)
+                rule.amount if slot < 0 else max(0, rule.left(table.numbers, slot, now))
+                for rule, slot in zip(met.rules, slots, strict=True)
             ]
         finally:
             table.unlock()
 
     def settle(self, hold: Hold, amounts: Sequence[int]) -> None:
         """Give back what was reserved and not used, and count what was used beyond."""
-        now, table = self.now(), self.table
+        now, table, met, reserved = int(self._clock.monotonic() * SECOND), self.table, hold.met, hold.amounts
         table.lock()
         try:
-            for (rule, key, slot, until, reserved, line), amount in zip(hold.taken, amounts, strict=True):
-                if not rule.gives_back:
-                    continue
-                more = amount - reserved if rule.is_metered else -reserved
+            for tally in met.returning:
+                index, rule = tally.index, tally.rule
+                more = amounts[index] - reserved[index] if rule.is_metered else -reserved[index]
                 if more:
-                    rule.give(table, key, slot, until, now, more)
+                    rule.give(table, tally.key, hold.slots[index], hold.ends[index], now, more)
+            for line in hold.lines:
                 table.forget(line)
         finally:
             table.unlock()
 
-    def now(self) -> int:
-        return int(self._clock.monotonic() * SECOND)
-
-    def _refused(self, asked: Sequence[Asked], slots: Sequence[int], now: int) -> Refused:
-        table = self.table
+    def _refused(self, rules: Sequence[Rule], slots: Sequence[int], amounts: Sequence[int], now: int) -> Refused:
+        numbers = self.table.numbers
+        ends = [numbers[slot + UNTIL] for slot in slots]
+        counted = [end for rule, end in zip(rules, ends, strict=True) if rule.unit == "requests"]
+        self._short_until = max([self._short_until, *counted])  # another worker may have used it up
+        lefts = [rule.left(numbers, slot, now) for rule, slot in zip(rules, slots, strict=True)]
         waits = [
-            -1 if rule.fits(table, slot, now, amount) else rule.wait_ns(table, slot, now, amount)
-            for (rule, _, amount), slot in zip(asked, slots, strict=True)
+            -1 if rule.fits(left, amount) else rule.wait_ns(numbers, slot, now, amount)
+            for rule, slot, left, amount in zip(rules, slots, lefts, amounts, strict=True)
         ]
-        standings = [each.rule.standing(table, slot, now) for each, slot in zip(asked, slots, strict=True)]
-        return Refused(asked, standings, waits)
+        return Refused(rules, lefts, ends, now, waits)

@@ -1,96 +1,116 @@
 """What a call asks of its limits, what it is given, and what it has used in the end."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
-from torana.catalog.limit_text import Unit
-from torana.limits.reached import Standing
-from torana.limits.rules import Rule
-from torana.limits.table import Key
+import msgspec
 
-
-class Spent(NamedTuple):
-    """What a call uses, or is expected to. Money in billionths of a dollar, None where no price is known."""
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost: int | None = None
+from torana.limits.reached import Headers, Standing, Told
+from torana.limits.rules import SECOND, Rule
+from torana.limits.spent import Spent
+from torana.limits.table import FOREVER, Key
 
 
-NOTHING = Spent()
+class Tally:
+    """The count of one limit that calls of one kind and caller meet."""
+
+    __slots__ = ("index", "key", "rule", "slot")
+
+    def __init__(self, index: int, rule: Rule, key: Key) -> None:
+        self.index = index
+        """Its place among the limits that the call meets."""
+        self.rule = rule
+        self.key = key
+        self.slot = 0
+        """Of the table: where it was last."""
 
 
-class Taken(NamedTuple):
-    """What one limit has given a call."""
+class Met:
+    """The limits that calls of one kind and caller meet: worked out once, and gone through for each call.
 
-    rule: Rule
-    key: Key
-    slot: int
-    until: int
-    amount: int
-    line: int
-    """Where it is noted, should the worker die."""
+    Sequences beside one another, here and in a `Hold`, are in the order of `rules`.
+    """
 
+    __slots__ = ("figures", "metered", "ones", "returning", "rules", "tallies", "told")
 
-class Asked(NamedTuple):
-    """What a call asks one limit for."""
-
-    rule: Rule
-    key: Key
-    amount: int
+    def __init__(self, rules: Sequence[Rule], whom: Sequence[tuple[str, ...]]) -> None:
+        """`whom`: as `Rule.whom` has it."""
+        self.rules = tuple(rules)
+        pairs = zip(rules, whom, strict=True)
+        self.tallies = tuple(Tally(index, rule, rule.key(values)) for index, (rule, values) in enumerate(pairs))
+        self.ones = (1,) * len(self.rules)
+        """What a call takes of limits that are not metered."""
+        self.metered = tuple((index, rule) for index, rule in enumerate(rules) if rule.is_metered)
+        self.returning = tuple(tally for tally in self.tallies if tally.rule.gives_back)
+        """Those of which something may be free again when a call ends."""
+        self.figures = tuple(enumerate(rule.figures for rule in rules))
+        self.told = Told([rule.shown for rule in rules])
 
 
 class Refused(Exception):
     """Nothing was taken.
 
-    asked      the limits that were looked at
-    standings  how the call stands with each
-    waits_ns   how long it would have to wait for each; below 0: that one lets it pass
+    rules     the limits that were looked at
+    lefts     what is left of each
+    ends      when the whole amount is there again; nanoseconds of the clock that says `now`
+    waits_ns  how long the call would have to wait for each; below 0: that one lets it pass
     """
 
     def __init__(
         self,
-        asked: Sequence[Asked],
-        standings: Sequence[Standing],
+        rules: Sequence[Rule],
+        lefts: Sequence[int],
+        ends: Sequence[int],
+        now: int,
         waits_ns: Sequence[int],
         *,
         is_degraded: bool = False,
     ) -> None:
         super().__init__("a limit is used up")
-        self.asked = asked
-        self.standings = standings
+        self.rules = rules
+        self.standings = standings(rules, lefts, ends, now)
+        self.headers = Told([rule.shown for rule in rules]).headers(lefts, ends, now, is_degraded=is_degraded)
         self.waits_ns = waits_ns
-        self.is_degraded = is_degraded
 
 
-class Hold:
+class Hold(msgspec.Struct):
     """What a call has taken of its limits. Settle it in every case; only the first time counts."""
 
-    __slots__ = ("expected", "is_degraded", "is_settled", "standings", "taken")
+    met: Met
+    amounts: Sequence[int]
+    """What was taken of each limit."""
+    slots: Sequence[int]
+    """Where it is counted."""
+    ends: Sequence[int]
+    """When that slot is over, which tells its period from the next."""
+    lefts: Sequence[int]
+    """What was left then."""
+    now: int
+    """When it was taken."""
+    expected: Spent
+    """What was reserved; nothing where no limit counts tokens or money."""
+    lines: Sequence[int] = ()
+    """Where it is noted, should the worker die."""
+    is_degraded: bool = False
+    """This server counted by itself, because the shared counts could not be reached."""
+    is_settled: bool = False
 
-    def __init__(
-        self, taken: Sequence[Taken], standings: Sequence[Standing], expected: Spent, *, is_degraded: bool = False
-    ) -> None:
-        self.taken = taken
-        self.is_degraded = is_degraded
-        """This server counted by itself, because the shared counts could not be reached."""
-        self.expected = expected
-        """What was reserved; nothing where no limit counts tokens or money."""
-        self.standings = standings
-        """For the headers of the answer."""
-        self.is_settled = False
+    @property
+    def standings(self) -> Sequence[Standing]:
+        """How the call stands with each limit, for the headers of dialects."""
+        return standings(self.met.rules, self.lefts, self.ends, self.now)
+
+    def headers(self) -> Headers:
+        """For the answer."""
+        return self.met.told.headers(self.lefts, self.ends, self.now, is_degraded=self.is_degraded)
 
 
-def used(unit: Unit, reserved: int, spent: Spent) -> int:
-    """What a call uses of a limit that counts `unit`."""
-    match unit:
-        case "tokens":
-            return spent.input_tokens + spent.output_tokens
-        case "input_tokens":
-            return spent.input_tokens
-        case "output_tokens":
-            return spent.output_tokens
-        case "usd":
-            return reserved if spent.cost is None else spent.cost
-        case _:
-            return reserved
+def standings(rules: Sequence[Rule], lefts: Sequence[int], ends: Sequence[int], now: int) -> list[Standing]:
+    return [
+        Standing(rule.shown, left, (end - now) / SECOND if now < end < FOREVER else 0.0)
+        for rule, left, end in zip(rules, lefts, ends, strict=True)
+    ]
+
+
+def note_all(note: Callable[[Key, int, int], int], met: Met, amounts: Sequence[int], ends: Sequence[int]) -> list[int]:
+    """The lines of what may be free again."""
+    return [note(each.key, *each.rule.noted(ends[each.index], amounts[each.index])) for each in met.returning]

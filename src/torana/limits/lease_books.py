@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from torana.limits.hold import Asked, Refused, Taken
+from torana.limits.hold import Hold, Met, Refused, Tally
 from torana.limits.questions import Answer, Command, arguments, is_held
-from torana.limits.reached import Standing
 from torana.limits.rules import SECOND, FlowRule, Rule
+from torana.limits.spent import Spent
 from torana.limits.table import ALONE_TO, END, FOREVER, GRANTED, IS_EXACT, LEFT, SHUT, TOUCHED, UNTIL, USED, Key, Table
 
 SLICE = 20
@@ -63,6 +63,8 @@ class Told:
 class Books:
     def __init__(self, table: Table) -> None:
         self.table = table
+        self.shut_until = 0
+        """Until then a limit may be one of which nothing was left a moment ago."""
         self.leased: dict[Key, Rule] = {}
         """Where this worker has leased something, or may have debts."""
         self.streams: dict[Key, Streams] = {}
@@ -74,70 +76,88 @@ class Books:
 
     # --- Taking ---
 
-    def room(self, each: Asked, slot: int, now: int) -> int:
+    def room(self, tally: Tally, slot: int, now: int) -> int:
         """What calls may take without asking; below 0 where more was used than granted."""
-        if each.rule.unit == "streams":
-            held = self.streams.get(each.key)
+        if tally.rule.unit == "streams":
+            held = self.streams.get(tally.key)
             return 0 if held is None else held.granted - held.used
         numbers = self.table.numbers
         return numbers[slot + GRANTED] - numbers[slot + USED] if numbers[slot + UNTIL] > now else 0
 
-    def has(self, each: Asked, slot: int, now: int) -> bool:
-        """Whether the call finds enough here."""
-        room = self.room(each, slot, now)
+    def has(self, tally: Tally, amount: int, slot: int, now: int) -> bool:
+        """Whether a call finds enough here."""
         # Of a limit that it asks nothing of (a model without a price), it needs nothing.
-        return room >= each.amount > 0 or not each.amount
+        return not amount or self.room(tally, slot, now) >= amount
 
-    def take(self, each: Asked, slot: int, now: int, *, is_alone: bool = False) -> Taken:
+    def has_all(self, met: Met, amounts: Sequence[int], slots: Sequence[int], now: int) -> bool:
+        return all(self.has(tally, amounts[tally.index], slots[tally.index], now) for tally in met.tallies)
+
+    def hold(
+        self,
+        met: Met,
+        amounts: Sequence[int],
+        slots: Sequence[int],
+        now: int,
+        expected: Spent,
+        shares: Sequence[int] | None = None,
+    ) -> Hold:
+        """Take; `shares`: what this server lets pass, which is alone."""
+        table, is_alone = self.table, shares is not None
+        numbers, ends, lefts = table.numbers, [], []
+        for tally in met.tallies:
+            index, slot, amount = tally.index, slots[tally.index], amounts[tally.index]
+            numbers[slot + TOUCHED] = now
+            if tally.rule.unit == "streams":
+                held = self.streams[tally.key]
+                held.used += 1
+                held.touched = now
+                numbers[slot + UNTIL] = FOREVER
+            numbers[slot + USED] += amount
+            until = numbers[slot + UNTIL]
+            if not is_alone and is_held(tally.rule):
+                of = tally.key, until
+                already = self.held[of][2] if of in self.held else 0
+                self.held[of] = tally.rule, numbers[slot + END], amount + already
+            ends.append(until)
+            lefts.append(self.left(tally, slot, now, None if shares is None else shares[index]))
+        note = table.note
+        lines = [note(each.key, ends[each.index], amounts[each.index]) for each in met.returning if note is not None]
+        return Hold(met, amounts, slots, ends, lefts, now, expected, lines, is_degraded=is_alone)
+
+    def untake(self, hold: Hold, now: int) -> None:
+        """Nobody wants what was taken."""
         numbers = self.table.numbers
-        rule, key, amount = each
-        numbers[slot + TOUCHED] = now
-        if rule.unit == "streams":
-            held = self.streams[key]
-            held.used += 1
-            held.touched = now
-            numbers[slot + UNTIL] = FOREVER
-        numbers[slot + USED] += amount
-        until = numbers[slot + UNTIL]
-        if not is_alone and is_held(rule):
-            of = key, until
-            self.held[of] = rule, numbers[slot + END], amount + (self.held[of][2] if of in self.held else 0)
-        return Taken(rule, key, slot, until, amount, self.table.note(key, until, amount) if rule.gives_back else -1)
+        for tally, slot, until, amount in zip(hold.met.tallies, hold.slots, hold.ends, hold.amounts, strict=True):
+            if tally.rule.unit == "streams":
+                self.end_stream(tally, slot, until, now)
+            elif self.table.holds(slot, tally.key) and numbers[slot + UNTIL] == until:
+                numbers[slot + USED] = max(0, numbers[slot + USED] - amount)
+            self._release(tally.key, until, amount)
+        for line in hold.lines:
+            self.table.forget(line)
 
-    def untake(self, taken: Taken, now: int) -> None:
-        """Another limit refused."""
-        numbers = self.table.numbers
-        rule, key, slot, until, amount, line = taken
+    def open_alone(self, tally: Tally, slot: int, now: int) -> None:
+        """Make ready to take what was not granted; the store is told later."""
+        numbers, rule = self.table.numbers, tally.rule
         if rule.unit == "streams":
-            self.end_stream(taken, now)
-        elif self.table.holds(slot, key) and numbers[slot + UNTIL] == until:
-            numbers[slot + USED] = max(0, numbers[slot + USED] - amount)
-        self._release(taken)
-        self.table.forget(line)
-
-    def open_alone(self, each: Asked, slot: int, now: int) -> Taken:
-        """Take without having been granted it; the store is told later."""
-        numbers, rule = self.table.numbers, each.rule
-        if rule.unit == "streams":
-            held = self.streams.setdefault(each.key, Streams(rule))
+            held = self.streams.setdefault(tally.key, Streams(rule))
             held.granted = max(held.granted, held.used + 1)
-        else:
-            if numbers[slot + UNTIL] <= now:
-                numbers[slot + UNTIL], numbers[slot + END] = now + rule.length_ns(), ALONE
-                numbers[slot + USED] = numbers[slot + GRANTED] = numbers[slot + ALONE_TO] = 0
-            elif isinstance(rule, FlowRule):  # the store is still to be told, whenever it comes back
-                numbers[slot + UNTIL] = max(numbers[slot + UNTIL], now + rule.length_ns())
-            self.leased[each.key] = rule
-        return self.take(each, slot, now, is_alone=True)
+            return
+        if numbers[slot + UNTIL] <= now:
+            numbers[slot + UNTIL], numbers[slot + END] = now + rule.length_ns(), ALONE
+            numbers[slot + USED] = numbers[slot + GRANTED] = numbers[slot + ALONE_TO] = 0
+        elif isinstance(rule, FlowRule):  # the store is still to be told, whenever it comes back
+            numbers[slot + UNTIL] = max(numbers[slot + UNTIL], now + rule.length_ns())
+        self.leased[tally.key] = rule
 
-    def share(self, each: Asked, slot: int, now: int, servers: Fraction) -> int:
+    def share(self, rule: Rule, slot: int, now: int, servers: Fraction) -> int:
         """What this server lets pass while it is alone, what has passed already included.
 
         Of a window that the store knew of, what was left of it is shared out, and not the whole again: servers that are
         cut off at the same time let no more pass together than the limit.
         servers  how many share it
         """
-        numbers, rule = self.table.numbers, each.rule
+        numbers = self.table.numbers
         whole = max(1, int(rule.amount / servers))
         if rule.unit == "streams" or numbers[slot + UNTIL] <= now or numbers[slot + END] == ALONE:
             return whole
@@ -146,10 +166,10 @@ class Books:
             numbers[slot + ALONE_TO] = had + min(whole, int(max(0, numbers[slot + LEFT]) / servers))
         return numbers[slot + ALONE_TO]
 
-    def leave(self, each: Asked, slot: int, now: int) -> bool:
+    def leave(self, tally: Tally, slot: int, now: int) -> bool:
         """What of an exact limit nobody here has taken goes back; True where there was something."""
-        rule, key, _ = each
-        room = self.room(each, slot, now)
+        rule, key = tally.rule, tally.key
+        room = self.room(tally, slot, now)
         if not rule.is_exact or room <= 0:
             return False
         if rule.unit != "streams":  # those have a way of their own
@@ -157,9 +177,9 @@ class Books:
             self.owe(rule, key, self.table.numbers[slot + END], back=room, freed=room if is_held(rule) else 0)
         return True
 
-    def step(self, each: Asked, now: int) -> int:
+    def step(self, tally: Tally, amount: int, now: int) -> int:
         """How much to lease beyond the need: more and more for those who use it up."""
-        rule, key, amount = each
+        rule, key = tally.rule, tally.key
         if rule.is_exact or rule.unit == "streams":
             return 0
         most = (rule.burst if isinstance(rule, FlowRule) else rule.amount) // SLICE
@@ -170,13 +190,13 @@ class Books:
         self._steps[key] = step, now
         return step
 
-    def credit(self, each: Asked, slot: int, answer: Answer, now: int) -> None:
+    def credit(self, rule: Rule, key: Key, slot: int, answer: Answer, now: int) -> None:
         """Write down what the store has granted."""
-        numbers, rule = self.table.numbers, each.rule
+        numbers = self.table.numbers
         granted = max(0, answer.granted)
         numbers[slot + LEFT] = answer.left
         if rule.unit == "streams":
-            held = self.streams.setdefault(each.key, Streams(rule))
+            held = self.streams.setdefault(key, Streams(rule))
             held.granted += granted
             held.touched = now
             return
@@ -193,61 +213,74 @@ class Books:
         numbers[slot + IS_EXACT] = int(is_held(rule))
         numbers[slot + TOUCHED] = now
         if not rule.is_exact:
-            self.leased[each.key] = rule
+            self.leased[key] = rule
 
     def shut(self, slot: int, answer: Answer, now: int) -> None:
         """Nothing is left; for a moment nobody needs to ask again."""
-        self.table.numbers[slot + SHUT] = now + min(answer.reset_ms * 1_000_000, SHUT_NS)
+        self.shut_until = self.table.numbers[slot + SHUT] = now + min(answer.reset_ms * 1_000_000, SHUT_NS)
 
-    def refuse_shut(self, asked: Sequence[Asked], slots: Sequence[int], now: int) -> None:
+    def refuse_shut(self, tallies: Sequence[Tally], amounts: Sequence[int], slots: Sequence[int], now: int) -> None:
         """Raises Refused where nothing was left a moment ago."""
         numbers = self.table.numbers
         waits = [
-            numbers[slot + UNTIL] - now if numbers[slot + SHUT] > now and not self.has(each, slot, now) else -1
-            for each, slot in zip(asked, slots, strict=True)
+            numbers[slot + UNTIL] - now if numbers[slot + SHUT] > now and not self.has(tally, amount, slot, now) else -1
+            for tally, amount, slot in zip(tallies, amounts, slots, strict=True)
         ]
         if any(wait >= 0 for wait in waits):
-            raise Refused(asked, [self.standing(*each, now) for each in zip(asked, slots, strict=True)], waits)
+            raise self.refused(tallies, slots, now, waits)
 
-    def standing(self, each: Asked, slot: int, now: int, share: int | None = None) -> Standing:
-        """How the call stands, as far as this server knows; `share`: what it lets pass alone."""
-        numbers, rule = self.table.numbers, each.rule
-        until = numbers[slot + UNTIL]
-        is_alive = until > now
+    def refused(
+        self,
+        tallies: Sequence[Tally],
+        slots: Sequence[int],
+        now: int,
+        waits_ns: Sequence[int],
+        shares: Sequence[int] | None = None,
+    ) -> Refused:
+        lefts = [
+            self.left(tally, slot, now, None if shares is None else shares[index])
+            for index, (tally, slot) in enumerate(zip(tallies, slots, strict=True))
+        ]
+        ends = [self.table.numbers[slot + UNTIL] for slot in slots]
+        rules = [tally.rule for tally in tallies]
+        return Refused(rules, lefts, ends, now, waits_ns, is_degraded=shares is not None)
+
+    def left(self, tally: Tally, slot: int, now: int, share: int | None = None) -> int:
+        """What is left, as far as this server knows; `share`: what it lets pass alone."""
+        numbers, rule = self.table.numbers, tally.rule
+        if share is None and rule.unit == "streams":
+            return numbers[slot + LEFT]
+        used = numbers[slot + USED] if numbers[slot + UNTIL] > now else 0
         if share is not None:
-            left = share - (numbers[slot + USED] if is_alive else 0)
-        elif rule.unit == "streams":
-            left = numbers[slot + LEFT]
-        elif not is_alive or numbers[slot + END] == ALONE:  # the store has not said anything yet
-            left = rule.amount - (numbers[slot + USED] if is_alive else 0)
-        else:
-            left = numbers[slot + LEFT] + numbers[slot + GRANTED] - numbers[slot + USED]
-        reset_s = (until - now) / SECOND if now < until < FOREVER else 0.0
-        return Standing(rule.shown, left, reset_s)
+            return share - used
+        if numbers[slot + UNTIL] <= now or numbers[slot + END] == ALONE:  # the store has not said anything yet
+            return rule.amount - used
+        return numbers[slot + LEFT] + numbers[slot + GRANTED] - used
 
     # --- Settling ---
 
-    def end_stream(self, taken: Taken, now: int) -> bool:
+    def end_stream(self, tally: Tally, slot: int, until: int, now: int) -> bool:
         """True where somebody may be waiting for the place."""
-        taken.rule.give(self.table, taken.key, taken.slot, taken.until, now, -1)
-        held = self.streams.get(taken.key)
+        tally.rule.give(self.table, tally.key, slot, until, now, -1)
+        held = self.streams.get(tally.key)
         if held is None:
             return False
         held.used = max(0, held.used - 1)
         held.touched = now
-        return taken.rule.is_exact or self.table.numbers[taken.slot + LEFT] <= 0
+        return tally.rule.is_exact or self.table.numbers[slot + LEFT] <= 0
 
-    def settle_amount(self, taken: Taken, amount: int, now: int, *, was_alone: bool) -> bool:
+    def settle_amount(self, hold: Hold, tally: Tally, amount: int, now: int) -> bool:
         """Count `amount` in place of what was reserved; True where the store is to be told soon."""
-        numbers, table = self.table.numbers, self.table
-        rule, key, slot, until, reserved, _ = taken
+        numbers, table, index = self.table.numbers, self.table, tally.index
+        rule, key, slot = tally.rule, tally.key, hold.slots[index]
+        until, reserved = hold.ends[index], hold.amounts[index]
         more = amount - reserved
         is_flow = isinstance(rule, FlowRule)
         is_same = table.holds(slot, key) and numbers[slot + UNTIL] > now and (is_flow or numbers[slot + UNTIL] == until)
         if is_same:
             numbers[slot + USED] = max(0, numbers[slot + USED] + more)
-        if is_held(rule) and not was_alone:
-            self._release(taken)
+        if is_held(rule) and not hold.is_degraded:
+            self._release(key, until, reserved)
             if is_same:
                 numbers[slot + GRANTED] = max(0, numbers[slot + GRANTED] + more)
                 self.owe(rule, key, numbers[slot + END], back=-more, freed=reserved)
@@ -268,12 +301,12 @@ class Books:
         owed.back += back
         owed.freed += freed
 
-    def _release(self, taken: Taken) -> None:
-        of = taken.key, taken.until
+    def _release(self, key: Key, until: int, amount: int) -> None:
+        of = key, until
         if of in self.held:
-            rule, end, amount = self.held.pop(of)
-            if amount > taken.amount:
-                self.held[of] = rule, end, amount - taken.amount
+            rule, end, held = self.held.pop(of)
+            if held > amount:
+                self.held[of] = rule, end, held - amount
 
     # --- What the store is to be told ---
 

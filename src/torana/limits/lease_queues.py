@@ -7,11 +7,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from torana.limits.hold import Asked, Hold, Refused, Spent
+from torana.limits.hold import Hold, Met
 from torana.limits.lease_books import Books, Told
 from torana.limits.line import LineDown
 from torana.limits.questions import Answer, Command, arguments, read_answers, wait_ns
-from torana.limits.rules import Rule
+from torana.limits.spent import Spent
 from torana.limits.table import Key
 from torana.telemetry.metrics import Metrics
 
@@ -19,10 +19,11 @@ from torana.telemetry.metrics import Metrics
 class Waiter:
     """A call that waits for an answer of the store."""
 
-    __slots__ = ("asked", "expected", "future")
+    __slots__ = ("amounts", "expected", "future", "met")
 
-    def __init__(self, asked: Sequence[Asked], expected: Spent, future: "asyncio.Future[Hold]") -> None:
-        self.asked = asked
+    def __init__(self, met: Met, amounts: Sequence[int], expected: Spent, future: "asyncio.Future[Hold]") -> None:
+        self.met = met
+        self.amounts = amounts
         self.expected = expected
         self.future = future
 
@@ -34,10 +35,10 @@ class Waiter:
 class Queue:
     """The calls that wait for the same limits of the same caller."""
 
-    __slots__ = ("is_asking", "rules", "waiters")
+    __slots__ = ("is_asking", "met", "waiters")
 
-    def __init__(self, rules: Sequence[Rule]) -> None:
-        self.rules = rules
+    def __init__(self, met: Met) -> None:
+        self.met = met
         self.waiters: list[Waiter] = []
         self.is_asking = False
 
@@ -63,13 +64,13 @@ class Queues:
         self._flush_soon = flush_soon
         self._queues: dict[tuple[Key, ...], Queue] = {}
 
-    async def ask(self, asked: Sequence[Asked], expected: Spent) -> Hold:
+    async def ask(self, met: Met, amounts: Sequence[int], expected: Spent) -> Hold:
         """Raises Refused, or LineDown where nobody answers."""
-        keys = tuple(each.key for each in asked)
+        keys = tuple(tally.key for tally in met.tallies)
         queue = self._queues.get(keys)
         if queue is None:
-            queue = self._queues[keys] = Queue([each.rule for each in asked])
-        waiter = Waiter(asked, expected, asyncio.get_running_loop().create_future())
+            queue = self._queues[keys] = Queue(met)
+        waiter = Waiter(met, amounts, expected, asyncio.get_running_loop().create_future())
         queue.waiters.append(waiter)
         if not queue.is_asking:
             self._ask_for(keys, queue)
@@ -86,35 +87,38 @@ class Queues:
         if not waiters:
             self._close(keys, queue)
             return
-        first = waiters[0].asked
+        first = waiters[0].amounts
         now, table, books = self._now(), self.table, self._books
-        lacking: list[Asked] = []
+        lacking: list[int] = []
         words: list[Command] = []
         debts: list[Told] = []
         table.lock()
         try:
-            for index, (each, slot) in enumerate(zip(first, table.find_all(keys, now), strict=True)):
-                total = sum(waiter.asked[index].amount for waiter in waiters)
-                room = books.room(each, slot, now)
+            slots = table.find_all(queue.met.tallies, now)
+            for index, (tally, slot) in enumerate(zip(queue.met.tallies, slots, strict=True)):
+                total = sum(waiter.amounts[index] for waiter in waiters)
+                room = books.room(tally, slot, now)
                 if room >= total:
                     continue
-                debt = books.assume_debt(each.rule, slot, now)
+                rule = tally.rule
+                debt = books.assume_debt(rule, slot, now)
                 if debt:
-                    debts.append(Told(each.key, each.rule, [], debt))
-                need, sure = max(0, each.amount - max(0, room)), total - max(0, room)
-                lacking.append(each)
-                words.append(arguments(each.rule, need=need, sure=sure, want=sure + books.step(each, now), back=-debt))
+                    debts.append(Told(tally.key, rule, [], debt))
+                need, sure = max(0, first[index] - max(0, room)), total - max(0, room)
+                lacking.append(index)
+                step = books.step(tally, first[index], now)
+                words.append(arguments(rule, need=need, sure=sure, want=sure + step, back=-debt))
         finally:
             table.unlock()
         queue.is_asking = True
-        future = self._put([(each.key, word) for each, word in zip(lacking, words, strict=True)])
+        future = self._put([(keys[index], word) for index, word in zip(lacking, words, strict=True)])
         future.add_done_callback(partial(self._answered, keys, queue, lacking, debts))
 
     def _answered(
         self,
         keys: tuple[Key, ...],
         queue: Queue,
-        lacking: Sequence[Asked],
+        lacking: Sequence[int],
         debts: Sequence[Told],
         future: "asyncio.Future[list[int]]",
     ) -> None:
@@ -134,14 +138,14 @@ class Queues:
         now, table, books = self._now(), self.table, self._books
         table.lock()
         try:
-            slots = table.find_all(keys, now)
+            slots = table.find_all(queue.met.tallies, now)
             refusing: list[tuple[int, Answer]] = []
-            for each, answer in zip(lacking, answers.limits, strict=True):
-                index = keys.index(each.key)
-                books.credit(each, slots[index], answer, now)
+            for index, answer in zip(lacking, answers.limits, strict=True):
+                tally = queue.met.tallies[index]
+                books.credit(tally.rule, tally.key, slots[index], answer, now)
                 if answer.granted < 0:
                     refusing.append((index, answer))
-                    if answer.left <= 0 and each.rule.unit == "requests":  # nothing of it comes back when calls end
+                    if answer.left <= 0 and tally.rule.unit == "requests":  # nothing of it comes back when calls end
                         books.shut(slots[index], answer, now)
             queue.waiters = [each for each in queue.waiters if not self._decide(each, slots, refusing, now)]
         finally:
@@ -152,19 +156,18 @@ class Queues:
         """Whether the answer is enough for a call to pass, or to be refused; under the lock."""
         if waiter.future.done():
             return True
-        books, rows = self._books, list(zip(waiter.asked, slots, strict=True))
-        if all(books.has(each, slot, now) for each, slot in rows):
-            taken = [books.take(each, slot, now) for each, slot in rows]
-            waiter.future.set_result(Hold(taken, [books.standing(*row, now) for row in rows], waiter.expected))
+        books, met, amounts = self._books, waiter.met, waiter.amounts
+        if books.has_all(met, amounts, slots, now):
+            waiter.future.set_result(books.hold(met, amounts, slots, now, waiter.expected))
             return True
-        waits = [-1] * len(rows)
+        waits = [-1] * len(slots)
         for index, answer in refusing:
-            each, slot = rows[index]
-            if each.amount > answer.left + max(0, books.room(each, slot, now)):
-                waits[index] = wait_ns(each, answer)
+            tally, amount = met.tallies[index], amounts[index]
+            if amount > answer.left + max(0, books.room(tally, slots[index], now)):
+                waits[index] = wait_ns(tally.rule, amount, answer)
         if max(waits) < 0:
             return False
-        waiter.fail(Refused(waiter.asked, [books.standing(*row, now) for row in rows], waits))
+        waiter.fail(books.refused(met.tallies, slots, now, waits))
         return True
 
     def _close(self, keys: tuple[Key, ...], queue: Queue) -> None:
@@ -173,11 +176,8 @@ class Queues:
         now, table, books = self._now(), self.table, self._books
         table.lock()
         try:
-            slots = table.find_all(keys, now)
-            left = [
-                books.leave(Asked(rule, key, 0), slot, now)
-                for rule, key, slot in zip(queue.rules, keys, slots, strict=True)
-            ]
+            slots = table.find_all(queue.met.tallies, now)
+            left = [books.leave(tally, slot, now) for tally, slot in zip(queue.met.tallies, slots, strict=True)]
         finally:
             table.unlock()
         if any(left):
@@ -196,9 +196,9 @@ class Queues:
         now, table, books = self._now(), self.table, self._books
         table.lock()
         try:
-            for taken in hold.taken:
-                books.untake(taken, now)
-                books.leave(Asked(taken.rule, taken.key, 0), taken.slot, now)
+            books.untake(hold, now)
+            for tally, slot in zip(hold.met.tallies, hold.slots, strict=True):
+                books.leave(tally, slot, now)
         finally:
             table.unlock()
         self._flush_soon()

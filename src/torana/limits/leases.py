@@ -20,13 +20,14 @@ from functools import partial
 from typing import Any
 
 from torana.clock import Clock
-from torana.limits.hold import Asked, Hold, Refused, Spent
+from torana.limits.hold import Hold, Met
 from torana.limits.lease_books import IDLE_NS, Books, Told
 from torana.limits.lease_queues import Queues
 from torana.limits.line import Line, LineDown
 from torana.limits.questions import Asker, Command, read_answers
 from torana.limits.reached import LimitsUnavailable
-from torana.limits.rules import SECOND
+from torana.limits.rules import SECOND, Rule
+from torana.limits.spent import Spent
 from torana.limits.table import UNTIL, USED, Key, Table
 from torana.telemetry.metrics import Metrics
 
@@ -93,54 +94,59 @@ class Leases:
 
     # --- Calls ---
 
-    def take(self, asked: Sequence[Asked], expected: Spent) -> Hold | None:
+    def take(self, met: Met, amounts: Sequence[int], expected: Spent) -> Hold | None:
         """From what this server has already, or None; raises Refused where nothing is left of a limit."""
         if not self._line.is_up:
-            return None if self._line.is_starting else self._take_alone(asked, expected)
+            return None if self._line.is_starting else self._take_alone(met, amounts, expected)
         now, table, books = self.now(), self.table, self._books
         table.lock()
         try:
-            slots = table.find_all([each.key for each in asked], now)
-            if not all(books.has(each, slot, now) for each, slot in zip(asked, slots, strict=True)):
-                books.refuse_shut(asked, slots, now)
-                return None
-            taken = [books.take(each, slot, now) for each, slot in zip(asked, slots, strict=True)]
-            return Hold(taken, [books.standing(*each, now) for each in zip(asked, slots, strict=True)], expected)
+            slots = table.find_all(met.tallies, now)
+            if books.has_all(met, amounts, slots, now):
+                return books.hold(met, amounts, slots, now, expected)
+            books.refuse_shut(met.tallies, amounts, slots, now)
+            return None
         finally:
             table.unlock()
 
-    async def ask(self, asked: Sequence[Asked], expected: Spent) -> Hold:
+    async def ask(self, met: Met, amounts: Sequence[int], expected: Spent) -> Hold:
         """One question to the store, for what this server does not have."""
         if self._line.is_starting:
             await self._line.started()
         if not self._line.is_up:
-            return self._take_alone(asked, expected)
+            return self._take_alone(met, amounts, expected)
         try:
-            return await self._queues.ask(asked, expected)
+            return await self._queues.ask(met, amounts, expected)
         except LineDown:
-            return self._take_alone(asked, expected)
+            return self._take_alone(met, amounts, expected)
 
-    def glance(self, asked: Sequence[Asked]) -> None:
+    def is_short(self) -> bool:
+        """Whether a glance may find a limit used up."""
+        return self._books.shut_until > self.now()
+
+    def glance(self, met: Met) -> None:
         """Raises Refused where nothing was left a moment ago; asks nobody."""
+        if not self._line.is_up:
+            return
         now, table = self.now(), self.table
         table.lock()
         try:
-            slots = [table.look(each.key) for each in asked]
-            met = [(each, slot) for each, slot in zip(asked, slots, strict=True) if slot >= 0]
-            if self._line.is_up:
-                self._books.refuse_shut([each for each, _ in met], [slot for _, slot in met], now)
+            seen = [(tally, slot) for tally in met.tallies if (slot := table.look_for(tally)) >= 0]
+            if seen:
+                tallies, slots = zip(*seen, strict=True)
+                self._books.refuse_shut(tallies, met.ones[: len(seen)], slots, now)
         finally:
             table.unlock()
 
-    def left(self, asked: Sequence[Asked]) -> list[int]:
+    def left(self, met: Met) -> list[int]:
         """What was left of each limit when the store last said so."""
         now, table = self.now(), self.table
         table.lock()
         try:
-            slots = [table.look(each.key) for each in asked]
+            slots = [table.look_for(tally) for tally in met.tallies]
             return [
-                each.rule.amount if slot < 0 else max(0, self._books.standing(each, slot, now).left)
-                for each, slot in zip(asked, slots, strict=True)
+                tally.rule.amount if slot < 0 else max(0, self._books.left(tally, slot, now))
+                for tally, slot in zip(met.tallies, slots, strict=True)
             ]
         finally:
             table.unlock()
@@ -151,13 +157,14 @@ class Leases:
         is_urgent = False
         table.lock()
         try:
-            for taken, amount in zip(hold.taken, amounts, strict=True):
-                rule = taken.rule
-                if rule.unit == "streams":
-                    is_urgent |= books.end_stream(taken, now)
-                elif rule.is_metered:
-                    is_urgent |= books.settle_amount(taken, amount, now, was_alone=hold.is_degraded)
-                table.forget(taken.line)
+            for tally in hold.met.returning:
+                index = tally.index
+                if tally.rule.is_metered:
+                    is_urgent |= books.settle_amount(hold, tally, amounts[index], now)
+                else:
+                    is_urgent |= books.end_stream(tally, hold.slots[index], hold.ends[index], now)
+            for line in hold.lines:
+                table.forget(line)
         finally:
             table.unlock()
         if is_urgent:
@@ -226,7 +233,7 @@ class Leases:
             for told, answer in zip(batch, read_answers(future.result()).limits, strict=True):
                 slot = table.look(told.key)
                 if told.debt and slot >= 0 and table.numbers[slot + UNTIL] > now:
-                    books.credit(Asked(told.rule, told.key, 0), slot, answer._replace(granted=0), now)
+                    books.credit(told.rule, told.key, slot, answer._replace(granted=0), now)
         finally:
             table.unlock()
 
@@ -285,39 +292,36 @@ class Leases:
         """How many servers share a limit, as far as this one knows."""
         return Fraction(self._replicas or Fraction(max(self._queues.alive, self._workers), self._workers))
 
-    def _take_alone(self, asked: Sequence[Asked], expected: Spent) -> Hold:
+    def _take_alone(self, met: Met, amounts: Sequence[int], expected: Spent) -> Hold:
         """By this server's share of each limit, what it has used before included."""
         self._metrics.limited_alone()
-        for each in asked:
-            if each.rule.when_down == "closed":
-                each.rule.figures.refused()
-                raise LimitsUnavailable(each.rule.name, each.rule.text)
+        for rule in met.rules:
+            if rule.when_down == "closed":
+                rule.figures.refused()
+                raise LimitsUnavailable(rule.name, rule.text)
         now, table, books = self.now(), self.table, self._books
         table.lock()
         try:
-            slots = table.find_all([each.key for each in asked], now)
+            slots = table.find_all(met.tallies, now)
             servers = self._servers()
-            rows = [
-                (each, slot, books.share(each, slot, now, servers)) for each, slot in zip(asked, slots, strict=True)
-            ]
-            waits = [self._wait_alone(*row, now) for row in rows]
-            is_met = all(wait < 0 for wait in waits)
-            taken = [books.open_alone(each, slot, now) for each, slot, _ in rows] if is_met else []
-            standings = [books.standing(each, slot, now, share) for each, slot, share in rows]
+            shares = [books.share(rule, slot, now, servers) for rule, slot in zip(met.rules, slots, strict=True)]
+            waits = [self._wait_alone(*row, now) for row in zip(met.rules, amounts, slots, shares, strict=True)]
+            if max(waits) >= 0:
+                raise books.refused(met.tallies, slots, now, waits, shares)
+            for tally, slot in zip(met.tallies, slots, strict=True):
+                books.open_alone(tally, slot, now)
+            return books.hold(met, amounts, slots, now, expected, shares)
         finally:
             table.unlock()
-        if not is_met:
-            raise Refused(asked, standings, waits, is_degraded=True)
-        return Hold(taken, standings, expected, is_degraded=True)
 
-    def _wait_alone(self, each: Asked, slot: int, share: int, now: int) -> int:
+    def _wait_alone(self, rule: Rule, amount: int, slot: int, share: int, now: int) -> int:
         """Nanoseconds; below 0: it may pass."""
         numbers = self.table.numbers
         is_alive = numbers[slot + UNTIL] > now
         taken = numbers[slot + USED] if is_alive else 0
-        if taken + each.amount <= share or (not taken and each.amount > share):
+        if taken + amount <= share or (not taken and amount > share):
             return -1
-        return SECOND if each.rule.unit == "streams" else numbers[slot + UNTIL] - now
+        return SECOND if rule.unit == "streams" else numbers[slot + UNTIL] - now
 
 
 def _note_answer(asker: Asker, number: int, future: "asyncio.Future[list[int]]") -> None:

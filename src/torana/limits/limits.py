@@ -11,9 +11,11 @@ from torana.caller import Caller
 from torana.catalog.records import FeatureRecord, LimitMatch, LimitRecord
 from torana.catalog.snapshot import Catalogue
 from torana.clock import Clock
-from torana.limits.hold import NOTHING, Asked, Hold, Refused, Spent, used
+from torana.limits.hold import Hold, Met, Refused
 from torana.limits.reached import SHOWN_CHARS, LimitReached
 from torana.limits.rules import SECOND, Call, Rule, make_rule
+from torana.limits.spent import NOTHING, Spent
+from torana.telemetry.limit_figures import note_spent, note_taken
 from torana.telemetry.metrics import Metrics
 
 REMEMBERED, REMEMBERED_CHARS = 8_192, 512
@@ -23,26 +25,17 @@ REMEMBERED, REMEMBERED_CHARS = 8_192, 512
 class Counts(Protocol):
     """Who counts: this server by itself (here.py), or all of them together (leases.py)."""
 
-    def take(self, asked: Sequence[Asked], expected: Spent) -> Hold | None: ...
+    def take(self, met: Met, amounts: Sequence[int], expected: Spent) -> Hold | None: ...
 
-    async def ask(self, asked: Sequence[Asked], expected: Spent) -> Hold: ...
+    async def ask(self, met: Met, amounts: Sequence[int], expected: Spent) -> Hold: ...
 
-    def glance(self, asked: Sequence[Asked]) -> None: ...
+    def is_short(self) -> bool: ...
 
-    def left(self, asked: Sequence[Asked]) -> list[int]: ...
+    def glance(self, met: Met) -> None: ...
+
+    def left(self, met: Met) -> list[int]: ...
 
     def settle(self, hold: Hold, amounts: Sequence[int]) -> None: ...
-
-
-class Met:
-    """The limits that calls of one kind and caller meet, with their keys."""
-
-    __slots__ = ("asked", "is_metered", "rules")
-
-    def __init__(self, call: Call, rules: Sequence[Rule]) -> None:
-        self.rules = tuple(rules)
-        self.asked: Sequence[Asked] = [Asked(rule, rule.key(rule.whom(call)), 1) for rule in rules]
-        self.is_metered = any(rule.is_metered for rule in rules)
 
 
 class Limits:
@@ -57,26 +50,26 @@ class Limits:
             name: tuple(rule for rule in self.rules if _is_early(rule, name)) for name in ("", *catalogue.features)
         }
         """Feature → its limits that can be looked at before the body is there; none by the empty name."""
-        self._known: dict[tuple[str, ...], Met] = {}
-        self._known_early: dict[tuple[str, ...], tuple[Call, list[Asked]]] = {}
+        self.count_money = any(rule.unit == "usd" for rule in self.rules)
+        """Else nobody needs to know what a call costs."""
+        self._known: dict[Call, Met] = {}
+        self._known_early: dict[tuple[str, ...], tuple[Call, Met]] = {}
 
     def applying(self, call: Call) -> tuple[Rule, ...]:
         """The limits that a call meets."""
         return self._met(call).rules
 
     def _met(self, call: Call) -> Met:
-        kind = (
-            call.user, call.instance, call.realm, call.unit_primitive, call.feature, call.model_name, call.model,
-            call.provider,
-        )  # fmt: skip
-        found = self._known.get(kind)
-        if found is None:
-            found = Met(call, [rule for rule in self.rules if rule.match.is_for(call)])
-            # Names may be of any length: the long ones are worked out each time, so that they cannot fill memory.
-            if sum(map(len, kind)) <= REMEMBERED_CHARS:
-                if len(self._known) >= REMEMBERED:
-                    self._known.clear()
-                self._known[kind] = found
+        return self._known.get(call) or self._meet(call)
+
+    def _meet(self, call: Call) -> Met:
+        rules = [rule for rule in self.rules if rule.match.is_for(call)]
+        found = Met(rules, [rule.whom(call) for rule in rules])
+        # Names may be of any length: the long ones are worked out each time, so that they cannot fill memory.
+        if sum(map(len, call)) <= REMEMBERED_CHARS:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            self._known[call] = found
         return found
 
     def glance(self, caller: Caller, user: str, feature: str = "") -> None:
@@ -85,19 +78,20 @@ class Limits:
         feature  that of the route, where it has one
         Takes nothing. Raises LimitReached.
         """
-        if not self._early[feature]:
+        # Mostly nobody is short of anything, and everybody is spared the look.
+        if not self._counts.is_short() or not self._early[feature]:
             return
         kind = (caller.instance_id or caller.instance_uid, user, caller.realm, feature)
-        call, asked = self._known_early.get(kind) or self._meet_early(kind, Call(caller, user, feature=feature))
+        call, met = self._known_early.get(kind) or self._meet_early(kind, Call(caller, user, feature=feature))
         try:
-            self._counts.glance(asked)
+            self._counts.glance(met)
         except Refused as refused:
             raise self._refusal(call, refused) from None
 
-    def _meet_early(self, kind: tuple[str, ...], call: Call) -> tuple[Call, list[Asked]]:
-        """The limits of a call of which only the caller and the route are known; remembered as `_met` does."""
+    def _meet_early(self, kind: tuple[str, ...], call: Call) -> tuple[Call, Met]:
+        """The limits of a call of which only the caller and the route are known; remembered as `_meet` does."""
         rules = [rule for rule in self._early[call.feature] if rule.match.is_for(call)]
-        found = call, [Asked(rule, rule.key(rule.whom(call)), 1) for rule in rules]
+        found = call, Met(rules, [rule.whom(call) for rule in rules])
         if sum(map(len, kind)) <= REMEMBERED_CHARS:
             if len(self._known_early) >= REMEMBERED:
                 self._known_early.clear()
@@ -107,7 +101,7 @@ class Limits:
     def left(self, call: Call) -> list[tuple[Rule, int]]:
         """How much each limit that the call meets has left, as far as this server knows; takes nothing."""
         met = self._met(call)
-        return list(zip(met.rules, self._counts.left(met.asked), strict=True))
+        return list(zip(met.rules, self._counts.left(met), strict=True))
 
     async def hold(self, call: Call, expected: Callable[[], Spent]) -> Hold | None:
         """Reserve what the call is expected to use; None where nothing limits it.
@@ -115,23 +109,23 @@ class Limits:
         expected  asked only where a limit counts tokens or money
         Raises LimitReached, or LimitsUnavailable.
         """
-        if not self.rules:
-            return None
-        met = self._met(call)
+        met = self._known.get(call) or self._meet(call)
         if not met.rules:
             return None
-        estimate, asked = NOTHING, met.asked
-        if met.is_metered:
+        estimate, amounts = NOTHING, [*met.ones]
+        if met.metered:
             estimate = expected()
-            asked = [Asked(each.rule, each.key, self._amount(each.rule, estimate)) for each in asked]
+            for index, rule in met.metered:
+                amounts[index] = rule.used(0, estimate)
+                if rule.unit == "usd" and estimate.cost is None:
+                    self._metrics.unpriced(rule.name, rule.unit)
         try:
-            hold = self._counts.take(asked, estimate)
+            hold = self._counts.take(met, amounts, estimate)
             if hold is None:
-                hold = await self._counts.ask(asked, estimate)
+                hold = await self._counts.ask(met, amounts, estimate)
         except Refused as refused:
             raise self._refusal(call, refused) from None
-        for taken in hold.taken:
-            taken.rule.figures.took(taken.amount)
+        note_taken(met.figures, amounts)
         return hold
 
     def settle(self, hold: Hold | None, spent: Spent) -> None:
@@ -139,34 +133,28 @@ class Limits:
         if hold is None or hold.is_settled:
             return
         hold.is_settled = True
-        amounts = [used(taken.rule.unit, taken.amount, spent) for taken in hold.taken]
+        met, amounts = hold.met, [*hold.amounts]
+        for index, rule in met.metered:
+            amounts[index] = rule.used(amounts[index], spent)
         self._counts.settle(hold, amounts)
-        for taken, amount in zip(hold.taken, amounts, strict=True):
-            taken.rule.figures.spent(taken.amount, amount)
-
-    def _amount(self, rule: Rule, estimate: Spent) -> int:
-        if not rule.is_metered:
-            return 1
-        if rule.unit == "usd" and estimate.cost is None:
-            self._metrics.unpriced(rule.name, rule.unit)
-        return used(rule.unit, 0, estimate)
+        note_spent(met.figures, hold.amounts, amounts)
 
     def _refusal(self, call: Call, refused: Refused) -> LimitReached:
         """Names the limit that lets the call wait longest."""
-        for each, wait_ns in zip(refused.asked, refused.waits_ns, strict=True):
+        for rule, wait_ns in zip(refused.rules, refused.waits_ns, strict=True):
             if wait_ns >= 0:
-                each.rule.figures.refused()
+                rule.figures.refused()
         longest_ns = max(refused.waits_ns)
         which = refused.waits_ns.index(longest_ns)
-        rule = refused.asked[which].rule
+        rule = refused.rules[which]
         return LimitReached(
             refused.standings,
+            refused.headers,
             refused.standings[which],
             rule.text,
             describe(rule, call),
             longest_ns / SECOND,
             self._clock.now(),
-            is_degraded=refused.is_degraded,
         )
 
 

@@ -6,7 +6,6 @@ from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
-from torana.limits.hold import Asked
 from torana.limits.rules import SECOND, FlowRule, Rule
 from torana.limits.table import Key
 
@@ -124,13 +123,12 @@ def minute_arguments(limit: int, count: int) -> Command:
     return ["window", limit, 60_000, 0, 0, 0, -count, 0, 0, 0]
 
 
-def wait_ns(each: Asked, answer: Answer) -> int:
+def wait_ns(rule: Rule, amount: int, answer: Answer) -> int:
     """How long a refused call would have to wait, if nobody else takes."""
-    rule = each.rule
     if rule.unit == "streams":
         return SECOND
     if isinstance(rule, FlowRule):
-        return max(0, (min(each.amount, rule.burst) - answer.left) * rule.period_ns // rule.amount)
+        return max(0, (min(amount, rule.burst) - answer.left) * rule.period_ns // rule.amount)
     return answer.reset_ms * 1_000_000
 
 

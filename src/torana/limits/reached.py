@@ -55,22 +55,53 @@ def shown_amount(unit: Unit, amount: int) -> int:
 Headers = list[tuple[bytes, bytes]]
 
 
+class Told:
+    """RateLimit and RateLimit-Policy, one item for each of several limits; made once for all calls that meet them.
+
+    Source: IETF draft-ietf-httpapi-ratelimit-headers-11. Money is told in millionths of a dollar.
+    """
+
+    __slots__ = ("_limits", "_pattern", "_policy")
+
+    def __init__(self, limits: Sequence[Shown]) -> None:
+        self._limits = tuple(enumerate(limits))
+        self._policy = (b"ratelimit-policy", b", ".join([limit.policy for limit in limits]))
+        items = [limit.item.replace(b"%", b"%%") + (b"%d;t=%d" if limit.period_s else b"%d") for limit in limits]
+        self._pattern = b", ".join(items)
+
+    def headers(self, lefts: Sequence[int], ends: Sequence[int], now: int, *, is_degraded: bool = False) -> Headers:
+        """
+        lefts  what is left of each limit, in its own unit
+        ends   when the whole amount is there again; nanoseconds of the clock that says `now`
+        """
+        if not self._limits:
+            return []
+        numbers = []
+        for index, limit in self._limits:
+            left = lefts[index]
+            numbers.append(0 if left <= 0 else left if limit.unit != "usd" else shown_amount("usd", left))
+            if limit.period_s:
+                numbers.append(max(0, -((now - ends[index]) // 1_000_000_000)))  # whole seconds, rounded up
+        found = [self._policy, (b"ratelimit", self._pattern % tuple(numbers))]
+        return [*found, DEGRADED] if is_degraded else found
+
+
 class LimitReached(Refusal):
     """429 for a limit of our own."""
 
     def __init__(
         self,
         standings: Sequence[Standing],
+        headers: Headers,
         reached: Standing,
         text: str,
         whose: str,
         wait_s: float,
         now: float,
-        *,
-        is_degraded: bool = False,
     ) -> None:
         """
         standings  every limit that the call met
+        headers    that tell of them
         reached    the one that lets no more pass for longest
         text       as the operator wrote it
         wait_s     until the call would pass, if nobody else takes
@@ -81,10 +112,10 @@ class LimitReached(Refusal):
         self.reached = reached
         self.retry_after_s = after_s
         is_spent = reached.limit.period_s >= 86_400
-        headers = [(b"retry-after", b"%d" % after_s)]
+        told = [(b"retry-after", b"%d" % after_s)]
         if is_spent:
             # The vendors' SDKs obey it: without it they would sleep until midnight, or ask again and again.
-            headers.append((b"x-should-retry", b"false"))
+            told.append((b"x-should-retry", b"false"))
         if reached.limit.period_s:
             when = f"free again at {datetime.fromtimestamp(now + after_s, UTC):%Y-%m-%dT%H:%M:%SZ}, in {after_s} s"
         else:
@@ -95,7 +126,7 @@ class LimitReached(Refusal):
             TEXT,
             missing=f"{reached.limit.name}: {text}",
             remedy=f"Limit `{reached.limit.name}` ({text}) is used up for {whose}; {when}.",
-            headers=tuple(headers + ratelimit_headers(standings, is_degraded=is_degraded)),
+            headers=(*told, *headers),
             is_retryable=not is_spent,
         )
 
@@ -113,24 +144,6 @@ class LimitsUnavailable(Refusal):
             missing=f"{name}: {text}",
             headers=((b"retry-after", b"%d" % after_s), DEGRADED),
         )
-
-
-def ratelimit_headers(standings: Sequence[Standing], *, is_degraded: bool = False) -> Headers:
-    """RateLimit and RateLimit-Policy, one item for each limit.
-
-    Source: IETF draft-ietf-httpapi-ratelimit-headers-11. Money is told in millionths of a dollar.
-    """
-    if not standings:
-        return []
-    items = []
-    for limit, left, reset_s in standings:
-        item = b"%b%d" % (limit.item, shown_amount(limit.unit, max(0, left)))
-        items.append(b"%b;t=%d" % (item, math.ceil(reset_s)) if limit.period_s else item)
-    found = [
-        (b"ratelimit-policy", b", ".join([each.limit.policy for each in standings])),
-        (b"ratelimit", b", ".join(items)),
-    ]
-    return [*found, DEGRADED] if is_degraded else found
 
 
 def openai_headers(standings: Sequence[Standing]) -> Headers:

@@ -4,8 +4,9 @@ All three kinds ask first and take afterwards, so that a call which meets severa
 Amounts are whole: requests, tokens, billionths of a dollar, streams.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
+from typing import NamedTuple
 
 from torana.caller import Caller
 from torana.catalog.limit_text import USD, LimitTerms, Unit, read_limit
@@ -13,8 +14,9 @@ from torana.catalog.model_records import ModelRecord
 from torana.catalog.records import LimitMatch, LimitRecord
 from torana.clock import Clock
 from torana.limits.calendar import end_of
-from torana.limits.reached import Shown, Standing
-from torana.limits.table import FOREVER, UNTIL, USED, Key, Table
+from torana.limits.reached import Shown
+from torana.limits.spent import MEASURES, Spent
+from torana.limits.table import FOREVER, UNTIL, USED, Key, Numbers, Table
 from torana.telemetry.limit_figures import LimitFigures
 from torana.telemetry.metrics import Metrics
 
@@ -22,23 +24,26 @@ SECOND = 1_000_000_000
 """Times are whole nanoseconds."""
 
 
-class Call:
-    """A call as limits see it: who sends it, and to what. `values` are looked up by a limit's `per`."""
+class _Call(NamedTuple):
+    user: str
+    instance: str
+    realm: str
+    unit_primitive: str
+    feature: str
+    model_name: str
+    """The catalogue's name of the model."""
+    model: str
+    """The provider's name of it."""
+    provider: str
 
-    __slots__ = (
-        "estimate",
-        "feature",
-        "instance",
-        "model",
-        "model_name",
-        "provider",
-        "realm",
-        "unit_primitive",
-        "user",
-    )
 
-    def __init__(
-        self,
+class Call(_Call):
+    """A call as limits see it: who sends it, and to what. Calls of the same kind and caller are equal."""
+
+    __slots__ = ()
+
+    def __new__(
+        cls,
         caller: Caller,
         user: str,
         unit_primitive: str = "",
@@ -47,17 +52,10 @@ class Call:
         model_name: str = "",
         model: str = "",
         provider: str = "",
-    ) -> None:
-        self.instance = caller.instance_id or caller.instance_uid
-        self.user = user
-        self.realm = caller.realm
-        self.unit_primitive = unit_primitive
-        self.feature = feature
-        self.model_name = model_name
-        """The catalogue's name of the model."""
-        self.model = model
-        """The provider's name of it."""
-        self.provider = provider
+    ) -> "Call":
+        instance = caller.instance_id or caller.instance_uid
+        # Without a call in between: one is made for each request.
+        return tuple.__new__(cls, (user, instance, caller.realm, unit_primitive, feature, model_name, model, provider))
 
 
 class Match:
@@ -108,6 +106,10 @@ class Rule:
         """Counts tokens or money, of which a call takes an estimate first."""
         self.gives_back = terms.unit != "requests"
         """Something of what a call takes may be free again when it ends."""
+        self.used: Callable[[int, Spent], int] = MEASURES[terms.unit]
+        """(what was reserved, what the call has spent) → what it uses of this limit."""
+        self.whole = terms.amount
+        """What is there when nothing is taken."""
         self.per = terms.per
         self.shown = Shown(record.name, terms.unit, terms.amount, terms.period_s)
         self.period = terms.period
@@ -134,26 +136,41 @@ class Rule:
         # The lowest bit is set: a number of 0 is a slot that was never used.
         return int.from_bytes(whole[:8], "big", signed=True) | 1, int.from_bytes(whole[8:], "big", signed=True)
 
-    def left(self, table: Table, slot: int, now: int) -> int:
+    def left(self, numbers: Numbers, slot: int, now: int) -> int:
         """What is left of the amount; below 0 where answers came out longer than reserved."""
-        numbers = table.numbers
-        return self.amount - (numbers[slot + USED] if numbers[slot + UNTIL] > now else 0)
+        return self.amount - numbers[slot + USED] if numbers[slot + UNTIL] > now else self.amount
 
-    def fits(self, table: Table, slot: int, now: int, wanted: int) -> bool:
+    def fits(self, left: int, wanted: int) -> bool:
         """True where `wanted` may be taken. A call larger than the whole limit passes while nothing is taken."""
-        left = self.left(table, slot, now)
-        return wanted <= left or (wanted > self.amount == left)
+        return wanted <= left or wanted > self.whole == left
 
-    def take(self, table: Table, slot: int, now: int, wanted: int) -> int:
-        """Count; returns when the slot is over, which tells this period from the next."""
-        numbers = table.numbers
+    def take(self, numbers: Numbers, slot: int, now: int, wanted: int) -> int | None:
+        """Count, and return what is left then; None: `wanted` does not fit, and nothing was counted."""
         until = numbers[slot + UNTIL]
+        used = numbers[slot + USED] if until > now else 0
+        left = self.amount - used
+        if wanted > left and not self.fits(left, wanted):
+            return None
         if until <= now:
-            until = numbers[slot + UNTIL] = now + self.length_ns()
-            numbers[slot + USED] = wanted
-        else:
-            numbers[slot + USED] += wanted
-        return until
+            numbers[slot + UNTIL] = self.end(now)
+        numbers[slot + USED] = used + wanted
+        return left - wanted
+
+    def untake(self, numbers: Numbers, slot: int, amount: int) -> None:
+        """Another limit has refused, in the same moment."""
+        numbers[slot + USED] -= amount
+        if not numbers[slot + USED]:
+            numbers[slot + UNTIL] = 0  # the period begins with a call that passes
+
+    def count(self, numbers: Numbers, slot: int, now: int, more: int) -> None:
+        """As `take`, whether or not it fits."""
+        if numbers[slot + UNTIL] <= now:
+            numbers[slot + UNTIL], numbers[slot + USED] = self.end(now), 0
+        numbers[slot + USED] += more
+
+    def end(self, now: int) -> int:
+        """Of a slot that begins now."""
+        return now + self.length_ns()
 
     def give(self, table: Table, key: Key, slot: int, until: int, now: int, more: int) -> None:
         """Correct a taking by `more`, below 0 for less: in its own period, else what is too much in the present one."""
@@ -161,21 +178,15 @@ class Rule:
         if table.holds(slot, key) and numbers[slot + UNTIL] == until > now:
             numbers[slot + USED] = max(0, numbers[slot + USED] + more)
         elif more > 0:
-            self.take(table, table.find(key, now), now, more)
+            self.count(numbers, table.find(key, now), now, more)
 
-    def weight(self, amount: int) -> int:
-        """What taking `amount` changed a number of the slot by."""
-        return amount
+    def noted(self, until: int, amount: int) -> tuple[int, int]:
+        """What is written down of a taking, should the worker die."""
+        return until, amount
 
-    def wait_ns(self, table: Table, slot: int, now: int, wanted: int) -> int:
+    def wait_ns(self, numbers: Numbers, slot: int, now: int, wanted: int) -> int:
         """How long until `wanted` fits, if nobody else takes."""
-        return max(0, table.numbers[slot + UNTIL] - now)
-
-    def standing(self, table: Table, slot: int, now: int) -> Standing:
-        until = table.numbers[slot + UNTIL]
-        reset_s = (until - now) / SECOND if now < until < FOREVER else 0.0
-        left = self.left(table, slot, now)
-        return Standing(self.shown, left, reset_s)
+        return max(0, numbers[slot + UNTIL] - now)
 
     def length_ns(self) -> int:
         """How long a window lasts that begins now."""
@@ -192,42 +203,44 @@ class FlowRule(Rule):
         self, record: LimitRecord, terms: LimitTerms, match: Match, clock: Clock, figures: LimitFigures
     ) -> None:
         super().__init__(record, terms, match, clock, figures)
-        self.burst = record.burst
+        self.burst = self.whole = record.burst
 
-    def left(self, table: Table, slot: int, now: int) -> int:
-        drained_ns = max(0, table.numbers[slot + UNTIL] - now)
+    def left(self, numbers: Numbers, slot: int, now: int) -> int:
+        drained_ns = max(0, numbers[slot + UNTIL] - now)
         # Rounded up: half a request that has not yet flowed off is one that is still there.
         return self.burst - -(-drained_ns * self.amount // self.period_ns)
 
-    def fits(self, table: Table, slot: int, now: int, wanted: int) -> bool:
-        left = self.left(table, slot, now)
-        return wanted <= left or (wanted > self.burst == left)
-
-    def take(self, table: Table, slot: int, now: int, wanted: int) -> int:
-        numbers = table.numbers
+    def take(self, numbers: Numbers, slot: int, now: int, wanted: int) -> int | None:
+        left = self.left(numbers, slot, now)
+        if wanted > left and not self.fits(left, wanted):
+            return None
         numbers[slot + UNTIL] = max(now, numbers[slot + UNTIL]) + self.weight(wanted)
-        return 0
+        return self.left(numbers, slot, now)
+
+    def untake(self, numbers: Numbers, slot: int, amount: int) -> None:
+        numbers[slot + UNTIL] -= self.weight(amount)
+
+    def noted(self, until: int, amount: int) -> tuple[int, int]:
+        return 0, self.weight(amount)
 
     def weight(self, amount: int) -> int:
-        return amount * self.period_ns // self.amount
+        """How long `amount` takes to flow off, in nanoseconds; below 0 for less than nothing."""
+        return max(-FOREVER // 2, min(amount * self.period_ns // self.amount, FOREVER // 2))
 
     def give(self, table: Table, key: Key, slot: int, until: int, now: int, more: int) -> None:
         slot = table.find(key, now)
         numbers = table.numbers
         numbers[slot + UNTIL] = max(now, numbers[slot + UNTIL]) + self.weight(more)
 
-    def wait_ns(self, table: Table, slot: int, now: int, wanted: int) -> int:
-        over = min(wanted, self.burst) - self.left(table, slot, now)
+    def wait_ns(self, numbers: Numbers, slot: int, now: int, wanted: int) -> int:
+        over = min(wanted, self.burst) - self.left(numbers, slot, now)
         return max(0, over * self.period_ns // self.amount)
 
 
 class StreamRule(Rule):
     """A limit on what is under way at the same time."""
 
-    def take(self, table: Table, slot: int, now: int, wanted: int) -> int:
-        numbers = table.numbers
-        numbers[slot + UNTIL] = FOREVER
-        numbers[slot + USED] += wanted
+    def end(self, now: int) -> int:
         return FOREVER
 
     def give(self, table: Table, key: Key, slot: int, until: int, now: int, more: int) -> None:
@@ -237,7 +250,7 @@ class StreamRule(Rule):
             if not numbers[slot + USED]:
                 numbers[slot + UNTIL] = 0
 
-    def wait_ns(self, table: Table, slot: int, now: int, wanted: int) -> int:
+    def wait_ns(self, numbers: Numbers, slot: int, now: int, wanted: int) -> int:
         return SECOND  # nobody knows when an answer ends
 
 

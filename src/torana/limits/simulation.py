@@ -17,10 +17,11 @@ from torana.chat import Usage
 from torana.clock import Clock
 from torana.limits.estimate import DEFAULT_OUTPUT_TOKENS, price
 from torana.limits.here import Here
-from torana.limits.hold import Hold, Spent
+from torana.limits.hold import Hold
 from torana.limits.limits import Limits
 from torana.limits.reached import LimitReached
 from torana.limits.rules import Call
+from torana.limits.spent import Spent
 from torana.limits.table import Table
 from torana.telemetry.metrics import Metrics
 from torana.usage.prices import Price

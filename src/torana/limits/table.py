@@ -6,6 +6,7 @@ the next key takes its place; so the table is bounded, however many callers ther
 
 import mmap
 from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
 
 SLOT_NUMBERS = 11
 KEY_A, KEY_B, UNTIL, USED = 0, 1, 2, 3
@@ -19,6 +20,15 @@ PROBES = 16
 """How many neighbours of its place a key may stand in."""
 
 Key = tuple[int, int]
+Numbers: TypeAlias = "memoryview[int]"
+
+
+class Seat(Protocol):
+    """Whoever looks for its slot again and again."""
+
+    key: Key
+    slot: int
+    """Where it was last; another key may stand there by now."""
 
 
 class Table:
@@ -34,16 +44,27 @@ class Table:
         """Live counts that had to give way because all their neighbours were taken."""
         self.lock: Callable[[], None] = _nothing
         self.unlock: Callable[[], None] = _nothing
-        self.note: Callable[[Key, int, int], int] = _not_noted
-        """(key, until, amount) → a line that says so should this worker die; -1: none."""
+        self.note: Callable[[Key, int, int], int] | None = None
+        """(key, until, amount) → a line that says so should this worker die. None: the counts die with it."""
         self.forget: Callable[[int], None] = _nothing_to_forget
 
-    def find_all(self, keys: Sequence[Key], now: int) -> list[int]:
-        """The slots of several keys, each its own."""
+    def find_all(self, seats: Sequence[Seat], now: int) -> list[int]:
+        """The slots of several, each its own."""
+        numbers = self.numbers
         found: list[int] = []
-        for key in keys:
-            found.append(self.find(key, now, found))
+        for seat in seats:
+            key, slot = seat.key, seat.slot
+            if numbers[slot] != key[0] or numbers[slot + KEY_B] != key[1]:
+                slot = seat.slot = self.find(key, now, found)
+            found.append(slot)
         return found
+
+    def look_for(self, seat: Seat) -> int:
+        """As `look`, where it was last first."""
+        slot = seat.slot
+        if not self.holds(slot, seat.key) and (slot := self.look(seat.key)) >= 0:
+            seat.slot = slot
+        return slot
 
     def find(self, key: Key, now: int, kept: Sequence[int] = ()) -> int:
         """The slot of `key`, an empty one where there was none; never one of `kept`."""
@@ -98,10 +119,6 @@ class Table:
         self.lost += 1
         slots = [((place + step) & self._mask) * SLOT_NUMBERS for step in range(PROBES)]
         return min((slot for slot in slots if slot not in kept), key=lambda slot: self.numbers[slot + UNTIL])
-
-
-def _not_noted(_key: Key, _until: int, _amount: int) -> int:
-    return -1  # the counts die with their only worker
 
 
 def _nothing_to_forget(_line: int) -> None:
