@@ -79,20 +79,28 @@ class Gateway:
 
         may_cache  the provider may keep the head of the prompt, which is the same for everybody
         """
-        chat = self.prompts.render(prompt, inputs, model_params=model.params)
+        if prompt.id in (COMPLETION_PROMPT, GENERATION_PROMPT):
+            chat = await self._fit_code(prompt, model, inputs)
+        else:
+            chat = self.prompts.render(prompt, inputs, model_params=model.params)
         if not may_cache:
             chat = unmark(chat)
-        if model.fill_in and prompt.id == COMPLETION_PROMPT:
-            cursor = Cursor(prefix=_text_of(inputs, "prefix"), suffix=_text_of(inputs, "suffix"))
-            as_rendered = chat
-            _, chat = await fit_request(
-                cursor,
-                self._room(model),
-                chat.max_tokens or 0,
-                lambda window: _mark(as_rendered, model, cursor, window),
-            )
         chat = replace_fields(chat, stream=stream, user=user)
         return await self.walk.answer(permit, model, chat, facts, prompt=prompt)
+
+    async def _fit_code(self, prompt: Prompt, model: Model, inputs: Mapping[str, Any]) -> ChatRequest:
+        """A named prompt for code, with as much of what surrounds the cursor as the model has room for."""
+        cursor = Cursor(
+            prefix=_text_of(inputs, "prefix") or _text_of(inputs, "trimmed_content_above_cursor"),
+            suffix=_text_of(inputs, "suffix") or _text_of(inputs, "trimmed_content_below_cursor"),
+        )
+        is_marked = bool(model.fill_in) and prompt.id == COMPLETION_PROMPT
+
+        def render(window: Window) -> ChatRequest:
+            chat = self.prompts.render(prompt, _cut_alike(inputs, window), model_params=model.params)
+            return _mark(chat, model, cursor, window) if is_marked else chat
+
+        return (await fit_request(cursor, self._room(model), 0, render))[1]
 
     async def complete(self, permit: Permit, order: CompletionOrder, facts: dict[str, Any]) -> CodeAnswer:
         """A few tokens at the cursor: marked for families that know fill-in-the-middle, else an instruction."""
@@ -275,8 +283,17 @@ def _window_inputs(cursor: Cursor, window: Window) -> dict[str, Any]:
     }
 
 
-def _cut_alike(inputs: dict[str, Any], window: Window) -> dict[str, Any]:
-    """What the client trimmed itself, and templates prefer, is no longer than what there is room for."""
-    kept = {"trimmed_content_above_cursor": window.prefix, "trimmed_content_below_cursor": window.suffix}
-    longer = {name for name in kept if window.is_cut and len(_text_of(inputs, name)) > len(kept[name])}
-    return inputs | {name: kept[name] for name in longer}
+def _cut_alike(inputs: Mapping[str, Any], window: Window) -> Mapping[str, Any]:
+    """Inputs that hold the code around the cursor, no longer than there is room for.
+
+    Templates prefer what the client trimmed itself.
+    """
+    if not window.is_cut:
+        return inputs
+    kept = {
+        "prefix": window.prefix,
+        "suffix": window.suffix,
+        "trimmed_content_above_cursor": window.prefix,
+        "trimmed_content_below_cursor": window.suffix,
+    }
+    return {**inputs, **{name: text for name, text in kept.items() if len(_text_of(inputs, name)) > len(text)}}

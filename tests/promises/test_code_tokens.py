@@ -129,6 +129,37 @@ async def test_the_named_prompt_for_completions_is_cut_by_count_too(start: Start
     assert "cursor_here(" in texts_sent(gateway)[0]
 
 
+@pytest.mark.parametrize("counts", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "above", "below"),
+    [
+        ("completions", "prefix", "suffix"),
+        ("generations", "prefix", "suffix"),
+        ("generations", "trimmed_content_above_cursor", "trimmed_content_below_cursor"),
+    ],
+)
+async def test_named_prompts_for_code_are_cut_where_the_model_is_instructed(
+    start: StartCounting, tokenizer: Tokenizer, kind: str, above: str, below: str, counts: bool
+) -> None:
+    gateway = await start(counts=counts, limit=5_000)
+    inputs = {"prefix": "", above: SPARSE + "cursor_here(", below: "after_here\n" + SPARSE, "instruction": "go on"}
+    own = {"provider": "openai", "name": "llama3", "endpoint": f"{gateway.provider.url}/own/v1", "identifier": "m"}
+
+    answer = await gateway.post(
+        f"/v1/prompts/code_suggestions/{kind}",
+        json={"inputs": inputs, "model_metadata": own},
+        token=gateway.token(unit_primitives=["complete_code", "generate_code"]),
+    )
+
+    assert answer.status == 200
+    sent = "".join(texts_sent(gateway))
+    tokens = count(tokenizer, gateway) if counts else len(sent.encode()) / 3.5
+    output = gateway.provider.requests[0].json().get("max_tokens", 128)
+    assert 500 < tokens <= 5_000 - output
+    assert "cursor_here(" in sent
+    assert "after_here\n" in sent
+
+
 @pytest.mark.parametrize(
     ("written", "told"),
     [
