@@ -1,8 +1,20 @@
-"""A request's headers: looked up by lower-case name, the first of a repeated one wins."""
+"""A request's headers: looked up by lower-case name, the first of a repeated one wins.
+
+Clients mostly send the same ones with each request of a connection. What was worked out of them is kept beside them,
+and is there for the next request whose head is the same.
+"""
 
 import math
 import random
 from collections.abc import Iterable
+from typing import Any
+
+PASSING = frozenset(
+    {b"content-length", b"x-request-id", b"x-gitlab-rails-send-start", b"traceparent", b"tracestate", b"date"}
+)
+"""What changes from each request of a client to its next. Nothing that is kept is worked out of them."""
+
+_UNSEEN = object()
 
 SOON_S = 5
 """At most; who is turned away, or finds nobody to answer, hears a number from one second up to this."""
@@ -21,10 +33,16 @@ def retry_after(seconds: float | None) -> tuple[tuple[bytes, bytes], ...]:
 class Headers:
     """Built once per request from the server's pairs; names arrive in lower case."""
 
-    __slots__ = ("_first", "has_repeats", "pairs")
+    __slots__ = ("_first", "_steady", "has_repeats", "kept", "pairs")
 
-    def __init__(self, pairs: list[tuple[bytes, bytes]]) -> None:
+    def __init__(self, pairs: list[tuple[bytes, bytes]], before: "Headers | None" = None) -> None:
+        """`before`: those of the request before this one, on the same connection."""
         self.pairs = pairs
+        self._steady = [pair for pair in pairs if pair[0] not in PASSING]
+        is_same = before is not None and before._steady == self._steady  # byte for byte, and in the same order
+        self.kept: dict[Any, Any] = before.kept if before is not None and is_same else {}
+        """What was worked out of these headers, those in PASSING left out: whoever keeps it knows it by a key of their
+        own, and sees to it that it still holds."""
         # Reversed, so that of repeated names the first one stays.
         self._first = dict(reversed(pairs))
         self.has_repeats = len(self._first) != len(pairs)
@@ -36,8 +54,14 @@ class Headers:
 
     def get(self, name: bytes) -> str | None:
         """The value as text, outer white space removed; None where the header is absent."""
+        found: str | None = self.kept.get(name, _UNSEEN)
+        if found is not _UNSEEN:
+            return found
         value = self._first.get(name)
-        return None if value is None else value.decode("latin-1").strip()
+        text = None if value is None else value.decode("latin-1").strip()
+        if name not in PASSING:
+            self.kept[name] = text
+        return text
 
     def text(self, name: bytes) -> str:
         """As `get`, but absent reads as empty."""

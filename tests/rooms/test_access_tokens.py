@@ -26,6 +26,7 @@ from torana.access.tokens import GAP_S, MOST_IN_LINE, PATIENCE_S
 from torana.caller import DEBUG_CALLER, Caller
 from torana.catalog.records import DenyRecord
 from torana.errors import Refusal
+from torana.headers import Headers
 
 CLIENT = "192.0.2.1"
 
@@ -640,3 +641,60 @@ async def test_no_log_line_holds_a_token(access: Access, caplog: pytest.LogCaptu
 
     told = json.dumps([str(record.__dict__) for record in caplog.records if record.name.startswith("torana")])
     assert not any(token in told or token.split(".")[-1][:40] in told for token in tokens)
+
+
+# One connection, one head
+
+
+async def again(access: Access, headers: Headers, **changes: str | None) -> tuple[Headers, Caller | None]:
+    """The next request on the connection, and whom it is from without another look."""
+    pairs = [pair for pair in headers.pairs if pair[0].decode() not in changes]
+    pairs += [(name.encode(), value.encode()) for name, value in changes.items() if value is not None]
+    following = Headers(pairs, headers)
+    return following, access.verifier.recognize(following, lenient=False)
+
+
+async def test_a_head_that_was_let_pass_is_known_again_on_its_connection(access: Access) -> None:
+    headers = headers_for(sign(access.claims()))
+    assert access.verifier.recognize(headers, lenient=False) is None
+    caller = await access.verifier.authenticate(headers, CLIENT)
+
+    following, known = await again(access, headers, **{"content-length": "7", "x-request-id": "other"})
+
+    assert known is caller
+    assert (following.get(b"content-length"), following.get(b"x-request-id")) == ("7", "other")
+    assert access.verifier.recognize(following, lenient=True) is None
+    assert (await again(access, following, **{"content-length": None}))[1] is caller
+
+
+@pytest.mark.parametrize(
+    "changes", [{"x-gitlab-realm": "saas"}, {"x-gitlab-realm": None}, {"x-api-key": "k"}, {"authorization": "Bearer e"}]
+)
+async def test_a_head_that_differs_is_looked_at_again(access: Access, changes: dict[str, str | None]) -> None:
+    headers = headers_for(sign(access.claims()))
+    await access.verifier.authenticate(headers, CLIENT)
+
+    following, known = await again(access, headers, **changes)
+
+    assert known is None
+    assert following.kept == {}
+
+
+async def test_a_token_that_has_expired_or_was_denied_is_not_known_again(access: Access) -> None:
+    headers = headers_for(sign(access.claims()))
+    caller = await access.verifier.authenticate(headers, CLIENT)
+
+    access.verifier.set_deny_list([DenyRecord(name="a", instance="nobody")])
+    denied = (await again(access, headers))[1]
+    await access.verifier.authenticate(headers, CLIENT)
+    before = (await again(access, headers))[1]
+    access.clock.advance(caller.expires_at + 3600 - access.clock.now())
+
+    assert (denied, before, (await again(access, headers))[1]) == (None, caller, None)
+
+
+async def test_a_seat_count_that_differs_is_said_each_time(access: Access, caplog: pytest.LogCaptureFixture) -> None:
+    headers = headers_for(sign(access.claims(duo_seat_count=5)), x_gitlab_duo_seat_count="4")
+    await access.verifier.authenticate(headers, CLIENT)
+
+    assert (await again(access, headers))[1] is None

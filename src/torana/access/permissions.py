@@ -95,7 +95,7 @@ def user_of(caller: Caller, headers: Headers) -> str:
 def for_user(permit: Permit, headers: Headers) -> Permit:
     """The same proof, with the user named."""
     user = user_of(permit.caller, headers)
-    return Permit(permit.caller, permit.unit_primitives, user) if user else permit
+    return permit if permit.user == user else Permit(permit.caller, permit.unit_primitives, user)
 
 
 def enabled_flags(headers: Headers, realm: str, settings: AuthSettings) -> frozenset[str]:

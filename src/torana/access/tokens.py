@@ -47,6 +47,8 @@ REFUSED_ENTRIES = 10_000
 _PIECE_BYTES = 2047
 
 
+_KEPT = "caller"
+"""Of the headers' keepings: who was let pass with them."""
 _TYPE = b"x-gitlab-authentication-type"
 
 _WHO_CALLS = {
@@ -92,6 +94,8 @@ class Verifier:
     ) -> None:
         """now: seconds that pass by themselves, as the event loop's do."""
         self._settings = settings
+        # What lets requests pass unproven is said with each of them.
+        self._keeps = not (settings.bypass_external or settings.bypass_with_header or settings.bypass_jwt_signature)
         self._keys = keys
         self._clock = clock
         self._old_names = read_old_names(unit_primitives)
@@ -131,9 +135,22 @@ class Verifier:
         if (kind != "oidc" and not (lenient and kind is None)) or headers.is_ambiguous(_TYPE):
             text = "Invalid authentication token type - only OIDC is supported"
             raise _unauthenticated("authentication_type", text, "X-Gitlab-Authentication-Type")
-        caller = await self.verify(token, client)
-        self.match_headers(caller, headers, lenient=lenient)
-        return caller
+        known = await self._verify(token, client)
+        agrees = self.match_headers(known.caller, headers, lenient=lenient)
+        if agrees and self._keeps:
+            headers.kept[_KEPT, lenient] = known
+        return known.caller
+
+    def recognize(self, headers: Headers, *, lenient: bool) -> Caller | None:
+        """As `authenticate`, where it has let the same headers pass before; None: it has not, or must look anew.
+
+        The whole head is the same, byte for byte, so the token is; whether it is still good is asked each time.
+        """
+        known: _Verified | None = headers.kept.get((_KEPT, lenient))
+        if known is None or known.epoch != self._epoch or self._clock.now() >= known.until:
+            return None
+        self._known_came_at = self._now()
+        return known.caller
 
     def known_instance(self, token: bytes) -> str:
         """Who vouched for a token that was verified before; empty: nobody knows.
@@ -155,21 +172,27 @@ class Verifier:
 
     async def verify(self, token: str, client: str) -> Caller:
         """The caller that a token alone speaks for."""
+        return (await self._verify(token, client)).caller
+
+    async def _verify(self, token: str, client: str) -> _Verified:
         if self._settings.bypass_jwt_signature:
             log.critical("AIGW_AUTH__BYPASS_JWT_SIGNATURE lets a token pass with its signature unchecked")
         raw = token.encode("utf-8", "surrogatepass")
         # The whole token is the key: tokens that share a beginning are strangers.
         digest = _digest(raw)
-        caller = self._known(digest)
-        if caller is None:
+        known = self._known(digest)
+        if known is None:
             return await self._verify_anew(raw.strip(b" \t"), digest, client)
         self._known_came_at = self._now()
-        return caller
+        return known
 
-    def match_headers(self, caller: Caller, headers: Headers, *, lenient: bool = False) -> None:
-        """Refuse headers that disagree with the claims; `lenient` lets absent ones pass (dialect routes)."""
+    def match_headers(self, caller: Caller, headers: Headers, *, lenient: bool = False) -> bool:
+        """Refuse headers that disagree with the claims; `lenient` lets absent ones pass (dialect routes).
+
+        True where they agree in all; where not, that is to be said each time.
+        """
         if caller.is_debug:
-            return
+            return True
         if headers.has_repeats:
             _refuse_repeated(headers)
         _match(caller.realm, headers, b"x-gitlab-realm", "X-Gitlab-Realm", lenient)
@@ -181,32 +204,34 @@ class Verifier:
         elif caller.subject != instance_id:
             _match(caller.subject, headers, b"x-gitlab-instance-id", "X-Gitlab-Instance-Id", lenient)
         seats = caller.claims.get("duo_seat_count")
-        if seats and headers.get(b"x-gitlab-duo-seat-count") != str(seats):
+        disagrees = bool(seats) and headers.get(b"x-gitlab-duo-seat-count") != str(seats)
+        if disagrees:
             log.info("the header X-Gitlab-Duo-Seat-Count disagrees with the token; the request passes")
         if self._deny.rows:  # the token passed; whom it speaks for stands in the headers
             instance, user = headers.text(b"x-gitlab-instance-id"), headers.text(b"x-gitlab-global-user-id")
             if self._deny.holds(caller, instance_header=instance, user_header=user):
                 raise _refusal("token_revoked", layer="user_token" if caller.is_user else None)
+        return not disagrees
 
     @property
     def _epoch(self) -> int:
         # Both only grow, so their sum stays the same only while neither changes.
         return self._keys.epoch + self._catalogue_epoch
 
-    def _known(self, digest: bytes) -> Caller | None:
+    def _known(self, digest: bytes) -> _Verified | None:
         known = self._verified.get(digest)
         if known is not None and known.epoch == self._epoch and self._clock.now() < known.until:
-            return known.caller
+            return known
         return None
 
-    async def _verify_anew(self, raw: bytes, digest: bytes, client: str) -> Caller:
+    async def _verify_anew(self, raw: bytes, digest: bytes, client: str) -> _Verified:
         if self._in_line >= MOST_IN_LINE:
             self._refuse_at_once(digest, client)  # in a flood, those that cost nothing do not hold up the others
         await self._turn()
         # Meanwhile the burst it came in may have used the bound up, or brought the same token.
         self._refuse_at_once(digest, client)
-        if (caller := self._known(digest)) is not None:
-            return caller
+        if (known := self._known(digest)) is not None:
+            return known
         claims: Claims | None = None
         try:
             jws = jose.parse(raw)
@@ -221,8 +246,9 @@ class Verifier:
             self._refused.put(digest, _Refused(fault.code, fault.detail, layer, until, self._epoch))
             self._count_failure(client)
             raise _refusal(fault.code, fault.detail, layer) from None
-        self._verified.put(digest, _Verified(caller, claims.expires_at + self._settings.leeway_s, self._epoch))
-        return caller
+        known = _Verified(caller, claims.expires_at + self._settings.leeway_s, self._epoch)
+        self._verified.put(digest, known)
+        return known
 
     async def _turn(self) -> None:
         """Returns for one unknown token in a turn of the event loop, in a gap that known ones leave."""

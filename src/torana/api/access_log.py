@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from torana.api.exchange import Exchange
+from torana.headers import Headers
 from torana.telemetry.log import AccessLine, Log
 
 QUIET_PATHS = frozenset({"/monitoring/healthz", "/monitoring/ready", "/metrics"})
@@ -28,6 +29,7 @@ _TOLD = {
     b"x-gitlab-duo-seat-count": "gitlab_duo_seat_count",
 }
 """Headers that the line repeats → its members."""
+_TOLD_KEPT = "told"
 
 
 def write_access_line(
@@ -48,15 +50,11 @@ def write_access_line(
         facts["token_issuer"] = exchange.caller.issuer
     if exchange.flags:
         facts["enabled_feature_flags"] = sorted(exchange.flags)
-    told: dict[str, Any] = {}
-    sent_at = None
-    # One pass over what came is cheaper than a look-up for each of a dozen names.
-    for name, value in exchange.headers.pairs:
-        member = _TOLD.get(name)
-        if member is not None:
-            told.setdefault(member, value.decode("latin-1").strip())
-        elif name == b"x-gitlab-rails-send-start":
-            sent_at = value
+    kept = exchange.headers.kept
+    told: dict[str, Any] | None = kept.get(_TOLD_KEPT)
+    if told is None:
+        told = kept[_TOLD_KEPT] = _told(exchange.headers)
+    sent_at = exchange.headers.get(b"x-gitlab-rails-send-start")
     ended = time.time()
     arrived = ended - duration_s
     client = scope["client"]
@@ -81,6 +79,17 @@ def write_access_line(
         **told,
     )
     log.write_access(line, facts)
+
+
+def _told(headers: Headers) -> dict[str, Any]:
+    """What the line repeats of the headers: texts."""
+    told: dict[str, Any] = {}
+    # One pass over what came is cheaper than a look-up for each of a dozen names.
+    for name, value in headers.pairs:
+        member = _TOLD.get(name)
+        if member is not None:
+            told.setdefault(member, value.decode("latin-1").strip())
+    return told
 
 
 def refused_line(
@@ -109,7 +118,7 @@ def _url(scope: MutableMapping[str, Any], exchange: Exchange) -> str:
     return f"{scope['scheme']}://{exchange.headers.text(b'host')[:255]}{scope['path']}"
 
 
-def _network_delay_s(sent: bytes, arrived_at: float) -> float:
+def _network_delay_s(sent: str, arrived_at: float) -> float:
     """Seconds since Rails sent the request, -1 where it does not say."""
     try:
         delay_s = arrived_at - float(sent)

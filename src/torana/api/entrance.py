@@ -57,6 +57,10 @@ ENDED = {
 
 
 class Authenticator(Protocol):
+    def recognize(self, headers: Headers, *, lenient: bool) -> Caller | None:
+        """As `authenticate`, where it has let the same headers pass before; None: it has not, or must look anew."""
+        ...
+
     async def authenticate(self, headers: Headers, client: str, *, lenient: bool = False) -> Caller:
         """Raises Refusal 401 or 503. `lenient` is for vendors' SDKs, which know no headers of ours."""
         ...
@@ -121,7 +125,11 @@ class Entrance:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         cpu_started = time.thread_time()
-        headers = Headers(scope["headers"])
+        writer: AnswerWriter | None = scope.get("torana.writer")
+        if writer is None:
+            headers = Headers(scope["headers"])
+        else:
+            headers = writer.headers = Headers(scope["headers"], writer.headers)
         exchange = Exchange(
             scope["method"],
             self._strip_prefix(scope["path"]),
@@ -131,7 +139,7 @@ class Entrance:
             _request_id(headers),
         )
         current_request_id.set(exchange.request_id)
-        answer = Answering(exchange, send, scope.get("torana.writer"), started, headers.get(b"origin") is not None)
+        answer = Answering(exchange, send, writer, started, headers.get(b"origin") is not None)
         route: Route | None = None
         try:
             try:
@@ -177,9 +185,10 @@ class Entrance:
                 raise Refusal(404, "not_found", "Not Found")
             if not (route is None and self.routes.is_open(exchange.path)):
                 auth_started = time.perf_counter()
-                exchange.caller = await self.authenticator.authenticate(
-                    headers, exchange.client, lenient=exchange.front is not None
-                )
+                lenient = exchange.front is not None
+                exchange.caller = self.authenticator.recognize(
+                    headers, lenient=lenient
+                ) or await self.authenticator.authenticate(headers, exchange.client, lenient=lenient)
                 exchange.facts["auth_duration_s"] = time.perf_counter() - auth_started
                 flags = headers.get(b"x-gitlab-enabled-feature-flags")
                 if flags:

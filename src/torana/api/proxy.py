@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, quote
 
 import msgspec
 
-from torana.access.permissions import permit_proxy
+from torana.access.permissions import for_user, permit_proxy
 from torana.answers import Relay
 from torana.api.abuse import AbuseWatch
 from torana.api.connection import DRAINING
@@ -31,6 +31,8 @@ from torana.settings import Settings
 logger = logging.getLogger("torana.api.proxy")
 
 
+_PERMIT = "proxy permit"
+"""Of the headers' keepings: what the policy said of them."""
 FORWARDED_QUERY = ("beta", "alt")
 
 
@@ -49,6 +51,8 @@ class ProxyEndpoints:
         self.settings = settings
         self.watch = watch
         self.judged = JudgedReader()
+        self._snapshot = object()
+        """Stands for the catalogue, which nobody is to keep."""
 
     def routes(self) -> list[Route]:
         rows = []
@@ -73,7 +77,15 @@ class ProxyEndpoints:
         )
 
     def _policy(self, exchange: Exchange, _order: Any) -> Permit:
-        return permit_proxy(exchange.caller, exchange.headers, self.unit_primitives, self.settings.auth)
+        # The same caller, headers and catalogue: the same permit.
+        kept = exchange.headers.kept.get(_PERMIT)
+        if kept is not None and kept[0] is self._snapshot and kept[1].caller is exchange.caller:
+            found: Permit = kept[1]
+            return found
+        permit = permit_proxy(exchange.caller, exchange.headers, self.unit_primitives, self.settings.auth)
+        permit = for_user(permit, exchange.headers)
+        exchange.headers.kept[_PERMIT] = self._snapshot, permit
+        return permit
 
     async def _relay(self, upstream: Upstream, exchange: Exchange, permit: Permit) -> Reply | StreamReply:
         target = upstream.find(exchange.method, exchange.path.removeprefix(f"/v1/proxy/{upstream.name}"))
@@ -237,13 +249,17 @@ class _Passing(AsyncIterator[bytes]):
         self._relay.settle(outcome, None, error)
 
 
-def _forwarded_headers(upstream: Upstream, headers: Headers) -> dict[str, str]:
+def _forwarded_headers(upstream: Upstream, headers: Headers) -> Mapping[str, str]:
     """The client's allow-listed headers; repeated ones are joined, as HTTP has it."""
+    kept: Mapping[str, str] | None = headers.kept.get(upstream.request_headers)
+    if kept is not None:
+        return kept
     found: dict[str, str] = {}
     for name, value in headers.pairs:
         if name in upstream.request_headers:
             key, text = name.decode(), value.decode("latin-1").strip()
             found[key] = f"{found[key]}, {text}" if key in found else text
+    headers.kept[upstream.request_headers] = found
     return found
 
 
