@@ -6,13 +6,17 @@ so that a record is counted once however often it is delivered.
 
 import asyncio
 import time
-from collections import defaultdict
+from bisect import bisect_right
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from decimal import Decimal
+from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torana.usage.event import UsageEvent, decode_event
+import msgspec
+
 from torana.usage.folder import Position
 from torana.usage.rollup_schema import MEASURES, MONEY_SCALE, NAMES, PERIODS, open_rollup
 from torana.usage.sinks.sink import Batch, SinkDown
@@ -75,12 +79,8 @@ class RollupSink:
             with connection:
                 connection.execute("BEGIN IMMEDIATE")
                 counted = self._position(batch.folder)
-                events = [
-                    decode_event(event)
-                    for event, position in zip(batch.events, batch.positions, strict=True)
-                    if position > counted
-                ]
-                connection.executemany(_ADD, _rows(events))
+                fresh = batch.events[bisect_right(batch.positions, counted) :]
+                connection.executemany(_ADD, _rows(fresh))
                 end = max(counted, batch.positions[-1])
                 connection.execute(
                     "INSERT OR REPLACE INTO counted VALUES (?, ?, ?, ?)",
@@ -114,23 +114,61 @@ _ADD = (
 )
 
 
-def _rows(events: list[UsageEvent]) -> list[tuple[object, ...]]:
+class _Counted(msgspec.Struct, frozen=True, gc=False):
+    """What is looked at of a record. The names come first, in the order of NAMES."""
+
+    instance: str
+    realm: str
+    user: str
+    feature: str
+    unit_primitive: str
+    model: str
+    provider: str
+    upstream_model: str
+    status: str
+    ended_at: str
+    duration_s: float
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+    reasoning_tokens: int
+    source: str
+    cost_usd: str | None
+
+
+_decode = msgspec.json.Decoder(_Counted).decode
+
+
+def _rows(events: Iterable[bytes]) -> list[tuple[object, ...]]:
     """One row for each period and combination of names."""
-    sums: dict[tuple[object, ...], list[int]] = defaultdict(lambda: [0] * len(MEASURES))
-    for event in events:
-        names = tuple(getattr(event, name) for name in NAMES)
-        ended = int(_unix(event.ended_at))
+    # By the minute first: of many records few rows are left for the longer periods.
+    minutes: dict[tuple[int, tuple[str, ...]], list[int]] = {}
+    starts: dict[str, int] = {}
+    for event in map(_decode, events):
+        minute = event.ended_at[:16]  # of 2026-11-29T19:31:04.123Z
+        start = starts.get(minute)
+        if start is None:
+            start = starts[minute] = int(datetime.fromisoformat(f"{minute}:00Z").timestamp())
+        names = (
+            event.instance, event.realm, event.user, event.feature, event.unit_primitive, event.model, event.provider,
+            event.upstream_model, event.status,
+        )  # fmt: skip
         amounts = _amounts(event)
+        row = minutes.get((start, names))
+        minutes[start, names] = amounts if row is None else list(map(add, row, amounts))
+    sums: dict[tuple[object, ...], list[int]] = {}
+    for (start, called), amounts in minutes.items():
         for period, seconds in PERIODS.items():
-            row = sums[(period, ended - ended % seconds, *names)]
-            for index, amount in enumerate(amounts):
-                row[index] += amount
+            key = (period, start - start % seconds, *called)
+            row = sums.get(key)
+            sums[key] = amounts if row is None else list(map(add, row, amounts))
     return [(*key, *amounts) for key, amounts in sums.items()]
 
 
-def _amounts(event: UsageEvent) -> tuple[int, ...]:
+def _amounts(event: _Counted) -> list[int]:
     cost = event.cost_usd
-    amounts = (
+    amounts = [
         1,
         event.input_tokens,
         event.output_tokens,
@@ -141,12 +179,6 @@ def _amounts(event: UsageEvent) -> tuple[int, ...]:
         cost is None,
         event.source != "provider",
         round(event.duration_s * 1000),
-    )
+    ]
     # SQLite's integers end at 2^63: an absurd record must not keep the others from being counted.
-    return tuple(min(amount, MAX_AMOUNT) for amount in amounts)
-
-
-def _unix(text: str) -> float:
-    from datetime import datetime
-
-    return datetime.fromisoformat(text).timestamp()
+    return amounts if max(amounts) <= MAX_AMOUNT else [min(amount, MAX_AMOUNT) for amount in amounts]
