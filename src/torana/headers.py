@@ -22,7 +22,7 @@ SOON_S = 5
 
 def soon() -> int:
     """Seconds, jittered, so that those who were turned away together do not come back together."""
-    return random.randint(1, SOON_S)  # noqa: S311 jitter, no secret
+    return 1 + int(random.random() * SOON_S)  # noqa: S311 jitter, no secret
 
 
 def retry_after(seconds: float | None) -> tuple[tuple[bytes, bytes], ...]:

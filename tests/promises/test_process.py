@@ -23,7 +23,7 @@ from tests.support.provider import ScriptedProvider
 from tests.support.served import TORANA, Served, free_port, run, served, spawn
 
 from torana import __version__
-from torana.api.connection import SPARE_FILES
+from torana.api.held import SPARE_FILES
 
 ROOT = Path(__file__).parents[2]
 PROXY = "ai_gateway_model_provider_proxy"

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torana.api.connection import is_whole_request
+from torana.api.heads import Head
 
 STARTS = [
     b"POST / HTTP/1.1",
@@ -41,6 +41,10 @@ FRAGMENTS = [
 BODIES = [b"", b"abc", b"abcde", b"0\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"abcGET / HTTP/1.1\r\n\r\n"]
 
 
+def is_whole(data: bytes) -> bool:
+    return Head(data).is_whole
+
+
 class Messages:
     """What the server's own parser makes of bytes."""
 
@@ -60,7 +64,7 @@ def test_what_passes_for_whole_is_exactly_one_request_to_the_parser(
     start: bytes, fragments: list[bytes], body: bytes
 ) -> None:
     data = b"\r\n".join([start, *fragments, b"", b""]) + body
-    if not is_whole_request(data):
+    if not is_whole(data):
         return
     messages = Messages()
     parser = httptools.HttpRequestParser(messages)
@@ -82,6 +86,60 @@ def test_what_passes_for_whole_is_exactly_one_request_to_the_parser(
     ],
 )
 def test_plain_requests_pass_for_whole(data: bytes) -> None:
-    assert is_whole_request(data)
-    assert not is_whole_request(data[:-1])
-    assert not is_whole_request(data + b"G")
+    assert is_whole(data)
+    assert not is_whole(data[:-1])
+    assert not is_whole(data + b"G")
+
+
+VALUES = [b"3", b"5", b"+3", b"0", b"03", b"3 ", b"0123456789abcdef", b"fedcba9876543210", b"a\r\nX: yz90123456"]
+
+
+def request(length: bytes, request_id: bytes, body: bytes, middle: bytes = b"Authorization: Bearer t") -> bytes:
+    lines = [b"POST /x HTTP/1.1", b"Content-Length: " + length, middle, b"X-Request-Id: " + request_id]
+    return b"\r\n".join([*lines, b"", b""]) + body
+
+
+@given(
+    st.sampled_from(VALUES),
+    st.sampled_from(VALUES),
+    st.sampled_from(BODIES),
+    st.sampled_from([b"Authorization: Bearer t", b"Authorization: Bearer u", b"Transfer-Encoding: chunked"]),
+)
+def test_a_head_that_is_known_again_is_read_as_if_it_were_new(
+    length: bytes, request_id: bytes, body: bytes, middle: bytes
+) -> None:
+    head = Head(request(b"3", b"0123456789abcdef", b"abc"))
+    data = request(length, request_id, body, middle)
+    if not head.fits(data):
+        return
+    anew = Head(data)
+
+    assert (head.is_whole, head.request_id, head.token) == (anew.is_whole, anew.request_id, anew.token)
+
+
+def test_a_head_is_known_again_with_another_id_and_another_body() -> None:
+    head = Head(request(b"3", b"0123456789abcdef", b"abc"))
+
+    assert head.fits(request(b"5", b"fedcba9876543210", b"abcde"))
+    assert (head.request_id, head.is_whole) == (b"fedcba9876543210", True)
+    assert head.fits(request(b"5", b"fedcba9876543210", b"abcdefGET / HTTP/1.1\r\n\r\n"))
+    assert not head.is_whole
+
+
+def test_a_head_that_was_no_whole_request_is_looked_at_each_time() -> None:
+    data = request(b"5", b"0123456789abcdef", b"abc")
+
+    assert not Head(data).fits(data)
+
+
+@pytest.mark.parametrize(
+    ("line", "is_whole"),
+    [
+        (b"Connection: keep-alive", True),
+        (b"Connection: Keep-Alive ", True),
+        (b"Connection: keep-alive, upgrade", False),
+        (b"Connection: close", False),
+    ],
+)
+def test_a_client_that_asks_for_what_it_gets_anyway_keeps_its_connection(line: bytes, is_whole: bool) -> None:
+    assert is_whole == Head(b"GET / HTTP/1.1\r\n" + line + b"\r\n\r\n").is_whole

@@ -23,10 +23,11 @@ from torana.api.contents import MayLog
 from torana.api.dialect_front import did_you_mean
 from torana.api.dry_run import admit_operator, is_dry_run
 from torana.api.exchange import Exchange, Reply, Route, StreamReply, json_reply
+from torana.api.heads import Head
 from torana.api.internal_events import InternalEvents
 from torana.api.refusing import EXPLAINED, write_refusal
 from torana.api.route_table import RouteTable
-from torana.api.unread import TurnedAway, standing_of, start_of
+from torana.api.unread import TurnedAway, start_of
 from torana.caller import Caller, Permit
 from torana.errors import ProviderError, Refusal
 from torana.headers import Headers
@@ -319,21 +320,21 @@ class Entrance:
             cpu_s=time.thread_time() - cpu_started, content_type=answer.content_type,
         )  # fmt: skip
 
-    def turn_away(self, connection: Connection, data: bytes, code: str, *, may_stay: bool) -> bytes:
+    def turn_away(self, connection: Connection, head: Head, code: str, *, stays: bool) -> bytes:
         """The answer to a request that the admission has no room for; its books are kept here."""
-        return self.turned_away.answer(connection, data, code, may_stay=may_stay)
+        return self.turned_away.answer(connection, head, code, stays=stays)
 
-    def standing(self, data: bytes) -> tuple[Standing, bytes]:
-        """What is known of a request before anything of it was checked, and the token that it shows."""
-        method, target = start_of(data)
+    def look(self, data: bytes) -> Head:
+        """What is known of a request before anything of it was checked."""
+        head = Head(data)
+        method, target = start_of(head.start)
         route, _, _ = self.routes.find(method, self._strip_prefix(target))
-        token, patience_s = standing_of(data)
-        standing = Standing(
+        head.standing = Standing(
             is_background=route is not None and route.is_background,
-            instance=self.authenticator.known_instance(token) if token else "",
-            patience_s=patience_s,
+            instance=self.authenticator.known_instance(head.token) if head.token else "",
+            patience_s=head.patience_s,
         )
-        return standing, token
+        return head
 
     def note_refusal(self, connection: Connection, status: int, request_id: str) -> None:
         """The books of a request that the server refused before it was one."""

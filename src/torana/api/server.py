@@ -10,7 +10,8 @@ from typing import Any
 
 import uvicorn
 
-from torana.api.connection import DRAINING, SPARE_FILES, Connection, Door
+from torana.api.connection import DRAINING, Connection
+from torana.api.held import SPARE_FILES, Door, HeldConnection
 from torana.api.leaving import Leaving
 from torana.settings import ServeSettings
 
@@ -31,21 +32,21 @@ class Listener:
     def __init__(self, app: Any, serve: ServeSettings, *, with_tls: bool, door: Door | None = None) -> None:
         self.is_draining = False
 
-        class Protocol(Connection):
-            pass
-
-        Protocol.serve = serve
-        Protocol.max_files = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES)
-        Protocol.is_draining = staticmethod(lambda: self.is_draining)
-        Protocol.leaving = Leaving()
-        Protocol.door = door
+        members: dict[str, Any] = {
+            "serve": serve,
+            "max_files": max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES),
+            "is_draining": staticmethod(lambda: self.is_draining),
+            "leaving": Leaving(),
+            "door": door,
+        }
+        protocol = type("Protocol", (Connection if door is None else HeldConnection,), members)
         tls: dict[str, Any] = {}
         if with_tls and serve.tls_enabled:
             tls = {"ssl_certfile": serve.tls_cert_file, "ssl_keyfile": serve.tls_key_file or None}
             if serve.tls_ciphers:
                 tls["ssl_ciphers"] = serve.tls_ciphers
         config = uvicorn.Config(
-            app, http=Protocol, ws="none", lifespan="off", log_config=None, access_log=False, proxy_headers=False,
+            app, http=protocol, ws="none", lifespan="off", log_config=None, access_log=False, proxy_headers=False,
             server_header=False, backlog=4096, **tls,
         )  # fmt: skip
         # Its lines about answers cut on purpose would be noise; ours tell the cause.

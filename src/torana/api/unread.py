@@ -1,4 +1,4 @@
-"""Requests that nobody has read: what a glance at their bytes tells, and the answer to those that are turned away.
+"""The answer to requests that are turned away before anybody has read them.
 
 They come in floods, and what each of them costs is missing for those that are let in. So the answer and its access
 line are written once for all requests that start alike, and filled in with what differs.
@@ -7,8 +7,10 @@ line are written once for all requests that start alike, and filled in with what
 import random
 import re
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -19,21 +21,17 @@ from torana.api.access_log import refused_line
 from torana.api.answering import CORS_HEADERS
 from torana.api.connection import Connection
 from torana.api.exchange import Exchange, Reply
+from torana.api.heads import MAX_GLANCED_BYTES, Head
 from torana.errors import Refusal
 from torana.headers import Headers, retry_after, soon
 from torana.telemetry.log import Log
 
-MAX_GLANCED_BYTES = 2048
 MOULDS = 256
 """Kept at a time; clients have a say in them, so a full memory is emptied."""
 
-_TOKEN_HEADERS = (b"\r\nauthorization:", b"\r\nx-api-key:", b"\r\napi-key:")
-_PATIENCE = re.compile(rb"\r\nx-stainless-timeout:[ \t]*([0-9]{1,5}(?:\.[0-9]{1,3})?)[ \t]*\r\n")
-_REPEATED = {
-    name: re.compile(rb"\r\n%b:[ \t]*([\x20-\x7e\x80-\xff]{1,1024})(?=\r\n)" % name, re.IGNORECASE)
-    for name in (b"x-request-id", b"origin")
-}
-"""Looked for in a request that is turned away unread; what looks different is as good as absent."""
+STAMP_S = 0.0005
+"""Requests that are turned away within so short a time have the same moment in their access lines."""
+
 _PLAIN_ID = re.compile(rb"[0-9A-Za-z._:-]{16,64}")
 
 _STAMP = datetime(2000, 1, 1, tzinfo=UTC)
@@ -46,12 +44,14 @@ class Mould:
 
     def __init__(self, text: bytes, marks: Sequence[bytes]) -> None:
         pieces = re.split(b"(%b)" % b"|".join(map(re.escape, marks)), text)
-        self._places = [marks.index(mark) for mark in pieces[1::2]]
-        self._form = b"%b".join(piece.replace(b"%", b"%%") for piece in pieces[::2])
+        self._pick = itemgetter(*[marks.index(mark) for mark in pieces[1::2]], 0)
+        # One more than there are places, for one alone would not be picked as a tuple.
+        self._form = b"%b".join(piece.replace(b"%", b"%%") for piece in pieces[::2]) + b"%.0b"
 
     def fill(self, values: Sequence[bytes]) -> bytes:
         """`values` in the order of the marks."""
-        return self._form % tuple([values[place] for place in self._places])
+        filled: bytes = self._form % self._pick(values)
+        return filled
 
 
 class _Shape(NamedTuple):
@@ -60,7 +60,7 @@ class _Shape(NamedTuple):
     start: bytes
     """The request's first line."""
     code: str
-    may_stay: bool
+    stays: bool
     has_origin: bool
     after_s: int
     id_length: int
@@ -93,26 +93,28 @@ class TurnedAway:
         self._count = count
         self._moulds: dict[_Shape, _Moulds] = {}
         self._standing_headers: list[tuple[bytes, bytes]] = []
+        self._stamp, self._stamped_at = b"", 0.0
         # Marks that no client can know.
         self._client = f"client-{secrets.token_hex(8)}"
         self._ids = {length: secrets.token_hex(32)[:length].encode() for length in range(16, 65)}
 
-    def answer(self, connection: Connection, data: bytes, code: str, *, may_stay: bool) -> bytes:
-        """The whole answer 503; its access line is written."""
-        low = small_head(data)
-        request_id, is_plain = b"%032x" % random.getrandbits(128), True
-        if (at := low.find(b"\r\nx-request-id:")) >= 0 and (given := _REPEATED[b"x-request-id"].match(data, at)):
-            request_id = given[1].strip()
+    def answer(self, connection: Connection, head: Head, code: str, *, stays: bool) -> bytes:
+        """The whole answer 503; its access line is written.
+
+        stays  the connection is kept
+        """
+        request_id, is_plain = head.request_id, True
+        if not request_id:
+            request_id = b"%032x" % random.getrandbits(128)
+        else:
             is_plain = _PLAIN_ID.fullmatch(request_id) is not None
-        at = low.find(b"\r\norigin:")
-        has_origin = at >= 0 and _REPEATED[b"origin"].match(data, at) is not None
-        after_s = soon()
-        start = data[: low.find(b"\r\n", 0, MAX_GLANCED_BYTES)]
-        shape = _Shape(start, code, may_stay, has_origin, after_s, len(request_id))
+        shape = _Shape(head.start, code, stays, head.has_origin, soon(), len(request_id))
         standing, client = connection.server_state.default_headers, connection.client or ("", 0)
         if is_plain:
             method, answer_mould, line_mould = self._find(shape, standing)
-            values = request_id, _now(), client[0].encode(), b"%d" % client[1]
+            if (now := time.monotonic()) - self._stamped_at > STAMP_S:
+                self._stamp, self._stamped_at = _now(), now
+            values = request_id, self._stamp, client[0].encode(), b"%d" % client[1]
             answer, line = answer_mould.fill(values), line_mould.fill(values) if line_mould is not None else None
         else:
             method, answer, line = self._write(shape, standing, request_id, client, datetime.now(UTC))
@@ -157,7 +159,7 @@ class TurnedAway:
         ]
         if shape.has_origin:
             headers += CORS_HEADERS
-        if not shape.may_stay:
+        if not shape.stays:
             headers.append((b"connection", b"close"))
         lines = [STATUS_LINE[reply.status], *[b"%b: %b\r\n" % pair for pair in headers], b"\r\n"]
         answer = b"".join(lines) + (b"" if method == "HEAD" else reply.body)
@@ -173,26 +175,6 @@ def start_of(data: bytes) -> tuple[str, str]:
     if len(parts) < 3:
         return "", ""
     return parts[0].decode("latin-1"), unquote(parts[1].partition(b"?")[0].decode("latin-1"))
-
-
-def standing_of(data: bytes) -> tuple[bytes, float]:
-    """The token that a request shows, and how many seconds its client says that it waits; empty and 0 without."""
-    low = small_head(data)
-    patience = _PATIENCE.search(low)
-    token = b""
-    for name in _TOKEN_HEADERS:
-        if (at := low.find(name)) >= 0:
-            token = data[at + len(name) : data.find(b"\r\n", at + 2)].strip()
-            break
-    if token[:7].lower() == b"bearer ":
-        token = token[7:].strip()
-    return token, float(patience[1]) if patience is not None else 0.0
-
-
-def small_head(data: bytes) -> bytes:
-    """The head in small letters, as far as it has come: looking for a name in any case takes ten times as long."""
-    end = data.find(b"\r\n\r\n")
-    return data.lower() if end < 0 else data[: end + 2].lower()
 
 
 def _now() -> bytes:

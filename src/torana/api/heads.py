@@ -1,0 +1,153 @@
+"""Heads of requests that nobody has read: what a glance at one tells, and how the next one like it is known again.
+
+A client that is turned away asks again on the same connection with the same head, but for a few values. Looking at a
+head costs more than all else that a refusal takes; comparing it with the last one costs next to nothing.
+"""
+
+import re
+
+import httptools
+
+from torana.api.admission import Standing
+
+MAX_GLANCED_BYTES = 2048
+
+_START = re.compile(rb"[a-z]{1,20} [!-~]{1,8192} http/1\.1\r\n")
+_UNSURE = re.compile(
+    rb"\r\n(?:transfer-encoding|upgrade|expect|connection(?!:[ \t]{0,9}keep-alive[ \t]{0,9}\r\n)|[ \t])"
+)
+"""How lines begin over which readers might disagree. Both are for heads in small letters, which costs a tenth."""
+
+_TOKEN_NAMES = (b"\r\nauthorization:", b"\r\nx-api-key:", b"\r\napi-key:")
+_LENGTH, _ID, _SENT = b"\r\ncontent-length:", b"\r\nx-request-id:", b"\r\nx-gitlab-rails-send-start:"
+_DIFFERING = (_LENGTH, _ID, _SENT)
+"""Headers whose values differ from one request of a client to the next."""
+_PLAIN = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz._:-"
+_VALUE = re.compile(rb"[ \t]{0,9}([0-9A-Za-z._:-]{1,64})\r\n")
+_PATIENCE = re.compile(rb"\r\nx-stainless-timeout:[ \t]*([0-9]{1,5}(?:\.[0-9]{1,3})?)[ \t]*\r\n")
+_REPEATED = {
+    name: re.compile(rb"\r\n%b:[ \t]*([\x20-\x7e\x80-\xff]{1,1024})(?=\r\n)" % name, re.IGNORECASE)
+    for name in (b"x-request-id", b"origin")
+}
+"""Looked for in a request that is turned away unread; what looks different is as good as absent."""
+
+
+class Head:
+    """What the first bytes of a request tell; nothing of it was checked.
+
+    start       the first line, without its end
+    token       that the request shows; empty: none
+    patience_s  how long its client says that it waits; 0: it does not
+    has_origin  it comes from a page of another origin
+    request_id  that the client gave it; empty: none
+    is_whole    the bytes are one request and nothing else, whoever reads them
+    standing    what follows for its place in the line; whoever looks sets it
+    """
+
+    __slots__ = ("_pieces", "has_origin", "is_whole", "patience_s", "request_id", "standing", "start", "token")
+
+    def __init__(self, data: bytes) -> None:
+        low = _small_head(data)
+        self.start = data[: low.find(b"\r\n", 0, MAX_GLANCED_BYTES)]
+        patience = _PATIENCE.search(low)
+        self.patience_s = float(patience[1]) if patience is not None else 0.0
+        self.token = _token(data, low)
+        self.has_origin = bool(_repeated(data, low, b"origin"))
+        self.request_id = _repeated(data, low, b"x-request-id")
+        self.is_whole = is_whole_request(data, low)
+        self._pieces = _pieces(data, low) if self.is_whole else ()
+        self.standing = Standing()
+
+    def fits(self, data: bytes) -> bool:
+        """True where `data` begins with this very head, but for values that differ; `request_id` and `is_whole` are
+        those of `data` then. False: nothing has changed, look at it anew."""
+        at = length = 0
+        request_id = b""
+        for literal, name, size in self._pieces:
+            if not data.startswith(literal, at):
+                return False
+            at += len(literal)
+            if size:
+                value = data[at : at + size]
+                at += size
+                # Nothing but plain signs, as many as before: whoever found the end of that head finds it here.
+                if value.translate(None, _PLAIN):
+                    return False
+                if name is _ID:
+                    request_id = value
+                elif name is _LENGTH:
+                    if not value.isdigit():
+                        return False
+                    length = int(value)
+        if not at:
+            return False
+        self.request_id = request_id
+        self.is_whole = len(data) == at + length
+        return True
+
+
+class _Messages:
+    """How many the parser finds."""
+
+    begun = whole = 0
+
+    def on_message_begin(self) -> None:
+        self.begun += 1
+
+    def on_message_complete(self) -> None:
+        self.whole += 1
+
+
+def is_whole_request(data: bytes, low: bytes) -> bool:
+    """True where `data` is one request and nothing else, whoever reads it. False wherever readers might disagree.
+
+    low  its head in small letters
+    """
+    if not _START.match(low) or _UNSURE.search(low):
+        return False
+    found = _Messages()
+    try:
+        # It takes no bare CR or LF, no blank before a colon, no second Content-Length and none but digits in it.
+        httptools.HttpRequestParser(found).feed_data(data)
+    except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+        return False
+    return found.begun == found.whole == 1
+
+
+def _pieces(data: bytes, low: bytes) -> tuple[tuple[bytes, bytes, int], ...]:
+    """What stays of a whole request's head, each piece with the differing header behind it and the size of its value;
+    nothing where it cannot be told."""
+    places = []
+    for name in _DIFFERING:
+        if (at := low.find(name)) >= 0:
+            value = _VALUE.match(data, at + len(name))
+            if value is not None:
+                places.append((value.start(1), name, len(value[1])))
+            elif name is _LENGTH:
+                return ()
+    pieces, begun = [], 0
+    for at, name, size in sorted(places):
+        pieces.append((data[begun:at], name, size))
+        begun = at + size
+    return (*pieces, (data[begun : len(low) + 2], b"", 0))
+
+
+def _token(data: bytes, low: bytes) -> bytes:
+    for name in _TOKEN_NAMES:
+        if (at := low.find(name)) >= 0:
+            token = data[at + len(name) : data.find(b"\r\n", at + 2)].strip()
+            return token[7:].strip() if token[:7].lower() == b"bearer " else token
+    return b""
+
+
+def _repeated(data: bytes, low: bytes, name: bytes) -> bytes:
+    """The value of a header that the answer repeats; empty where it is absent, or looks odd."""
+    at = low.find(b"\r\n%b:" % name)
+    found = _REPEATED[name].match(data, at) if at >= 0 else None
+    return found[1].strip() if found is not None else b""
+
+
+def _small_head(data: bytes) -> bytes:
+    """The head in small letters, as far as it has come: looking for a name in any case takes ten times as long."""
+    end = data.find(b"\r\n\r\n")
+    return data.lower() if end < 0 else data[: end + 2].lower()

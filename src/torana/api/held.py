@@ -1,0 +1,128 @@
+"""A client connection whose requests may have to wait in line, unread, or be turned away.
+
+Probes never wait, and neither does what follows the first bytes of a request that was let in.
+"""
+
+import time
+import uuid
+from typing import Any, Protocol
+
+from torana.api.admission import Admission
+from torana.api.connection import FRESH, IDLE, Connection
+from torana.api.heads import Head
+
+MAX_HELD_BYTES = 65_536
+"""What is read of a request that waits in line; the rest waits with its client."""
+SPARE_FILES = 128
+"""File descriptors that no client gets: for probes, providers' answers under way, logs, the metrics port."""
+
+_PROBES = tuple(
+    b"%b %b/monitoring/%b " % (method, prefix, name)
+    for method in (b"GET", b"HEAD")
+    for prefix in (b"", b"/ai")
+    for name in (b"healthz", b"ready")
+)
+"""How requests begin that wait in no line."""
+
+
+class HeldConnection(Connection):
+    """One client connection behind a door."""
+
+    door: "Door"
+    """Set on the subclass that `Listener` makes, as is:"""
+    max_files: int
+    """Connections of clients and to providers together; requests beyond are turned away."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.held: bytes | None = None
+        """What has come of a request that waits in line; None: none does."""
+        self.head: Head | None = None
+        """Of the last request that had to wait or was turned away."""
+
+    def data_received(self, data: bytes) -> None:
+        if self.held is not None:
+            self.held += data
+            self.head = None
+            if len(self.held) > MAX_HELD_BYTES:
+                self.flow.pause_reading()
+        elif self.phase > FRESH or data.startswith(_PROBES):
+            super().data_received(data)
+        elif len(self.connections) + len(self.tasks) >= self.max_files:
+            # Each call may open a connection to a provider. Without a descriptor it would fail half-way.
+            self._turn_away(self._look(data), "overloaded", may_stay=False)
+        elif self.door.admission.begins():
+            self._receive(data)
+        else:
+            self.held = data
+            self.door.admission.wait(self, self._look(data).standing)
+
+    def begin(self) -> None:
+        """Read what waited in line."""
+        held, self.held = self.held, None
+        if held is not None:
+            if self.head is not None and not self.head.standing.instance:
+                self.head = None  # who sends it will be known now, or refused
+            self.flow.resume_reading()
+            self._receive(held)
+
+    def turn_away(self, code: str) -> None:
+        """Answer what waited in line with 503."""
+        held, self.held = self.held, None
+        if held is not None:
+            self.flow.resume_reading()
+            self._turn_away(self.head or self._look(held), code, may_stay=not self.is_draining())
+
+    @property
+    def is_gone(self) -> bool:
+        return self.held is None
+
+    def note_refusal(self, status: int, request_id: str) -> None:
+        self.door.note_refusal(self, status, request_id)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self.held is not None:
+            self.held = None
+            self.note_refusal(499, uuid.uuid4().hex)
+
+    def shutdown(self) -> None:
+        # Whoever waits in line is still answered.
+        if self.held is None:
+            super().shutdown()
+
+    def _look(self, data: bytes) -> Head:
+        head = self.head
+        if head is None or not head.fits(data):
+            head = self.head = self.door.look(data)
+        return head
+
+    def _turn_away(self, head: Head, code: str, *, may_stay: bool) -> None:
+        # Where the request is plainly whole, the next one may follow; else nobody knows where it would begin.
+        stays = may_stay and head.is_whole
+        self.transport.write(self.door.turn_away(self, head, code, stays=stays))
+        if stays:
+            self.phase, self.since = IDLE, time.monotonic()
+        else:
+            self.linger()
+
+
+class Door(Protocol):
+    """What stands behind a connection: who may come in, and the books of those who may not."""
+
+    admission: Admission
+
+    def look(self, data: bytes) -> Head:
+        """What the first bytes of a request tell; nothing of it was checked."""
+        ...
+
+    def turn_away(self, connection: Connection, head: Head, code: str, *, stays: bool) -> bytes:
+        """The whole answer to a request that there is no room for.
+
+        stays  the connection is kept
+        """
+        ...
+
+    def note_refusal(self, connection: Connection, status: int, request_id: str) -> None:
+        """A request was answered here, or its client left, and the application never heard of it."""
+        ...
