@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torana.api.admission import COMERS_PER_START, STARTS_PER_TURN, Admission, Standing
+from torana.api.admission import (
+    COMERS_PER_START,
+    LEAST_STARTS_PER_TURN,
+    STARTS_PER_TURN,
+    TURN_S,
+    Admission,
+    Standing,
+)
 
 
 @dataclass
@@ -91,13 +98,52 @@ async def test_the_next_turn_takes_as_many_again_in_order_of_arrival() -> None:
     assert await crowd.turns(1) == names
 
 
-async def test_the_more_come_in_a_turn_the_more_are_begun_in_the_next() -> None:
-    crowd = Crowd(max_waiting=400)
+async def slow_turns(crowd: Crowd, turn_s: float) -> None:
+    """Until so long is what a full turn is believed to take."""
+    for _ in range(100):
+        crowd.fill_turn()
+        crowd.time_s += turn_s
+        await asyncio.sleep(0)
     crowd.fill_turn()
-    for number in range(640):
+
+
+async def test_while_requests_wait_a_turn_begins_what_it_has_time_for() -> None:
+    crowd = Crowd()
+    await slow_turns(crowd, 4 * TURN_S)
+    for _ in range(STARTS_PER_TURN):
+        crowd.come("one")
+
+    assert len(await crowd.turns(1)) == STARTS_PER_TURN // 4
+
+
+async def test_however_long_turns_take_some_requests_begin() -> None:
+    crowd = Crowd()
+    await slow_turns(crowd, 1.0)
+    for _ in range(STARTS_PER_TURN):
+        crowd.come("one")
+
+    assert len(await crowd.turns(1)) == LEAST_STARTS_PER_TURN
+
+
+async def test_the_more_come_in_a_turn_the_more_are_begun_in_the_next() -> None:
+    crowd = Crowd(max_waiting=20)
+    await slow_turns(crowd, 1.0)
+    for number in range(10 * COMERS_PER_START):
         crowd.come(str(number))
 
-    assert len(await crowd.turns(1)) == 640 // COMERS_PER_START
+    assert len(await crowd.turns(1)) == 10
+
+
+async def test_where_no_instance_waits_for_more_the_newcomer_is_turned_away() -> None:
+    crowd = Crowd(max_waiting=2)
+    crowd.fill_turn()
+    for name in ("busy", "busy"):
+        crowd.come(name, Standing(instance="busy"))
+    crowd.come("quiet", Standing(instance="quiet"))  # makes the busy one wait for less
+
+    crowd.come("other", Standing(instance="quiet"))
+
+    assert crowd.told == [("busy", "overloaded"), ("other", "overloaded")]
 
 
 async def test_interactive_requests_go_before_background_ones() -> None:
@@ -192,11 +238,7 @@ async def test_a_client_that_waits_less_than_the_limit_is_not_begun_after_it_gav
 
 async def test_a_line_that_would_take_longer_than_the_limit_takes_nobody_in() -> None:
     crowd = Crowd(max_age_s=1.0)
-    for _ in range(60):  # turns of a second each, until that is what a turn is believed to take
-        crowd.fill_turn()
-        crowd.time_s += 1.0
-        await asyncio.sleep(0)
-    crowd.fill_turn()
+    await slow_turns(crowd, 1.0)
     for _ in range(3 * STARTS_PER_TURN):
         crowd.come("one")
 

@@ -15,12 +15,15 @@ from heapq import heappop, heappush
 from typing import Protocol
 
 STARTS_PER_TURN = 32
-"""Requests begun in one turn of the event loop; each costs some tenths of a millisecond until it waits for a model.
-Fewer would make turns shorter, and each of them dearer: what they have in common is done while it is warm."""
-MOST_STARTS_PER_TURN = 64
-COMERS_PER_START = 16
-"""Where more come in a turn than are begun, turning them away takes its own time. For so many of them one more is
-begun, so that much of the time goes into answers however many come."""
+"""Requests begun in one turn of the event loop, at most; each costs some tenths of a millisecond until it waits for a
+model."""
+TURN_S = 0.004
+"""How long a turn is to take while requests wait: fewer are begun in it where it takes longer. Whoever is turned away,
+every probe and every running stream wait for the turn to end."""
+LEAST_STARTS_PER_TURN = 2
+COMERS_PER_START = 24
+"""Where many more come in a turn than are begun, turning them away takes its own time. For so many of them one is
+begun at least, so that much of the time goes into answers however many come."""
 TURN_WEIGHT = 0.1
 """How much the newest turn counts in the estimate of how far apart requests are begun."""
 HEADROOM = 0.5
@@ -119,7 +122,9 @@ class Admission:
         now = self._now()
         self._came += 1
         line = self._lines[standing.is_background]
-        patience_s = min(self._max_age_s, standing.patience_s or self._max_age_s)
+        patience_s = self._max_age_s
+        if 0 < standing.patience_s < patience_s:
+            patience_s = standing.patience_s
         if self._is_full(standing, patience_s):
             if self._lines[1].waiting and not standing.is_background:
                 self._shed(self._lines[1].take_from_longest(), "overtaken")
@@ -142,7 +147,7 @@ class Admission:
         now = self._now()
         took_s, self._turn_began = now - self._turn_began, now
         self._apart_s += TURN_WEIGHT * (took_s / self._begun - self._apart_s)
-        starts = min(max(STARTS_PER_TURN, self._came // COMERS_PER_START), MOST_STARTS_PER_TURN)
+        starts = self._starts()
         self._begun = self._came = 0
         if not self.waiting:
             return
@@ -158,6 +163,11 @@ class Admission:
         if self._begun:
             asyncio.get_running_loop().call_soon(self._next_turn)
 
+    def _starts(self) -> int:
+        """How many the turn that begins may begin."""
+        fitting = int(TURN_S / self._apart_s) if self._apart_s > 0 else STARTS_PER_TURN
+        return min(max(fitting, LEAST_STARTS_PER_TURN, self._came // COMERS_PER_START), STARTS_PER_TURN)
+
     def _take(self) -> _Waiting | None:
         return self._lines[0].take() or self._lines[1].take()
 
@@ -172,6 +182,8 @@ class _Line:
 
     def __init__(self, weights: Mapping[str, float]) -> None:
         self.waiting = 0
+        self._most = 0.0
+        """No instance waits for more than so many, by its share."""
         self._weights = weights
         self._of: dict[str, deque[_Waiting]] = {}
         self._turns: list[tuple[float, int, str]] = []
@@ -187,6 +199,7 @@ class _Line:
             self._queue_up(instance, self._passed)
         own.append(waiting)
         self.waiting += 1
+        self._most = max(self._most, len(own) / self._weight(instance))
 
     def take(self) -> _Waiting | None:
         """The oldest request of the instance whose turn it is."""
@@ -205,7 +218,10 @@ class _Line:
     def is_longer_elsewhere(self, instance: str) -> bool:
         """Whether another instance waits for more, by its share, than `instance` with one more would."""
         own = (len(self._of.get(instance, ())) + 1) / self._weight(instance)
-        return any(len(others) / self._weight(name) > own for name, others in self._of.items())
+        if self._most > own:
+            # It may have become less since.
+            self._most = max((len(others) / self._weight(name) for name, others in self._of.items()), default=0.0)
+        return self._most > own
 
     def take_from_longest(self) -> _Waiting:
         """The newest request of the instance that waits for most, by its share."""
