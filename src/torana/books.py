@@ -105,6 +105,8 @@ class ModelCall(msgspec.Struct, kw_only=True):
             if self.entry is not None:
                 code = error.code if isinstance(error, Refusal) else "internal"
                 self.entry.close("upstream_error", None, error_code=code, tries=self._told_tries(None))
+                # Admitted: the access line names what its record names.
+                self.facts["provider"], self.facts["model"], self.facts["outcome"] = provider, model, "failed"
             self.limits.settle(self.hold, price(None, None))
 
     def record(

@@ -1,12 +1,18 @@
-"""Long forms: a storm of failures with fallbacks (OV7), and waits that really take their time (UP9)."""
+"""Long forms: a storm of failures with fallbacks (OV7), waits that really take their time (UP9), and more calls than
+an address has connections for (UP15)."""
 
 import asyncio
 from pathlib import Path
 
 import pytest
-from tests.conftest import StartGateway
+from tests.conftest import Serve, StartGateway
+from tests.drills.crowd import Crowd, Workers
+from tests.support.families import BY_NAME, Family
 from tests.support.fleet import CODE, running_fleet
 from tests.support.invariants import unharmed
+from tests.support.issuer import FakeIssuer
+from tests.support.provider import Script, ScriptedProvider
+from tests.support.usage_sink import UsageSink, write_sinks
 
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(180)]
 
@@ -61,3 +67,56 @@ async def test_two_seconds_are_waited_for_and_others_are_not_sent_meanwhile(
         assert (await waiting).status == 200
         assert 2 <= loop.time() - began < 4
         assert fleet.asked == {"a": 2}
+
+
+# UP15
+
+CONNECTIONS, WORKERS, WAIT_S = 8, 2, 0.5
+CALL_S = 0.2
+"""How long the provider takes for one."""
+CAPACITY = CONNECTIONS * WORKERS / CALL_S
+"""Calls a second."""
+QUIET, HOT = ("quiet-a", "quiet-b", "quiet-c"), "hot"
+SLACK_S = 0.25
+"""For a machine on which the load, the provider and the gateway share two cores."""
+
+
+@pytest.mark.parametrize("name", ["v2 code", "anthropic proxy"])
+async def test_a_tenant_that_asks_ten_times_as_much_as_others_waits_and_they_do_not(
+    serve: Serve, wired: dict[str, str], provider: ScriptedProvider, issuer: FakeIssuer, tmp_path: Path, name: str
+) -> None:
+    family: Family = BY_NAME[name]
+    events = family.events()
+    provider.follow(Script(events=tuple(events), pause_s=CALL_S / len(events)))
+    env = {
+        **wired,
+        "AIGW_ROUTING__CONNECTIONS": str(CONNECTIONS),
+        "AIGW_ROUTING__QUEUE_S": str(WAIT_S),
+        "AIGW_ADMISSION__QUEUE_S": "5",
+    }
+    async with UsageSink() as sink:
+        folder = write_sinks(tmp_path / "overlay", {"name": "books", "type": "http", "url": sink.url})
+        gateway = await serve("--workers", str(WORKERS), env=env | {"AIGW_CATALOG": str(folder)})
+        crowd = Crowd(gateway, issuer, family, sink)
+        await crowd.ask_all(dict.fromkeys(QUIET, CAPACITY / 8), seconds=3)  # warm: pools, memory
+        workers = await Workers.look(gateway)
+
+        alone = await crowd.ask_all(dict.fromkeys(QUIET, CAPACITY / 8), seconds=10)
+        beside = await crowd.ask_all({**dict.fromkeys(QUIET, CAPACITY / 8), HOT: 10 * CAPACITY / 8}, seconds=20)
+        await workers.are_unharmed(gateway, crowd, secrets=[wired["ANTHROPIC_API_KEY"], wired["OPENAI_API_KEY"]])
+
+    answered = sum(took.answered for took in beside.values())
+    print(f"{name}: {answered / 20:.0f} of {CAPACITY:.0f} calls/s that there is room for")
+    for tenant in (*QUIET, HOT):
+        print(f"  {tenant}: alone {alone.get(tenant)}, beside {beside[tenant]}")
+    for tenant in QUIET:
+        assert alone[tenant].refused == beside[tenant].refused == 0
+    hot = beside[HOT]
+    assert hot.refused > 0
+    assert {(code, 1 <= after_s <= 5) for code, after_s in hot.refusals} == {("overloaded", True)}
+    assert max(took.slowest_s for took in beside.values()) < WAIT_S + 2 * CALL_S + SLACK_S
+    assert answered / 20 > 0.8 * CAPACITY
+    # Whoever has no place is next in turn, and all places are taken for a call at most.
+    assert (
+        max(beside[tenant].p99_s for tenant in QUIET) < max(alone[tenant].p99_s for tenant in QUIET) + CALL_S + SLACK_S
+    )

@@ -1,6 +1,7 @@
 """Several deployments behind one model: which one is asked, what becomes of a call when it fails, and who is spared."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
@@ -394,8 +395,12 @@ async def test_so_many_connections_go_to_one_address_and_the_next_call_is_refuse
     refused = await fleet.ask(path)
 
     assert (refused.status, code_of(refused), refused.header("retry-after") is not None) == (503, "overloaded", True)
+    line = await fleet.gateway.log.find(path=path, status_code=503)
+    assert (line["provider"], line["outcome"], line["refusal_code"]) == ("a", "failed", "overloaded")
     fleet["a"].release()
     assert [(await each).status for each in held] == [200, 200]
+    admitted = Counter(record["error_code"] for record in fleet.gateway.usage())
+    assert admitted == {"": 2, "overloaded": 1}
 
 
 async def test_the_pass_through_shares_the_connections_and_its_refusals(start_gateway: StartGateway) -> None:

@@ -89,6 +89,24 @@ async def test_a_full_queue_turns_the_hot_tenant_away_and_not_the_others() -> No
         task.cancel()
 
 
+async def test_who_has_most_places_makes_room_though_few_of_its_calls_wait() -> None:
+    turnstile = Turnstile(4, max_waiting=4)
+    for _ in range(4):
+        await turnstile.enter("hot", 0)
+    hot, *others = [await wait_at(turnstile, tenant) for tenant in ("hot", "a", "b", "c")]
+
+    others.append(await wait_at(turnstile, "a"))
+
+    with pytest.raises(Full):
+        await hot
+    with pytest.raises(Full):
+        await turnstile.enter("hot", LONG_S)
+    with pytest.raises(Full):
+        await turnstile.enter("a", LONG_S)  # nobody who waits has more than it
+    for task in others:
+        task.cancel()
+
+
 async def test_who_leaves_the_queue_leaves_nothing_behind() -> None:
     turnstile = Turnstile(1)
     await turnstile.enter("a", 0)
@@ -199,4 +217,20 @@ async def test_where_no_place_is_ever_free_nobody_waits_longer_than_a_call_takes
         await turnstile.enter("a", 1.0)  # for 0.2 s, as long as twenty calls beside each other take
 
     for task in waiting:
+        task.cancel()
+
+
+async def test_a_crowd_that_one_tenant_makes_costs_the_others_no_patience() -> None:
+    clock = HandClock()
+    turnstile = Turnstile(20, now=clock.monotonic)
+    for task in await crowd(turnstile, clock, apart_s=0.01):
+        task.cancel()
+    waiting = [await wait_at(turnstile, f"other-{number}", 1.0) for number in range(20)]
+    clock.advance(1.0)
+
+    with pytest.raises(Full):
+        await turnstile.enter("a", 1.0)
+    second = await wait_at(turnstile, "other-0", 1.0)
+    assert not second.done()
+    for task in (*waiting, second):
         task.cancel()

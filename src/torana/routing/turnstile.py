@@ -2,10 +2,11 @@
 
 Whoever would wait in vain is told so at once, by how fast places have come free lately. A queue that never leaves a
 place free takes no gust off the provider, it only makes everybody late: then nobody waits longer than about one call
-takes.
+takes, but for those who stand in a queue that one other tenant has made.
 
 Whose turn it is when a place falls free: of those who wait, the tenant that has the fewest places now; among equals
-who came first. A tenant that fills the queue cannot keep others out of it.
+who came first. A tenant that fills the queue, or the places, cannot keep others out of the queue: where that is full,
+who has most calls in it and at the places together makes room.
 """
 
 import asyncio
@@ -103,17 +104,22 @@ class Turnstile:
             self._apart_s, self._left, self._left_at = (now - self._left_at) / self._left, 0, now
         self._left += 1
 
-    def _room(self, patience_s: float) -> int:
-        """How many may wait."""
+    def _room(self, tenant: str, patience_s: float) -> int:
+        """How many may wait before the tenant does, too."""
         now = self._now()
         # Calls end in bunches, and the queue is empty for a moment: only a place that nobody wants ends a crowd.
         self._crowded_since = self._crowded_since or now
         if not self._apart_s:
             return self.max_waiting
         call_s = self._apart_s * self.places
-        if now - self._crowded_since > GUST_CALLS * call_s:
+        if now - self._crowded_since > GUST_CALLS * call_s and not self._is_anothers(tenant):
             patience_s = min(patience_s, call_s)
         return min(self.max_waiting, max(1, int(patience_s / self._apart_s)))
+
+    def _is_anothers(self, tenant: str) -> bool:
+        """Whether the crowd is the doing of one tenant, which has half of the places, and not of this one."""
+        most = max(self._held.values(), default=0)
+        return 2 * self._calls(tenant) < self.places <= 2 * most and most > 1
 
     def resize(self, places: int) -> None:
         """A reload changed the number. Whoever is in stays in."""
@@ -135,18 +141,21 @@ class Turnstile:
         self._held[tenant] = self._held.get(tenant, 0) + 1
 
     def _queue(self, tenant: str, patience_s: float) -> "asyncio.Future[None]":
-        if self.waiting >= self._room(patience_s):
-            longest = max(self._waiting, key=lambda name: len(self._waiting[name]), default=tenant)
-            own = len(self._waiting.get(tenant, ()))
-            if not self.waiting or own + 1 >= len(self._waiting[longest]):
+        if self.waiting >= self._room(tenant, patience_s):
+            busiest = max(self._waiting, key=self._calls, default=tenant)
+            if not self.waiting or self._calls(tenant) + 1 >= self._calls(busiest):
                 raise Full("too many wait already")
-            displaced = self._waiting[longest][-1]
-            self._forget(longest, displaced)
+            displaced = self._waiting[busiest][-1]
+            self._forget(busiest, displaced)
             displaced.set_exception(Full("a tenant with fewer calls needs the room"))
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(tenant, deque()).append(waiter)
         self.waiting += 1
         return waiter
+
+    def _calls(self, tenant: str) -> int:
+        """How many of the tenant's are in, or wait."""
+        return self._held.get(tenant, 0) + len(self._waiting.get(tenant, ()))
 
     def _forget(self, tenant: str, waiter: "asyncio.Future[None]") -> None:
         """Take a waiter out of the queue, if it still stands there."""

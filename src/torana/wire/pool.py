@@ -62,12 +62,20 @@ class Pool:
         if idle is None:
             idle = self._idle[connection.key] = deque()
         idle.append(connection)
-        if self._sweeper is None:
-            self._sweeper = connection.loop.call_later(min(SURPLUS_S, self._idle_s), self._sweep, connection.loop)
+        if self._sweeper is None or len(idle) == KEPT_WARM + 1:
+            self._sweep_within(min(SURPLUS_S, self._idle_s), connection.loop)
 
     def forget(self, connection: Connection) -> None:
         """It is closed."""
         self.open.discard(connection)
+
+    def _sweep_within(self, seconds: float, loop: asyncio.AbstractEventLoop) -> None:
+        """A sweep that waits for what stays warm would come late for what a burst has left."""
+        if self._sweeper is not None:
+            if self._sweeper.when() <= loop.time() + seconds:
+                return
+            self._sweeper.cancel()
+        self._sweeper = loop.call_later(seconds, self._sweep, loop)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         self._sweeper = None
