@@ -1,5 +1,6 @@
 """The pure parts of choosing: breaker, retry budget, rendezvous hashing, percentages."""
 
+import asyncio
 import math
 from itertools import pairwise
 
@@ -12,6 +13,7 @@ from torana.chat import ChatRequest, FillIn, Message, Text
 from torana.routing.affinity import MIN_CACHED_CHARS, affinity_key, is_within, rank, spill
 from torana.routing.breaker import GOOD_TO_CLOSE, JITTER, Breaker
 from torana.routing.budget import MOST_SAVED, PER_S, SHARE, RetryBudget
+from torana.routing.deadline import Deadlines
 
 REST_S = 5.0
 LONGEST_S = REST_S * (1 + JITTER)
@@ -319,3 +321,44 @@ def test_a_percentage_takes_its_share_always_the_same_ones_and_with_more_more() 
 @pytest.mark.parametrize(("percent", "expected"), [(0, False), (100, True)])
 def test_none_and_all_are_exact(percent: float, expected: bool) -> None:
     assert {is_within(percent, "canary", str(number)) for number in range(1000)} == {expected}
+
+
+# The deadlines
+
+
+async def test_each_deadline_ends_its_own_call_whichever_came_first() -> None:
+    loop, deadlines = asyncio.get_running_loop(), Deadlines()
+    ended: list[str] = []
+
+    async def wait(name: str, seconds: float) -> None:
+        try:
+            with deadlines.at(loop, loop.time() + seconds):
+                await asyncio.Event().wait()
+        except TimeoutError:
+            ended.append(name)
+
+    with deadlines.at(loop, loop.time() + 0.02):
+        pass  # it ends in time: nobody is told
+    waiting = [asyncio.ensure_future(wait(*each)) for each in (("last", 0.06), ("first", 0.01), ("second", 0.04))]
+    left = asyncio.ensure_future(wait("never", 600))
+    await asyncio.gather(*waiting)
+    left.cancel()
+
+    assert ended == ["first", "second", "last"]
+    with pytest.raises(asyncio.CancelledError):
+        await left
+
+
+def test_a_deadline_of_another_event_loop_is_kept_too() -> None:
+    deadlines = Deadlines()
+
+    async def wait(seconds: float) -> bool:
+        loop = asyncio.get_running_loop()
+        try:
+            with deadlines.at(loop, loop.time() + seconds):
+                await asyncio.Event().wait() if seconds < 1 else None
+        except TimeoutError:
+            return True
+        return False
+
+    assert [asyncio.run(wait(seconds)) for seconds in (600, 0.01)] == [False, True]

@@ -1,7 +1,7 @@
 """One request and its answer, as endpoints see them. Nothing here decides anything."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -150,7 +150,8 @@ class Route:
     feature: FeatureRecord | None = None
     """What the catalogue declares, for a route that is made from it; the OpenAPI page is written from this."""
 
-    @property
-    def name(self) -> str:
-        """What metrics and usage records call it: `/v1/proxy/openai`."""
-        return self.label or self.path.removesuffix("/{tail}")
+    name: str = field(init=False)
+    """What metrics and usage records call it: `/v1/proxy/openai`."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.label or self.path.removesuffix("/{tail}"))

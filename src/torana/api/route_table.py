@@ -6,6 +6,9 @@ from torana.api.dry_run import Rehearse
 from torana.api.exchange import Route
 from torana.limits.limits import Limits
 
+REMEMBERED, REMEMBERED_CHARS = 1024, 256
+"""Paths that are remembered with their routes, and how long they may be."""
+
 
 class RouteTable:
     """The one list of routes, looked up by path. Refuses a route that declares no policy."""
@@ -30,6 +33,8 @@ class RouteTable:
                 self._tails.append((route.path.removesuffix("{tail}"), route))
             else:
                 self._exact.setdefault(route.path, []).append(route)
+        self._found: dict[tuple[str, str], tuple[Route, str, tuple[str, ...]]] = {}
+        """Method and path → what was found; paths may be of a client's making."""
         # The longest prefix is the most particular one.
         self._tails.sort(key=lambda item: -len(item[0]))
 
@@ -44,6 +49,17 @@ class RouteTable:
 
     def find(self, method: str, path: str) -> tuple[Route | None, str, tuple[str, ...]]:
         """(route, tail, where there is none: the methods that this path answers)."""
+        known = self._found.get((method, path))
+        if known is not None:
+            return known
+        found = self._look_up(method, path)
+        if found[0] is not None and len(path) <= REMEMBERED_CHARS:
+            if len(self._found) >= REMEMBERED:
+                self._found.clear()
+            self._found[method, path] = found[0], found[1], ()
+        return found
+
+    def _look_up(self, method: str, path: str) -> tuple[Route | None, str, tuple[str, ...]]:
         if method == "HEAD" and path in self._probes:
             return self._probes[path], "", ()
         other_methods: tuple[str, ...] = ()

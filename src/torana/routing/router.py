@@ -31,7 +31,6 @@ from torana.providers.batches import Batch, Batches
 from torana.providers.provider import Deployment
 from torana.providers.send import Sender, Vectors
 from torana.routing.affinity import affinity_key
-from torana.routing.deadline import Deadline
 from torana.routing.discovery import FirstModel
 from torana.routing.fences import Fences
 from torana.routing.folding import fold_system
@@ -294,7 +293,7 @@ class Router:
 
 async def _within(loop: asyncio.AbstractEventLoop, trying: Trying[T]) -> Opened[T]:
     try:
-        with Deadline(loop, trying.deadline):
+        with trying.traffic.deadlines.at(loop, trying.deadline):
             return await trying.run()
     except TimeoutError:
         raise ProviderTimedOut(OVERDUE, trying.route.candidates[0].deployment.name) from None

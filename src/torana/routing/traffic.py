@@ -7,6 +7,7 @@ from torana.clock import Clock
 from torana.errors import ProviderError, ProviderRefused, ProviderResting, Refusal
 from torana.routing.begun_answers import BegunAnswers
 from torana.routing.budget import RetryBudget
+from torana.routing.deadline import Deadlines
 from torana.routing.health import Health, HealthBook, Meter
 from torana.routing.shadows import Shadows
 from torana.routing.turnstile import Full, Turnstile
@@ -25,6 +26,7 @@ class Traffic:
         self.meter = meter
         self.workers = workers
         self.shadows = Shadows(clock, meter)
+        self.deadlines = Deadlines()
         self.forget()
 
     def forget(self) -> None:

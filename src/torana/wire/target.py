@@ -16,6 +16,9 @@ _URL_CHARS = re.compile(r"[!-\[\]-~]+")
 _OUR_HEADERS = frozenset(("host", "content-length", "transfer-encoding"))
 """Who else writes one of these decides where a request ends, or whom it is for."""
 
+MAX_HEADS, MAX_HEAD_BYTES = 16, 2_048
+"""Heads to one URL that are remembered, and their length: clients have a say in some headers, and some are signed."""
+
 
 class Peer:
     """Scheme, host and port of a URL, and the user it names."""
@@ -57,17 +60,28 @@ class Target(Peer):
             greeting = self._proxy_line()
         self._start = f" {start} HTTP/1.1\r\nHost: {self.host_line}\r\n{greeting}"
         self._start_lines = self._start.count("\n")
+        self._heads: dict[tuple[object, ...], bytes] = {}
 
     def write_head(self, method: str, headers: Mapping[str, str], body_bytes: int | None) -> bytes:
         """The head of a request; raises ProviderError where it would not be one."""
+        # Mostly the same as the last time, but for the length.
+        kind = (method, *headers.items())
+        start = self._heads.get(kind)
+        if start is None:
+            start = self._write_start(method, headers)
+            if len(start) <= MAX_HEAD_BYTES:
+                if len(self._heads) >= MAX_HEADS:
+                    self._heads.clear()
+                self._heads[kind] = start
+        return b"%b\r\n" % start if body_bytes is None else b"%bContent-Length: %d\r\n\r\n" % (start, body_bytes)
+
+    def _write_start(self, method: str, headers: Mapping[str, str]) -> bytes:
+        """The head without its last lines."""
         lines = [method, self._start]
         for name, value in headers.items():
             if name.lower() in _OUR_HEADERS:
                 raise ProviderError(f"a request may not bring its own {name.lower()}")
             lines.append(f"{name}: {value}\r\n")
-        if body_bytes is not None:
-            lines.append(f"Content-Length: {body_bytes}\r\n")
-        lines.append("\r\n")
         head = "".join(lines)
         # A line break inside a name or a value would begin a header, or a request, of somebody else's.
         breaks = len(lines) - 2 + self._start_lines
