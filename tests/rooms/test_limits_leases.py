@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
+from tests.support.clock import HandClock
 from tests.support.fault_proxy import FaultProxy
 from tests.support.limit_desk import catalogue
 from tests.support.valkey import Store, running_store
@@ -33,10 +34,18 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 class Server:
     """One server's limits; `kill` it, or stop it well."""
 
-    def __init__(self, store: Store, *limits: str | LimitRecord, port: int = 0, timeout_s: float = 5) -> None:
-        metrics, url = Metrics(Known()), f"redis://127.0.0.1:{port or store.port}/0"
-        self.leases = Leases(Table(1024), url, Clock(), metrics, timeout_s=timeout_s, workers=1, replicas=0)
-        self.limits = Limits(catalogue(*limits), self.leases, Clock(), metrics)
+    def __init__(
+        self,
+        store: Store,
+        *limits: str | LimitRecord,
+        port: int = 0,
+        timeout_s: float = 5,
+        workers: int = 1,
+        clock: Clock | None = None,
+    ) -> None:
+        metrics, url, clock = Metrics(Known()), f"redis://127.0.0.1:{port or store.port}/0", clock or Clock()
+        self.leases = Leases(Table(1024), url, clock, metrics, timeout_s=timeout_s, workers=workers, replicas=0)
+        self.limits = Limits(catalogue(*limits), self.leases, clock, metrics)
 
     async def start(self) -> "Server":
         self.leases.start()
@@ -212,6 +221,27 @@ async def test_streams_add_up_whatever_the_servers_do(store: Store, seed: int) -
 
     assert 1 <= most <= 7
     assert await left_of(store, "7 concurrent streams") == 7
+
+
+async def test_places_that_one_worker_has_left_are_free_for_the_next_one(store: Store) -> None:
+    store.command("FLUSHALL")
+    clock = HandClock()  # it stands still: nothing ever lies idle
+    first, second = [await Server(store, "2 concurrent streams", workers=2, clock=clock).start() for _ in range(2)]
+    for worker in (first, second, first):
+        hold = await worker.ask()
+        assert hold is not None
+        worker.settle(hold)
+
+    async def two_fit() -> bool:
+        holds = [await second.ask() for _ in range(2)]
+        for hold in holds:
+            if hold is not None:
+                second.settle(hold)
+        return None not in holds
+
+    await eventually(two_fit)
+    for worker in (first, second):
+        await worker.leases.aclose()
 
 
 async def test_a_killed_servers_lease_is_lost_for_the_window_and_no_more_than_it(store: Store) -> None:

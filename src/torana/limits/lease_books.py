@@ -5,11 +5,11 @@ this worker's own: they are written down in the store under its name. No waiting
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 
 from torana.limits.hold import Hold, Met, Refused, Tally
-from torana.limits.questions import Answer, Command, arguments, is_held
+from torana.limits.lease_notes import Owed, Streams, Told
+from torana.limits.questions import Answer, arguments, is_held
 from torana.limits.rules import SECOND, FlowRule, Rule
 from torana.limits.spent import Spent
 from torana.limits.table import ALONE_TO, END, FOREVER, GRANTED, IS_EXACT, LEFT, SHUT, TOUCHED, UNTIL, USED, Key, Table
@@ -25,39 +25,6 @@ SHUT_NS = SECOND
 ALONE = -1
 """END of a window that this server opened by itself."""
 MAX_STEPS = 4_096
-
-
-@dataclass(slots=True)
-class Streams:
-    """What this worker has of one limit on streams."""
-
-    rule: Rule
-    granted: int = 0
-    used: int = 0
-    touched: int = 0
-
-
-@dataclass(slots=True)
-class Owed:
-    """What the store is still to be told of one window."""
-
-    rule: Rule
-    back: int = 0
-    freed: int = 0
-
-
-@dataclass(slots=True)
-class Told:
-    """One line of housekeeping, and what it was about, should it be lost."""
-
-    key: Key
-    rule: Rule
-    words: Command
-    debt: int = 0
-    end: int = 0
-    back: int = 0
-    """Not to be lost; nor is `freed`."""
-    freed: int = 0
 
 
 class Books:
@@ -129,7 +96,7 @@ class Books:
         numbers = self.table.numbers
         for tally, slot, until, amount in zip(hold.met.tallies, hold.slots, hold.ends, hold.amounts, strict=True):
             if tally.rule.unit == "streams":
-                self.end_stream(tally, slot, until, now)
+                self.end_stream(tally, slot, until, now, 1)
             elif self.table.holds(slot, tally.key) and numbers[slot + UNTIL] == until:
                 numbers[slot + USED] = max(0, numbers[slot + USED] - amount)
             self._release(tally.key, until, amount)
@@ -259,15 +226,15 @@ class Books:
 
     # --- Settling ---
 
-    def end_stream(self, tally: Tally, slot: int, until: int, now: int) -> bool:
-        """True where somebody may be waiting for the place."""
+    def end_stream(self, tally: Tally, slot: int, until: int, now: int, alive: int) -> bool:
+        """True where somebody may be waiting for the place. `alive`: workers that share it."""
         tally.rule.give(self.table, tally.key, slot, until, now, -1)
         held = self.streams.get(tally.key)
         if held is None:
             return False
         held.used = max(0, held.used - 1)
         held.touched = now
-        return tally.rule.is_exact or self.table.numbers[slot + LEFT] <= 0
+        return held.granted - held.used > self._kept(held, slot, alive)
 
     def settle_amount(self, hold: Hold, tally: Tally, amount: int, now: int) -> bool:
         """Count `amount` in place of what was reserved; True where the store is to be told soon."""
@@ -359,12 +326,21 @@ class Books:
                 del self.leased[key]
         return found
 
-    def idle_stream_lines(self, now: int, idle_ns: int = IDLE_NS) -> list[Told]:
-        """A lost word is made good by the worker's next name."""
+    def _kept(self, held: Streams, slot: int, alive: int) -> int:
+        """How many free places a worker keeps for its next streams: none that another one may need meanwhile."""
+        if held.rule.is_exact:
+            return 0
+        if alive <= 1:
+            return held.rule.amount
+        return held.rule.amount // SLICE if slot >= 0 and self.table.numbers[slot + LEFT] > 0 else 0
+
+    def idle_stream_lines(self, now: int, alive: int, idle_ns: int = IDLE_NS) -> list[Told]:
+        """A lost word is made good by the worker's next name. `alive`: workers that share the places."""
         found = []
         for key, held in list(self.streams.items()):
-            free = held.granted - held.used
-            if free > 0 and (held.rule.is_exact or now - held.touched >= idle_ns):
+            kept = 0 if now - held.touched >= idle_ns else self._kept(held, self.table.look(key), alive)
+            free = held.granted - held.used - kept
+            if free > 0:
                 held.granted -= free
                 found.append(Told(key, held.rule, arguments(held.rule, back=free)))
             if not held.granted:

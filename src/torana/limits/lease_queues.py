@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from torana.limits.hold import Hold, Met
-from torana.limits.lease_books import Books, Told
+from torana.limits.lease_books import Books
+from torana.limits.lease_notes import Told
 from torana.limits.line import LineDown
 from torana.limits.questions import Answer, Command, arguments, read_answers, wait_ns
 from torana.limits.spent import Spent

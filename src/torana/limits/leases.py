@@ -21,7 +21,8 @@ from typing import Any
 
 from torana.clock import Clock
 from torana.limits.hold import Hold, Met
-from torana.limits.lease_books import IDLE_NS, Books, Told
+from torana.limits.lease_books import Books
+from torana.limits.lease_notes import Told
 from torana.limits.lease_queues import Queues
 from torana.limits.line import Line, LineDown
 from torana.limits.questions import Asker, Command, read_answers
@@ -162,7 +163,7 @@ class Leases:
                 if tally.rule.is_metered:
                     is_urgent |= books.settle_amount(hold, tally, amounts[index], now)
                 else:
-                    is_urgent |= books.end_stream(tally, hold.slots[index], hold.ends[index], now)
+                    is_urgent |= books.end_stream(tally, hold.slots[index], hold.ends[index], now, self._queues.alive)
             for line in hold.lines:
                 table.forget(line)
         finally:
@@ -207,11 +208,10 @@ class Leases:
         """What has come together since the last time: differences, debts, streams that are not needed."""
         self._flush = None
         now, books = self.now(), self._books
-        # Alone with its own workers, nobody waits for a place that one of them keeps for its next stream.
-        idle_ns = 0 if self._queues.alive > self._workers else IDLE_NS
         self.table.lock()
         try:
-            found = [*lines, *books.owed_lines(), *books.debt_lines(now), *books.idle_stream_lines(now, idle_ns)]
+            streams = books.idle_stream_lines(now, self._queues.alive)
+            found = [*lines, *books.owed_lines(), *books.debt_lines(now), *streams]
         finally:
             self.table.unlock()
         self._send(found)
@@ -249,7 +249,7 @@ class Leases:
                 *books.owed_lines(),
                 *books.debt_lines(now),
                 *books.idle_lease_lines(now, 0),
-                *books.idle_stream_lines(now, 0),
+                *books.idle_stream_lines(now, 1, 0),
             ]
         finally:
             self.table.unlock()

@@ -1,0 +1,40 @@
+"""Lines in the books of leases."""
+
+from dataclasses import dataclass
+
+from torana.limits.questions import Command
+from torana.limits.rules import Rule
+from torana.limits.table import Key
+
+
+@dataclass(slots=True)
+class Streams:
+    """What this worker has of one limit on streams."""
+
+    rule: Rule
+    granted: int = 0
+    used: int = 0
+    touched: int = 0
+
+
+@dataclass(slots=True)
+class Owed:
+    """What the store is still to be told of one window."""
+
+    rule: Rule
+    back: int = 0
+    freed: int = 0
+
+
+@dataclass(slots=True)
+class Told:
+    """One line of housekeeping, and what it was about, should it be lost."""
+
+    key: Key
+    rule: Rule
+    words: Command
+    debt: int = 0
+    end: int = 0
+    back: int = 0
+    """Not to be lost; nor is `freed`."""
+    freed: int = 0
