@@ -10,9 +10,10 @@ from jinja2 import Template
 from torana.catalog.document import Document
 from torana.catalog.records import PromptFile
 from torana.catalog.snapshot import PromptSource
-from torana.chat import AnswerForm, Role
+from torana.chat import AnswerForm, Message, Role, Text
 from torana.errors import BadCatalogue
 from torana.prompts.grammar import BadTemplate
+from torana.prompts.marks import mark
 from torana.prompts.sandbox import Sandbox
 
 _PLACEHOLDER = re.compile(r"\s*(?:\{\{?\s*)?(?P<name>[A-Za-z]\w*)(?:\s*\}?\})?\s*", re.ASCII)
@@ -38,6 +39,16 @@ class Part:
     """It reads no input and no date, and neither does any part before it, so that a provider may keep it."""
     input: str = ""
     """With role `placeholder`: the input that holds the messages."""
+    message: Message | None = field(init=False, default=None)
+    """What it comes to where nothing in it varies, made once; vendors refuse messages without text."""
+    marked: Message | None = field(init=False, default=None)
+    """The same with a mark at its end (marks.py)."""
+
+    def __post_init__(self) -> None:
+        if self.text is not None and self.text.strip() and self.role != "placeholder":
+            message = Message(self.role, (Text(self.text),))
+            object.__setattr__(self, "message", message)
+            object.__setattr__(self, "marked", mark([message], 0)[0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

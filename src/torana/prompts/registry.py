@@ -87,12 +87,20 @@ class Prompts:
         values = with_meter({"current_date": self._today(), **inputs}, meter)
         messages: list[Message] = []
         head = 0  # how many messages at the beginning are the same for everybody
+        ready: Message | None = None
+        """The last of them, marked."""
         for part in prompt.parts:
             is_head = part.is_same_for_all and head == len(messages)
-            messages += _messages(part, values, meter)
-            if is_head:
-                head = len(messages)
-        if head:
+            if part.message is not None:
+                meter.put_out(len(part.text or ""))
+                messages.append(part.message)
+            else:
+                messages += _messages(part, values, meter)
+            if is_head and head < len(messages):
+                head, ready = len(messages), part.marked
+        if ready is not None:
+            messages[head - 1] = ready
+        elif head:
             messages = mark(messages, head - 1)
         ordered: Mapping[str, Any] = self._settings.prompt_params.get(prompt.id, {})
         params = {**(model_params or {}), **prompt.params, **ordered}
@@ -168,12 +176,8 @@ def _messages(part: Part, values: dict[str, Any], meter: Meter) -> Iterator[Mess
     if part.role == "placeholder":
         yield from _brought_messages(part.input, values, meter)
         return
-    if part.text is not None:
-        text = part.text
-        meter.put_out(len(text))
-    else:
-        texts = [render_text(template, values) for template in part.templates]
-        text = texts[0] if len(texts) == 1 else "\n".join(texts)
+    texts = [render_text(template, values) for template in part.templates]
+    text = texts[0] if len(texts) == 1 else "\n".join(texts)
     # Vendors refuse messages without text, and an optional part may well be empty.
     if text.strip():
         yield Message(part.role, (Text(text),))
