@@ -529,11 +529,13 @@ async def test_a_hedge_needs_budget(start_fleet: StartFleet, clock: HandClock) -
     asked = [asyncio.create_task(fleet.ask()) for _ in range(6)]
     await fleet["a"].request(6)
     await fleet["b"].request(3)
-
-    fleet["a"].release()
-    await asyncio.gather(*asked)
-
+    await asyncio.wait(asked, timeout=0.1)
     assert fleet.asked == {"a": 6, "b": 3}
+
+    clock.advance(1)  # and gets it later, while the first one still dawdles
+    await fleet["b"].request(6)
+
+    assert {(await each).json() for each in asked} == {"This is b."}
 
 
 async def test_a_shadow_gets_a_copy_and_the_caller_never_its_answer(start_fleet: StartFleet) -> None:

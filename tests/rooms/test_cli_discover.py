@@ -157,3 +157,22 @@ async def test_models_that_the_catalogue_has_are_not_listed_again(server: Server
     assert "deployments: [{provider: openai, model: new-model}]" in result.output
     assert "providers.yml" not in result.output
     assert server.requests[0].header("authorization") == "Bearer k"
+
+
+async def test_a_provider_of_the_catalogue_at_another_address_is_told_of(
+    server: Server, run: Run, tmp_path: Path
+) -> None:
+    server.answers["/v1/models"] = {"data": [{"id": "llama3"}]}
+    row = "- {name: shelf, dialect: chat_completions, base_url: 'http://127.0.0.1:9'}\n"
+    (tmp_path / "providers.yml").write_text(row)
+
+    by_variable = await run(server.server.url, "--provider", "ollama")
+    fixed = await run(server.server.url, "--provider", "shelf", "--catalog", str(tmp_path), "--json")
+
+    told = f"# ollama is in the catalogue, and is asked here only with OLLAMA_BASE_URL={server.server.url}\n"
+    assert told in by_variable.output
+    assert json.loads(fixed.output)["note"].endswith("choose another name with --provider")
+    assert "in the catalogue" not in (await run(server.server.url, "--provider", "rack")).output
+    known = await run(server.server.url, OLLAMA_BASE_URL=server.server.url)
+    assert "provider: ollama" in known.output
+    assert "in the catalogue" not in known.output

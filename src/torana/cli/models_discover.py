@@ -46,6 +46,7 @@ def discover(url: str, key_name: str, provider: str, match: str, folders: tuple[
         _tell_nothing(found, key_name, as_json=as_json)
         sys.exit(1)
     name = provider or known or _slug(urlsplit(url).hostname or "server")
+    elsewhere = _elsewhere(shop, name, found) if name in shop.catalogue.providers and name != known else ""
     served = [each for each in found.models if match in each.id]
     rows = list(_rows(shop, name, served))
     yaml = _provider_yaml(name, found, key_name) if name not in shop.catalogue.providers else ""
@@ -55,6 +56,7 @@ def discover(url: str, key_name: str, provider: str, match: str, folders: tuple[
             "provider": name,
             "base_url": found.base_url,
             "client_url": found.client_url,
+            "note": elsewhere,
             "tried": [{"url": each.url, "status": each.status, "problem": each.problem} for each in found.attempts],
             "models": [
                 {"id": each.id, "name": record, "input_limit": each.input_limit, "known_as": known_as}
@@ -67,6 +69,8 @@ def discover(url: str, key_name: str, provider: str, match: str, folders: tuple[
         return
     for line in _findings(found, rows):
         click.echo(f"# {line}")
+    if elsewhere:
+        click.echo(f"# {elsewhere}")
     if yaml:
         click.echo(f"\n# --- providers.yml ---\n{yaml}", nl=False)
     click.echo(f"\n# --- models.yml ---\n{models_yaml}", nl=False)
@@ -95,6 +99,15 @@ def _known_provider(shop: "Workshop", url: str) -> str:
         if address and bare(address) == bare(url):
             return name
     return ""
+
+
+def _elsewhere(shop: "Workshop", name: str, found: "ServerList") -> str:
+    """What to do about a provider of the catalogue that lives at another address, or has none yet."""
+    row = shop.catalogue.providers[name]
+    variables = getattr(row, "base_url_env", ())
+    if variables:
+        return f"{name} is in the catalogue, and is asked here only with {variables[0]}={found.base_url}"
+    return f"{name} is in the catalogue, at another address: choose another name with --provider"
 
 
 def _greeting(shop: "Workshop", url: str, known: str, key_name: str) -> dict[str, str]:

@@ -147,8 +147,10 @@ class Trying(Generic[T]):
         """
         racing = {asyncio.ensure_future(self._once(place)): place}
         try:
-            await asyncio.wait(racing, timeout=self.hedge_after_s)
-            second = self._beside(place) if not next(iter(racing)).done() else None
+            second: int | None = None
+            while second is None and (await asyncio.wait(racing, timeout=self.hedge_after_s))[1]:
+                # Without budget or room now, there may be some later.
+                second = self._beside(place)
             if second is not None:
                 racing[asyncio.ensure_future(self._once(second))] = second
             while racing:
