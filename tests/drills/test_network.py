@@ -1,4 +1,4 @@
-"""UP2 and UP6 for real: packets that are dropped, and a name server that is slow, fails, or changes its mind.
+"""UP2 and UP6 for real: dropped packets, and a name server that is slow, fails, or changes its mind, once to do harm.
 
 In a network of its own; skipped where that cannot be made. Run by `make drills`.
 """
@@ -14,8 +14,9 @@ from tests.conftest import Serve
 from tests.drills.test_streams import LAG_S, Stage, p99, probing
 from tests.support.http_client import Answer
 from tests.support.issuer import FakeIssuer
-from tests.support.network import NameServer, dropped, own_network, why_not
+from tests.support.network import NameServer, answer_at, dropped, own_network, why_not
 from tests.support.provider import ScriptedProvider
+from tests.support.waiting import eventually
 
 pytestmark = [
     pytest.mark.drill,
@@ -169,3 +170,51 @@ async def test_known_addresses_serve_on_and_new_ones_are_found(
     elsewhere.close()
     assert came.is_set()
     assert answer.status in (502, 503)  # whoever is there now, hangs up
+
+
+METADATA = "169.254.169.254"
+
+
+async def test_a_clients_host_that_becomes_the_metadata_address_is_never_reached(
+    serve: Serve, wired: dict[str, str], provider: ScriptedProvider, issuer: FakeIssuer, names: NameServer
+) -> None:
+    answer_at(METADATA)
+    stage = await start(serve, wired | {"AIGW_CUSTOM_MODELS__ENABLED": "true"}, provider, issuer, "127.0.0.1")
+    provider.answer_with(text="hello", headers={"Connection": "close"})
+    reached: list[str] = []
+
+    async def canary(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        reached.append(str(writer.get_extra_info("peername")))
+        writer.close()
+
+    async with await asyncio.start_server(canary, METADATA, provider.server.port):
+        # The canary does hear whoever calls.
+        (await asyncio.open_connection(METADATA, provider.server.port))[1].close()
+        await eventually(lambda: _is(reached))
+        reached.clear()
+        first = await ask_own(stage, provider)
+        asked, names.addresses = names.asked, [METADATA]
+        for addresses in ([METADATA], ["127.0.0.1", METADATA], [METADATA, "127.0.0.1"]):
+            names.addresses = addresses
+            answers = [await ask_own(stage, provider) for _ in range(5)]
+            assert {answer.status for answer in answers} <= {421, 422, 502, 503}, answers
+
+    assert (first.status, b"hello" in first.body) == (200, True)
+    assert names.asked > asked
+    assert len(provider.requests) == 1
+    assert not reached
+
+
+async def ask_own(stage: Stage, provider: ScriptedProvider) -> Answer:
+    """A client's own model server, by a name of its own."""
+    own = {"provider": "openai", "name": "mistral", "endpoint": f"http://rebind.test:{provider.server.port}/v1"}
+    inputs = {"input": "Why?", "selected_text": "x", "file_content": "", "language_info": ""}
+    return await stage.gateway.post(
+        "/v1/prompts/chat/explain_code",
+        json={"inputs": inputs, "model_metadata": own | {"api_key": ""}},
+        token=stage.gateway.token(unit_primitives=["explain_code"]),
+    )
+
+
+async def _is(found: list[str]) -> bool:
+    return bool(found)

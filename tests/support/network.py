@@ -63,6 +63,11 @@ def dropped(port: int) -> Iterator[None]:
         _run("nft", "delete", "table", "inet", "drill")
 
 
+def answer_at(address: str) -> None:
+    """From now on the own network has this address, too."""
+    _run("ip", "addr", "add", f"{address}/32", "dev", "lo")
+
+
 class NameServer(asyncio.DatagramProtocol):
     """Answers for every name on 127.0.0.1:53 with `addresses`; with none of them, that there is no such name."""
 
