@@ -86,6 +86,8 @@ def fit(
     suffix = keep_start(cursor.suffix, int(budget * suffix_share), ruler)
     left = budget - ruler.size(suffix)
     prefix = keep_end(cursor.prefix, left, ruler)
+    if not cursor.context:
+        return Window(prefix, suffix, is_cut=len(prefix) + len(suffix) < len(cursor.prefix) + len(cursor.suffix))
     # One for the line end between attachments and prefix; a prefix that had to be cut leaves no room.
     left = left - ruler.size(prefix) - 1 if len(prefix) == len(cursor.prefix) else 0
     joined = "\n".join(attachment.content for attachment in cursor.context)

@@ -84,6 +84,8 @@ class Metrics:
         self._inferences: dict[tuple[Any, ...], tuple[int, int, int, int, int]] = {}
         self._in_flight: dict[tuple[str, str], int] = {}
         self._tries: dict[tuple[str, str], int] = {}
+        self._suggestions: dict[tuple[str, str], tuple[int, ...]] = {}
+        self._languages: dict[tuple[str, str, str], int] = {}
         for family in families.FAMILIES:
             if not family.labels:
                 self._shards.place(family, ())
@@ -97,7 +99,9 @@ class Metrics:
     def know(self, known: Known) -> None:
         """A reload has brought another catalogue."""
         self._known = known
-        for cache in (self._requests, self._inferences, self._in_flight, self._tries):
+        for cache in (
+            self._requests, self._inferences, self._in_flight, self._tries, self._suggestions, self._languages,
+        ):  # fmt: skip
             cache.clear()
 
     def request(self, handler: str, method: str, status: int, seconds: float) -> None:
@@ -162,20 +166,34 @@ class Metrics:
 
     def suggestion(self, engine: str, model: str, seconds: float, prompt_bytes: int, prompt_tokens: int) -> None:
         """One model call for a code suggestion ended."""
-        labels = self._bound_model(engine, model)
-        self._count(families.SUGGESTION_REQUESTS, labels)
-        self._observe(families.SUGGESTION_SECONDS, labels, seconds)
-        self._observe(families.SUGGESTION_BYTES, labels, prompt_bytes)
-        self._observe(families.SUGGESTION_TOKENS, labels, prompt_tokens)
+        places = self._suggestions.get((engine, model))
+        if places is None:
+            labels = self._bound_model(engine, model)
+            places = tuple(self._shards.place(family, labels) for family in _SUGGESTION)
+            _remember(self._suggestions, (engine, model), places)
+        values = self._values
+        values[places[0]] += 1
+        for start, buckets, value in (
+            (places[1], families.SUGGESTION_SECONDS.buckets, seconds),
+            (places[2], families.SUGGESTION_BYTES.buckets, prompt_bytes),
+            (places[3], families.SUGGESTION_TOKENS.buckets, prompt_tokens),
+        ):
+            values[start + bisect_left(buckets, value)] += 1
+            values[start + len(buckets) + 1] += value
 
     def suggestion_language(self, language: str, extension: str, editor_language: str) -> None:
-        known = self._known
-        labels = (
-            _bound(language, known.languages),
-            _bound(extension, known.extensions),
-            _bound(editor_language, known.editor_languages),
-        )
-        self._count(families.LANGUAGES, labels)
+        key = (language, extension, editor_language)
+        place = self._languages.get(key)
+        if place is None:
+            known = self._known
+            labels = (
+                _bound(language, known.languages),
+                _bound(extension, known.extensions),
+                _bound(editor_language, known.editor_languages),
+            )
+            place = self._shards.place(families.LANGUAGES, labels)
+            _remember(self._languages, key, place)
+        self._values[place] += 1
 
     def abuse_score(self, score: float) -> None:
         self._observe(families.ABUSE_SCORES, (), score)
@@ -362,6 +380,9 @@ class Metrics:
             self._values[self._shards.place(_LIMITS[kind], (engine, model))] = number
 
 
+_SUGGESTION = (
+    families.SUGGESTION_REQUESTS, families.SUGGESTION_SECONDS, families.SUGGESTION_BYTES, families.SUGGESTION_TOKENS,
+)  # fmt: skip
 _REQUEST_SUM = len(families.REQUEST_SECONDS) + 1
 
 
