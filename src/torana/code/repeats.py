@@ -59,11 +59,14 @@ def drop_repeated_end(text: str, prefix: str, suffix: str, grammar: str) -> str:
 def drop_repeated_blocks(text: str, prefix: str) -> str:
     """`text` without runs of lines that stand in the prefix already, LARGE_LINES telling ones at least."""
     lines = text.splitlines(keepends=True)
-    above = list(map(str.strip, prefix.splitlines()[-_MAX_LINES:]))
-    # Mostly the two have next to nothing in common, and two sets tell.
-    common = set(above).intersection(map(str.strip, lines))
-    if not common or sum(map(common.__contains__, map(str.strip, lines))) < LARGE_LINES:
+    if len(lines) < LARGE_LINES:
         return text
+    # Mostly the two have next to nothing in common, and two sets tell.
+    bare = list(map(str.strip, lines))
+    common = set(map(str.strip, prefix.splitlines()[-_MAX_LINES:])).intersection(bare)
+    if not common or sum(map(common.__contains__, bare)) < LARGE_LINES:
+        return text
+    above = list(map(str.strip, prefix.splitlines()[-_MAX_LINES:]))
     places = defaultdict[str, list[int]](list)
     for number, line in enumerate(above):
         if line in common and _TELLING.search(line) and len(places[line]) < _MAX_PLACES:
