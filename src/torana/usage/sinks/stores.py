@@ -11,6 +11,8 @@ from torana.usage.sinks.sink import Batch, SinkDown, SinkRefused
 
 TABLE_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}(\.[a-z_][a-z0-9_]{0,62})?")
 
+CLOSE_S = 0.5
+
 
 class _StoreSink:
     """One connection, used by one thread."""
@@ -18,6 +20,7 @@ class _StoreSink:
     def __init__(self, name: str) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"usage-{name}")
         self._connection: Any = None
+        self._is_closed = False
 
     async def send(self, batch: Batch) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._store, batch.events)
@@ -27,7 +30,17 @@ class _StoreSink:
         return None
 
     async def aclose(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """Idempotent. A store that is silent is not waited for."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        closing = asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        self._thread.shutdown(wait=False)
+        await asyncio.wait((closing,), timeout=CLOSE_S)
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
 
     def _store(self, events: list[bytes]) -> None:
         """Raises SinkDown, SinkRefused."""
@@ -115,7 +128,10 @@ class PostgresTable(_StoreSink):
             connect_timeout=max(2, int(self._timeout_s)),
             options=f"-c statement_timeout={int(self._timeout_s * 1000)}",
         )
-        connection.execute(_CREATE.format(table=self._table))
+        with connection.transaction():
+            # Of two that make a missing table at the same moment one fails, whatever IF NOT EXISTS says.
+            connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (self._table,))
+            connection.execute(_CREATE.format(table=self._table))
         return connection
 
 
