@@ -5,7 +5,7 @@ does not know becomes `other`, and so does whatever goes beyond a family's numbe
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from torana.chat import Usage
 from torana.errors import ProviderError
 from torana.telemetry import families
+from torana.telemetry.engine_limits import read_engine_limits
 from torana.telemetry.error_types import error_type_of
 from torana.telemetry.exposition import CONTENT_TYPE, write_exposition
 from torana.telemetry.families import Family
@@ -23,12 +24,6 @@ from torana.telemetry.usage_figures import SinkFigures, UsageFigures
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _FINISHES = frozenset(("stop", "length", "tool_calls", "content_filter", "stop_sequence", "other"))
 _REALMS = frozenset(("saas", "self-managed"))
-_LIMITS = {
-    "concurrency": families.MAX_CONCURRENT,
-    "input_tokens": families.MAX_INPUT,
-    "output_tokens": families.MAX_OUTPUT,
-    "total_tokens": families.MAX_TOTAL,
-}
 _REMEMBERED = 2_000
 """Entries of a cache whose keys clients have a say in; a full one is emptied."""
 
@@ -376,8 +371,8 @@ class Metrics:
         return _bound(engine, self._known.engines), _bound(model, self._known.models)
 
     def _show_limits(self, limits: Mapping[str, Any]) -> None:
-        for engine, model, kind, number in _read_limits(limits):
-            self._values[self._shards.place(_LIMITS[kind], (engine, model))] = number
+        for family, labels, number in read_engine_limits(limits):
+            self._values[self._shards.place(family, labels)] = number
 
 
 _SUGGESTION = (
@@ -397,12 +392,3 @@ def _remember(cache: dict[Any, Any], key: object, value: object) -> None:
     if len(cache) >= _REMEMBERED:
         cache.clear()
     cache[key] = value
-
-
-def _read_limits(limits: Mapping[str, Any]) -> Iterable[tuple[str, str, str, float]]:
-    """(engine, model, kind, limit) of AIGW_MODEL_ENGINE_LIMITS; a bare number is a concurrency (17.x)."""
-    for engine, models in limits.items():
-        for model, value in models.items():
-            found = value if isinstance(value, Mapping) else {"concurrency": value}
-            for kind, number in found.items():
-                yield engine, model, kind, float(number)
