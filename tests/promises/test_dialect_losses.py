@@ -31,6 +31,39 @@ async def test_a_stream_names_what_is_left_out_too(gateway: RunningGateway) -> N
     assert (answer.status, answer.header("x-torana-dropped")) == (200, "top_k")
 
 
+GRAMMAR = {"syntax": "lark", "definition": 'start: "x"'}
+CUSTOM: dict[str, Any] = {
+    CHAT: {"type": "custom", "custom": {"name": "patch", "format": {"type": "grammar", "grammar": GRAMMAR}}},
+    RESPONSES: {"type": "custom", "name": "patch", "format": {"type": "grammar", **GRAMMAR}},
+}
+
+
+@pytest.mark.parametrize(("path", "model", "dropped"), [
+    (CHAT, CLAUDE, "tool.grammar"), (RESPONSES, CLAUDE, "tool.grammar"), (CHAT, GPT, None), (RESPONSES, GPT, None),
+])  # fmt: skip
+async def test_a_grammar_that_nobody_holds_the_model_to_is_named(
+    gateway: RunningGateway, path: str, model: str, dropped: str | None
+) -> None:
+    answer = await ask(gateway, path, model, tools=[CUSTOM[path]])
+
+    assert (answer.status, answer.header("x-torana-dropped")) == (200, dropped)
+
+
+async def test_a_tool_that_takes_any_text_loses_nothing(gateway: RunningGateway) -> None:
+    answer = await ask(
+        gateway, RESPONSES, CLAUDE, tools=[{"type": "custom", "name": "patch", "format": {"type": "text"}}]
+    )
+
+    assert (answer.status, answer.header("x-torana-dropped")) == (200, None)
+
+
+async def test_how_many_words_were_wanted_is_named_where_nobody_is_told(gateway: RunningGateway) -> None:
+    lost = await ask(gateway, RESPONSES, CLAUDE, text={"verbosity": "low"})
+    usual = await ask(gateway, RESPONSES, CLAUDE, text={"verbosity": "medium"})
+
+    assert [each.header("x-torana-dropped") for each in (lost, usual)] == ["text.verbosity", None]
+
+
 @pytest.mark.parametrize(("path", "model"), [(CHAT, GPT), (MESSAGES, CLAUDE)])
 async def test_in_the_same_dialect_nothing_is_lost(gateway: RunningGateway, path: str, model: str) -> None:
     answer = await ask(gateway, path, model, top_k=5, logit_bias={})

@@ -134,7 +134,8 @@ def test_custom_tools_cross_between_openais_formats_as_what_they_are() -> None:
         "message", "function_call", "function_call_output",
     ]  # fmt: skip
     assert elsewhere["tools"][0]["type"] == elsewhere["tool_choice"]["type"] == "function"
-    assert RESPONSES.losses(chat, "gpt-5.4") == MESSAGES.losses(chat, "claude") == ()
+    assert RESPONSES.losses(chat, "gpt-5.4") == ()
+    assert RESPONSES.losses(chat, "qwen") == MESSAGES.losses(chat, "claude") == ("tool.grammar",)
 
 
 OLDER: dict[str, Any] = {

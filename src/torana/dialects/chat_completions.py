@@ -29,7 +29,7 @@ from torana.dialects import chat_completions_writing as writing
 from torana.dialects import openai_style
 from torana.dialects.chat_completions_answers import NAME
 from torana.dialects.dialect import Dialect
-from torana.dialects.freeform import schema_of, spread_grammar, wrap
+from torana.dialects.freeform import lost_grammars, schema_of, spread_grammar, wrap
 from torana.dialects.media import read_file, read_image
 from torana.dialects.members import (
     Loc,
@@ -105,8 +105,10 @@ def write_members(chat: ChatRequest, model: str, *, stream: bool) -> Members:
 
 
 def losses(chat: ChatRequest, model: str) -> tuple[str, ...]:
-    lost = unspoken_elsewhere(chat, NAME)
-    asking.write_words(chat, traits_of(model), lost)
+    lost, traits = unspoken_elsewhere(chat, NAME), traits_of(model)
+    if not traits.takes_freeform:
+        lost |= lost_grammars(chat)
+    asking.write_words(chat, traits, lost)
     return tell(lost)
 
 

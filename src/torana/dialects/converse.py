@@ -36,6 +36,7 @@ from torana.dialects.converse_answers import NAME, PROOF
 from torana.dialects.converse_models import Traits, traits_of
 from torana.dialects.dialect import Dialect
 from torana.dialects.event_stream import EventStreamParser
+from torana.dialects.freeform import lost_grammars
 from torana.dialects.members import (
     Loc,
     Members,
@@ -92,7 +93,7 @@ def write_request(chat: ChatRequest, model: str, *, stream: bool) -> bytes:
 
 
 def losses(chat: ChatRequest, model: str) -> tuple[str, ...]:
-    lost = unspoken_elsewhere(chat, NAME)
+    lost = unspoken_elsewhere(chat, NAME) | lost_grammars(chat)
     asking.write_words(chat, traits_of(model), claude.traits_of(model), lost)
     return tell(lost)
 

@@ -56,6 +56,12 @@ def fold_grammar(form: dict[str, Any]) -> dict[str, Any]:
     return {"type": "grammar", "grammar": {name: value for name, value in form.items() if name != "type"}}
 
 
+def lost_grammars(asked: ChatRequest) -> set[str]:
+    """What is lost where custom tools are functions: the model is told of a grammar, and nobody holds it to that."""
+    has_one = any(spread_grammar(tool.freeform).get("type") == "grammar" for tool in asked.tools if tool.freeform)
+    return {"tool.grammar"} if has_one else set()
+
+
 def names_of(asked: ChatRequest | None) -> frozenset[str]:
     """The custom tools of a request."""
     return (

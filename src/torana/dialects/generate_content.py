@@ -13,6 +13,7 @@ from torana.chat import AnswerSchema, ChatRequest, Reasoning, Tool
 from torana.dialects import generate_content_answers as answers
 from torana.dialects import generate_content_writing as writing
 from torana.dialects.dialect import Dialect
+from torana.dialects.freeform import lost_grammars
 from torana.dialects.generate_content_answers import NAME
 from torana.dialects.generate_content_asking import write_words
 from torana.dialects.generate_content_errors import read_error
@@ -96,7 +97,7 @@ def _without_ids(content: Members) -> Members:
 
 
 def losses(chat: ChatRequest, model: str) -> tuple[str, ...]:
-    lost = unspoken_elsewhere(chat, NAME)
+    lost = unspoken_elsewhere(chat, NAME) | lost_grammars(chat)
     write_words(chat, model, lost)
     return tell(lost)
 

@@ -27,6 +27,7 @@ from torana.dialects import messages_asking as asking
 from torana.dialects import messages_writing as writing
 from torana.dialects.claude import GENERAL, Traits, traits_of
 from torana.dialects.dialect import Dialect
+from torana.dialects.freeform import lost_grammars
 from torana.dialects.members import (
     Loc,
     Members,
@@ -97,7 +98,7 @@ def write_request(chat: ChatRequest, model: str, *, stream: bool) -> bytes:
 
 
 def losses(chat: ChatRequest, model: str) -> tuple[str, ...]:
-    lost = unspoken_elsewhere(chat, NAME)
+    lost = unspoken_elsewhere(chat, NAME) | lost_grammars(chat)
     asking.write_words(chat, _traits(chat, model), lost)
     return tell(lost)
 

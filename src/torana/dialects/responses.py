@@ -25,7 +25,7 @@ from torana.dialects import responses_answers as answers
 from torana.dialects import responses_asking as asking
 from torana.dialects import responses_writing as writing
 from torana.dialects.dialect import Dialect
-from torana.dialects.freeform import schema_of, wrap
+from torana.dialects.freeform import lost_grammars, schema_of, wrap
 from torana.dialects.media import read_file, read_image
 from torana.dialects.members import (
     Loc,
@@ -94,8 +94,10 @@ def write_request(chat: ChatRequest, model: str, *, stream: bool) -> bytes:
 
 
 def losses(chat: ChatRequest, model: str) -> tuple[str, ...]:
-    lost = unspoken_elsewhere(chat, NAME)
-    asking.write_words(chat, traits_of(model), lost)
+    lost, traits = unspoken_elsewhere(chat, NAME), traits_of(model)
+    if not traits.takes_freeform:
+        lost |= lost_grammars(chat)
+    asking.write_words(chat, traits, lost)
     return tell(lost)
 
 
@@ -231,6 +233,8 @@ def _find_unspoken(members: Members, tools: list[Members]) -> tuple[str, ...]:
     choice = members.get("tool_choice")
     if isinstance(choice, dict) and choice.get("type") not in _OURS:
         names.append("tool_choice")
+    if find_object(members, "text").get("verbosity") not in (None, "medium"):
+        names.append("text.verbosity")
     return tuple(names)
 
 
