@@ -247,6 +247,23 @@ async def test_a_line_that_would_take_longer_than_the_limit_takes_nobody_in() ->
     assert set(crowd.told) == {("one", "overloaded")}
 
 
+async def test_one_turn_in_which_the_process_stood_still_does_not_close_the_line() -> None:
+    crowd = Crowd(max_age_s=1.0)
+    for _ in range(100):
+        crowd.fill_turn()
+        crowd.time_s += 0.016
+        await asyncio.sleep(0)
+    crowd.come("first")
+    crowd.time_s += 1.0
+    await asyncio.sleep(0)
+    crowd.fill_turn()
+
+    for _ in range(50):
+        crowd.come("one")
+
+    assert crowd.told == []
+
+
 async def test_whoever_left_the_line_costs_nobody_a_place() -> None:
     crowd = Crowd()
     crowd.fill_turn()

@@ -25,7 +25,7 @@ COMERS_PER_START = 24
 """Where many more come in a turn than are begun, turning them away takes its own time. For so many of them one is
 begun at least, so that much of the time goes into answers however many come."""
 TURN_WEIGHT = 0.1
-"""How much the newest turn counts in the estimate of how far apart requests are begun."""
+"""How much the newest turn counts in what turns take and begin."""
 HEADROOM = 0.5
 """How much of a patience the line may take by that estimate: nobody is to wait, and then be turned away."""
 
@@ -98,8 +98,8 @@ class Admission:
         """Requests begun in this turn of the event loop."""
         self._came = 0
         """Requests that came in this turn and were not begun at once."""
-        self._apart_s = 0.0
-        """Between two requests that are begun, in a crowd."""
+        self._usual_turn_s = self._usual_starts = 0.0
+        """What a turn takes and begins, lately."""
         self._turn_began = 0.0
         self._lines = (_Line(weights), _Line(weights))  # interactive, background
 
@@ -141,12 +141,14 @@ class Admission:
         ahead = self.waiting if standing.is_background else self._lines[0].waiting
         if self.waiting >= self._max_waiting:
             return True
-        return ahead * self._apart_s > HEADROOM * patience_s
+        return ahead * self._usual_turn_s > HEADROOM * patience_s * self._usual_starts
 
     def _next_turn(self) -> None:
         now = self._now()
         took_s, self._turn_began = now - self._turn_began, now
-        self._apart_s += TURN_WEIGHT * (took_s / self._begun - self._apart_s)
+        # Apart, and not their quotient: one turn in which the process stood still says little about the others.
+        self._usual_turn_s += TURN_WEIGHT * (took_s - self._usual_turn_s)
+        self._usual_starts += TURN_WEIGHT * (self._begun - self._usual_starts)
         starts = self._starts()
         self._begun = self._came = 0
         if not self.waiting:
@@ -165,7 +167,8 @@ class Admission:
 
     def _starts(self) -> int:
         """How many the turn that begins may begin."""
-        fitting = int(TURN_S / self._apart_s) if self._apart_s > 0 else STARTS_PER_TURN
+        usual_s = self._usual_turn_s
+        fitting = int(TURN_S / usual_s * self._usual_starts) if usual_s > 0 else STARTS_PER_TURN
         return min(max(fitting, LEAST_STARTS_PER_TURN, self._came // COMERS_PER_START), STARTS_PER_TURN)
 
     def _take(self) -> _Waiting | None:
