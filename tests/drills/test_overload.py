@@ -1,17 +1,22 @@
-"""OV3 to OV6, OV8, OV12: more work than there is room for. Real processes; run by `make drills`.
+"""OV3 to OV6, OV8, OV12, OV13: more work than there is room for. Real processes; run by `make drills`.
 
-The gateway has the first core, the load the last one. The load is an open loop: it keeps its rate whatever the answers
-do. What the gateway can do is measured anew before each flood, for a shared machine is not always as fast; a flood in
-which the load itself came late is begun again. Of a stage's floods the middle one counts.
+The gateway has the first core, the load and the probes the last one. The load is an open loop: it keeps its rate
+whatever the answers do. What the gateway can do is measured before and after each flood, for a shared machine is not
+always as fast; a flood in which the load itself came late is begun again. Of a stage's floods the middle one counts.
+The first flood of a process counts for nothing: what it lacks is memory, which a virtual machine hands out slowly.
+
+TORANA_FLOOD_S is how long a flood lasts, 4 s unless set; the long form is 180.
 """
 
 import asyncio
 import json
+import os
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from itertools import cycle
 from pathlib import Path
 from statistics import median
 
@@ -19,7 +24,9 @@ import pytest
 from bench import processes, servers
 from bench.load import Job, Result
 
-pytestmark = [pytest.mark.drill, pytest.mark.timeout(300)]
+SECONDS = float(os.environ.get("TORANA_FLOOD_S", "4"))
+
+pytestmark = [pytest.mark.drill, pytest.mark.timeout(300 + 30 * SECONDS)]
 
 CODE = "def add(first, second):\n    total = first + second\n    return total\n\n\n"
 EXPLAIN = (
@@ -41,7 +48,6 @@ INDEX = (
     json.dumps({"model_metadata": {"provider": "gitlab", "identifier": ""}, "contents": ["x"]}),
 )
 """Background work."""
-SECONDS = 4.0
 CONNECTIONS = 2000
 LIVENESS_S = 0.1
 LATE = 0.05
@@ -73,9 +79,13 @@ class Flood:
 
 
 @pytest.fixture
-def stack() -> AsyncIterator[ExitStack]:
+def stack() -> Iterator[ExitStack]:
+    # The probes are sent from here.
+    mine = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {processes.LOAD_CORE})
     with ExitStack() as stack:
         yield stack
+    os.sched_setaffinity(0, mine)
 
 
 @pytest.fixture
@@ -83,7 +93,7 @@ async def stage(stack: ExitStack, tmp_path: Path) -> Stage:
     """The demo answers, so that the gateway alone is what is short of time."""
     gateway = stack.enter_context(servers.gateway(tmp_path, 1, AIGW_MOCK_MODEL_RESPONSES="true"))
     stage = Stage(gateway, Job(gateway.port, EXPLAIN[0], lower(gateway.headers), EXPLAIN[1], duration_s=SECONDS))
-    await stage.capacity()
+    await first_flood(stage)
     return stage
 
 
@@ -101,8 +111,14 @@ async def narrow(stack: ExitStack, tmp_path: Path) -> Stage:
     body = json.dumps({"model": "narrow", "messages": [{"role": "user", "content": "Hello"}]})
     job = Job(gateway.port, "/openai/v1/chat/completions", lower(gateway.headers), body, duration_s=SECONDS)
     stage = Stage(gateway, job, busy=AT_ONCE)
-    await stage.capacity()
+    await first_flood(stage)
     return stage
+
+
+async def first_flood(stage: Stage) -> None:
+    rate = 2 * await stage.capacity()
+    await run(replace(stage.job, rate=rate, concurrency=CONNECTIONS, duration_s=1.0))
+    stage.gateway.forget_log()
 
 
 def lower(headers: dict[str, str]) -> dict[str, str]:
@@ -118,24 +134,31 @@ async def run(job: Job) -> Result:
     return Result(**json.loads(told))
 
 
-async def slowest_probe(port: int, end: asyncio.Event) -> float:
+async def slowest_probe(gateway: servers.Gateway, end: asyncio.Event) -> float:
+    """Of the main port's liveness, and of the operators' port: its liveness and its metrics, in turn."""
     slowest_s = 0.0
+    asked = cycle(
+        [(gateway.port, "/monitoring/healthz"), (gateway.metrics_port, "/healthz"),
+         (gateway.port, "/monitoring/healthz"), (gateway.metrics_port, "/metrics")]
+    )  # fmt: skip
     while not end.is_set():
+        port, path = next(asked)
         begun = time.perf_counter()
-        status = await asyncio.to_thread(processes.status_of, port, "/monitoring/healthz")
+        status = await asyncio.to_thread(processes.status_of, port, path)
         slowest_s = max(slowest_s, time.perf_counter() - begun)
         assert status == 200
         await asyncio.sleep(0.05)
     return slowest_s
 
 
-async def flood(stage: Stage, times: float) -> Flood:
+async def flood(stage: Stage, times: float, *, most_late: float = LATE) -> Flood:
     for _ in range(5):
         capacity = await stage.capacity()
         end = asyncio.Event()
-        probing = asyncio.create_task(slowest_probe(stage.gateway.port, end))
+        probing = asyncio.create_task(slowest_probe(stage.gateway, end))
         result = await run(replace(stage.job, rate=capacity * times, concurrency=CONNECTIONS, settle_s=1.0))
         end.set()
+        capacity = (capacity + await stage.capacity()) / 2
         found = Flood(result.statuses.get("200", 0) / result.seconds / capacity, result, await probing)
         stage.gateway.forget_log()
         late = (result.late + result.unsent) / (result.sent + result.unsent)
@@ -145,14 +168,15 @@ async def flood(stage: Stage, times: float) -> Flood:
             f"refused p50 {result.refused_p50_ms:.1f} p99 {result.refused_p99_ms:.1f} ms, "
             f"probes {found.slowest_probe_s * 1000:.0f} ms, late {late:.1%}"
         )
-        if late <= LATE:
+        if late <= most_late:
             return found
     pytest.skip("the load itself is late here, again and again")
 
 
-async def floods(stage: Stage, times: float) -> list[Flood]:
+async def floods(stage: Stage, times: float, *, most_late: float = LATE) -> list[Flood]:
     """Three of them, by how much was answered."""
-    return sorted([await flood(stage, times) for _ in range(3)], key=lambda each: each.share)
+    found = [await flood(stage, times, most_late=most_late) for _ in range(3)]
+    return sorted(found, key=lambda each: each.share)
 
 
 # OV4, the gateway is short of time
@@ -170,13 +194,11 @@ async def test_most_of_the_capacity_goes_into_answers_however_many_ask(
 
 
 async def test_a_flood_of_ten_times_the_capacity_does_not_drown_it(stage: Stage) -> None:
-    capacity = await stage.capacity()
-    result = await run(
-        replace(stage.job, rate=capacity * 10, concurrency=CONNECTIONS)
-    )  # as much of it as one core sends
-    print(f"{result.statuses}, {result.statuses.get('200', 0) / result.seconds / capacity:.0%} answered")
+    found = await floods(stage, 10.0, most_late=1.0)  # as much of it as one core sends
 
-    assert result.statuses.get("200", 0) / result.seconds >= 0.4 * capacity
+    assert found[1].share >= 0.4
+    assert all(set(each.result.statuses) <= {"200", "503"} for each in found)
+    assert median(each.slowest_probe_s for each in found) < LIVENESS_S
     assert (await flood(stage, 0.5)).share > 0.49
 
 
@@ -186,7 +208,7 @@ async def test_a_flood_of_ten_times_the_capacity_does_not_drown_it(stage: Stage)
 async def test_beyond_what_the_provider_takes_calls_are_turned_away_at_once(narrow: Stage) -> None:
     usual = await flood(narrow, 1.0)
 
-    for times, share in ((2.0, 0.95), (5.0, 0.9)):
+    for times, share in ((2.0, 0.95), (5.0, 0.9), (10.0, 0.9)):
         found = (await floods(narrow, times))[1]
 
         assert found.share >= share
@@ -237,10 +259,12 @@ async def test_a_busy_instance_is_turned_away_before_quiet_ones(stage: Stage) ->
             headers=lower(servers.token_headers(stage.gateway.env, "--instance-id", f"quiet-{number}")),
             rate=capacity * 0.05,
             concurrency=50,
+            settle_s=0.5,
         )
         for number in range(9)
     ]
-    alone = [await run(replace(each, duration_s=0.5)) for each in quiet]
+    # The same nine, without the busy one: what they do to each other is not its doing.
+    alone = await asyncio.gather(*(run(each) for each in quiet))
 
     busy, *beside = await asyncio.gather(
         run(replace(stage.job, rate=capacity, concurrency=CONNECTIONS)), *(run(each) for each in quiet)
@@ -250,6 +274,7 @@ async def test_a_busy_instance_is_turned_away_before_quiet_ones(stage: Stage) ->
     print(f"busy {busy.statuses}, quiet {[each.statuses for each in beside]}, p99 alone and beside {p99_ms} ms")
     assert busy.statuses["503"] > 0
     assert all(set(each.statuses) == {"200"} for each in beside)
+    assert p99_ms[1] <= 1.2 * p99_ms[0]
 
 
 async def test_interactive_requests_are_answered_while_background_work_floods(stage: Stage) -> None:
