@@ -89,6 +89,7 @@ def test_plain_requests_pass_for_whole(data: bytes) -> None:
     assert is_whole(data)
     assert not is_whole(data[:-1])
     assert not is_whole(data + b"G")
+    assert not is_whole(data + b"\r\n")  # which the parser passes over
 
 
 VALUES = [b"3", b"5", b"+3", b"0", b"03", b"3 ", b"0123456789abcdef", b"fedcba9876543210", b"a\r\nX: yz90123456"]

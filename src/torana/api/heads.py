@@ -24,6 +24,7 @@ _DIFFERING = (_LENGTH, _ID, _SENT)
 """Headers whose values differ from one request of a client to the next."""
 _PLAIN = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz._:-"
 _VALUE = re.compile(rb"[ \t]{0,9}([0-9A-Za-z._:-]{1,64})\r\n")
+_BODY_BYTES = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r\n")
 _PATIENCE = re.compile(rb"\r\nx-stainless-timeout:[ \t]*([0-9]{1,5}(?:\.[0-9]{1,3})?)[ \t]*\r\n")
 _REPEATED = {
     name: re.compile(rb"\r\n%b:[ \t]*([\x20-\x7e\x80-\xff]{1,1024})(?=\r\n)" % name, re.IGNORECASE)
@@ -111,7 +112,9 @@ def is_whole_request(data: bytes, low: bytes) -> bool:
         httptools.HttpRequestParser(found).feed_data(data)
     except (httptools.HttpParserError, httptools.HttpParserUpgrade):
         return False
-    return found.begun == found.whole == 1
+    length = _BODY_BYTES.search(low)
+    # The parser passes over line ends behind a request.
+    return found.begun == found.whole == 1 and len(data) == len(low) + 2 + (int(length[1]) if length is not None else 0)
 
 
 def _pieces(data: bytes, low: bytes) -> tuple[tuple[bytes, bytes, int], ...]:
