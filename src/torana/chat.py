@@ -26,6 +26,8 @@ class Image(msgspec.Struct, frozen=True, tag="image"):
     """Base64, standard alphabet; empty where `url` says where it is."""
     url: str = ""
     cached: bool = False
+    detail: str = ""
+    """How closely it is to be looked at, in OpenAI's words: low, high, …; empty: as the model likes."""
 
 
 class Document(msgspec.Struct, frozen=True, tag="document"):

@@ -117,6 +117,21 @@ async def test_ollamas_own_list_is_read_where_there_is_no_other(server: Server, 
     assert 'model: "qwen3:8b"' in told["models_yml"]
 
 
+async def test_a_llama_cpp_server_is_believed_about_what_it_was_started_with(server: Server, run: Run) -> None:
+    def limit(result: Result) -> int:
+        (model,) = json.loads(result.output)["models"]
+        return int(model["input_limit"])
+
+    server.answers["/v1/models"] = {"data": [{"id": "coder.gguf", "meta": {"n_ctx_train": 131072}}]}
+    silent = await run(server.server.url, "--json")
+    server.answers["/props"] = {"default_generation_settings": {"n_ctx": 8192}}
+    told = await run(server.server.url, "--json")
+    server.answers["/props"] = {"default_generation_settings": {"n_ctx": 0}}
+    odd = await run(server.server.url, "--json")
+
+    assert [limit(result) for result in (silent, told, odd)] == [131072, 8192, 131072]
+
+
 async def test_the_key_is_read_from_the_variable_that_is_named(server: Server, run: Run) -> None:
     server.answers["/v1/models"] = LIST
     server.key = "s3cret"

@@ -10,7 +10,9 @@ from tests.golden.compare import read
 from torana.chat import ChatRequest, FillIn, Message, Text, Tool, ToolCall, ToolResult
 from torana.dialects import embeddings
 from torana.dialects.chat_completions import CHAT_COMPLETIONS
+from torana.dialects.converse import CONVERSE
 from torana.dialects.dialect import Dialect, ServedDialect
+from torana.dialects.generate_content import GENERATE_CONTENT
 from torana.dialects.messages import MESSAGES, read_count_request
 from torana.dialects.responses import RESPONSES
 from torana.dialects.text_completions import TEXT_COMPLETIONS
@@ -284,3 +286,20 @@ def test_vectors_come_in_the_order_of_their_inputs() -> None:
     body = b'{"data":[{"index":1,"embedding":[2]},{"index":0,"embedding":[1.5]}]}'
 
     assert embeddings.read_answer(body, 2) == [[1.5], [2.0]]
+
+
+@pytest.mark.parametrize(("asked", "told"), [("high", "high"), ("auto", None), (None, None), (7, None)])
+def test_how_closely_to_look_at_a_picture_crosses_where_it_can(asked: object, told: str | None) -> None:
+    picture = {"type": "input_image", "image_url": "data:image/png;base64,AAAA", "detail": asked}
+    body = {"model": "m", "input": [{"role": "user", "content": [picture]}]}
+    chat, _ = RESPONSES.read_request(json.dumps(body).encode())
+
+    (row,) = write(CHAT_COMPLETIONS, chat)["messages"][0]["content"]
+    back, _ = CHAT_COMPLETIONS.read_request(
+        json.dumps({"model": "m", "messages": [{"role": "user", "content": [row]}]}).encode()
+    )
+    (again,) = write(RESPONSES, back)["input"][0]["content"]
+
+    assert (row["image_url"].get("detail"), again["detail"]) == (told, told or "auto")
+    for dialect in (MESSAGES, CONVERSE, GENERATE_CONTENT):
+        assert dialect.losses(chat, "m") == (("image.detail",) if told else ())

@@ -1,15 +1,18 @@
 """What a model server says that it serves: its own list, asked under every address that could be meant.
 
 Source: OpenAI API reference, "List models"; Anthropic API reference, "List Models"; Ollama docs, "List Local Models";
-vLLM (`max_model_len`), OpenRouter (`context_length`) and llama.cpp server (`meta.n_ctx_train`) add their limits.
+vLLM (`max_model_len`), OpenRouter (`context_length`) and llama.cpp server (`meta.n_ctx_train`, what the model was
+trained for, and in `/props` what it was started with) add their limits.
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from torana.transport import Fetcher, FetchFailed
+
+T = TypeVar("T")
 
 TIMEOUT_S = 10.0
 MAX_BYTES = 8 << 20
@@ -34,6 +37,8 @@ class ServedModel:
     title: str = ""
     input_limit: int = 0
     """Tokens; 0: the server does not say."""
+    is_models_own: bool = False
+    """The limit is the model's, and the server may have been started with less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +68,10 @@ async def read_list(fetcher: Fetcher, url: str, headers: Mapping[str, str]) -> S
         attempts.append(attempt)
         if models is not None and found is None:
             found, base, client = models, root, candidate
+    if found and any(model.is_models_own for model in found):
+        attempt, started_with = await _ask(fetcher, f"{root}/props", headers, _read_props)
+        attempts.append(attempt)
+        found = tuple(_cap(model, *(started_with or ())) for model in found)
     is_ollama = False
     if not found:
         attempt, models = await _ask(fetcher, f"{root}/api/tags", headers, _read_ollama)
@@ -75,8 +84,8 @@ async def read_list(fetcher: Fetcher, url: str, headers: Mapping[str, str]) -> S
 
 
 async def _ask(
-    fetcher: Fetcher, url: str, headers: Mapping[str, str], read: Any
-) -> tuple[Attempt, tuple[ServedModel, ...] | None]:
+    fetcher: Fetcher, url: str, headers: Mapping[str, str], read: Callable[[Any], Iterable[T]]
+) -> tuple[Attempt, tuple[T, ...] | None]:
     try:
         answer = await fetcher.fetch(url, headers=headers, timeout_s=TIMEOUT_S, limit_bytes=MAX_BYTES)
     except FetchFailed as error:
@@ -84,10 +93,10 @@ async def _ask(
     if answer.status != 200:
         return Attempt(url=url, status=answer.status, problem=f"status {answer.status}"), None
     try:
-        models = tuple(read(json.loads(answer.body)))
+        found = tuple(read(json.loads(answer.body)))
     except (ValueError, KeyError, TypeError, AttributeError):
         return Attempt(url=url, status=200, problem="no list of models"), None
-    return Attempt(url=url, status=200), models
+    return Attempt(url=url, status=200), found
 
 
 def _read_openai(value: Any) -> Iterator[ServedModel]:
@@ -99,10 +108,23 @@ def _read_openai(value: Any) -> Iterator[ServedModel]:
             row.get("max_input_tokens"),
             meta.get("n_ctx_train"),
         )
-        limit = next((each for each in limits if isinstance(each, int) and each > 0), 0)
+        known = [(each, place) for place, each in enumerate(limits) if isinstance(each, int) and each > 0]
         yield ServedModel(
-            id=str(row["id"]), title=str(row.get("display_name") or row.get("name") or ""), input_limit=limit
+            id=str(row["id"]),
+            title=str(row.get("display_name") or row.get("name") or ""),
+            input_limit=known[0][0] if known else 0,
+            is_models_own=bool(known) and known[0][1] == len(limits) - 1,
         )
+
+
+def _read_props(value: Any) -> Iterator[int]:
+    yield int(value["default_generation_settings"]["n_ctx"])
+
+
+def _cap(model: ServedModel, started_with: int = 0) -> ServedModel:
+    if model.is_models_own and 0 < started_with < model.input_limit:
+        return replace(model, input_limit=started_with)
+    return model
 
 
 def _read_ollama(value: Any) -> Iterator[ServedModel]:

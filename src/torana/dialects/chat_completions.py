@@ -214,8 +214,10 @@ def _read_part(part: Members, loc: Loc) -> Part:
         return Text(need_text(part, kind, loc), cached)
     if kind == "image_url":
         image = part.get("image_url")
-        url = image if isinstance(image, str) else need_text(find_object(part, kind, loc), "url", (*loc, kind))
-        return read_image(url, cached=cached)
+        if isinstance(image, str):
+            return read_image(image, cached=cached)
+        image = find_object(part, kind, loc)
+        return read_image(need_text(image, "url", (*loc, kind)), image.get("detail"), cached=cached)
     if kind == "file":
         file = find_object(part, "file", loc)
         if file.get("file_data") and isinstance(file["file_data"], str):

@@ -134,7 +134,8 @@ def _write_part(part: Part, traits: Traits) -> Members:
         case Text():
             row: Members = {"type": "text", "text": part.text}
         case Image():
-            row = {"type": "image_url", "image_url": {"url": image_url(part)}}
+            detail = {"detail": part.detail} if part.detail else {}
+            row = {"type": "image_url", "image_url": {"url": image_url(part), **detail}}
         case Document():
             row = _write_document(part)
         case Foreign(dialect=dialect) if dialect == NAME:

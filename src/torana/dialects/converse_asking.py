@@ -29,6 +29,7 @@ from torana.chat import (
 from torana.dialects import claude, messages_asking
 from torana.dialects.converse_answers import NAME, PROOF
 from torana.dialects.converse_models import Traits
+from torana.dialects.media import note_detail
 from torana.dialects.members import Members
 from torana.dialects.messages_writing import read_arguments
 from torana.dialects.schemas import close_schema
@@ -305,6 +306,7 @@ def _write_block(part: Part, page: _Page) -> Members:
         case Text():
             return {"text": part.text}
         case Image():
+            note_detail(part, page.lost)
             return {"image": _write_image(part)}
         case Document():
             return {"document": _write_document(part, page)}

@@ -12,7 +12,7 @@ import msgspec
 from torana.chat import Document, Foreign, Image, Message, Part, Text, Thought, ToolCall, ToolResult
 from torana.dialects.generate_content_answers import NAME
 from torana.dialects.generate_content_parts import ANY_SIGNATURE, is_second
-from torana.dialects.media import tell_document, text_of
+from torana.dialects.media import note_detail, tell_document, text_of
 from torana.dialects.members import Members
 from torana.errors import Invalid
 
@@ -115,6 +115,7 @@ def _write_part(part: Part, lost: set[str]) -> list[Members]:
         case Text():
             return [{"text": part.text}] if part.text else []
         case Image():
+            note_detail(part, lost)
             return [_write_media(part.media_type or ("image/png" if part.data else ""), part.data, part.url)]
         case Document() if (text := text_of(part)) is not None:
             return [{"text": tell_document(part.title, text)}]

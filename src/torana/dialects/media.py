@@ -31,15 +31,24 @@ def write_data_url(media_type: str, data: str) -> str:
     return f"data:{media_type};base64,{data}"
 
 
-def read_image(url: str, *, cached: bool = False) -> Image:
-    """An image of the formats that give its bytes as a URL too."""
+def read_image(url: str, detail: object = None, *, cached: bool = False) -> Image:
+    """An image of the formats that give its bytes as a URL too; `auto` is what they do without a detail."""
+    asked = detail if isinstance(detail, str) and detail != "auto" else ""
     inline = read_data_url(url)
-    return Image(url=url, cached=cached) if inline is None else Image(*inline, cached=cached)
+    if inline is None:
+        return Image(url=url, cached=cached, detail=asked)
+    return Image(*inline, cached=cached, detail=asked)
 
 
 def image_url(image: Image) -> str:
     # OpenAI takes a PNG for what names no type.
     return write_data_url(image.media_type or "image/png", image.data) if image.data else image.url
+
+
+def note_detail(image: Image, lost: set[str]) -> None:
+    """For formats that cannot be told how closely to look."""
+    if image.detail:
+        lost.add("image.detail")
 
 
 def read_file(data: str, name: str, *, cached: bool = False) -> Document:

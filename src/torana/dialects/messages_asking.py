@@ -23,7 +23,7 @@ from torana.chat import (
     ToolResult,
 )
 from torana.dialects.claude import Traits
-from torana.dialects.media import text_of
+from torana.dialects.media import note_detail, text_of
 from torana.dialects.members import Members
 from torana.dialects.messages_answers import NAME
 from torana.dialects.messages_writing import read_arguments
@@ -297,6 +297,7 @@ def _write_part(part: Part, page: _Page) -> Members:
         case Text():
             return page.mark({"type": "text", "text": part.text}, cached=part.cached)
         case Image():
+            note_detail(part, page.lost)
             return page.mark({"type": "image", "source": _write_image(part)}, cached=part.cached)
         case Document():
             titled = {"title": part.title} if part.title else {}

@@ -182,7 +182,7 @@ def _read_part(part: Members, loc: Loc) -> Part:
     if member := _TEXT_KINDS.get(kind):
         return Text(need_text(part, member, loc), cached)
     if kind == "input_image" and isinstance(part.get("image_url"), str):
-        return read_image(part["image_url"], cached=cached)
+        return read_image(part["image_url"], part.get("detail"), cached=cached)
     if kind == "input_file":
         name = find_text(part, "filename", loc)
         if part.get("file_data") and isinstance(part["file_data"], str):

@@ -126,7 +126,7 @@ def _write_part(part: Part, traits: Traits, *, is_answer: bool = False) -> Membe
         case Text():
             row: Members = {"type": "output_text" if is_answer else "input_text", "text": part.text}
         case Image():
-            row = {"type": "input_image", "image_url": image_url(part), "detail": "auto"}
+            row = {"type": "input_image", "image_url": image_url(part), "detail": part.detail or "auto"}
         case Document():
             row = _write_document(part)
         case _:
