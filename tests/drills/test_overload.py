@@ -146,7 +146,7 @@ async def slowest_probe(gateway: servers.Gateway, end: asyncio.Event) -> float:
         begun = time.perf_counter()
         status = await asyncio.to_thread(processes.status_of, port, path)
         slowest_s = max(slowest_s, time.perf_counter() - begun)
-        assert status == 200
+        assert status == 200, f"{path} on port {port}: {status} after {time.perf_counter() - begun:.2f} s"
         await asyncio.sleep(0.05)
     return slowest_s
 
