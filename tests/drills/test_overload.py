@@ -77,6 +77,11 @@ class Flood:
     result: Result
     slowest_probe_s: float
 
+    @property
+    def answered(self) -> float:
+        """As a part of what was asked."""
+        return self.result.statuses.get("200", 0) / (self.result.sent + self.result.unsent)
+
 
 @pytest.fixture
 def stack() -> Iterator[ExitStack]:
@@ -199,7 +204,7 @@ async def test_a_flood_of_ten_times_the_capacity_does_not_drown_it(stage: Stage)
     assert found[1].share >= 0.4
     assert all(set(each.result.statuses) <= {"200", "503"} for each in found)
     assert median(each.slowest_probe_s for each in found) < LIVENESS_S
-    assert (await flood(stage, 0.5)).share > 0.49
+    assert (await flood(stage, 0.5)).answered > 0.98
 
 
 # OV3, the provider is short of room
@@ -243,7 +248,7 @@ async def test_after_a_flood_of_clients_that_ask_again_everything_is_as_before(s
     await asyncio.sleep(1)
     after = await flood(stage, 0.5)
 
-    assert after.share > 0.49
+    assert after.answered > 0.98
     assert set(after.result.statuses) == {"200"}
     assert after.result.p99_ms < 2 * before.result.p99_ms + 5
 
