@@ -3,6 +3,7 @@
 import asyncio
 import math
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,7 +14,7 @@ from torana.chat import ChatRequest, FillIn, Message, Text
 from torana.routing.affinity import MIN_CACHED_CHARS, affinity_key, is_within, rank, spill
 from torana.routing.breaker import GOOD_TO_CLOSE, JITTER, Breaker
 from torana.routing.budget import MOST_SAVED, PER_S, SHARE, RetryBudget
-from torana.routing.deadline import Deadlines
+from torana.routing.deadline import GRAIN_S, Deadline, Deadlines
 
 REST_S = 5.0
 LONGEST_S = REST_S * (1 + JITTER)
@@ -362,3 +363,52 @@ def test_a_deadline_of_another_event_loop_is_kept_too() -> None:
         return False
 
     assert [asyncio.run(wait(seconds)) for seconds in (600, 0.01)] == [False, True]
+
+
+class HandLoop(asyncio.AbstractEventLoop):
+    """An event loop with timers only, and a time that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.timers: list[asyncio.TimerHandle] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def get_debug(self) -> bool:
+        return False
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+        self.timers.append(asyncio.TimerHandle(when, callback, args, self, context))
+        return self.timers[-1]
+
+    def run(self) -> int:
+        """Until no timer is left; how many went off."""
+        count = 0
+        while self.timers:
+            timer = self.timers.pop(0)
+            self.now = max(self.now, timer.when())
+            timer._run()
+            count += 1
+        return count
+
+
+class Noted(Deadline):
+    """One whose end is noted, and nothing else."""
+
+    def __init__(self, all_: Deadlines, loop: asyncio.AbstractEventLoop, when: float) -> None:
+        super().__init__(all_, loop, when)
+        self.ended_at = 0.0
+
+    def end(self) -> None:
+        self.ended_at = self.loop.time()
+
+
+def test_many_deadlines_close_to_one_another_are_met_together() -> None:
+    loop, deadlines = HandLoop(), Deadlines()
+    each_apart = [Noted(deadlines, loop, 1 + number / 10_000) for number in range(1000)]
+    for each in each_apart:
+        deadlines.add(each)
+
+    assert loop.run() <= 0.1 / GRAIN_S + 2
+    assert all(0 <= each.ended_at - each.when <= GRAIN_S for each in each_apart)

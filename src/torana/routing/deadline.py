@@ -4,7 +4,13 @@ Every call has one, and next to none meets it.
 """
 
 import asyncio
+from collections.abc import Callable
+from operator import attrgetter
 from types import TracebackType
+
+GRAIN_S = 0.02
+"""At least so long lies between two looks at all that wait, and a deadline may be met so much later. Ten thousand calls
+that nobody answers would take the loop for themselves."""
 
 
 class Deadlines:
@@ -40,11 +46,11 @@ class Deadlines:
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         now = loop.time()
-        for deadline in [each for each in self._waiting if each.when <= now]:
+        for deadline in sorted((each for each in self._waiting if each.when <= now), key=_when):
             self._waiting.discard(deadline)
             deadline.end()
         if self._waiting:
-            self._set(loop, min(each.when for each in self._waiting))
+            self._set(loop, max(now + GRAIN_S, min(map(_when, self._waiting))))
 
 
 class Deadline:
@@ -76,3 +82,6 @@ class Deadline:
     def end(self) -> None:
         self._is_over = True
         self._task.cancel()
+
+
+_when: Callable[[Deadline], float] = attrgetter("when")
