@@ -111,6 +111,17 @@ async def test_a_limit_per_feature_counts_prompts_and_endpoints_by_the_names_tha
     assert "feature proxy/anthropic" in relayed[1].json()["refusal"]["remedy"]
 
 
+async def test_a_dialect_is_a_feature_by_the_name_of_its_endpoint(start: Start) -> None:
+    gateway = await start("1 per minute per feature")
+    token = gateway.token(unit_primitives=["ai_gateway_model_provider_proxy"])
+
+    asked = [await gateway.post("/anthropic/v1/messages", json=messages(), token=token) for _ in range(2)]
+
+    assert [answer.status for answer in asked] == [200, 429]
+    assert "feature anthropic/v1/messages" in asked[1].json()["error"]["message"]
+    assert [record["feature"] for record in gateway.usage()] == ["anthropic/v1/messages"]
+
+
 async def test_a_limit_may_be_for_a_named_prompt_alone(start: Start) -> None:
     gateway = await start({"limit": "1 per minute", "match": {"features": ["chat/react"]}})
 

@@ -72,8 +72,9 @@ NO_ORIGIN: Origin = NoOrigin()
 
 
 def asked_for(feature: str, prompt_id: str, endpoint: str) -> str:
-    """What a call was asked for by name: a feature, else a prompt, else the endpoint, `code/completions`."""
-    return feature or prompt_id or endpoint[4:]
+    """What a call was asked for by name: a feature, else a prompt, else the endpoint without the version that it may
+    begin with, `code/completions`, `anthropic/v1/messages`."""
+    return feature or prompt_id or endpoint[4 if endpoint.startswith("/v") else 1 :]
 
 
 class Site(msgspec.Struct):
