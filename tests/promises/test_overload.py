@@ -136,3 +136,21 @@ async def test_whoever_is_turned_away_in_the_middle_of_a_request_is_hung_up_on(s
         assert {answer.status for answer in answers} == {200}
         assert (last.status, last.header("connection")) == (503, "close")
         assert await connections[-1].is_closed_by_peer()
+
+
+async def test_an_id_is_repeated_whenever_its_request_is_turned_away(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway({"AIGW_ADMISSION__QUEUE": "1"})
+    token = gateway.token(unit_primitives=RIGHTS)
+    retried = gateway.request_bytes("POST", PATH, body=BODY, token=token, headers={"X-Request-Id": "a/retried+call="})
+    async with AsyncExitStack() as stack:
+        connections = [await stack.enter_async_context(await connect(gateway.port)) for _ in range(STARTS_PER_TURN + 2)]
+        heard = []
+
+        for _ in range(2):
+            for connection in connections[:-1]:
+                connection.writer.write(prompt_request(gateway))
+            connections[-1].writer.write(retried)
+            answers = [await connection.read_answer() for connection in connections]
+            heard.append((answers[-1].status, answers[-1].header("x-request-id")))
+
+    assert heard == [(503, "a/retried+call=")] * 2

@@ -36,7 +36,7 @@ _REPEATED = {
 class Head:
     """What the first bytes of a request tell; nothing of it was checked.
 
-    start       the first line, without its end
+    start       the first line, without its end, as far as it is looked at
     token       that the request shows; empty: none
     patience_s  how long its client says that it waits; 0: it does not
     has_origin  it comes from a page of another origin
@@ -49,7 +49,8 @@ class Head:
 
     def __init__(self, data: bytes) -> None:
         low = _small_head(data)
-        self.start = data[: low.find(b"\r\n", 0, MAX_GLANCED_BYTES)]
+        end = low.find(b"\r\n", 0, MAX_GLANCED_BYTES)
+        self.start = data[: end if end >= 0 else MAX_GLANCED_BYTES]
         patience = _PATIENCE.search(low)
         self.patience_s = float(patience[1]) if patience is not None else 0.0
         self.token = _token(data, low)
@@ -63,7 +64,7 @@ class Head:
         """True where `data` begins with this very head, but for values that differ; `request_id` and `is_whole` are
         those of `data` then. False: nothing has changed, look at it anew."""
         at = length = 0
-        request_id = b""
+        request_id = self.request_id  # one that does not differ stands in the pieces
         for literal, name, size in self._pieces:
             if not data.startswith(literal, at):
                 return False

@@ -86,6 +86,11 @@ class HeldConnection(Connection):
             self.held = None
             self.note_refusal(499, uuid.uuid4().hex)
 
+    def sweep(self, now: float) -> None:
+        # Whoever waits in line does not do so by their own fault, and the line has a patience of its own.
+        if self.held is None:
+            super().sweep(now)
+
     def shutdown(self) -> None:
         # Whoever waits in line is still answered.
         if self.held is None:

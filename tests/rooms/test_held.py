@@ -1,0 +1,80 @@
+"""Connections whose requests wait in line, unread."""
+
+import asyncio
+import socket
+from typing import Any
+
+from tests.support.http_client import RawConnection, connect, write_request
+
+from torana.api.admission import Admission, Request, Standing
+from torana.api.connection import Connection
+from torana.api.heads import Head
+from torana.api.held import HeldConnection
+from torana.api.server import Listener, bind
+from torana.settings import ServeSettings
+
+REQUEST = write_request("GET", "/", {}, b"")
+LONG_S = 1000.0
+"""Beyond any patience."""
+
+
+class Line(Admission):
+    """Everybody waits until the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__(self, max_waiting=1, max_age_s=1.0, weights={})
+        self.came: asyncio.Queue[HeldConnection] = asyncio.Queue()
+
+    def begins(self) -> bool:
+        return False
+
+    def wait(self, request: Request, standing: Standing) -> None:
+        assert isinstance(request, HeldConnection)
+        self.came.put_nowait(request)
+
+    def shed(self, reason: str) -> None: ...
+
+
+class HandDoor:
+    def __init__(self) -> None:
+        self.admission = self.line = Line()
+
+    def look(self, data: bytes) -> Head:
+        return Head(data)
+
+    def turn_away(self, connection: Connection, head: Head, code: str, *, stays: bool) -> bytes:
+        raise NotImplementedError
+
+    def note_refusal(self, connection: Connection, status: int, request_id: str) -> None: ...
+
+
+async def say_ok(_scope: Any, _receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body"})
+
+
+async def ask_late(client: RawConnection, line: Line) -> int:
+    """The status of a request that comes when its connection has been idle for all its time, and has to wait."""
+    await client.send(REQUEST)
+    held = await line.came.get()
+    held.sweep(held.since + LONG_S)
+    held.begin()
+    return (await client.read_answer("GET")).status
+
+
+async def test_no_patience_ends_for_a_request_that_waits_in_line() -> None:
+    door, sock = HandDoor(), bind("127.0.0.1", 0, shared=False)
+    listener = Listener(say_ok, ServeSettings(), with_tls=False, door=door)
+    await listener.start(sock)
+    try:
+        async with await connect(_port_of(sock)) as client:
+            statuses = [await ask_late(client, door.line) for _ in range(2)]  # freshly connected, then idle
+    finally:
+        await listener.aclose()
+
+    assert statuses == [200, 200]
+
+
+def _port_of(sock: socket.socket) -> int:
+    port: int = sock.getsockname()[1]
+    return port
