@@ -4,6 +4,7 @@ In a network of its own; skipped where that cannot be made. Run by `make drills`
 """
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -218,3 +219,13 @@ async def ask_own(stage: Stage, provider: ScriptedProvider) -> Answer:
 
 async def _is(found: list[str]) -> bool:
     return bool(found)
+
+
+def test_a_thread_that_ends_late_does_not_keep_its_test_in_the_network(tmp_path: Path) -> None:
+    home = Path("/proc/self/ns/mnt").readlink()
+    with own_network(tmp_path):
+        assert Path("/proc/self/ns/mnt").readlink() != home
+        # As asyncio has one for each process that it waits for.
+        threading.Timer(0.3, lambda: None).start()
+
+    assert Path("/proc/self/ns/mnt").readlink() == home

@@ -6,11 +6,13 @@ that it starts meanwhile.
 
 import asyncio
 import ctypes
+import errno
 import os
 import shutil
 import socket
 import struct
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,7 @@ from pathlib import Path
 _NEW_NETWORK, _NEW_MOUNTS = 0x40000000, 0x00020000
 _PRIVATE = 0x40000 | 0x4000  # MS_PRIVATE | MS_REC
 _BIND = 0x1000
+THREADS_END_WITHIN_S = 5.0
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -43,8 +46,17 @@ def own_network(folder: Path) -> Iterator[None]:
         yield
     finally:
         for home, flag in homes:
-            _check(_libc.setns(home, flag), "setns")
+            _go_home(home, flag)
             os.close(home)
+
+
+def _go_home(home: int, flag: int) -> None:
+    """A thread that began in here holds the mounts until it has ended; asyncio waits for each process in one."""
+    until = time.monotonic() + THREADS_END_WITHIN_S
+    while _libc.setns(home, flag):
+        if ctypes.get_errno() != errno.EINVAL or time.monotonic() > until:
+            raise OSError(ctypes.get_errno(), f"setns: {os.strerror(ctypes.get_errno())}")
+        time.sleep(0.01)
 
 
 _KINDS = (("net", _NEW_NETWORK), ("mnt", _NEW_MOUNTS))
