@@ -36,16 +36,31 @@ _REPEATED = {
 class Head:
     """What the first bytes of a request tell; nothing of it was checked.
 
+    A glance tells what its place in the line depends on:
+
     start       the first line, without its end, as far as it is looked at
     token       that the request shows; empty: none
     patience_s  how long its client says that it waits; 0: it does not
+    standing    what follows for its place; whoever looks sets it
+
+    and a closer look what its refusal depends on, which most of those that wait never need:
+
     has_origin  it comes from a page of another origin
     request_id  that the client gave it; empty: none
     is_whole    the bytes are one request and nothing else, whoever reads them
-    standing    what follows for its place in the line; whoever looks sets it
     """
 
-    __slots__ = ("_pieces", "has_origin", "is_whole", "patience_s", "request_id", "standing", "start", "token")
+    __slots__ = (
+        "_is_known",
+        "_pieces",
+        "has_origin",
+        "is_whole",
+        "patience_s",
+        "request_id",
+        "standing",
+        "start",
+        "token",
+    )
 
     def __init__(self, data: bytes) -> None:
         low = _small_head(data)
@@ -54,15 +69,25 @@ class Head:
         patience = _PATIENCE.search(low)
         self.patience_s = float(patience[1]) if patience is not None else 0.0
         self.token = _token(data, low)
+        self.standing = Standing()
+        self.has_origin, self.request_id, self.is_whole = False, b"", False
+        self._is_known = False
+        self._pieces: tuple[tuple[bytes, bytes, int], ...] = ()
+
+    def look_closer(self, data: bytes) -> None:
+        """The rest, from the bytes that were glanced at, or that fitted; once is enough."""
+        if self._is_known:
+            return
+        low = _small_head(data)
         self.has_origin = bool(_repeated(data, low, b"origin"))
         self.request_id = _repeated(data, low, b"x-request-id")
         self.is_whole = is_whole_request(data, low)
         self._pieces = _pieces(data, low) if self.is_whole else ()
-        self.standing = Standing()
+        self._is_known = True
 
     def fits(self, data: bytes) -> bool:
         """True where `data` begins with this very head, but for values that differ; `request_id` and `is_whole` are
-        those of `data` then. False: nothing has changed, look at it anew."""
+        those of `data` then. False: nothing has changed, look at it anew; so it is with what was only glanced at."""
         at = length = 0
         request_id = self.request_id  # one that does not differ stands in the pieces
         for literal, name, size in self._pieces:

@@ -50,7 +50,7 @@ class HeldConnection(Connection):
             super().data_received(data)
         elif len(self.connections) + len(self.tasks) >= self.max_files:
             # Each call may open a connection to a provider. Without a descriptor it would fail half-way.
-            self._turn_away(self._look(data), "overloaded", may_stay=False)
+            self._turn_away(self._look(data), data, "overloaded", may_stay=False)
         elif self.door.admission.begins():
             self._receive(data)
         else:
@@ -71,7 +71,7 @@ class HeldConnection(Connection):
         held, self.held = self.held, None
         if held is not None:
             self.flow.resume_reading()
-            self._turn_away(self.head or self._look(held), code, may_stay=not self.is_draining())
+            self._turn_away(self.head or self._look(held), held, code, may_stay=not self.is_draining())
 
     @property
     def is_gone(self) -> bool:
@@ -102,7 +102,8 @@ class HeldConnection(Connection):
             head = self.head = self.door.look(data)
         return head
 
-    def _turn_away(self, head: Head, code: str, *, may_stay: bool) -> None:
+    def _turn_away(self, head: Head, data: bytes, code: str, *, may_stay: bool) -> None:
+        head.look_closer(data)
         # Where the request is plainly whole, the next one may follow; else nobody knows where it would begin.
         stays = may_stay and head.is_whole
         self.transport.write(self.door.turn_away(self, head, code, stays=stays))
