@@ -154,3 +154,15 @@ async def test_an_id_is_repeated_whenever_its_request_is_turned_away(start_gatew
             heard.append((answers[-1].status, answers[-1].header("x-request-id")))
 
     assert heard == [(503, "a/retried+call=")] * 2
+
+
+async def test_the_line_of_whoever_is_turned_away_tells_the_path_that_was_asked(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway({"AIGW_ADMISSION__QUEUE": "1"})
+    path = "/v1/2000-01-01T00:00:00Z/9007199254740881"
+
+    answers = await ask_at_once(
+        gateway, [prompt_request(gateway)] * (STARTS_PER_TURN + 1) + [prompt_request(gateway, path)]
+    )
+
+    line = await gateway.log.find(correlation_id=answers[-1].header("x-request-id"))
+    assert (line["status_code"], line["path"]) == (503, path)

@@ -34,10 +34,6 @@ STAMP_S = 0.0005
 
 _PLAIN_ID = re.compile(rb"[0-9A-Za-z._:-]{16,64}")
 
-_STAMP = datetime(2000, 1, 1, tzinfo=UTC)
-_PORT = 9_007_199_254_740_881
-"""Stand in the moulds for what is filled in; no port is so high."""
-
 
 class Mould:
     """A text, and the places in it where marks stand for what is filled in."""
@@ -94,8 +90,12 @@ class TurnedAway:
         self._moulds: dict[_Shape, _Moulds] = {}
         self._standing_headers: list[tuple[bytes, bytes]] = []
         self._stamp, self._stamped_at = b"", 0.0
-        # Marks that no client can know.
+        # Marks that no client can know; where its path held one, its line would tell of another path.
         self._client = f"client-{secrets.token_hex(8)}"
+        self._port = 2**60 + secrets.randbelow(2**60)
+        self._ended = datetime.fromtimestamp(secrets.randbelow(2**30), UTC).replace(
+            microsecond=secrets.randbelow(10**6)
+        )
         self._ids = {length: secrets.token_hex(32)[:length].encode() for length in range(16, 65)}
 
     def answer(self, connection: Connection, head: Head, code: str, *, stays: bool) -> bytes:
@@ -113,7 +113,7 @@ class TurnedAway:
         if is_plain:
             method, answer_mould, line_mould = self._find(shape, standing)
             if (now := time.monotonic()) - self._stamped_at > STAMP_S:
-                self._stamp, self._stamped_at = _now(), now
+                self._stamp, self._stamped_at = _text(datetime.now(UTC)), now
             values = request_id, self._stamp, client[0].encode(), b"%d" % client[1]
             answer, line = answer_mould.fill(values), line_mould.fill(values) if line_mould is not None else None
         else:
@@ -131,8 +131,8 @@ class TurnedAway:
         found = self._moulds.get(shape)
         if found is None:
             mark = self._ids[shape.id_length]
-            method, answer, line = self._write(shape, standing, mark, (self._client, _PORT), _STAMP)
-            marks = mark, _STAMP_TEXT, self._client.encode(), b"%d" % _PORT
+            method, answer, line = self._write(shape, standing, mark, (self._client, self._port), self._ended)
+            marks = mark, _text(self._ended), self._client.encode(), b"%d" % self._port
             found = _Moulds(method, Mould(answer, marks), Mould(line, marks) if line is not None else None)
             self._moulds[shape] = found
         return found
@@ -177,9 +177,7 @@ def start_of(data: bytes) -> tuple[str, str]:
     return parts[0].decode("latin-1"), unquote(parts[1].partition(b"?")[0].decode("latin-1"))
 
 
-def _now() -> bytes:
-    stamp: bytes = msgspec.json.encode(datetime.now(UTC))
-    return stamp[1:-1]
-
-
-_STAMP_TEXT: bytes = msgspec.json.encode(_STAMP)[1:-1]
+def _text(moment: datetime) -> bytes:
+    """As access lines have it."""
+    quoted: bytes = msgspec.json.encode(moment)
+    return quoted[1:-1]
