@@ -13,6 +13,7 @@ from tests.support.clock import HandClock
 from tests.support.fleet import CODE, running_fleet
 from tests.support.gateway import RunningGateway
 from tests.support.provider import Script, ScriptedProvider
+from tests.support.waiting import eventually
 
 CURSOR = {"file_name": "a.py", "content_above_cursor": "def a", "content_below_cursor": ""}
 COMPLETION = {"prompt_version": 1, "current_file": CURSOR}
@@ -82,6 +83,29 @@ async def test_a_call_that_has_ended_leaves_nothing_to_the_collector(
             await connection.send(asked)
             assert (await connection.read_answer()).status == 200
         assert left_over(before) == {}
+
+
+@pytest.mark.parametrize("leaves_early", [False, True], ids=["after its answer", "within it"])
+async def test_a_connection_that_is_over_leaves_nothing_to_the_collector(
+    gateway: RunningGateway, leaves_early: bool
+) -> None:
+    token = gateway.token(unit_primitives=["complete_code"])
+    asked = gateway.request_bytes("POST", PATH, token=token, json=COMPLETION | {"stream": True})
+    if leaves_early:
+        gateway.provider.stall(after_events=4)
+
+    async def are_gone() -> bool:
+        return left_over(before) == {}
+
+    for turn in range(TURNS + 1):
+        if turn == 1:
+            before = ours()
+        async with await gateway.connect() as connection:
+            await connection.send(asked)
+            answer = await connection.read_head()
+            if not leaves_early:
+                await answer.rest()
+    await eventually(are_gone)
 
 
 FAILURES = {

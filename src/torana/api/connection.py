@@ -243,9 +243,18 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         task, self.task = self.task, None
-        if task is not None:
+        if task is None:
+            self._forget()
+        else:
+            task.add_done_callback(self._forget)
             # Nobody tells a handler that waits for a provider that its client has left.
             self.leaving.cancel(task, self.why_gone)
+
+    def _forget(self, _task: object = None) -> None:
+        """Each of these leads back here, and holds a request's headers: the collector would come for the ring when
+        some thousand more connections are over."""
+        self.scope = self.cycle = self.active = self.writer = None  # type: ignore[assignment]
+        self.pipeline.clear()
 
     def pause_writing(self) -> None:
         self.paused_since = time.monotonic()
