@@ -8,9 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torana.api.admission import (
+    BYTES_PER_TURN,
     COMERS_PER_START,
     LEAST_STARTS_PER_TURN,
+    MOST_BYTES,
     STARTS_PER_TURN,
+    SWEEP_S,
     TURN_S,
     Admission,
     Standing,
@@ -58,12 +61,12 @@ class Crowd:
     def waiting(self, requests: int) -> None:
         assert requests >= 0
 
-    def come(self, name: str, standing: Standing = Standing()) -> Asking:  # noqa: B008 immutable
+    def come(self, name: str, standing: Standing = Standing(), body_bytes: int = 0) -> Asking:  # noqa: B008 immutable
         request = Asking(name, self.told)
         if self.admission.begins():
             request.begin()
         else:
-            self.admission.wait(request, standing)
+            self.admission.wait(request, standing, body_bytes)
         return request
 
     def fill_turn(self) -> None:
@@ -181,6 +184,102 @@ async def test_an_instance_with_a_larger_share_begins_more_often() -> None:
     assert begun == {"large": STARTS_PER_TURN * 3 // 4, "small": STARTS_PER_TURN // 4}
 
 
+async def test_large_requests_take_as_many_turns_as_they_cost() -> None:
+    crowd = Crowd()
+    crowd.fill_turn()
+    for name, body_bytes in (("large", 7 * BYTES_PER_TURN), ("small", 0)):
+        for _ in range(60):
+            crowd.come(name, Standing(instance=name), body_bytes)
+
+    begun = Counter(await crowd.turns(1))
+
+    assert begun == {"large": 4, "small": STARTS_PER_TURN - 4}
+
+
+async def test_a_first_large_request_waits_for_its_turn_and_no_longer() -> None:
+    crowd = Crowd()
+    crowd.fill_turn()
+    for _ in range(60):
+        crowd.come("small", Standing(instance="small"))
+    crowd.come("large", Standing(instance="large"), 100 * BYTES_PER_TURN)
+
+    assert (await crowd.turns(1)).index("large") <= 1
+
+
+async def test_whoever_had_large_turns_still_owes_them_when_it_comes_again() -> None:
+    crowd = Crowd()
+    crowd.fill_turn()
+    for _ in range(3 * STARTS_PER_TURN):
+        crowd.come("small", Standing(instance="small"))
+    crowd.come("large", Standing(instance="large"), 70 * BYTES_PER_TURN)
+    assert "large" in await crowd.turns(1)
+    crowd.told.clear()
+
+    crowd.come("large", Standing(instance="large"), 70 * BYTES_PER_TURN)
+
+    assert "large" not in await crowd.turns(1)
+    assert "large" in await crowd.turns(1)
+
+
+async def test_nobody_owes_anything_once_the_line_was_empty() -> None:
+    crowd = Crowd()
+    crowd.fill_turn()
+    crowd.come("large", Standing(instance="large"), MOST_BYTES)
+    await crowd.turns(2)
+    crowd.fill_turn()
+    for _ in range(2 * STARTS_PER_TURN):
+        crowd.come("small", Standing(instance="small"))
+
+    crowd.come("large", Standing(instance="large"))
+
+    assert "large" in await crowd.turns(1)
+
+
+async def test_where_an_instance_is_alone_its_large_requests_cost_nothing() -> None:
+    crowd = Crowd()
+    crowd.fill_turn()
+    for _ in range(STARTS_PER_TURN):
+        crowd.come("large", Standing(instance="large"), MOST_BYTES)
+
+    assert len(await crowd.turns(1)) == STARTS_PER_TURN
+
+
+async def test_a_length_that_nobody_could_send_counts_as_the_longest() -> None:
+    async def turns_until_it_begins_again(body_bytes: int) -> int:
+        crowd = Crowd()
+        crowd.fill_turn()
+        for _ in range(900):
+            crowd.come("small", Standing(instance="small"))
+        for name in ("first", "second"):
+            crowd.come(name, Standing(instance="large"), body_bytes)
+        turns = 0
+        while ("second", "begun") not in crowd.told:
+            turns += 1
+            await crowd.turns(1)
+        return turns
+
+    assert await turns_until_it_begins_again(10**18) == await turns_until_it_begins_again(MOST_BYTES)
+
+
+async def test_whoever_waits_too_long_for_its_turn_hears_so_before_it_comes() -> None:
+    crowd = Crowd(max_age_s=SWEEP_S)
+    crowd.fill_turn()
+    for name in ("first", "second"):
+        crowd.come(name, Standing(instance="large"), MOST_BYTES)
+    gone = crowd.come("gone", Standing(instance="gone"))
+    crowd.come("kept", Standing(instance="small"))
+    gone.is_gone = True
+    crowd.time_s = 2 * SWEEP_S
+    for _ in range(2 * STARTS_PER_TURN):
+        crowd.come("small", Standing(instance="small"))
+
+    await crowd.turns(1)
+
+    assert crowd.told[:3] == [("first", "overloaded"), ("second", "overloaded"), ("kept", "overloaded")]
+    assert crowd.reasons == {"aged": 3}
+    assert await crowd.turns(2 * STARTS_PER_TURN) == ["small"] * (2 * STARTS_PER_TURN)
+
+
 async def test_a_full_line_turns_the_newcomer_away() -> None:
     crowd = Crowd(max_waiting=2)
     crowd.fill_turn()
@@ -277,17 +376,17 @@ async def test_whoever_left_the_line_costs_nobody_a_place() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.booleans(), st.sampled_from("abc"), st.floats(0, 0.3)), max_size=300),
+    st.lists(st.tuples(st.booleans(), st.sampled_from("abc"), st.floats(0, 0.3), st.integers(0, 10**9)), max_size=300),
     st.integers(1, 60),
     st.floats(0.01, 2),
 )
 def test_every_request_is_begun_or_turned_away_exactly_once(
-    comers: list[tuple[bool, str, float]], max_waiting: int, max_age_s: float
+    comers: list[tuple[bool, str, float, int]], max_waiting: int, max_age_s: float
 ) -> None:
     async def run() -> None:
         crowd = Crowd(max_waiting=max_waiting, max_age_s=max_age_s, weights={"a": 0.3, "b": 5})
-        for number, (is_background, instance, pause_s) in enumerate(comers):
-            crowd.come(str(number), Standing(is_background, instance))
+        for number, (is_background, instance, pause_s, body_bytes) in enumerate(comers):
+            crowd.come(str(number), Standing(is_background, instance), body_bytes)
             if pause_s > 0.28:
                 crowd.time_s += pause_s
                 await asyncio.sleep(0)

@@ -28,7 +28,7 @@ class Line(Admission):
     def begins(self) -> bool:
         return False
 
-    def wait(self, request: Request, standing: Standing) -> None:
+    def wait(self, request: Request, standing: Standing, body_bytes: int) -> None:
         assert isinstance(request, HeldConnection)
         self.came.put_nowait(request)
 

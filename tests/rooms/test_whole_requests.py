@@ -122,7 +122,8 @@ def test_a_head_that_is_known_again_is_read_as_if_it_were_new(
         return
     anew = seen(data)
 
-    assert (head.is_whole, head.request_id, head.token) == (anew.is_whole, anew.request_id, anew.token)
+    found = [(each.is_whole, each.request_id, each.token, each.body_bytes) for each in (head, anew)]
+    assert found[0] == found[1]
 
 
 def test_a_head_is_known_again_with_another_id_and_another_body() -> None:
@@ -132,6 +133,19 @@ def test_a_head_is_known_again_with_another_id_and_another_body() -> None:
     assert (head.request_id, head.is_whole) == (b"fedcba9876543210", True)
     assert head.fits(request(b"5", b"fedcba9876543210", b"abcdefGET / HTTP/1.1\r\n\r\n"))
     assert not head.is_whole
+
+
+@pytest.mark.parametrize(
+    ("line", "body_bytes"),
+    [
+        (b"Content-Length: 8388608", 8_388_608),
+        (b"content-length:7 ", 7),
+        (b"Content-Length: +7", 0),
+        (b"Transfer-Encoding: chunked", 0),
+    ],
+)
+def test_a_head_tells_how_long_a_body_is_that_has_not_come(line: bytes, body_bytes: int) -> None:
+    assert Head(b"POST / HTTP/1.1\r\n" + line + b"\r\n\r\n{").body_bytes == body_bytes
 
 
 def test_a_head_that_was_no_whole_request_is_looked_at_each_time() -> None:

@@ -2,8 +2,9 @@
 
 The event loop takes so many requests in one of its turns and finishes what it has begun; the others wait in line,
 unread. As long as the gateway keeps up there is no line, and a request costs a comparison. Behind it, interactive
-work goes before background work, and instances take turns, so that a busy one waits for itself. A line that would take
-longer than its age limit takes nobody in: the answer is 503 at once, and the instance that waits for most hears it.
+work goes before background work, and instances take turns, so that a busy one waits for itself, and one that sends
+large requests takes fewer turns. A line that would take longer than its age limit takes nobody in: the answer is 503
+at once, and the instance that waits for most hears it.
 """
 
 import asyncio
@@ -26,6 +27,12 @@ COMERS_PER_START = 24
 begun at least, so that much of the time goes into answers however many come."""
 TURN_WEIGHT = 0.1
 """How much the newest turn counts in what turns take and begin."""
+BYTES_PER_TURN = 65_536
+"""A body of so many bytes costs as much again as the request itself: 8 to 10 ms a MiB, and half a millisecond."""
+MOST_BYTES = 32 * 1024 * 1024
+"""Longer bodies count as so long: the length is the client's own word, and most of them are refused unread."""
+SWEEP_S = 0.05
+"""Between two looks for those who have waited too long and whose turn is not near."""
 HEADROOM = 0.5
 """How much of a patience the line may take by that estimate: nobody is to wait, and then be turned away."""
 
@@ -61,7 +68,8 @@ class Standing:
 @dataclass(slots=True)
 class _Waiting:
     request: Request
-    since: float
+    turns: float
+    """How many of its instance's turns it takes."""
     until: float
 
 
@@ -101,6 +109,7 @@ class Admission:
         self._usual_turn_s = self._usual_starts = 0.0
         """What a turn takes and begins, lately."""
         self._turn_began = 0.0
+        self._swept = 0.0
         self._lines = (_Line(weights), _Line(weights))  # interactive, background
 
     @property
@@ -117,8 +126,11 @@ class Admission:
         self._begun += 1
         return True
 
-    def wait(self, request: Request, standing: Standing) -> None:
-        """Put a request in line, or turn it or another one away."""
+    def wait(self, request: Request, standing: Standing, body_bytes: int = 0) -> None:
+        """Put a request in line, or turn it or another one away.
+
+        body_bytes  as its head says; 0: it does not
+        """
         now = self._now()
         self._came += 1
         line = self._lines[standing.is_background]
@@ -134,7 +146,8 @@ class Admission:
                 self._meter.shed("full")
                 request.turn_away("overloaded")
                 return
-        line.put(standing.instance, _Waiting(request, now, now + patience_s))
+        turns = 1 + min(body_bytes, MOST_BYTES) / BYTES_PER_TURN
+        line.put(standing.instance, _Waiting(request, turns, now + patience_s))
         self._meter.waiting(self.waiting)
 
     def _is_full(self, standing: Standing, patience_s: float) -> bool:
@@ -153,6 +166,11 @@ class Admission:
         self._begun = self._came = 0
         if not self.waiting:
             return
+        if now - self._swept > SWEEP_S:
+            self._swept = now
+            for line in self._lines:
+                for late in line.take_late(now):
+                    self._shed(late, "aged")
         while self._begun < starts and (found := self._take()) is not None:
             if found.request.is_gone:
                 continue
@@ -191,6 +209,8 @@ class _Line:
         self._of: dict[str, deque[_Waiting]] = {}
         self._turns: list[tuple[float, int, str]] = []
         """A heap: when each waiting instance's turn is, in no unit of time but its own."""
+        self._next: dict[str, float] = {}
+        """When the turn of an instance may be that had one since the line was empty last."""
         self._passed = 0.0
         """Whose turn it was last."""
         self._count = 0
@@ -199,7 +219,7 @@ class _Line:
         own = self._of.get(instance)
         if own is None:
             own = self._of[instance] = deque()
-            self._queue_up(instance, self._passed)
+            self._queue_up(instance)
         own.append(waiting)
         self.waiting += 1
         self._most = max(self._most, len(own) / self._weight(instance))
@@ -212,11 +232,27 @@ class _Line:
         own = self._of[instance]
         found = own.popleft()
         self.waiting -= 1
+        # Paid for afterwards: however large a request is, it is not behind those who have had a turn since it came.
+        self._next[instance] = self._passed + found.turns / self._weight(instance)
         if own:
-            self._queue_up(instance, self._passed)
+            self._queue_up(instance)
         else:
             del self._of[instance]
+            self._forget()
         return found
+
+    def take_late(self, now: float) -> list[_Waiting]:
+        """Those first of their instances whose time is up; whoever has left goes with them, and is not told of.
+        Nobody pays for what was not begun."""
+        late = []
+        for own in self._of.values():
+            while own and (own[0].until < now or own[0].request.is_gone):
+                found = own.popleft()
+                self.waiting -= 1
+                if not found.request.is_gone:
+                    late.append(found)
+        self._leave_turns()
+        return late
 
     def is_longer_elsewhere(self, instance: str) -> bool:
         """Whether another instance waits for more, by its share, than `instance` with one more would."""
@@ -233,13 +269,26 @@ class _Line:
         found = own.pop()
         self.waiting -= 1
         if not own:
-            del self._of[instance]
-            self._turns = sorted(turn for turn in self._turns if turn[2] != instance)
+            self._leave_turns()
         return found
 
-    def _queue_up(self, instance: str, after: float) -> None:
+    def _leave_turns(self) -> None:
+        """Of instances that wait for nothing any more."""
+        if all(self._of.values()):
+            return
+        self._of = {name: own for name, own in self._of.items() if own}
+        self._turns = sorted(turn for turn in self._turns if turn[2] in self._of)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Where nobody waits, nobody owes anything."""
+        if not self.waiting:
+            self._next.clear()
+            self._passed = 0.0
+
+    def _queue_up(self, instance: str) -> None:
         self._count += 1
-        heappush(self._turns, (after + 1 / self._weight(instance), self._count, instance))
+        heappush(self._turns, (max(self._passed, self._next.get(instance, 0.0)), self._count, instance))
 
     def _weight(self, instance: str) -> float:
         return self._weights.get(instance, 1.0)

@@ -41,6 +41,7 @@ class Head:
     start       the first line, without its end, as far as it is looked at
     token       that the request shows; empty: none
     patience_s  how long its client says that it waits; 0: it does not
+    body_bytes  its Content-Length; 0 where it has none that is plain
     standing    what follows for its place; whoever looks sets it
 
     and a closer look what its refusal depends on, which most of those that wait never need:
@@ -53,6 +54,7 @@ class Head:
     __slots__ = (
         "_is_known",
         "_pieces",
+        "body_bytes",
         "has_origin",
         "is_whole",
         "patience_s",
@@ -68,6 +70,8 @@ class Head:
         self.start = data[: end if end >= 0 else MAX_GLANCED_BYTES]
         patience = _PATIENCE.search(low)
         self.patience_s = float(patience[1]) if patience is not None else 0.0
+        length = _BODY_BYTES.search(low)
+        self.body_bytes = int(length[1]) if length is not None else 0
         self.token = _token(data, low)
         self.standing = Standing()
         self.has_origin, self.request_id, self.is_whole = False, b"", False
@@ -81,13 +85,14 @@ class Head:
         low = _small_head(data)
         self.has_origin = bool(_repeated(data, low, b"origin"))
         self.request_id = _repeated(data, low, b"x-request-id")
-        self.is_whole = is_whole_request(data, low)
+        self.is_whole = is_whole_request(data, low, self.body_bytes)
         self._pieces = _pieces(data, low) if self.is_whole else ()
         self._is_known = True
 
     def fits(self, data: bytes) -> bool:
-        """True where `data` begins with this very head, but for values that differ; `request_id` and `is_whole` are
-        those of `data` then. False: nothing has changed, look at it anew; so it is with what was only glanced at."""
+        """True where `data` begins with this very head, but for values that differ; `request_id`, `body_bytes` and
+        `is_whole` are those of `data` then. False: nothing has changed, look at it anew; so it is with what was only
+        glanced at."""
         at = length = 0
         request_id = self.request_id  # one that does not differ stands in the pieces
         for literal, name, size in self._pieces:
@@ -108,7 +113,7 @@ class Head:
                     length = int(value)
         if not at:
             return False
-        self.request_id = request_id
+        self.request_id, self.body_bytes = request_id, length
         self.is_whole = len(data) == at + length
         return True
 
@@ -125,10 +130,11 @@ class _Messages:
         self.whole += 1
 
 
-def is_whole_request(data: bytes, low: bytes) -> bool:
+def is_whole_request(data: bytes, low: bytes, body_bytes: int) -> bool:
     """True where `data` is one request and nothing else, whoever reads it. False wherever readers might disagree.
 
-    low  its head in small letters
+    low         its head in small letters
+    body_bytes  as that says
     """
     if not _START.match(low) or _UNSURE.search(low):
         return False
@@ -138,9 +144,8 @@ def is_whole_request(data: bytes, low: bytes) -> bool:
         httptools.HttpRequestParser(found).feed_data(data)
     except (httptools.HttpParserError, httptools.HttpParserUpgrade):
         return False
-    length = _BODY_BYTES.search(low)
     # The parser passes over line ends behind a request.
-    return found.begun == found.whole == 1 and len(data) == len(low) + 2 + (int(length[1]) if length is not None else 0)
+    return found.begun == found.whole == 1 and len(data) == len(low) + 2 + body_bytes
 
 
 def _pieces(data: bytes, low: bytes) -> tuple[tuple[bytes, bytes, int], ...]:

@@ -55,7 +55,8 @@ class HeldConnection(Connection):
             self._receive(data)
         else:
             self.held = data
-            self.door.admission.wait(self, self._look(data).standing)
+            head = self._look(data)
+            self.door.admission.wait(self, head.standing, head.body_bytes)
 
     def begin(self) -> None:
         """Read what waited in line."""
