@@ -158,8 +158,10 @@ def _tell(text: str) -> None:
 def _run(row: Row, server: servers.Server, seconds: float) -> Sample:
     job = asdict(row.job) | {"duration_s": seconds}
     before_s = processes.cpu_s(server.pid)
-    command = ["taskset", "-c", str(processes.LOAD_CORE), sys.executable, "-m", "bench.load", json.dumps(job)]
-    done = subprocess.run(command, capture_output=True, check=True, text=True, timeout=seconds * 2 + 60)
+    command = ["taskset", "-c", str(processes.LOAD_CORE), sys.executable, "-m", "bench.load"]
+    done = subprocess.run(
+        command, input=json.dumps(job), capture_output=True, check=True, text=True, timeout=seconds * 2 + 60
+    )
     spent_s = processes.cpu_s(server.pid) - before_s
     server.forget_log()
     result = Result(**json.loads(done.stdout))

@@ -2,7 +2,8 @@
 
 An open loop keeps its rate however slow the answers are, and measures from the moment a request was
 due: what waits in the queue is waiting time. Where the load itself comes too late to send, that is not the
-server's doing: requests of such a moment are counted and not timed. Run: python -m bench.load JSON → one JSON result.
+server's doing: requests of such a moment are counted and not timed. Run: python -m bench.load, a job in JSON as its
+standard input → one JSON result.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ class Job:
     rate     requests a second, evenly spaced (open loop); 0: `concurrency` at once (closed loop)
     tries    how often a request that is turned away (429, 503) is sent in all, each after a second or so
     settle_s of the beginning is not timed
+    reconnects  a closed loop opens another connection for one that was closed; else it has one fewer
     event    bytes that each event of a streamed answer holds once; empty: events are not counted
     """
 
@@ -40,6 +42,7 @@ class Job:
     duration_s: float = 2.0
     settle_s: float = 0.0
     event: str = ""
+    reconnects: bool = False
 
     def wire(self) -> bytes:
         body = self.body.encode()
@@ -155,6 +158,7 @@ class Load:
         self._under_way = 0
         self._end = self._settled = 0.0
         self._over = asyncio.Event()
+        self._connecting: set[asyncio.Future[None]] = set()
 
     async def run(self) -> Result:
         await asyncio.gather(*(self._connect() for _ in range(self._job.concurrency)))
@@ -186,6 +190,11 @@ class Load:
             lambda: Connection(self._job.event.encode(), self._done), "127.0.0.1", self._job.port
         )
         self._idle.append(connection)
+
+    async def _connect_again(self) -> None:
+        await self._connect()
+        self._under_way -= 1
+        self._send(self._idle.pop(), time.perf_counter())
 
     async def _send_at_rate(self, started: float) -> None:
         sent = 0
@@ -233,6 +242,10 @@ class Load:
             result.first_error = result.first_error or f"{status} {start.decode(errors='replace')}"
         if not self._job.rate and now < self._end and connection.is_open:
             self._send(connection, now)
+        elif self._job.reconnects and now < self._end:
+            self._under_way += 1
+            self._connecting.add(task := asyncio.ensure_future(self._connect_again()))
+            task.add_done_callback(self._connecting.discard)
         elif status in (429, 503) and connection.left > 0:
             pause_s = AGAIN_S * random.uniform(0.5, 1.5)
             asyncio.get_running_loop().call_later(pause_s, self._again, connection)
@@ -249,4 +262,4 @@ def _share_ms(seconds: list[float], percent: int) -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(uvloop.run(Load(Job(**json.loads(sys.argv[1]))).run()))))
+    print(json.dumps(asdict(uvloop.run(Load(Job(**json.load(sys.stdin))).run()))))

@@ -119,7 +119,7 @@ class Workers:
         """What a burst has left of connections goes first."""
         await asyncio.sleep(SURPLUS_S + 1)
         pids = frozenset(await gateway.workers())
-        return cls(pids, _sockets(pids), _rss_bytes(pids), _lag((await gateway.monitoring("/metrics")).text))
+        return cls(pids, _sockets(pids), _rss_bytes(pids), lag_in((await gateway.monitoring("/metrics")).text))
 
     async def are_unharmed(self, gateway: Served, crowd: Crowd, secrets: list[str]) -> None:
         """(a) to (h) of promises 2; raises AssertionError with what is wrong."""
@@ -180,7 +180,8 @@ def _rss_bytes(pids: frozenset[int]) -> int:
     return found
 
 
-def _lag(metrics: str) -> Counter[float]:
+def lag_in(metrics: str) -> Counter[float]:
+    """Looks at the event loop, by the upper end of the bucket of how late they came; seconds."""
     rows = re.findall(r'^event_loop_lag_seconds_bucket{le="(\S+)"} (\S+)$', metrics, re.MULTILINE)
     found: Counter[float] = Counter()
     before = 0.0

@@ -132,10 +132,10 @@ def lower(headers: dict[str, str]) -> dict[str, str]:
 
 async def run(job: Job) -> Result:
     process = await asyncio.create_subprocess_exec(
-        "taskset", "-c", str(processes.LOAD_CORE), sys.executable, "-m", "bench.load", json.dumps(asdict(job)),
-        stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2],
+        "taskset", "-c", str(processes.LOAD_CORE), sys.executable, "-m", "bench.load",
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2],
     )  # fmt: skip
-    told, _ = await process.communicate()
+    told, _ = await process.communicate(json.dumps(asdict(job)).encode())
     return Result(**json.loads(told))
 
 
