@@ -79,6 +79,7 @@ class Gateway:
 
         may_cache  the provider may keep the head of the prompt, which is the same for everybody
         """
+        self.walk.look(permit, place(model, prompt), facts)
         if prompt.id in (COMPLETION_PROMPT, GENERATION_PROMPT):
             chat = await self._fit_code(prompt, model, inputs)
         else:
@@ -108,6 +109,7 @@ class Gateway:
         prompt = None
         if order.prompt is None:
             prompt = self.prompts.find(order.prompt_id or COMPLETION_PROMPT, None, model.families)
+        self.walk.look(permit, place(model, prompt), facts)
 
         def render(window: Window) -> ChatRequest:
             if prompt is None:
@@ -139,6 +141,7 @@ class Gateway:
         if order.prompt is None or order.prompt_id:
             constraint = order.prompt_version if order.prompt_id else None
             prompt = self.prompts.find(order.prompt_id or GENERATION_PROMPT, constraint, model.families)
+        self.walk.look(permit, place(model, prompt), facts)
 
         def render(window: Window) -> ChatRequest:
             if prompt is None:
@@ -184,6 +187,7 @@ class Gateway:
         """One step of a ReAct loop that the client runs."""
         model = self.router.inside(permit.caller, self.models.find(order.wish))
         prompt = self.prompts.find(STEP_PROMPT, None, model.families)
+        self.walk.look(permit, place(model, prompt), facts)
         chat = self.prompts.render(prompt, step_inputs(order), model_params=model.params)
         chat = replace_fields(
             chat,
@@ -202,6 +206,10 @@ class Gateway:
 
     def _room(self, model: Model) -> Room:
         return Room(input_tokens=model.input_limit, vocabulary=model.vocabulary, counting=self.counting)
+
+    def look(self, permit: Permit, model: Model, facts: dict[str, Any]) -> None:
+        """Before a client's own prompt is read: raises Refusal 503 where `ask` would, for want of room."""
+        self.walk.look(permit, self.router.inside(permit.caller, model), facts)
 
     async def ask(self, permit: Permit, model: Model, chat: ChatRequest, facts: dict[str, Any]) -> Answer:
         """A client's own prompt, sent as it is."""

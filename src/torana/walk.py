@@ -27,7 +27,7 @@ from torana.providers.send import Sender
 from torana.routing.models import Model, Models, in_location
 from torana.routing.router import Router
 from torana.routing.stages import NEVER
-from torana.routing.traffic import Passage
+from torana.routing.traffic import Passage, no_room
 from torana.routing.tries import Candidate, Route
 from torana.telemetry.metrics import InFlight, Metrics
 from torana.usage.ledger import NO_ORIGIN, Ledger, NoOrigin, Record, asked_for
@@ -129,6 +129,21 @@ class Walk:
             under_way=under_way,
         )
 
+    def look(self, permit: Permit, model: Model, facts: dict[str, Any]) -> None:
+        """Whoever would be turned away wherever the call may go is so at once, before anything is done for it.
+
+        Raises Refusal 503, as sending it would.
+        """
+        full = self.router.crowded(permit, model)
+        if full is not None:
+            raise self._turned_away(permit, full, facts)
+
+    def _turned_away(self, permit: Permit, full: Deployment, facts: dict[str, Any]) -> Refusal:
+        """Never admitted: it takes nothing from limits, and has no usage record; the access line says the same."""
+        self._tell_category(permit, facts)
+        facts["provider"], facts["model"], facts["outcome"] = full.provider, full.model, "failed"
+        return no_room()
+
     def _admit_shadow(self, permit: Permit, call: ModelCall, model: Model) -> Callable[[Deployment], Record] | None:
         """Opens the usage record of a copy that goes to a deployment on trial: the operator's, no caller's."""
         ledger, regions = self.ledger, self.router.regions_of(permit)
@@ -189,11 +204,7 @@ class Walk:
         return [(b"x-torana-dropped", header_text(names))]
 
     def _call(self, permit: Permit, facts: dict[str, Any], prompt: Prompt | None, *, is_streamed: bool) -> ModelCall:
-        name = permit.unit_primitives[0] if permit.unit_primitives else ""
-        known = self.models.catalogue.unit_primitives.get(name)
-        category = known.feature_category if known is not None else ""
-        if category:
-            facts["meta.feature_category"] = category
+        name, category = self._tell_category(permit, facts)
         return ModelCall(
             metrics=self.metrics,
             facts=facts,
@@ -203,6 +214,15 @@ class Walk:
             is_streamed=is_streamed,
             limits=self.limits,
         )
+
+    def _tell_category(self, permit: Permit, facts: dict[str, Any]) -> tuple[str, str]:
+        """The unit primitive that the call is made under, and its category."""
+        name = permit.unit_primitives[0] if permit.unit_primitives else ""
+        known = self.models.catalogue.unit_primitives.get(name)
+        category = known.feature_category if known is not None else ""
+        if category:
+            facts["meta.feature_category"] = category
+        return name, category
 
     async def _hold(
         self, permit: Permit, call: ModelCall, model_name: str, deployment: Deployment, expected: Callable[[], Spent]
@@ -316,6 +336,7 @@ class Walk:
         """Vectors for texts; nothing streams. Raises ProviderError."""
         started = time.monotonic()
         model = self.router.inside(permit.caller, model)
+        self.look(permit, model, facts)
         call = self._call(permit, facts, None, is_streamed=False)
         used = model.deployments[0]
         if model.is_demo and request.dimensions is None and model.dimensions:

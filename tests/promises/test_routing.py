@@ -403,6 +403,69 @@ async def test_so_many_connections_go_to_one_address_and_the_next_call_is_refuse
     assert admitted == {"": 2, "overloaded": 1}
 
 
+@pytest.mark.parametrize("path", [PATH, CODE])
+async def test_where_no_more_may_wait_a_call_is_turned_away_before_it_costs_anything(
+    start_fleet: StartFleet, path: str
+) -> None:
+    fleet = await start_fleet({"provider": "a", "concurrency": 1}, env={"AIGW_ROUTING__QUEUE_S": "30"})
+    fleet["a"].stall()
+    tasks = [asyncio.create_task(fleet.ask(path))]
+    await fleet["a"].request()
+    (health,) = fleet.gateway.running.traffic.book
+    health.places.max_waiting = 1
+    tasks.append(asyncio.create_task(fleet.ask(path)))
+
+    async def is_waiting() -> bool:
+        return bool(health.places.waiting)
+
+    await eventually(is_waiting)
+
+    refused = await fleet.ask(path)
+    other = asyncio.create_task(fleet.ask(path, token=fleet.token(sub="other", gitlab_instance_id="other")))
+    displaced = await tasks.pop()
+
+    assert (refused.status, code_of(refused), refused.header("retry-after") is not None) == (503, "overloaded", True)
+    lines: list[dict[str, Any]] = []
+
+    async def are_told() -> bool:
+        lines[:] = [line for line in fleet.gateway.log.lines if line.get("refusal_code") == "overloaded"]
+        return len(lines) >= 2
+
+    await eventually(are_told)
+    told = ("provider", "model", "outcome", "meta.unit_primitive", "meta.feature_category", "http_exception_details")
+    assert len(lines) == 2
+    # The one was admitted and waited, the other never was; their lines say the same.
+    assert [lines[0].get(name) for name in told] == [lines[1].get(name) for name in told]
+    assert (lines[0]["provider"], lines[0]["outcome"]) == ("a", "failed")
+    fleet["a"].release()
+    assert [(await each).status for each in (*tasks, other)] == [200, 200]
+    assert displaced.status == 503
+    assert Counter(record["error_code"] for record in fleet.gateway.usage()) == {"": 2, "overloaded": 1}
+
+
+async def test_a_call_that_may_have_room_elsewhere_is_not_turned_away(start_fleet: StartFleet) -> None:
+    fleet = await start_fleet(
+        {"provider": "a", "concurrency": 1}, {"provider": "b", "concurrency": 1, "order": 1},
+        env={"AIGW_ROUTING__QUEUE_S": "30"},
+    )  # fmt: skip
+    fleet["a"].stall()
+    held = asyncio.create_task(fleet.ask())
+    await fleet["a"].request()
+    for health in fleet.gateway.running.traffic.book:
+        health.places.max_waiting = 0
+
+    assert (await fleet.ask()).json() == "This is b."
+
+    fleet["b"].stall()
+    tasks = [held, asyncio.create_task(fleet.ask())]
+    await fleet["b"].request(2)
+    assert code_of(await fleet.ask()) == "overloaded"
+    for name in "ab":
+        fleet[name].release()
+    assert [(await each).status for each in tasks] == [200, 200]
+    assert all(not record["error_code"] for record in fleet.gateway.usage())
+
+
 async def test_the_pass_through_shares_the_connections_and_its_refusals(start_gateway: StartGateway) -> None:
     env = {"AIGW_ROUTING__CONNECTIONS": "1", "AIGW_ROUTING__QUEUE_S": "0.05"}
     gateway = await start_gateway(env=env)

@@ -107,6 +107,25 @@ async def test_who_has_most_places_makes_room_though_few_of_its_calls_wait() -> 
         task.cancel()
 
 
+async def test_who_would_be_turned_away_is_told_without_coming_in() -> None:
+    turnstile = Turnstile(2, max_waiting=2)
+    assert not turnstile.turns_away("hot", LONG_S)
+    for _ in range(2):
+        await turnstile.enter("hot", 0)
+    queue = [await wait_at(turnstile, "hot")]
+    assert not turnstile.turns_away("hot", LONG_S)  # one more may wait
+    queue.append(await wait_at(turnstile, "hot"))
+
+    assert turnstile.turns_away("hot", LONG_S)
+    assert not turnstile.turns_away("other", LONG_S)  # for it, one of hot's makes room
+    assert (turnstile.in_use, turnstile.waiting) == (2, 2)
+
+    turnstile.leave("hot")
+    await queue[0]
+    assert not turnstile.turns_away("hot", LONG_S)
+    queue[1].cancel()
+
+
 async def test_who_leaves_the_queue_leaves_nothing_behind() -> None:
     turnstile = Turnstile(1)
     await turnstile.enter("a", 0)

@@ -64,7 +64,7 @@ class DialectChat:
     async def _converse(
         self, front: Front, dialect: ServedDialect, exchange: Exchange, permit: Permit, _order: Any
     ) -> Reply | StreamReply:
-        model, chat = self._read(dialect, exchange)
+        model, chat = self._read(dialect, exchange, permit)
         failed = partial(self.gate.failed, front)
         ask = partial(self.gateway.ask, permit, model, chat, exchange.facts)
         id_, created = _answer_id(dialect, exchange.request_id), int(time.time())
@@ -86,12 +86,13 @@ class DialectChat:
             body = dialect.write_answer(chunks, answer.upstream_model, id_, created, chat)
         return Reply(200, body, [JSON_HEADER, *answer.headers, *front.write_limits(answer.standings)])
 
-    def _read(self, dialect: ServedDialect, exchange: Exchange) -> tuple[Model, ChatRequest]:
-        """The model that is asked and what it is asked; raises Invalid, Refusal 400 or 404."""
+    def _read(self, dialect: ServedDialect, exchange: Exchange, permit: Permit) -> tuple[Model, ChatRequest]:
+        """The model that is asked and what it is asked; raises Invalid, Refusal 400, 404, or 503 for want of room."""
         name, is_streamed, allowed = self.gate.peek(exchange.body)
         model = self.gate.offered.find(name)
         if model.dimensions:
             raise Invalid(("model",), "This model makes embeddings, and no answers")
+        self.gateway.look(permit, model, exchange.facts)
         source = Source(
             dialect=dialect.name,
             body=exchange.body,

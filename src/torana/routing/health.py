@@ -111,6 +111,13 @@ class Health:
             return self.places
         return self.gate if self.gate is not None and self.gate.is_full else None
 
+    def turns_away(self, tenant: str, patience_s: float) -> bool:
+        """Whether a call would find no room, and none to wait in either."""
+        for way in (self.places, self.gate):
+            if way is not None and (way.is_full or way.waiting):
+                return way.turns_away(tenant, patience_s)
+        return False
+
     def ready_in_s(self, now: float) -> float:
         """How long until it may be asked again; 0: it may."""
         return max(0.0, self.cool_until - now, self.breaker.until - now if self.breaker.is_open else 0.0)

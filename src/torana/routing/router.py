@@ -181,6 +181,29 @@ class Router:
         )
         return next(allowed, model)
 
+    def crowded(self, permit: Permit, model: Model) -> Deployment | None:
+        """One that would turn the call away now, where all that may be asked would; None: some may have room.
+
+        Looked at before a call costs anything; `stream` decides.
+        """
+        traffic, deployments = self.traffic, model.deployments
+        if not traffic.settings.connections and not all(each.concurrency for each in deployments):
+            return None
+        caller, now = permit.caller, traffic.clock.monotonic()
+        tenant, patience_s = caller.instance_id or caller.issuer, traffic.settings.queue_s
+        fence = self.fences.of(caller) if self.fences else None
+        found: Deployment | None = None
+        for each in deployments:
+            if not each.is_configured or each.shadow_percent or (fence is not None and not fence.allows(each)):
+                continue
+            health = traffic.book.of(each)
+            if not health.may_be_asked(now):
+                continue
+            if not each.model or not health.turns_away(tenant, patience_s):
+                return None
+            found = found or each
+        return found
+
     def keep_inside(self, permit: Permit, deployment: Deployment) -> None:
         """For calls whose deployment is given: raises Refusal 403 where the caller's regions leave it out."""
         fence = self.fences.of(permit.caller) if self.fences else None

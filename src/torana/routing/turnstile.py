@@ -82,6 +82,12 @@ class Turnstile:
                 raise Full("no place in time") from None
             raise
 
+    def turns_away(self, tenant: str, patience_s: float) -> bool:
+        """Whether `enter` would raise Full now, without a wait."""
+        if self.in_use < self.places and not self.waiting:
+            return False
+        return self.waiting >= self._room(tenant, patience_s) and self._who_makes_room(tenant) is None
+
     def leave(self, tenant: str) -> None:
         self.in_use -= 1
         left = self._held.get(tenant, 0) - 1
@@ -142,8 +148,8 @@ class Turnstile:
 
     def _queue(self, tenant: str, patience_s: float) -> "asyncio.Future[None]":
         if self.waiting >= self._room(tenant, patience_s):
-            busiest = max(self._waiting, key=self._calls, default=tenant)
-            if not self.waiting or self._calls(tenant) + 1 >= self._calls(busiest):
+            busiest = self._who_makes_room(tenant)
+            if busiest is None:
                 raise Full("too many wait already")
             displaced = self._waiting[busiest][-1]
             self._forget(busiest, displaced)
@@ -152,6 +158,11 @@ class Turnstile:
         self._waiting.setdefault(tenant, deque()).append(waiter)
         self.waiting += 1
         return waiter
+
+    def _who_makes_room(self, tenant: str) -> str | None:
+        """Whose call leaves a full queue for one of the tenant's; None: nobody has so many more."""
+        busiest = max(self._waiting, key=self._calls, default=tenant)
+        return busiest if self._calls(tenant) + 1 < self._calls(busiest) else None
 
     def _calls(self, tenant: str) -> int:
         """How many of the tenant's are in, or wait."""
