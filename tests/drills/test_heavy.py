@@ -151,14 +151,10 @@ async def test_huge_prompts_of_one_instance_cost_others_no_answer(
     heavy = answers([result for seen in found for result in seen.heavy])
     quiet = answers([result for seen in found for result in seen.beside])
     assert all(set(answers(seen.alone)) == {"200"} for seen in found)
-    assert set(quiet) <= {"200", "503"}
-    assert quiet["503"] <= 0.25 * quiet.total()
     if tokens:
         assert heavy["200"] <= 2  # a call larger than the limit passes where nothing else was taken
         assert heavy["429"] > 0
     else:
         assert heavy["200"] > 0
-    if not is_lively(found) or quiet["503"]:
-        pytest.xfail(
-            f"huge prompts are read one after another, the loop stands still, {quiet['503']} quiet ones too late"
-        )
+    assert is_lively(found)
+    assert set(quiet) == {"200"}

@@ -25,6 +25,7 @@ from torana.api.dry_run import admit_operator, is_dry_run
 from torana.api.exchange import Exchange, Reply, Route, StreamReply, json_reply
 from torana.api.heads import Head
 from torana.api.internal_events import InternalEvents
+from torana.api.large_bodies import LARGE_BYTES, LargeBodies
 from torana.api.refusing import EXPLAINED, write_refusal
 from torana.api.route_table import RouteTable
 from torana.api.unread import TurnedAway, start_of
@@ -112,6 +113,7 @@ class Entrance:
         self.admission = Admission(
             metrics, max_waiting=serve.queue_requests, max_age_s=serve.queue_s, weights=serve.queue_weights
         )
+        self.large_bodies = LargeBodies()
         self.turned_away = TurnedAway(
             log, self._strip_prefix, write_refusal, lambda method: metrics.request("turned away", method, 503, 0.0)
         )
@@ -257,8 +259,7 @@ class Entrance:
         body = writer.take_body() if writer is not None else None
         if body is None:
             parts: list[bytes] = []
-            total = 0
-            has_more = True
+            total, has_more = 0, True
             while has_more:
                 message = await receive()
                 if message["type"] == "http.disconnect":
@@ -271,6 +272,8 @@ class Entrance:
             body = b"".join(parts)
         if len(body) > limit_bytes:
             raise _too_large()
+        if len(body) > LARGE_BYTES:
+            await self.large_bodies.take_turn()
         return body
 
     def _strip_prefix(self, path: str) -> str:

@@ -1,0 +1,19 @@
+"""Large bodies: one in each turn of the event loop is decoded, rendered and sent on. Those that end together would hold
+up everybody else for as long as all of them take."""
+
+import asyncio
+
+LARGE_BYTES = 262_144
+"""About 3 ms of work and more; 8 MiB are a quarter of a second."""
+
+
+class LargeBodies:
+    """Those of one worker."""
+
+    def __init__(self) -> None:
+        self._next = asyncio.Lock()
+
+    async def take_turn(self) -> None:
+        """Returns in a turn of the event loop in which no other one does, first come, first served."""
+        async with self._next:
+            await asyncio.sleep(0)
