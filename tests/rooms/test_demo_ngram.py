@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from torana.chat import FillIn
@@ -229,6 +229,7 @@ def test_any_code_is_completed_within_the_quality_rule(prefix: str, suffix: str,
 
 @settings(max_examples=80, deadline=None)
 @given(SNIPPET, st.sampled_from(["python", "javascript", "go", "ruby"]))
+@example("def def ({", "python")
 def test_a_line_closes_only_what_is_open(prefix: str, language: str) -> None:
     line = prefix.rsplit("\n", 1)[-1]
     before = line if line.strip() else prefix

@@ -45,16 +45,17 @@ def complete(fill_in: FillIn, choices: int = 1) -> list[str]:
 
 def _candidates(cursor: Cursor, context: str) -> Iterator[str]:
     """From the most to the least fitting."""
+    opened = cursor.before[-OPENED_CHARS:] if cursor.is_at_line_start else cursor.line
+    strays = count_strays(opened)
     function = finish_function(cursor) or _follow_comment(cursor)
-    if function is not None:
+    # The declaration alone, where the body does not suit.
+    declaration = function.split("\n", 1)[0] if function is not None else ""
+    if function is not None and count_strays(opened + declaration) <= strays:
         yield function
-        # The declaration alone, where the body does not suit.
-        yield function.split("\n", 1)[0]
+        yield declaration
     sources = [cursor.language.sample, context, cursor.after, cursor.before]
     grams = Grams([source for source in sources if source.strip()], cursor.language.words)
     writer = Writer(cursor, grams)
-    opened = cursor.before[-OPENED_CHARS:] if cursor.is_at_line_start else cursor.line
-    strays = count_strays(opened)
     for start in writer.starts():
         text = writer.write(start)
         if _is_declared(cursor, text) or count_strays(opened + text) > strays:
