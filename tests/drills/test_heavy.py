@@ -6,10 +6,8 @@ gateway can do. What they do to each other is measured in the same turn, without
 
 import asyncio
 import json
-import os
 import time
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,15 +45,6 @@ class Round:
     @property
     def p99_ms(self) -> tuple[float, float]:
         return median(each.p99_ms for each in self.alone), median(each.p99_ms for each in self.beside)
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    mine = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {processes.LOAD_CORE})
-    with ExitStack() as stack:
-        yield stack
-    os.sched_setaffinity(0, mine)
 
 
 def start(stack: ExitStack, folder: Path, limits: str) -> servers.Gateway:

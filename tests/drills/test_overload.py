@@ -13,7 +13,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from itertools import cycle
@@ -81,16 +80,6 @@ class Flood:
     def answered(self) -> float:
         """As a part of what was asked."""
         return self.result.statuses.get("200", 0) / (self.result.sent + self.result.unsent)
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    # The probes are sent from here.
-    mine = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {processes.LOAD_CORE})
-    with ExitStack() as stack:
-        yield stack
-    os.sched_setaffinity(0, mine)
 
 
 @pytest.fixture

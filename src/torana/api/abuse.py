@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from torana.access.permissions import permit_ourselves
+from torana.background import Background
 from torana.caller import Permit
 from torana.catalog.records import UnitPrimitive
 from torana.chat import ModelWish
@@ -44,26 +45,19 @@ class AbuseWatch:
     def __init__(self, settings: AbuseSettings, meter: AbuseMeter) -> None:
         self._rate = settings.sampling_rate
         self._meter = meter
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._background = Background(MAX_UNDER_WAY)
+        self.aclose = self._background.aclose
 
     def look_at(self, gateway: Gateway, permit: Permit, purposes: Mapping[str, UnitPrimitive], body: bytes) -> None:
         """The provider has begun to answer a request. Callers whose data may not leave their regions are left alone."""
-        if len(self._under_way) >= MAX_UNDER_WAY or random.random() >= self._rate:  # noqa: S311 a sample, no secret
+        if self._background.is_full or random.random() >= self._rate:  # noqa: S311 a sample, no secret
             return
         name = next(iter(permit.unit_primitives), "")
         purpose = purposes.get(name)
         if purpose is None or gateway.router.regions_of(permit):
             return
         shown = _show(body)
-        task = asyncio.get_running_loop().create_task(self._measure(gateway, name, purpose.description, shown))
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
-
-    async def aclose(self) -> None:
-        tasks = list(self._under_way)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        self._background.begin(self._measure(gateway, name, purpose.description, shown))
 
     async def _measure(self, gateway: Gateway, name: str, purpose: str, request: str) -> None:
         told = {"unit_primitive": name}

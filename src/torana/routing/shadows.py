@@ -8,6 +8,7 @@ import asyncio
 import logging
 from contextlib import aclosing
 
+from torana.background import Background
 from torana.chat import ChatRequest, Usage
 from torana.clock import Clock
 from torana.counting import estimate_tokens
@@ -30,27 +31,19 @@ class Shadows:
     def __init__(self, clock: Clock, meter: Meter) -> None:
         self._clock = clock
         self._meter = meter
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._background = Background(MAX_UNDER_WAY)
+        self.aclose = self._background.aclose
 
     def has_room(self, health: Health) -> bool:
         """Otherwise the copy is dropped, and counted as such."""
-        if len(self._under_way) < MAX_UNDER_WAY and health.is_ready(self._clock.monotonic()):
+        if not self._background.is_full and health.is_ready(self._clock.monotonic()):
             return True
         self._meter.shadowed(health.name, "dropped")
         return False
 
     def begin(self, sender: Sender, candidate: Candidate, chat: ChatRequest, record: Record | None) -> None:
         """record  the copy's own usage record; it is closed here"""
-        task = asyncio.get_running_loop().create_task(self._run(sender, candidate, chat, record))
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
-
-    async def aclose(self) -> None:
-        """End what is under way."""
-        tasks = list(self._under_way)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        self._background.begin(self._run(sender, candidate, chat, record))
 
     async def _run(self, sender: Sender, candidate: Candidate, chat: ChatRequest, record: Record | None) -> None:
         health, clock = candidate.health, self._clock
