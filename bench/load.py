@@ -13,7 +13,7 @@ import random
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict, dataclass, field
 from typing import cast
 
@@ -66,7 +66,7 @@ class Result:
     """Of answers 429 and 503, from the moment they were asked."""
     sent: int = 0
     unsent: int = 0
-    """There was no connection to send them on: `concurrency` is the most of them."""
+    """There was no connection to send them on: `concurrency` is the most of them, and none more could be opened."""
     late: int = 0
     """Sent so late that they are not timed."""
     lag_p99_ms: float = 0.0
@@ -77,6 +77,9 @@ class Result:
 
 LATE_S = 0.002
 AGAIN_S = 1.0
+UNUSED_S = 4.0
+"""A connection that has asked for nothing so long is not used any more: servers close it (this gateway after 5 s), and
+what is sent in that moment is lost."""
 
 _LENGTH = b"\r\ncontent-length: "
 
@@ -84,12 +87,16 @@ _LENGTH = b"\r\ncontent-length: "
 class Connection(asyncio.Protocol):
     """Sends one request at a time, tells `done(connection, status, events, body)` at its end; status 0: cut.
 
-    An answer that comes whole in one piece, as short ones do, is read without the parser.
+    It tells `lost()` when it is closed. An answer that comes whole in one piece, as short ones do, is read without the
+    parser.
     """
 
-    def __init__(self, event: bytes, done: Callable[["Connection", int, int, bytes], None]) -> None:
+    def __init__(
+        self, event: bytes, done: Callable[["Connection", int, int, bytes], None], lost: Callable[[], None]
+    ) -> None:
         self._event = event
         self._done = done
+        self._lost = lost
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._events = 0
@@ -97,6 +104,8 @@ class Connection(asyncio.Protocol):
         self._is_busy = self._is_begun = False
         self.due = 0.0
         self.sent = 0.0
+        """0: nothing was sent yet."""
+        self._made = time.perf_counter()
         self.left = 0
         """Tries that the request has left."""
 
@@ -112,7 +121,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(wire)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._transport = None
+        self._forget()
         if self._is_busy:
             self._finish(0)
 
@@ -143,6 +152,20 @@ class Connection(asyncio.Protocol):
     def is_open(self) -> bool:
         return self._transport is not None
 
+    def is_stale(self, now: float) -> bool:
+        """Closed, or about to be for want of a request."""
+        return self._transport is None or (not self.sent and now - self._made > UNUSED_S)
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+            self._forget()
+
+    def _forget(self) -> None:
+        if self._transport is not None:
+            self._transport = None
+            self._lost()
+
 
 class Load:
     """One run of one job."""
@@ -155,6 +178,9 @@ class Load:
         self._refused: list[float] = []
         self._lags: list[float] = []
         self._idle: deque[Connection] = deque()
+        """Some may be stale by now."""
+        self._open = 0
+        """Connections, those that are being opened included."""
         self._under_way = 0
         self._end = self._settled = 0.0
         self._over = asyncio.Event()
@@ -171,6 +197,7 @@ class Load:
             while self._idle:
                 self._send(self._idle.popleft(), time.perf_counter())
         if self._under_way:
+            self._over.clear()  # set too early where a connection was still being opened
             # A stream may be long; one that never ends is an error, not a reason to hang.
             try:
                 await asyncio.wait_for(self._over.wait(), self._job.duration_s + 30)
@@ -186,29 +213,69 @@ class Load:
         return result
 
     async def _connect(self) -> None:
-        _, connection = await asyncio.get_running_loop().create_connection(
-            lambda: Connection(self._job.event.encode(), self._done), "127.0.0.1", self._job.port
-        )
-        self._idle.append(connection)
+        self._idle.append(await self._opened())
+
+    async def _opened(self) -> Connection:
+        self._open += 1
+        try:
+            _, connection = await asyncio.get_running_loop().create_connection(
+                lambda: Connection(self._job.event.encode(), self._done, self._lost), "127.0.0.1", self._job.port
+            )
+        except OSError:
+            self._lost()
+            raise
+        return connection
+
+    def _lost(self) -> None:
+        self._open -= 1
 
     async def _connect_again(self) -> None:
-        await self._connect()
+        connection = await self._opened()
         self._under_way -= 1
-        self._send(self._idle.pop(), time.perf_counter())
+        self._send(connection, time.perf_counter())
+
+    async def _connect_for(self, due: float) -> None:
+        """A request whose connection is opened for it; that takes time, which counts as late."""
+        try:
+            connection = await self._opened()
+        except OSError:
+            self._result.unsent += 1
+            return
+        self._send_due(connection, due)
 
     async def _send_at_rate(self, started: float) -> None:
         sent = 0
         while (now := time.perf_counter()) < self._end:
             while (due := started + sent / self._job.rate) <= now:
                 sent += 1
-                if not self._idle:
+                connection = self._warmest()
+                if connection is not None:
+                    self._send_due(connection, due)
+                elif self._open < self._job.concurrency:
+                    self._begin(self._connect_for(due))
+                else:
                     self._result.unsent += 1
-                    continue
-                connection = self._idle.pop()  # the warmest
-                connection.left = self._job.tries
-                self._send(connection, due)
-                self._lags.append(connection.sent - due)
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        if self._connecting:
+            await asyncio.wait(self._connecting)
+
+    def _warmest(self) -> Connection | None:
+        """The one that was used last; stale ones are dropped."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_stale(time.perf_counter()):
+                return connection
+            connection.close()
+        return None
+
+    def _send_due(self, connection: Connection, due: float) -> None:
+        connection.left = self._job.tries
+        self._send(connection, due)
+        self._lags.append(connection.sent - due)
+
+    def _begin(self, connecting: Coroutine[None, None, None]) -> None:
+        self._connecting.add(task := asyncio.ensure_future(connecting))
+        task.add_done_callback(self._connecting.discard)
 
     def _send(self, connection: Connection, due: float) -> None:
         self._under_way += 1
@@ -244,8 +311,7 @@ class Load:
             self._send(connection, now)
         elif self._job.reconnects and now < self._end:
             self._under_way += 1
-            self._connecting.add(task := asyncio.ensure_future(self._connect_again()))
-            task.add_done_callback(self._connecting.discard)
+            self._begin(self._connect_again())
         elif status in (429, 503) and connection.left > 0:
             pause_s = AGAIN_S * random.uniform(0.5, 1.5)
             asyncio.get_running_loop().call_later(pause_s, self._again, connection)
