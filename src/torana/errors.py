@@ -105,6 +105,11 @@ class Invalid(Refusal):
         missing = ".".join(str(part) for part in loc) or "body"
         super().__init__(422, "request_invalid", members={"detail": [row]}, missing=missing)
 
+    def at(self, *loc: str | int) -> "Invalid":
+        """The same fault, of a member that this request has elsewhere."""
+        row = self.members["detail"][0]
+        return Invalid(loc, row["msg"], row["type"])
+
 
 class BadSetting(ToranaError):
     """A setting that stops the start; reads `NAME: what is wrong, what is expected`."""

@@ -259,3 +259,23 @@ async def test_amazon_q_is_501_with_its_unit_primitive_also_as_a_stream(shared: 
     permitted = await shared.post(path, json=asked, token=shared.token(unit_primitives=["amazon_q_integration"]))
 
     assert (denied.status, permitted.status) == (403, 501)
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "member"),
+    [
+        (COMPLETION, {"model_provider": "vertex-ai", "model_name": "nobody-knows"}, "model_name"),
+        (GENERATION, {"model_provider": "anthropic", "model_name": "nobody-knows"}, "model_name"),
+        (GENERATION, {"prompt_id": "code_suggestions/generations", "prompt_version": "latest"}, "prompt_version"),
+    ],
+)
+@pytest.mark.parametrize("path", [V3, V4])
+@one_gateway
+async def test_a_fault_of_the_component_is_told_before_permission_and_where_it_stands(
+    shared: RunningGateway, path: str, kind: str, payload: dict[str, Any], member: str
+) -> None:
+    answer = await shared.post(path, json=body(kind, **payload), token=shared.token(unit_primitives=[]))
+
+    assert answer.status == 422
+    (row,) = answer.json()["detail"]
+    assert (row["loc"], row["type"]) == (["body", "prompt_components", 0, "payload", member], "value_error")

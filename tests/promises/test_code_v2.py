@@ -202,8 +202,10 @@ async def test_a_message_list_goes_to_anthropic_as_it_came(shared: RunningGatewa
         ({"model_provider": "vertex-ai", "model_name": "gemini-nobody-knows"}, ["body", "model_name"]),
         ({"model_provider": "fireworks_ai", "model_name": "code-gecko@002"}, ["body", "model_name"]),
         ({"model_provider": "anthropic", "model_name": "claude-nobody-knows"}, ["body", "model_name"]),
-        ({"model_provider": "gitlab", "model_name": "nobody_knows"}, ["body", "model_metadata", "identifier"]),
+        ({"model_provider": "gitlab", "model_name": "nobody_knows"}, ["body", "model_name"]),
         ({"model_provider": "acme"}, ["body", "model_provider"]),
+        ({"model_provider": "litellm", "model_name": "mistral"}, ["body", "model_endpoint"]),
+        ({"model_provider": "litellm", "model_identifier": "bedrock/nobody.knows"}, ["body", "model_identifier"]),
     ],
 )
 @one_gateway

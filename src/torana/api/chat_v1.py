@@ -10,7 +10,7 @@ from torana.access.permissions import permit
 from torana.answers import Answer
 from torana.api import reading
 from torana.api.exchange import Exchange, Reply, Route, StreamReply, json_reply
-from torana.api.metadata import own_model, refuse_custom_models
+from torana.api.metadata import named, own_model, refuse_custom_models
 from torana.api.streaming import RAW_TEXT, STREAM_HEADERS, ClosingStream, raw_text
 from torana.caller import Permit
 from torana.chat import ChatRequest, Message, ModelWish, Role, Text
@@ -109,10 +109,7 @@ class ChatV1Endpoints:
         try:
             return self.gateway.models.find(wish)
         except Invalid as error:
-            row = error.members["detail"][0]
-            # Named as this endpoint's members are: the registry speaks of `model_metadata`.
-            name = f"model_{row['loc'][-1]}" if wish.is_own else "model"
-            raise Invalid((*_PAYLOAD, name), row["msg"], row["type"]) from None
+            raise named(error, wish, _PAYLOAD, "model") from None
 
     def policy(self, exchange: Exchange, order: ChatOrder) -> Permit:
         return permit(exchange.caller, order.unit_primitive, denied=f"Unauthorized to access {order.unit_primitive}")

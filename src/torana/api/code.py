@@ -8,12 +8,13 @@ from torana.access.permissions import permit
 from torana.api.code_events import SuggestionEvents
 from torana.api.code_reading import Kind, Suggestion, read_components, read_flat
 from torana.api.exchange import Exchange, Reply, Route, StreamReply, json_reply
+from torana.api.metadata import named
 from torana.api.streaming import RAW_TEXT, STREAM_HEADERS, Closable, ClosingStream, raw_text
 from torana.caller import Permit
 from torana.chat import FinishReason, ModelWish, Usage
 from torana.clock import Clock
 from torana.code.orders import CompletionOrder, GenerationOrder
-from torana.errors import ProviderError, Refusal
+from torana.errors import Invalid, ProviderError, Refusal
 from torana.headers import retry_after, soon
 from torana.settings import Settings
 
@@ -114,7 +115,12 @@ class CodeEndpoints:
         if not wanted.is_amazon_q:
             models = self.gateway.models
             find = models.find_completing if wanted.kind == "completion" else models.find
-            find(wanted.order.wish)
+            try:
+                find(wanted.order.wish)
+            except Invalid as error:
+                if wanted.model_at is None:
+                    raise
+                raise named(error, wanted.order.wish, wanted.model_at, "model_name") from None
         exchange.facts["code_suggestion_type"] = f"{wanted.kind}s"
         # One path serves both kinds, so that the route alone cannot tell what the quota is asked for.
         exchange.facts["quota_event"] = "amazon_q_integration" if wanted.is_amazon_q else f"code_{wanted.kind}s"

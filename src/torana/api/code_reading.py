@@ -18,6 +18,7 @@ from torana.chat import Message, ModelWish, Role, Text
 from torana.code.orders import Attachment, Cleaning, CompletionOrder, Cursor, GenerationOrder
 from torana.errors import Invalid
 from torana.headers import Headers
+from torana.prompts.versions import read_constraint
 from torana.settings import ProviderSettings, Settings
 
 COMPLETIONS_PROMPT = "code_suggestions/completions"
@@ -54,6 +55,8 @@ class Suggestion(msgspec.Struct, frozen=True):
     order: CompletionOrder | GenerationOrder
     is_amazon_q: bool = False
     feedback: tuple[Feedback, ...] = ()
+    model_at: reading.Loc | None = None
+    """Where the flat members stand that name the model; None: `model_metadata` names it."""
 
     @property
     def kind(self) -> Kind:
@@ -77,6 +80,7 @@ class _Asked(msgspec.Struct, frozen=True, kw_only=True):
     choices: int = 0
     is_flat: bool = False
     feedback: tuple[Feedback, ...] = ()
+    model_at: reading.Loc | None = ()
 
 
 def read_flat(exchange: Exchange, settings: Settings, kind: Kind) -> Suggestion:
@@ -145,7 +149,7 @@ def read_components(exchange: Exchange, settings: Settings) -> Suggestion:
     if wish is not None:
         # What the instance's administrator chose wins over what the editor's component names.
         role = _wish_of("", "", asked.kind).role
-        asked = replace(asked, provider="", wish=replace(wish, role=role))
+        asked = replace(asked, provider="", wish=replace(wish, role=role), model_at=None)
         exchange.facts["quota_model_id"] = body["model_metadata"].get("name") or ""
     is_recent = _read_version(exchange.headers.text(b"x-gitlab-language-server-version")) >= _read_version(
         settings.catalogue.context_min_ls_version
@@ -166,16 +170,25 @@ def _read_editor(payload: dict[str, Any], loc: reading.Loc, kind: Kind) -> _Aske
         provider=provider,
         model_name=model_name,
         stream=reading.boolean(payload, "stream", loc),
+        model_at=loc,
     )
     if kind == "completion":
         is_text = not isinstance(payload.get("prompt"), list)
         prompt = reading.text(payload, "prompt", loc) if is_text else _read_messages(payload, loc)
         return replace(asked, prompt=prompt or None, choices=reading.integer(payload, "choices_count", loc))
+    prompt_id = reading.text(payload, "prompt_id", loc)
+    prompt_version = reading.text(payload, "prompt_version", loc) or None
+    if prompt_id and prompt_version is not None:
+        # A fault of the body is told before permissions; the prompt is looked up after them.
+        try:
+            read_constraint(prompt_version)
+        except Invalid as error:
+            raise error.at(*loc, "prompt_version") from None
     return replace(
         asked,
         prompt=reading.text(payload, "prompt", loc, limit=400_000) or None,
-        prompt_id=reading.text(payload, "prompt_id", loc),
-        prompt_version=reading.text(payload, "prompt_version", loc) or None,
+        prompt_id=prompt_id,
+        prompt_version=prompt_version,
         inputs=reading.mapping(payload, "prompt_enhancer", loc),
     )
 
@@ -263,7 +276,7 @@ def _suggestion(asked: _Asked, headers: Headers) -> Suggestion:
     may_cache = may_cache_prompt(headers)
     is_amazon_q = asked.wish.client_name == AMAZON_Q.client_name or asked.provider == "amazon_q"
     write = _completion_order if asked.kind == "completion" else _generation_order
-    return Suggestion(write(asked, user, may_cache), is_amazon_q, asked.feedback)
+    return Suggestion(write(asked, user, may_cache), is_amazon_q, asked.feedback, asked.model_at)
 
 
 def _completion_order(asked: _Asked, user: str, may_cache: bool) -> CompletionOrder:

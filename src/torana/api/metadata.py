@@ -90,6 +90,17 @@ def _check_endpoint(endpoint: str, settings: ProviderSettings, loc: tuple[str | 
         raise Invalid(loc, "This endpoint is not allowed", "value_error")
 
 
+def named(error: Invalid, wish: ModelWish, loc: reading.Loc, name: str) -> Invalid:
+    """The registry's fault in the words of a request with flat members: the registry speaks of `model_metadata`.
+
+    loc   where those members stand
+    name  what the request calls a model of the catalogue
+    """
+    if wish.is_own:
+        name = f"model_{error.members['detail'][0]['loc'][-1]}"
+    return error.at(*loc, name)
+
+
 def may_cache_prompt(headers: Headers) -> bool:
     """False where the instance wants no provider to keep its prompts; for completions and named prompts."""
     return headers.text(b"x-gitlab-model-prompt-cache-enabled").lower() != "false"
