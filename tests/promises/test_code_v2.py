@@ -428,6 +428,14 @@ async def test_anthropics_completions_come_back_byte_for_byte(
 
 
 @one_gateway
+async def test_the_mark_that_our_own_prompt_shows_for_the_cursor_is_never_suggested(shared: RunningGateway) -> None:
+    shared.provider.answer_with(text="return a + b<cursor/>")
+
+    assert await text_of(shared, body()) == "return a + b"
+    assert "<cursor/>" in json.dumps(sent(shared).json())
+
+
+@one_gateway
 async def test_a_stray_asterisk_of_codestral_goes(shared: RunningGateway) -> None:
     shared.provider.answer_with(text="** return a + b")
 

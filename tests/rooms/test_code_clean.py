@@ -32,6 +32,8 @@ ADD = "def add(a, b):\n    "
         pytest.param(at(ADD, file_name="a.xyz"), "# adds\n", "# adds\n", id="comments of an unknown language"),
         pytest.param(at(ADD), "# sum\n    return a + b", "# sum\n    return a + b", id="a comment with code"),
         pytest.param(at(ADD), "return a<|cursor|> + b<|fim_middle|>", "return a + b", id="stray markers"),
+        pytest.param(at(ADD), "return a<cursor /> + b<cursor/>", "return a + b", id="stray tags"),
+        pytest.param(at("<p><cursor/></p>\n"), "<q><cursor/></q>", "<q><cursor/></q>", id="a file about such tags"),
         pytest.param(
             at(ADD), "return a + b\n\n\ndef sub(a, b):\n    return a - b\n", "return a + b", id="beyond the function"
         ),

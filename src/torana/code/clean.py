@@ -15,7 +15,7 @@ from torana.code.syntax import end_of_block
 
 # Marks that models were shown for the cursor, or use between themselves.
 _MARKERS = re.compile(
-    r"<\|?/?(?:user_)?cursor(?:_is_here|_position|_marker)?\|?>"
+    r"<\|?/?(?:user_)?cursor(?:_is_here|_position|_marker)?(?: ?/)?\|?>"
     r"|<[|｜](?:fim[_▁](?:prefix|suffix|middle|begin|hole|end|pad)|endoftext|end▁of▁sentence|file_sep(?:arator)?)[|｜]>",
     re.IGNORECASE,
 )
