@@ -245,6 +245,22 @@ async def test_every_unit_primitive_of_the_prompt_is_needed(start_gateway: Start
     assert permitted.status == 200
 
 
+@pytest.mark.parametrize("path", [V1, V2])
+@one_gateway
+async def test_amazon_q_is_501_only_for_those_who_may_have_the_prompt(shared: RunningGateway, path: str) -> None:
+    asked = {"inputs": {}, "model_metadata": {"provider": "amazon_q", "name": "amazon_q", "role_arn": "arn:aws:iam::1"}}
+    answers = [
+        await shared.post(f"{path}model_configuration/check", json=asked, token=shared.token(unit_primitives=scopes))
+        for scopes in ([], ["complete_code"])
+    ]
+
+    assert [(answer.status, answer.json()["detail"]) for answer in answers] == [
+        (403, "Unauthorized to access 'model_configuration/check'"),
+        (501, "Amazon Q is not available in this gateway"),
+    ]
+    assert shared.provider.requests == []
+
+
 # --- Failures ---
 
 PHRASES = [

@@ -11,6 +11,7 @@ from torana.agents.react import Action, AnswerDelta, Event, Failed, StepReader
 from torana.agents.step import StepOrder
 from torana.agents.tools import offer
 from torana.answers import Answer
+from torana.api.amazon_q import amazon_q_unavailable
 from torana.api.chat_reading import read_order
 from torana.api.connection import DRAINING
 from torana.api.exchange import Exchange, Reply, Route, StreamReply
@@ -18,7 +19,7 @@ from torana.api.metadata import AMAZON_Q
 from torana.api.streaming import STREAM_HEADERS, ClosingStream
 from torana.caller import Permit
 from torana.chat import Chunk, Usage
-from torana.errors import ProviderError, ProviderLimited, ProviderOverloaded, Refusal
+from torana.errors import ProviderError, ProviderLimited, ProviderOverloaded
 from torana.gateway import Gateway
 from torana.settings import Settings
 
@@ -59,7 +60,7 @@ class ChatEndpoints:
 
     async def handle(self, exchange: Exchange, permit: Permit, order: StepOrder) -> Reply | StreamReply:
         if order.wish.client_name == AMAZON_Q.client_name:
-            raise Refusal(501, "amazon_q_unavailable", "Amazon Q is not available in this gateway")
+            raise amazon_q_unavailable()
         try:
             answer = await self.gateway.step(permit, order, exchange.facts)
         except ProviderError as error:

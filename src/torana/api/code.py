@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from torana.access.permissions import permit
+from torana.api.amazon_q import amazon_q_unavailable
 from torana.api.code_events import SuggestionEvents
 from torana.api.code_reading import Kind, Suggestion, read_components, read_flat
 from torana.api.exchange import Exchange, Reply, Route, StreamReply, json_reply
@@ -232,7 +233,7 @@ def code_failed(error: ProviderError) -> Refusal:
 
 def _refuse_amazon_q(wanted: Suggestion) -> None:
     if wanted.is_amazon_q:
-        raise Refusal(501, "amazon_q_unavailable", "Amazon Q is not available in this gateway")
+        raise amazon_q_unavailable()
 
 
 def _plain_stream(answer: CodeAnswer) -> StreamReply:

@@ -8,8 +8,9 @@ import msgspec
 from torana.access.permissions import permit
 from torana.answers import Answer
 from torana.api import reading
+from torana.api.amazon_q import amazon_q_unavailable
 from torana.api.exchange import Exchange, Reply, Route, StreamReply, json_reply
-from torana.api.metadata import may_cache_prompt, read_model_metadata
+from torana.api.metadata import AMAZON_Q, may_cache_prompt, read_model_metadata
 from torana.api.streaming import RAW_TEXT, STREAM_HEADERS, ClosingStream, raw_text
 from torana.caller import Permit
 from torana.chat import ModelWish, Usage
@@ -28,6 +29,7 @@ class PromptOrder(msgspec.Struct, frozen=True, kw_only=True):
     model: Model
     inputs: dict[str, Any]
     stream: bool
+    is_amazon_q: bool
 
 
 class PromptEndpoints:
@@ -51,14 +53,16 @@ class PromptEndpoints:
         wish = read_model_metadata(body.get("model_metadata"), self.settings.providers)
         if wish is not None and wish.is_own and exchange.tail.startswith("code_suggestions/completions"):
             wish = msgspec.structs.replace(wish, as_text_completion=True)
-        if wish is None:
+        # Whether the caller may have the prompt comes before what becomes of Amazon Q.
+        is_amazon_q = wish is not None and wish.client_name == AMAZON_Q.client_name
+        if wish is None or is_amazon_q:
             wish = ModelWish(role=role_of(exchange.tail))
         elif not wish.is_own and not wish.identifier and not wish.feature_setting:
             wish = msgspec.structs.replace(wish, role=role_of(exchange.tail))
         prompt, model = self.gateway.find_prompt(exchange.tail, constraint or None, wish, exchange.caller)
         if not prompt.is_simple:
             raise Invalid((), f"Prompt '{exchange.tail}' is not supported")
-        return PromptOrder(prompt=prompt, model=model, inputs=inputs, stream=stream)
+        return PromptOrder(prompt=prompt, model=model, inputs=inputs, stream=stream, is_amazon_q=is_amazon_q)
 
     def policy(self, exchange: Exchange, order: PromptOrder) -> Permit:
         """Every unit primitive that the prompt declares must be held, and one of its alternatives."""
@@ -87,6 +91,8 @@ class PromptEndpoints:
         return reply
 
     async def _run(self, exchange: Exchange, permit: Permit, order: PromptOrder) -> Answer:
+        if order.is_amazon_q:
+            raise amazon_q_unavailable()
         user = exchange.headers.text(b"x-gitlab-global-user-id")
         try:
             return await self.gateway.run_prompt(
