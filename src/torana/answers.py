@@ -15,7 +15,8 @@ from torana.books import ModelCall, asked_tokens, complete, is_possible, prompt_
 from torana.chat import ChatRequest, FinishReason, Usage
 from torana.code.clean import clean
 from torana.code.fences import FenceStripper
-from torana.code.orders import Cleaning, Cursor
+from torana.code.orders import GENERATIONS, Cleaning, Cursor
+from torana.code.stops import StopCutter, cut_at_stop
 from torana.code.window import Window
 from torana.counting import BYTES_PER_TOKEN
 from torana.dialects.dialect import RelayScan
@@ -290,6 +291,7 @@ class CodeAnswer(msgspec.Struct):
     excluded: frozenset[str]
     least_score: float | None = None
     """An answer with a lower one is none."""
+    _cutter: StopCutter | None = None
     _stripper: FenceStripper | None = None
 
     @property
@@ -327,7 +329,7 @@ class CodeAnswer(msgspec.Struct):
         started = time.perf_counter()
         is_cut = found.finish == "length"
         texts = tuple(
-            clean(text, self.cursor, self.cleaning, excluded=self.excluded, is_cut=is_cut)
+            clean(cut_at_stop(text, self._stops), self.cursor, self.cleaning, excluded=self.excluded, is_cut=is_cut)
             if self.least_score is None or found.scores.get(number, 0.0) >= self.least_score
             else ""
             for number, text in enumerate(found.texts)
@@ -339,16 +341,27 @@ class CodeAnswer(msgspec.Struct):
         return self
 
     async def __anext__(self) -> Batch:
-        """The chunks as they come; generations lose their fence lines on the way."""
+        """The chunks as they come; generations end at their stop text, and lose their fence lines on the way."""
         batch = await self.answer.__anext__()
-        if self.cleaning != "generation":
+        if self.cleaning not in GENERATIONS:
             return batch
-        if self._stripper is None:
-            self._stripper = FenceStripper(self.cursor.language)
-        text = self._stripper.feed("".join([chunk.text for chunk in batch]))
-        if batch[-1].is_last:
-            text += self._stripper.close()
+        if self._cutter is None:
+            self._cutter = StopCutter(self._stops)
+            self._stripper = FenceStripper(self.cursor.language) if self.cleaning == "generation" else None
+        is_last = batch[-1].is_last
+        text = self._cutter.feed("".join([chunk.text for chunk in batch]))
+        if is_last:
+            text += self._cutter.close()
+        if self._stripper is not None:
+            text = self._stripper.feed(text)
+            if is_last:
+                text += self._stripper.close()
         return [replace_fields(batch[-1], text=text)]
+
+    @property
+    def _stops(self) -> tuple[str, ...]:
+        """Of generations; a completion comes as its model ended it."""
+        return self.answer.chat.stop if self.cleaning in GENERATIONS else ()
 
     async def aclose(self) -> None:
         await self.answer.aclose()

@@ -287,6 +287,20 @@ async def test_a_prompt_id_fills_the_registrys_prompt_with_the_users_instruction
     assert (answer.header("x-aigw-prompt") or "").startswith("code_suggestions/generations@")
 
 
+@pytest.mark.parametrize("provider", [{}, {"model_provider": "anthropic"}])
+@pytest.mark.parametrize("stream", [False, True])
+@one_gateway
+async def test_a_generation_ends_at_its_stop_text_whatever_its_model_makes_of_it(
+    shared: RunningGateway, stream: bool, provider: dict[str, Any]
+) -> None:
+    shared.provider.answer_with(pieces=list("x = 1 </new>\n</new_code>\nThat sets x."))
+
+    answer = await ask(shared, body("\n", prompt_version=2, prompt="Set x", stream=stream, **provider), GENERATIONS)
+
+    text = answer.text if stream else answer.json()["choices"][0]["text"]
+    assert text == "x = 1 </new>\n"
+
+
 @one_gateway
 async def test_generated_code_loses_its_fences_and_begins_on_a_new_line(shared: RunningGateway) -> None:
     shared.provider.answer_with(text="```python\nx = 1\n```\n")

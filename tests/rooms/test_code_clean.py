@@ -12,6 +12,7 @@ from torana.code.comments import is_only_comments
 from torana.code.fences import FenceStripper, strip_fences
 from torana.code.orders import Cursor
 from torana.code.repeats import drop_loops, drop_repeated_blocks, drop_repeated_end, drop_repeated_start
+from torana.code.stops import StopCutter
 from torana.code.syntax import _end_of_block_lexically, adds_errors, end_of_block, open_brackets
 
 
@@ -207,6 +208,15 @@ def test_any_split_of_an_answer_strips_the_same(pieces: Sequence[str], data: st.
 
     assert "".join(stripper.feed(part) for part in parts) + stripper.close() == strip_fences(text)
     assert not any(line.lstrip(" \t").startswith("```") for line in strip_fences(text).split("\n"))
+
+
+@given(st.lists(st.sampled_from(["<", "/", "e", "end>", "</end>", "x", "\n"]), max_size=25))
+def test_any_split_of_an_answer_ends_at_the_same_stop_text(pieces: Sequence[str]) -> None:
+    cutter = StopCutter(("", "</end>", "x\n"))
+    text = "".join(pieces)
+    places = [place for place in (text.find("</end>"), text.find("x\n")) if place >= 0]
+
+    assert "".join(map(cutter.feed, pieces)) + cutter.close() == text[: min(places, default=len(text))]
 
 
 LINES = st.lists(

@@ -15,6 +15,9 @@ Cleaning = Literal["none", "blank_only", "completion", "fast_completion", "codes
 """What `clean.clean` does to a collected answer (contract 6.7): nothing; white space only becomes empty;
 the completion steps, with extras for the fast and the hosted codestral aliases; the generation steps."""
 
+GENERATIONS = ("generation", "blank_only")
+"""What generations are cleaned with."""
+
 
 class Attachment(msgspec.Struct, frozen=True):
     """Code of another place that the client adds."""
