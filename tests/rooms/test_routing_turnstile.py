@@ -223,20 +223,94 @@ async def test_whoever_would_wait_in_vain_is_told_at_once() -> None:
         task.cancel()
 
 
-async def test_where_no_place_is_ever_free_nobody_waits_longer_than_a_call_takes() -> None:
+async def standing_crowd(turnstile: Turnstile, clock: HandClock) -> list[asyncio.Task[None]]:
+    """At twenty places that come free 10 ms apart: nobody waits, all are taken, and it has long been so."""
+    for task in await crowd(turnstile, clock, apart_s=0.01):
+        task.cancel()
+    await asyncio.sleep(0)
+    clock.advance(1.2)
+    return [await wait_at(turnstile, "a", 1.0) for _ in range(11)]
+
+
+async def test_where_no_place_is_ever_free_few_wait() -> None:
+    clock = HandClock()
+    turnstile = Turnstile(20, now=clock.monotonic)
+    waiting = await standing_crowd(turnstile, clock)
+
+    assert turnstile.turns_away("a", 1.0)
+    assert turnstile.waiting == 11
+    for task in waiting:
+        task.cancel()
+
+
+async def test_a_gust_may_wait_as_long_as_its_patience() -> None:
     clock = HandClock()
     turnstile = Turnstile(20, now=clock.monotonic)
     waiting = await crowd(turnstile, clock, apart_s=0.01)
-    for _ in range(10):
-        waiting.append(await wait_at(turnstile, "a", 1.0))
-    assert turnstile.waiting == 20
+    clock.advance(1.0)  # 1.5 s in all: shorter than eight calls, one after another
 
-    clock.advance(0.4)
-    with pytest.raises(Full):
-        await turnstile.enter("a", 1.0)  # for 0.2 s, as long as twenty calls beside each other take
+    waiting += [await wait_at(turnstile, "a", 1.0) for _ in range(40)]
 
+    assert turnstile.waiting == 50
     for task in waiting:
         task.cancel()
+
+
+@pytest.mark.parametrize(("came_at_once", "waiting"), [(19, 11), (20, 30)])
+async def test_a_crowd_ends_when_as_many_come_in_at_once_as_there_are_places(came_at_once: int, waiting: int) -> None:
+    clock = HandClock()
+    turnstile = Turnstile(20, now=clock.monotonic)
+    for task in await standing_crowd(turnstile, clock):
+        task.cancel()
+    await asyncio.sleep(0)
+    for _ in range(came_at_once):
+        turnstile.leave("a")
+    for _ in range(came_at_once):
+        await turnstile.enter("a", 0)
+
+    queue = [await wait_at(turnstile, "a", 1.0) for _ in range(30)]
+
+    assert turnstile.waiting == waiting
+    for task in queue:
+        task.cancel()
+    await asyncio.gather(*queue, return_exceptions=True)
+
+
+async def test_a_crowd_at_one_place_ends_when_it_is_free() -> None:
+    clock = HandClock()
+    turnstile = Turnstile(1, now=clock.monotonic)
+    for task in await crowd(turnstile, clock, apart_s=0.01):
+        task.cancel()
+    await asyncio.sleep(0)
+    clock.advance(1.2)
+    assert not turnstile.turns_away("a", 1.0)
+    turnstile.leave("a")
+    await turnstile.enter("a", 0)
+
+    queue = [await wait_at(turnstile, "a", 1.0) for _ in range(30)]
+
+    assert turnstile.waiting == 30
+    for task in queue:
+        task.cancel()
+    await asyncio.gather(*queue, return_exceptions=True)
+
+
+@pytest.mark.parametrize(("places", "room"), [(1, 1), (2, 2), (8, 8), (12, 9), (20, 11)])
+async def test_in_a_standing_crowd_as_many_wait_as_keep_the_places_taken(places: int, room: int) -> None:
+    clock = HandClock()
+    turnstile = Turnstile(places, now=clock.monotonic)
+    gone = await crowd(turnstile, clock, apart_s=0.01)
+    for task in gone:
+        task.cancel()
+    await asyncio.sleep(0)
+    clock.advance(20)
+
+    queue = [await wait_at(turnstile, "a", 10.0) for _ in range(60)]
+
+    assert turnstile.waiting == room
+    for task in queue:
+        task.cancel()
+    await asyncio.gather(*queue, return_exceptions=True)
 
 
 async def test_a_crowd_that_one_tenant_makes_costs_the_others_no_patience() -> None:
@@ -245,7 +319,7 @@ async def test_a_crowd_that_one_tenant_makes_costs_the_others_no_patience() -> N
     for task in await crowd(turnstile, clock, apart_s=0.01):
         task.cancel()
     waiting = [await wait_at(turnstile, f"other-{number}", 1.0) for number in range(20)]
-    clock.advance(1.0)
+    clock.advance(1.2)
 
     with pytest.raises(Full):
         await turnstile.enter("a", 1.0)

@@ -1,8 +1,8 @@
 """Places that only so many may have at once, and a short, fair wait for one.
 
 Whoever would wait in vain is told so at once, by how fast places have come free lately. A queue that never leaves a
-place free takes no gust off the provider, it only makes everybody late: then nobody waits longer than about one call
-takes, but for those who stand in a queue that one other tenant has made.
+place free takes no gust off the provider, it only makes everybody late: then no more wait than keep the places taken,
+a call's time at most, but for those who stand in a queue that one other tenant has made.
 
 Whose turn it is when a place falls free: of those who wait, the tenant that has the fewest places now; among equals
 who came first. A tenant that fills the queue, or the places, cannot keep others out of the queue: where that is full,
@@ -18,9 +18,7 @@ from contextlib import suppress
 MAX_WAITING = 100
 """Calls that wait at one turnstile; more would only wait in vain."""
 LEAST_LEAVINGS = 8
-
-
-GUST_CALLS = 4
+GUST_CALLS = 8
 """A crowd that lasts longer than so many calls take, one after another, is no gust."""
 
 
@@ -33,6 +31,7 @@ class Turnstile:
 
     __slots__ = (
         "_apart_s",
+        "_at_once",
         "_crowded_since",
         "_held",
         "_left",
@@ -58,6 +57,9 @@ class Turnstile:
         self._left, self._left_at = 0, 0.0
         """How many came free while somebody waited, and since when."""
         self._crowded_since = 0.0
+        """0: places have been free."""
+        self._at_once = 0
+        """How many came in at once since somebody had to wait."""
 
     @property
     def is_full(self) -> bool:
@@ -66,7 +68,11 @@ class Turnstile:
     async def enter(self, tenant: str, patience_s: float) -> None:
         """Raises Full. Cancelled, it leaves nothing behind."""
         if self.in_use < self.places and not self.waiting:
-            self._crowded_since = 0.0
+            # Calls end in bunches, or the loop stands still for a moment, and the next few find places that those who
+            # were turned away would have had. Only as many as there are places end a crowd.
+            self._at_once += 1
+            if self._at_once >= self.places:
+                self._crowded_since = 0.0
             self._let_in(tenant)
             return
         waiter = self._queue(tenant, patience_s)
@@ -113,14 +119,20 @@ class Turnstile:
     def _room(self, tenant: str, patience_s: float) -> int:
         """How many may wait before the tenant does, too."""
         now = self._now()
-        # Calls end in bunches, and the queue is empty for a moment: only a place that nobody wants ends a crowd.
-        self._crowded_since = self._crowded_since or now
+        self._crowded_since, self._at_once = self._crowded_since or now, 0
         if not self._apart_s:
             return self.max_waiting
-        call_s = self._apart_s * self.places
-        if now - self._crowded_since > GUST_CALLS * call_s and not self._is_anothers(tenant):
-            patience_s = min(patience_s, call_s)
-        return min(self.max_waiting, max(1, int(patience_s / self._apart_s)))
+        room = min(self.max_waiting, max(1, int(patience_s / self._apart_s)))
+        gust_s = GUST_CALLS * self._apart_s * self.places
+        if now - self._crowded_since > gust_s and not self._is_anothers(tenant):
+            return min(room, self._standing_room)
+        return room
+
+    @property
+    def _standing_room(self) -> int:
+        """How many wait in a crowd that does not end. Few places come free least evenly: for them, it is one call's
+        time; for many, a quarter of it."""
+        return min(self.places, self.places // 4 + 6)
 
     def _is_anothers(self, tenant: str) -> bool:
         """Whether the crowd is the doing of one tenant, which has half of the places, and not of this one."""
