@@ -25,6 +25,7 @@ from torana.setting_values import (
     check_tls,
     check_url,
     check_version,
+    is_redis_url,
     read_bool,
     read_float,
     read_int,
@@ -68,7 +69,11 @@ def load_settings(
     """
     found: dict[str, str] = {}
     for source in (_read_dotenv(dotenv), environ, flags or {}):
-        found.update({name: value for name, value in source.items() if value != ""})
+        told = {name: value for name, value in source.items() if value != ""}
+        for name in told:
+            # A secret's file is another name of the secret: the weaker source's text gives way to it.
+            found.pop(name.removesuffix("_FILE"), None)
+        found.update(told)
     check_values(found)
     settings: Settings = _read_struct(Settings, found)
     names = {name.removesuffix("_FILE") for name in found if name.removesuffix("_FILE").endswith("_API_KEY")}
@@ -114,8 +119,7 @@ def load_settings(
 
 
 def _check_limits(limits: LimitSettings) -> None:
-    scheme = limits.redis_url.reveal().partition("://")[0]
-    if limits.redis_url and scheme not in ("redis", "rediss", "unix"):
+    if limits.redis_url and not is_redis_url(limits.redis_url.reveal()):
         raise BadSetting("AIGW_REDIS_URL", "is no address of Redis", "expected redis://, rediss:// or unix://")
     if not 0.001 <= limits.patience_s <= 5:
         raise BadSetting(

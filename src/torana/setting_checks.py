@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from torana.errors import BadSetting
-from torana.setting_values import check_url, read_bool, read_float, read_object
+from torana.setting_values import check_proxy, check_url, is_header, read_bool, read_float, read_int, read_object
 
 LIMIT_KINDS = frozenset({"concurrency", "input_tokens", "output_tokens", "total_tokens"})
 _WHOLE = frozenset({"max_tokens", "top_k", "max_retries"})
@@ -38,6 +38,13 @@ def _check_texts(name: str, text: str) -> None:
     for key, value in read_object(name, text).items():
         if not isinstance(value, str):
             raise BadSetting(name, f"{key!r} is no text", 'expected {"name": "text"}')
+
+
+def _check_headers(name: str, text: str) -> None:
+    _check_texts(name, text)
+    for key, value in read_object(name, text).items():
+        if not is_header(key, value):
+            raise BadSetting(name, f"{key!r} cannot be sent", 'expected {"X-Name": "one line"}')
 
 
 def _check_lists(name: str, text: str) -> None:
@@ -74,18 +81,32 @@ def _check_regions(name: str, text: str) -> None:
             )
 
 
+def _check_some(name: str, text: str) -> None:
+    """With none of it, no request would ever be answered."""
+    if (read_float if name.endswith("_S") else read_int)(name, text) == 0:
+        raise BadSetting(name, f"{text!r} leaves nothing", "expected a number above 0")
+
+
 _CHECKS: dict[str, Callable[[str, str], Any]] = {
-    "AIGW_CUSTOM_MODELS__EXTRA_HEADERS": _check_texts,
+    "AIGW_CUSTOM_MODELS__EXTRA_HEADERS": _check_headers,
     "AIGW_DEFAULT_PROMPTS": _check_texts,
     "AIGW_FEATURE_FLAGS__DISALLOWED_FLAGS": _check_lists,
     "AIGW_FEATURE_FLAGS__FIREWORKS_SCORE_THRESHOLD": _check_scores,
     "AIGW_FIREWORKS_API_BASE_URL": check_url,
+    "AIGW_MAX_BODY_BYTES": _check_some,
+    "AIGW_MAX_HEADER_BYTES": _check_some,
+    "AIGW_MAX_PROXY_BODY_BYTES": _check_some,
+    "AIGW_MAX_URI_BYTES": _check_some,
     "AIGW_MODEL_ENDPOINTS__FIREWORKS_REGIONAL_ENDPOINTS": _check_regions,
     "AIGW_MODEL_ENGINE_CONCURRENCY_LIMITS": _check_limits,
     "AIGW_MODEL_ENGINE_LIMITS": _check_limits,
     "AIGW_MODEL_SELECTION__DEFAULT_MODELS": _check_texts,
     "AIGW_MODEL_SELECTION__MODEL_PARAMS": _check_params,
     "AIGW_MODEL_SELECTION__PROMPT_PARAMS": _check_params,
+    "AIGW_ROUTING__TRIES": _check_some,
+    "AIGW_TIMEOUTS__CONNECT_S": _check_some,
+    "AIGW_TIMEOUTS__REQUEST_S": _check_some,
+    **dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"), check_proxy),
     # Taken over from GitLab's gateway without acting on them; a typing error is one all the same.
     "AIGW_AUDIT_EVENT__ENABLED": read_bool,
     "AIGW_BILLING_EVENT__ENABLED": read_bool,

@@ -14,6 +14,10 @@ from urllib.parse import urlsplit
 
 from torana.errors import BadSetting
 
+_URL_CHARS = re.compile(r"[!-\[\]-~]+")
+"""Printable ASCII without the backslash, which others read as a slash."""
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
 
 class Secret:
     """A text that never prints itself."""
@@ -107,11 +111,42 @@ def check_networks(name: str, texts: Iterable[str]) -> None:
             raise BadSetting(name, f"{text!r} is no address", "expected addresses or networks: 10.0.0.0/8") from None
 
 
+def is_url(text: str) -> bool:
+    """Whether it is an absolute http or https URL that can be called as it stands."""
+    return _scheme_of(text) in ("http", "https") and bool(urlsplit(text).hostname)
+
+
+def is_redis_url(text: str) -> bool:
+    """The host may be left out, and a socket has none."""
+    return _scheme_of(text) in ("redis", "rediss", "unix")
+
+
+def _scheme_of(url: str) -> str:
+    """Empty for what no client can read."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  raises for a port that is none
+    except ValueError:
+        return ""
+    return parts.scheme if _URL_CHARS.fullmatch(url) else ""
+
+
+def is_header(name: str, value: str) -> bool:
+    """Whether a request can bring it: those that say where a request ends, or whom it is for, are the client's own."""
+    own = ("host", "content-length", "transfer-encoding")
+    return bool(_TOKEN.fullmatch(name)) and name.lower() not in own and not set(value) & set("\r\n\0")
+
+
 def check_url(name: str, text: str) -> None:
     """An absolute URL, or nothing."""
-    parts = urlsplit(text)
-    if text and not (parts.scheme in ("http", "https") and parts.hostname):
+    if text and not is_url(text):
         raise BadSetting(name, f"{text!r} is no URL", "expected http://… or https://…")
+
+
+def check_proxy(name: str, text: str) -> None:
+    """As the usual tools read it: the scheme may be left out. It may hold a password, so it is not repeated."""
+    if not is_url(text if "://" in text else f"http://{text}"):
+        raise BadSetting(name, "is no address of a proxy", "expected http://host:port, https:// or host:port")
 
 
 def check_path(name: str, text: str) -> None:

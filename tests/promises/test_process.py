@@ -149,6 +149,9 @@ async def test_a_busy_port_is_exit_1_with_a_remedy(tmp_path: Path, flag: str, na
         ((), {"AIGW_FASTAPI__API_HOST": "no such host"}, "AIGW_FASTAPI__API_HOST: "),
         (("--catalog", "missing"), {}, "AIGW_CATALOG: 'missing' is no directory, expected"),
         ((), {"AIGW_MODEL_ENGINE_LIMITS": '{"a": 1}'}, "AIGW_MODEL_ENGINE_LIMITS: "),
+        ((), {"AZURE_API_BASE": "http://[azure"}, "AZURE_API_BASE: 'http://[azure' is no URL, expected"),
+        ((), {"AIGW_LOGGING__TO_FILE": "missing/log"}, "AIGW_LOGGING__TO_FILE: 'missing/log' cannot be written"),
+        (("--workers", "2"), {"AIGW_LOGGING__TO_FILE": "."}, "AIGW_LOGGING__TO_FILE: '.' cannot be written"),
     ],
 )
 async def test_a_bad_setting_is_exit_2_and_named(

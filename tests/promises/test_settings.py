@@ -66,6 +66,15 @@ def test_a_secret_may_stand_in_a_file(tmp_path: Path) -> None:
     assert from_file.warnings == ()
 
 
+def test_a_secrets_file_of_the_environment_wins_over_the_secret_of_the_env_file(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("from the environment")
+    (tmp_path / ".env").write_text("OPENAI_API_KEY=from the env file\n")
+
+    found = load_settings({"OPENAI_API_KEY_FILE": str(tmp_path / "key")}, tmp_path / ".env")
+
+    assert found.providers.openai_api_key.reveal() == "from the environment"
+
+
 @pytest.mark.parametrize("make", [Path.mkdir, lambda path: None])
 def test_a_secrets_file_that_cannot_be_read_is_named(tmp_path: Path, make: Any) -> None:
     make(tmp_path / "key")
@@ -106,6 +115,19 @@ def test_secrets_never_print_themselves() -> None:
         ("ANTHROPIC_BASE_URL", "http://", "'http://' is no URL"),
         ("OPENAI_BASE_URL", "localhost:11434/v1", "'localhost:11434/v1' is no URL"),
         ("AIGW_GITLAB_API_URL", "gitlab.example/api/v4/", "'gitlab.example/api/v4/' is no URL"),
+        ("AIGW_GITLAB_URL", "http://[gitlab", "'http://[gitlab' is no URL"),
+        ("AIGW_GITLAB_URL", "http://gitlab.example:99999", "'http://gitlab.example:99999' is no URL"),
+        ("AIGW_PUBLIC_URL", "https://gateway.example/ ai", "'https://gateway.example/ ai' is no URL"),
+        ("AIGW_REDIS_URL", "redis://[store", "is no address of Redis"),
+        ("AIGW_REDIS_URL", "redis://store:port", "is no address of Redis"),
+        ("HTTPS_PROXY", "http://[proxy", "is no address of a proxy"),
+        ("http_proxy", "socks5://proxy:1080", "is no address of a proxy"),
+        ("AIGW_TIMEOUTS__CONNECT_S", "0", "'0' leaves nothing"),
+        ("AIGW_TIMEOUTS__REQUEST_S", "0.0", "'0.0' leaves nothing"),
+        ("AIGW_ROUTING__TRIES", "0", "'0' leaves nothing"),
+        ("AIGW_MAX_BODY_BYTES", "0", "'0' leaves nothing"),
+        ("AIGW_MAX_HEADER_BYTES", "0", "'0' leaves nothing"),
+        ("AIGW_MAX_URI_BYTES", "0", "'0' leaves nothing"),
         ("AIGW_GATEWAY_ID", "two words", "'two words' is no id"),
         ("AIGW_ROOT_PATH", "/a b", "'/a b' is no path"),
         ("AIGW_ROOT_PATH", "/a?b", "'/a?b' is no path"),
@@ -127,6 +149,9 @@ def test_secrets_never_print_themselves() -> None:
         ("AIGW_FEATURE_FLAGS__DISALLOWED_FLAGS", '{"saas": "a"}', "'saas' is no list of texts"),
         ("AIGW_FEATURE_FLAGS__FIREWORKS_SCORE_THRESHOLD", '{"m": "x"}', "'m' is no number"),
         ("AIGW_CUSTOM_MODELS__EXTRA_HEADERS", '{"X-A": 1}', "'X-A' is no text"),
+        ("AIGW_CUSTOM_MODELS__EXTRA_HEADERS", '{"X A": "b"}', "'X A' cannot be sent"),
+        ("AIGW_CUSTOM_MODELS__EXTRA_HEADERS", '{"X-A": "b\\nc"}', "'X-A' cannot be sent"),
+        ("AIGW_CUSTOM_MODELS__EXTRA_HEADERS", '{"Host": "b"}', "'Host' cannot be sent"),
         ("AIGW_MODEL_ENDPOINTS__FIREWORKS_REGIONAL_ENDPOINTS", '{"us": {}}', "'us' has no endpoint"),
     ],
 )

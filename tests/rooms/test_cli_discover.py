@@ -159,7 +159,7 @@ async def test_an_address_where_nothing_answers_gets_a_remedy(run: Run) -> None:
 
     assert result.exit_code == 1
     assert "is the server running" in result.output
-    assert (await run("127.0.0.1:9")).exit_code == 2
+    assert [(await run(url)).exit_code for url in ("127.0.0.1:9", "http://[::1")] == [2, 2]
 
 
 async def test_models_that_the_catalogue_has_are_not_listed_again(server: Server, run: Run) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from torana.catalog.findings import Findings
 from torana.catalog.model_records import DeploymentRecord, ModelRecord, PriceRecord, ProviderRecord
 from torana.environment import ADDRESS_NAMES, is_address_name
+from torana.setting_values import is_header, is_url
 
 _KEY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*_API_KEY", re.ASCII)
 """What the settings read as a vendor's key."""
@@ -20,6 +21,10 @@ def check_models(found: Findings, models: Mapping[str, ModelRecord], providers: 
         for name in provider.base_url_env:
             if not is_address_name(name):
                 found.add(f"providers {provider.name}", *_wrong_address(name))
+        _check_address(found, f"providers {provider.name}", provider.base_url)
+        for name, value in provider.headers.items():
+            if not is_header(name, value):
+                found.add(f"providers {provider.name}", f"header `{name}` cannot be sent", "expected a name: one line")
     for model in models.values():
         found.need(f"models {model.name}", "provider", [each.provider for each in model.deployments], providers)
         if not model.deployments:
@@ -93,6 +98,7 @@ def _check_deployments(found: Findings, models: Iterable[ModelRecord]) -> None:
         for item in model.deployments:
             if item.key_env and not _KEY_NAME.fullmatch(item.key_env):
                 found.add(key, *_wrong_key(item.key_env))
+            _check_address(found, key, item.base_url)
             if item.canary_percent and item.shadow_percent:
                 found.add(
                     key,
@@ -110,6 +116,11 @@ def _check_deployments(found: Findings, models: Iterable[ModelRecord]) -> None:
 
 def _identity(item: DeploymentRecord) -> tuple[object, ...]:
     return (item.provider, item.model, item.region, item.account, item.base_url, item.key_env)
+
+
+def _check_address(found: Findings, key: str, address: str) -> None:
+    if address and not is_url(address):
+        found.add(key, f"base_url `{address}` is no URL", "expected http://… or https://…")
 
 
 def _wrong_key(name: str) -> tuple[str, str]:

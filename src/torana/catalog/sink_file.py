@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 from torana.catalog.document import Document
 from torana.catalog.records import SinkRecord
+from torana.setting_values import is_header, is_redis_url, is_url
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}", re.ASCII)
 _TABLE = re.compile(r"[a-z_][a-z0-9_]{0,62}(\.[a-z_][a-z0-9_]{0,62})?", re.ASCII)
@@ -17,6 +17,19 @@ _SCHEMES = {
     "postgres": ("postgresql", "postgres"),
 }
 
+_READERS = {"http": is_url, "otlp": is_url, "redis": is_redis_url}
+_LEAST = (
+    ("batch", 1),
+    ("tries", 1),
+    ("timeout_s", 0.01),
+    ("retry_s", 0.001),
+    ("linger_s", 0),
+    ("dedupe_window_s", 0),
+    ("max_length", 0),
+    ("max_bytes", 1),
+    ("keep_files", 0),
+)
+
 
 def wrong_sink(document: Document, record: SinkRecord, index: int) -> Iterator[str]:
     """One line for each problem of the item at `index`."""
@@ -27,13 +40,15 @@ def wrong_sink(document: Document, record: SinkRecord, index: int) -> Iterator[s
     if record.type == "file" and not record.path:
         yield document.problem("a file has a `path`", "expected the name of a file", index)
     schemes = _SCHEMES.get(record.type)
-    if schemes and record.url and urlsplit(record.url).scheme not in schemes:
+    if schemes and record.url and record.url.partition(":")[0].lower() not in schemes:
         yield document.problem(
             f"`{record.url.partition(':')[0][:20]}` is no scheme of {record.type}",
             f"expected a URL that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}",
             index,
             "url",
         )
+    elif record.url and not _READERS.get(record.type, bool)(record.url):
+        yield document.problem(f"`{record.url}` is no address", "expected scheme://host:port/path", index, "url")
     if schemes and not record.url and not record.url_env and record.type != "redis":
         yield document.problem(f"{record.type} has a `url`", "expected `url` or `url_env`", index)
     for member in ("url_env", "token_env"):
@@ -42,6 +57,9 @@ def wrong_sink(document: Document, record: SinkRecord, index: int) -> Iterator[s
             yield document.problem(f"`{name[:80]}` is not read", "expected AIGW_SINK__ and a name", index, member)
     if not _TABLE.fullmatch(record.table):
         yield document.problem("no name of a table", "expected `table` or `schema.table`", index, "table")
-    for member, least in (("batch", 1), ("tries", 1), ("timeout_s", 0.01), ("retry_s", 0.001), ("linger_s", 0)):
+    for name, value in record.headers.items():
+        if not is_header(name, value):
+            yield document.problem(f"header `{name}` cannot be sent", "expected a name: one line", index, "headers")
+    for member, least in _LEAST:
         if getattr(record, member) < least:
             yield document.problem(f"`{member}` is too small", f"expected {least} or more", index, member)

@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 import click
 
+from torana.setting_values import is_url
+
 if TYPE_CHECKING:
     from torana.cli.server_lists import ServedModel, ServerList
     from torana.cli.workshop import Workshop
@@ -36,7 +38,7 @@ def discover(url: str, key_name: str, provider: str, match: str, folders: tuple[
     from torana.cli.server_lists import read_list
     from torana.cli.workshop import open_workshop
 
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+    if not is_url(url):
         raise click.UsageError(f"{url!r} is no address, expected http://host:port or https://host, with or without /v1")
     shop = open_workshop(folders)
     known = _known_provider(shop, url)

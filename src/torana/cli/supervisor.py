@@ -57,6 +57,10 @@ class _Supervisor:
         self.deaths: dict[int, int] = {}
         self.is_stopping = False
         self.exit_code = 0
+        # At the start all workers stumble over the same: who reads this byte says so, before any of them is ended.
+        self.word, writer = os.pipe()
+        os.write(writer, b"1")
+        os.close(writer)
 
     def run(self) -> int:
         for slot in range(self.settings.serve.workers):
@@ -98,8 +102,7 @@ class _Supervisor:
             code = self._work(slot)
         except (BadSetting, BadCatalogue) as error:
             code = BAD_CONFIGURATION
-            # At the start all workers stumble over the same; one says so.
-            if slot == 0 or not is_first_life:
+            if not is_first_life or os.read(self.word, 1):
                 print(error, file=sys.stderr)
         except Exception as error:  # noqa: BLE001 a forked child must never return into the parent's code
             print(f"worker {slot}: {error}", file=sys.stderr)

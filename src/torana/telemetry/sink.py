@@ -9,6 +9,8 @@ import select
 import threading
 from collections.abc import Callable
 
+from torana.errors import BadSetting
+
 _GATHER_S = 0.05
 """How long the thread lets lines gather before it writes: one write for many requests."""
 
@@ -17,7 +19,7 @@ class LogSink:
     """Lines to `fd`, and to a file beside it. Make it after the last fork: threads do not survive one.
 
     fd           usually stdout
-    path         a file that gets the lines as well; empty: none. Raises OSError if it cannot be opened
+    path         a file that gets the lines as well; empty: none. Raises BadSetting if it cannot be opened
     cap_bytes    lines that would make more wait than this are dropped
     """
 
@@ -26,7 +28,14 @@ class LogSink:
         self._targets = [_Target(fd)]
         self._file = -1
         if path:
-            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+            try:
+                self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+            except OSError as error:
+                raise BadSetting(
+                    "AIGW_LOGGING__TO_FILE",
+                    f"{path!r} cannot be written ({error.strerror})",
+                    "expected a file in a folder that is there",
+                ) from error
             self._targets.insert(0, _Target(self._file))
         self._cap_bytes = cap_bytes
         self._lines: list[bytes] = []
