@@ -435,6 +435,14 @@ GENERATION = {"prompt_components": [{"type": "code_editor_generation", "payload"
             ["duo_chat", "ask_commit or ask_issue"],
             "team/say",
         ),
+        (
+            {"inputs": {"word": "x"}},
+            "/gate/v1/prompts/team%2Fsay?x=y",
+            "/v1/prompts/{tail}",
+            ["duo_chat", "ask_commit or ask_issue"],
+            "team/say",
+        ),
+        (CHAT, "/ai/v2/chat/agent", "/v2/chat/agent", ["duo_chat or duo_classic_chat"], "chat/react"),
         (CHAT, "", "/v2/chat/agent", ["duo_chat or duo_classic_chat"], "chat/react"),
         ({"current_file": CURSOR}, "", "/v2/code/completions", ["complete_code"], "code_suggestions/completions"),
         (GENERATION, "", "/v3/code/completions", ["generate_code"], "code_suggestions/generations"),
@@ -452,7 +460,7 @@ def test_explain_tells_rights_prompt_and_model_without_calling_it(
     run: Run, body: Any, path: str, route: str, rights: list[str], prompt: str
 ) -> None:
     # A key, and an address where nobody listens: calling would fail.
-    keys = {"ANTHROPIC_API_KEY": "x", "ANTHROPIC_BASE_URL": "http://127.0.0.1:9"}
+    keys = {"ANTHROPIC_API_KEY": "x", "ANTHROPIC_BASE_URL": "http://127.0.0.1:9", "AIGW_ROOT_PATH": "gate"}
 
     code, found = explain(run, body, *(("--path", path) if path else ()), **keys)
 

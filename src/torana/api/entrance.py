@@ -26,6 +26,7 @@ from torana.api.exchange import Exchange, Reply, Route, StreamReply, json_reply
 from torana.api.heads import Head
 from torana.api.internal_events import InternalEvents
 from torana.api.large_bodies import LARGE_BYTES, LargeBodies
+from torana.api.prefixes import Prefixes
 from torana.api.refusing import EXPLAINED, write_refusal
 from torana.api.route_table import RouteTable
 from torana.api.unread import TurnedAway, start_of
@@ -114,10 +115,10 @@ class Entrance:
             metrics, max_waiting=serve.queue_requests, max_age_s=serve.queue_s, weights=serve.queue_weights
         )
         self.large_bodies = LargeBodies()
+        self.prefixes = Prefixes(serve.root_path)
         self.turned_away = TurnedAway(
-            log, self._strip_prefix, write_refusal, lambda method: metrics.request("turned away", method, 503, 0.0)
+            log, self.prefixes.strip, write_refusal, lambda method: metrics.request("turned away", method, 503, 0.0)
         )
-        self.prefixes = tuple(f"/{prefix.strip('/')}/" for prefix in ("ai", serve.root_path) if prefix.strip("/"))
         self.trusted = Networks(serve.trusted_proxies)
         self.limits = {
             "typed": serve.max_body_bytes,
@@ -135,7 +136,7 @@ class Entrance:
             headers = writer.headers = Headers(scope["headers"], writer.headers)
         exchange = Exchange(
             scope["method"],
-            self._strip_prefix(scope["path"]),
+            self.prefixes.strip(scope["path"]),
             scope["query_string"],
             headers,
             self._client_of(scope, headers),
@@ -276,12 +277,6 @@ class Entrance:
             await self.large_bodies.take_turn()
         return body
 
-    def _strip_prefix(self, path: str) -> str:
-        for prefix in self.prefixes:
-            if path.startswith(prefix):
-                return path[len(prefix) - 1 :]
-        return path
-
     def _client_of(self, scope: Scope, headers: Headers) -> str:
         client: str = scope["client"][0] if scope["client"] else ""
         if not self.trusted.hold(client):
@@ -331,7 +326,7 @@ class Entrance:
         """What is known of a request before anything of it was checked."""
         head = Head(data)
         method, target = start_of(head.start)
-        route, _, _ = self.routes.find(method, self._strip_prefix(target))
+        route, _, _ = self.routes.find(method, self.prefixes.strip(target))
         head.standing = Standing(
             is_background=route is not None and route.is_background,
             instance=self.authenticator.known_instance(head.token) if head.token else "",

@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import click
 
@@ -43,6 +44,7 @@ def request(
     Without --path, bodies of chat, code and feature endpoints tell where they belong.
     """
     from torana.api.exchange import Exchange
+    from torana.api.prefixes import Prefixes
     from torana.caller import Caller
     from torana.cli.workshop import open_workshop
     from torana.explaining import tell, tell_refusal
@@ -53,7 +55,9 @@ def request(
     shop = open_workshop(folders)
     pairs = [_read_header(text) for text in headers]
     path = path or _guess_path(body, shop)
-    exchange = Exchange(method.upper(), path, b"", Headers.of(pairs), "", "explain")
+    path, _, query = path.partition("?")
+    path = Prefixes(shop.settings.serve.root_path).strip(unquote(path))
+    exchange = Exchange(method.upper(), path, query.encode(), Headers.of(pairs), "", "explain")
     exchange.body = body
     rehearsal = Rehearsal(shop.settings, shop.catalogue)
     caller = None if token_text is None else asyncio.run(_bearer(shop, token_text, offline=offline))
