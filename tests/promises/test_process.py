@@ -284,6 +284,25 @@ async def test_a_second_signal_ends_at_once(
         assert await server.end() == 1
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_reload_asked_for_during_the_start_ends_nobody(tmp_path: Path, workers: str) -> None:
+    async with served(tmp_path, "--workers", workers) as server:
+        await server.until(partial(asyncio.to_thread, _has_begun, server.process.pid))
+
+        server.process.send_signal(signal.SIGHUP)
+
+        await server.ready()
+        assert "ended with" not in server.stderr
+        server.process.send_signal(signal.SIGTERM)
+        assert await server.end() == 0
+
+
+def _has_begun(pid: int) -> bool:
+    """Whether the process has seen to SIGHUP: it is blocked (a bit for each signal, from 1 on) or has a handler."""
+    masks = re.findall(r"Sig(?:Blk|Cgt):\s*([0-9a-f]+)", Path(f"/proc/{pid}/status").read_text())
+    return any(int(mask, 16) & 1 << signal.SIGHUP - 1 for mask in masks)
+
+
 async def test_an_interrupt_of_an_idle_server_exits_0_at_once(serve: Serve) -> None:
     server = await serve()
 

@@ -47,6 +47,8 @@ def serve(catalog: tuple[str, ...], **flags: str | None) -> None:
 
 def run_server(environ: Mapping[str, str], flags: Mapping[str, str], catalog: tuple[str, ...]) -> int:
     """Everything behind `torana serve`; returns the exit code of interface 2."""
+    # A reload that is asked for too early waits until there is something to reload, instead of ending us.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     named = {FLAGS[name]: value for name, value in flags.items()}
     if catalog:
         named["AIGW_CATALOG"] = ":".join(catalog)
@@ -152,6 +154,7 @@ async def _serve(
         loop.add_signal_handler(number, stop)
     running = await start(settings, main_socket=main, metrics_socket=metrics, metrics_dir=metrics_dir)
     loop.add_signal_handler(signal.SIGHUP, running.reloader.request)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     greeting = loop.create_task(_greet(settings, running.port, running.metrics_port, running)) if has_banner else None
     await stopping.wait()
     if greeting is not None:
