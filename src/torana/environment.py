@@ -268,7 +268,12 @@ def _read_dotenv(path: Path | None) -> dict[str, str]:
         return {}
     from dotenv import dotenv_values  # only where there is such a file
 
-    return {name: value for name, value in dotenv_values(path).items() if value is not None}
+    try:
+        return {name: value for name, value in dotenv_values(path).items() if value is not None}
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadSetting(
+            str(path), f"cannot be read ({type(error).__name__})", "expected NAME=value lines in UTF-8"
+        ) from error
 
 
 def _unknown_names(found: Mapping[str, str]) -> list[str]:

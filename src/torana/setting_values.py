@@ -159,6 +159,8 @@ def check_prefix(name: str, text: str) -> None:
     """A path prefix as requests spell it, or nothing; the slashes at its ends are free."""
     if not re.fullmatch(r"(?:/?[A-Za-z0-9._~!$&'()*+,;=:@-]+)*/?", text, re.ASCII):
         raise BadSetting(name, f"{text!r} is no path", "expected a path prefix such as /gateway")
+    if re.match(r"/?(?:v\d+|monitoring|auth|openai|anthropic|\.well-known)(?:/|$)", text):
+        raise BadSetting(name, f"{text!r} hides routes of the gateway's own", "expected a prefix such as /gateway")
 
 
 def check_name(name: str, text: str) -> None:

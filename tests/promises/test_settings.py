@@ -75,6 +75,13 @@ def test_a_secrets_file_of_the_environment_wins_over_the_secret_of_the_env_file(
     assert found.providers.openai_api_key.reveal() == "from the environment"
 
 
+def test_an_env_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"WEB_CONCURRENCY=\xff")
+
+    with pytest.raises(BadSetting, match=r"\.env: cannot be read .*, expected NAME=value lines in UTF-8$"):
+        load_settings({}, tmp_path / ".env")
+
+
 @pytest.mark.parametrize("make", [Path.mkdir, lambda path: None])
 def test_a_secrets_file_that_cannot_be_read_is_named(tmp_path: Path, make: Any) -> None:
     make(tmp_path / "key")
@@ -131,6 +138,8 @@ def test_secrets_never_print_themselves() -> None:
         ("AIGW_GATEWAY_ID", "two words", "'two words' is no id"),
         ("AIGW_ROOT_PATH", "/a b", "'/a b' is no path"),
         ("AIGW_ROOT_PATH", "/a?b", "'/a?b' is no path"),
+        ("AIGW_ROOT_PATH", "/v1", "'/v1' hides routes"),
+        ("AIGW_ROOT_PATH", "monitoring/", "'monitoring/' hides routes"),
         ("AIGW_CODE_CONTEXT_MIN_LS_VERSION", "new", "'new' is no version"),
         ("AIGW_MODEL_SELECTION__MODEL_PARAMS", "[", "is no JSON object"),
         ("AIGW_MODEL_SELECTION__PROMPT_PARAMS", "[]", "is no JSON object"),

@@ -92,6 +92,14 @@ def test_prompts_and_templates_merge_by_path(tmp_path: Path) -> None:
     assert [line.partition(":")[0] for line in catalogue.overrides] == ["prompt chat/explain_code/base/1.0.0.yml"]
 
 
+def test_a_template_that_no_include_would_find_is_told_its_place(tmp_path: Path) -> None:
+    (tmp_path / "part.jinja").write_text("part")
+
+    assert problems_of(tmp_path) == [
+        "part.jinja:1: unknown name, expected prompts/part.jinja, the root of all includes"
+    ]
+
+
 def test_an_overlays_prompt_is_kept_as_it_was_when_loaded(tmp_path: Path) -> None:
     prompt = "name: Before\nunit_primitives: [explain_code]\nprompt_template: {user: hello}\n"
     write(tmp_path, **{"prompts__own__base__1.0.0": prompt})

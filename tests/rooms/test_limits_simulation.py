@@ -101,6 +101,7 @@ def test_the_table_names_what_refuses(folder: Path) -> None:
         ("- {name: x, calls: 5 per day, users: 0}", "`users` is too small"),
         ("- {name: x, calls: 5 per day, seconds: -1}", "`seconds` is too small"),
         ("- {name: x, calls: 5 per day, model: nope}", "unknown model `nope`"),
+        ("- {name: x, calls: 5 per day, unit_primitive: nope}", "unknown unit primitive `nope`"),
         ("- {name: x, call: 5 per day}", "did you mean `calls`"),
         ("name: [", "expected YAML"),
         ("- {name: x, calls: 1000000 per second}", "calls are too many"),

@@ -111,6 +111,8 @@ class _Reading:
                 continue
             near = difflib.get_close_matches(path.name, known, n=1)
             hint = f"did you mean `{near[0]}`?" if near else f"expected one of {', '.join(known)}"
+            if path.suffix == ".jinja":
+                hint = f"expected prompts/{path.name}, the root of all includes"
             self.problems.append(f"{path}:1: unknown name, {hint}")
 
     def _read_records(self, path: Path) -> None:

@@ -110,6 +110,9 @@ def _read_flows(profile: str, catalogue: "Catalogue") -> "list[Flow]":
             problems.append(
                 document.problem(f"unknown model `{record.model}`", "expected a name of models.yml", index, "model")
             )
+        if record.unit_primitive and record.unit_primitive not in catalogue.unit_primitives:
+            wrong = f"unknown unit primitive `{record.unit_primitive}`"
+            problems.append(document.problem(wrong, "expected a name of unit_primitives.yml", index, "unit_primitive"))
         deployment = known.deployments[0] if known is not None and known.deployments else None
         flows.append(
             Flow(

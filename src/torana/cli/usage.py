@@ -43,7 +43,7 @@ def usage() -> None:
     "--by",
     default="instance,feature,model",
     show_default=True,
-    help="Some of instance, realm, user, feature, unit_primitive, model, provider, upstream_model, outcome, day, hour.",
+    help="Some of instance, realm, user, feature, unit_primitive, model, provider, upstream_model, status, day, hour.",
 )
 @click.option(
     "--since", default="7d", show_default=True, help="7d, 12h, 30m, 2w, or a day or moment in ISO 8601 (UTC)."
