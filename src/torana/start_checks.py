@@ -20,7 +20,7 @@ def check_trust(settings: Settings) -> None:
     for name, file, part, expected in (
         ("AIGW_EXTRA_CA", found.extra_ca, TransportSettings(extra_ca=found.extra_ca), pem),
         ("AIGW_MTLS__CA_BUNDLE", found.mtls_ca_bundle, TransportSettings(mtls_ca_bundle=found.mtls_ca_bundle), pem),
-        ("SSL_CERT_FILE", store, TransportSettings(ssl_cert_file=store), pem),
+        ("SSL_CERT_FILE", store, TransportSettings(ssl_cert_file=store), f"{pem} there or in REQUESTS_CA_BUNDLE"),
         ("AIGW_MTLS__CERT_FILE", found.mtls_cert_file, found, ours),
     ):
         try:

@@ -20,7 +20,7 @@ from tests.support.gateway import gitlab_headers
 from tests.support.http_client import Answer, StreamedAnswer, connect, write_request
 from tests.support.issuer import FakeIssuer
 from tests.support.provider import ScriptedProvider
-from tests.support.served import TORANA, Served, free_port, run, served, spawn
+from tests.support.served import TORANA, WAIT_S, Served, free_port, run, served, spawn
 
 from torana import __version__
 from torana.api.held import SPARE_FILES
@@ -141,6 +141,24 @@ async def test_a_busy_port_is_exit_1_with_a_remedy(tmp_path: Path, flag: str, na
     assert f"Remedy: {flag} N (or AIGW_FASTAPI__{name}=N)" in errors
 
 
+async def test_of_two_servers_started_at_once_one_finds_the_port_taken(tmp_path: Path) -> None:
+    port, started = str(free_port()), []
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        ports = ("--port", port, "--metrics-port", str(free_port()))
+        started.append(await spawn(tmp_path / name, *ports, env={}))
+
+    ended = [asyncio.create_task(server.wait()) for server in started]
+    (loser,), _ = await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED, timeout=WAIT_S)
+    for server in started:
+        if server.returncode is None:
+            server.terminate()
+
+    said = (tmp_path / ("one", "other")[ended.index(loser)] / "stderr").read_text()
+    assert (loser.result(), f"port {port} on 127.0.0.1 is in use" in said) == (1, True)
+    await asyncio.wait(ended)
+
+
 @pytest.mark.parametrize(
     ("args", "env", "said"),
     [
@@ -149,6 +167,17 @@ async def test_a_busy_port_is_exit_1_with_a_remedy(tmp_path: Path, flag: str, na
         ((), {"AIGW_FASTAPI__API_HOST": "no such host"}, "AIGW_FASTAPI__API_HOST: "),
         (("--catalog", "missing"), {}, "AIGW_CATALOG: 'missing' is no directory, expected"),
         ((), {"AIGW_MODEL_ENGINE_LIMITS": '{"a": 1}'}, "AIGW_MODEL_ENGINE_LIMITS: "),
+        ((), {"PROMETHEUS_MULTIPROC_DIR": "/proc", "WEB_CONCURRENCY": "2"}, "PROMETHEUS_MULTIPROC_DIR: '/proc' "),
+        (
+            ("--port", "5060", "--metrics-port", "5060"),
+            {},
+            "AIGW_FASTAPI__METRICS_PORT: 5060 is the main port",
+        ),
+        (
+            (),
+            {"PROMETHEUS_MULTIPROC_DIR": "/dev/null", "WEB_CONCURRENCY": "2"},
+            "PROMETHEUS_MULTIPROC_DIR: ",
+        ),
         ((), {"AZURE_API_BASE": "http://[azure"}, "AZURE_API_BASE: 'http://[azure' is no URL, expected"),
         ((), {"AIGW_LOGGING__TO_FILE": "missing/log"}, "AIGW_LOGGING__TO_FILE: 'missing/log' cannot be written"),
         (("--workers", "2"), {"AIGW_LOGGING__TO_FILE": "."}, "AIGW_LOGGING__TO_FILE: '.' cannot be written"),

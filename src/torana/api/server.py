@@ -16,6 +16,8 @@ from torana.api.leaving import Leaving
 from torana.settings import ServeSettings
 
 TICK_S = 0.25
+BACKLOG = 4096
+"""Connections that may wait to be accepted."""
 ACCEPTED_PER_TURN = 16
 """New connections that one turn of the event loop takes in. The loop takes one for each descriptor, however many wait,
 and in a crowd a turn is long: with one descriptor a probe would wait seconds behind clients that connect."""
@@ -47,7 +49,7 @@ class Listener:
                 tls["ssl_ciphers"] = serve.tls_ciphers
         config = uvicorn.Config(
             app, http=protocol, ws="none", lifespan="off", log_config=None, access_log=False, proxy_headers=False,
-            server_header=False, backlog=4096, **tls,
+            server_header=False, backlog=BACKLOG, **tls,
         )  # fmt: skip
         # Its lines about answers cut on purpose would be noise; ours tell the cause.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)

@@ -90,12 +90,14 @@ class BadPort(Exception):
 
 
 def open_ports(settings: Settings) -> tuple[socket.socket, socket.socket]:
-    """The main and the metrics socket, bound; raises BadPort."""
+    """The main and the metrics socket, bound; raises BadPort, or BadSetting."""
     serve = settings.serve
     shared = serve.workers > 1
+    host = serve.metrics_host or serve.host
+    if serve.port and (serve.host, serve.port) == (host, serve.metrics_port):
+        raise BadSetting("AIGW_FASTAPI__METRICS_PORT", f"{serve.port} is the main port", "expected another")
     main = _open(serve.host, serve.port, "--port", "AIGW_FASTAPI__API_PORT", shared=shared)
     try:
-        host = serve.metrics_host or serve.host
         return main, _open(host, serve.metrics_port, "--metrics-port", "AIGW_FASTAPI__METRICS_PORT", shared=shared)
     except (BadPort, BadSetting):
         main.close()
@@ -103,10 +105,12 @@ def open_ports(settings: Settings) -> tuple[socket.socket, socket.socket]:
 
 
 def _open(host: str, port: int, flag: str, name: str, *, shared: bool) -> socket.socket:
-    from torana.api.server import bind
+    from torana.api.server import BACKLOG, bind
 
     try:
         sock = bind(host, port, shared=False)
+        # Two that are bound and do not listen may have one port, and the loop keeps to itself that the second cannot.
+        sock.listen(BACKLOG)
         if not shared:
             return sock
         # Exclusively first: sharing would hide another server on this port.

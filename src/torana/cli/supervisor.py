@@ -33,7 +33,15 @@ def supervise(settings: Settings, sockets: tuple[socket.socket, socket.socket]) 
     from torana.limits.shared_table import clear_directory
 
     directory = Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR") or tempfile.mkdtemp(prefix="torana-metrics-"))
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=directory).close()
+    except OSError as error:
+        raise BadSetting(
+            "PROMETHEUS_MULTIPROC_DIR",
+            f"{str(directory)!r} cannot be used ({error.strerror})",
+            "expected a folder that may be written, or nothing",
+        ) from error
     clear_directory(directory)
     clear_shelf(directory)
     # Blocked and waited for, so that no signal falls between two looks.
