@@ -339,3 +339,17 @@ def test_a_file_that_is_no_bill_is_refused_with_its_place(
 
     assert result.exit_code == 2
     assert problem in result.output.replace("\n", " ")
+
+
+@pytest.mark.parametrize("option", ["--usd", "--tolerance"])
+@pytest.mark.parametrize("amount", ["much", "-1", "nan", "inf"])
+@pytest.mark.usefixtures("counted")
+def test_a_tolerance_that_is_no_amount_is_wrong_usage(
+    torana: Callable[..., Result], tmp_path: Path, option: str, amount: str
+) -> None:
+    (tmp_path / "bill.csv").write_text(f"{OPENAI_USAGE}{STAMP},0,70,7,0,1,p,gpt\n")
+
+    result = torana("usage", "reconcile", str(tmp_path / "bill.csv"), option, amount)
+
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}': '{amount}' is no amount" in result.output.replace("\n", " ")

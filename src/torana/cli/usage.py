@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Collection, Sequence
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,25 @@ FIGURES = (
 )  # fmt: skip
 SHOWN = ("calls", "input_tokens", "output_tokens", "cache_read_tokens", "cost_usd", "unpriced")
 """In a table; the other forms have all."""
+
+
+class Amount(click.ParamType):
+    """A decimal number from 0 on."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Decimal:
+        try:
+            amount = Decimal(value)
+            is_one = amount.is_finite() and amount >= 0
+        except InvalidOperation:
+            is_one = False
+        if not is_one:
+            self.fail(f"{value!r} is no amount, expected a number from 0 on", param, ctx)
+        return amount
+
+
+AMOUNT = Amount()
 
 rollup_option = click.option(
     "--rollup", type=click.Path(dir_okay=False, path_type=Path), help="The roll-up; default: that of sinks.yml here."
@@ -84,8 +103,10 @@ def report(
 @click.option(
     "--columns", default="", help="day=…,model=…,calls=…,input_tokens=…,output_tokens=…,cost_usd=… for other files."
 )
-@click.option("--tolerance", default=0.0, show_default=True, help="Tokens or calls of difference that are none.")
-@click.option("--usd", default="0.01", show_default=True, help="Dollars of difference that are none.")
+@click.option(
+    "--tolerance", type=AMOUNT, default="0", show_default=True, help="Tokens or calls of difference that are none."
+)
+@click.option("--usd", type=AMOUNT, default="0.01", show_default=True, help="Dollars of difference that are none.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @catalog_option
 @rollup_option
@@ -93,8 +114,8 @@ def reconcile(
     file: Path,
     provider: str,
     columns: str,
-    tolerance: float,
-    usd: str,
+    tolerance: Decimal,
+    usd: Decimal,
     as_json: bool,
     folders: tuple[str, ...],
     rollup: Path | None,
@@ -115,7 +136,7 @@ def reconcile(
         sys.exit(1)
     days = [day for day, _ in bill]
     ours = _ask(lambda path: _our_lines(path, provider, min(days), max(days)), rollup, folders)
-    tolerances = {name: Decimal(str(tolerance)) for name in MEASURES} | {"cost_usd": Decimal(usd)}
+    tolerances = dict.fromkeys(MEASURES, tolerance) | {"cost_usd": usd}
     differences = compare(bill, ours, tolerances)
     told = {
         "export": export.name,
