@@ -173,6 +173,7 @@ def test_an_overlays_prompt_is_kept_as_it_was_when_loaded(tmp_path: Path) -> Non
                     'prices.input` is 3.5, expected US dollars as text, such as "3.75" (write it in quotes)',
                 ),
                 ("prices: {as_of: 2026-11-01, input: '$3'}", "prices.input` is '$3', expected US dollars as text"),
+                ('prices: {as_of: 2026-11-01, input: "3\\n"}', "prices.input` is '3\\n', expected US dollars as text"),
                 ("prices: {as_of: November}", "prices.as_of` is 'November', expected a day as YYYY-MM-DD"),
                 ("output_limit: -1", "output_limit` is -1, expected a whole number from 0 on"),
             ]

@@ -135,6 +135,20 @@ async def test_of_a_server_with_several_models_one_must_be_named(run: Run, provi
     assert (await run("test")).exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://127.0.0.1:9", "http://127.0.0.1:9 tells none: is the server running?"),
+        ("http://[::1", "'http://[::1' is no address, expected http://host:port"),
+    ],
+)
+async def test_an_address_that_leads_to_no_server_is_told(run: Run, url: str, said: str) -> None:
+    result = await run("test", "--url", url)
+
+    assert result.exit_code == 2
+    assert said in " ".join(result.output.split())
+
+
 async def test_a_call_of_a_tool_json_a_picture_and_thoughts_are_recognised(run: Run, tmp_path: Path) -> None:
     """A server that can do all of it; the scripted one answers always the same."""
 

@@ -17,9 +17,9 @@ Stage = Literal["registered", "staging", "production", "deprecated"]
 
 # `description` is what `torana check` says was expected.
 Price = Annotated[
-    str, msgspec.Meta(pattern=r"^([0-9]{1,9}(\.[0-9]{1,9})?)?$", description='US dollars as text, such as "3.75"')
+    str, msgspec.Meta(pattern=r"^([0-9]{1,9}(\.[0-9]{1,9})?)?\Z", description='US dollars as text, such as "3.75"')
 ]
-Day = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$", description="a day as YYYY-MM-DD")]
+Day = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}\Z", description="a day as YYYY-MM-DD")]
 Count = Annotated[int, msgspec.Meta(ge=0, description="a whole number from 0 on")]
 Seconds = Annotated[float, msgspec.Meta(ge=0, description="seconds from 0 on")]
 Percent = Annotated[float, msgspec.Meta(ge=0, le=100, description="a number from 0 to 100")]

@@ -132,8 +132,9 @@ async def _find_server(shop: "Workshop", url: str, model: str, key_name: str, fa
         await transport.aclose()
     if not model:
         if len(found.models) != 1:
-            names = ", ".join(each.id for each in found.models[:10]) or "the server lists none"
-            raise click.UsageError(f"--model is missing; expected one of: {names}")
+            names = ", ".join(each.id for each in found.models[:10])
+            helps = f"expected one of: {names}" if names else f"{url} tells none: is the server running?"
+            raise click.UsageError(f"--model is missing; {helps}")
         model = found.models[0].id
     # A server without a list is called as one with /v1, which is what most are.
     address = found.client_url or url.rstrip("/").removesuffix("/v1") + "/v1"
