@@ -26,23 +26,16 @@ SHOWN = ("calls", "input_tokens", "output_tokens", "cache_read_tokens", "cost_us
 """In a table; the other forms have all."""
 
 
-class Amount(click.ParamType):
+def read_amount(text: str) -> Decimal:
     """A decimal number from 0 on."""
+    try:
+        amount = Decimal(text)
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    if not amount.is_finite() or amount < 0:
+        raise click.BadParameter(f"{text!r} is no amount, expected a number from 0 on")
+    return amount
 
-    name = "number"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Decimal:
-        try:
-            amount = Decimal(value)
-            is_one = amount.is_finite() and amount >= 0
-        except InvalidOperation:
-            is_one = False
-        if not is_one:
-            self.fail(f"{value!r} is no amount, expected a number from 0 on", param, ctx)
-        return amount
-
-
-AMOUNT = Amount()
 
 rollup_option = click.option(
     "--rollup", type=click.Path(dir_okay=False, path_type=Path), help="The roll-up; default: that of sinks.yml here."
@@ -104,9 +97,21 @@ def report(
     "--columns", default="", help="day=…,model=…,calls=…,input_tokens=…,output_tokens=…,cost_usd=… for other files."
 )
 @click.option(
-    "--tolerance", type=AMOUNT, default="0", show_default=True, help="Tokens or calls of difference that are none."
+    "--tolerance",
+    type=read_amount,
+    default="0",
+    show_default=True,
+    metavar="N",
+    help="Tokens or calls of difference that are none.",
 )
-@click.option("--usd", type=AMOUNT, default="0.01", show_default=True, help="Dollars of difference that are none.")
+@click.option(
+    "--usd",
+    type=read_amount,
+    default="0.01",
+    show_default=True,
+    metavar="N",
+    help="Dollars of difference that are none.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @catalog_option
 @rollup_option
