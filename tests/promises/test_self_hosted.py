@@ -90,6 +90,7 @@ def where(request: Request) -> tuple[str, str]:
         ("plain-name", "plain-name"),
         ("", "llama3"),
         (None, "llama3"),
+        ("custom_openai/", "llama3"),
     ],
 )
 @one_gateway
@@ -562,10 +563,13 @@ async def test_the_connection_check_is_421_for_a_server_that_is_not_there(
     assert (answer.status, answer.json()["detail"]) == (421, "503: Service Unavailable")
 
 
-async def test_a_server_of_ones_own_is_asked_for_a_model_by_name(gateway: RunningGateway, endpoint: str) -> None:
-    nameless = {"inputs": EXPLAIN, "model_metadata": {"provider": "openai", "endpoint": endpoint, "name": None}}
+@pytest.mark.parametrize("identifier", ["", "custom_openai/"])
+async def test_a_server_of_ones_own_is_asked_for_a_model_by_name(
+    gateway: RunningGateway, endpoint: str, identifier: str
+) -> None:
+    asked = {"provider": "openai", "endpoint": endpoint, "name": None, "identifier": identifier}
 
-    answer = await ask(gateway, f"{PROMPTS}chat/explain_code", nameless)
+    answer = await ask(gateway, f"{PROMPTS}chat/explain_code", {"inputs": EXPLAIN, "model_metadata": asked})
 
     (row,) = answer.json()["detail"]
     assert (answer.status, row["loc"], row["type"]) == (422, ["body", "model_metadata", "name"], "missing")

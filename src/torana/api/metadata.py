@@ -94,11 +94,10 @@ def named(error: Invalid, wish: ModelWish, loc: reading.Loc, name: str) -> Inval
     """The registry's fault in the words of a request with flat members: the registry speaks of `model_metadata`.
 
     loc   where those members stand
-    name  what the request calls a model of the catalogue
+    name  what the request calls a model, or the family of a client's own
     """
-    if wish.is_own:
-        name = f"model_{error.members['detail'][0]['loc'][-1]}"
-    return error.at(*loc, name)
+    member = error.members["detail"][0]["loc"][-1]
+    return error.at(*loc, f"model_{member}" if wish.is_own and member != "name" else name)
 
 
 def may_cache_prompt(headers: Headers) -> bool:

@@ -338,7 +338,10 @@ class Models:
         """A client's own model server (contract 10.2)."""
         prefix, slash, rest = wish.identifier.partition("/")
         provider = prefix if slash and prefix in KNOWN_PROVIDERS else ""
-        model = rest if provider else wish.identifier or wish.family
+        model = (rest if provider else wish.identifier) or wish.family
+        if wish.endpoint and not model:
+            # An empty name stands for what the operator's own server has, and says nothing of the client's.
+            raise Invalid(("model_metadata", "name"), "Field required", "missing")
         family = self.catalogue.families.get(wish.family)
         if family is None:
             self._warn_of(wish.family)
