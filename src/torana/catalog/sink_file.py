@@ -31,6 +31,11 @@ _LEAST = (
 )
 
 
+def is_sink_url(kind: str, url: str) -> bool:
+    """Whether sinks of this type can be told so; what a database is called by is for its own library to read."""
+    return bool(_READERS.get(kind, bool)(url))
+
+
 def wrong_sink(document: Document, record: SinkRecord, index: int) -> Iterator[str]:
     """One line for each problem of the item at `index`."""
     if not _NAME.fullmatch(record.name):
@@ -47,7 +52,7 @@ def wrong_sink(document: Document, record: SinkRecord, index: int) -> Iterator[s
             index,
             "url",
         )
-    elif record.url and not _READERS.get(record.type, bool)(record.url):
+    elif record.url and not is_sink_url(record.type, record.url):
         yield document.problem(f"`{record.url}` is no address", "expected scheme://host:port/path", index, "url")
     if schemes and not record.url and not record.url_env and record.type != "redis":
         yield document.problem(f"{record.type} has a `url`", "expected `url` or `url_env`", index)
