@@ -270,6 +270,8 @@ async def test_without_both_credentials_the_gate_is_off(
 
     assert (await complete(gateway)).status == 200
     assert portal.questions == []
+    line = await gateway.log.find(level="warning", missing=missing)
+    assert line["message"] == "usage quota is not checked: one of its two credentials is not set"
 
 
 async def test_the_credentials_have_a_second_name(start_gateway: StartGateway, portal: Portal) -> None:

@@ -93,6 +93,9 @@ class QuotaGate:
         self._url = f"{auth.customer_portal_url.rstrip('/')}/api/v1/consumers/resolve"
         self._credentials = {"x-admin-email": auth.portal_user, "x-admin-token": auth.portal_token.reveal()}
         self.is_on = bool(auth.portal_user and auth.portal_token and auth.customer_portal_url)
+        if bool(auth.portal_user) != bool(auth.portal_token):
+            missing = "AIGW_CUSTOMERSDOT__API_TOKEN" if auth.portal_user else "AIGW_CUSTOMERSDOT__API_USER"
+            log.warning("usage quota is not checked: one of its two credentials is not set", extra={"missing": missing})
         self._environment = settings.environment
         self._fetcher = fetcher
         self._clock = clock
