@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -122,6 +123,34 @@ async def test_the_calls_of_the_banner_work_over_tls_with_a_certificate_that_nob
     assert (code, errors) == (0, "")
     assert f" https://127.0.0.1:{server.port}/" in call
     assert json.loads(output)["choices"][0]["text"].strip()
+
+
+async def test_a_client_that_says_no_goodbye_over_tls_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    certificate = authority.issue("localhost")
+    env = {
+        "AIGW_FASTAPI__TLS__ENABLED": "true",
+        "AIGW_FASTAPI__TLS__CERT_FILE": str(certificate.cert),
+        "AIGW_FASTAPI__TLS__KEY_FILE": str(certificate.key),
+    }
+
+    async with served(tmp_path, env=env) as server:
+        await server.banner()
+        client = await asyncio.to_thread(ask_once, server.port, authority.client_context())
+        server.process.send_signal(signal.SIGTERM)
+
+        async with asyncio.timeout(10):
+            assert await server.process.wait() == 0
+        client.close()
+
+
+def ask_once(port: int, context: ssl.SSLContext) -> socket.socket:
+    """A connection that was answered and is kept, as a pool keeps it: nobody reads from it."""
+    plain = socket.create_connection(("127.0.0.1", port))
+    client = context.wrap_socket(plain, server_hostname="localhost")
+    client.sendall(b"GET /monitoring/healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+    return client
 
 
 @pytest.mark.parametrize(("flag", "name"), [("--port", "API_PORT"), ("--metrics-port", "METRICS_PORT")])

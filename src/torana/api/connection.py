@@ -7,9 +7,12 @@ gets no chunks. Depends on details of uvicorn, which is pinned for that reason.
 """
 
 import asyncio
+import fcntl
+import termios
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import httptools
@@ -25,6 +28,8 @@ LINGER_S = 2.0
 """How long a refused client may go on sending before the connection is cut."""
 ASKING_S = 1.0
 """How long a drain waits for the request of a client that has connected already."""
+GOODBYE_S = 1.0
+"""How long a drain waits for a client to close what we have closed."""
 MAX_DISCARDED_BYTES = 1 << 20
 """What is read of a body after its answer, so that the connection can be used again; more ends it."""
 
@@ -79,6 +84,7 @@ class Connection(HttpToolsProtocol):
         self.owed = 0
         """Status of a refusal that waits for the answers before it."""
         self.paused_since = 0.0
+        self.closing_since = 0.0
         self.written_at_pause = 0
         self.why_gone = CLIENT_GONE
         self.active: RequestResponseCycle | None = None
@@ -302,11 +308,23 @@ class Connection(HttpToolsProtocol):
                 self.transport.abort()
 
     def shutdown(self) -> None:
-        """Part of a drain: close when idle, else after the answer under way."""
-        if self.cycle is None or self.cycle.response_complete:
+        """Part of a drain: close when idle, else after the answer under way. Asked again and again until it is over."""
+        if self.transport.is_closing():
+            self._cut_when_read()
+        elif self.cycle is None or self.cycle.response_complete:
             # Who has just connected, or is in the middle of a request's headers, is still answered.
             is_asking = self.phase in (FRESH, HEADERS) and time.monotonic() - self.since < ASKING_S
             if self.phase != LINGERING and not is_asking:
                 self.transport.close()
         else:
             self.cycle.keep_alive = False
+
+    def _cut_when_read(self) -> None:
+        """Over TLS, half a minute would pass in waiting for the goodbye of a client that does not look."""
+        self.closing_since = self.closing_since or time.monotonic()
+        if time.monotonic() - self.closing_since > GOODBYE_S and not self.transport.get_write_buffer_size():
+            sock = self.transport.get_extra_info("socket")
+            with suppress(OSError, ValueError):
+                # What its kernel has not acknowledged may still wait in ours, or before it.
+                if sock is not None and not any(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))):
+                    self.transport.abort()
