@@ -2,7 +2,10 @@
 SHELL := /bin/sh
 VENV := .venv
 ARGS ?=
-export AIGW_ENVIRONMENT ?= development
+# An empty value counts as unset, here too.
+ifeq ($(AIGW_ENVIRONMENT),)
+export AIGW_ENVIRONMENT := development
+endif
 
 .PHONY: setup dev run test lint bench drills clients demo-model extras lock
 

@@ -51,6 +51,20 @@ async def test_the_version_is_told(command: list[str], tmp_path: Path) -> None:
     assert await run(*command, "--version", env={}, folder=tmp_path) == (0, f"torana {__version__}\n", "")
 
 
+@pytest.mark.parametrize(
+    ("given", "seen"),
+    [({}, "development"), ({"AIGW_ENVIRONMENT": ""}, "development"), ({"AIGW_ENVIRONMENT": "staging"}, "staging")],
+)
+async def test_make_means_development_unless_the_environment_says_otherwise(
+    tmp_path: Path, given: dict[str, str], seen: str
+) -> None:
+    show = "--eval=show: ; @echo $$AIGW_ENVIRONMENT"
+
+    code, output, _ = await run("make", "--silent", show, "show", env=given, folder=tmp_path, cwd=ROOT)
+
+    assert (code, output) == (0, f"{seen}\n")
+
+
 async def test_it_is_ready_within_seconds_with_every_issuer_and_provider_unreachable(serve: Serve) -> None:
     started = asyncio.get_running_loop().time()
     server = await serve(env={"ANTHROPIC_API_KEY": "k" * 20, "ANTHROPIC_BASE_URL": "http://127.0.0.1:9"})
