@@ -18,7 +18,7 @@ from typing import Protocol
 STARTS_PER_TURN = 32
 """Requests begun in one turn of the event loop, at most; each costs some tenths of a millisecond until it waits for a
 model."""
-TURN_S = 0.004
+TURN_S = 0.0015
 """How long a turn is to take while requests wait: fewer are begun in it where it takes longer. Whoever is turned away,
 every probe and every running stream wait for the turn to end."""
 LEAST_STARTS_PER_TURN = 2
