@@ -15,6 +15,7 @@ LOAD_CORE = CORES[-1]
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_given: set[int] = set()
 
 
 def start(
@@ -37,10 +38,14 @@ def stop(process: subprocess.Popen[bytes], patience_s: float = 5.0) -> None:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """One that nobody had; no two of one process are the same."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port not in _given:
+            _given.add(port)
+            return port
 
 
 def status_of(port: int, path: str) -> int:

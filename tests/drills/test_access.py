@@ -6,7 +6,6 @@ import itertools
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from typing import Any
 
 import jwt
 import pytest
+from bench.processes import free_port
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 from tests.support.gateway import gitlab_headers
@@ -159,12 +159,6 @@ async def start_gateway(tmp_path: Path, stack: ExitStack, issuer: Issuer) -> Any
         return gateway
 
     return start
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def request(token: str, client: str) -> bytes:

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench.processes import free_port
 from tests.conftest import Serve
 from tests.support.certificates import Authority
 from tests.support.gateway import gitlab_headers
 from tests.support.http_client import Answer, StreamedAnswer, connect, write_request
 from tests.support.issuer import FakeIssuer
 from tests.support.provider import ScriptedProvider
-from tests.support.served import TORANA, WAIT_S, Served, free_port, run, served, spawn
+from tests.support.served import TORANA, WAIT_S, Served, run, served, spawn
 
 from torana import __version__
 from torana.api.held import SPARE_FILES

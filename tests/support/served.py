@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import resource
-import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -13,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench.processes import free_port
 from tests.support.http_client import Answer, fetch
 
 TORANA = str(Path(sys.executable).parent / "torana")
@@ -85,12 +85,6 @@ class Served:
         """Waits for the process; its exit code."""
         async with asyncio.timeout(WAIT_S):
             return await self.process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def environment(folder: Path, env: Mapping[str, str]) -> dict[str, str]:

