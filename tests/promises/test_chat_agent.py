@@ -233,6 +233,22 @@ async def test_a_stream_that_breaks_ends_with_an_error_line_and_no_usage(
     assert [line for line in lines if line["type"] == "usage"] == []
 
 
+@pytest.mark.parametrize("segment_bytes", [None, 1])
+async def test_what_a_model_invents_behind_its_action_is_never_an_answer(
+    start_gateway: StartGateway, segment_bytes: int | None
+) -> None:
+    # OpenAI's reasoning models take no stop text.
+    gateway = await start_gateway(env={"ANTHROPIC_API_KEY": "", "AIGW_OPENAI_MODEL": "gpt-5.4-mini-2026-03-17"})
+    invented = "\nObservation: It was Max.\nThought: I know it.\nFinal Answer: It was written by Max."
+    gateway.provider.answer_with(pieces=(ACTION, invented), segment_bytes=segment_bytes)
+
+    lines = lines_of(await ask(gateway))
+
+    assert "stop" not in gateway.provider.requests[0].json()
+    assert lines[0]["data"]["tool"] == "issue_reader"
+    assert [line["type"] for line in lines] == ["action", "usage"]
+
+
 # --- Tools by scope and version ---
 
 

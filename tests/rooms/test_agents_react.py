@@ -59,7 +59,11 @@ CASES = [
     ("Action: None\nAction Input: none", Failed("tool not available", retryable=False)),
     # An answer wins over an action, wherever it stands.
     (f"{ACTION_TEXT}\nFinal Answer: It was Mia.", AnswerDelta("It was Mia.")),
-    (f"{ACTION_TEXT}\nObservation: Mia\nFinal Answer: Mia", AnswerDelta("Mia")),
+    # But not one that rests on an observation which the model invented: the stop text ended the step before.
+    (f"{ACTION_TEXT}\nObservation: Mia\nFinal Answer: Mia", ACTION),
+    (f"{ACTION_TEXT}\nObservation: Mia\nThought: done\nFinal Answer: Mia\nFinal Answer: Max", ACTION),
+    (f"Observation: Mia\n{ACTION_TEXT}\nFinal Answer: Mia", AnswerDelta("Mia")),
+    ("Thought: the Observation: says it\nFinal Answer: Mia", AnswerDelta("Mia")),
     (f"Final Answer: It was Mia.\n{ACTION_TEXT}", AnswerDelta(f"It was Mia.\n{ACTION_TEXT}")),
     # Inside an answer a marker is text.
     (

@@ -2,6 +2,8 @@
 
 The form is `Thought:`, then either `Action:` with `Action Input:`, or `Final Answer:`. An answer wins over
 an action of the same text, wherever it stands; therefore an action is certain only at the end of the text.
+That is the stop text `Observation:` behind an action: some models take no stop text, go on, and invent what
+the tool found. Whatever they conclude from it is not read.
 """
 
 import json
@@ -65,6 +67,8 @@ class StepReader:
         """The end of the held text: it may be the start of a marker."""
         self._in_answer = False
         self._has_answered = False
+        self._is_over = False
+        """The model went on behind its action; the rest is invented."""
         self._call_name = ""
         self._call_arguments: list[str] = []
         self._call_position: int | None = None
@@ -95,7 +99,7 @@ class StepReader:
         return [Unknown(text) if parts is None else self._act(*parts)]
 
     def _read(self, text: str) -> list[Event]:
-        if not text:
+        if not text or self._is_over:
             return []
         if not self._in_answer:
             self._held.append(text)
@@ -103,6 +107,9 @@ class StepReader:
             found = window.find(FINAL_ANSWER)
             if found < 0:
                 self._window = window[-(len(FINAL_ANSWER) - 1) :]
+                return []
+            if _invents("".join(self._held).partition(FINAL_ANSWER)[0]):
+                self._is_over = True
                 return []
             self._in_answer = True
             text = window[found + len(FINAL_ANSWER) :]
@@ -141,6 +148,12 @@ def split_action(text: str) -> tuple[str, str, str] | None:
     ends = [rest.find(marker) for marker in (OBSERVATION, f"\n{THOUGHT}", f"\n{ACTION}")]
     tool_input = rest[: min((end for end in ends if end >= 0), default=len(rest))]
     return tool, tool_input.strip(), _after_marker(text[:start], THOUGHT).strip()
+
+
+def _invents(head: str) -> bool:
+    """True where an observation follows an action of the same text."""
+    _, _, rest = head[max(0, head.find(ACTION)) :].partition(ACTION_INPUT)
+    return OBSERVATION in rest and split_action(head) is not None
 
 
 def unescape_underscores(text: str) -> str:
