@@ -20,6 +20,7 @@ from torana.code.stops import StopCutter, cut_at_stop
 from torana.code.window import Window
 from torana.counting import BYTES_PER_TOKEN
 from torana.dialects.dialect import RelayScan
+from torana.dialects.lengths import LongNames
 from torana.dialects.think_blocks import ThinkBlocks
 from torana.errors import ProviderError, provider_refused
 from torana.limits.reached import Standing
@@ -67,10 +68,13 @@ class Answer(msgspec.Struct, kw_only=True):
     _said: list[str] | None = None
     """The text so far, where it is to be logged."""
     _blocks: ThinkBlocks | None = None
+    _names: LongNames | None = None
 
     def __post_init__(self) -> None:
         if self.leaks_reasoning and not self.is_passing:
             self._blocks = ThinkBlocks()
+        if self.chat.tools and not self.is_passing:
+            self._names = LongNames(self.chat) or None
         if self.call.facts.get("logs_contents"):
             self._said = []
         entry = self.call.entry
@@ -156,6 +160,8 @@ class Answer(msgspec.Struct, kw_only=True):
                 self.finish = chunk.finish
         if self._said is not None:
             self._said += [chunk.text for chunk in batch if chunk.choice == 0]
+        if self._names is not None:
+            batch = self._names.take(batch)
         return batch if self._blocks is None else self._blocks.take(batch)
 
     async def collect(self) -> Collected:

@@ -1,6 +1,7 @@
 """Anthropic's own Python SDK works through /anthropic with every kind of provider behind it; a token is its key."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -91,6 +92,65 @@ async def test_parallel_tools_are_called_and_their_results_answered(
     sent = provider.requests[2].body.decode()
     assert "Snow 0" in sent
     assert "Snow 1" in sent
+
+
+LONG_NAME = "mcp__plugin_chrome-devtools-mcp_chrome-devtools__performance_analyze_insight"
+LONG_USER = json.dumps(
+    {"device_id": "7f" * 32, "account_uuid": "", "session_id": "5c3e2f1a-90cd-4f0e-8f0e-0123456789ab"}
+)
+LONG_ID = "chatcmpl-tool-" + "4f" * 32
+FIT = {
+    "by_messages": {}, "by_chat_completions": {"name": 64, "user": 64, "id": 40},
+    "by_responses": {"name": 64, "user": 64, "call_id": 64}, "by_generate_content": {"name": 64},
+    "by_converse": {"name": 64, "toolUseId": 64},
+}  # fmt: skip
+"""What OpenAI, Google and AWS refuse when it is longer."""
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_claude_code_writes_longer_than_others_take_is_fitted_and_comes_back(
+    bearer: anthropic.AsyncAnthropic, provider: ScriptedProvider, model: str, stream: bool
+) -> None:
+    tools: Any = [TOOLS[0], {**TOOLS[0], "name": LONG_NAME}]
+    asked: Any = {"model": model, "max_tokens": 64, "tools": tools, "metadata": {"user_id": LONG_USER}}
+    turns: Any = [
+        *ASK,
+        {
+            "role": "assistant",
+            "content": [{"type": "tool_use", "id": LONG_ID, "name": LONG_NAME, "input": {"town": "x"}}],
+        },
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": LONG_ID, "content": "Snow"}]},
+    ]
+
+    await bearer.messages.create(messages=turns, tool_choice={"type": "tool", "name": LONG_NAME}, **asked)
+    sent = provider.requests[0].json()
+    (name,) = {text for text in members_of(sent, "name") if text.startswith("mcp__")}
+    provider.answer_with(tool_call=ToolUse(name=name, arguments={"town": "Bergen"}))
+    if stream:
+        async with bearer.messages.stream(messages=ASK, **asked) as streaming:
+            message = await streaming.get_final_message()
+    else:
+        message = await bearer.messages.create(messages=ASK, **asked)
+
+    assert [call.name for call in calls_of(message)] == [LONG_NAME]
+    for member, longest in FIT[model].items():
+        assert all(len(text) <= longest for text in members_of(sent, member))
+    ids = {
+        text
+        for member in ("id", "call_id", "tool_call_id", "toolUseId", "tool_use_id")
+        for text in members_of(sent, member)
+    }
+    assert len(ids) == 1
+
+
+def members_of(value: Any, name: str) -> list[str]:
+    """All texts of this name in a body."""
+    if isinstance(value, list):
+        return [text for each in value for text in members_of(each, name)]
+    if not isinstance(value, dict):
+        return []
+    own = [text for key, text in value.items() if key == name and isinstance(text, str)]
+    return own + [text for each in value.values() for text in members_of(each, name)]
 
 
 def calls_of(message: Any) -> list[Any]:

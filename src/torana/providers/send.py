@@ -16,6 +16,7 @@ from torana.dialects.chat_completions import CHAT_COMPLETIONS
 from torana.dialects.dialect import Dialect
 from torana.dialects.digits import DigitWatch
 from torana.dialects.embedding_dialect import EmbeddingDialect, EmbeddingsRequest, of_length_one
+from torana.dialects.lengths import fit_lengths
 from torana.dialects.messages import MESSAGES, read_count
 from torana.dialects.passing import pass_on, replace_model
 from torana.dialects.responses import RESPONSES
@@ -103,7 +104,7 @@ class Sender:
             path += source.query
             headers |= source.headers
         else:
-            body = dialect.write_request(chat, deployment.model, stream=chat.stream)
+            body = dialect.write_request(fit_lengths(chat, dialect.name), deployment.model, stream=chat.stream)
         request = await provider.prepare(deployment, path, body, headers, stream=chat.stream)
         first_byte_s = chat.timeout_s or deployment.timeout_s or self.settings.first_byte_s
         idle_s = deployment.idle_s or None
