@@ -245,6 +245,14 @@ def test_diff_compares_files_and_with_inputs_what_they_become(run: Run) -> None:
     assert (equal.stdout, equal.exit_code) == ("team/say/base/1.0.0 and team/say/base/1.0.0 are equal\n", 0)
 
 
+@pytest.mark.parametrize("wanted", ["2.0.0", "base/2.0.0", "mistrall/1.0.0", "mistral/1.2.0"])
+def test_diff_takes_no_other_version_for_one_that_is_not_there(run: Run, wanted: str) -> None:
+    result = run("prompts", "diff", "team/say", "1.0.0", wanted)
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"team/say has no {wanted}, expected one of base/1.0.0, " in result.stderr
+
+
 # torana prompts test
 
 

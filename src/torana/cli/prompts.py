@@ -150,18 +150,16 @@ def diff(
 
     Compares the files; with inputs, what they become.
     """
-    from torana.cli.workshop import choose, open_workshop, refusals_told, render_as_feature
+    from torana.cli.workshop import open_workshop, refusals_told, render_as_feature
 
     shop = open_workshop(folders)
     inputs = _read_inputs(file, pairs)
-    texts: list[tuple[str, str]] = []
     with refusals_told():
-        for wanted in (one, other):
-            variant, _, version = wanted.rpartition("/")
-            choice = choose(shop, prompt_id, version, family=variant)
-            texts.append(
-                (choice.key, _as_text(render_as_feature(shop, choice, inputs)) if inputs else choice.source.text())
-            )
+        choices = [_choose_exactly(shop, prompt_id, wanted) for wanted in (one, other)]
+        texts = [
+            (each.key, _as_text(render_as_feature(shop, each, inputs)) if inputs else each.source.text())
+            for each in choices
+        ]
     (from_name, from_text), (to_name, to_text) = texts
     lines = diff_lines(from_text, to_text, from_name, to_name)
     if as_json:
@@ -220,6 +218,22 @@ def test(
     else:
         _print_runs(choices, runs)
     sys.exit(0 if all(run.is_good for run in runs) else 1)
+
+
+def _choose_exactly(shop: "Workshop", prompt_id: str, wanted: str) -> "Choice":
+    """The file that `[VARIANT/]VERSION` names; a client's pin that misses leads to the nearest, an author's may not."""
+    from torana.cli.workshop import choose
+    from torana.prompts.versions import read_constraint, read_version
+
+    variant, _, version = wanted.rpartition("/")
+    choice = choose(shop, prompt_id, version, family=variant)
+    pin = read_constraint(version).pin
+    if choice.prompt.variant != (variant or choice.prompt.variant) or (
+        pin is not None and pin != read_version(choice.prompt.version)
+    ):
+        there = [f"{name}/{each}" for name, versions in shop.catalogue.prompts[prompt_id].items() for each in versions]
+        raise click.UsageError(f"{prompt_id} has no {wanted}, expected one of {', '.join(sorted(there))}")
+    return choice
 
 
 def diff_lines(one: str, other: str, one_name: str, other_name: str) -> list[str]:
