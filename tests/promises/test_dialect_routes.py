@@ -147,6 +147,20 @@ async def test_a_stream_that_passes_keeps_its_events_byte_for_byte(
         assert answer.body == b"".join(chat_events(Saying(pieces=("Grüße, 世界",)), asked))
 
 
+async def test_a_letter_that_its_vendor_cut_in_two_escapes_passes_in_two_halves(gateway: RunningGateway) -> None:
+    rows = [{"delta": {"content": half}} for half in ("\ud83d", "\ude00")] + [{"delta": {}, "finish_reason": "stop"}]
+    events = [
+        b"data: %b\n\n" % json.dumps({"id": "1", "model": GPT, "choices": [{"index": 0, **row}]}).encode()
+        for row in rows
+    ]
+    events.append(b"data: [DONE]\n\n")
+    gateway.provider.answer_with(events=events)
+
+    answer = await ask(gateway, CHAT, GPT, stream=True)
+
+    assert (answer.status, answer.body) == (200, b"".join(events))
+
+
 async def test_usage_is_asked_for_and_not_told_to_a_client_that_did_not_ask(gateway: RunningGateway) -> None:
     silent = await ask(gateway, CHAT, GPT, stream=True)
     asking = await ask(gateway, CHAT, GPT, stream=True, stream_options={"include_usage": True})

@@ -37,7 +37,7 @@ def decode_answer(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
     # Some servers cut a letter outside the BMP in two and send each half as an escape.
     if rb"\u" in data:
         try:
-            return decoder.decode(_escape.sub(_mend_surrogate, data))
+            return decoder.decode(mend_surrogates(data))
         except (msgspec.MsgspecError, ValueError, RecursionError):
             pass
     raise ProviderBroke(f"not the JSON that this dialect promises: {cause}")
@@ -49,12 +49,17 @@ def decode_request(body: bytes) -> Members:
         try:
             members = _json.decode(body)
         except (msgspec.MsgspecError, ValueError):
-            members = _json.decode(_escape.sub(_mend_surrogate, body))
+            members = _json.decode(mend_surrogates(body))
     except (msgspec.MsgspecError, ValueError, RecursionError):
         members = None
     if not isinstance(members, dict) or _is_too_deep(members, body):
         raise Invalid((), "JSON decode error", "json_invalid")
     return members
+
+
+def mend_surrogates(data: bytes) -> bytes:
+    """The same JSON with U+FFFD for each escape that is half a letter."""
+    return _escape.sub(_mend_surrogate, data)
 
 
 def _mend_surrogate(match: re.Match[bytes]) -> bytes:
