@@ -1,5 +1,6 @@
 """Vendors that follow OpenAI, through the front door: their real streams, their keys, their ways to fill in."""
 
+import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from tests.support import vendor_answers as vendors
 from tests.support.gateway import RunningGateway
 from tests.support.http_client import Answer
 from tests.support.provider import ScriptedProvider
+from tests.support.saying import event
 
 VENDORS = {
     "mistral": ("MISTRAL_BASE_URL", "MISTRAL_API_KEY", "/v1/chat/completions"),
@@ -104,6 +106,47 @@ async def test_each_vendors_stream_reaches_another_dialects_client(
     assert "message_stop" in told
     line = await gateway.log.find(provider=vendor)
     assert (line["input_tokens"], line["output_tokens"]) == (25, 7)
+
+
+@pytest.mark.parametrize("number", [{"index": 0}, {}])
+@pytest.mark.parametrize("id_", [{"id": ""}, {}])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_calls_without_ids_of_their_own_stay_apart_and_get_some(
+    start: Start, provider: ScriptedProvider, id_: dict[str, Any], number: dict[str, Any], stream: bool
+) -> None:
+    gateway = await start("hosted_vllm")
+    calls = [
+        {**id_, **number, "type": "function", "function": {"name": name, "arguments": arguments}}
+        for name, arguments in (("read", '{"path":"a"}'), ("read", '{"path":"b"}'), ("list", ""))
+    ]
+    if stream:
+        rows = [*({"delta": {"tool_calls": [call]}} for call in calls), {"delta": {}, "finish_reason": "tool_calls"}]
+        chunks = [event({"id": "chatcmpl-1", "model": "m", "choices": [{"index": 0, **row}]}) for row in rows]
+        provider.answer_with(events=[*chunks, event("[DONE]")])
+    else:
+        message = {"role": "assistant", "content": None, "tool_calls": calls}
+        provider.answer_with(body={"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]})
+
+    answer = await gateway.post(
+        "/anthropic/v1/messages",
+        json={"model": "theirs", "max_tokens": 9, "stream": stream, "messages": [{"role": "user", "content": "?"}]},
+        token=gateway.token(unit_primitives=["ai_gateway_model_provider_proxy"]),
+    )
+
+    if stream:
+        told = [json.loads(line[6:]) for line in answer.text.split("\n") if line.startswith("data: ")]
+        blocks = [row["content_block"] for row in told if row["type"] == "content_block_start"]
+        inputs = ["", "", ""]
+        for row in told:
+            if row["type"] == "content_block_delta":
+                inputs[row["index"]] += row["delta"]["partial_json"]
+        said = [json.loads(text or "{}") for text in inputs]
+    else:
+        blocks = answer.json()["content"]
+        said = [block["input"] for block in blocks]
+    assert [block["name"] for block in blocks] == ["read", "read", "list"]
+    assert said == [{"path": "a"}, {"path": "b"}, {}]
+    assert len({block["id"] for block in blocks} - {""}) == 3
 
 
 async def test_a_clients_own_bytes_are_fitted_to_a_vendor_that_would_refuse_them(

@@ -1,11 +1,13 @@
 """The chat completions dialect: reading answers, streamed and whole. Source: OpenAI API reference, "Streaming"."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from torana.chat import Chunk, FinishReason, ToolCallPiece, Usage
 from torana.dialects import openai_style
+from torana.dialects.call_ids import make_call_id
 from torana.dialects.freeform import BEGIN, END, escape
 from torana.dialects.members import decode_answer
 from torana.dialects.streams import Seen
@@ -82,6 +84,35 @@ class _Glance(msgspec.Struct):
     usage: Any = None
 
 
+@dataclass(slots=True)
+class _Begun:
+    """A tool call of which more may come."""
+
+    position: int
+    id: str
+    name: str
+    arguments: str = ""
+    """So far, of a call without an id."""
+
+    def is_followed_by(self, id: str, name: str) -> bool:
+        """True where a piece with these begins another call, although it has the same number.
+
+        Some servers repeat id and name with every piece, others give every call the number 0, and of those some
+        give no ids either.
+        """
+        if id or self.id:
+            return bool(id and name) and id != self.id
+        return bool(name) and (name != self.name or _is_object(self.arguments))
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return text.endswith("}") and bool(_any_json.decode(text))
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return False
+
+
+_any_json = msgspec.json.Decoder(msgspec.Raw)
 _answers = msgspec.json.Decoder(_Answer)
 _glances = msgspec.json.Decoder(_Glance)
 
@@ -89,13 +120,14 @@ _glances = msgspec.json.Decoder(_Glance)
 class StreamedAnswer:
     """What is known of one streamed answer so far."""
 
-    __slots__ = ("_calls", "_freeform", "_is_begun", "_usage")
+    __slots__ = ("_calls", "_freeform", "_id", "_is_begun", "_usage")
 
-    def __init__(self) -> None:
+    def __init__(self, id: str = "") -> None:
+        self._id = id
         self._is_begun = False
         self._usage: Usage | None = None
-        self._calls: dict[tuple[int, int], tuple[int, str | None]] = {}
-        """Choice and number of each tool call → our position for it, and its id."""
+        self._calls: dict[tuple[int, int], _Begun] = {}
+        """By choice and number; the latest where several have the same."""
         self._freeform: list[tuple[int, int]] = []
         """Choice and position of each custom tool's call: its text is not closed yet."""
 
@@ -116,8 +148,8 @@ class StreamedAnswer:
         self._usage = openai_style.read_usage(_find_usage(event), self._usage)
         # Azure begins with an event without choices, id or model.
         if event.choices and not self._is_begun:
-            self._is_begun = True
-            chunks.append(Chunk(id=event.id or "", model=event.model or ""))
+            self._is_begun, self._id = True, event.id or ""
+            chunks.append(Chunk(id=self._id, model=event.model or ""))
         for choice in event.choices:
             if choice.delta is not None:
                 self._take_said(choice.index, choice.delta, chunks)
@@ -158,18 +190,20 @@ class StreamedAnswer:
             function, custom = call.function or _Function(), call.custom
             if custom is not None:
                 function = _Function(custom.name, escape(custom.input or ""))
-            arguments = function.arguments or ""
+            id_, name, arguments = call.id or "", function.name or "", function.arguments or ""
             known = self._calls.get((choice, number))
-            # Some servers repeat id and name with every piece, and others give every call the number 0.
-            if known is not None and (not call.id or not function.name or call.id == known[1]):
-                piece = ToolCallPiece(known[0], arguments=arguments)
+            if known is not None and not known.is_followed_by(id_, name):
+                piece = ToolCallPiece(known.position, arguments=arguments)
             else:
-                position = number if known is None else 1 + max(ours for ours, _ in self._calls.values())
-                self._calls[choice, number] = (position, call.id)
+                position = number if known is None else 1 + max(each.position for each in self._calls.values())
+                known = self._calls[choice, number] = _Begun(position, id_, name)
+                id_ = id_ or make_call_id(self._id, choice, position, name, arguments)
                 if custom is not None:
                     self._freeform.append((choice, position))
                     arguments = BEGIN + arguments
-                piece = ToolCallPiece(position, call.id or "", function.name or "", arguments)
+                piece = ToolCallPiece(position, id_, name, arguments)
+            if not known.id:
+                known.arguments += arguments
             chunks.append(Chunk(choice=choice, tool_call=piece))
 
 
@@ -182,7 +216,7 @@ def read_answer(body: bytes) -> list[Chunk]:
         openai_style.check_event(body)
         raise ProviderBroke("no choices")
     chunks = [Chunk(id=answer.id or "", model=answer.model or "")]
-    state = StreamedAnswer()
+    state = StreamedAnswer(answer.id or "")
     for choice in answer.choices:
         if choice.message is None:
             raise ProviderBroke("a choice without its message")

@@ -7,12 +7,12 @@ A stream has no terminal event, and older models finish every one of its events 
 the end of the answer, and each candidate's last word must be a finish reason.
 """
 
-import hashlib
 from typing import Any
 
 import msgspec
 
 from torana.chat import Chunk, FinishReason, ToolCallPiece, Usage
+from torana.dialects.call_ids import make_call_id
 from torana.dialects.generate_content_errors import Error, refuse
 from torana.dialects.json_pieces import EitherForm
 from torana.dialects.members import decode_answer, read_tokens, suspect
@@ -212,12 +212,6 @@ class StreamedAnswer:
         return ToolCallPiece(
             position, call.id or make_call_id(self._id, choice, position, name, arguments), name, arguments
         )
-
-
-def make_call_id(answer_id: str, choice: int, position: int, name: str, arguments: str) -> str:
-    """An id for a call that Google gave none: the same bytes give the same one, different answers different ones."""
-    seed = f"{answer_id}/{choice}/{position}/{name}/{'' if answer_id else arguments}"
-    return f"call_{hashlib.blake2s(seed.encode('utf-8', 'replace'), digest_size=12).hexdigest()}"
 
 
 def read_answer(body: bytes) -> list[Chunk]:

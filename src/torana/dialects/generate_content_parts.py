@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 
 from torana.chat import Document, Foreign, Image, Message, Part, Role, Text, Thought, ToolCall, ToolResult
-from torana.dialects.generate_content_answers import NAME, make_call_id
+from torana.dialects.call_ids import make_call_id
+from torana.dialects.generate_content_answers import NAME
 from torana.dialects.members import Loc, Members, find_object, find_text, need_rows, need_text
 from torana.dialects.thoughts import unseal
 from torana.errors import Invalid
