@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from bench.processes import free_port
 from tests.conftest import StartGateway
-from tests.promises.test_process import relay
+from tests.promises.test_process import MESSAGES, relay, relay_bytes
 from tests.promises.test_usage_delivery import call, counts
 from tests.support import postgres
-from tests.support.gateway import RunningGateway, default_env
+from tests.support.gateway import USER_ID, RunningGateway, default_env
+from tests.support.http_client import connect
 from tests.support.http_server import Answering, LoopbackServer, Request
 from tests.support.issuer import FakeIssuer
 from tests.support.provider import ScriptedProvider
@@ -91,6 +92,40 @@ async def test_stdout_has_a_json_line_a_record_among_the_log_lines(
 
     assert line["request_id"] == answer.header("x-request-id")
     assert (line["message"], line["status"]) == ("usage", "completed")
+
+
+async def test_no_clients_text_breaks_a_line_of_stdout_or_a_file_or_commands_a_terminal(
+    provider: ScriptedProvider, issuer: FakeIssuer, tmp_path: Path
+) -> None:
+    path = tmp_path / "usage.jsonl"
+    overlay = write_sinks(
+        tmp_path / "overlay", {"name": "out", "type": "stdout"}, {"name": "kept", "type": "file", "path": str(path)}
+    )
+    odd = "a\x85 \x9b2J"  # a line's end for some readers, and "clear the screen" for a terminal
+    prompt_id = "%E2%80%A8"  # U+2028
+    env = {k: v for k, v in default_env(provider, issuer, tmp_path / "state").items() if not k.endswith("_PORT")}
+    async with served(tmp_path, env=env | {"AIGW_CATALOG": str(overlay)}) as server:
+        await server.ready()
+        asked = relay_bytes(issuer).replace(b"gitlab-test", odd.encode("latin-1"))
+        for data in (
+            asked.replace(USER_ID.encode(), odd.encode("latin-1")),
+            asked.replace(MESSAGES.encode(), b"/v1/prompts/" + prompt_id.encode()),
+        ):
+            async with await connect(server.port) as connection:
+                await connection.send(data)
+                await connection.read_answer()
+
+        async def told() -> bool:
+            shown = server.stdout
+            return all(part in shown for part in ("torana.usage", "/v1/prompts/", MESSAGES)) and path.exists()
+
+        await server.until(told)
+        written = server.stdout + path.read_text()
+
+    lines = [json.loads(line) for line in written.splitlines()]
+    assert {line["user_agent"] for line in lines if line.get("logger") == "api.access"} == {odd}
+    assert [line["user"] for line in lines if "user" in line] == [odd, odd]
+    assert not [letter for letter in written if not letter.isprintable() and letter != "\n"]
 
 
 # OTLP

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
+from torana.json_lines import one_line
 from torana.settings import LogSettings
 from torana.telemetry.access_line import AccessLine
 from torana.telemetry.redaction import Redactor
@@ -101,7 +102,7 @@ class Log:
 
     def _encode(self, line: Any) -> bytes:
         try:
-            return self._encoder.encode(line)
+            return one_line(self._encoder.encode(line))
         except UnicodeEncodeError:  # half a surrogate pair, from a client's text; msgspec has no escape for it
             return json.dumps(msgspec.to_builtins(line, enc_hook=str)).encode()
 

@@ -6,6 +6,7 @@ import select
 from collections.abc import Callable
 from pathlib import Path
 
+from torana.json_lines import one_line
 from torana.usage.folder import Position
 from torana.usage.sinks.sink import Batch, SinkDown
 
@@ -19,7 +20,7 @@ class LineSink:
 
     async def send(self, batch: Batch) -> None:
         try:
-            await asyncio.to_thread(self._write, batch.events)
+            await asyncio.to_thread(self._write, [one_line(event) for event in batch.events])
         except OSError as error:
             raise SinkDown(str(error), is_ambiguous=True) from error
 
