@@ -448,19 +448,21 @@ NO_TYPE = "unknown unit primitive `fly`, expected the name of a known unit primi
         ("translate", {"name": "other"}, 18, "`name` is 'other', expected the file's own, translate"),
         ("Translate", {}, 1, "`Translate` is no name of a feature"),
         ("translate", {"answer": "yaml"}, 18, "`answer` is 'yaml', expected one of text, json"),
-        ("translate", {"unit_primitive": "fly"}, 1, NO_TYPE),
+        ("translate", {"unit_primitive": "fly"}, 2, NO_TYPE),
+        ("translate", {"unit_primitive": "duo_chatt"}, 2, "`duo_chatt`, did you mean `duo_chat`?"),
         ("translate", {"unit_primitive": None}, 1, "the file has no `unit_primitive`"),
-        ("translate", {"prompt": "no_such"}, 1, "unknown prompt `no_such`"),
-        ("translate", {"model": "no_such"}, 1, "unknown alias or model `no_such`"),
-        ("translate", {"feature_setting": "no_such"}, 1, "unknown feature setting `no_such`"),
-        ("translate", {"path": "/v1/summarize_text"}, 1, "path `/v1/summarize_text` is that of `summarize_text`"),
-        ("translate", {"prompt": "translate@^2.0.0"}, 1, "`translate@^2.0.0` allows no version of variant base"),
-        ("translate", {"prompt": "translate@1.0.1"}, 1, "`translate@1.0.1` allows no version of variant base"),
-        ("translate", {"prompt": "translate@newest"}, 1, "`translate@newest` names no version"),
-        ("translate", {"inputs": {"text": {"type": "string"}}}, 1, "prompt translate/base/1.0.0 needs `content`"),
-        ("translate", {"answer": "json"}, 1, "prompt translate/base/1.0.0 answers text"),
+        ("translate", {"prompt": "no_such"}, 17, "unknown prompt `no_such`"),
+        ("translate", {"model": "no_such"}, 18, "unknown alias or model `no_such`"),
+        ("translate", {"feature_setting": "no_such"}, 18, "unknown feature setting `no_such`"),
+        ("translate", {"path": "/v1/summarize_text"}, 18, "path `/v1/summarize_text` is that of `summarize_text`"),
+        ("translate", {"prompt": "translate@^2.0.0"}, 17, "`translate@^2.0.0` allows no version of variant base"),
+        ("translate", {"prompt": "translate@1.0.1"}, 17, "`translate@1.0.1` allows no version of variant base"),
+        ("translate", {"prompt": "translate@newest"}, 17, "`translate@newest` names no version"),
+        ("translate", {"inputs": {"text": {"type": "string"}}}, 7, "prompt translate/base/1.0.0 needs `content`"),
+        ("translate", {"inputs": {"contents": {"type": "string"}}}, 7, "needs `content`, did you mean `contents`?"),
+        ("translate", {"answer": "json"}, 18, "prompt translate/base/1.0.0 answers text"),
         ("translate", {"requires": ["documents"], "model": "demo"}, 18, "model `demo` lacks documents"),
-        ("translate", {"prompt": "chat/react"}, 1, "prompt chat/react/base/1.0.0 is not of the simple kind"),
+        ("translate", {"prompt": "chat/react"}, 17, "prompt chat/react/base/1.0.0 is not of the simple kind"),
     ],
 )
 async def test_a_faulty_feature_is_refused_with_file_line_and_expectation(
@@ -472,8 +474,7 @@ async def test_a_faulty_feature_is_refused_with_file_line_and_expectation(
     told = json.loads(result.output)["problems"]
 
     assert result.exit_code == 1
-    assert [each for each in told if problem in each], told
-    assert told[0].startswith(f"{file}:{line}: ")
+    assert [each for each in told if problem in each and each.startswith(f"{file}:{line}: ")], told
     with pytest.raises(BadCatalogue):
         await start_gateway(env={"AIGW_CATALOG": str(overlay)})
 

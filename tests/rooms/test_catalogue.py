@@ -120,7 +120,7 @@ def test_an_overlays_prompt_is_kept_as_it_was_when_loaded(tmp_path: Path) -> Non
         (
             "models",
             "aliases:\n- name: a\n  models: [x, 7]",
-            "models.yml:3: `aliases[0].models[1]` is int, expected str (wri",
+            "models.yml:3: `aliases[0].models[1]` is a whole number, expected a text (wri",
         ),
         ("models", "aliases:\n- models: [x]", "models.yml:2: `aliases[0]` has no `name`, expected"),
         (
@@ -128,6 +128,24 @@ def test_an_overlays_prompt_is_kept_as_it_was_when_loaded(tmp_path: Path) -> Non
             MODEL.format(name="m").replace("model:", "modle:"),
             "models.yml:4: unknown member `modle`, did you mean `m",
         ),
+        (
+            "models",
+            "models:\n\t- name: m",
+            "models.yml:2: found character that cannot start any token, expected spaces",
+        ),
+        ("models", "models:\n- name: m\n\ttitle: T", "models.yml:3: found a tab character"),
+        (
+            "models",
+            "models:\n- name: a: b",
+            "models.yml:2: mapping values are not allowed in this context, expected one `",
+        ),
+        ("models", "models:\n- title: {{ x }}", "models.yml:2: found unhashable key, expected the text in quotes"),
+        (
+            "models",
+            "models:\n- title: @x",
+            "models.yml:2: found character that cannot start any token, expected the text",
+        ),
+        ("models", "models:\n- name: m\n  title: T\n   stage: x", "models.yml:4: "),
         ("models", "models: []\nmodels: []", "models.yml:2: `models` stands twice, expected each member once"),
         ("models", "models: &a []\naliases: *a", "models.yml:1: used again by an alias"),
         ("models", "models: &a [*a]", "models.yml:1: used again by an alias"),
@@ -145,14 +163,32 @@ def test_an_overlays_prompt_is_kept_as_it_was_when_loaded(tmp_path: Path) -> Non
             "providers.yml:2: `[0].dialect` is 'mesages', expected one of m",
         ),
         ("providers", "name: p", "providers.yml:1: the file is a mapping, expected a list"),
-        ("unit_primitives", "- 7", "unit_primitives.yml:1: `[0]` is int, expected members: name, description"),
-        ("deny", "- {name: on, user: yes, instance: 1}", "deny.yml:1: `[0].instance` is int, expected str (write"),
+        (
+            "unit_primitives",
+            "- 7",
+            "unit_primitives.yml:1: `[0]` is a whole number, expected members: name, description",
+        ),
+        (
+            "deny",
+            "- {name: on, user: yes, instance: 1}",
+            "deny.yml:1: `[0].instance` is a whole number, expected a text",
+        ),
         ("deny", "- name: d", "deny.yml:1: d: denies nobody, expected `instance`, `user` or `token_id`"),
         ("model", "", "model.yml:1: unknown name, did you mean `models.yml`?"),
         ("prompts__a__1.0.0", "", "prompts/a/1.0.0.yml:1: unknown name, expected prompts/<id>/<va"),
         ("prompts__a__base__1.0", "", "prompts/a/base/1.0.yml:1: unknown name"),
         ("prompts__a__base__1.0.0-x", "", "prompts/a/base/1.0.0-x.yml:1: unknown name"),
         ("prompts__a__base__1.0.0", "nam: x", "prompts/a/base/1.0.0.yml:1: unknown member `nam`, did you mean `name`?"),
+        (
+            "prompts__a__base__1.0.0",
+            "name: x\nprompt_template: {user: hi}\nparams: {timeout: -1}",
+            "prompts/a/base/1.0.0.yml:3: `params.timeout` is -1, expected seconds from 0 on",
+        ),
+        (
+            "prompts__a__base__1.0.0",
+            "name: x\nprompt_template: {user: hi}\nparams: {timeout: 30s}",
+            "prompts/a/base/1.0.0.yml:3: `params.timeout` is '30s', expected seconds from 0 on",
+        ),
         (
             "prompts__a__base__1.0.0",
             "name: x\nprompt_template: {user: [1]}",
@@ -334,7 +370,7 @@ CHATTY = "{name: chatty, title: T, deployments: [{provider: gone, model: c}]}".r
             "",
             "1: own: model `demo_embeddings`, through alias `embeddings_default`, lacks chat",
         ),
-        ("model: waiting", "", "1: own: model `waiting` is in stage staging, expected one in stage production or depr"),
+        ("model: waiting", "", "4: own: model `waiting` is in stage staging, expected one in stage production or de"),
         ("requires: [flying]", "", "4: `requires[0]` is 'flying', expected one of chat, stream, tools"),
     ],
 )
@@ -406,8 +442,8 @@ def test_all_problems_of_all_files_are_told(tmp_path: Path) -> None:
     told = [problem.partition(",")[0] for problem in problems_of(tmp_path)]
 
     assert told == [
-        "providers.yml:1: `[0]` is int",
-        "models.yml:2: `models[0].name` is int",
+        "providers.yml:1: `[0]` is a whole number",
+        "models.yml:2: `models[0].name` is a whole number",
         "models.yml:2: unknown member `titel`",
         "models.yml:2: `models[0]` has no `title`",
         "models.yml:2: `models[0]` has no `deployments`",
@@ -543,8 +579,8 @@ SINK = "- {name: billing, type: http, url: 'https://billing.example/usage'}"
     [
         ("- {name: Bad Name, type: stdout}", "`Bad Name` is no name of a sink"),
         ("- {name: a, type: carrier_pigeon}", "carrier_pigeon"),
-        ("- {name: a, type: file}", "a file has a `path`"),
-        ("- {name: a, type: http}", "http has a `url`"),
+        ("- {name: a, type: file}", "type file has no `path`"),
+        ("- {name: a, type: http}", "type http has no `url`"),
         ("- {name: a, type: http, url: 'ftp://x'}", "`ftp` is no scheme of http"),
         ("- {name: a, type: http, url: 'http://['}", "`http://[` is no address"),
         ("- {name: a, type: otlp, url: 'https://x:y/v1/logs'}", "`https://x:y/v1/logs` is no address"),

@@ -35,14 +35,15 @@ def check_catalogue(catalogue: Catalogue) -> list[str]:
     paths: dict[str, str] = {}
     for feature in catalogue.features.values():
         key = f"features {feature.name}"
-        found.need(key, "unit primitive", [feature.unit_primitive], catalogue.unit_primitives)
-        found.need(key, "prompt", [feature.prompt_id], catalogue.prompts)
-        found.need(key, "alias or model", [feature.model], answering)
+        found.need(key, "unit primitive", [feature.unit_primitive], catalogue.unit_primitives, "unit_primitive")
+        found.need(key, "prompt", [feature.prompt_id], catalogue.prompts, "prompt")
+        found.need(key, "alias or model", [feature.model], answering, "model")
         if feature.feature_setting:
-            found.need(key, "feature setting", [feature.feature_setting], catalogue.feature_settings)
+            settings = catalogue.feature_settings
+            found.need(key, "feature setting", [feature.feature_setting], settings, "feature_setting")
         other = paths.setdefault(feature.path, feature.name)
         if other != feature.name:
-            found.add(key, f"path `{feature.path}` is that of `{other}`", "expected a path of its own")
+            found.add(key, f"path `{feature.path}` is that of `{other}`", "expected a path of its own", "path")
     names = {*models, *catalogue.families, *(each.model for model in models.values() for each in model.deployments)}
     for limit in catalogue.limits.values():
         key, match = f"limits {limit.name}", limit.match

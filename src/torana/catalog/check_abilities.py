@@ -7,13 +7,11 @@ go; and whoever succeeds a deprecated one. A model that a caller names is looked
 """
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
-from torana.catalog.document import Document
 from torana.catalog.findings import Findings
 from torana.catalog.model_records import ModelRecord
 from torana.catalog.records import FeatureRecord
-from torana.catalog.snapshot import Catalogue, read_text
+from torana.catalog.snapshot import Catalogue
 
 IN_USE = ("production", "deprecated")
 """Stages of models that defaults and menus lead to."""
@@ -29,14 +27,18 @@ def check_abilities(found: Findings, catalogue: Catalogue) -> None:
         for name in setting.dev:
             _need_stage(found, f"feature_settings {setting.name}", name, catalogue, (*IN_USE, "staging"))
     for feature in catalogue.features.values():
-        _need_stage(found, f"features {feature.name}", feature.model, catalogue, IN_USE)
+        _need_stage(found, f"features {feature.name}", feature.model, catalogue, IN_USE, "model")
         _check_feature(found, feature, catalogue)
 
 
-def _need_stage(found: Findings, key: str, name: str, catalogue: Catalogue, stages: tuple[str, ...]) -> None:
+def _need_stage(
+    found: Findings, key: str, name: str, catalogue: Catalogue, stages: tuple[str, ...], member: str = ""
+) -> None:
     model = catalogue.models.get(name)
     if model is not None and name not in catalogue.aliases and model.stage not in stages:
-        found.add(key, f"model `{name}` is in stage {model.stage}", f"expected one in stage {' or '.join(stages)}")
+        found.add(
+            key, f"model `{name}` is in stage {model.stage}", f"expected one in stage {' or '.join(stages)}", member
+        )
 
 
 def _check_feature(found: Findings, feature: FeatureRecord, catalogue: Catalogue) -> None:
@@ -46,11 +48,11 @@ def _check_feature(found: Findings, feature: FeatureRecord, catalogue: Catalogue
         lacking = sorted(wanted - model.abilities)
         if lacking and model.name not in told:
             told.add(model.name)
-            found.add_at(
-                _place(found, feature),
-                feature.name,
+            found.add(
+                f"features {feature.name}",
                 f"model `{model.name}`{way} lacks {', '.join(lacking)}",
                 "expected it among its `capabilities`, or another model",
+                "requires",
             )
 
 
@@ -75,10 +77,3 @@ def _with_successors(models: Mapping[str, ModelRecord], name: str, way: str) -> 
     yield model, way
     if model.successor:  # no circle: check_models has looked
         yield from _with_successors(models, model.successor, f", the successor of `{name}`,")
-
-
-def _place(found: Findings, feature: FeatureRecord) -> str:
-    """The line of `requires`, or the file's first."""
-    file = found.places[f"features {feature.name}"].rpartition(":")[0]
-    document = Document(file, read_text(Path(file)))
-    return f"{file}:{document.line('requires') if feature.requires else 1}"

@@ -6,9 +6,9 @@ where a file says something else than its author meant.
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import msgspec
 import yaml
@@ -17,6 +17,28 @@ from torana.errors import BadCatalogue
 
 _LINE_CHARS = 80
 _WRONG_TYPE = re.compile(r"Expected `(?P<expected>.+)`, got `(?P<got>.+)`")
+
+_KINDS = {
+    "str": "a text", "int": "a whole number", "float": "a number", "bool": "true or false", "object": "a mapping",
+    "array": "a list", "null": "empty",
+}  # fmt: skip
+"""The parser's words for kinds of values, in those of authors who know no Python."""
+
+_REMEDIES = (
+    (r"tab character|\t", "expected spaces: YAML takes no tabs before a line's first word"),
+    (
+        "mapping values are not allowed",
+        "expected one `name: value` a line, indented as its neighbours; a text that holds `: ` stands in quotes",
+    ),
+    ("cannot start any token|undefined alias|unhashable key", "expected the text in quotes: its first sign means more"),
+    ("constructor for the tag", "expected a plain value; a text that begins with `!` stands in quotes"),
+    ("expected key|'-' indicator", "expected the line to begin where its neighbours begin"),
+    ("expected ',' or", "expected a comma, or the closing bracket"),
+    ("unknown escape", "expected single quotes, in which a backslash is only itself"),
+    ("end of stream", "expected the closing quote"),
+    ("another document", "expected one document a file, without `---` between"),
+)
+"""What the parser says, and what its author is to do."""
 
 T = TypeVar("T")
 
@@ -62,7 +84,8 @@ class Document:
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             what = getattr(error, "problem", None) or getattr(error, "reason", None) or "is no YAML"
-            raise BadCatalogue([self._problem(mark.line if mark else 0, what, "expected YAML")]) from None
+            line = mark.line if mark else 0
+            raise BadCatalogue([self._problem(line, what, _remedy(what, self._rest(mark)))]) from None
         except RecursionError:
             raise BadCatalogue([self._problem(0, "nested too deeply", "expected a few levels")]) from None
         self._root = node
@@ -74,6 +97,10 @@ class Document:
         except msgspec.ValidationError as error:
             found = list(self._mismatches(self._root, self._value, kind, ""))
             raise BadCatalogue(found or [self._problem(0, str(error), "expected another shape")]) from None
+
+    def has(self, member: str) -> bool:
+        """Whether the file, a mapping, holds `member`."""
+        return isinstance(self._value, dict) and member in self._value
 
     def line(self, *path: str | int) -> int:
         """The line, from 1, where the member at `path` begins; the nearest known one if there is none."""
@@ -105,6 +132,9 @@ class Document:
         shown = self._lines[index].strip()[:_LINE_CHARS] if self._lines else ""
         return f"{self.name}:{index + 1}: {what}, {expected}" + (f" | {shown}" if shown else "")
 
+    def _rest(self, mark: Any) -> str:
+        return self._lines[mark.line][mark.column :] if mark is not None and mark.line < len(self._lines) else ""
+
     def _misused(self, node: yaml.Node, seen: set[int]) -> Iterator[str]:
         line = node.start_mark.line
         if isinstance(node, yaml.ScalarNode):
@@ -128,7 +158,7 @@ class Document:
     def _mismatches(self, node: Any, value: Any, kind: Any, where: str) -> Iterator[str]:
         """Every place where `value` is not of `kind`; walks both, since msgspec stops at the first."""
         line = 0 if node is None else node.start_mark.line
-        if get_origin(kind) is UnionType and NoneType in get_args(kind) and len(get_args(kind)) == 2:
+        if get_origin(kind) in (UnionType, Union) and NoneType in get_args(kind) and len(get_args(kind)) == 2:
             if value is None:
                 return
             kind = next(part for part in get_args(kind) if part is not NoneType)
@@ -150,7 +180,9 @@ class Document:
                 if isinstance(key, str):
                     yield from self._mismatches(_child(node, key), inner, get_args(kind)[1], f"{where}.{key}")
                 else:
-                    yield self._problem(line, f"key {key!r} is {_type_name(key)}", "expected str (write it in quotes)")
+                    yield self._problem(
+                        line, f"key {key!r} is {_type_name(key)}", "expected a text (write it in quotes)"
+                    )
         else:
             yield from self._leaf_mismatch(line, value, kind, where)
 
@@ -163,8 +195,7 @@ class Document:
                 inside = f"{where}.{key}" if where else key
                 yield from self._mismatches(_child(node, key), inner, fields[key].type, inside)
                 continue
-            near = difflib.get_close_matches(str(key), fields, n=1)
-            hint = f"did you mean `{near[0]}`?" if near else f"expected one of {', '.join(fields)}"
+            hint = nearest(str(key), fields, f"expected one of {', '.join(fields)}")
             # A key that is no text (`00:`, `~:`) is not found by its value; its mapping's line is near enough.
             lines = [] if node is None else [k.start_mark.line for k, _ in node.value if k.value == str(key)]
             key_line = lines[0] if lines else 0 if node is None else node.start_mark.line
@@ -188,10 +219,23 @@ class Document:
                     line, f"{_label(where)} is {_shown(value)}", f"expected {meant}{_quotes(kind, value)}"
                 )
             elif match := _WRONG_TYPE.match(str(error)):
-                expected = match["expected"] + _quotes(kind, value)
-                yield self._problem(line, f"{_label(where)} is {match['got']}", f"expected {expected}")
+                expected = " or ".join(_KINDS.get(each, each) for each in match["expected"].split(" | "))
+                expected = f"expected {expected}{_quotes(kind, value)}"
+                yield self._problem(line, f"{_label(where)} is {_type_name(value)}", expected)
             else:
                 yield self._problem(line, f"{_label(where)}: {error}", "expected another value")
+
+
+def nearest(name: str, known: Iterable[str], otherwise: str) -> str:
+    """`did you mean …?`, or what else to say where nothing that is known comes near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean `{near[0]}`?" if near else otherwise
+
+
+def _remedy(what: str, rest: str) -> str:
+    """What to do about the parser's complaint; `rest` is the line from where it complains."""
+    told = "\t" if rest.startswith("\t") else what
+    return next((remedy for said, remedy in _REMEDIES if re.search(said, told)), "expected YAML")
 
 
 def _child(node: Any, step: str | int) -> Any:
@@ -221,7 +265,8 @@ def _label(where: str) -> str:
 
 
 def _type_name(value: Any) -> str:
-    return {dict: "a mapping", list: "a list", str: "a text", NoneType: "empty"}.get(type(value), type(value).__name__)
+    name = {dict: "object", list: "array", NoneType: "null"}.get(type(value), type(value).__name__)
+    return _KINDS.get(name, name)
 
 
 def _names(kind: type[msgspec.Struct]) -> str:

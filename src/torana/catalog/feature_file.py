@@ -48,9 +48,9 @@ def _wrong_members(document: Document, record: FeatureRecord, name: str) -> Iter
     if record.name not in ("", name):
         yield document.problem(f"`name` is {record.name!r}", f"expected the file's own, {name}", "name")
     found = _PATH.fullmatch(record.path or f"/v1/{name}")
-    if found is None:
+    if found is None and record.path:
         yield document.problem(f"`path` is {record.path!r}", "expected a path such as /v1/summarize_text", "path")
-    elif found["first"] in RESERVED:
+    elif found is not None and found["first"] in RESERVED:
         yield document.problem(f"`{found[0]}` is the gateway's own", "expected another path", "path")
     if not record.inputs:
         yield document.problem("has no inputs", "expected at least one", "inputs")

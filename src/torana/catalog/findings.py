@@ -1,8 +1,10 @@
 """What the cross checks found: one line `file:line: name: what, expected` for each fault."""
 
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 
-from torana.catalog.snapshot import Catalogue
+from torana.catalog.document import Document, nearest
+from torana.catalog.snapshot import Catalogue, read_text
 
 
 class Findings:
@@ -12,13 +14,21 @@ class Findings:
         self.places = catalogue.places
         self.problems: list[str] = []
 
-    def need(self, key: str, what: str, names: Iterable[str], known: Container[str]) -> None:
+    def need(self, key: str, what: str, names: Iterable[str], known: Collection[str], member: str = "") -> None:
         for name in names:
             if name not in known:
-                self.add(key, f"unknown {what} `{name}`", f"expected the name of a known {what}")
+                hint = nearest(name, known, f"expected the name of a known {what}")
+                self.add(key, f"unknown {what} `{name}`", hint, member)
 
-    def add(self, key: str, wrong: str, expected: str) -> None:
-        self.add_at(self.places[key], key.partition(" ")[2], wrong, expected)
-
-    def add_at(self, place: str, name: str, wrong: str, expected: str) -> None:
+    def add(self, key: str, wrong: str, expected: str, member: str = "") -> None:
+        """`member`: of a feature, whose line is told instead of the file's first."""
+        kind, _, name = key.partition(" ")
+        place = member_place(self.places, name, member) if kind == "features" else self.places[key]
         self.problems.append(f"{place}: {name}: {wrong}, {expected}")
+
+
+def member_place(places: Mapping[str, str], feature: str, member: str) -> str:
+    """`file:line` of a member of a feature; of the file's first line where the member is left out."""
+    file = places[f"features {feature}"].rpartition(":")[0]
+    document = Document(file, read_text(Path(file)))
+    return f"{file}:{document.line(member) if document.has(member) else 1}"

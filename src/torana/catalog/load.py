@@ -1,6 +1,5 @@
 """YAML → checked records. The shipped directory first, then each overlay; the later one wins."""
 
-import difflib
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from torana.catalog.check import check_catalogue
-from torana.catalog.document import Document
+from torana.catalog.document import Document, nearest
 from torana.catalog.feature_file import read_feature
 from torana.catalog.limit_file import wrong_limit
 from torana.catalog.model_records import ModelsFile, ProviderRecord
@@ -109,8 +108,7 @@ class _Reading:
             known = _FOLDERS if path.is_dir() else _FILES
             if path.name in known or path.name.startswith(".") or not (path.is_dir() or _is_ours(path)):
                 continue
-            near = difflib.get_close_matches(path.name, known, n=1)
-            hint = f"did you mean `{near[0]}`?" if near else f"expected one of {', '.join(known)}"
+            hint = nearest(path.name, known, f"expected one of {', '.join(known)}")
             if path.suffix == ".jinja":
                 hint = f"expected prompts/{path.name}, the root of all includes"
             self.problems.append(f"{path}:1: unknown name, {hint}")

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from torana.catalog.records import Capability, Record
+from torana.catalog.records import Capability, Record, Seconds
 
 Dialect = Literal["messages", "chat_completions", "responses", "generate_content", "converse", "demo"]
 """Wire formats."""
@@ -21,7 +21,6 @@ Price = Annotated[
 ]
 Day = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}\Z", description="a day as YYYY-MM-DD")]
 Count = Annotated[int, msgspec.Meta(ge=0, description="a whole number from 0 on")]
-Seconds = Annotated[float, msgspec.Meta(ge=0, description="seconds from 0 on")]
 Percent = Annotated[float, msgspec.Meta(ge=0, le=100, description="a number from 0 to 100")]
 
 

@@ -1,6 +1,6 @@
 """What catalogue files may hold. Unknown members are errors; docs on members are for their authors."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -9,6 +9,10 @@ Capability = Literal[
     "prompt_cache",
 ]  # fmt: skip
 """What a model can do; features ask for these."""
+
+
+# `description` is what `torana check` says was expected.
+Seconds = Annotated[float, msgspec.Meta(ge=0, description="seconds from 0 on")]
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -139,9 +143,9 @@ class PromptParams(Record, frozen=True, kw_only=True):
     any_of: tuple[str, ...] = ()
     """Unit primitives of which one must be held, beside all of `unit_primitives`."""
     stop: tuple[str, ...] = ()
-    timeout: float | None = None
+    timeout: Seconds | None = None
     """Seconds to the first byte."""
-    hedge_after: float | None = None
+    hedge_after: Seconds | None = None
     """Seconds without a first chunk after which a second deployment is asked as well; 0: never. The model's unless
     it is set. For what somebody waits for: both may be charged."""
     vertex_location: str = ""

@@ -43,7 +43,7 @@ def wrong_sink(document: Document, record: SinkRecord, index: int) -> Iterator[s
             f"`{record.name[:80]}` is no name of a sink", "expected small letters, digits, _ and -", index, "name"
         )
     if record.type == "file" and not record.path:
-        yield document.problem("a file has a `path`", "expected the name of a file", index)
+        yield document.problem("type file has no `path`", "expected the name of a file", index)
     schemes = _SCHEMES.get(record.type)
     if schemes and record.url and record.url.partition(":")[0].lower() not in schemes:
         yield document.problem(
@@ -55,7 +55,7 @@ def wrong_sink(document: Document, record: SinkRecord, index: int) -> Iterator[s
     elif record.url and not is_sink_url(record.type, record.url):
         yield document.problem(f"`{record.url}` is no address", "expected scheme://host:port/path", index, "url")
     if schemes and not record.url and not record.url_env and record.type != "redis":
-        yield document.problem(f"{record.type} has a `url`", "expected `url` or `url_env`", index)
+        yield document.problem(f"type {record.type} has no `url`", "expected `url` or `url_env`", index)
     for member in ("url_env", "token_env"):
         name = getattr(record, member)
         if name and not _SECRET.fullmatch(name):

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator
 
+from torana.catalog.document import nearest
+from torana.catalog.findings import member_place
 from torana.catalog.records import FeatureRecord
 from torana.catalog.snapshot import Catalogue, PromptSource
 from torana.errors import BadCatalogue, Invalid
@@ -15,24 +17,26 @@ Build = Callable[[tuple[str, str, str], PromptSource], Prompt]
 def feature_problems(catalogue: Catalogue, build: Build) -> Iterator[str]:
     """One line `file:line: name: what, expected` for each thing that would fail at the first request."""
     for feature in catalogue.features.values():
-        place = f"{catalogue.places[f'features {feature.name}']}: {feature.name}: "
         for variant in catalogue.prompts.get(feature.prompt_id, {}):
-            for what, expected in _faults(feature, variant, catalogue, build):
-                yield f"{place}{what}, {expected}"
+            for member, what, expected in _faults(feature, variant, catalogue, build):
+                place = member_place(catalogue.places, feature.name, member)
+                yield f"{place}: {feature.name}: {what}, {expected}"
 
 
-def _faults(feature: FeatureRecord, variant: str, catalogue: Catalogue, build: Build) -> Iterator[tuple[str, str]]:
+def _faults(feature: FeatureRecord, variant: str, catalogue: Catalogue, build: Build) -> Iterator[tuple[str, str, str]]:
+    """(member of the feature that does not fit, what is wrong, what is expected)."""
     sources = catalogue.prompts[feature.prompt_id][variant]
     try:
         wanted = read_constraint(feature.prompt_constraint or DEFAULT_CONSTRAINT)
         versions = read_versions(sources)
     except (Invalid, ValueError):
-        yield f"`{feature.prompt}` names no version", "expected a constraint such as @^1.0.0"
+        yield "prompt", f"`{feature.prompt}` names no version", "expected a constraint such as @^1.0.0"
         return
     version = pick(wanted, versions)
     # Clients' pins may miss, for they come from other releases; an author's pin is a slip of the pen.
     if version is None or (wanted.pin is not None and wanted.pin not in versions):
-        yield f"`{feature.prompt}` allows no version of variant {variant}", f"expected one of {', '.join(sources)}"
+        what = f"`{feature.prompt}` allows no version of variant {variant}"
+        yield "prompt", what, f"expected one of {', '.join(sources)}"
         return
     try:
         prompt = build((feature.prompt_id, variant, version), sources[version])
@@ -40,10 +44,11 @@ def _faults(feature: FeatureRecord, variant: str, catalogue: Catalogue, build: B
         return  # told with its own file and line
     name = f"prompt {prompt.id}/{variant}/{version}"
     for missing in sorted(prompt.variables - feature.inputs.keys()):
-        yield f"{name} needs `{missing}`", "expected an input of that name"
+        hint = nearest(missing, feature.inputs, "expected an input of that name")
+        yield "inputs", f"{name} needs `{missing}`", hint
     if not prompt.is_simple:
-        yield f"{name} is not of the simple kind", "expected a prompt that turns inputs into text"
+        yield "prompt", f"{name} is not of the simple kind", "expected a prompt that turns inputs into text"
     if (feature.answer == "json") != (prompt.answer == "json"):
-        yield f"{name} answers {prompt.answer}", f"expected the feature's own `answer`, {feature.answer}"
+        yield "answer", f"{name} answers {prompt.answer}", f"expected the feature's own `answer`, {feature.answer}"
     for ability in sorted(prompt.needs - feature.needs):
-        yield f"{name} requires `{ability}`", "expected the feature to require it too"
+        yield "requires", f"{name} requires `{ability}`", "expected the feature to require it too"

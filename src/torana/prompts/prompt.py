@@ -1,13 +1,13 @@
 """One prompt file, checked and compiled."""
 
 import re
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from jinja2 import Template
 
-from torana.catalog.document import Document
+from torana.catalog.document import Document, nearest
 from torana.catalog.records import PromptFile
 from torana.catalog.snapshot import PromptSource
 from torana.chat import AnswerForm, Message, Role, Text
@@ -84,7 +84,7 @@ class Prompt:
 
 
 def build_prompt(
-    key: tuple[str, str, str], source: PromptSource, sandbox: Sandbox, unit_primitives: Container[str]
+    key: tuple[str, str, str], source: PromptSource, sandbox: Sandbox, unit_primitives: Collection[str]
 ) -> Prompt:
     """Read, check and compile one file. Raises BadCatalogue with all its problems.
 
@@ -200,18 +200,19 @@ def _unit_primitives(file: PromptFile) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*file.unit_primitives, *single)))
 
 
-def _wrong_members(document: Document, file: PromptFile, unit_primitives: Container[str]) -> Iterator[str]:
+def _wrong_members(document: Document, file: PromptFile, unit_primitives: Collection[str]) -> Iterator[str]:
     names = _unit_primitives(file)
     if not names and not file.params.any_of:
         yield document.problem("names no unit primitive", "expected `unit_primitives` or `unit_primitive`")
     for name in names:
         if name not in unit_primitives:
             where = "unit_primitives" if name in file.unit_primitives else "unit_primitive"
-            yield document.problem(f"unknown unit primitive `{name}`", "expected one of unit_primitives.yml", where)
+            hint = nearest(name, unit_primitives, "expected one of unit_primitives.yml")
+            yield document.problem(f"unknown unit primitive `{name}`", hint, where)
     for name in file.params.any_of:
         if name not in unit_primitives:
-            expected = "expected one of unit_primitives.yml"
-            yield document.problem(f"unknown unit primitive `{name}`", expected, "params", "any_of")
+            hint = nearest(name, unit_primitives, "expected one of unit_primitives.yml")
+            yield document.problem(f"unknown unit primitive `{name}`", hint, "params", "any_of")
     if not file.prompt_template:
         yield document.problem("has no texts", "expected at least one role", "prompt_template")
     for name, kinds in _NUMBERS.items():
