@@ -12,7 +12,7 @@ from tests.clients.behind import BEHIND, UNTIL_FIRST_PIECE
 from tests.clients.conftest import sdk_token
 from tests.support.gateway import RunningGateway
 from tests.support.provider import ScriptedProvider
-from tests.support.saying import PIECES, ToolUse
+from tests.support.saying import PIECES, ToolUse, event
 
 ASK: Any = [{"role": "user", "content": "Hello"}]
 TEXT = "".join(PIECES)
@@ -92,6 +92,35 @@ async def test_parallel_tools_are_called_and_their_results_answered(
     sent = provider.requests[2].body.decode()
     assert "Snow 0" in sent
     assert "Snow 1" in sent
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_block_with_nulls_is_a_block(
+    bearer: anthropic.AsyncAnthropic, provider: ScriptedProvider, stream: bool
+) -> None:
+    # A compaction has no signature, and other servers of this format write null for what a block has not.
+    blocks = [
+        {"type": "compaction", "content": "We spoke of snow.", "encrypted_content": "x", "signature": None},
+        {"type": "text", "text": "Go on.", "id": None, "name": None, "signature": None},
+    ]
+    told = {"id": "m", "type": "message", "role": "assistant", "model": "m", "stop_reason": "end_turn"}
+    told["usage"] = {"input_tokens": 1, "output_tokens": 1}
+    rows: list[dict[str, Any]] = [{"type": "message_start", "message": {**told, "content": []}}]
+    for at, block in enumerate(blocks):
+        rows.append({"type": "content_block_start", "index": at, "content_block": block})
+        rows.append({"type": "content_block_stop", "index": at})
+    rows += [{"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {}}, {"type": "message_stop"}]
+    events = [event(row, row["type"]) for row in rows]
+    provider.answer_with(events=events) if stream else provider.answer_with(body={**told, "content": blocks})
+
+    if stream:
+        async with bearer.beta.messages.stream(model="by_messages", max_tokens=9, messages=ASK) as streaming:
+            message = await streaming.get_final_message()
+    else:
+        message = await bearer.beta.messages.create(model="by_messages", max_tokens=9, messages=ASK)
+
+    assert [block.type for block in message.content] == ["compaction", "text"]
+    assert message.content[1].text == "Go on."
 
 
 LONG_NAME = "mcp__plugin_chrome-devtools-mcp_chrome-devtools__performance_analyze_insight"

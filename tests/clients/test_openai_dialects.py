@@ -14,7 +14,7 @@ from tests.clients.conftest import sdk_token
 from tests.conftest import StartGateway
 from tests.support.gateway import RunningGateway
 from tests.support.provider import ScriptedProvider
-from tests.support.saying import PIECES, ToolUse
+from tests.support.saying import PIECES, ToolUse, event
 
 ASK: Any = [{"role": "user", "content": "Hello"}]
 TEXT = "".join(PIECES)
@@ -153,6 +153,84 @@ async def test_a_tool_is_called_through_responses(
     ]
     assert answer.output_text == TEXT
     assert "Snow" in provider.requests[1].body.decode()
+
+
+SEARCHED = [
+    {
+        "id": "tsc_1", "type": "tool_search_call", "execution": "server", "call_id": None, "status": "completed",
+        "arguments": {"paths": ["crm"]},
+    },
+    {
+        "id": "msg_1", "type": "message", "role": "assistant", "status": "completed",
+        "content": [{"type": "output_text", "text": "Found.", "annotations": []}],
+    },
+]  # fmt: skip
+"""What OpenAI's own search for tools did, and what was said then."""
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_items_of_openais_own_tools_pass_and_spoil_no_other_clients_answer(
+    client: openai.AsyncOpenAI, provider: ScriptedProvider, stream: bool
+) -> None:
+    response: dict[str, Any] = {
+        "id": "r",
+        "object": "response",
+        "model": "m",
+        "status": "completed",
+        "output": SEARCHED,
+    }
+    events: list[dict[str, Any]] = [{"type": "response.created", "response": {**response, "output": []}}]
+    for at, item in enumerate(SEARCHED):
+        events.append({"type": "response.output_item.added", "output_index": at, "item": item})
+        events.append(
+            {"type": "response.shell_call_output_content.delta", "output_index": at, "delta": {"stdout": "x"}}
+        )
+        events.append({"type": "response.output_item.done", "output_index": at, "item": item})
+    events.append({"type": "response.completed", "response": response})
+    lines = [event({**row, "sequence_number": at}, row["type"]) for at, row in enumerate(events)]
+    provider.answer_with(events=lines) if stream else provider.answer_with(body=response)
+
+    if stream:
+        parts = await client.responses.create(model="by_responses", input="Hello", stream=True)
+        own = [part async for part in parts][-1].response
+        pieces = await client.chat.completions.create(model="by_responses", messages=ASK, stream=True)
+        other = "".join([piece.choices[0].delta.content or "" async for piece in pieces if piece.choices])
+    else:
+        own = await client.responses.create(model="by_responses", input="Hello")
+        completion = await client.chat.completions.create(model="by_responses", messages=ASK)
+        other = completion.choices[0].message.content or ""
+
+    assert [item.to_dict() for item in own.output] == SEARCHED
+    assert other == "Found."
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_arguments_that_are_an_object_are_arguments(
+    client: openai.AsyncOpenAI, provider: ScriptedProvider, stream: bool
+) -> None:
+    # So say Mistral's reference of its answers, and some servers of open models.
+    function = {"name": "weather", "arguments": {"town": "Tromsø"}}
+    call = {"index": 0, "id": "call_1", "type": "function", "function": function}
+    said = {"role": "assistant", "content": [{"type": "text", "text": None}], "tool_calls": [call]}
+    choice = {"index": 0, "delta" if stream else "message": said, "finish_reason": "tool_calls"}
+    answer = {"id": "c", "object": "chat.completion", "model": "m", "choices": [choice]}
+    provider.answer_with(events=[event(answer), event("[DONE]")]) if stream else provider.answer_with(body=answer)
+    model = "by_chat_completions"
+
+    if stream:
+        chunks = await client.chat.completions.create(model=model, messages=ASK, tools=TOOLS, stream=True)
+        first, *_ = [chunk async for chunk in chunks]
+        own = first.choices[0].delta.tool_calls[0]
+        async with client.responses.stream(
+            model=model, input="Hello", tools=[{"type": "function", **WEATHER}]
+        ) as events:
+            other = (await events.get_final_response()).output[-1]
+    else:
+        own = (await client.chat.completions.create(model=model, messages=ASK)).choices[0].message.tool_calls[0]
+        other = (await client.responses.create(model=model, input="Hello")).output[-1]
+
+    assert own.function.arguments == function["arguments"]
+    assert json.loads(other.arguments) == {"town": "Tromsø"}
 
 
 async def test_a_response_keeps_to_a_schema(client: openai.AsyncOpenAI, provider: ScriptedProvider, model: str) -> None:

@@ -9,7 +9,7 @@ from torana.chat import Chunk, FinishReason, ToolCallPiece, Usage
 from torana.dialects import openai_style
 from torana.dialects.call_ids import make_call_id
 from torana.dialects.freeform import BEGIN, END, escape
-from torana.dialects.members import decode_answer
+from torana.dialects.members import arguments_text, decode_answer
 from torana.dialects.streams import Seen
 from torana.errors import ProviderBroke, provider_refused
 
@@ -22,7 +22,8 @@ _GIVEN_UP = {"error": 502, "insufficient_system_resource": 503}
 
 class _Function(msgspec.Struct):
     name: str | None = None
-    arguments: str | None = None
+    arguments: str | dict[str, Any] | None = None
+    """Of Mistral and others also the object itself."""
 
 
 class _Custom(msgspec.Struct):
@@ -42,7 +43,7 @@ class _Call(msgspec.Struct):
 class _Part(msgspec.Struct):
     """A part of a message, where a server writes several; Mistral's thoughts are parts with parts."""
 
-    text: str = ""
+    text: str | None = None
     thinking: "list[_Part] | None" = None
 
 
@@ -190,7 +191,7 @@ class StreamedAnswer:
             function, custom = call.function or _Function(), call.custom
             if custom is not None:
                 function = _Function(custom.name, escape(custom.input or ""))
-            id_, name, arguments = call.id or "", function.name or "", function.arguments or ""
+            id_, name, arguments = call.id or "", function.name or "", arguments_text(function.arguments)
             known = self._calls.get((choice, number))
             if known is not None and not known.is_followed_by(id_, name):
                 piece = ToolCallPiece(known.position, arguments=arguments)
@@ -233,7 +234,7 @@ def _take_text(choice: int, text: str | list[_Part], chunks: list[Chunk]) -> Non
         chunks.append(Chunk(text, choice))
         return
     for part in text:
-        if thought := "".join(each.text for each in part.thinking or ()):
+        if thought := "".join(each.text or "" for each in part.thinking or ()):
             chunks.append(Chunk(choice=choice, reasoning=thought, dialect=NAME))
         if part.text:
             chunks.append(Chunk(part.text, choice))

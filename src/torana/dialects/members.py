@@ -90,6 +90,13 @@ def read_tokens(value: Any) -> int | None:
     return value if is_count else None
 
 
+def arguments_text(value: Any) -> str:
+    """Arguments of a call as text; some servers write the object itself, and none for no arguments."""
+    if isinstance(value, str) or value is None:
+        return value or ""
+    return msgspec.json.encode(value).decode()
+
+
 def suspect(before: Usage | None) -> Usage:
     """What was known of usage before the provider said what cannot be."""
     return msgspec.structs.replace(before or Usage(), is_suspect=True)

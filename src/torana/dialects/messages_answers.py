@@ -52,23 +52,25 @@ class _Error(msgspec.Struct):
 
 
 class _Block(msgspec.Struct):
+    """Null says nothing: a compaction has no signature, and other servers write null for what a block has not."""
+
     type: str = ""
-    id: str = ""
-    name: str = ""
-    text: str = ""
-    thinking: str = ""
-    signature: str = ""
-    data: str = ""
+    id: str | None = None
+    name: str | None = None
+    text: str | None = None
+    thinking: str | None = None
+    signature: str | None = None
+    data: str | None = None
     """Of a thought that is sealed."""
     input: Any = None
 
 
 class _Delta(msgspec.Struct):
     type: str = ""
-    text: str = ""
-    partial_json: str = ""
-    thinking: str = ""
-    signature: str = ""
+    text: str | None = None
+    partial_json: str | None = None
+    thinking: str | None = None
+    signature: str | None = None
     stop_reason: str | None = None
 
 
@@ -192,7 +194,7 @@ class StreamedAnswer:
             arguments = msgspec.json.encode(block.input).decode() if block.input else ""
             if not arguments:
                 self._silent_calls.add(index)
-            chunks.append(Chunk(tool_call=ToolCallPiece(position, block.id, block.name, arguments)))
+            chunks.append(Chunk(tool_call=ToolCallPiece(position, block.id or "", block.name or "", arguments)))
         else:
             _take_words(block, chunks)
 
@@ -211,10 +213,10 @@ class StreamedAnswer:
 def _take_words(block: _Block, chunks: list[Chunk]) -> None:
     """A text or a thought, as much of it as is there."""
     if block.type == "redacted_thinking":
-        chunks.append(Chunk(redacted=block.data, dialect=NAME))
+        chunks.append(Chunk(redacted=block.data or "", dialect=NAME))
     elif block.type == "thinking":
         if block.thinking or block.signature:
-            chunks.append(Chunk(reasoning=block.thinking, signature=block.signature, dialect=NAME))
+            chunks.append(Chunk(reasoning=block.thinking or "", signature=block.signature or "", dialect=NAME))
     elif block.text:
         chunks.append(Chunk(text=block.text))
 
@@ -232,7 +234,7 @@ def read_answer(body: bytes) -> list[Chunk]:
     for block in answer.content:
         if block.type == "tool_use":
             arguments = msgspec.json.encode(block.input or {}).decode()
-            chunks.append(Chunk(tool_call=ToolCallPiece(position, block.id, block.name, arguments)))
+            chunks.append(Chunk(tool_call=ToolCallPiece(position, block.id or "", block.name or "", arguments)))
             position += 1
         else:
             _take_words(block, chunks)

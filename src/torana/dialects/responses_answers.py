@@ -7,7 +7,7 @@ import msgspec
 from torana.chat import Chunk, FinishReason, ToolCallPiece, Usage
 from torana.dialects import openai_style
 from torana.dialects.freeform import BEGIN, END, escape, wrap
-from torana.dialects.members import decode_answer
+from torana.dialects.members import arguments_text, decode_answer
 from torana.dialects.streams import Seen
 from torana.errors import ProviderBroke, ProviderRefused
 
@@ -29,12 +29,13 @@ class _Part(msgspec.Struct):
 
 
 class _Item(msgspec.Struct):
+    """What calls, messages and thoughts say. Items of OpenAI's own tools have other things by these names."""
+
     type: str = ""
-    id: str = ""
-    call_id: str = ""
-    name: str = ""
-    arguments: str = ""
-    input: str = ""
+    call_id: str | None = None
+    name: str | None = None
+    arguments: Any = None
+    input: Any = None
     """Of a custom tool's call, in place of arguments."""
     encrypted_content: str | None = None
     content: list[_Part] | None = None
@@ -57,12 +58,12 @@ class _Response(msgspec.Struct):
 
 class _Event(msgspec.Struct):
     type: str
-    delta: str = ""
+    delta: Any = ""
+    """A text in all that is read here."""
     output_index: int = 0
     summary_index: int = 0
     content_index: int = 0
     item: _Item | None = None
-    arguments: str = ""
     response: msgspec.Raw = msgspec.Raw()
     code: str | None = None
     message: str | None = None
@@ -106,24 +107,24 @@ class StreamedAnswer:
     def take(self, data: bytes, chunks: list[Chunk]) -> bool:
         """Append what one event brings; True for the terminal one."""
         event = decode_answer(_events, data)
-        kind = event.type
+        kind, delta = event.type, event.delta if isinstance(event.delta, str) else ""
         if kind == "response.output_text.delta" or kind == "response.refusal.delta":
             self._silent.discard(event.output_index)
-            chunks.append(Chunk(event.delta))
+            chunks.append(Chunk(delta))
         elif kind == "response.function_call_arguments.delta":
             if event.output_index in self._calls:
                 self._silent.discard(event.output_index)
-                piece = ToolCallPiece(self._calls[event.output_index], arguments=event.delta)
+                piece = ToolCallPiece(self._calls[event.output_index], arguments=delta)
                 chunks.append(Chunk(tool_call=piece))
         elif kind == "response.custom_tool_call_input.delta":
             if event.output_index in self._calls:
                 begin = BEGIN if event.output_index in self._silent else ""
                 self._silent.discard(event.output_index)
-                piece = ToolCallPiece(self._calls[event.output_index], arguments=begin + escape(event.delta))
+                piece = ToolCallPiece(self._calls[event.output_index], arguments=begin + escape(delta))
                 chunks.append(Chunk(tool_call=piece))
         elif kind == "response.reasoning_summary_text.delta" or kind == "response.reasoning_text.delta":
             self._silent.discard(event.output_index)
-            chunks.append(Chunk(reasoning=event.delta, dialect=NAME))
+            chunks.append(Chunk(reasoning=delta, dialect=NAME))
         elif kind == "response.reasoning_summary_part.added":
             if event.summary_index:
                 chunks.append(Chunk(reasoning=BETWEEN, dialect=NAME))
@@ -146,7 +147,7 @@ class StreamedAnswer:
         self._silent.add(number)
         if item.type in _CALLS:
             position = self._calls[number] = len(self._calls)
-            chunks.append(Chunk(tool_call=ToolCallPiece(position, item.call_id, item.name)))
+            chunks.append(Chunk(tool_call=ToolCallPiece(position, item.call_id or "", item.name or "")))
 
     def _end_item(self, number: int, item: _Item, chunks: list[Chunk]) -> None:
         """The proof of a thought comes here; and the whole item, where a server streamed none of it."""
@@ -174,7 +175,8 @@ class StreamedAnswer:
 
 
 def _arguments_of(item: _Item) -> str:
-    return wrap(item.input) if item.type == "custom_tool_call" else item.arguments or "{}"
+    is_custom = item.type == "custom_tool_call"
+    return wrap(arguments_text(item.input)) if is_custom else arguments_text(item.arguments) or "{}"
 
 
 def _take_thought(item: _Item, chunks: list[Chunk], *, is_told: bool) -> None:
@@ -209,7 +211,7 @@ def read_answer(body: bytes) -> list[Chunk]:
     position = 0
     for item in answer.output:
         if item.type in _CALLS:
-            piece = ToolCallPiece(position, item.call_id, item.name, _arguments_of(item))
+            piece = ToolCallPiece(position, item.call_id or "", item.name or "", _arguments_of(item))
             chunks.append(Chunk(tool_call=piece))
             position += 1
         elif item.type == "reasoning":
