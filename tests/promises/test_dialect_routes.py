@@ -197,6 +197,46 @@ PATCH_TOOL = {
 PATCH = '*** Begin Patch\n+größe = "5"\n*** End Patch'
 
 
+CALLED: dict[str, Any] = {
+    "role": "assistant",
+    "content": None,
+    "tool_calls": [{"id": "call_1", "type": "function", "function": {"name": "touch", "arguments": "{}"}}],
+}
+
+
+@pytest.mark.parametrize("said", ["", [], [{"type": "text", "text": ""}]])
+async def test_a_result_without_words_is_no_promise_of_a_next_message(gateway: RunningGateway, said: Any) -> None:
+    turns = [
+        *HI,
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "toolu_1", "name": "touch", "input": {}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "content": said}]},
+    ]
+
+    answer = await ask(gateway, MESSAGES, GPT, messages=turns)
+
+    assert answer.status == 200
+    assert gateway.provider.requests[0].json()["messages"][-1]["content"] == ""
+
+
+@pytest.mark.parametrize(("behind", "thinks"), [
+    ([], False),
+    ([{"role": "user", "content": "Stop that."}], False),
+    ([{"role": "system", "content": "It is late."}], False),
+    ([{"role": "assistant", "content": "Done."}, {"role": "user", "content": "More."}], True),
+])  # fmt: skip
+async def test_claude_is_not_asked_to_think_where_its_api_would_miss_the_thought_before(
+    gateway: RunningGateway, behind: list[Any], thinks: bool
+) -> None:
+    # Chat completions bring no thought back, and Claude refuses to think between its own call and the next answer.
+    turns = [*HI, CALLED, {"role": "tool", "tool_call_id": "call_1", "content": "ok"}, *behind]
+
+    answer = await ask(gateway, CHAT, "claude-haiku-4-5-20251001", messages=turns, reasoning_effort="high")
+
+    assert answer.status == 200
+    assert (gateway.provider.requests[0].json().get("thinking", {}).get("type") == "enabled") is thinks
+    assert answer.header("x-torana-dropped") == (None if thinks else "reasoning")
+
+
 async def test_a_custom_tool_reaches_another_vendors_model_as_a_function_and_comes_back_as_what_it_was(
     gateway: RunningGateway,
 ) -> None:

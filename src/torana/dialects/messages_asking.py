@@ -157,11 +157,16 @@ def _may_think(chat: ChatRequest, traits: Traits) -> bool:
 
 
 def _lacks_thought(messages: tuple[Message, ...]) -> bool:
-    """True where results of tools come last, and the turn that asked for them lost the thought before."""
-    if not messages or not any(isinstance(part, ToolResult) for part in messages[-1].parts):
-        return False
-    asked = next((message for message in reversed(messages) if message.role == "assistant"), None)
-    return asked is not None and not any(isinstance(part, Thought) and _is_proven(part) for part in asked.parts)
+    """True where results of tools stand in the last turn, and the turn that asked for them lost the thought before.
+
+    What is said behind the results, in messages of its own, becomes part of their turn.
+    """
+    has_results = False
+    for message in reversed(messages):
+        if message.role == "assistant":
+            return has_results and not any(isinstance(part, Thought) and _is_proven(part) for part in message.parts)
+        has_results = has_results or any(isinstance(part, ToolResult) for part in message.parts)
+    return False
 
 
 def _think_not(traits: Traits, max_tokens: int, lost: set[str]) -> Thinking:
