@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from tests.conftest import StartGateway
-from tests.support.gateway import RunningGateway
+from tests.support.gateway import RunningGateway, gitlab_headers
 from tests.support.http_client import Answer
 
 from torana.cli import main
@@ -25,6 +26,17 @@ async def gateway(start_gateway: StartGateway, tmp_path: Path) -> RunningGateway
     (tmp_path / "own").mkdir()
     (tmp_path / "own/limits.yml").write_text(LIMITS)
     return await start_gateway(env={"AIGW_OPERATOR_TOKEN": TOKEN, "AIGW_CATALOG": str(tmp_path / "own")})
+
+
+async def test_the_headers_of_the_how_to_are_enough(gateway: RunningGateway) -> None:
+    page = (Path(__file__).parents[2] / "docs/how-to/see-why.md").read_text()
+    (command,) = re.findall(r"^\$ curl .*?^```", page, re.MULTILINE | re.DOTALL)
+    sent = gitlab_headers(gateway.token(unit_primitives=["explain_code"])) | HEADERS
+
+    named = re.findall(r"""-H ['"]([\w-]+): """, command)
+    answer = await gateway.post(EXPLAIN, json=BODY, headers={name: sent[name] for name in named})
+
+    assert (answer.status, answer.json()["route"]) == (200, "/v1/prompts/{tail}")
 
 
 async def run(

@@ -667,9 +667,12 @@ HOW_TO = Path(__file__).parents[2] / "docs/how-to/add-a-feature.md"
 
 
 def test_the_feature_of_the_how_to_is_served_as_it_says(run: Run, tmp_path: Path) -> None:
-    for name, text in re.findall(
-        r"^```(?:yaml|json)\n# (\S+)\n(.*?)^```", HOW_TO.read_text(), re.MULTILINE | re.DOTALL
-    ):
+    page = HOW_TO.read_text()
+    files = re.findall(r"^```yaml\n# (\S+)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    # JSON has no comments: the sentence before the block names its file.
+    files += re.findall(r"`(\S+\.jsonl)`[^`]*(?:`\w+`[^`]*)*^```json\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert len(files) == 4
+    for name, text in files:
         path = tmp_path / "mine" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
