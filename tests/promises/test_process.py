@@ -25,7 +25,7 @@ from tests.support.provider import ScriptedProvider
 from tests.support.served import TORANA, WAIT_S, Served, run, served, spawn
 
 from torana import __version__
-from torana.api.held import SPARE_FILES
+from torana.api.room import SPARE_FILES
 
 ROOT = Path(__file__).parents[2]
 PROXY = "ai_gateway_model_provider_proxy"
@@ -486,6 +486,32 @@ async def test_streams_beyond_the_file_limit_are_turned_away_and_the_others_go_o
     assert {(answer.refusal.code, answer.header("connection")) for answer in refused} == {("overloaded", "close")}
     assert probe.status == 200
     assert all(rest.is_whole for rest in rests)
+
+
+async def test_clients_that_say_nothing_take_no_file_from_those_who_ask(
+    serve: Serve, wired: dict[str, str], issuer: FakeIssuer
+) -> None:
+    server = await serve(env=wired, files=SPARE_FILES + 60)
+    async with AsyncExitStack() as stack:
+        silent = [await stack.enter_async_context(await connect(server.port)) for _ in range(300)]
+        for number, connection in enumerate(silent):
+            if number % 2:
+                await connection.send(b"GET /monitoring/ready HT")
+
+        probes = [await server.monitoring("/healthz"), await server.ask("/monitoring/healthz")]
+        first = await relay(server.port, issuer)
+
+        async def answered() -> bool:
+            return (await relay(server.port, issuer)).status == 200
+
+        await server.until(answered)
+
+    assert [probe.status for probe in probes] == [200, 200]
+    # The others may have come a moment ago, to ask as well: those who have been silent for longer are closed.
+    assert first.status == 200 or first.refusal.code == "overloaded"
+    assert [line["message"] for line in server.lines if line["level"] != "info"] == [
+        "file descriptors run short: idle connections are closed"
+    ]
 
 
 async def under_way(server: Served) -> int:

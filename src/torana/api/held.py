@@ -3,18 +3,18 @@
 Probes never wait, and neither does what follows the first bytes of a request that was let in.
 """
 
+import asyncio
 import time
 import uuid
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from torana.api.admission import Admission
-from torana.api.connection import FRESH, IDLE, Connection
+from torana.api.connection import FRESH, HANDLING, HEADERS, IDLE, LINGERING, Connection
 from torana.api.heads import Head
+from torana.api.room import Room
 
 MAX_HELD_BYTES = 65_536
 """What is read of a request that waits in line; the rest waits with its client."""
-SPARE_FILES = 128
-"""File descriptors that no client gets: for probes, providers' answers under way, logs, the metrics port."""
 
 _PROBES = tuple(
     b"%b %b/monitoring/%b " % (method, prefix, name)
@@ -30,8 +30,7 @@ class HeldConnection(Connection):
 
     door: "Door"
     """Set on the subclass that `Listener` makes, as is:"""
-    max_files: int
-    """Connections of clients and to providers together; requests beyond are turned away."""
+    room: Room
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -39,6 +38,10 @@ class HeldConnection(Connection):
         """What has come of a request that waits in line; None: none does."""
         self.head: Head | None = None
         """Of the last request that had to wait or was turned away."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.room.for_connection(self._all(), len(self.tasks))
 
     def data_received(self, data: bytes) -> None:
         if self.held is not None:
@@ -48,7 +51,7 @@ class HeldConnection(Connection):
                 self.flow.pause_reading()
         elif self.phase > FRESH or data.startswith(_PROBES):
             super().data_received(data)
-        elif len(self.connections) + len(self.tasks) >= self.max_files:
+        elif not self._has_room():
             # Each call may open a connection to a provider. Without a descriptor it would fail half-way.
             self._turn_away(self._look(data), data, "overloaded", may_stay=False)
         elif self.door.admission.begins():
@@ -78,6 +81,15 @@ class HeldConnection(Connection):
     def is_gone(self) -> bool:
         return self.held is None
 
+    def is_quiet(self, *, answered: bool) -> bool:
+        if self.active is not None or self.held is not None or self.transport.is_closing():
+            return False
+        return self.phase in (IDLE, FRESH, HEADERS) or (answered and self.phase == LINGERING)
+
+    def end(self) -> None:
+        self.connections.discard(self)  # counted no longer, though the descriptor is free a turn later
+        self.transport.abort()
+
     def note_refusal(self, status: int, request_id: str) -> None:
         self.door.note_refusal(self, status, request_id)
 
@@ -96,6 +108,15 @@ class HeldConnection(Connection):
         # Whoever waits in line is still answered.
         if self.held is None:
             super().shutdown()
+
+    def _has_room(self) -> bool:
+        phase, self.phase = self.phase, HANDLING  # not to be closed itself
+        has_room = self.room.for_request(self._all(), len(self.tasks))
+        self.phase = phase
+        return has_room
+
+    def _all(self) -> "set[HeldConnection]":
+        return cast("set[HeldConnection]", self.connections)
 
     def _look(self, data: bytes) -> Head:
         head = self.head

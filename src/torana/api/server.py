@@ -11,8 +11,9 @@ from typing import Any
 import uvicorn
 
 from torana.api.connection import DRAINING, Connection
-from torana.api.held import SPARE_FILES, Door, HeldConnection
+from torana.api.held import Door, HeldConnection
 from torana.api.leaving import Leaving
+from torana.api.room import SPARE_FILES, Room
 from torana.settings import ServeSettings
 
 TICK_S = 0.25
@@ -36,7 +37,7 @@ class Listener:
 
         members: dict[str, Any] = {
             "serve": serve,
-            "max_files": max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES),
+            "room": Room(max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES)),
             "is_draining": staticmethod(lambda: self.is_draining),
             "leaving": Leaving(),
             "door": door,
