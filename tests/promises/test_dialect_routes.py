@@ -218,6 +218,25 @@ async def test_a_result_without_words_is_no_promise_of_a_next_message(gateway: R
     assert gateway.provider.requests[0].json()["messages"][-1]["content"] == ""
 
 
+async def test_a_tool_that_claude_code_searched_for_is_known_to_other_models(gateway: RunningGateway) -> None:
+    found = [{"type": "tool_reference", "tool_name": "touch"}]
+    turns = [
+        *HI,
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "toolu_1", "name": "ToolSearch", "input": {}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "content": found}]},
+    ]
+    tools = [{"name": "touch", "input_schema": {"type": "object"}, "defer_loading": True}]
+
+    answer = await ask(gateway, MESSAGES, GPT, messages=turns, tools=tools)
+    own = await ask(gateway, MESSAGES, CLAUDE, messages=turns, tools=tools)
+
+    assert (answer.status, own.status) == (200, 200)
+    other, claudes = (request.json() for request in gateway.provider.requests)
+    assert [tool["function"]["name"] for tool in other["tools"]] == ["touch"]
+    assert other["messages"][-1]["content"] == "The tool touch can be used."
+    assert (claudes["messages"], claudes["tools"]) == (turns, tools)
+
+
 @pytest.mark.parametrize(("behind", "thinks"), [
     ([], False),
     ([{"role": "user", "content": "Stop that."}], False),

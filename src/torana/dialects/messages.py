@@ -188,6 +188,9 @@ def _read_medium(block: Members, kind: str, loc: Loc, *, cached: bool) -> Text |
         texts = [find_text(row, "text", (*loc, "content")) for row in find_rows(block, "content", loc)]
         head = (find_text(block, "title", loc), find_text(block, "source", loc))
         return Text("\n".join([*head, *texts]), cached)
+    if kind == "tool_reference":
+        # A client's own search for tools found it. The others are told of all tools from the start.
+        return Text(f"The tool {need_text(block, 'tool_name', loc)} can be used.", cached)
     if kind not in ("image", "document"):
         return None
     source = find_object(block, "source", loc)
