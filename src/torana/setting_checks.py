@@ -11,8 +11,9 @@ from torana.errors import BadSetting
 from torana.setting_values import check_proxy, check_url, is_header, read_bool, read_float, read_int, read_object
 
 LIMIT_KINDS = frozenset({"concurrency", "input_tokens", "output_tokens", "total_tokens"})
-_WHOLE = frozenset({"max_tokens", "top_k", "max_retries"})
-_DECIMAL = frozenset({"temperature", "top_p", "timeout"})
+WHOLE_PARAMS = frozenset({"max_tokens", "top_k", "max_retries"})
+DECIMAL_PARAMS = frozenset({"temperature", "top_p", "timeout"})
+"""Parameters of model calls that we read ourselves."""
 
 
 def check_values(found: Mapping[str, str]) -> None:
@@ -64,12 +65,12 @@ def _check_params(name: str, text: str) -> None:
         if not isinstance(params, dict):
             raise BadSetting(name, f"{key!r} is no object", 'expected {"name": {"max_tokens": 1024}}')
         for param, value in params.items():
-            if param in _WHOLE | _DECIMAL and not _is_number(value, is_whole=param in _WHOLE):
-                kind = "whole number" if param in _WHOLE else "number"
+            if param in WHOLE_PARAMS | DECIMAL_PARAMS and not is_number(value, is_whole=param in WHOLE_PARAMS):
+                kind = "whole number" if param in WHOLE_PARAMS else "number"
                 raise BadSetting(name, f"{key}.{param} is {json.dumps(value)}", f"expected a {kind}, 0 or more")
 
 
-def _is_number(value: Any, *, is_whole: bool) -> bool:
+def is_number(value: Any, *, is_whole: bool) -> bool:
     return not isinstance(value, bool) and isinstance(value, int if is_whole else int | float) and value >= 0
 
 

@@ -571,6 +571,30 @@ def test_torana_check_says_2_for_a_bad_setting(runner: CliRunner) -> None:
     assert "AIGW_PROMPTS__MAX_ITERATIONS: " in result.output
 
 
+@pytest.mark.parametrize(
+    ("params", "told"),
+    [
+        ("{max_retries: two}", "`max_retries` is 'two', expected a whole number, 0 or more"),
+        ('{max_tokens: "60"}', "`max_tokens` is '60', expected a whole number, 0 or more"),
+        ("{temperature: -1}", "`temperature` is -1, expected a number, 0 or more"),
+        ("{max_token: 60}", "unknown parameter `max_token`, did you mean `max_tokens`?"),
+        ("{temprature: 0.2}", "unknown parameter `temprature`, did you mean `temperature`?"),
+        ("{seed: 7, top_a: 0.5, min_p: 0.1, max_completion_tokens: 5, temperature: null, top_k: 0}", ""),
+    ],
+)
+def test_parameters_that_would_spoil_calls_are_refused_and_providers_own_pass(
+    tmp_path: Path, params: str, told: str
+) -> None:
+    model = MODEL.format(name="m").replace("title: T", f"title: T\n  params: {params}")
+    prompt = f"name: x\nunit_primitives: [duo_chat]\nmodel:\n  params: {params}\nprompt_template: {{user: hi}}\n"
+    write(tmp_path, models__models=model, **{"prompts__prompts__a__base__1.0.0": prompt})
+
+    for folder, place in (("models", "models.yml:2: m:"), ("prompts", "prompts/a/base/1.0.0.yml:4:")):
+        result = CliRunner().invoke(check, ["--json", "--catalog", str(tmp_path / folder)])
+        problems = [each.partition(" | ")[0] for each in json.loads(result.output)["problems"]]
+        assert problems == ([f"{tmp_path / folder}/{place} {told}"] if told else [])
+
+
 SINK = "- {name: billing, type: http, url: 'https://billing.example/usage'}"
 
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from torana.catalog.findings import Findings
+from torana.catalog.model_params import wrong_params
 from torana.catalog.model_records import DeploymentRecord, ModelRecord, PriceRecord, ProviderRecord
 from torana.environment import ADDRESS_NAMES, is_address_name
 from torana.setting_values import is_header, is_url
@@ -37,6 +38,8 @@ def check_models(found: Findings, models: Mapping[str, ModelRecord], providers: 
             )
         _check_life(found, model, models)
         _check_prices(found, model)
+        for _, wrong, expected in wrong_params(model.params):
+            found.add(f"models {model.name}", wrong, expected)
         if ("embeddings" in model.abilities) != bool(model.dimensions):
             found.add(
                 f"models {model.name}",

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from jinja2 import Template
 
 from torana.catalog.document import Document, nearest
+from torana.catalog.model_params import wrong_params
 from torana.catalog.records import PromptFile
 from torana.catalog.snapshot import PromptSource
 from torana.chat import AnswerForm, Message, Role, Text
@@ -17,14 +18,6 @@ from torana.prompts.marks import mark
 from torana.prompts.sandbox import Sandbox
 
 _PLACEHOLDER = re.compile(r"\s*(?:\{\{?\s*)?(?P<name>[A-Za-z]\w*)(?:\s*\}?\})?\s*", re.ASCII)
-
-_NUMBERS: dict[str, tuple[type, ...]] = {
-    "max_tokens": (int,),
-    "max_retries": (int,),
-    "top_k": (int,),
-    "temperature": (int, float),
-    "top_p": (int, float),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,8 +208,5 @@ def _wrong_members(document: Document, file: PromptFile, unit_primitives: Collec
             yield document.problem(f"unknown unit primitive `{name}`", hint, "params", "any_of")
     if not file.prompt_template:
         yield document.problem("has no texts", "expected at least one role", "prompt_template")
-    for name, kinds in _NUMBERS.items():
-        value: Any = file.model.params.get(name)
-        if value is not None and (type(value) not in kinds or value < 0):
-            expected = "expected a whole number, 0 or more" if kinds == (int,) else "expected a number, 0 or more"
-            yield document.problem(f"`{name}` is {value!r}", expected, "model", "params", name)
+    for name, wrong, expected in wrong_params(file.model.params):
+        yield document.problem(wrong, expected, "model", "params", name)

@@ -1,0 +1,22 @@
+"""Parameters of model calls, as prompt files and model records give them. What we do not know goes to the provider."""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torana.setting_checks import DECIMAL_PARAMS, WHOLE_PARAMS, is_number
+
+_KNOWN = sorted(WHOLE_PARAMS | DECIMAL_PARAMS)
+_LIKENESS = 0.85
+"""From here on a name is a slip of the pen: `max_token`, and not OpenRouter's `top_a`, which is no `top_k`."""
+
+
+def wrong_params(params: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """(name, what is wrong, what is expected). Null stands for a parameter that is not given."""
+    for name, value in params.items():
+        is_whole = name in WHOLE_PARAMS
+        if is_whole or name in DECIMAL_PARAMS:
+            if value is not None and not is_number(value, is_whole=is_whole):
+                yield name, f"`{name}` is {value!r}", f"expected a {'whole ' if is_whole else ''}number, 0 or more"
+        elif near := difflib.get_close_matches(name, _KNOWN, n=1, cutoff=_LIKENESS):
+            yield name, f"unknown parameter `{name}`", f"did you mean `{near[0]}`?"
