@@ -578,6 +578,8 @@ def test_torana_check_says_2_for_a_bad_setting(runner: CliRunner) -> None:
         ('{max_tokens: "60"}', "`max_tokens` is '60', expected a whole number, 0 or more"),
         ("{temperature: -1}", "`temperature` is -1, expected a number, 0 or more"),
         ("{max_token: 60}", "unknown parameter `max_token`, did you mean `max_tokens`?"),
+        ("{model: gpt-5.4}", "`model` is no parameter, expected it left out: the gateway says this itself"),
+        ("{messages: []}", "`messages` is no parameter, expected it left out: the gateway says this itself"),
         ("{temprature: 0.2}", "unknown parameter `temprature`, did you mean `temperature`?"),
         ("{seed: 7, top_a: 0.5, min_p: 0.1, max_completion_tokens: 5, temperature: null, top_k: 0}", ""),
     ],

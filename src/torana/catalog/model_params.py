@@ -6,6 +6,9 @@ from typing import Any
 
 from torana.setting_checks import DECIMAL_PARAMS, WHOLE_PARAMS, is_number
 
+_OURS = ("model", "messages", "stream")
+"""Members of a call, no parameters of it: sent as such they would replace what was rendered and picked."""
+
 _KNOWN = sorted(WHOLE_PARAMS | DECIMAL_PARAMS)
 _LIKENESS = 0.85
 """From here on a name is a slip of the pen: `max_token`, and not OpenRouter's `top_a`, which is no `top_k`."""
@@ -14,6 +17,9 @@ _LIKENESS = 0.85
 def wrong_params(params: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """(name, what is wrong, what is expected). Null stands for a parameter that is not given."""
     for name, value in params.items():
+        if name in _OURS:
+            yield name, f"`{name}` is no parameter", "expected it left out: the gateway says this itself"
+            continue
         is_whole = name in WHOLE_PARAMS
         if is_whole or name in DECIMAL_PARAMS:
             if value is not None and not is_number(value, is_whole=is_whole):
