@@ -12,6 +12,7 @@ ToranaError
     │   └── ProviderResting     it failed too often lately: nothing is sent for a while
     ├── ProviderTimedOut        silence: before the first byte, or within the answer
     ├── ProviderBroke           an answer that is no answer: cut, garbled, without its end
+    ├── ProviderGaveUp          an answer that came to nothing, in its provider's own words
     ├── NoCredentials           nothing configured to greet this provider with
     └── ProviderRefused         the provider answered with an error status
         ├── ProviderRefusedKey      401, 403: our own key is bad
@@ -186,6 +187,13 @@ class ProviderTimedOut(ProviderError):
 
 class ProviderBroke(ProviderError):
     """The answer was cut, garbled, or lacked its terminal event."""
+
+    code = "provider_broke"
+    is_retryable = True
+
+
+class ProviderGaveUp(ProviderError):
+    """The provider says that its model's answer came to nothing. It is well, and may do better next time."""
 
     code = "provider_broke"
     is_retryable = True

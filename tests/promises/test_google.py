@@ -10,7 +10,7 @@ from tests.support.gateway import RunningGateway
 from tests.support.google import PROJECT, FakeGoogle
 from tests.support.http_client import Answer
 from tests.support.provider import ScriptedProvider
-from tests.support.saying import ToolUse
+from tests.support.saying import ToolUse, event
 
 StartGateway = Callable[..., Awaitable[RunningGateway]]
 
@@ -255,6 +255,41 @@ async def test_an_error_as_the_first_event_is_a_failed_try(
 
     assert (answer.status, answer.body.decode(), answer.is_whole) == (200, TEXT, True)
     assert len(gateway.provider.requests) == 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("reason", ["MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL"])
+async def test_a_call_that_the_model_got_wrong_is_tried_again(
+    start_gateway: StartGateway, gemini_env: dict[str, str], reason: str, stream: bool
+) -> None:
+    gateway = await start_gateway(env=gemini_env)
+    nothing = {"candidates": [{"content": {"role": "model"}, "finishReason": reason}]}
+    script: dict[str, Any] = {"events": [event(nothing)]} if stream else {"body": nothing}
+
+    gateway.provider.answer_with(**script, times=1)
+    answer = await explain(gateway, "gemini_3_8_flash", stream=stream)
+    gateway.provider.answer_with(**script)
+    failed = [await explain(gateway, "gemini_3_8_flash", stream=stream) for _ in range(6)]
+    gateway.provider.answer_with(text=TEXT)
+    after = await explain(gateway, "gemini_3_8_flash", stream=stream)
+
+    assert (answer.status, TEXT in answer.body.decode(), answer.is_whole) == (200, True, True)
+    assert all(each.status >= 421 for each in failed)
+    # The provider is well, and nobody is kept from it.
+    assert after.status == 200
+
+
+async def test_a_call_that_went_wrong_behind_a_text_ends_the_answer(
+    start_gateway: StartGateway, gemini_env: dict[str, str]
+) -> None:
+    gateway = await start_gateway(env=gemini_env)
+    parts = [{"text": TEXT}]
+    said = {"candidates": [{"content": {"parts": parts, "role": "model"}, "finishReason": "MALFORMED_FUNCTION_CALL"}]}
+    gateway.provider.answer_with(events=[event(said)])
+
+    answer = await explain(gateway, "gemini_3_8_flash", stream=True)
+
+    assert (answer.status, answer.body.decode(), answer.is_whole) == (200, TEXT, True)
 
 
 async def test_a_stream_without_its_finish_reason_is_a_broken_one(

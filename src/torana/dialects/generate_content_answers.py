@@ -18,7 +18,7 @@ from torana.dialects.json_pieces import EitherForm
 from torana.dialects.members import decode_answer, read_tokens, suspect
 from torana.dialects.sse import Event
 from torana.dialects.streams import StreamReader
-from torana.errors import ProviderBroke
+from torana.errors import ProviderBroke, ProviderGaveUp
 
 NAME = "generate_content"
 
@@ -38,7 +38,11 @@ FINISHES: dict[str, FinishReason] = {
     "IMAGE_PROHIBITED_CONTENT": "content_filter",
     "IMAGE_RECITATION": "content_filter",
 }
-"""All others, such as MALFORMED_FUNCTION_CALL or UNEXPECTED_TOOL_CALL: an end that is nobody's wish, `other`."""
+"""All others are an end that is nobody's wish, `other`."""
+
+_GIVEN_UP = frozenset({"MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "MALFORMED_RESPONSE"})
+"""Ends of what the model got wrong. Where nothing was said before, agents would take the answer for an empty one that
+ends their turn, and another try mostly succeeds."""
 
 
 class _Call(msgspec.Struct):
@@ -142,12 +146,14 @@ def read_events() -> StreamReader:
 class StreamedAnswer:
     """What is known of one streamed answer so far."""
 
-    __slots__ = ("_calls", "_finishes", "_id", "_is_begun", "_is_blocked", "_usage")
+    __slots__ = ("_calls", "_finishes", "_has_said", "_id", "_is_begun", "_is_blocked", "_usage")
 
     def __init__(self) -> None:
         self._id = ""
         self._is_begun = False
         self._is_blocked = False
+        self._has_said = False
+        """Anything but thoughts."""
         self._usage: Usage | None = None
         self._calls: dict[int, int] = {}
         """Choice → how many tool calls it has made."""
@@ -174,6 +180,8 @@ class StreamedAnswer:
             self._finishes.setdefault(choice, None)
             for part in (candidate.content and candidate.content.parts) or ():
                 self._take_part(choice, part, chunks)
+            if candidate.finish_reason in _GIVEN_UP and not self._has_said:
+                raise ProviderGaveUp(f"the model's answer came to nothing: {candidate.finish_reason}")
             if candidate.finish_reason:
                 self._finishes[choice] = FINISHES.get(candidate.finish_reason, "other")
 
@@ -196,8 +204,10 @@ class StreamedAnswer:
             if signature:
                 chunks.append(Chunk(choice=choice, signature=signature, dialect=NAME))
             chunks.append(Chunk(choice=choice, tool_call=self._read_call(choice, part.function_call)))
+            self._has_said = True
             return
         if part.text:
+            self._has_said = self._has_said or not part.thought
             chunks.append(
                 Chunk(choice=choice, reasoning=part.text, dialect=NAME) if part.thought else Chunk(part.text, choice)
             )

@@ -15,6 +15,7 @@ import msgspec
 from torana.errors import (
     ProviderBroke,
     ProviderError,
+    ProviderGaveUp,
     ProviderLimited,
     ProviderOverloaded,
     ProviderRefused,
@@ -36,6 +37,7 @@ _HELPS_ELSEWHERE = (
     ProviderUnreachable,
     ProviderTimedOut,
     ProviderBroke,
+    ProviderGaveUp,
     ProviderLimited,
     ProviderOverloaded,
     ProviderRefusedKey,
