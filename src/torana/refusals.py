@@ -300,6 +300,12 @@ CODES: dict[str, Code] = {
     "server_draining": Code(
         "gateway", "This process is shutting down.", "Try again; another replica answers.", is_retryable=True
     ),
+    "worker_killed": Code(
+        "gateway",
+        "The worker that was answering was killed. Only usage records say so, for calls that it left behind.",
+        "Operators: look for what killed it, such as the out-of-memory killer; the supervisor started another one.",
+        is_retryable=True,
+    ),
     "usage_spool_full": Code(
         "gateway",
         "There is no space left to keep usage records in, and the operator wants none lost.",

@@ -33,6 +33,14 @@ def test_every_provider_error_has_its_code() -> None:
     assert {kind.code for kind in kinds} <= CODES.keys()
 
 
+def test_every_code_that_only_usage_records_hold_has_its_page_too() -> None:
+    sources = Path(torana.__file__).parent.rglob("*.py")
+    held = {name for path in sources for name in re.findall(r'error_code="([a-z_]+)"', path.read_text())}
+
+    assert held
+    assert held <= CODES.keys()
+
+
 def test_every_code_that_access_raises_is_in_the_catalogue() -> None:
     sources = (Path(torana.__file__).parent / "access").glob("*.py")
     raised = {name for path in sources for names in RAISED.findall(path.read_text()) for name in names if name}
