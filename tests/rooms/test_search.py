@@ -116,6 +116,22 @@ Everything begins here.
 
 
 @pytest.mark.parametrize(
+    ("written", "title"),
+    [
+        ("Rename 'master' to 'main'", "Rename 'master' to 'main'"),
+        ("'It''s the first'", "It's the first"),
+        (r'"A \"quoted\" title: one"', 'A "quoted" title: one'),
+        ("'", "'"),
+    ],
+)
+def test_quotes_of_the_front_matter_go_and_those_of_the_title_stay(written: str, title: str) -> None:
+    found = read_page("x.md", f"---\ntitle: {written}\n---\ntext".encode())
+
+    assert found is not None
+    assert found.title == title
+
+
+@pytest.mark.parametrize(
     ("source", "title"),
     [(b"# Runners #\n\ntext", "Runners"), (b"text", "the-file"), (b"---\ntitle: ''\n---\ntext", "the-file")],
 )
@@ -463,6 +479,13 @@ def test_a_version_that_is_none_is_wrong_usage(folder: Path, tmp_path: Path, ver
 
     assert result.exit_code == 2
     assert "18.6" in result.stderr
+    assert not (tmp_path / "docs.db").exists()
+
+
+def test_an_address_of_the_pages_that_is_none_is_wrong_usage(folder: Path, tmp_path: Path) -> None:
+    result = run(folder, "--version", "18.6", "--out", tmp_path / "docs.db", "--base-url", "docs.example.com")
+
+    assert (result.exit_code, "'docs.example.com' is no address" in result.stderr) == (2, True)
     assert not (tmp_path / "docs.db").exists()
 
 

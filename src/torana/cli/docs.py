@@ -12,6 +12,7 @@ import click
 from torana.search.build import NotAnIndex, build_index
 from torana.search.pages import Page, read_page
 from torana.search.release import read_release
+from torana.setting_values import is_url
 
 PUBLISHED_AT = "https://docs.gitlab.com"
 
@@ -36,6 +37,8 @@ def index(folder: Path, version: str, out: Path, base_url: str, as_json: bool) -
     release = read_release(version)
     if release is None:
         raise click.BadParameter(f"{version!r} is no version; expected X.Y such as 18.6", param_hint="--version")
+    if not is_url(base_url):
+        raise click.BadParameter(f"{base_url!r} is no address; expected https://…", param_hint="--base-url")
     files = _find_pages(folder)
     if not files:
         _fail(f"{folder}: no Markdown files (*.md) below it")

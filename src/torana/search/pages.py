@@ -48,7 +48,7 @@ def read_page(path: str, source: bytes) -> Page | None:
     members: dict[str, str] = {}
     front = _FRONT_MATTER.match(text)
     if front is not None:
-        members = {name: value.strip("\"'") for name, value in _MEMBER.findall(front[1])}
+        members = {name: _unquoted(value) for name, value in _MEMBER.findall(front[1])}
         text = text[front.end() :]
     if "redirect_to" in members:
         return None
@@ -61,6 +61,15 @@ def read_page(path: str, source: bytes) -> Page | None:
         md5sum=hashlib.md5(source, usedforsecurity=False).hexdigest(),
         sections=tuple(sections),
     )
+
+
+def _unquoted(value: str) -> str:
+    """A YAML scalar of one line as its text; quotes that belong to the text stay."""
+    if len(value) >= 2 and value[0] == value[-1] == '"':
+        return re.sub(r"\\(.)", r"\1", value[1:-1])
+    if len(value) >= 2 and value[0] == value[-1] == "'":
+        return value[1:-1].replace("''", "'")
+    return value
 
 
 def _split(text: str) -> tuple[str, list[Section]]:
