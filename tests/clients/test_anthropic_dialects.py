@@ -123,6 +123,40 @@ async def test_a_block_with_nulls_is_a_block(
     assert message.content[1].text == "Go on."
 
 
+BARE: dict[str, Any] = {"type": "object"}
+LOOSE: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "targets": {"type": ["array", "null"], "description": "Any"},
+        "type": {"anyOf": [{"type": "object", "additionalProperties": {"type": "array"}}, {"type": "string"}]},
+    },
+}
+NAMED: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "targets": {"type": ["array", "null"], "description": "Any", "items": {}},
+        "type": {
+            "anyOf": [
+                {"type": "object", "properties": {}, "additionalProperties": {"type": "array", "items": {}}},
+                {"type": "string"},
+            ]
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("model", ["by_chat_completions", "by_responses"])
+async def test_tools_of_mcp_servers_that_claude_takes_are_written_as_openai_wants_them(
+    bearer: anthropic.AsyncAnthropic, provider: ScriptedProvider, model: str
+) -> None:
+    tools: Any = [{"name": f"tool_{at}", "input_schema": schema} for at, schema in enumerate((BARE, LOOSE))]
+
+    await bearer.messages.create(model=model, max_tokens=64, messages=ASK, tools=tools)
+
+    told = [tool.get("function", tool) for tool in provider.requests[0].json()["tools"]]
+    assert [tool["parameters"] for tool in told] == [{**BARE, "properties": {}}, NAMED]
+
+
 LONG_NAME = "mcp__plugin_chrome-devtools-mcp_chrome-devtools__performance_analyze_insight"
 LONG_USER = json.dumps(
     {"device_id": "7f" * 32, "account_uuid": "", "session_id": "5c3e2f1a-90cd-4f0e-8f0e-0123456789ab"}

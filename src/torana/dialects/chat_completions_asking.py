@@ -13,6 +13,7 @@ from torana.dialects.freeform import fold_grammar, names_of, unwrap
 from torana.dialects.media import file_name, image_url, tell_document, text_of, write_data_url
 from torana.dialects.members import Members
 from torana.dialects.openai_models import Traits
+from torana.dialects.schemas import complete_schema
 from torana.dialects.thoughts import find_effort, nearest_effort
 from torana.errors import Invalid
 
@@ -42,7 +43,8 @@ def write_words(chat: ChatRequest, traits: Traits, lost: set[str]) -> Members:
     if chat.user:
         members["user"] = chat.user
     if chat.tools:
-        members["tools"] = [_write_tool(tool, traits) for tool in chat.tools]
+        is_clients_own = chat.extra_dialect == NAME
+        members["tools"] = [_write_tool(tool, traits, is_clients_own=is_clients_own) for tool in chat.tools]
         if chat.tool_choice != "auto":
             members["tool_choice"] = _write_tool_choice(chat, traits)
         if chat.parallel_tool_calls is not None:
@@ -174,7 +176,7 @@ def _write_call(call: ToolCall, traits: Traits) -> Members:
     return {"id": call.id, "type": "function", "function": function}
 
 
-def _write_tool(tool: Tool, traits: Traits) -> Members:
+def _write_tool(tool: Tool, traits: Traits, *, is_clients_own: bool) -> Members:
     function: Members = {"name": tool.name}
     if tool.description:
         function["description"] = tool.description
@@ -182,7 +184,7 @@ def _write_tool(tool: Tool, traits: Traits) -> Members:
         form = {"format": fold_grammar(tool.freeform)} if tool.freeform else {}
         return {"type": "custom", "custom": {**function, **form}}
     if tool.parameters:
-        function["parameters"] = tool.parameters
+        function["parameters"] = tool.parameters if is_clients_own else complete_schema(tool.parameters)
     if tool.strict is not None:
         function["strict"] = tool.strict
     return {"type": "function", "function": function}

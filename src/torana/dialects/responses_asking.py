@@ -13,6 +13,7 @@ from torana.dialects.media import file_name, image_url, tell_document, text_of, 
 from torana.dialects.members import Members
 from torana.dialects.openai_models import Traits
 from torana.dialects.responses_answers import NAME
+from torana.dialects.schemas import complete_schema
 from torana.errors import Invalid
 
 LEAST_TOKENS = 16
@@ -159,7 +160,8 @@ def _write_tool(tool: Tool, traits: Traits, *, is_clients_own: bool) -> Members:
         row["description"] = tool.description
     if is_custom:
         return {**row, "format": spread_grammar(tool.freeform)} if tool.freeform else row
-    row["parameters"] = tool.parameters or {"type": "object", "properties": {}}
+    parameters = tool.parameters or {"type": "object", "properties": {}}
+    row["parameters"] = parameters if is_clients_own else complete_schema(parameters)
     # Who says nothing gets strict arguments here, which makes every one of them required.
     if tool.strict is not None or not is_clients_own:
         row["strict"] = bool(tool.strict)

@@ -11,6 +11,44 @@ _NESTED = frozenset({"properties", "$defs", "definitions", "items", "anyOf", "on
 _FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"})
 
 
+_MAPS = ("properties", "patternProperties", "$defs", "definitions")
+_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
+_ONES = ("items", "additionalProperties", "not")
+
+
+def complete_schema(schema: Schema) -> Schema:
+    """The schema as OpenAI wants a tool's: objects name their properties and arrays their items, be it none and any.
+
+    It says the same; MCP servers leave both out, and Claude does not mind. The schema itself where nothing is missing.
+    Source: OpenAI's errors "object schema missing properties" and "array schema missing items".
+    """
+    changed: Schema = {}
+    for name, value in schema.items():
+        whole = _complete(name, value)
+        if whole is not value:
+            changed[name] = whole
+    kind = schema.get("type")
+    kinds = kind if isinstance(kind, list) else [kind]
+    if "object" in kinds and not isinstance(schema.get("properties"), dict):
+        changed["properties"] = {}
+    if "array" in kinds and "items" not in schema:
+        changed["items"] = {}
+    return {**schema, **changed} if changed else schema
+
+
+def _complete(name: str, value: Any) -> Any:
+    """The member itself where nothing is missing in it."""
+    if name in _ONES and isinstance(value, dict):
+        return complete_schema(value)
+    if name in _MAPS and isinstance(value, dict):
+        rows = {key: complete_schema(each) if isinstance(each, dict) else each for key, each in value.items()}
+        return value if all(rows[key] is each for key, each in value.items()) else rows
+    if name in _LISTS and isinstance(value, list):
+        whole = [complete_schema(each) if isinstance(each, dict) else each for each in value]
+        return value if all(ours is theirs for ours, theirs in zip(whole, value, strict=True)) else whole
+    return value
+
+
 def close_schema(schema: Schema) -> Schema:
     """The schema as strict providers want it: objects without further members, and no bounds.
 
