@@ -233,6 +233,19 @@ def test_wrong_inputs_are_named(run: Run, args: tuple[str, ...], code: int, prob
     assert (result.exit_code, problem in result.stderr) == (code, True), result.output
 
 
+def test_files_of_windows_editors_are_read(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "inputs.json").write_bytes(b'\xef\xbb\xbf{"word": "x"}\r\n')
+    (tmp_path / "rows.jsonl").write_bytes(b'\xef\xbb\xbf{"inputs": {"word": "x"}}\r\n\r\n')
+    (tmp_path / "utf16.json").write_text('{"word": "x"}', encoding="utf-16")
+
+    rendered = run("prompts", "render", "team/say", "--inputs", "inputs.json")
+    tested = run("prompts", "test", "team/say", "--data", "rows.jsonl")
+    wrong = run("prompts", "render", "team/say", "--inputs", "utf16.json")
+
+    assert (rendered.exit_code, tested.exit_code) == (0, 0), (rendered.output, tested.output)
+    assert (wrong.exit_code, "utf16.json: is no UTF-8" in wrong.stderr) == (2, True)
+
+
 def test_diff_compares_files_and_with_inputs_what_they_become(run: Run) -> None:
     files = run("prompts", "diff", "team/say", "1.0.0", "1.2.0").stdout
     rendered = told(run("prompts", "diff", "team/say", "1.0.0", "mistral/1.0.0", "--input", "word=x", "--json"))

@@ -304,9 +304,12 @@ def _sources(shop: "Workshop", prompt_id: str) -> list["PromptSource"]:
 
 def _read_file(name: str) -> str:
     try:
-        return sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        # Windows' editors begin a file with a mark, in which JSON sees a mistake.
+        return sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8-sig")
+    except OSError as error:
         raise click.UsageError(f"{name}: cannot be read ({type(error).__name__})") from None
+    except UnicodeDecodeError:
+        raise click.UsageError(f"{name}: is no UTF-8, expected text in UTF-8") from None
 
 
 def _print_runs(choices: list["Choice"], runs: list["Run"]) -> None:
