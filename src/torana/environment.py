@@ -244,7 +244,7 @@ def _text_of(name: str, kind: Any, found: Mapping[str, str]) -> str | None:
     if kind is Secret and f"{name}_FILE" in found:
         try:
             # Bytes that are no text are whoever reads the secret to judge: a bad PEM key must not stop the start.
-            return Path(found[f"{name}_FILE"]).read_text(encoding="utf-8", errors="replace").strip() or None
+            return Path(found[f"{name}_FILE"]).read_text(encoding="utf-8-sig", errors="replace").strip() or None
         except OSError as error:
             raise BadSetting(
                 f"{name}_FILE", f"cannot be read ({type(error).__name__})", "expected a readable text file"

@@ -90,6 +90,14 @@ def test_a_secrets_file_that_cannot_be_read_is_named(tmp_path: Path, make: Any) 
         load_settings({"OPENAI_API_KEY_FILE": str(tmp_path / "key")})
 
 
+def test_a_mark_that_editors_begin_a_file_with_is_no_part_of_the_secret(tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(b"\xef\xbb\xbfsk-1\r\n")
+
+    found = load_settings({"OPENAI_API_KEY_FILE": str(tmp_path / "key")})
+
+    assert found.providers.openai_api_key.reveal() == "sk-1"
+
+
 def test_secrets_never_print_themselves() -> None:
     found = load_settings({"OPENAI_API_KEY": "canary", "AIGW_SELF_SIGNED_JWT__SIGNING_KEY": "canary"})
 
