@@ -233,6 +233,31 @@ async def test_arguments_that_are_an_object_are_arguments(
     assert json.loads(other.arguments) == {"town": "Tromsø"}
 
 
+async def test_instructions_of_codex_are_one_system_message_for_open_models(
+    client: openai.AsyncOpenAI, provider: ScriptedProvider
+) -> None:
+    # Chat templates as Qwen's take one, at the beginning, and refuse the request for any other.
+    turns: Any = [
+        {"role": "developer", "content": "You may write here."},
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "Yes?"},
+        {"role": "developer", "content": "It is late."},
+        {"role": "user", "content": "Go on"},
+    ]
+
+    await client.responses.create(model="by_chat_completions", instructions="You are Codex.", input=turns, store=False)
+    await client.chat.completions.create(model="by_chat_completions", messages=turns)
+
+    crossed, passed = (request.json()["messages"] for request in provider.requests)
+    assert crossed == [
+        {"role": "system", "content": "You are Codex.\n\nYou may write here.\n\nIt is late."},
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "Yes?"},
+        {"role": "user", "content": "Go on"},
+    ]
+    assert passed == turns
+
+
 async def test_a_response_keeps_to_a_schema(client: openai.AsyncOpenAI, provider: ScriptedProvider, model: str) -> None:
     provider.answer_with(text='{"name": "Tromsø", "is_cold": true}')
 

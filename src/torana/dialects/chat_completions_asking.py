@@ -30,7 +30,9 @@ def write_words(chat: ChatRequest, traits: Traits, lost: set[str]) -> Members:
     is_reasoning = chat.extra_dialect != NAME and traits.reasons
     if chat.extra_dialect == NAME:
         traits = replace(traits, takes_freeform=True)
-    members: Members = {"messages": [row for each in chat.messages for row in _write_message(each, traits, lost)]}
+    is_clients_own = chat.extra_dialect == NAME
+    messages = chat.messages if is_clients_own or traits.is_openais else _gather_system(chat.messages)
+    members: Members = {"messages": [row for each in messages for row in _write_message(each, traits, lost)]}
     # Other servers may not know the new name, so it goes out only to those, or when the request says so.
     if is_reasoning or "max_completion_tokens" in chat.extra:
         if chat.max_tokens is not None:
@@ -43,7 +45,6 @@ def write_words(chat: ChatRequest, traits: Traits, lost: set[str]) -> Members:
     if chat.user:
         members["user"] = chat.user
     if chat.tools:
-        is_clients_own = chat.extra_dialect == NAME
         members["tools"] = [_write_tool(tool, traits, is_clients_own=is_clients_own) for tool in chat.tools]
         if chat.tool_choice != "auto":
             members["tool_choice"] = _write_tool_choice(chat, traits)
@@ -86,6 +87,15 @@ def choose_effort(chat: ChatRequest, traits: Traits, lost: set[str], dialect: st
             lost.add("reasoning")
         return ""
     return nearest_effort(effort, traits.efforts)
+
+
+def _gather_system(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """One system message ahead of all others: chat templates of open models refuse or drop every further one."""
+    told = [message for message in messages if message.role == "system"]
+    if not told or (len(told) == 1 and messages[0].role == "system"):
+        return messages
+    rest = (message for message in messages if message.role != "system")
+    return (Message("system", tuple(part for message in told for part in message.parts)), *rest)
 
 
 def _write_message(message: Message, traits: Traits, lost: set[str]) -> list[Members]:
