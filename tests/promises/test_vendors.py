@@ -163,6 +163,35 @@ async def test_a_clients_own_bytes_are_fitted_to_a_vendor_that_would_refuse_them
     assert sent["safe_prompt"] is True
 
 
+async def test_mistral_is_told_nothing_of_a_user_right_behind_a_tools_result(
+    start: Start, provider: ScriptedProvider
+) -> None:
+    gateway = await start("mistral")
+    call = {"id": "call_1", "type": "function", "function": {"name": "read", "arguments": "{}"}}
+    turns: list[dict[str, Any]] = [
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "content": "", "tool_calls": [call, {**call, "id": "call_2"}]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "1"},
+        {"role": "tool", "tool_call_id": "call_2", "content": "2"},
+        {"role": "user", "content": "Stop that."},
+    ]
+    use = {"type": "tool_use", "id": "toolu_1", "name": "read", "input": {}}
+    said = [{"type": "tool_result", "tool_use_id": "toolu_1", "content": "1"}, {"type": "text", "text": "Stop that."}]
+    claudes = [turns[0], {"role": "assistant", "content": [use]}, {"role": "user", "content": said}]
+
+    answer = await chat(gateway, messages=turns)
+    other = await gateway.post(
+        "/anthropic/v1/messages",
+        json={"model": "theirs", "max_tokens": 9, "messages": claudes},
+        token=gateway.token(unit_primitives=["ai_gateway_model_provider_proxy"]),
+    )
+
+    assert (answer.status, other.status) == (200, 200)
+    own, crossed = ([row["role"] for row in request.json()["messages"]] for request in provider.requests)
+    assert own == ["user", "assistant", "tool", "tool", "assistant", "user"]
+    assert crossed == ["user", "assistant", "tool", "assistant", "user"]
+
+
 async def test_an_answer_given_up_midway_is_told_as_an_error(start: Start, provider: ScriptedProvider) -> None:
     gateway = await start("openrouter")
     provider.answer_with(events=vendors.openrouter_broken_events())

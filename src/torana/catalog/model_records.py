@@ -57,6 +57,8 @@ class Quirks(Record, frozen=True, kw_only=True):
     """Takes `top_k`."""
     call_id_chars: int = 0
     """Ids of tool calls are exactly so many letters and digits; 0: any."""
+    user_behind_results: bool = True
+    """A user may speak right behind results of tools; false: the assistant has to say something first."""
     suffix: bool = False
     """Text completions take the code behind the cursor as `suffix`, and no markers."""
     affinity_header: str = "x-session-affinity"

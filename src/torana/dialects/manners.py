@@ -22,6 +22,9 @@ from torana.dialects.messages_asking import ask_for_json
 from torana.dialects.text_completions import TEXT_COMPLETIONS
 from torana.dialects.thoughts import find_effort
 
+BETWEEN = "I have the results."
+"""Said for the assistant where a user may not speak right behind results of tools."""
+
 _SAME = frozenset({"", "auto", "none"})
 
 
@@ -74,7 +77,10 @@ def _mannered(
         write_request=write_request,
         losses=losses,
         tells_usage_when_asked=quirks.usage_option,
-        passes_on=takes_all and not quirks.call_id_chars and quirks.forced_tool == "required",
+        passes_on=takes_all
+        and not quirks.call_id_chars
+        and quirks.user_behind_results
+        and quirks.forced_tool == "required",
     )
 
 
@@ -168,8 +174,20 @@ def fit_members(members: Members, chat: ChatRequest, quirks: Quirks) -> Members:
     if quirks.reasoning == "thinking" and chat.reasoning is not None:
         members.pop("reasoning_effort", None)
         members["thinking"] = {"type": "disabled" if find_effort(chat.reasoning) == "none" else "enabled"}
+    if not quirks.user_behind_results and "messages" in members:
+        members["messages"] = _part_results(members["messages"])
     if quirks.thoughts == "reasoning":
         for row in members.get("messages", ()):
             if "reasoning_content" in row:
                 row["reasoning"] = row.pop("reasoning_content")
     return members
+
+
+def _part_results(rows: list[Members]) -> list[Members]:
+    """With a word of the assistant's between results of tools and what a user says then."""
+    parted: list[Members] = []
+    for row in rows:
+        if row.get("role") == "user" and parted and parted[-1].get("role") == "tool":
+            parted.append({"role": "assistant", "content": BETWEEN})
+        parted.append(row)
+    return parted
