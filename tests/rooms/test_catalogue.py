@@ -146,6 +146,16 @@ def test_an_overlays_prompt_is_kept_as_it_was_when_loaded(tmp_path: Path) -> Non
             "models.yml:2: found character that cannot start any token, expected the text",
         ),
         ("models", "models:\n- name: m\n  title: T\n   stage: x", "models.yml:4: "),
+        (
+            "models",
+            "families:\n- {name: own, fill_in: qwen2}",
+            "models.yml:2: `families[0].fill_in` is 'qwen2', expected one of codegemma, codellama, codestral, deep",
+        ),
+        (
+            "models",
+            "families:\n- {name: own, input_limit: -1}",
+            "models.yml:2: `families[0].input_limit` is -1, expected a",
+        ),
         ("models", "models: []\nmodels: []", "models.yml:2: `models` stands twice, expected each member once"),
         ("models", "models: &a []\naliases: *a", "models.yml:1: used again by an alias"),
         ("models", "models: &a [*a]", "models.yml:1: used again by an alias"),

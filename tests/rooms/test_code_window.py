@@ -1,9 +1,13 @@
 """Code room: languages, windows, fill-in-the-middle formats, token estimates (contract 6.5, 10.4)."""
 
+from typing import get_args
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import fields
 
+from torana.catalog.model_records import FamilyRecord
 from torana.chat import ModelWish
 from torana.code.fill_in import FORMATS, mark_cursor
 from torana.code.languages import grammar_name, guess_language
@@ -62,6 +66,12 @@ def test_each_family_has_its_own_markers_and_stops_at_them(name: str, wanted: st
     for marker in (form.before, form.between, form.after):
         assert not marker.strip() or marker.strip() in form.stop
     assert len(form.stop) <= 4
+
+
+def test_a_family_may_name_every_format_and_no_other() -> None:
+    field = next(each for each in fields(FamilyRecord) if each.name == "fill_in")
+
+    assert set(get_args(field.type)) == {"", *FORMATS}
 
 
 @pytest.mark.parametrize("name", sorted(FORMATS))

@@ -212,7 +212,7 @@ class Document:
         except msgspec.ValidationError as error:
             if get_origin(kind) is Literal and isinstance(value, str):
                 yield self._problem(
-                    line, f"{_label(where)} is {value!r}", f"expected one of {', '.join(get_args(kind))}"
+                    line, f"{_label(where)} is {value!r}", f"expected one of {', '.join(filter(None, get_args(kind)))}"
                 )
             elif get_origin(kind) is Annotated and (meant := _meant(kind)):
                 yield self._problem(

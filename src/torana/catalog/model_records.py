@@ -256,11 +256,11 @@ class FamilyRecord(Record, frozen=True, kw_only=True):
     name: str
     variants: tuple[str, ...] = ()
     """Prompt variants to look for; empty: the family's own name."""
-    input_limit: int = 32_768
+    input_limit: Count = 32_768
     tokenizer: str = ""
     """The family's `tokenizer.json`; otherwise as a model's."""
-    fill_in: str = ""
-    """Name of the fill-in-the-middle format (code/fill_in.py); empty: an instruction prompt."""
+    fill_in: Literal["codegemma", "codellama", "codestral", "deepseek", "qwen", ""] = ""
+    """Whose markers stand around the cursor, where it fills in the middle; empty: an instruction prompt."""
     leaks_reasoning: bool = False
     """Answers may begin with a <think> block that is to be removed."""
     folds_system: bool = False
