@@ -250,6 +250,16 @@ def test_an_overlays_prompt_is_kept_as_it_was_when_loaded(tmp_path: Path) -> Non
             "providers.yml:1: p: header `x y` cannot be sent",
         ),
         (
+            "providers",
+            "- {name: p, dialect: messages, paths: {chta: /x}}",
+            "providers.yml:1: p: unknown member `chta` of `paths`, did you mean `chat`?",
+        ),
+        (
+            "providers",
+            "- {name: p, dialect: messages, paths: {chat: v1/chat}}",
+            "providers.yml:1: p: path `v1/chat` of `chat`, expected one that begins with /",
+        ),
+        (
             "models",
             MODEL.format(name="m").replace("model: m", "model: m, base_url: 'http://x:y'"),
             "models.yml:2: m: base_url `http://x:y` is no URL",

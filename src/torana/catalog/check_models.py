@@ -4,6 +4,7 @@ import datetime
 import re
 from collections.abc import Iterable, Mapping
 
+from torana.catalog.document import nearest
 from torana.catalog.findings import Findings
 from torana.catalog.model_params import wrong_params
 from torana.catalog.model_records import DeploymentRecord, ModelRecord, PriceRecord, ProviderRecord
@@ -12,6 +13,9 @@ from torana.setting_values import is_header, is_url
 
 _KEY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*_API_KEY", re.ASCII)
 """What the settings read as a vendor's key."""
+
+_ASKED = ("chat", "completions", "responses", "embeddings", "models")
+"""What a server is asked, each at a path of its own."""
 
 
 def check_models(found: Findings, models: Mapping[str, ModelRecord], providers: Mapping[str, ProviderRecord]) -> None:
@@ -23,6 +27,12 @@ def check_models(found: Findings, models: Mapping[str, ModelRecord], providers: 
             if not is_address_name(name):
                 found.add(f"providers {provider.name}", *_wrong_address(name))
         _check_address(found, f"providers {provider.name}", provider.base_url)
+        for name, path in provider.paths.items():
+            if name not in _ASKED:
+                hint = nearest(name, _ASKED, f"expected one of {', '.join(_ASKED)}")
+                found.add(f"providers {provider.name}", f"unknown member `{name}` of `paths`", hint)
+            elif not path.startswith("/"):
+                found.add(f"providers {provider.name}", f"path `{path}` of `{name}`", "expected one that begins with /")
         for name, value in provider.headers.items():
             if not is_header(name, value):
                 found.add(f"providers {provider.name}", f"header `{name}` cannot be sent", "expected a name: one line")
