@@ -324,6 +324,32 @@ async def test_a_call_that_a_stopping_gateway_cuts_is_interrupted_and_no_fault_o
     assert line["outcome"] == "interrupted"
 
 
+async def test_a_call_that_begins_while_a_stopping_gateway_ends_the_others_is_told_so(
+    provider: ScriptedProvider, issuer: FakeIssuer, tmp_path: Path
+) -> None:
+    provider.stall(after_events=2)
+    path, asked = "/v1/proxy/anthropic/v1/messages", {"model": "claude-sonnet-4-6", "stream": True, "messages": []}
+    async with AsyncExitStack() as stack:
+        gateway = await stack.enter_async_context(running_gateway(provider, issuer, tmp_path, no_sinks(tmp_path)))
+        token, headers = gateway.token(unit_primitives=[PROXY]), {"X-Gitlab-Unit-Primitive": PROXY}
+        async with (
+            await gateway.connect() as late,
+            gateway.stream(path, json=asked, token=token, headers=headers) as running,
+        ):
+            await running.next_chunk()
+
+            stopping = asyncio.create_task(gateway.running.aclose())
+            late.writer.write(gateway.request_bytes("POST", path, json=asked, token=token, headers=headers))
+            answer = await late.read_answer()
+            rest = await running.rest()
+            await stopping
+        records = gateway.usage()
+        stack.pop_all()
+    assert (answer.status, answer.refusal.code) == (503, "server_draining")
+    assert b"server_draining" in rest.body
+    assert {(record["status"], record["error_code"]) for record in records} == {("interrupted", "server_draining")}
+
+
 def no_sinks(folder: Path) -> dict[str, str]:
     """A receiver that is not there: what it would get stays in the spool."""
     overlay = write_sinks(folder / "overlay", {"name": "rollup", "type": "http", "url": "http://127.0.0.1:9/"})

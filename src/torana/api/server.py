@@ -17,6 +17,8 @@ from torana.api.room import SPARE_FILES, Room
 from torana.settings import ServeSettings
 
 TICK_S = 0.25
+ENDING_S, LOOK_S = 2.0, 0.05
+"""How long calls that are cut may take to say so; how often to look for new ones meanwhile."""
 BACKLOG = 4096
 """Connections that may wait to be accepted."""
 ACCEPTED_PER_TURN = 16
@@ -82,15 +84,22 @@ class Listener:
             server.close()
         if self.ticker is not None:
             self.ticker.cancel()
-        tasks = list(self.server.server_state.tasks)
-        for task in tasks:
-            task.cancel(DRAINING)
-        if tasks:
-            await asyncio.wait(tasks, timeout=2)
+        await self._end_tasks()
         for connection in list(self.server.server_state.connections):
             connection.transport.close()
         # One turn of the loop lets the transports say goodbye.
         await asyncio.sleep(0)
+
+    async def _end_tasks(self) -> None:
+        """Those too that begin meanwhile: who has connected may still ask, and is told the same."""
+        told: set[asyncio.Task[None]] = set()
+        end = time.monotonic() + ENDING_S
+        while (tasks := set(self.server.server_state.tasks)) and time.monotonic() < end:
+            await asyncio.sleep(0)  # a task that has not begun yet could not tell of its end
+            for task in tasks - told:
+                task.cancel(DRAINING)
+            told |= tasks
+            await asyncio.wait(tasks, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
 
     async def _tick(self) -> None:
         count = 0
