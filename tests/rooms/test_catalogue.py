@@ -156,6 +156,12 @@ def test_an_overlays_prompt_is_kept_as_it_was_when_loaded(tmp_path: Path) -> Non
             "families:\n- {name: own, input_limit: -1}",
             "models.yml:2: `families[0].input_limit` is -1, expected a",
         ),
+        ("models", MODEL.format(name='""'), "models.yml:2: `name` is empty, expected a name"),
+        (
+            "unit_primitives",
+            "- {name: ' ', description: d, feature_category: c}",
+            "unit_primitives.yml:1: `name` is empty",
+        ),
         ("models", "models: []\nmodels: []", "models.yml:2: `models` stands twice, expected each member once"),
         ("models", "models: &a []\naliases: *a", "models.yml:1: used again by an alias"),
         ("models", "models: &a [*a]", "models.yml:1: used again by an alias"),

@@ -138,6 +138,8 @@ class _Reading:
                 self.problems.append(
                     document.problem(f"`{record.name}` stands twice", "expected each name once", *path, index)
                 )
+            if not record.name.strip():
+                self.problems.append(document.problem("`name` is empty", "expected a name", *path, index, "name"))
             names.add(record.name)
             key = f"{kind} {record.name}"
             place = f"{document.name}:{document.line(*path, index)}"
