@@ -7,12 +7,13 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import click
 
+from torana.cli.pulse import BEAT_S
 from torana.environment import load_settings
 from torana.errors import BadCatalogue, BadSetting
 from torana.settings import Settings
@@ -131,17 +132,31 @@ def _open(host: str, port: int, flag: str, name: str, *, shared: bool) -> socket
 
 
 def run_worker(
-    settings: Settings, main: socket.socket, metrics: socket.socket, *, metrics_dir: Path | None, has_banner: bool
+    settings: Settings,
+    main: socket.socket,
+    metrics: socket.socket,
+    *,
+    metrics_dir: Path | None,
+    has_banner: bool,
+    beat: Callable[[], None] | None = None,
 ) -> int:
-    """Serve in this process until a signal; 0 after a drain, 1 after a second signal."""
+    """Serve in this process until a signal; 0 after a drain, 1 after a second signal.
+
+    beat  called all the time, as long as the event loop moves
+    """
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(settings, main, metrics, metrics_dir, has_banner))
+        return runner.run(_serve(settings, main, metrics, metrics_dir, has_banner, beat))
 
 
 async def _serve(
-    settings: Settings, main: socket.socket, metrics: socket.socket, metrics_dir: Path | None, has_banner: bool
+    settings: Settings,
+    main: socket.socket,
+    metrics: socket.socket,
+    metrics_dir: Path | None,
+    has_banner: bool,
+    beat: Callable[[], None] | None,
 ) -> int:
     from torana.app import start
 
@@ -156,6 +171,7 @@ async def _serve(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
+    beating = loop.create_task(_keep_beating(beat)) if beat is not None else None
     running = await start(settings, main_socket=main, metrics_socket=metrics, metrics_dir=metrics_dir)
     loop.add_signal_handler(signal.SIGHUP, running.reloader.request)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
@@ -165,7 +181,15 @@ async def _serve(
         greeting.cancel()
     await running.drain()
     await running.aclose()
+    if beating is not None:
+        beating.cancel()
     return 0
+
+
+async def _keep_beating(beat: Callable[[], None]) -> None:
+    while True:
+        beat()
+        await asyncio.sleep(BEAT_S)
 
 
 async def _greet(settings: Settings, port: int, metrics_port: int, running: object) -> None:

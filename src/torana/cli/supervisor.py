@@ -1,4 +1,4 @@
-"""Several workers: one process each on the same port, restarted when they die, stopped together.
+"""Several workers: one process each on the same port, restarted when they die or are stuck, stopped together.
 
 The parent imports what workers need and forks, so that a restart takes milliseconds. It serves nothing
 itself: every worker answers on the metrics port for all of them.
@@ -14,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from torana.cli.pulse import LOOK_S, STUCK_LOOKS, Pulse
 from torana.errors import BadCatalogue, BadSetting
 from torana.settings import Settings
 
@@ -63,6 +64,8 @@ class _Supervisor:
         self.workers: dict[int, tuple[int, float]] = {}
         self.due: dict[int, float] = {}
         self.deaths: dict[int, int] = {}
+        self.pulse = Pulse(settings.serve.workers)
+        self.look_at = 0.0
         self.is_stopping = False
         self.exit_code = 0
         # At the start all workers stumble over the same: who reads this byte says so, before any of them is ended.
@@ -74,7 +77,7 @@ class _Supervisor:
         for slot in range(self.settings.serve.workers):
             self._fork(slot)
         while self.workers or self.due:
-            wait_s = max(0.01, min(self.due.values(), default=3600.0 + time.monotonic()) - time.monotonic())
+            wait_s = max(0.01, min([self.look_at, *self.due.values()]) - time.monotonic())
             caught = signal.sigtimedwait(SIGNALS, wait_s)
             if caught is not None and caught.si_signo == signal.SIGHUP:
                 self._tell(signal.SIGHUP)
@@ -87,6 +90,9 @@ class _Supervisor:
                 self._tell(signal.SIGTERM)
             self._reap()
             now = time.monotonic()
+            if now >= self.look_at:
+                self.look_at = now + LOOK_S
+                self._end_stuck()
             for slot in [slot for slot, due in self.due.items() if due <= now]:
                 del self.due[slot]
                 self._fork(slot)
@@ -96,6 +102,7 @@ class _Supervisor:
         sys.stdout.flush()
         sys.stderr.flush()
         parent = os.getpid()
+        self.pulse.begin(slot)
         pid = os.fork()
         if pid:
             self.workers[pid] = (slot, time.monotonic())
@@ -127,7 +134,16 @@ class _Supervisor:
         for sock in self.sockets:
             sock.close()
         is_first = slot == 0 and not self.deaths.get(slot)
-        return run_worker(self.settings, listening[0], listening[1], metrics_dir=self.directory, has_banner=is_first)
+        beat = self.pulse.beater(slot)
+        return run_worker(self.settings, *listening, metrics_dir=self.directory, has_banner=is_first, beat=beat)
+
+    def _end_stuck(self) -> None:
+        """A worker that does not move keeps its share of the port: its clients would wait for ever."""
+        for pid, (slot, _) in self.workers.items():
+            if self.pulse.look(slot) and not self.is_stopping:
+                seconds = STUCK_LOOKS * LOOK_S
+                print(f"worker {slot} (pid {pid}) has been stuck for {seconds:g} s", file=sys.stderr, flush=True)
+                os.kill(pid, signal.SIGKILL)
 
     def _reap(self) -> None:
         while self.workers:

@@ -1,0 +1,22 @@
+"""When a supervisor takes a worker for stuck."""
+
+from torana.cli.pulse import STUCK_LOOKS, Pulse
+
+
+def test_a_worker_is_stuck_that_gave_no_sign_for_ten_looks() -> None:
+    pulse = Pulse(2)
+    beat = pulse.beater(1)
+    beat()
+
+    assert [pulse.look(1) for _ in range(STUCK_LOOKS + 1)] == [False] * STUCK_LOOKS + [True]
+    beat()
+    assert not pulse.look(1)
+
+
+def test_the_next_worker_begins_anew() -> None:
+    pulse = Pulse(1)
+    assert [pulse.look(0) for _ in range(STUCK_LOOKS)] == [False] * (STUCK_LOOKS - 1) + [True]
+
+    pulse.begin(0)
+
+    assert [pulse.look(0) for _ in range(STUCK_LOOKS)] == [False] * (STUCK_LOOKS - 1) + [True]
