@@ -111,7 +111,7 @@ def test_deepseek_is_given_a_schema_in_words_and_a_switch_for_thinking() -> None
     sent = body(speak("deepseek"), chat)
 
     assert sent["response_format"] == {"type": "json_object"}
-    assert '{"type":"object"}' in sent["messages"][-1]["content"]
+    assert '{"type":"object"}' in sent["messages"][0]["content"]
     assert sent["thinking"] == {"type": "enabled"}
     assert "reasoning_effort" not in sent
     assert body(speak("deepseek"), ChatRequest(messages=HI, reasoning=Reasoning("none")))["thinking"] == {
