@@ -51,7 +51,7 @@ class HeldConnection(Connection):
                 self.flow.pause_reading()
         elif self.phase > FRESH or data.startswith(_PROBES):
             super().data_received(data)
-        elif not self._has_room():
+        elif len(self.connections) + len(self.tasks) >= self.room.max_files and not self._finds_room():
             # Each call may open a connection to a provider. Without a descriptor it would fail half-way.
             self._turn_away(self._look(data), data, "overloaded", may_stay=False)
         elif self.door.admission.begins():
@@ -109,7 +109,7 @@ class HeldConnection(Connection):
         if self.held is None:
             super().shutdown()
 
-    def _has_room(self) -> bool:
+    def _finds_room(self) -> bool:
         phase, self.phase = self.phase, HANDLING  # not to be closed itself
         has_room = self.room.for_request(self._all(), len(self.tasks))
         self.phase = phase

@@ -43,14 +43,12 @@ class Room:
     """
 
     def __init__(self, max_files: int, now: Callable[[], float] = time.monotonic) -> None:
-        self._max_files = max_files
+        self.max_files = max_files
         self._now = now
         self._look_again = self._warn_again = 0.0
 
     def for_request(self, connections: Collection[Quiet], tasks: int) -> bool:
-        """Whether one more may begin. Its own connection is among them, and counts as silent no longer."""
-        if len(connections) + tasks < self._max_files:
-            return True
+        """Whether one more may begin where there are `max_files` already."""
         if self._now() < self._look_again:
             return False
         if self._close_quiet(connections, SILENT_S, answered=False):
@@ -60,7 +58,7 @@ class Room:
 
     def for_connection(self, connections: Collection[Quiet], tasks: int) -> None:
         """One more has connected."""
-        lent = len(connections) + tasks - self._max_files
+        lent = len(connections) + tasks - self.max_files
         if lent > LENT_FILES and self._now() >= self._look_again:
             if self._close_quiet(connections, SILENT_S, answered=True):
                 return
@@ -75,5 +73,5 @@ class Room:
             each.end()
         if quiet and self._now() >= self._warn_again:
             self._warn_again = self._now() + WARN_AGAIN_S
-            logger.warning("file descriptors run short: idle connections are closed", extra={"files": self._max_files})
+            logger.warning("file descriptors run short: idle connections are closed", extra={"files": self.max_files})
         return bool(quiet)

@@ -32,8 +32,9 @@ class Pulse:
         return beat
 
     def look(self, slot: int) -> bool:
-        """To be called every LOOK_S: whether the worker is stuck."""
+        """To be called every LOOK_S: whether the worker is stuck. One that has not begun yet is not: it may have much
+        to read, and would have as much the next time."""
         beats = self._beats[slot]
-        self._silent_looks[slot] = self._silent_looks[slot] + 1 if beats == self._last[slot] else 0
+        self._silent_looks[slot] = self._silent_looks[slot] + 1 if beats and beats == self._last[slot] else 0
         self._last[slot] = beats
         return self._silent_looks[slot] >= STUCK_LOOKS

@@ -142,7 +142,7 @@ def run_worker(
 ) -> int:
     """Serve in this process until a signal; 0 after a drain, 1 after a second signal.
 
-    beat  called all the time, as long as the event loop moves
+    beat  called all the time from the end of the start on, as long as the event loop moves
     """
     import uvloop
 
@@ -171,8 +171,8 @@ async def _serve(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    beating = loop.create_task(_keep_beating(beat)) if beat is not None else None
     running = await start(settings, main_socket=main, metrics_socket=metrics, metrics_dir=metrics_dir)
+    beating = loop.create_task(_keep_beating(beat)) if beat is not None else None
     loop.add_signal_handler(signal.SIGHUP, running.reloader.request)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     greeting = loop.create_task(_greet(settings, running.port, running.metrics_port, running)) if has_banner else None
