@@ -149,10 +149,7 @@ DEFAULT, FAST, CHAT = (HAIKU, 128), (HAIKU, 64), (SONNET, 128)
         ({"model_provider": "anthropic", "model_name": "claude-3-5-sonnet-20240620"}, CHAT),
         ({"model_provider": "anthropic", "model_name": "claude-3-5-haiku-20241022"}, DEFAULT),
         ({"model_provider": "anthropic", "model_name": "claude-sonnet-4-20250514"}, CHAT),
-        (
-            {"model_provider": "anthropic", "model_name": "claude-sonnet-4-5-20250929"},
-            ("claude-sonnet-4-5-20250929", 128),
-        ),
+        ({"model_provider": "anthropic", "model_name": "claude-opus-4-6"}, ("claude-opus-4-6", 128)),
         ({"model_provider": "gitlab"}, DEFAULT),
         ({"model_provider": "gitlab", "model_name": ""}, DEFAULT),
         ({"model_provider": "gitlab", "model_name": "claude_opus_4_6"}, ("claude-opus-4-6", 128)),

@@ -13,10 +13,17 @@ def test_a_worker_is_stuck_that_gave_no_sign_for_ten_looks() -> None:
     assert not pulse.look(1)
 
 
+def test_a_worker_that_is_still_starting_is_not_stuck() -> None:
+    pulse = Pulse(1)
+
+    assert not any(pulse.look(0) for _ in range(10 * STUCK_LOOKS))
+
+
 def test_the_next_worker_begins_anew() -> None:
     pulse = Pulse(1)
-    assert [pulse.look(0) for _ in range(STUCK_LOOKS)] == [False] * (STUCK_LOOKS - 1) + [True]
+    pulse.beater(0)()
+    assert any(pulse.look(0) for _ in range(2 * STUCK_LOOKS))
 
     pulse.begin(0)
 
-    assert [pulse.look(0) for _ in range(STUCK_LOOKS)] == [False] * (STUCK_LOOKS - 1) + [True]
+    assert not any(pulse.look(0) for _ in range(2 * STUCK_LOOKS))
