@@ -44,6 +44,8 @@ class HarmfulProxy(Lasting):
         """How many were ever accepted."""
         self._tls = tls
         self._server: asyncio.Server | None = None
+        self._place: socket.socket | None = None
+        """Has the port while nobody listens, or another test's server might."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -56,19 +58,29 @@ class HarmfulProxy(Lasting):
 
     async def start(self) -> None:
         """Listen; after `stop_listening`, on the same port again."""
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, ssl=self._tls)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, ssl=self._tls, reuse_port=True)
         self.port = self._server.sockets[0].getsockname()[1]
+        self._leave()
 
     def stop_listening(self) -> None:
         """Refuse new connections, and end those there are."""
         if self._server is not None:
+            self._place = socket.socket()
+            self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            self._place.bind(("127.0.0.1", self.port))
             self._server.close()
             self._server = None
         for task in self._tasks:
             task.cancel()
 
+    def _leave(self) -> None:
+        if self._place is not None:
+            self._place.close()
+            self._place = None
+
     async def aclose(self) -> None:
         self.stop_listening()
+        self._leave()
         if self._tasks:
             await asyncio.wait(self._tasks)
 
