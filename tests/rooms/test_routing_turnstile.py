@@ -18,6 +18,13 @@ async def wait_at(turnstile: Turnstile, tenant: str, patience_s: float = LONG_S)
     return task
 
 
+async def dismiss(queue: list[asyncio.Task[None]]) -> None:
+    """All of them give up."""
+    for task in queue:
+        task.cancel()
+    await asyncio.gather(*queue, return_exceptions=True)
+
+
 async def test_so_many_get_in_and_one_more_waits_for_a_place() -> None:
     turnstile = Turnstile(2)
     await turnstile.enter("a", 0)
@@ -271,9 +278,7 @@ async def test_a_crowd_ends_when_as_many_come_in_at_once_as_there_are_places(cam
     queue = [await wait_at(turnstile, "a", 1.0) for _ in range(30)]
 
     assert turnstile.waiting == waiting
-    for task in queue:
-        task.cancel()
-    await asyncio.gather(*queue, return_exceptions=True)
+    await dismiss(queue)
 
 
 async def test_a_crowd_at_one_place_ends_when_it_is_free() -> None:
@@ -290,9 +295,7 @@ async def test_a_crowd_at_one_place_ends_when_it_is_free() -> None:
     queue = [await wait_at(turnstile, "a", 1.0) for _ in range(30)]
 
     assert turnstile.waiting == 30
-    for task in queue:
-        task.cancel()
-    await asyncio.gather(*queue, return_exceptions=True)
+    await dismiss(queue)
 
 
 @pytest.mark.parametrize(("places", "room"), [(1, 1), (2, 2), (8, 8), (12, 9), (20, 11)])
@@ -308,9 +311,7 @@ async def test_in_a_standing_crowd_as_many_wait_as_keep_the_places_taken(places:
     queue = [await wait_at(turnstile, "a", 10.0) for _ in range(60)]
 
     assert turnstile.waiting == room
-    for task in queue:
-        task.cancel()
-    await asyncio.gather(*queue, return_exceptions=True)
+    await dismiss(queue)
 
 
 async def test_a_crowd_that_one_tenant_makes_costs_the_others_no_patience() -> None:

@@ -148,24 +148,16 @@ Page = tuple[str, str, Schema | None, Schema | None]
 
 PROXY_GROUP = "Pass-through"
 
+_MINTED = an_object(token=a_text(), expires_at=INTEGER)
+
 PAGES: dict[str, Page] = {
     "/monitoring/healthz": ("Monitoring", "Liveness", None, an_object()),
     "/monitoring/ready": ("Monitoring", "Readiness", None, an_object()),
     "/.well-known/jwks.json": ("Issuer", "Public keys that verify user tokens", None, FREE),
     "/.well-known/openid-configuration": ("Issuer", "Discovery document", None, FREE),
     "/v1/models/definitions": ("Models", "The model catalogue", None, FREE),
-    "/v1/code/user_access_token": (
-        "Access",
-        "Mint a one-hour user token",
-        None,
-        an_object(token=a_text(), expires_at=INTEGER),
-    ),
-    "/auth/v1/code/user_access_token": (
-        "Access",
-        "Alias of minting",
-        None,
-        an_object(token=a_text(), expires_at=INTEGER),
-    ),
+    "/v1/code/user_access_token": ("Access", "Mint a one-hour user token", None, _MINTED),
+    "/auth/v1/code/user_access_token": ("Access", "Alias of minting", None, _MINTED),
     "/v2/code/completions": ("Code", "Complete code at the cursor", _CODE_V2, _CODE_ANSWER),
     "/v2/completions": ("Code", "Alias for direct connections", _CODE_V2, _CODE_ANSWER),
     "/v2/code/generations": ("Code", "Generate code from an instruction", _CODE_V2, _CODE_ANSWER),

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
@@ -27,39 +28,42 @@ _json: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 _escape = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}|\\.")
 
 
+_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+
+
+def decode_mended(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
+    """As `decoder` reads it, or what it makes of it with half letters mended; raises what `data` itself raised.
+
+    Some servers cut a letter outside the BMP in two and send each half as an escape.
+    """
+    try:
+        return decoder.decode(data)
+    except _UNREADABLE:
+        if rb"\u" in data:
+            with suppress(*_UNREADABLE):
+                return decoder.decode(_escape.sub(_mend_surrogate, data))
+        raise
+
+
 def decode_answer(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
     """What a provider said; raises ProviderBroke, and nothing else, for anything that cannot be."""
     try:
-        return decoder.decode(data)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        return decode_mended(decoder, data)
+    except _UNREADABLE as error:
         # The text may quote the answer; the kind says enough, and holds nothing of what came.
         cause = type(error).__name__
-    # Some servers cut a letter outside the BMP in two and send each half as an escape.
-    if rb"\u" in data:
-        try:
-            return decoder.decode(mend_surrogates(data))
-        except (msgspec.MsgspecError, ValueError, RecursionError):
-            pass
     raise ProviderBroke(f"not the JSON that this dialect promises: {cause}")
 
 
 def decode_request(body: bytes) -> Members:
     """A request's members; raises Invalid."""
     try:
-        try:
-            members = _json.decode(body)
-        except (msgspec.MsgspecError, ValueError):
-            members = _json.decode(mend_surrogates(body))
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+        members = decode_mended(_json, body)
+    except _UNREADABLE:
         members = None
     if not isinstance(members, dict) or _is_too_deep(members, body):
         raise Invalid((), "JSON decode error", "json_invalid")
     return members
-
-
-def mend_surrogates(data: bytes) -> bytes:
-    """The same JSON with U+FFFD for each escape that is half a letter."""
-    return _escape.sub(_mend_surrogate, data)
 
 
 def _mend_surrogate(match: re.Match[bytes]) -> bytes:

@@ -13,7 +13,7 @@ import msgspec
 
 from torana.chat import Chunk
 from torana.dialects.dialect import Dialect, EventReader, RelayScan
-from torana.dialects.members import Members, mend_surrogates
+from torana.dialects.members import Members, decode_mended
 from torana.dialects.openai_style import DONE
 from torana.dialects.sse import read_event
 from torana.dialects.streams import MAX_WATCHED_LINE_BYTES
@@ -224,21 +224,12 @@ class PassingReader:
 def _check_json(event: bytes) -> None:
     """Raises DecodeError or RecursionError where the data of an event is no JSON, nor the text that ends a stream."""
     if event.startswith(b"data: {") and event.find(b"\n") == len(event) - 2:
-        _decode(event[6:])
+        # Half a letter in an escape is JSON too: the client joins it with the half in the next event.
+        decode_mended(_any_json, event[6:])
         return
     read = read_event(event.replace(b"\r\n", b"\n").rstrip(b"\n"))
     if read is not None and read[1] not in (b"", DONE):
-        _decode(read[1])
-
-
-def _decode(data: bytes) -> None:
-    """Half a letter in an escape is JSON too: the client joins it with the half in the next event."""
-    try:
-        _any_json.decode(data)
-    except msgspec.MsgspecError:
-        if rb"\u" not in data:
-            raise
-        _any_json.decode(mend_surrogates(data))
+        decode_mended(_any_json, read[1])
 
 
 def _end_of_events(data: bytes | bytearray, start: int) -> int:
