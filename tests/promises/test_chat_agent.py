@@ -179,6 +179,16 @@ async def test_a_tools_name_is_corrected_to_the_one_that_clients_know(shared: Ru
     assert lines_of(await ask(shared))[0]["data"]["tool"] == "merge_request_reader"
 
 
+@one_gateway
+async def test_escaped_underscores_of_a_thought_are_unescaped_and_the_input_is_left_alone(
+    shared: RunningGateway,
+) -> None:
+    shared.provider.answer_with(text="Thought: I look into \\_main\\_.\nAction: issue\\_reader\nAction Input: a\\_b")
+
+    expected = {"tool": "issue_reader", "tool_input": "a\\_b", "thought": "I look into _main_."}
+    assert lines_of(await ask(shared))[0] == {"type": "action", "data": expected}
+
+
 @pytest.mark.parametrize("tool", ["issue_reader", "rm"])
 @one_gateway
 async def test_a_tool_that_was_not_offered_is_an_error_without_usage(shared: RunningGateway, tool: str) -> None:

@@ -127,7 +127,7 @@ class StepReader:
         name = self._tools.get(_plain_name(tool))
         if name is None:
             return Failed("tool not available", retryable=False)
-        return Action(name, tool_input, thought)
+        return Action(name, tool_input, unescape_underscores(thought))
 
 
 def split_action(text: str) -> tuple[str, str, str] | None:
