@@ -7,6 +7,7 @@ value of a known name raises BadSetting; unknown `AIGW_*` names are reported, ne
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import Field, fields, is_dataclass, replace
 from pathlib import Path
@@ -32,7 +33,14 @@ from torana.setting_values import (
     read_list,
     read_object,
 )
-from torana.settings import MIN_OPERATOR_TOKEN_CHARS, LimitSettings, SearchSettings, ServeSettings, Settings
+from torana.settings import (
+    MAX_WORKERS,
+    MIN_OPERATOR_TOKEN_CHARS,
+    LimitSettings,
+    SearchSettings,
+    ServeSettings,
+    Settings,
+)
 
 ACCEPTED_UNUSED = (
     "AIGW_GLGO_BASE_URL",
@@ -68,11 +76,14 @@ def load_settings(
     Raises BadSetting for the first bad value of a known name.
     """
     found: dict[str, str] = {}
+    other_names = _other_names()
     for source in (_read_dotenv(dotenv), environ, flags or {}):
         told = {name: value for name, value in source.items() if value != ""}
         for name in told:
-            # A secret's file is another name of the secret: the weaker source's text gives way to it.
-            found.pop(name.removesuffix("_FILE"), None)
+            # A stronger source's word counts under whichever of its names a setting was given there. Vendors' keys
+            # are no settings; their files are names of theirs all the same.
+            for other in other_names.get(name, (name.removesuffix("_FILE"),)):
+                found.pop(other, None)
         found.update(told)
     check_values(found)
     settings: Settings = _read_struct(Settings, found)
@@ -91,8 +102,9 @@ def load_settings(
             f"{settings.log.level!r} is no level",
             "expected DEBUG, INFO, WARNING, ERROR or CRITICAL",
         )
-    if settings.serve.workers < 1:
-        raise BadSetting("WEB_CONCURRENCY", f"{settings.serve.workers} is too few", "expected 1 or more")
+    if not 1 <= settings.serve.workers <= MAX_WORKERS:
+        amount = "few" if settings.serve.workers < 1 else "many"
+        raise BadSetting("WEB_CONCURRENCY", f"{settings.serve.workers} is too {amount}", f"expected 1 to {MAX_WORKERS}")
     _check_serving(settings.serve)
     _check_limits(settings.limits)
     _check_urls(settings)
@@ -211,6 +223,17 @@ def known_settings() -> list[tuple[tuple[str, ...], str, str, str]]:
     return rows
 
 
+def _other_names() -> dict[str, tuple[str, ...]]:
+    """Each name of a setting → its others, a secret's file included. Names that several settings share are nobody's."""
+    groups = [
+        (*part.metadata["env"], *(f"{name}_FILE" for name in part.metadata["env"] if kind is Secret))
+        for _, part, kind in _walk(Settings)
+    ]
+    uses = Counter(name for group in groups for name in group)
+    own = [[name for name in group if uses[name] == 1] for group in groups]
+    return {name: tuple(other for other in group if other != name) for group in own for name in group}
+
+
 def _walk(struct: type) -> list[tuple[type, Field[Any], Any]]:
     found: list[tuple[type, Field[Any], Any]] = []
     hints = get_type_hints(struct)
@@ -230,11 +253,11 @@ def _read_struct(struct: type, found: Mapping[str, str]) -> Any:
         if is_dataclass(kind) and isinstance(kind, type):
             values[part.name] = _read_struct(kind, found)
             continue
-        for name in part.metadata.get("env", ()):
+        # The first name that is set wins; the others are read too, for a bad value is one wherever it stands.
+        for name in reversed(part.metadata.get("env", ())):
             text = _text_of(name, kind, found)
             if text is not None:
                 values[part.name] = _READERS[kind](name, text)
-                break
     return struct(**values)
 
 

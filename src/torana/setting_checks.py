@@ -84,13 +84,14 @@ def _check_regions(name: str, text: str) -> None:
 
 def _check_some(name: str, text: str) -> None:
     """With none of it, no request would ever be answered."""
-    if (read_float if name.endswith("_S") else read_int)(name, text) == 0:
+    if (read_float if name.endswith(("_S", "_TIMEOUT")) else read_int)(name, text) == 0:
         raise BadSetting(name, f"{text!r} leaves nothing", "expected a number above 0")
 
 
 _CHECKS: dict[str, Callable[[str, str], Any]] = {
     "AIGW_CUSTOM_MODELS__EXTRA_HEADERS": _check_headers,
     "AIGW_DEFAULT_PROMPTS": _check_texts,
+    "AIGW_DUO_CHAT__MODEL_REQUEST_TIMEOUT": _check_some,
     "AIGW_FEATURE_FLAGS__DISALLOWED_FLAGS": _check_lists,
     "AIGW_FEATURE_FLAGS__FIREWORKS_SCORE_THRESHOLD": _check_scores,
     "AIGW_FIREWORKS_API_BASE_URL": check_url,
@@ -104,9 +105,13 @@ _CHECKS: dict[str, Callable[[str, str], Any]] = {
     "AIGW_MODEL_SELECTION__DEFAULT_MODELS": _check_texts,
     "AIGW_MODEL_SELECTION__MODEL_PARAMS": _check_params,
     "AIGW_MODEL_SELECTION__PROMPT_PARAMS": _check_params,
+    "AIGW_PROMPTS__MAX_OUTPUT_CHARS": _check_some,
     "AIGW_ROUTING__TRIES": _check_some,
     "AIGW_TIMEOUTS__CONNECT_S": _check_some,
+    "AIGW_TIMEOUTS__FIRST_BYTE_S": _check_some,
+    "AIGW_TIMEOUTS__IDLE_S": _check_some,
     "AIGW_TIMEOUTS__REQUEST_S": _check_some,
+    "AIGW_USAGE__MAX_SPOOL_BYTES": _check_some,
     **dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"), check_proxy),
     # Taken over from GitLab's gateway without acting on them; a typing error is one all the same.
     "AIGW_AUDIT_EVENT__ENABLED": read_bool,

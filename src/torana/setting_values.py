@@ -88,7 +88,9 @@ def read_list(name: str, text: str) -> tuple[str, ...]:
         try:
             items = json.loads(text)
         except ValueError:
-            raise BadSetting(name, "is no JSON list", 'expected a,b or ["a","b"]') from None
+            items = [None]
+        if not all(isinstance(item, str | int) and not isinstance(item, bool) for item in items):
+            raise BadSetting(name, "is no JSON list of texts", 'expected a,b or ["a","b"]')
         return tuple(str(item) for item in items)
     return tuple(item.strip() for item in text.split(",") if item.strip())
 

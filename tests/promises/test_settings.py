@@ -54,6 +54,36 @@ def test_the_first_name_of_several_wins() -> None:
     assert load_settings({"CLOUD_CONNECTOR_SERVICE_NAME": "old"}).auth.service_name == "old"
 
 
+@pytest.mark.parametrize(
+    ("weaker", "stronger"),
+    [
+        ("AIGW_CLOUD_CONNECTOR_SERVICE_NAME=from the env file\n", "CLOUD_CONNECTOR_SERVICE_NAME"),
+        ("CLOUD_CONNECTOR_SERVICE_NAME=from the env file\n", "AIGW_CLOUD_CONNECTOR_SERVICE_NAME"),
+    ],
+)
+def test_the_environment_wins_over_the_env_file_whichever_name_each_uses(
+    tmp_path: Path, weaker: str, stronger: str
+) -> None:
+    (tmp_path / ".env").write_text(weaker)
+
+    assert load_settings({stronger: "environment"}, tmp_path / ".env").auth.service_name == "environment"
+
+
+def test_a_name_that_several_settings_share_gives_way_only_where_each_reads_another(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("RUNWAY_REGION=europe-west1\n")
+
+    found = load_settings({"AIGW_REGION": "here"}, tmp_path / ".env")
+
+    assert (found.routing.region, found.providers.google.location) == ("here", "europe-west1")
+
+
+def test_a_bad_value_under_the_second_name_of_a_setting_is_named_too() -> None:
+    both = {"AIGW_LOGGING__ENABLE_REQUEST_LOGGING": "true", "AIGW_LOGGING__ENABLE_LITELLM_LOGGING": "maybe"}
+
+    with pytest.raises(BadSetting, match=r"^AIGW_LOGGING__ENABLE_LITELLM_LOGGING: 'maybe' is no boolean"):
+        load_settings(both)
+
+
 def test_a_secret_may_stand_in_a_file(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("  key-in-a-file\n")
@@ -113,6 +143,14 @@ def test_secrets_never_print_themselves() -> None:
         ("AIGW_FASTAPI__METRICS_PORT", "-1", "-1 is out of range"),
         ("WEB_CONCURRENCY", "1.5", "'1.5' is no whole number"),
         ("WEB_CONCURRENCY", "0", "0 is too few"),
+        ("WEB_CONCURRENCY", "1025", "1025 is too many"),
+        ("AIGW_AUTH__ISSUERS", '[{"iss": "a"}]', "is no JSON list of texts"),
+        ("AIGW_AUTH__ISSUERS", "[true]", "is no JSON list of texts"),
+        ("AIGW_TIMEOUTS__FIRST_BYTE_S", "0", "'0' leaves nothing"),
+        ("AIGW_TIMEOUTS__IDLE_S", "0.0", "'0.0' leaves nothing"),
+        ("AIGW_DUO_CHAT__MODEL_REQUEST_TIMEOUT", "0", "'0' leaves nothing"),
+        ("AIGW_PROMPTS__MAX_OUTPUT_CHARS", "0", "'0' leaves nothing"),
+        ("AIGW_USAGE__MAX_SPOOL_BYTES", "0", "'0' leaves nothing"),
         ("AIGW_MAX_BODY_BYTES", "16MB", "'16MB' is no whole number"),
         ("AIGW_SERVER__DRAIN_S", "1m", "'1m' is no duration"),
         ("AIGW_SERVER__DRAIN_S", "inf", "'inf' is no duration"),
