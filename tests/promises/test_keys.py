@@ -169,6 +169,13 @@ async def test_keys_are_fetched_again_before_they_are_old(start_gateway: StartGa
     await eventually(is_refused)  # nobody asked for an unknown key: the refresh removed the old one
 
 
+async def test_keys_that_are_not_due_for_a_refresh_are_never_stale(start_gateway: StartGateway, issuer: Issuer) -> None:
+    gateway = await start_gateway(env={"AIGW_AUTH__KEY_STALE_S": "0"})
+    await eventually(lambda: is_ready(gateway))
+
+    assert (await ask(gateway, good(issuer))).status == 200
+
+
 # A slow issuer (JW3).
 
 

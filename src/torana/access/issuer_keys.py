@@ -185,7 +185,8 @@ class IssuerKeys:
         """Forget keys that have not been confirmed for too long."""
         if self.keys and self._fetched_at is not None:
             age_s = self._clock.monotonic() - self._fetched_at
-            if age_s > self._settings.key_stale_s:
+            # Until they are due for a refresh they are not stale.
+            if age_s > max(self._settings.key_ttl_s, self._settings.key_stale_s):
                 log.error("an issuer's keys are too old and no longer used", extra={"issuer": self.issuer})
                 self._replace(())
 
