@@ -199,3 +199,27 @@ async def test_the_gate_stands_before_the_demo_too(demo: RunningGateway) -> None
 
     assert (unsupported.status, unsupported.json()["detail"]) == (400, "Unsupported model")
     assert (unknown.status, unknown.json()["detail"]) == (404, "Not found")
+
+
+# Dialect routes
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/openai/v1/chat/completions", {"model": "no-such-model", "messages": ASK}),
+        ("/openai/v1/responses", {"model": "no-such-model", "input": "Hi"}),
+        ("/openai/v1/embeddings", {"model": "no-such-model", "input": "Hi"}),
+        ("/anthropic/v1/messages", {"model": "no-such-model", "max_tokens": 9, "messages": ASK}),
+    ],
+)
+async def test_dialect_routes_answer_under_every_name(demo: RunningGateway, path: str, asked: Any) -> None:
+    answer = await post(demo, path, asked)
+
+    assert (answer.status, answer.header("x-torana-demo")) == (200, "true")
+
+
+async def test_a_model_that_is_not_there_is_not_listed_either(demo: RunningGateway) -> None:
+    answer = await demo.get("/openai/v1/models/no-such-model", token=demo.token(unit_primitives=[PROXY]))
+
+    assert (answer.status, answer.json()["error"]["code"]) == (404, "model_not_found")

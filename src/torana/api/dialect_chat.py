@@ -89,7 +89,7 @@ class DialectChat:
     def _read(self, dialect: ServedDialect, exchange: Exchange, permit: Permit) -> tuple[Model, ChatRequest]:
         """The model that is asked and what it is asked; raises Invalid, Refusal 400, 404, or 503 for want of room."""
         name, is_streamed, allowed = self.gate.peek(exchange.body)
-        model = self.gate.offered.find(name)
+        model = self.gate.offered.answering(name)
         if model.dimensions:
             raise Invalid(("model",), "This model makes embeddings, and no answers")
         self.gateway.look(permit, model, exchange.facts)

@@ -30,7 +30,7 @@ class DialectCounting:
 
     async def answer(self, exchange: Exchange, permit: Permit, _order: Any) -> Reply:
         name, _, _ = self.gate.peek(exchange.body)
-        model = self.gate.offered.find(name)
+        model = self.gate.offered.answering(name)
         chat, _ = read_count_request(exchange.body)
         source = Source(
             dialect=MESSAGES.name,

@@ -31,7 +31,7 @@ class DialectEmbeddings:
 
     async def answer(self, exchange: Exchange, permit: Permit, _order: Any) -> Reply:
         name, _, _ = self.gate.peek(exchange.body)
-        model = self.gate.offered.find(name)
+        model = self.gate.offered.answering(name, embeds=True)
         if not model.dimensions:
             raise Invalid(("model",), "This model makes no embeddings")
         request, _ = embeddings.read_request(exchange.body)

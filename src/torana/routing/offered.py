@@ -67,6 +67,18 @@ class OfferedModels:
             return replace(self.models.find_by_name(DEMO_EMBEDDINGS), dimensions=model.dimensions)
         return self.models.find_by_name(DEMO)
 
+    def answering(self, name: str, *, embeds: bool = False) -> Model:
+        """The model that answers a client who names one; raises Refusal 404.
+
+        Where the demo answers everything (AIGW_MOCK_MODEL_RESPONSES), it answers under names that nobody knows too.
+        """
+        try:
+            return self.find(name)
+        except Refusal:
+            if not self.models.settings.mock_responses:
+                raise
+            return self.models.find_by_name(DEMO_EMBEDDINGS if embeds else DEMO)
+
     def list(self) -> Iterator[Offer]:
         """What would answer, each model once under its catalogue name, then the aliases."""
         records = self.models.catalogue.models
