@@ -154,7 +154,7 @@ async def start(
     if settings.providers.google.project and is_library_missing():
         logger.warning("Vertex AI cannot be called: %s", MISSING)
     transport = Transport(settings.transport, allowed_endpoints=settings.providers.allowed_endpoints)
-    metrics = Metrics(known_labels(catalogue), settings.providers.model_engine_limits, metrics_dir)
+    metrics = Metrics(known_labels(catalogue, settings.providers), settings.providers.model_engine_limits, metrics_dir)
     sink.on_drop = metrics.lines_dropped
 
     counts = Table() if metrics_dir is None else SharedTable(metrics_dir)
@@ -285,7 +285,7 @@ async def start(
                 leases.start()
             verifier.set_unit_primitives(catalogue.unit_primitives)
             verifier.set_deny_list(catalogue.deny.values())
-            metrics.know(known_labels(catalogue))
+            metrics.know(known_labels(catalogue, settings.providers))
 
         return swap
 

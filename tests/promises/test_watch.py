@@ -149,6 +149,26 @@ async def test_names_that_clients_make_up_become_other(gateway: RunningGateway) 
     assert len(re.findall(r"^http_requests_total\{", text, re.MULTILINE)) <= 3
 
 
+async def test_models_that_the_operator_names_are_shown_by_name(start_gateway: StartGateway) -> None:
+    limits = {"anthropic": {"claude-limited": {"concurrency": 3}}}
+    gateway = await start_gateway(
+        env={
+            "ANTHROPIC_API_KEY": "",
+            "AIGW_OPENAI_MODEL": "our-llama",
+            "AIGW_MODEL_ENGINE_LIMITS": json.dumps(limits),
+        }
+    )
+
+    await gateway.post(
+        "/v1/prompts/model_configuration/check",
+        json={"inputs": {}},
+        token=gateway.token(unit_primitives=["complete_code"]),
+    )
+
+    text = (await gateway.monitoring("/metrics")).text
+    assert 'model_inferences_total{model_engine="openai",model_name="our-llama"' in text
+
+
 async def test_no_label_holds_an_id_of_a_user_or_an_instance(gateway: RunningGateway) -> None:
     await ask(gateway, **{"X-Gitlab-Global-User-Id": "canary-user", "X-Gitlab-Instance-Uid": "canary-uid"})
 
