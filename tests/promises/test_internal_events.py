@@ -97,6 +97,37 @@ async def test_a_request_and_its_tokens_are_told_with_what_its_headers_say(
     assert line["tracked_internal_events"] == ["request_complete_code", "token_usage_complete_code"]
 
 
+async def test_each_right_that_a_chat_was_permitted_is_told(start_gateway: StartGateway, collector: Collector) -> None:
+    gateway = await start_gateway(env=telling(collector))
+    attached = [{"category": "file", "id": "1", "content": "x", "metadata": {}}]
+    rights = ["duo_chat", "include_file_context"]
+
+    await gateway.post(
+        "/v2/chat/agent",
+        json={"messages": [{"role": "user", "content": "Hi", "additional_context": attached}]},
+        token=gateway.token(unit_primitives=rights),
+    )
+
+    told = await collector.has(3)
+    assert told.keys() == {*(f"request_{name}" for name in rights), "token_usage_duo_chat"}
+    line = await gateway.log.find(path="/v2/chat/agent")
+    assert line["meta.unit_primitive"] == "duo_chat"
+
+
+@pytest.mark.parametrize(
+    ("sent", "context"), [('{"step": 2}', {"step": 2}), ("{", None), ("[1]", None), ("[" * 2000, None), ("", None)]
+)
+async def test_what_instances_send_for_events_only_is_told(
+    start_gateway: StartGateway, collector: Collector, sent: str, context: Any
+) -> None:
+    gateway = await start_gateway(env=telling(collector))
+
+    await ask(gateway, **{"X-Gitlab-Subject-Type": "user", "X-Gitlab-Tracking-Context": sent})
+
+    extra = (await collector.has(2))["request_complete_code"]["extra"]
+    assert (extra["subject_type"], extra.get("tracking_context")) == ("user", context)
+
+
 async def test_nothing_is_told_unless_it_is_wanted(start_gateway: StartGateway, collector: Collector) -> None:
     env = telling(collector)
     silent = await start_gateway(env=env | {"AIGW_INTERNAL_EVENT__ENABLED": ""})

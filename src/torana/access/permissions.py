@@ -48,6 +48,11 @@ def permit(
     return Permit(caller, wanted + held[:1])
 
 
+def all_of(first: Permit, *others: Permit) -> Permit:
+    """One proof of what several prove for the same caller; the first one's rights come first."""
+    return Permit(first.caller, first.unit_primitives + tuple(name for each in others for name in each.unit_primitives))
+
+
 def permit_ourselves(unit_primitive: str) -> Permit:
     """For a call of the gateway's own: on the operator's account, and nobody's limits but those on everybody."""
     return Permit(Caller(), (unit_primitive,))

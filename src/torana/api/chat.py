@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from torana.access.permissions import permit
+from torana.access.permissions import all_of, permit
 from torana.agents.react import Action, AnswerDelta, Event, Failed, StepReader
 from torana.agents.step import StepOrder
 from torana.agents.tools import offer
@@ -53,10 +53,10 @@ class ChatEndpoints:
         is_classic = self.settings.auth.classic_only and CLASSIC_MENTION not in order.question.text
         wanted = ("duo_classic_chat",) if is_classic else ("duo_chat", "duo_classic_chat")
         chat = permit(exchange.caller, any_of=wanted, denied="Unauthorized to access duo chat")
-        for category in order.categories:
-            unit_primitive = f"include_{category}_context"
-            permit(exchange.caller, unit_primitive, denied=f"Unauthorized to access {unit_primitive}")
-        return chat
+        attached = [f"include_{category}_context" for category in order.categories]
+        return all_of(
+            chat, *(permit(exchange.caller, name, denied=f"Unauthorized to access {name}") for name in attached)
+        )
 
     async def handle(self, exchange: Exchange, permit: Permit, order: StepOrder) -> Reply | StreamReply:
         if order.wish.client_name == AMAZON_Q.client_name:

@@ -125,7 +125,7 @@ class InternalEvents:
             "source": "torana",
             "correlation_id": exchange.request_id,
             "context_generated_at": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            "extra": extra,
+            "extra": _tracking(exchange.headers) | extra,
         }
         self._waiting.append(
             {
@@ -186,6 +186,18 @@ def _context(headers: Headers) -> dict[str, Any]:
     listed = headers.text(b"x-gitlab-feature-enabled-by-namespace-ids")
     ids = [_number(part) for part in listed.split(",")] if listed else []
     found["feature_enabled_by_namespace_ids"] = ids if ids and None not in ids else None
+    return found
+
+
+def _tracking(headers: Headers) -> dict[str, Any]:
+    """What instances send for events only; what cannot be read is left out."""
+    found: dict[str, Any] = {}
+    if subject := headers.text(b"x-gitlab-subject-type"):
+        found["subject_type"] = subject
+    with suppress(msgspec.DecodeError, ValueError, RecursionError):
+        context = msgspec.json.decode(headers.text(b"x-gitlab-tracking-context"))
+        if isinstance(context, dict):
+            found["tracking_context"] = context
     return found
 
 
