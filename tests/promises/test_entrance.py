@@ -415,6 +415,15 @@ ACCESS_MEMBERS = {
 }  # fmt: skip
 
 
+async def test_an_id_that_is_null_is_none_in_the_access_line(gateway: RunningGateway) -> None:
+    ids = {"X-Gitlab-Root-Namespace-Id": "null", "X-Gitlab-Organization-Id": "7"}
+
+    await gateway.get("/nowhere", token=gateway.token(unit_primitives=[]), headers=ids | {"X-Request-ID": "line-2"})
+
+    line = await gateway.log.find(logger="api.access", correlation_id="line-2")
+    assert (line["gitlab_root_namespace_id"], line["gitlab_organization_id"]) == (None, "7")
+
+
 async def test_an_access_line_has_the_members_that_operators_search_for(gateway: RunningGateway) -> None:
     token = gateway.token(unit_primitives=["complete_code"])
 

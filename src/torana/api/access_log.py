@@ -29,6 +29,8 @@ _TOLD = {
     b"x-gitlab-duo-seat-count": "gitlab_duo_seat_count",
 }
 """Headers that the line repeats → its members."""
+_IDS = frozenset({b"x-gitlab-root-namespace-id", b"x-gitlab-organization-id"})
+"""Of these the text `null` means that there is none (contract 4)."""
 _TOLD_KEPT = "told"
 
 
@@ -87,7 +89,7 @@ def _told(headers: Headers) -> dict[str, Any]:
     # One pass over what came is cheaper than a look-up for each of a dozen names.
     for name, value in headers.pairs:
         member = _TOLD.get(name)
-        if member is not None:
+        if member is not None and not (name in _IDS and value.strip() == b"null"):
             told.setdefault(member, value.decode("latin-1").strip())
     return told
 
