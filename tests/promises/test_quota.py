@@ -114,6 +114,18 @@ async def test_a_no_of_the_portal_and_its_absence_refuse_and_nothing_is_sent(
     assert "portal-secret" not in b"".join(gateway.log.raw).decode()
 
 
+@pytest.mark.parametrize("path", ["/openai/v1/chat/completions", "/anthropic/v1/messages"])
+async def test_a_refusal_on_a_dialect_route_is_two_sentences(
+    gateway: RunningGateway, portal: Portal, path: str
+) -> None:
+    portal.status = 402
+    body = {"model": "claude-sonnet-4-6", "max_tokens": 1, "messages": [{"role": "user", "content": "Hi"}]}
+
+    answer = await gateway.post(path, json=body, token=gateway.token(unit_primitives=RIGHTS))
+
+    assert answer.json()["error"]["message"] == "The usage credits of this consumer are used up. Buy credits, or wait."
+
+
 async def test_a_portal_that_keeps_silent_for_a_second_refuses(gateway: RunningGateway, portal: Portal) -> None:
     portal.held = asyncio.Event()
     before = asyncio.get_running_loop().time()

@@ -61,7 +61,7 @@ class Front:
         status = 400 if refusal.status == 422 else refusal.status
         message = _message(refusal)
         if status in (401, 402, 403) and explained["remedy"]:
-            message = f"{message}. {explained['remedy']}"
+            message = f"{message.removesuffix('.')}. {explained['remedy']}"
         elif isinstance(refusal, LimitReached):
             message = f"{message} {refusal.remedy}"
         body = msgspec.json.decode(self.dialect.write_error(status, refusal.code, message, request_id))

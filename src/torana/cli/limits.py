@@ -52,11 +52,16 @@ def limits() -> None:
 
 @limits.command()
 @click.option(
-    "-f", "profile", required=True, metavar="FILE", type=click.Path(allow_dash=True), help="The traffic, as YAML; -."
+    "-f",
+    "profile",
+    required=True,
+    metavar="FILE",
+    type=click.Path(allow_dash=True),
+    help="The traffic, as YAML; `-` reads stdin.",
 )
 @click.option("--for", "lasts_s", callback=_read_span, default="1h", show_default=True, help="90s, 10m, 1h, 2d.")
 @click.option("--catalog", "folders", multiple=True, metavar="DIR", help="An overlay with limits; repeatable.")
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def simulate(profile: str, lasts_s: float, folders: tuple[str, ...], as_json: bool) -> None:
     """Say what a traffic profile would meet: how many calls pass, which limit refuses the others, and when.
 
