@@ -490,3 +490,22 @@ async def test_a_fast_completion_that_its_model_is_unsure_of_is_dropped(
 
     assert text == found
     assert (sent(gateway).path.endswith("/completions"), sent(gateway).json()["logprobs"]) == (True, 1)
+
+
+@pytest.mark.parametrize("realm", ["saas", None])
+@pytest.mark.parametrize("bypass", [None, "true"])
+async def test_flags_that_are_disallowed_for_the_requests_realm_are_taken_out(
+    start_gateway: StartGateway, realm: str | None, bypass: str | None
+) -> None:
+    env = {
+        "AIGW_FEATURE_FLAGS__DISALLOWED_FLAGS": '{"saas": ["b_flag"]}',
+        "AIGW_AUTH__BYPASS_EXTERNAL_WITH_HEADER": "true",
+    }
+    gateway = await start_gateway(env=env)
+    gateway.provider.answer_with(text="return a + b")
+    flags = {"X-Gitlab-Realm": "saas", "X-Gitlab-Enabled-Feature-Flags": "a_flag,b_flag", "Bypass-Auth": bypass}
+    token = gateway.token(unit_primitives=SCOPES, gitlab_realm=realm)
+
+    answer = await gateway.post(COMPLETIONS, json=body(), token=token, headers=flags)
+
+    assert answer.json()["metadata"] == {"enabled_feature_flags": ["a_flag"]}

@@ -196,7 +196,8 @@ class Entrance:
                 exchange.facts["auth_duration_s"] = time.perf_counter() - auth_started
                 flags = headers.get(b"x-gitlab-enabled-feature-flags")
                 if flags:
-                    exchange.flags = self.read_flags(headers, exchange.caller.realm)
+                    realm = exchange.caller.realm or headers.text(b"x-gitlab-realm")
+                    exchange.flags = self.read_flags(headers, realm)
         if route is None:
             if other_methods:
                 allow = (b"allow", ", ".join(other_methods).encode())
