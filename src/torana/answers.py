@@ -158,6 +158,9 @@ class Answer(msgspec.Struct, kw_only=True):
                 self.usage = chunk.usage
             if chunk.finish is not None:
                 self.finish = chunk.finish
+        if batch[-1].is_last and not self.is_passing and (self.usage is None or not is_possible(self.usage)):
+            # Clients measure by it how full their model's window is: our count serves them better than none.
+            batch = [*batch[:-1], replace_fields(batch[-1], usage=self.so_far())]
         if self._said is not None:
             self._said += [chunk.text for chunk in batch if chunk.choice == 0]
         if self._names is not None:

@@ -14,7 +14,7 @@ from torana.caller import Permit
 from torana.chat import ChatRequest, Usage
 from torana.counting import BYTES_PER_TOKEN, count_bytes, estimate_tokens
 from torana.errors import ProviderError, ProviderTlsFailed, Refusal
-from torana.limits.estimate import MAX_TOKENS, price
+from torana.limits.estimate import MAX_TOKENS, input_tokens, price
 from torana.limits.hold import Hold
 from torana.limits.limits import Limits
 from torana.prompts.prompt import Prompt
@@ -239,7 +239,7 @@ def asked_tokens(chat: ChatRequest) -> int:
     """What is sent, as we count it."""
     if chat.source is not None and not chat.source.is_read:
         return int(len(chat.source.body) / BYTES_PER_TOKEN)
-    return sum(map(estimate_tokens, prompt_texts(chat)))
+    return input_tokens(chat)
 
 
 def prompt_texts(chat: ChatRequest) -> Iterator[str]:

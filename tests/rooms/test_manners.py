@@ -59,7 +59,9 @@ def read_stream(dialect: Dialect, events: list[bytes]) -> list[Chunk]:
 
 
 def test_a_row_without_quirks_speaks_the_dialect_itself() -> None:
-    assert chat_completions_of(Quirks()) is CHAT_COMPLETIONS
+    chat = ChatRequest(messages=HI)
+    assert speak("openai").passes_on
+    assert body(chat_completions_of(Quirks()), chat) == body(CHAT_COMPLETIONS, chat)
     assert text_completions_of(Quirks()) is TEXT_COMPLETIONS
 
 

@@ -37,6 +37,9 @@ class Quirks(Record, frozen=True, kw_only=True):
     left out."""
     usage_option: bool = True
     """Takes `stream_options`; false: it tells the usage of a stream unasked."""
+    done: bool = True
+    """Ends its streams with `[DONE]`; false: just ends them, and one whose choices have all told why they finished is
+    whole."""
     user: bool = True
     """Takes `user`."""
     forced_tool: Literal["required", "any", "never"] = "required"

@@ -298,6 +298,12 @@ def _find_unspoken(members: Members, tools: list[Members]) -> tuple[str, ...]:
     return tuple(names)
 
 
+def read_open_events() -> StreamReader:
+    """For servers whose streams just end."""
+    answer = answers.StreamedAnswer()
+    return StreamReader(answer.take, end=answer.end)
+
+
 CHAT_COMPLETIONS = Dialect(
     name=NAME,
     path="/v1/chat/completions",

@@ -35,7 +35,8 @@ class _Custom(msgspec.Struct):
 
 class _Call(msgspec.Struct):
     index: int | None = None
-    id: str | None = None
+    id: str | int | None = None
+    """Of GLM behind NVIDIA's servers a number."""
     function: _Function | None = None
     custom: _Custom | None = None
 
@@ -48,19 +49,20 @@ class _Part(msgspec.Struct):
 
 
 class _Said(msgspec.Struct):
-    """A message or a piece of one. Servers name their thoughts in two ways."""
+    """A message or a piece of one. Servers name their thoughts in several ways; what is no text is none."""
 
     content: str | list[_Part] | None = None
     refusal: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+    thinking: Any = None
     tool_calls: list[_Call] | None = None
     function_call: _Function | None = None
     """The older way, of one call without an id."""
 
 
 class _Choice(msgspec.Struct):
-    index: int = 0
+    index: int | None = None
     delta: _Said | None = None
     message: _Said | None = None
     finish_reason: str | None = None
@@ -69,7 +71,7 @@ class _Choice(msgspec.Struct):
 class _Answer(msgspec.Struct):
     """An answer or an event of one."""
 
-    id: str | None = None
+    id: str | int | None = None
     model: str | None = None
     choices: list[_Choice] | None = None
     usage: Any = None
@@ -121,7 +123,7 @@ _glances = msgspec.json.Decoder(_Glance)
 class StreamedAnswer:
     """What is known of one streamed answer so far."""
 
-    __slots__ = ("_calls", "_freeform", "_id", "_is_begun", "_usage")
+    __slots__ = ("_calls", "_finished", "_freeform", "_id", "_is_begun", "_usage")
 
     def __init__(self, id: str = "") -> None:
         self._id = id
@@ -131,6 +133,8 @@ class StreamedAnswer:
         """By choice and number; the latest where several have the same."""
         self._freeform: list[tuple[int, int]] = []
         """Choice and position of each custom tool's call: its text is not closed yet."""
+        self._finished: dict[int, bool] = {}
+        """Whether a choice has told why it ended."""
 
     def take(self, data: bytes, chunks: list[Chunk]) -> bool:
         """Append what one event brings; True for the terminal one."""
@@ -145,19 +149,27 @@ class StreamedAnswer:
         if event.choices is None:
             # A server's own kind of event, such as content filter results.
             openai_style.check_event(data)
-            return False
         self._usage = openai_style.read_usage(_find_usage(event), self._usage)
         # Azure begins with an event without choices, id or model.
         if event.choices and not self._is_begun:
-            self._is_begun, self._id = True, event.id or ""
+            self._is_begun, self._id = True, openai_style.text_of_id(event.id)
             chunks.append(Chunk(id=self._id, model=event.model or ""))
-        for choice in event.choices:
+        for choice in event.choices or ():
+            number = choice.index or 0
+            self._finished[number] = bool(choice.finish_reason) or self._finished.get(number, False)
             if choice.delta is not None:
-                self._take_said(choice.index, choice.delta, chunks)
+                self._take_said(number, choice.delta, chunks)
             if choice.finish_reason:
-                self._close_texts(choice.index, chunks)
-                chunks.append(Chunk(choice=choice.index, finish=self._finish_of(choice), usage=self._usage))
+                self._close_texts(number, chunks)
+                chunks.append(Chunk(choice=number, finish=self._finish_of(choice), usage=self._usage))
         return False
+
+    def end(self, chunks: list[Chunk]) -> bool:
+        """The body ended without the terminal event: true where nothing can have been cut off."""
+        is_whole = bool(self._finished) and all(self._finished.values())
+        if is_whole:
+            chunks.append(Chunk(usage=self._usage, is_last=True))
+        return is_whole
 
     def _close_texts(self, choice: int, chunks: list[Chunk]) -> None:
         for number, position in self._freeform:
@@ -172,13 +184,14 @@ class StreamedAnswer:
             raise provider_refused(_GIVEN_UP[said], "the answer was given up", kind=said)
         finish = openai_style.FINISHES.get(said, _OTHER)
         # Older servers, and OpenAI where a call was forced, end with `stop` after calls too.
-        if finish == "stop" and any(number == choice.index for number, _ in self._calls):
+        if finish == "stop" and any(number == (choice.index or 0) for number, _ in self._calls):
             return "tool_calls"
         return finish
 
     def _take_said(self, choice: int, said: _Said, chunks: list[Chunk]) -> None:
         # A message's thoughts came first, whatever the order of its members.
-        if reasoning := said.reasoning_content or said.reasoning:
+        thoughts = (said.reasoning_content, said.reasoning, said.thinking)
+        if reasoning := next((each for each in thoughts if each and isinstance(each, str)), ""):
             chunks.append(Chunk(choice=choice, reasoning=reasoning, dialect=NAME))
         if text := said.content or said.refusal:
             _take_text(choice, text, chunks)
@@ -191,7 +204,11 @@ class StreamedAnswer:
             function, custom = call.function or _Function(), call.custom
             if custom is not None:
                 function = _Function(custom.name, escape(custom.input or ""))
-            id_, name, arguments = call.id or "", function.name or "", arguments_text(function.arguments)
+            id_, name, arguments = (
+                openai_style.text_of_id(call.id),
+                function.name or "",
+                arguments_text(function.arguments),
+            )
             known = self._calls.get((choice, number))
             if known is not None and not known.is_followed_by(id_, name):
                 piece = ToolCallPiece(known.position, arguments=arguments)
@@ -216,15 +233,17 @@ def read_answer(body: bytes) -> list[Chunk]:
     if not answer.choices:
         openai_style.check_event(body)
         raise ProviderBroke("no choices")
-    chunks = [Chunk(id=answer.id or "", model=answer.model or "")]
-    state = StreamedAnswer(answer.id or "")
+    id_ = openai_style.text_of_id(answer.id)
+    chunks = [Chunk(id=id_, model=answer.model or "")]
+    state = StreamedAnswer(id_)
     for choice in answer.choices:
         if choice.message is None:
             raise ProviderBroke("a choice without its message")
         # A message of its own numbers no calls, but then their order does.
-        state._take_said(choice.index, choice.message, chunks)
-        state._close_texts(choice.index, chunks)
-        chunks.append(Chunk(choice=choice.index, finish=state._finish_of(choice)))
+        number = choice.index or 0
+        state._take_said(number, choice.message, chunks)
+        state._close_texts(number, chunks)
+        chunks.append(Chunk(choice=number, finish=state._finish_of(choice)))
     chunks.append(Chunk(usage=openai_style.read_usage(_find_usage(answer)), is_last=True))
     return chunks
 

@@ -4,6 +4,7 @@ Words that it does not take are left out and named as lost; members that it call
 """
 
 import dataclasses
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from hashlib import sha256
@@ -22,8 +23,14 @@ from torana.dialects.messages_asking import ask_for_json
 from torana.dialects.text_completions import TEXT_COMPLETIONS
 from torana.dialects.thoughts import find_effort
 
+_mistrals = re.compile("stral|[mp]ixtral")
+"""Mistral, Codestral, Devstral, Ministral, Magistral, Mixtral, Pixtral, whoever made of them what this server runs."""
+
 BETWEEN = "I have the results."
 """Said for the assistant where a user may not speak right behind results of tools."""
+
+MISTRALS_ID_CHARS = 9
+"""mistral-common, "Tool call id … must be a-z, A-Z, 0-9, with a length of 9"; and the templates of its models."""
 
 _SAME = frozenset({"", "auto", "none"})
 
@@ -31,20 +38,26 @@ _SAME = frozenset({"", "auto", "none"})
 @lru_cache(maxsize=64)
 def chat_completions_of(quirks: Quirks) -> Dialect:
     """The dialect as a vendor with these quirks takes it."""
-    if quirks == Quirks():
-        return CHAT_COMPLETIONS
 
     def write_request(chat: ChatRequest, model: str, *, stream: bool) -> bytes:
-        fitted = fit_words(chat, quirks, set())
+        every = _quirks_with(quirks, model)
+        fitted = fit_words(chat, every, set())
         members = chat_completions.write_members(fitted, model, stream=stream)
-        return msgspec.json.encode(fit_members(members, fitted, quirks))
+        return msgspec.json.encode(fit_members(members, fitted, every))
 
     def losses(chat: ChatRequest, model: str) -> tuple[str, ...]:
         lost: set[str] = set()
-        lost.update(CHAT_COMPLETIONS.losses(fit_words(chat, quirks, lost), model))
+        lost.update(CHAT_COMPLETIONS.losses(fit_words(chat, _quirks_with(quirks, model), lost), model))
         return tell(lost - {"top_k"} if quirks.top_k else lost)
 
     return _mannered(CHAT_COMPLETIONS, quirks, write_request, losses)
+
+
+def _quirks_with(quirks: Quirks, model: str) -> Quirks:
+    """Mistral's models bring two of its quirks to every server, in the checks that come with their chat templates."""
+    if not _mistrals.search(model.lower()):
+        return quirks
+    return replace(quirks, call_id_chars=MISTRALS_ID_CHARS, user_behind_results=False)
 
 
 @lru_cache(maxsize=64)
@@ -71,13 +84,17 @@ def _mannered(
     write_request: WriteRequest,
     losses: Callable[[ChatRequest, str], tuple[str, ...]],
 ) -> Dialect:
+    is_chat = dialect is CHAT_COMPLETIONS
+    read_open = chat_completions.read_open_events if is_chat else text_completions.read_open_events
     takes_all = quirks.extras and quirks.usage_option and quirks.user and quirks.answer_schema
     return dataclasses.replace(
         dialect,
         write_request=write_request,
         losses=losses,
+        read_events=dialect.read_events if quirks.done else read_open,
         tells_usage_when_asked=quirks.usage_option,
         passes_on=takes_all
+        and quirks.done
         and not quirks.call_id_chars
         and quirks.user_behind_results
         and quirks.forced_tool == "required",

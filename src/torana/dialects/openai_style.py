@@ -166,6 +166,11 @@ def _write_usage(usage: Usage, inwards: str, outwards: str) -> Members:
     }
 
 
+def text_of_id(id: str | int | None) -> str:
+    """Some servers number what others name."""
+    return "" if id is None else str(id)
+
+
 def scan_answer(body: bytes) -> Usage | None:
     """What a relayed JSON answer says it used; never raises."""
     try:

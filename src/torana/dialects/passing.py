@@ -228,7 +228,7 @@ def _check_json(event: bytes) -> None:
         decode_mended(_any_json, event[6:])
         return
     read = read_event(event.replace(b"\r\n", b"\n").rstrip(b"\n"))
-    if read is not None and read[1] not in (b"", DONE):
+    if read is not None and read[1].strip() not in (b"", DONE):
         decode_mended(_any_json, read[1])
 
 

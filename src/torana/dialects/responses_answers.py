@@ -71,7 +71,7 @@ class _Event(msgspec.Struct):
 
 
 class _Told(msgspec.Struct):
-    """What is looked at of a relayed response, or of the one in an event: not its output."""
+    """What is looked at of a relayed response, or of the one in an event: mostly not its output."""
 
     id: str = ""
     model: str = ""
@@ -94,36 +94,35 @@ _glances = msgspec.json.Decoder(_Glance)
 class StreamedAnswer:
     """What is known of one streamed answer so far."""
 
-    __slots__ = ("_calls", "_is_begun", "_silent", "_usage")
+    __slots__ = ("_calls", "_heard", "_is_begun")
 
     def __init__(self) -> None:
         self._is_begun = False
-        self._usage: Usage | None = None
         self._calls: dict[int, int] = {}
         """Number of an item → position among the tool calls."""
-        self._silent: set[int] = set()
-        """Items of which only the beginning was heard."""
+        self._heard: set[int] = set()
+        """Items of which more than the beginning was heard."""
 
     def take(self, data: bytes, chunks: list[Chunk]) -> bool:
         """Append what one event brings; True for the terminal one."""
         event = decode_answer(_events, data)
         kind, delta = event.type, event.delta if isinstance(event.delta, str) else ""
         if kind == "response.output_text.delta" or kind == "response.refusal.delta":
-            self._silent.discard(event.output_index)
+            self._heard.add(event.output_index)
             chunks.append(Chunk(delta))
         elif kind == "response.function_call_arguments.delta":
             if event.output_index in self._calls:
-                self._silent.discard(event.output_index)
+                self._heard.add(event.output_index)
                 piece = ToolCallPiece(self._calls[event.output_index], arguments=delta)
                 chunks.append(Chunk(tool_call=piece))
         elif kind == "response.custom_tool_call_input.delta":
             if event.output_index in self._calls:
-                begin = BEGIN if event.output_index in self._silent else ""
-                self._silent.discard(event.output_index)
+                begin = "" if event.output_index in self._heard else BEGIN
+                self._heard.add(event.output_index)
                 piece = ToolCallPiece(self._calls[event.output_index], arguments=begin + escape(delta))
                 chunks.append(Chunk(tool_call=piece))
         elif kind == "response.reasoning_summary_text.delta" or kind == "response.reasoning_text.delta":
-            self._silent.discard(event.output_index)
+            self._heard.add(event.output_index)
             chunks.append(Chunk(reasoning=delta, dialect=NAME))
         elif kind == "response.reasoning_summary_part.added":
             if event.summary_index:
@@ -137,37 +136,42 @@ class StreamedAnswer:
             response = decode_answer(_told, bytes(event.response))
             chunks.append(Chunk(id=response.id, model=response.model))
         elif kind in _ENDS:
-            self._end(kind, decode_answer(_told, bytes(event.response)), chunks)
+            self._end(kind, bytes(event.response), chunks)
             return True
         elif kind == "error":
             raise openai_style.refused(event.error or openai_style.Error(event.message, code=event.code))
         return False
 
     def _begin_item(self, number: int, item: _Item, chunks: list[Chunk]) -> None:
-        self._silent.add(number)
         if item.type in _CALLS:
             position = self._calls[number] = len(self._calls)
             chunks.append(Chunk(tool_call=ToolCallPiece(position, item.call_id or "", item.name or "")))
 
     def _end_item(self, number: int, item: _Item, chunks: list[Chunk]) -> None:
         """The proof of a thought comes here; and the whole item, where a server streamed none of it."""
+        is_heard = number in self._heard
+        self._heard.add(number)
         if item.type in _CALLS and number not in self._calls:
             self._begin_item(number, item, chunks)
         if item.type == "reasoning":
-            _take_thought(item, chunks, is_told=number not in self._silent)
-        elif number in self._silent:
+            _take_thought(item, chunks, is_told=is_heard)
+        elif not is_heard:
             if item.type in _CALLS:
                 chunks.append(Chunk(tool_call=ToolCallPiece(self._calls[number], arguments=_arguments_of(item))))
             elif item.type == "message":
                 _take_message(item, chunks)
         elif item.type == "custom_tool_call":
             chunks.append(Chunk(tool_call=ToolCallPiece(self._calls[number], arguments=END)))
-        self._silent.discard(number)
 
-    def _end(self, kind: str, response: _Told, chunks: list[Chunk]) -> None:
+    def _end(self, kind: str, said: bytes, chunks: list[Chunk]) -> None:
+        response = decode_answer(_told, said)
         if kind == "response.failed":
             raise _failed(response.error)
-        if not self._is_begun:
+        if not self._heard:
+            # Some servers stream no more than this.
+            for number, item in enumerate(decode_answer(_responses, said).output or ()):
+                self._end_item(number, item, chunks)
+        if not (self._is_begun or self._heard):
             raise ProviderBroke("the stream ended before it began")
         usage = openai_style.read_responses_usage(response.usage)
         finish = _finish(kind.rpartition(".")[2], response.incomplete_details, has_calls=bool(self._calls))

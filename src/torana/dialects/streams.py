@@ -65,8 +65,8 @@ class StreamReader:
             return chunks
         try:
             for _, data in events():
-                # An empty data line is a heartbeat of some proxies.
-                if data and self._take(data, chunks):
+                # An empty data line is a heartbeat of some proxies; white space around data means nothing in any.
+                if (told := data.strip()) and self._take(told, chunks):
                     self._is_done = True
                     break
         except ProviderError as failure:

@@ -49,7 +49,7 @@ class _LogProbs(msgspec.Struct):
 class _Choice(msgspec.Struct):
     """Mistral's fill-in-the-middle answers say their text as chat completions do."""
 
-    index: int = 0
+    index: int | None = None
     text: str | None = None
     delta: _Said | None = None
     message: _Said | None = None
@@ -60,7 +60,7 @@ class _Choice(msgspec.Struct):
 class _Answer(msgspec.Struct):
     """An answer or an event of one."""
 
-    id: str | None = None
+    id: str | int | None = None
     model: str | None = None
     choices: list[_Choice] | None = None
     usage: Any = None
@@ -163,10 +163,12 @@ def _tell(message: Message, lost: set[str]) -> str:
 class StreamedAnswer:
     """What is known of one streamed answer so far."""
 
-    __slots__ = ("_is_begun", "_usage")
+    __slots__ = ("_finished", "_is_begun", "_usage")
 
     def __init__(self) -> None:
         self._is_begun = False
+        self._finished: dict[int, bool] = {}
+        """Whether a choice has told why it ended."""
         self._usage: Usage | None = None
 
     def take(self, data: bytes, chunks: list[Chunk]) -> bool:
@@ -181,15 +183,23 @@ class StreamedAnswer:
             raise openai_style.refused(event.error)
         if event.choices is None:
             openai_style.check_event(data)
-            return False
         self._usage = openai_style.read_usage(event.usage, self._usage)
         # Azure begins with an event without choices, id or model.
         if event.choices and not self._is_begun:
             self._is_begun = True
-            chunks.append(Chunk(id=event.id or "", model=event.model or ""))
-        for choice in event.choices:
+            chunks.append(Chunk(id=openai_style.text_of_id(event.id), model=event.model or ""))
+        for choice in event.choices or ():
+            number = choice.index or 0
+            self._finished[number] = bool(choice.finish_reason) or self._finished.get(number, False)
             _take_choice(choice, chunks)
         return False
+
+    def end(self, chunks: list[Chunk]) -> bool:
+        """The body ended without the terminal event: true where nothing can have been cut off."""
+        is_whole = bool(self._finished) and all(self._finished.values())
+        if is_whole:
+            chunks.append(Chunk(usage=self._usage, is_last=True))
+        return is_whole
 
 
 def _text_of(choice: _Choice) -> str | None:
@@ -198,10 +208,11 @@ def _text_of(choice: _Choice) -> str | None:
 
 
 def _take_choice(choice: _Choice, chunks: list[Chunk]) -> None:
+    number = choice.index or 0
     if text := _text_of(choice):
-        chunks.append(Chunk(text, choice.index))
+        chunks.append(Chunk(text, number))
     if choice.finish_reason:
-        chunks.append(Chunk(choice=choice.index, finish=openai_style.FINISHES.get(choice.finish_reason, _OTHER)))
+        chunks.append(Chunk(choice=number, finish=openai_style.FINISHES.get(choice.finish_reason, _OTHER)))
 
 
 def _score_of(choice: _Choice) -> float | None:
@@ -221,11 +232,11 @@ def read_answer(body: bytes) -> list[Chunk]:
         raise openai_style.refused(answer.error)
     if not answer.choices or any(_text_of(choice) is None for choice in answer.choices):
         raise ProviderBroke("no choices")
-    chunks = [Chunk(id=answer.id or "", model=answer.model or "")]
+    chunks = [Chunk(id=openai_style.text_of_id(answer.id), model=answer.model or "")]
     for choice in answer.choices:
         _take_choice(choice, chunks)
         if (score := _score_of(choice)) is not None:
-            chunks.append(Chunk(choice=choice.index, score=score))
+            chunks.append(Chunk(choice=choice.index or 0, score=score))
     chunks.append(Chunk(usage=openai_style.read_usage(answer.usage), is_last=True))
     return chunks
 
@@ -289,6 +300,12 @@ def write_answer(chunks: list[Chunk], model: str, id: str, created: int, _asked:
             "usage": openai_style.write_usage(collected.usage),
         }
     )
+
+
+def read_open_events() -> StreamReader:
+    """For servers whose streams just end."""
+    answer = StreamedAnswer()
+    return StreamReader(answer.take, end=answer.end)
 
 
 TEXT_COMPLETIONS = Dialect(

@@ -1,0 +1,222 @@
+"""Servers that follow OpenAI loosely: whatever they mean is read, and every client gets its own strict format."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import StartGateway
+from tests.support.gateway import RunningGateway
+from tests.support.provider import ScriptedProvider
+from tests.support.vendor_answers import DONE, Chunk, data, piece, usage
+
+PROXY = "ai_gateway_model_provider_proxy"
+HELLO = [piece({"role": "assistant", "content": "Hel"}), piece({"content": "lo"}), piece({}, "stop")]
+HELLO_WHOLE: Chunk = {"index": 0, "message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}
+TOLD = data({"id": "chatcmpl-1", "model": "m", "choices": [], "usage": usage()})
+
+
+@pytest.fixture
+async def gateway(start_gateway: StartGateway, provider: ScriptedProvider, tmp_path: Path) -> RunningGateway:
+    (tmp_path / "models.yml").write_text(
+        "models:\n"
+        "- {name: theirs, title: Theirs, deployments: [{provider: hosted_vllm, model: their-model}]}\n"
+        "- {name: devstral, title: Devstral, deployments: [{provider: hosted_vllm, model: mistralai/Devstral-Small}]}\n"
+        "- {name: by_responses, title: R, deployments: [{provider: of_responses, model: r}]}\n"
+        "- {name: without_done, title: R, deployments: [{provider: without_done, model: r}]}\n"
+    )
+    (tmp_path / "providers.yml").write_text(
+        f"- {{name: of_responses, dialect: responses, auth: none, base_url: '{provider.url}'}}\n"
+        f"- {{name: without_done, dialect: chat_completions, auth: none, base_url: '{provider.url}',"
+        " quirks: {done: false}}\n"
+    )
+    return await start_gateway(env={"AIGW_CATALOG": str(tmp_path), "HOSTED_VLLM_API_BASE": provider.url})
+
+
+async def ask_as_claude(gateway: RunningGateway, *, stream: bool = True, model: str = "theirs", **more: Any) -> Any:
+    """(text, calls, stop reason, usage)"""
+    body = {"model": model, "max_tokens": 99, "stream": stream, "messages": [{"role": "user", "content": "?"}], **more}
+    answer = await gateway.post("/anthropic/v1/messages", json=body, token=gateway.token(unit_primitives=[PROXY]))
+    assert answer.status == 200, answer
+    if not stream:
+        said = answer.json()
+        blocks, reason, spent = said["content"], said["stop_reason"], said["usage"]
+        calls = [(block["id"], block["name"], block["input"]) for block in blocks if block["type"] == "tool_use"]
+        text = "".join(block.get("text", "") for block in blocks)
+        return text, calls, reason, (spent["input_tokens"], spent["output_tokens"])
+    rows = [json.loads(line[6:]) for line in answer.text.split("\n") if line.startswith("data: ")]
+    assert rows[-1]["type"] == "message_stop", answer.text
+    deltas = [row for row in rows if row["type"] == "content_block_delta"]
+    calls = []
+    for row in rows:
+        if row["type"] == "content_block_start" and row["content_block"]["type"] == "tool_use":
+            told = "".join(each["delta"]["partial_json"] for each in deltas if each["index"] == row["index"])
+            calls.append((row["content_block"]["id"], row["content_block"]["name"], json.loads(told or "{}")))
+    end = next(row for row in rows if row["type"] == "message_delta")
+    text = "".join(row["delta"].get("text", "") for row in deltas)
+    return text, calls, end["delta"]["stop_reason"], (end["usage"]["input_tokens"], end["usage"]["output_tokens"])
+
+
+async def ask_as_its_own(gateway: RunningGateway, model: str = "theirs") -> str:
+    body = {
+        "model": model,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "messages": [{"role": "user", "content": "?"}],
+    }
+    answer = await gateway.post("/openai/v1/chat/completions", json=body, token=gateway.token(unit_primitives=[PROXY]))
+    assert answer.status == 200, answer
+    return answer.text
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [*HELLO, TOLD, b"data: [DONE] \n\n"],
+        [*HELLO, TOLD, b"data:[DONE]\r\n\r\n"],
+        [*HELLO, TOLD, b"data: [DONE]"],
+        [piece({"content": "Hello"}, "stop", choice={"index": None}), TOLD, DONE],
+        [each.replace(b'"chatcmpl-1"', b"17") for each in (*HELLO, TOLD)] + [DONE],
+        [*HELLO, TOLD.replace(b"[]", b"null"), DONE],
+        [piece({"content": None, "thinking": ""}), *HELLO, TOLD, DONE],
+        [piece({"content": "", "reasoning": {"effort": "low"}}), *HELLO, TOLD, DONE],
+    ],
+    ids=["space", "no space", "no end", "no index", "number as id", "no choices", "no content", "odd reasoning"],
+)
+async def test_a_stream_in_odd_dress_is_read(
+    gateway: RunningGateway, provider: ScriptedProvider, events: list[bytes]
+) -> None:
+    provider.answer_with(events=events)
+
+    assert await ask_as_claude(gateway) == ("Hello", [], "end_turn", (25, 7))
+
+    assert "[DONE]" in (await ask_as_its_own(gateway))
+    line = await gateway.log.find(path="/openai/v1/chat/completions")
+    assert (line["input_tokens"], line["output_tokens"]) == (25, 7)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_call_with_a_number_for_its_id_is_a_call(
+    gateway: RunningGateway, provider: ScriptedProvider, stream: bool
+) -> None:
+    """As GLM behind NVIDIA's servers gives it."""
+    call = {"index": 0, "id": 0, "type": "function", "function": {"name": "read", "arguments": '{"path":"a"}'}}
+    if stream:
+        provider.answer_with(events=[piece({"tool_calls": [call]}), piece({}, "tool_calls"), TOLD, DONE])
+    else:
+        message = {"role": "assistant", "tool_calls": [call]}
+        choice = {"index": None, "message": message, "finish_reason": "tool_calls"}
+        provider.answer_with(body={"id": 17, "choices": [choice], "usage": usage()})
+
+    answer = await ask_as_claude(gateway, stream=stream)
+
+    assert answer == ("", [("0", "read", {"path": "a"})], "tool_use", (25, 7))
+
+
+@pytest.mark.parametrize("told", [TOLD, b""], ids=["usage", "no usage"])
+async def test_an_answer_that_told_why_it_ended_needs_no_done_where_the_server_never_says_it(
+    gateway: RunningGateway, provider: ScriptedProvider, told: bytes
+) -> None:
+    """As Perplexity's streams end."""
+    provider.answer_with(events=[*HELLO, *filter(None, [told])])
+
+    assert (await ask_as_claude(gateway, model="without_done"))[:3] == ("Hello", [], "end_turn")
+
+    own = await ask_as_its_own(gateway, model="without_done")
+    assert own.endswith("data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize("model", ["theirs", "without_done"])
+async def test_an_answer_that_was_cut_off_is_never_a_success(
+    gateway: RunningGateway, provider: ScriptedProvider, model: str
+) -> None:
+    provider.answer_with(events=HELLO[:2] if model == "without_done" else HELLO)
+
+    body = {"model": model, "max_tokens": 9, "stream": True, "messages": [{"role": "user", "content": "?"}]}
+    answer = await gateway.post("/anthropic/v1/messages", json=body, token=gateway.token(unit_primitives=[PROXY]))
+
+    assert "event: error" in answer.text
+    assert "message_stop" not in answer.text
+
+
+async def test_what_mistrals_templates_refuse_is_not_sent_to_its_models_wherever_they_run(
+    gateway: RunningGateway, provider: ScriptedProvider
+) -> None:
+    """Claude Code says its reminders behind results of tools."""
+    call = {"type": "tool_use", "id": "toolu_01", "name": "read", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "toolu_01", "content": "x = 1"}
+    messages = [
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "content": [call]},
+        {"role": "user", "content": [result, {"type": "text", "text": "Be brief."}]},
+    ]
+    provider.answer_with(events=[*HELLO, TOLD, DONE])
+
+    await ask_as_claude(gateway, model="devstral", messages=messages)
+
+    rows = json.loads(provider.requests[-1].body)["messages"]
+    assert [row["role"] for row in rows] == ["user", "assistant", "tool", "assistant", "user"]
+    id_ = rows[2]["tool_call_id"]
+    assert (rows[1]["tool_calls"][0]["id"], len(id_), id_.isalnum()) == (id_, 9, True)
+
+
+OUTPUT: list[Chunk] = [
+    {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm."}]},
+    {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Hello"}]},
+    {"type": "function_call", "call_id": "c1", "name": "read", "arguments": {"path": "a"}},
+]
+COMPLETED: Chunk = {
+    "type": "response.completed",
+    "response": {"id": "r", "status": "completed", "output": OUTPUT, "usage": {"input_tokens": 25, "output_tokens": 7}},
+}
+CREATED: Chunk = {"type": "response.created", "response": {"id": "r", "status": "in_progress", "output": []}}
+
+
+def done(number: int) -> Chunk:
+    return {"type": "response.output_item.done", "output_index": number, "item": OUTPUT[number]}
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [CREATED, COMPLETED],
+        [COMPLETED],
+        [CREATED, done(0), done(1), done(2), COMPLETED],
+        [CREATED, {"type": "response.output_item.added", "output_index": 2, "item": OUTPUT[2]}, COMPLETED],
+    ],
+    ids=["the end alone", "not even a beginning", "whole items", "a call begun"],
+)
+async def test_a_response_is_read_where_it_was_told(
+    gateway: RunningGateway, provider: ScriptedProvider, rows: list[Chunk]
+) -> None:
+    provider.answer_with(events=[data(row) for row in rows])
+
+    answer = await ask_as_claude(gateway, model="by_responses")
+
+    assert answer == ("Hello", [("c1", "read", {"path": "a"})], "tool_use", (25, 7))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_client_reads_our_count_where_the_server_tells_no_usage(
+    gateway: RunningGateway, provider: ScriptedProvider, stream: bool
+) -> None:
+    """Agents shorten a conversation by it; what a tool said and the tools themselves fill the window too."""
+    if stream:
+        provider.answer_with(events=[*HELLO, DONE])
+    else:
+        provider.answer_with(body={"id": "x", "choices": [HELLO_WHOLE]})
+    call = {"type": "tool_use", "id": "toolu_01", "name": "read", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "toolu_01", "content": "x = 1\n" * 3500}
+    messages = [
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "content": [call]},
+        {"role": "user", "content": [result]},
+    ]
+    tools = [{"name": "read", "description": "Reads. " * 500, "input_schema": {"type": "object"}}]
+
+    _, _, _, (taken, given) = await ask_as_claude(gateway, stream=stream, messages=messages, tools=tools)
+
+    assert 7_000 <= taken <= 7_100
+    assert given == 2
+    line = await gateway.log.find(path="/anthropic/v1/messages")
+    assert (line["input_tokens"], line["output_tokens"]) == (taken, given)
