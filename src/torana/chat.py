@@ -117,6 +117,8 @@ class Tool(msgspec.Struct, frozen=True):
     freeform: dict[str, Any] | None = None
     """Set for a tool that takes one text in place of arguments, where its format knows such: what it says of that text
     (dialects/freeform.py). `parameters` say the same for all others."""
+    namespace: str = ""
+    """What the name begins with, where its format tells that apart (dialects/namespaces.py)."""
 
 
 class AnswerSchema(msgspec.Struct, frozen=True):

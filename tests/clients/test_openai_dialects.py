@@ -155,6 +155,37 @@ async def test_a_tool_is_called_through_responses(
     assert "Snow" in provider.requests[1].body.decode()
 
 
+@pytest.mark.parametrize("namespace", ["mcp__weather", "mcp__weather__"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_tools_of_mcp_servers_that_codex_tells_in_a_namespace_are_called(
+    client: openai.AsyncOpenAI, provider: ScriptedProvider, model: str, namespace: str, stream: bool
+) -> None:
+    tools: Any = [
+        {"type": "namespace", "name": namespace, "description": "", "tools": [{"type": "function", **WEATHER}]},
+        {"type": "function", "name": "look", "parameters": {"type": "object", "properties": {}}},
+    ]
+    passes = model == "by_responses"
+    provider.answer_with(tool_call=ToolUse(name="mcp__weather__weather", arguments={"town": "Tromsø"}), times=1)
+
+    if stream:
+        async with client.responses.stream(model=model, input="Hello", tools=tools, store=False) as events:
+            output = (await events.get_final_response()).output
+    else:
+        output = (await client.responses.create(model=model, input="Hello", tools=tools, store=False)).output
+    call: Any = output[-1]
+    turns: Any = [*ASK, call.to_dict(), {"type": "function_call_output", "call_id": call.call_id, "output": "Snow"}]
+    await client.responses.create(model=model, input=turns, tools=tools, store=False)
+
+    asked, told = (request.body.decode() for request in provider.requests)
+    if passes:
+        assert json.loads(asked)["tools"] == tools
+    else:
+        assert (call.name, call.namespace) == ("weather", namespace)
+        assert "mcp__weather__weather" in asked
+        assert '"look"' in asked
+        assert told.count("mcp__weather__weather") >= 2
+
+
 SEARCHED = [
     {
         "id": "tsc_1", "type": "tool_search_call", "execution": "server", "call_id": None, "status": "completed",

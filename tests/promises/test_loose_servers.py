@@ -220,3 +220,22 @@ async def test_a_client_reads_our_count_where_the_server_tells_no_usage(
     assert given == 2
     line = await gateway.log.find(path="/anthropic/v1/messages")
     assert (line["input_tokens"], line["output_tokens"]) == (taken, given)
+
+
+async def test_what_a_loose_server_made_a_client_say_is_understood(
+    gateway: RunningGateway, provider: ScriptedProvider
+) -> None:
+    """A number for an id, arguments as an object: said back to another model."""
+    call = {"id": 7, "type": "function", "function": {"name": "read", "arguments": {"path": "a"}}}
+    messages = [
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": 7, "content": "x = 1"},
+    ]
+    body = {"model": "claude-sonnet-4-6", "messages": messages}
+
+    answer = await gateway.post("/openai/v1/chat/completions", json=body, token=gateway.token(unit_primitives=[PROXY]))
+
+    assert answer.status == 200, answer
+    used, result = (row["content"][0] for row in json.loads(provider.requests[-1].body)["messages"][1:])
+    assert (used["id"], used["input"], result["tool_use_id"]) == ("7", {"path": "a"}, "7")

@@ -352,3 +352,11 @@ def test_efforts_and_budgets_convert() -> None:
     assert [find_budget(each) for each in (Reasoning(), Reasoning("none"), Reasoning("low", 5))] == [None, 0, 5]
     assert nearest_effort("xhigh", ("low", "medium", "high")) == "high"
     assert nearest_effort("minimal", ("none", "low")) == "none"
+
+
+@pytest.mark.parametrize(("model", "sent"), [("gpt-4.1", 4), ("gpt-oss-120b", 6)])
+def test_openais_own_models_get_as_many_stops_as_they_take(model: str, sent: int) -> None:
+    chat = asking(stop=tuple("abcdef"))
+
+    assert write(CHAT_COMPLETIONS, chat, model)["stop"] == list("abcdef")[:sent]
+    assert CHAT_COMPLETIONS.losses(chat, model) == (("stop",) if sent < 6 else ())

@@ -4,6 +4,7 @@ Source: OpenAI API reference, "Chat Completions".
 """
 
 from collections import Counter
+from collections.abc import Callable
 
 import msgspec
 
@@ -34,6 +35,7 @@ from torana.dialects.media import read_file, read_image
 from torana.dialects.members import (
     Loc,
     Members,
+    arguments_text,
     decode_request,
     find_flag,
     find_number,
@@ -183,7 +185,11 @@ def _read_message(row: Members, loc: Loc, older_ids: _OlderIds) -> Message:
     parts = _read_content(row, loc)
     if name in ("tool", "function"):
         is_older = name == "function"
-        call_id = older_ids.of_result(need_text(row, "name", loc)) if is_older else need_text(row, "tool_call_id", loc)
+        call_id = (
+            older_ids.of_result(need_text(row, "name", loc))
+            if is_older
+            else _read_id(row, "tool_call_id", loc, need_text)
+        )
         said = tuple(part for part in parts if isinstance(part, (Text, Image, Document)))
         return Message(role, (ToolResult(call_id, said),))
     # Servers name thoughts in two ways.
@@ -193,7 +199,7 @@ def _read_message(row: Members, loc: Loc, older_ids: _OlderIds) -> Message:
     made = tuple(_read_call(call, (*loc, "tool_calls", at)) for at, call in enumerate(calls))
     if function := find_object(row, "function_call", loc):
         function_name = need_text(function, "name", (*loc, "function_call"))
-        made += (ToolCall(older_ids.of_call(function_name), function_name, find_text(function, "arguments", loc)),)
+        made += (ToolCall(older_ids.of_call(function_name), function_name, _read_arguments(function, loc)),)
     return Message(role, (*thoughts, *parts, *made))
 
 
@@ -226,16 +232,29 @@ def _read_part(part: Members, loc: Loc) -> Part:
 
 
 def _read_call(call: Members, loc: Loc) -> Part:
-    kind = find_text(call, "type", loc) or "function"
+    kind, id_ = find_text(call, "type", loc) or "function", _read_id(call, "id", loc)
     if kind == "custom":
         custom = find_object(call, "custom", loc)
         text = wrap(find_text(custom, "input", (*loc, "custom")))
-        return ToolCall(find_text(call, "id", loc), need_text(custom, "name", (*loc, "custom")), text, is_freeform=True)
+        return ToolCall(id_, need_text(custom, "name", (*loc, "custom")), text, is_freeform=True)
     if kind != "function":
         return Foreign(NAME, kind, call)
     function = find_object(call, "function", loc)
     loc = (*loc, "function")
-    return ToolCall(find_text(call, "id", loc), need_text(function, "name", loc), find_text(function, "arguments", loc))
+    return ToolCall(id_, need_text(function, "name", loc), _read_arguments(function, loc))
+
+
+def _read_id(row: Members, name: str, loc: Loc, read: Callable[[Members, str, Loc], str] = find_text) -> str:
+    """Some servers number what others name, and their clients say it back."""
+    value = row.get(name)
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return str(value) if is_number else read(row, name, loc)
+
+
+def _read_arguments(function: Members, loc: Loc) -> str:
+    """As text, also where a client kept the object that it is."""
+    value = function.get("arguments")
+    return arguments_text(value) if isinstance(value, dict) else find_text(function, "arguments", loc)
 
 
 def _read_tools(members: Members, tools: list[Members]) -> tuple[Tool, ...]:

@@ -20,6 +20,9 @@ from torana.errors import Invalid
 MARK = {"mode": "explicit"}
 """Value of `prompt_cache_breakpoint`."""
 
+OPENAIS_STOPS = 4
+"""Most texts that end an answer; more are refused."""
+
 SEE_BELOW = "The result is shown in the next message."
 """Stands in for a result without words: messages of tools hold text alone."""
 
@@ -40,6 +43,9 @@ def write_words(chat: ChatRequest, traits: Traits, lost: set[str]) -> Members:
     elif chat.max_tokens is not None:
         members["max_tokens"] = chat.max_tokens
     members |= write_sampling(chat, lost, takes_it=not is_reasoning)
+    if traits.is_openais and not is_clients_own and len(chat.stop) > OPENAIS_STOPS and "stop" in members:
+        members["stop"] = list(chat.stop[:OPENAIS_STOPS])
+        lost.add("stop")
     if chat.choices != 1:
         members["n"] = chat.choices
     if chat.user:

@@ -20,7 +20,7 @@ from torana.chat import (
     ToolCall,
     ToolResult,
 )
-from torana.dialects import openai_style
+from torana.dialects import namespaces, openai_style
 from torana.dialects import responses_answers as answers
 from torana.dialects import responses_asking as asking
 from torana.dialects import responses_writing as writing
@@ -102,7 +102,7 @@ def losses(chat: ChatRequest, model: str) -> tuple[str, ...]:
 
 
 def _read_words(members: Members) -> ChatRequest:
-    tools = find_rows(members, "tools")
+    tools = namespaces.spread(find_rows(members, "tools"))
     instructions = find_text(members, "instructions")
     told = [Message("system", (Text(instructions),))] if instructions else []
     form = find_object(find_object(members, "text"), "format", ("text",))
@@ -112,7 +112,7 @@ def _read_words(members: Members) -> ChatRequest:
         max_tokens=find_whole(members, "max_output_tokens"),
         temperature=find_number(members, "temperature"),
         top_p=find_number(members, "top_p"),
-        tools=tuple(_read_tool(row, at) for at, row in enumerate(tools) if row.get("type") in _OURS),
+        tools=tuple(_read_tool(*tool) for tool in tools if tool[0].get("type") in _OURS),
         tool_choice=_read_tool_choice(members),
         parallel_tool_calls=find_flag(members, "parallel_tool_calls"),
         answer_schema=_read_schema(form),
@@ -120,7 +120,7 @@ def _read_words(members: Members) -> ChatRequest:
         reasoning=Reasoning(read_effort(effort)) if effort else None,
         user=find_text(members, "user"),
         stream=members.get("stream") is True,
-        unspoken=_find_unspoken(members, tools),
+        unspoken=_find_unspoken(members, [row for row, _, _ in tools]),
     )
 
 
@@ -145,13 +145,11 @@ def _read_item(item: Members, loc: Loc) -> Message:
             raise Invalid((*loc, "role"), "Input should be 'system', 'user' or 'assistant'", "literal_error")
         return Message(role, _read_content(item, "content", loc))
     if kind == "function_call":
-        call = ToolCall(
-            need_text(item, "call_id", loc), need_text(item, "name", loc), find_text(item, "arguments", loc)
-        )
+        call = ToolCall(need_text(item, "call_id", loc), _read_name(item, loc), find_text(item, "arguments", loc))
         return Message("assistant", (call,))
     if kind == "custom_tool_call":
         text = wrap(find_text(item, "input", loc))
-        call = ToolCall(need_text(item, "call_id", loc), need_text(item, "name", loc), text, is_freeform=True)
+        call = ToolCall(need_text(item, "call_id", loc), _read_name(item, loc), text, is_freeform=True)
         return Message("assistant", (call,))
     if kind in ("function_call_output", "custom_tool_call_output"):
         said = _read_content(item, "output", loc)
@@ -162,6 +160,10 @@ def _read_item(item: Members, loc: Loc) -> Message:
         return Message("assistant", (_read_thought(item, loc),))
     role = "user" if kind.endswith("_output") else "assistant"
     return Message(role, (Foreign(NAME, kind, item, is_aside=kind in _ASIDES),))
+
+
+def _read_name(item: Members, loc: Loc) -> str:
+    return namespaces.join(find_text(item, "namespace", loc), need_text(item, "name", loc))
 
 
 def _read_thought(item: Members, loc: Loc) -> Part:
@@ -192,17 +194,18 @@ def _read_part(part: Members, loc: Loc) -> Part:
     return Foreign(NAME, kind, part)
 
 
-def _read_tool(row: Members, at: int) -> Tool:
-    loc: Loc = ("tools", at)
+def _read_tool(row: Members, loc: Loc, namespace: str) -> Tool:
+    name = namespaces.join(namespace, need_text(row, "name", loc))
+    description = find_text(row, "description", loc)
     if row["type"] == "custom":
         form = find_object(row, "format", loc)
-        name, description = need_text(row, "name", loc), find_text(row, "description", loc)
-        return Tool(name, description, schema_of(form), freeform=form)
+        return Tool(name, description, schema_of(form), freeform=form, namespace=namespace)
     return Tool(
-        need_text(row, "name", loc),
-        find_text(row, "description", loc),
+        name,
+        description,
         find_object(row, "parameters", loc),
         strict=row["strict"] if isinstance(row.get("strict"), bool) else None,
+        namespace=namespace,
     )
 
 
@@ -213,7 +216,7 @@ def _read_tool_choice(members: Members) -> str:
     choice = find_object(members, "tool_choice")
     if choice.get("type") == "allowed_tools":
         return "any" if choice.get("mode") == "required" else "auto"
-    return find_text(choice, "name", ("tool_choice",)) or "auto"
+    return _read_name(choice, ("tool_choice",)) if choice.get("name") else "auto"
 
 
 def _read_schema(form: Members) -> AnswerSchema | None:

@@ -1,5 +1,6 @@
 """The responses dialect: writing answers. Source: OpenAI API reference, "Responses", "Streaming events"."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -9,6 +10,7 @@ from torana.dialects import openai_style
 from torana.dialects.collecting import Said, collect
 from torana.dialects.freeform import Unwrapping, mark_freeform, names_of, unwrap
 from torana.dialects.members import Members
+from torana.dialects.namespaces import homes_of
 from torana.dialects.responses_answers import NAME
 from torana.dialects.thoughts import seal
 
@@ -41,6 +43,7 @@ class ResponsesWriter:
         "_done",
         "_finish",
         "_freeform",
+        "_homes",
         "_id",
         "_is_begun",
         "_items",
@@ -55,6 +58,7 @@ class ResponsesWriter:
         self._id = id
         self._created = created
         self._freeform = names_of(asked)
+        self._homes = homes_of(asked)
         self._is_begun = False
         self._number = 0
         """Of the next event."""
@@ -167,7 +171,7 @@ class ResponsesWriter:
         self._close(out)
         self._open = item = _Open(self._items, _item_id(self._id, self._items), part)
         self._items += 1
-        shown = {**_write_item(item.id, part, ""), "status": "in_progress"}
+        shown = {**_write_item(item.id, part, "", self._homes), "status": "in_progress"}
         if isinstance(part, Text):
             shown["content"] = []
         out.append(self._event("response.output_item.added", {"output_index": item.number, "item": shown}))
@@ -203,9 +207,9 @@ class ResponsesWriter:
                 out.append(self._event("response.custom_tool_call_input.done", {**place, "input": text}))
             case ToolCall():
                 text = text or "{}"
-                named = {**place, "name": item.part.name, "arguments": text}
+                named = {**place, **_write_name(item.part, self._homes), "arguments": text}
                 out.append(self._event("response.function_call_arguments.done", named))
-        done = _write_item(item.id, item.part, text)
+        done = _write_item(item.id, item.part, text, self._homes)
         out.append(self._event("response.output_item.done", {"output_index": item.number, "item": done}))
         self._done[item.number] = done
 
@@ -226,7 +230,8 @@ def write_answer(chunks: list[Chunk], model: str, id: str, created: int, asked: 
     choice = collected.choices[0]
     status = "incomplete" if choice.finish in _INCOMPLETE else "completed"
     parts = mark_freeform(choice.parts, names_of(asked))
-    output = [_write_item(_item_id(id, number), part, _text_of(part)) for number, part in enumerate(parts)]
+    homes = homes_of(asked)
+    output = [_write_item(_item_id(id, number), part, _text_of(part), homes) for number, part in enumerate(parts)]
     return msgspec.json.encode(_write_response(id, model, created, status, output, choice.finish, collected.usage))
 
 
@@ -265,16 +270,20 @@ def _write_response(
     }
 
 
-def _write_item(id: str, part: Said, text: str) -> Members:
+def _write_name(call: ToolCall, homes: Mapping[str, Members]) -> Members:
+    return homes.get(call.name) or {"name": call.name}
+
+
+def _write_item(id: str, part: Said, text: str, homes: Mapping[str, Members]) -> Members:
     match part:
         case Text():
             content = [_write_part(text)]
             return {"id": id, "type": "message", "role": "assistant", "status": "completed", "content": content}
         case ToolCall(is_freeform=True):
-            told = {"call_id": part.id, "name": part.name, "input": text}
+            told = {"call_id": part.id, **_write_name(part, homes), "input": text}
             return {"id": id, "type": "custom_tool_call", "status": "completed", **told}
         case ToolCall():
-            named = {"call_id": part.id, "name": part.name, "arguments": text}
+            named = {"call_id": part.id, **_write_name(part, homes), "arguments": text}
             return {"id": id, "type": "function_call", "status": "completed", **named}
         case Thought():
             item: Members = {"id": id, "type": "reasoning", "summary": [_write_summary(text)] if text else []}
