@@ -97,6 +97,29 @@ async def test_a_request_and_its_tokens_are_told_with_what_its_headers_say(
     assert line["tracked_internal_events"] == ["request_complete_code", "token_usage_complete_code"]
 
 
+@pytest.mark.parametrize(
+    ("listed", "legacy", "ids"),
+    [
+        (" 3 ,4", "5", [3, 4]),
+        ("3,x", "5,6", [5, 6]),
+        ("3,", "5", [5]),
+        ("", "5", [5]),
+        (None, "5", [5]),
+        (None, "5,x", None),
+        ("x", None, None),
+    ],
+)
+async def test_the_older_list_of_namespaces_counts_where_the_newer_is_absent_or_unreadable(
+    start_gateway: StartGateway, collector: Collector, listed: str | None, legacy: str | None, ids: list[int] | None
+) -> None:
+    gateway = await start_gateway(env=telling(collector))
+    sent = {"X-Gitlab-Feature-Enabled-By-Namespace-Ids": listed, "X-Gitlab-Saas-Duo-Pro-Namespace-Ids": legacy}
+
+    await ask(gateway, **{name: value for name, value in sent.items() if value is not None})
+
+    assert (await collector.has(2))["request_complete_code"]["feature_enabled_by_namespace_ids"] == ids
+
+
 async def test_each_right_that_a_chat_was_permitted_is_told(start_gateway: StartGateway, collector: Collector) -> None:
     gateway = await start_gateway(env=telling(collector))
     attached = [{"category": "file", "id": "1", "content": "x", "metadata": {}}]
@@ -115,7 +138,15 @@ async def test_each_right_that_a_chat_was_permitted_is_told(start_gateway: Start
 
 
 @pytest.mark.parametrize(
-    ("sent", "context"), [('{"step": 2}', {"step": 2}), ("{", None), ("[1]", None), ("[" * 2000, None), ("", None)]
+    ("sent", "context"),
+    [
+        ('{"step": 2}', {"step": 2}),
+        ('{"step": "é"}'.encode().decode("latin-1"), {"step": "é"}),
+        ("{", None),
+        ("[1]", None),
+        ("[" * 2000, None),
+        ("", None),
+    ],
 )
 async def test_what_instances_send_for_events_only_is_told(
     start_gateway: StartGateway, collector: Collector, sent: str, context: Any

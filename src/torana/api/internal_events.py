@@ -183,9 +183,8 @@ def _context(headers: Headers) -> dict[str, Any]:
     for name, member in _NUMBERS.items():
         found[member] = _number(headers.text(name))
     found["is_gitlab_team_member"] = {"true": True, "false": False}.get(headers.text(b"x-gitlab-is-team-member"))
-    listed = headers.text(b"x-gitlab-feature-enabled-by-namespace-ids")
-    ids = [_number(part) for part in listed.split(",")] if listed else []
-    found["feature_enabled_by_namespace_ids"] = ids if ids and None not in ids else None
+    ids = _numbers(headers.text(b"x-gitlab-feature-enabled-by-namespace-ids"))
+    found["feature_enabled_by_namespace_ids"] = ids or _numbers(headers.text(b"x-gitlab-saas-duo-pro-namespace-ids"))
     return found
 
 
@@ -195,10 +194,17 @@ def _tracking(headers: Headers) -> dict[str, Any]:
     if subject := headers.text(b"x-gitlab-subject-type"):
         found["subject_type"] = subject
     with suppress(msgspec.DecodeError, ValueError, RecursionError):
-        context = msgspec.json.decode(headers.text(b"x-gitlab-tracking-context"))
+        # Headers are read as Latin-1; JSON arrives as its UTF-8 bytes.
+        context = msgspec.json.decode(headers.text(b"x-gitlab-tracking-context").encode("latin-1"))
         if isinstance(context, dict):
             found["tracking_context"] = context
     return found
+
+
+def _numbers(listed: str) -> list[int] | None:
+    """A comma list; None where it is not of whole numbers alone."""
+    found = [number for part in listed.split(",") if (number := _number(part)) is not None]
+    return found if len(found) == listed.count(",") + 1 else None
 
 
 def _number(text: str) -> int | None:
