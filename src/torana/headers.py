@@ -58,7 +58,8 @@ class Headers:
         if found is not _UNSEEN:
             return found
         value = self._first.get(name)
-        text = None if value is None else value.decode("latin-1").strip()
+        # Of the bytes: as text, the last byte of many a letter in UTF-8 would count as white space.
+        text = None if value is None else value.strip().decode("latin-1")
         if name not in PASSING:
             self.kept[name] = text
         return text

@@ -256,6 +256,13 @@ async def test_a_header_that_disagrees_with_its_claim_is_named(gateway: RunningG
         assert reason(answer) == f"Header mismatch '{header}'"
 
 
+async def test_a_claim_beyond_ascii_agrees_with_its_utf8_bytes_in_the_header(gateway: RunningGateway) -> None:
+    # The last byte of an a with grave accent is a blank in Latin-1.
+    for realm in ("Zürich", "città"):
+        token = gateway.token(unit_primitives=["complete_code"], gitlab_realm=realm)
+        assert (await complete(gateway, token, X_Gitlab_Realm=realm.encode().decode("latin-1"))).status == 200
+
+
 async def test_a_user_tokens_subject_is_the_global_user(gateway: RunningGateway) -> None:
     token = gateway.user_token(unit_primitives=["complete_code"])
 

@@ -342,7 +342,15 @@ async def test_a_loop_is_seen_in_every_line_of_via(start_gateway: StartGateway) 
 async def test_a_legal_request_id_comes_back_unchanged(gateway: RunningGateway) -> None:
     token = gateway.token(unit_primitives=["complete_code"])
 
-    for given in ("abc", 'with blank, "quotes" and {braces}', "x" * 1024, "caf\xe9", "tab\there", "%00../"):
+    for given in (
+        "abc",
+        'with blank, "quotes" and {braces}',
+        "x" * 1024,
+        "caf\xe9",
+        "voil\xc3\xa0",
+        "tab\there",
+        "%00../",
+    ):
         refused = await gateway.get("/monitoring/ready", headers={"X-Request-ID": given})
         answered = await gateway.post("/v2/completions", json=COMPLETION, token=token, headers={"x-request-id": given})
         assert refused.header("x-request-id") == answered.header("x-request-id") == given

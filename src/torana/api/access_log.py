@@ -90,7 +90,7 @@ def _told(headers: Headers) -> dict[str, Any]:
     for name, value in headers.pairs:
         member = _TOLD.get(name)
         if member is not None and not (name in _IDS and value.strip() == b"null"):
-            told.setdefault(member, value.decode("latin-1").strip())
+            told.setdefault(member, value.strip().decode("latin-1"))
     return told
 
 

@@ -84,7 +84,7 @@ def forwarded(exchange: Exchange, dialect: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, value in exchange.headers.pairs:
         if name in names:
-            key, text = name.decode(), value.decode("latin-1").strip()
+            key, text = name.decode(), value.strip().decode("latin-1")
             found[key] = f"{found[key]}, {text}" if key in found else text
     return found
 

@@ -257,7 +257,7 @@ def _forwarded_headers(upstream: Upstream, headers: Headers) -> Mapping[str, str
     found: dict[str, str] = {}
     for name, value in headers.pairs:
         if name in upstream.request_headers:
-            key, text = name.decode(), value.decode("latin-1").strip()
+            key, text = name.decode(), value.strip().decode("latin-1")
             found[key] = f"{found[key]}, {text}" if key in found else text
     headers.kept[upstream.request_headers] = found
     return found
