@@ -300,6 +300,8 @@ class ModelWish(msgspec.Struct, frozen=True, kw_only=True):
     role: str = ""
     """An alias of the catalogue: completions_default, completions_fast, generation_default, chat_default."""
     feature_setting: str = ""
+    usual_setting: str = ""
+    """The feature setting of a request that names none; it counts where the operator has chosen a model for it."""
     identifier: str = ""
     """A catalogue identifier, or for a client's own server `<provider>/<model>`."""
     client_name: str = ""

@@ -14,7 +14,7 @@ from torana.prompts.reasons import explain_variant, explain_version
 from torana.providers.provider import Deployment
 from torana.refusals import CODES, refusal_text
 from torana.rehearsal import Notes, Rehearsal
-from torana.routing.models import PSEUDO
+from torana.routing.models import PSEUDO, SETTINGS_OF_ROLES
 
 
 def tell(scene: Rehearsal, exchange: Exchange, notes: Notes) -> dict[str, Any]:
@@ -116,9 +116,9 @@ def _explain_model(scene: Rehearsal, notes: Notes) -> str:
         record = catalogue.client_names.get(wish.client_name)
         return f"client name {wish.client_name}" + (f" -> {record.model}" if record is not None else "")
     chosen = wish.identifier.removeprefix(PSEUDO) or wish.feature_setting
-    override = scene.settings.providers.default_models.get(chosen)
-    if override:
-        return f"AIGW_MODEL_SELECTION__DEFAULT_MODELS for feature setting {chosen}"
+    overridable = chosen or wish.usual_setting or SETTINGS_OF_ROLES.get(wish.role, "")
+    if scene.settings.providers.default_models.get(overridable):
+        return f"AIGW_MODEL_SELECTION__DEFAULT_MODELS for feature setting {overridable}"
     setting = catalogue.feature_settings.get(chosen)
     name = setting.default if setting is not None else wish.role or "chat_default"
     why = f"feature setting {setting.name} -> {name}" if setting is not None else f"default {name}"

@@ -128,6 +128,25 @@ async def test_the_operator_changes_a_features_default(start_gateway: StartGatew
     assert models == [SONNET, SONNET, "claude-opus-4-6"]
 
 
+@pytest.mark.parametrize("prompt", ["chat/explain_code", "chat/issue_reader", "generate_commit_message"])
+async def test_a_prompt_whose_request_names_no_model_has_its_features_default(
+    start_gateway: StartGateway, prompt: str
+) -> None:
+    chosen = dict.fromkeys(("duo_chat_explain_code", "duo_chat", "generate_commit_message"), "claude_opus_4_6")
+    gateway = await start_gateway(env={"AIGW_MODEL_SELECTION__DEFAULT_MODELS": json.dumps(chosen)})
+    token = gateway.token(unit_primitives=["explain_code", "ask_issue", "generate_commit_message", "fix_code"])
+    inputs = dict.fromkeys(("input", "selected_text", "suggestions", "diff"), "x")
+
+    answers = [
+        await gateway.post(f"/v1/prompts/{each}", json={"inputs": inputs, **metadata}, token=token)
+        for each in (prompt, "chat/fix_code")
+        for metadata in ({}, {"model_metadata": {"provider": "gitlab", "identifier": ""}})
+    ]
+
+    models = [answer.header("x-aigw-model") for answer in answers]
+    assert models == ["anthropic/claude-opus-4-6"] * 2 + [f"anthropic/{SONNET}"] * 2
+
+
 async def test_an_overlay_moves_a_default_alias(start_gateway: StartGateway, tmp_path: Path) -> None:
     overlay = tmp_path / "overlay"
     overlay.mkdir()

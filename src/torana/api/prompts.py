@@ -56,9 +56,10 @@ class PromptEndpoints:
         # Whether the caller may have the prompt comes before what becomes of Amazon Q.
         is_amazon_q = wish is not None and wish.client_name == AMAZON_Q.client_name
         if wish is None or is_amazon_q:
-            wish = ModelWish(role=role_of(exchange.tail))
+            wish = usual_wish(exchange.tail)
         elif not wish.is_own and not wish.identifier and not wish.feature_setting:
-            wish = msgspec.structs.replace(wish, role=role_of(exchange.tail))
+            usual = usual_wish(exchange.tail)
+            wish = msgspec.structs.replace(wish, role=usual.role, usual_setting=usual.usual_setting)
         prompt, model = self.gateway.find_prompt(exchange.tail, constraint or None, wish, exchange.caller)
         if not prompt.is_simple:
             raise Invalid((), f"Prompt '{exchange.tail}' is not supported")
@@ -115,11 +116,19 @@ class PromptEndpoints:
             raise model_failed(error) from error
 
 
-def role_of(prompt_id: str) -> str:
-    """The alias that answers a prompt where the request chooses no model."""
+def usual_wish(prompt_id: str) -> ModelWish:
+    """What answers a prompt where the request chooses no model."""
     if prompt_id in ("code_suggestions/completions", "model_configuration/check"):
-        return "completions_default"
-    return "generation_default" if prompt_id == "code_suggestions/generations" else "chat_default"
+        return ModelWish(role="completions_default")
+    if prompt_id == "code_suggestions/generations":
+        return ModelWish(role="generation_default")
+    setting = prompt_id
+    if prompt_id.startswith("chat/"):
+        name = prompt_id.removeprefix("chat/")
+        # The chat's own steps and tools have no setting of their own.
+        is_tool = name in ("react", "documentation_search") or name.endswith("_reader")
+        setting = "duo_chat" if is_tool else f"duo_chat_{name}"
+    return ModelWish(role="chat_default", usual_setting=setting)
 
 
 def model_failed(error: ProviderError) -> Refusal:

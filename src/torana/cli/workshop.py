@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from torana.api.prompts import role_of
+from torana.api.prompts import usual_wish
 from torana.catalog.feature_file import EMPTY
 from torana.catalog.load import Catalogue, load_catalogue, overlay_paths
 from torana.catalog.snapshot import PromptSource
@@ -74,9 +74,10 @@ def choose(
         wish, why_model = ModelWish(role=model), "asked for"
     else:
         feature = next((each for each in shop.catalogue.features.values() if each.prompt_id == prompt_id), None)
-        role = role_of(prompt_id) if feature is None else feature.model
-        wish = ModelWish(role=role, feature_setting=feature.feature_setting if feature is not None else "")
-        why_model = f"{role}, as {f'feature {feature.name}' if feature else 'the endpoint'} says"
+        wish = usual_wish(prompt_id)
+        if feature is not None:
+            wish = ModelWish(role=feature.model, feature_setting=feature.feature_setting)
+        why_model = f"{wish.role}, as {f'feature {feature.name}' if feature else 'the endpoint'} says"
     found = shop.models.find(wish)
     families = variants_of(shop.catalogue, family) if family else found.families
     prompt = shop.prompts.find(prompt_id, constraint, families)

@@ -187,7 +187,8 @@ class Models:
         if wish.client_name and not pseudo:
             return self._by_client_name(wish.client_name)
         setting_name = pseudo or wish.feature_setting
-        override = self.settings.default_models.get(setting_name or SETTINGS_OF_ROLES.get(wish.role, ""))
+        usual = wish.usual_setting or SETTINGS_OF_ROLES.get(wish.role, "")
+        override = self.settings.default_models.get(setting_name or usual)
         if isinstance(override, str) and override:
             return self._by_name(override, ("model_metadata", "feature_setting"))
         # The wish's own role comes first where the setting is one that no catalogue lists.
