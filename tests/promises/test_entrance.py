@@ -315,6 +315,25 @@ async def test_a_header_block_over_32_kib_is_431(gateway: RunningGateway) -> Non
     assert (answer.header("connection"), answer.header("content-type")) == ("close", "text/plain; charset=utf-8")
 
 
+@pytest.mark.parametrize(
+    ("status", "path", "headers"),
+    [(414, "/" + "a" * 8192, {}), (431, "/v2/completions", header_block(32_000))],
+)
+async def test_what_is_too_large_to_be_read_is_answered_to_its_request_id_and_its_page(
+    gateway: RunningGateway, status: int, path: str, headers: dict[str, str | None]
+) -> None:
+    named = {"X-Request-ID": "big 1", "Origin": "https://ide.example"}
+
+    answer = await gateway.get(path, headers=named | headers | {"Y": "y" * 900 if headers else "y"})
+
+    assert (answer.status, answer.header("x-request-id")) == (status, "big 1")
+    assert answer.header("access-control-allow-origin") == "*"
+    assert (await gateway.log.find(correlation_id="big 1"))["status_code"] == status
+    plain = await gateway.get(path, headers=headers | {"Y": "y" * 900 if headers else "y"})
+    assert (plain.status, plain.header("access-control-allow-origin")) == (status, None)
+    assert len(plain.header("x-request-id") or "") == 32
+
+
 # Loops
 
 

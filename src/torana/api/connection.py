@@ -20,7 +20,9 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from torana.api.answer_writer import AnswerWriter
+from torana.api.answering import CORS_HEADERS
 from torana.api.cycles import Careful, LingeringTransport
+from torana.api.heads import answered_to
 from torana.api.leaving import Leaving
 from torana.settings import ServeSettings
 
@@ -103,10 +105,11 @@ class Connection(HttpToolsProtocol):
         try:
             self._feed(data)
         except httptools.HttpParserError:
-            self._refuse(self.refusal or 400)
+            # Where readers disagree on what a request is, an id in it may be another one's.
+            self._refuse(self.refusal or 400, data if self.refusal else b"")
         else:
             if self.pending_bytes > self.serve.max_header_bytes + self.serve.max_uri_bytes:
-                self._refuse(431)
+                self._refuse(431, data)
             elif self.phase == BODY:
                 self.since = time.monotonic()
 
@@ -182,8 +185,11 @@ class Connection(HttpToolsProtocol):
     def _should_upgrade(self) -> bool:
         return False
 
-    def _refuse(self, status: int) -> None:
-        """End a message that is no good, and the connection with it, after the answers that come before."""
+    def _refuse(self, status: int, data: bytes = b"") -> None:
+        """End a message that is no good, and the connection with it, after the answers that come before.
+
+        data  what of it came last, where it may say what its answer is to repeat
+        """
         if self.phase == BODY:
             if self.cycle is self.active:
                 self.phase, self.since = LINGERING, time.monotonic()
@@ -199,15 +205,19 @@ class Connection(HttpToolsProtocol):
         if self.active is not None:
             self.owed = status
             return
-        request_id = uuid.uuid4().hex
+        given, has_origin = answered_to(data)
+        request_id = given or uuid.uuid4().hex.encode()
         body = _REFUSALS[status]
-        head = b"HTTP/1.1 %d %s\r\ncontent-type: text/plain; charset=utf-8\r\n" % (status, _PHRASES[status])
-        head += b"x-request-id: %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % (
-            request_id.encode(),
-            len(body),
-        )
-        self.transport.write(head + body)
-        self.note_refusal(status, request_id)
+        headers = [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"x-request-id", request_id),
+            (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"),
+            *(CORS_HEADERS if has_origin else ()),
+        ]
+        head = [b"HTTP/1.1 %d %b\r\n" % (status, _PHRASES[status]), *[b"%b: %b\r\n" % pair for pair in headers]]
+        self.transport.write(b"".join(head) + b"\r\n" + body)
+        self.note_refusal(status, request_id.decode("latin-1"))
         self.linger()
 
     def note_refusal(self, status: int, request_id: str) -> None:

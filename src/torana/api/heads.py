@@ -83,8 +83,7 @@ class Head:
         if self._is_known:
             return
         low = _small_head(data)
-        self.has_origin = bool(_repeated(data, low, b"origin"))
-        self.request_id = _repeated(data, low, b"x-request-id")
+        self.request_id, self.has_origin = _answered_to(data, low)
         self.is_whole = is_whole_request(data, low, self.body_bytes)
         self._pieces = _pieces(data, low) if self.is_whole else ()
         self._is_known = True
@@ -172,6 +171,15 @@ def _token(data: bytes, low: bytes) -> bytes:
             token = data[at + len(name) : data.find(b"\r\n", at + 2)].strip()
             return token[7:].strip() if token[:7].lower() == b"bearer " else token
     return b""
+
+
+def answered_to(data: bytes) -> tuple[bytes, bool]:
+    """`request_id` and `has_origin` of a request that is too large to be read."""
+    return _answered_to(data, _small_head(data))
+
+
+def _answered_to(data: bytes, low: bytes) -> tuple[bytes, bool]:
+    return _repeated(data, low, b"x-request-id"), bool(_repeated(data, low, b"origin"))
 
 
 def _repeated(data: bytes, low: bytes, name: bytes) -> bytes:
