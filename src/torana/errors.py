@@ -279,11 +279,13 @@ suspends with 412."""
 
 
 _TOO_LONG_TEXT = re.compile(
-    r"maximum context length|context (window|limit|size)|prompt is too long|input (token count|is too long)"
-    r"|too many (input )?tokens|exceeds? the (maximum|available)[a-z ]* (tokens|context)",
+    r"maximum context length|context ?(window|limit|size)|prompt is too long|input (token count|is too long)"
+    r"|too many (input )?tokens|inputs\W+(tokens \+|must have less than)"
+    r"|exceeds? the (maximum|available)[a-z ]* (tokens|context)",
     re.IGNORECASE,
 )
-"""OpenAI, vLLM and Mistral; Anthropic and llama.cpp; Gemini; Bedrock: from their error pages and sources."""
+"""OpenAI, vLLM, Mistral and LiteLLM; Anthropic and llama.cpp; Gemini; Bedrock; Hugging Face's TGI: from their error
+pages and sources."""
 
 
 def provider_refused(status: int, message: str, where: str = "", kind: str = "") -> ProviderRefused:

@@ -239,3 +239,43 @@ async def test_what_a_loose_server_made_a_client_say_is_understood(
     assert answer.status == 200, answer
     used, result = (row["content"][0] for row in json.loads(provider.requests[-1].body)["messages"][1:])
     assert (used["id"], used["input"], result["tool_use_id"]) == ("7", {"path": "a"}, "7")
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [("429", 429), (429, 429), ("400", 400), ("503", 503), (None, 502), ("nothing", 502)]
+)
+async def test_an_error_in_place_of_a_stream_has_its_own_status(
+    gateway: RunningGateway, provider: ScriptedProvider, code: Any, status: int
+) -> None:
+    """LiteLLM writes the status as a text."""
+    provider.answer_with(
+        events=[data({"error": {"message": "Not now", "type": "None", "param": "None", "code": code}})]
+    )
+    body = {"model": "theirs", "stream": True, "messages": [{"role": "user", "content": "?"}]}
+
+    answer = await gateway.post("/openai/v1/chat/completions", json=body, token=gateway.token(unit_primitives=[PROXY]))
+
+    assert answer.status == status, answer
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "seen", "told"),
+    [
+        (400, b'[{"error":{"code":400,"message":"Bad tool","status":"INVALID_ARGUMENT"}}]', 400, "Bad tool"),
+        (400, b'[{"error":{"code":400,"message":"API key not valid."}}]', 502, "refuses the gateway's own key"),
+        (422, b"Failed to deserialize the JSON body: `x`", 400, "Failed to deserialize the JSON body: `x`"),
+        (422, b'{"error":"`inputs` tokens + `max_new_tokens` must be <= 4096"}', 400, "must be <= 4096"),
+        (400, b"<html>nginx</html>", 400, "no reason given"),
+        (500, b"secret", 502, "The provider failed"),
+    ],
+)
+async def test_an_error_body_in_odd_shape_is_told(
+    gateway: RunningGateway, provider: ScriptedProvider, status: int, body: bytes, seen: int, told: str
+) -> None:
+    provider.fail_with(status, body)
+    asked = {"model": "theirs", "messages": [{"role": "user", "content": "?"}]}
+
+    answer = await gateway.post("/openai/v1/chat/completions", json=asked, token=gateway.token(unit_primitives=[PROXY]))
+
+    assert answer.status == seen, answer
+    assert told in answer.json()["error"]["message"]

@@ -16,6 +16,7 @@ Members = dict[str, Any]
 Loc = tuple[str | int, ...]
 
 MAX_DEPTH = 128
+_NOTHING = frozenset({"", "null", "{}", "[]", '""'})
 MAX_TOKENS = 10**12
 """No call has used that many; a provider that says more is mistaken."""
 
@@ -99,6 +100,15 @@ def arguments_text(value: Any) -> str:
     if isinstance(value, str) or value is None:
         return value or ""
     return msgspec.json.encode(value).decode()
+
+
+def plain_text(body: bytes) -> str:
+    """An error body that has none of the shapes we know, where people can read it; pages of proxies say nothing."""
+    try:
+        text = body.decode().strip()
+    except UnicodeDecodeError:
+        return ""
+    return "" if text.startswith("<") or text in _NOTHING or not " ".join(text.split()).isprintable() else text
 
 
 def suspect(before: Usage | None) -> Usage:

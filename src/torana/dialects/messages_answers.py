@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from torana.chat import Chunk, FinishReason, ToolCallPiece, Usage
-from torana.dialects.members import decode_answer, read_tokens, suspect
+from torana.dialects.members import decode_answer, plain_text, read_tokens, suspect
 from torana.dialects.streams import Seen
 from torana.errors import ProviderBroke, ProviderRefused, provider_refused
 
@@ -40,15 +40,15 @@ ERROR_STATUS = {
 
 
 class _Error(msgspec.Struct):
-    type: str = ""
-    message: str = ""
+    type: str | None = None
+    message: str | None = None
     details: Any = None
 
     @property
     def kind(self) -> str:
         """The code where there is one: `enforced_spend_limit_reached` says more than `rate_limit_error`."""
         code = self.details.get("error_code") if isinstance(self.details, dict) else None
-        return code if isinstance(code, str) and code else self.type
+        return code if isinstance(code, str) and code else self.type or ""
 
 
 class _Block(msgspec.Struct):
@@ -249,14 +249,15 @@ def read_error(status: int, body: bytes) -> ProviderRefused:
         error = decode_answer(_answers, body).error or _Error()
     except ProviderBroke:
         error = _Error()
-    return provider_refused(status, error.message[:MAX_MESSAGE_CHARS] or "no reason given", kind=error.kind)
+    message = error.message or plain_text(body) or "no reason given"
+    return provider_refused(status, message[:MAX_MESSAGE_CHARS], kind=error.kind)
 
 
 def _refused(error: _Error | None) -> ProviderRefused:
     """The error told in place of an answer: its status is known by its kind alone."""
     error = error or _Error()
-    status = ERROR_STATUS.get(error.type, 500)
-    return provider_refused(status, error.message[:MAX_MESSAGE_CHARS] or "no reason given", kind=error.kind)
+    status = ERROR_STATUS.get(error.type or "", 500)
+    return provider_refused(status, (error.message or "no reason given")[:MAX_MESSAGE_CHARS], kind=error.kind)
 
 
 def look(data: bytes, usage: Usage | None) -> Seen:

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from torana.chat import FinishReason, Usage
-from torana.dialects.members import Members, decode_answer, read_tokens, suspect
+from torana.dialects.members import Members, decode_answer, plain_text, read_tokens, suspect
 from torana.errors import SPENT_KINDS, ProviderBroke, ProviderRefused, provider_refused
 
 MAX_MESSAGE_CHARS = 300
@@ -29,6 +29,8 @@ FINISH_NAMES: dict[FinishReason, str] = {
     "content_filter": "content_filter",
     "other": "stop",
 }
+_BAD_KEY_TEXT = "API key not valid"
+"""Of Google's server of this format, which tells it with 400, unlike every other vendor's."""
 _ERROR_TYPES = {
     401: "authentication_error",
     402: "insufficient_quota",
@@ -59,9 +61,12 @@ _ERROR_STATUS = {
 
 
 class Error(msgspec.Struct):
-    message: str | None = None
-    type: str | None = None
-    code: str | int | None = None
+    """Servers write each member in several shapes; one that is odd spoils no other."""
+
+    message: Any = None
+    type: Any = None
+    code: Any = None
+    """The kind in detail, or the status: as a number, of LiteLLM as its digits."""
     metadata: Any = None
     """Of OpenRouter, where the provider behind it, or a moderation, said no."""
 
@@ -72,15 +77,22 @@ class Error(msgspec.Struct):
     @property
     def kind(self) -> str:
         """The code where there is one: `context_length_exceeded` says more than `invalid_request_error`."""
-        if self.type in SPENT_KINDS or not isinstance(self.code, str):
-            return self.type or ""
+        general = self.type if isinstance(self.type, str) else ""
+        if general in SPENT_KINDS or not isinstance(self.code, str) or self.status:
+            return general
         return self.code
+
+    @property
+    def status(self) -> int | None:
+        digits = str(self.code) if isinstance(self.code, (int, str)) else ""
+        status = int(digits) if len(digits) == 3 and digits.isdecimal() else 0
+        return status if 400 <= status <= 599 else None
 
 
 class Failure(msgspec.Struct):
     """An error body, as OpenAI and the servers that follow it write theirs: some without an `error` around it."""
 
-    error: Error | str | None = None
+    error: Any = None
     message: Any = None
     """A text; of Mistral also an object that names the members it refuses."""
     detail: Any = None
@@ -94,7 +106,7 @@ class _Relayed(msgspec.Struct):
     usage: Any = None
 
 
-_failures = msgspec.json.Decoder(Failure)
+_failures = msgspec.json.Decoder(Failure | list[Failure])
 _relayed = msgspec.json.Decoder(_Relayed)
 
 
@@ -182,10 +194,15 @@ def scan_answer(body: bytes) -> Usage | None:
 def read_error(status: int, body: bytes) -> ProviderRefused:
     """The error behind an error status, whatever the body is."""
     try:
-        failure = decode_answer(_failures, body)
+        failures = decode_answer(_failures, body)
     except ProviderBroke:
-        failure = Failure()
-    error = _find_error(failure)
+        failures = []
+    # Google's server of this format puts the one it has into an array.
+    found = failures if isinstance(failures, Failure) else next(iter(failures), Failure())
+    error = _find_error(found)
+    error.message = error.message or plain_text(body)
+    if status == 400 and str(error.message).startswith(_BAD_KEY_TEXT):
+        status = 401
     if status == 403 and error.is_flagged:
         # What was asked is at fault, not our key.
         return ProviderRefused(status, _shorten(error), kind="content_flagged")
@@ -194,32 +211,27 @@ def read_error(status: int, body: bytes) -> ProviderRefused:
 
 def refused(failure: Error | str | None) -> ProviderRefused:
     """The error told in place of an answer or within one: its status is known by its code or kind alone."""
-    error = _find_error(Failure(failure))
-    status = error.code if isinstance(error.code, int) else _ERROR_STATUS.get(error.kind)
-    status = status or _ERROR_STATUS.get(error.type or "", 500)
-    return provider_refused(status if 400 <= status <= 599 else 500, _shorten(error), kind=error.kind)
+    error = failure if isinstance(failure, Error) else Error(failure)
+    status = error.status or _ERROR_STATUS.get(error.kind) or _ERROR_STATUS.get(str(error.type), 500)
+    return provider_refused(status, _shorten(error), kind=error.kind)
 
 
 def check_event(data: bytes) -> None:
     """An event or an answer without choices: a server's own, or an error as vLLM writes it; raises ProviderRefused."""
     failure = decode_answer(_failures, data)
-    if failure.object == "error":
+    if isinstance(failure, Failure) and failure.object == "error":
         raise refused(_find_error(failure))
 
 
 def _find_error(failure: Failure) -> Error:
-    if isinstance(failure.error, Error):
-        return failure.error
-    if failure.error:
-        return Error(failure.error)
-    said = failure.message or failure.detail
-    text = said if isinstance(said, str) or said is None else msgspec.json.encode(said).decode()
-    kind, code = (each if isinstance(each, str) else None for each in (failure.type, failure.code))
-    return Error(text, kind, code)
+    if isinstance(failure.error, dict):
+        return msgspec.convert(failure.error, Error)
+    return Error(failure.error or failure.message or failure.detail, failure.type, failure.code)
 
 
 def _shorten(error: Error) -> str:
-    return (error.message or "no reason given")[:MAX_MESSAGE_CHARS]
+    said = error.message or "no reason given"
+    return (said if isinstance(said, str) else msgspec.json.encode(said).decode())[:MAX_MESSAGE_CHARS]
 
 
 def write_error(status: int, code: str, message: str, request_id: str) -> bytes:
