@@ -282,6 +282,22 @@ def test_a_repetition_of_the_whole_answer_leaves_nothing() -> None:
     assert drop_repeated_start("def f():", "def f():") == ""
 
 
+@pytest.mark.parametrize(
+    ("prefix", "answer", "wanted"),
+    [
+        ("import os", "\nimport os\nimport sys\n", "\nimport sys\n"),
+        ("import os", "\r\nimport os\r\nimport sys", "\nimport sys"),
+        ("import os", "\n  import os", ""),
+        ("    pass  ", "pass", ""),
+        ("if ", "iffy", "iffy"),
+        ("x = 1", "\nx = 10", "\nx = 10"),
+        ("}", "\n}", "\n}"),
+    ],
+)
+def test_the_cursors_line_does_not_come_again(prefix: str, answer: str, wanted: str) -> None:
+    assert drop_repeated_start(answer, prefix) == wanted
+
+
 def test_few_lines_from_above_may_come_again() -> None:
     assert drop_repeated_blocks("a = 1\nb = 2\n", "a = 1\nb = 2\n") == "a = 1\nb = 2\n"
     assert drop_repeated_blocks("}\n}\n}\n}\n", "}\n}\n}\n}\n") == "}\n}\n}\n}\n"

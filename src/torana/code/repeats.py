@@ -110,7 +110,14 @@ def drop_loops(text: str) -> str:
 def _without_typed(text: str, line: str) -> str:
     # Line ends are not skipped: after `}`, a next line of `}` closes another block.
     start = text.lstrip(" \t")
-    return start[len(line) :] if start.startswith(line) else text
+    if start.startswith(line):
+        return start[len(line) :]
+    if start.startswith(bare := line.rstrip()) and start[len(bare) : len(bare) + 1].strip() == "":
+        return start[len(bare) :].lstrip(" \t")
+    # The whole line once more, below itself.
+    first, end, rest = start.lstrip("\r\n \t").partition("\n")
+    is_again = _TELLING.search(line) and start[:1] in ("\r", "\n") and first.strip() == line.strip()
+    return end + rest if is_again else text
 
 
 def _without_line_above(text: str, above: str, indent: str) -> str:
