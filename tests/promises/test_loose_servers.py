@@ -113,6 +113,24 @@ async def test_a_call_with_a_number_for_its_id_is_a_call(
     assert answer == ("", [("0", "read", {"path": "a"})], "tool_use", (25, 7))
 
 
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("calls", [True, False])
+async def test_an_answer_that_never_tells_why_it_ended_still_calls_its_tools(
+    gateway: RunningGateway, provider: ScriptedProvider, stream: bool, calls: bool
+) -> None:
+    """As LightLLM and some gateways end theirs."""
+    call = {"index": 0, "id": "c1", "type": "function", "function": {"name": "read", "arguments": "{}"}}
+    said = {"role": "assistant", "content": "Hello", **({"tool_calls": [call]} if calls else {})}
+    if stream:
+        provider.answer_with(events=[piece(said), TOLD, DONE])
+    else:
+        provider.answer_with(body={"id": "x", "choices": [{"index": 0, "message": said}], "usage": usage()})
+
+    text, made, reason, _ = await ask_as_claude(gateway, stream=stream)
+
+    assert (text, made, reason) == (("Hello", [("c1", "read", {})], "tool_use") if calls else ("Hello", [], "end_turn"))
+
+
 @pytest.mark.parametrize("told", [TOLD, b""], ids=["usage", "no usage"])
 async def test_an_answer_that_told_why_it_ended_needs_no_done_where_the_server_never_says_it(
     gateway: RunningGateway, provider: ScriptedProvider, told: bytes

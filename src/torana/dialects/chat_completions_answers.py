@@ -141,6 +141,10 @@ class StreamedAnswer:
         if data == openai_style.DONE:
             if not self._is_begun:
                 raise ProviderBroke("the stream ended before it began")
+            # Some servers never tell why an answer ended; whoever asked is to run its calls all the same.
+            for number in (number for number, is_told in self._finished.items() if not is_told):
+                self._close_texts(number, chunks)
+                chunks.append(Chunk(choice=number, finish=self._finish_of(_Choice(number)), usage=self._usage))
             chunks.append(Chunk(usage=self._usage, is_last=True))
             return True
         event = decode_answer(_answers, data)
@@ -179,7 +183,7 @@ class StreamedAnswer:
 
     def _finish_of(self, choice: _Choice) -> FinishReason:
         """Raises ProviderRefused for an answer that was given up."""
-        said = choice.finish_reason or ""
+        said = choice.finish_reason or "stop"
         if said in _GIVEN_UP:
             raise provider_refused(_GIVEN_UP[said], "the answer was given up", kind=said)
         finish = openai_style.FINISHES.get(said, _OTHER)
