@@ -32,6 +32,9 @@ logger = logging.getLogger("torana.gateway")
 COMPLETION_PROMPT = "code_suggestions/completions"
 GENERATION_PROMPT = "code_suggestions/generations"
 
+VARIETY = 0.4
+"""Temperature of several choices whose prompt asks for none."""
+
 
 class Gateway:
     """What the gateway can do with an authorized call. Every way in asks for a Permit."""
@@ -124,6 +127,8 @@ class Gateway:
         chat = replace_fields(
             chat,
             choices=max(1, order.choices),
+            # Without any, all choices are one; vLLM refuses to make them.
+            temperature=VARIETY if order.choices > 1 and chat.temperature == 0 else chat.temperature,
             max_tokens=order.max_tokens if is_fast else chat.max_tokens or order.max_tokens,
             wants_scores=(
                 is_fast

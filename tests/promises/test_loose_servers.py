@@ -297,3 +297,27 @@ async def test_an_error_body_in_odd_shape_is_told(
 
     assert answer.status == seen, answer
     assert told in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(("choices", "is_greedy"), [(1, True), (3, False)])
+async def test_several_completions_are_not_asked_of_a_greedy_model(
+    start_gateway: StartGateway, provider: ScriptedProvider, choices: int, is_greedy: bool
+) -> None:
+    """vLLM: "n must be 1 when using greedy sampling"."""
+    gateway = await start_gateway(env={"AIGW_CUSTOM_MODELS__ENABLED": "true"})
+    body = {
+        "prompt_version": 2,
+        "model_provider": "litellm",
+        "model_name": "codestral",
+        "model_endpoint": f"{provider.url}/v1",
+        "current_file": {"file_name": "a.py", "content_above_cursor": "def f", "content_below_cursor": ""},
+        "choices_count": choices,
+    }
+
+    answer = await gateway.post(
+        "/v2/code/completions", json=body, token=gateway.token(unit_primitives=["complete_code"])
+    )
+
+    assert answer.status == 200, answer
+    sent = json.loads(provider.requests[-1].body)
+    assert (sent.get("n", 1), sent["temperature"] == 0) == (choices, is_greedy)
