@@ -222,6 +222,26 @@ async def test_a_second_rotation_within_the_interval_is_seen_after_it(
         assert (await ask(gateway, good(issuer))).status == status
 
 
+async def test_a_busy_instance_that_waits_for_its_new_key_does_not_use_its_failures_up(
+    start_gateway: StartGateway, issuer: Issuer, clock: HandClock
+) -> None:
+    gateway = await start_gateway(env={"AIGW_AUTH__FAILURES_PER_MINUTE": "5"}, clock=clock)
+    await eventually(lambda: is_ready(gateway))
+    issuer.rotate(keep_old=True)
+    assert (await ask(gateway, good(issuer))).status == 200
+    issuer.rotate(keep_old=True)
+    busy = good(issuer)
+
+    codes = {(await ask(gateway, busy)).refusal.code for _ in range(10)}
+
+    assert codes == {"token_signature"}
+    clock.advance(30)
+    assert (await ask(gateway, busy)).status == 200
+    for number in range(5):
+        assert (await ask(gateway, forged(issuer, str(number)))).status == 401
+    assert (await ask(gateway, good(issuer))).refusal.code == "auth_failures_exceeded"
+
+
 # A flood of unknown key ids (JW5).
 
 

@@ -302,7 +302,9 @@ class Verifier:
     def _refuse_at_once(self, digest: bytes, client: str) -> None:
         remembered = self._refused.get(digest)
         if remembered and remembered.epoch == self._epoch and self._clock.monotonic() < remembered.until:
-            self._count_failure(client)
+            # A token that only wants its key comes with each request of a busy instance until that key is fetched.
+            if remembered.code != "token_signature":
+                self._count_failure(client)
             raise _refusal(remembered.code, remembered.detail, remembered.layer)
         if self._failures.wait_s(client):
             raise _refusal("auth_failures_exceeded", layer="client")
