@@ -321,3 +321,51 @@ async def test_several_completions_are_not_asked_of_a_greedy_model(
     assert answer.status == 200, answer
     sent = json.loads(provider.requests[-1].body)
     assert (sent.get("n", 1), sent["temperature"] == 0) == (choices, is_greedy)
+
+
+def messages_events(reason: str | None) -> list[bytes]:
+    """Of a server that follows Anthropic loosely: a call, and how it ends."""
+    block = {"type": "tool_use", "id": "c1", "name": "read", "input": {}}
+    message = {"id": None, "model": None, "content": None, "usage": {"input_tokens": 25, "output_tokens": 1}}
+    rows: list[Chunk] = [
+        {"type": "message_start", "message": message},
+        {"type": "content_block_start", "index": 0, "content_block": block},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": reason}, "usage": {"output_tokens": 7}},
+        {"type": "message_stop"},
+    ]
+    return [data(row) for row in rows]
+
+
+@pytest.mark.parametrize("reason", ["end_turn", "tool_use", None])
+async def test_calls_of_a_loose_messages_server_are_run(
+    gateway: RunningGateway, provider: ScriptedProvider, reason: str | None
+) -> None:
+    provider.answer_with(events=messages_events(reason))
+    body = {"model": "claude-sonnet-4-6", "stream": True, "messages": [{"role": "user", "content": "?"}]}
+
+    answer = await gateway.post("/openai/v1/chat/completions", json=body, token=gateway.token(unit_primitives=[PROXY]))
+
+    rows = [json.loads(line[6:]) for line in answer.text.split("\n") if line.startswith("data: {")]
+    assert rows[-1]["choices"][0]["finish_reason"] == "tool_calls"
+    assert (rows[-1]["usage"]["prompt_tokens"], rows[-1]["usage"]["completion_tokens"]) == (25, 7)
+
+
+@pytest.mark.parametrize("path", ["/anthropic/v1/messages", "/openai/v1/chat/completions"])
+async def test_an_error_without_a_type_ends_a_messages_stream(
+    gateway: RunningGateway, provider: ScriptedProvider, path: str
+) -> None:
+    failed = data({"error": {"type": "overloaded_error", "message": "Not now"}})
+    provider.answer_with(events=[*messages_events(None)[:3], failed])
+    body = {
+        "model": "claude-sonnet-4-6",
+        "max_tokens": 9,
+        "stream": True,
+        "messages": [{"role": "user", "content": "?"}],
+    }
+
+    answer = await gateway.post(path, json=body, token=gateway.token(unit_primitives=[PROXY]))
+
+    assert "overloaded" in answer.text
+    assert "message_stop" not in answer.text
+    assert "[DONE]" not in answer.text

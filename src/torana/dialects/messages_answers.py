@@ -76,16 +76,17 @@ class _Delta(msgspec.Struct):
 
 class _Answer(msgspec.Struct):
     type: str = ""
-    id: str = ""
-    model: str = ""
-    content: list[_Block] = []
+    id: str | None = None
+    model: str | None = None
+    content: list[_Block] | None = None
     stop_reason: str | None = None
     usage: Any = None
     error: _Error | None = None
 
 
 class _Event(msgspec.Struct):
-    type: str
+    type: str = ""
+    """Empty: LiteLLM's error event."""
     index: int = 0
     delta: _Delta | None = None
     content_block: _Block | None = None
@@ -99,7 +100,7 @@ class _Glance(msgspec.Struct):
 
     type: str = ""
     message: "_Glance | None" = None
-    model: str = ""
+    model: str | None = None
     usage: Any = None
 
 
@@ -139,10 +140,12 @@ def merge_usage(before: Usage | None, said: Any) -> Usage | None:
 class StreamedAnswer:
     """What is known of one streamed answer so far."""
 
-    __slots__ = ("_calls", "_is_begun", "_silent_calls", "_usage")
+    __slots__ = ("_calls", "_is_begun", "_is_finished", "_silent_calls", "_usage")
 
     def __init__(self) -> None:
         self._is_begun = False
+        self._is_finished = False
+        """It has told why it ended."""
         self._usage: Usage | None = None
         self._calls: dict[int, int] = {}
         """Block number → position among the tool calls."""
@@ -163,21 +166,23 @@ class StreamedAnswer:
             self._is_begun = True
             message = event.message or _Answer()
             self._usage = merge_usage(self._usage, message.usage)
-            chunks.append(Chunk(id=message.id, model=message.model, usage=self._usage))
+            chunks.append(Chunk(id=message.id or "", model=message.model or "", usage=self._usage))
         elif kind == "message_delta":
             self._usage = merge_usage(self._usage, event.usage)
             reason = event.delta.stop_reason if event.delta else None
             if reason is not None:
                 self._complete_calls(chunks)
-            finish = None if reason is None else _FINISHES.get(reason, "other")
+                self._is_finished = True
+            finish = None if reason is None else _finish(reason, has_calls=bool(self._calls))
             chunks.append(Chunk(finish=finish, usage=self._usage))
         elif kind == "message_stop":
             if not self._is_begun:
                 raise ProviderBroke("the stream ended before it began")
             self._complete_calls(chunks)
-            chunks.append(Chunk(usage=self._usage, is_last=True))
+            finish = None if self._is_finished else _finish(None, has_calls=bool(self._calls))
+            chunks.append(Chunk(finish=finish, usage=self._usage, is_last=True))
             return True
-        elif kind == "error":
+        elif kind == "error" or event.error is not None:
             raise _refused(event.error)
         return False
 
@@ -210,6 +215,12 @@ class StreamedAnswer:
             chunks.append(Chunk(tool_call=ToolCallPiece(self._calls[index], arguments=delta.partial_json)))
 
 
+def _finish(reason: str | None, *, has_calls: bool) -> FinishReason:
+    """Servers that follow Anthropic end with `end_turn` after calls too, or tell no reason."""
+    finish = _FINISHES.get(reason or "end_turn", "other")
+    return "tool_calls" if finish == "stop" and has_calls else finish
+
+
 def _take_words(block: _Block, chunks: list[Chunk]) -> None:
     """A text or a thought, as much of it as is there."""
     if block.type == "redacted_thinking":
@@ -224,21 +235,21 @@ def _take_words(block: _Block, chunks: list[Chunk]) -> None:
 def read_answer(body: bytes) -> list[Chunk]:
     """A whole answer as chunks; raises ProviderBroke, or ProviderRefused for an error with status 200."""
     answer = decode_answer(_answers, body)
-    if answer.type == "error":
+    if answer.type == "error" or answer.error is not None:
         raise _refused(answer.error)
     if answer.type != "message":
         raise ProviderBroke("not a message")
     usage = merge_usage(None, answer.usage)
-    chunks = [Chunk(id=answer.id, model=answer.model)]
+    chunks = [Chunk(id=answer.id or "", model=answer.model or "")]
     position = 0
-    for block in answer.content:
+    for block in answer.content or ():
         if block.type == "tool_use":
             arguments = msgspec.json.encode(block.input or {}).decode()
             chunks.append(Chunk(tool_call=ToolCallPiece(position, block.id or "", block.name or "", arguments)))
             position += 1
         else:
             _take_words(block, chunks)
-    finish = _FINISHES.get(answer.stop_reason or "", "other")
+    finish = _finish(answer.stop_reason, has_calls=position > 0)
     chunks.append(Chunk(finish=finish, usage=usage, is_last=True))
     return chunks
 
@@ -264,8 +275,8 @@ def look(data: bytes, usage: Usage | None) -> Seen:
     """What a relayed event says; raises ProviderBroke for junk."""
     event = decode_answer(_glances, data)
     if event.message is not None:
-        return merge_usage(usage, event.message.usage), event.message.model, False
-    return merge_usage(usage, event.usage), event.model, event.type == "message_stop"
+        return merge_usage(usage, event.message.usage), event.message.model or "", False
+    return merge_usage(usage, event.usage), event.model or "", event.type == "message_stop"
 
 
 def scan_answer(body: bytes) -> Usage | None:
