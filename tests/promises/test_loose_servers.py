@@ -369,3 +369,48 @@ async def test_an_error_without_a_type_ends_a_messages_stream(
     assert "overloaded" in answer.text
     assert "message_stop" not in answer.text
     assert "[DONE]" not in answer.text
+
+
+def begun(number: int, arguments: str) -> Chunk:
+    function = {"name": f"tool{number}", "arguments": arguments}
+    return {"index": number, "id": f"c{number}", "type": "function", "function": function}
+
+
+def more(number: int, arguments: str) -> Chunk:
+    return {"index": number, "function": {"arguments": arguments}}
+
+
+@pytest.mark.parametrize(
+    "deltas",
+    [
+        [[begun(0, ""), begun(1, "")], [more(0, '{"a"'), more(1, '{"b"')], [more(0, ":1}"), more(1, ":2}")]],
+        [[begun(0, '{"a":1}')], [begun(1, "")], [more(1, '{"b"')], [more(1, ":2}")]],
+        [[begun(0, '{"a"')], [begun(1, '{"b":2}')], [more(0, ":1}")]],
+        [[begun(1, '{"b":2}')], [begun(0, '{"a":1}')]],
+    ],
+    ids=["in turns", "one by one", "one within the other", "last first"],
+)
+async def test_calls_that_come_in_turns_are_blocks_one_by_one(
+    gateway: RunningGateway, provider: ScriptedProvider, deltas: list[list[Chunk]]
+) -> None:
+    """Claude Code reads a call's arguments where its block ends."""
+    provider.answer_with(
+        events=[*(piece({"tool_calls": calls}) for calls in deltas), piece({}, "tool_calls"), TOLD, DONE]
+    )
+    body = {"model": "theirs", "max_tokens": 9, "stream": True, "messages": [{"role": "user", "content": "?"}]}
+
+    answer = await gateway.post("/anthropic/v1/messages", json=body, token=gateway.token(unit_primitives=[PROXY]))
+
+    calls: dict[str, str] = {}
+    name = ""
+    for row in [json.loads(line[6:]) for line in answer.text.split("\n") if line.startswith("data: ")]:
+        if row["type"] == "content_block_start":
+            assert (name, row["index"]) == ("", len(calls))
+            name = row["content_block"]["name"]
+            calls[name] = ""
+        elif row["type"] == "content_block_delta":
+            assert row["index"] == len(calls) - 1
+            calls[name] += row["delta"]["partial_json"]
+        elif row["type"] == "content_block_stop":
+            name = ""
+    assert {name: json.loads(told) for name, told in calls.items()} == {"tool0": {"a": 1}, "tool1": {"b": 2}}

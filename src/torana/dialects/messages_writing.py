@@ -34,7 +34,19 @@ class MessagesWriter:
     it back, and it is known again.
     """
 
-    __slots__ = ("_block", "_calls", "_finish", "_id", "_is_begun", "_model", "_open", "_thinker", "_usage")
+    __slots__ = (
+        "_arguments",
+        "_block",
+        "_calls",
+        "_finish",
+        "_id",
+        "_is_begun",
+        "_model",
+        "_open",
+        "_thinker",
+        "_usage",
+        "_waiting",
+    )
 
     def __init__(self, model: str, id: str, created: int, _asked: ChatRequest | None = None) -> None:
         self._model = model
@@ -43,11 +55,15 @@ class MessagesWriter:
         self._block = -1
         """Number of the newest block."""
         self._open = ""
-        """What goes on in it: `text`, `thinking`, or nothing that does."""
+        """What goes on in it: `text`, `thinking`, `call`, or nothing that does."""
         self._thinker = ""
         """The dialect whose thought is open."""
         self._calls: dict[int, int] = {}
         """Position of a tool call → its block."""
+        self._arguments: list[str] = []
+        """Pieces of the newest call's, so far."""
+        self._waiting: list[ToolCallPiece] = []
+        """Of calls that some servers begin before the newest one is whole: a block that is closed takes no more."""
         self._finish: FinishReason = "stop"
         self._usage = Usage()
 
@@ -63,7 +79,7 @@ class MessagesWriter:
                 if chunk.text:
                     self._write_text(chunk.text, out)
                 if chunk.tool_call:
-                    self._write_call(chunk.tool_call, out)
+                    self._take_call(chunk.tool_call, out)
                 self._finish = chunk.finish or self._finish
             if chunk.is_last:
                 self._end(out)
@@ -105,12 +121,30 @@ class MessagesWriter:
             self._write_delta({"type": "signature_delta", "signature": signature}, out)
         self._open = ""
 
+    def _take_call(self, piece: ToolCallPiece, out: list[bytes]) -> None:
+        """Write it, or have it wait until the block that is open is whole."""
+        is_open = self._calls.get(piece.position) == self._block
+        is_free = not self._waiting and (self._open != "call" or _is_whole("".join(self._arguments)))
+        if not (is_open or is_free):
+            self._waiting.append(piece)
+            return
+        self._write_call(piece, out)
+        if self._waiting and _is_whole("".join(self._arguments)):
+            self._write_waiting(out)
+
+    def _write_waiting(self, out: list[bytes]) -> None:
+        """Each call in one go, in their order."""
+        waiting, self._waiting = sorted(self._waiting, key=lambda piece: piece.position), []
+        for piece in waiting:
+            self._write_call(piece, out)
+
     def _write_call(self, piece: ToolCallPiece, out: list[bytes]) -> None:
         if piece.position not in self._calls:
             self._begin_block({"type": "tool_use", "id": piece.id, "name": piece.name, "input": {}}, out)
             self._calls[piece.position] = self._block
+            self._open, self._arguments = "call", []
         if piece.arguments:
-            # A piece for an earlier call is rare, and clients tell blocks apart by number.
+            self._arguments.append(piece.arguments)
             delta = {"type": "input_json_delta", "partial_json": piece.arguments}
             out.append(_write_event("content_block_delta", {"index": self._calls[piece.position], "delta": delta}))
 
@@ -118,6 +152,8 @@ class MessagesWriter:
         out.append(_write_event("content_block_delta", {"index": self._block, "delta": delta}))
 
     def _begin_block(self, block: Members, out: list[bytes]) -> None:
+        if self._waiting:
+            self._write_waiting(out)
         self._end_block(out)
         self._block += 1
         out.append(_write_event("content_block_start", {"index": self._block, "content_block": block}))
@@ -130,6 +166,7 @@ class MessagesWriter:
             out.append(_write_event("content_block_stop", {"index": self._block}))
 
     def _end(self, out: list[bytes]) -> None:
+        self._write_waiting(out)
         self._end_block(out)
         delta = {"stop_reason": _STOP_REASONS[self._finish], "stop_sequence": None}
         out.append(_write_event("message_delta", {"delta": delta, "usage": write_usage(self._usage)}))
@@ -183,6 +220,13 @@ def write_usage(usage: Usage) -> Members:
         "output_tokens": usage.output_tokens,
         "output_tokens_details": {"thinking_tokens": usage.reasoning_tokens},
     }
+
+
+def _is_whole(arguments: str) -> bool:
+    try:
+        return arguments.endswith("}") and _objects.decode(arguments) is not None
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return False
 
 
 def read_arguments(text: str) -> Members:
