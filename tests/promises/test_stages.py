@@ -118,6 +118,28 @@ async def test_from_its_day_on_the_successor_answers_under_the_old_name(
         assert answer.header("sunset") is None
 
 
+async def test_who_asks_for_a_model_that_has_ended_is_told_of_once_in_the_log(
+    staged: RunningGateway, clock: HandClock
+) -> None:
+    clock.advance(30)
+
+    await ask(staged, "old")
+    await ask(staged, "old")
+
+    told = [line for line in staged.log.lines if line.get("message") == "a model has ended, and its successor answers"]
+    assert [(line["model"], line["ends"], line["successor"]) for line in told] == [("old", DAY, "young")]
+
+
+async def test_a_clock_that_is_set_back_brings_the_old_model_back(staged: RunningGateway, clock: HandClock) -> None:
+    clock.jump(3600)
+    ahead = await ask(staged, "old")
+    clock.jump(-3600)
+
+    answer = await ask(staged, "old")
+
+    assert (ahead.header("x-aigw-model"), answer.header("x-aigw-model")) == ("anthropic/young-1", "anthropic/old-1")
+
+
 async def test_a_successor_without_credentials_leaves_the_old_model_in_place(
     start_gateway: Callable, overlay: Path, clock: HandClock
 ) -> None:

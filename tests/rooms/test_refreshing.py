@@ -123,3 +123,24 @@ async def test_a_failed_renewal_leaves_the_value_that_still_holds(clock: HandClo
     clock.advance(AHEAD_S)
     with pytest.raises(NoCredentials, match="the cloud is away"):
         await refreshing.current()
+
+
+@pytest.mark.parametrize("jump_s", [-3600, 3600])
+async def test_a_wall_clock_that_is_set_changes_neither_the_end_nor_the_next_try(
+    clock: HandClock, fetches: Fetches, jump_s: float
+) -> None:
+    refreshing = Refreshing("token", fetches, clock)
+    fetches.failure = "down"
+    with pytest.raises(NoCredentials):
+        await refreshing.current()
+    clock.jump(jump_s)
+    fetches.failure = None
+    with pytest.raises(NoCredentials):
+        await refreshing.current()
+    clock.advance(RETRY_S)
+    assert await refreshing.current() == "value 2"
+
+    clock.jump(jump_s)
+    assert await refreshing.current() == "value 2"
+    clock.advance(3600)
+    assert await refreshing.current() == "value 3"

@@ -192,6 +192,14 @@ async def test_a_report_on_another_time_leaves_out_what_is_not_in_it(
     assert [row["calls"] for row in report(torana, "--since", "100d")] == [3]
 
 
+async def test_what_a_clock_that_ran_ahead_has_counted_is_not_left_out(
+    sink: RollupSink, torana: Callable[..., Result]
+) -> None:
+    await sink.send(batch(event(1), event(2, NOW + timedelta(hours=1), clock_jumped=True)))
+
+    assert [row["calls"] for row in report(torana, "--since", "1h")] == [2]
+
+
 @pytest.mark.parametrize(
     ("args", "code"),
     [

@@ -60,7 +60,7 @@ def usage() -> None:
 @click.option(
     "--since", default="7d", show_default=True, help="7d, 12h, 30m, 2w, or a day or moment in ISO 8601 (UTC)."
 )
-@click.option("--until", default="", help="The same; default: now.")
+@click.option("--until", default="", help="The same; default: all there is.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @catalog_option
@@ -76,7 +76,7 @@ def report(
     now = datetime.now(UTC)
     try:
         names = read_by(by)
-        start, end = read_moment(since, now), read_moment(until, now) if until else now
+        start, end = read_moment(since, now), read_moment(until, now) if until else None
     except BadQuestion as bad:
         raise click.UsageError(str(bad)) from bad
     found = _ask(lambda path: ask(path, names, start, end, now), rollup, folders)

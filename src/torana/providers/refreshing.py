@@ -1,7 +1,8 @@
 """Credentials that run out: fetched once at a time, off the event loop, and ahead of their end.
 
 The clouds' own libraries know how; most of them block. Whoever needs a value meanwhile gets the last one that
-still holds, or waits for the one fetch that is under way.
+still holds, or waits for the one fetch that is under way. How long a value holds is measured by the clock that only
+grows: somebody who sets the wall clock neither revives one that has ended nor delays the next try.
 """
 
 import asyncio
@@ -44,7 +45,7 @@ class Refreshing(Generic[T]):
 
     async def current(self) -> T:
         """The value; raises NoCredentials where there is none to be had."""
-        now = self._clock.now()
+        now = self._clock.monotonic()
         if now < self._ends_at - AHEAD_S and self._value is not None:
             return self._value
         if self._failure is None or now >= self._retry_at:
@@ -53,16 +54,17 @@ class Refreshing(Generic[T]):
             if now >= self._ends_at:
                 # A caller who hangs up does not take the others' fetch along.
                 await asyncio.shield(self._flight)
-        if self._value is not None and self._clock.now() < self._ends_at:
+        if self._value is not None and self._clock.monotonic() < self._ends_at:
             return self._value
         raise NoCredentials(str(self._failure)) if self._failure is not None else NoCredentials(f"no {self.what}")
 
     async def _renew(self) -> None:
         try:
-            self._value, self._ends_at = await asyncio.to_thread(self._fetch)
+            self._value, ends_at = await asyncio.to_thread(self._fetch)
+            self._ends_at = self._clock.monotonic() + ends_at - self._clock.now()
             self._failure = None
         except NoCredentials as failure:
-            self._failure, self._retry_at = failure, self._clock.now() + RETRY_S
+            self._failure, self._retry_at = failure, self._clock.monotonic() + RETRY_S
             logger.error("credentials cannot be fetched", extra={"credentials": self.what, "reason": str(failure)})
         finally:
             self._flight = None

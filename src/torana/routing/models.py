@@ -1,9 +1,9 @@
 """Which model a wish means, and where it is deployed. Looks up; sends nothing."""
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Any
 
 from torana.catalog.check_abilities import IN_USE
@@ -128,9 +128,9 @@ class Models:
         self._found: dict[str, Model] = {}
         self._meant: dict[ModelWish, Model] = {}
         """Of wishes for models of the catalogue, beside `_found`."""
-        self._found_until = 0.0
-        """When a model ends, names may lead elsewhere."""
-        self._told_of_end: set[str] = set()
+        self._found_since, self._found_until = math.inf, 0.0
+        """When a model ends, names may lead elsewhere; and back again when the wall clock is set back."""
+        self._told_of_end: set[tuple[str, str]] = set()
         self._relayed: dict[tuple[str, str], Deployment] = {}
         self.vendors = Vendors(catalogue.providers, settings, PriceList(catalogue.models.values()))
         self._unknown_families: set[str] = set()
@@ -166,14 +166,14 @@ class Models:
         what is needed; Refusal 501 for Amazon Q.
         """
         model = self._meant.get(wish)
-        if model is None or self.clock.now() >= self._found_until:
+        if model is None or not self._found_since <= self.clock.now() < self._found_until:
             model = self._find(wish)
             # Clients have a say in wishes: bounded. A server of a client's own has its key in it.
             if not wish.is_own and len(self._meant) < MAX_MEANT:
                 self._meant[wish] = model
         refuse_unable(model, needs)
         if model.ends_at != NEVER:
-            self._tell_of_end(model)
+            self._tell_of_end(model.name, model.name)
         return model
 
     def _find(self, wish: ModelWish) -> Model:
@@ -255,9 +255,9 @@ class Models:
 
     def _by_name(self, name: str, loc: tuple[str | int, ...]) -> Model:
         now = self.clock.now()
-        if now >= self._found_until:
+        if not self._found_since <= now < self._found_until:
             self._found, self._meant = {}, {}
-            self._found_until = self.stages.next_end(now)
+            self._found_since, self._found_until = now, self.stages.next_end(now)
         found = self._found.get(name)
         if found is not None:
             return found
@@ -291,19 +291,25 @@ class Models:
     def _heir(self, record: ModelRecord, now: float) -> ModelRecord:
         """The record itself, or after its end the last of its successors that can be reached."""
         line = self.stages.heirs(record, now)
-        return next((each for each in reversed(line) if self.answers(each)), line[-1])
+        heir = next((each for each in reversed(line) if self.answers(each)), line[-1])
+        if heir is not record:
+            self._tell_of_end(record.name, heir.name)
+        return heir
 
     def answers(self, record: ModelRecord) -> bool:
         """True where one of its deployments can be reached."""
         return any(map(self.is_reachable, record.deployments))
 
-    def _tell_of_end(self, model: Model) -> None:
-        """Once for each model, in the log: somebody depends on it."""
-        if model.name not in self._told_of_end:
-            self._told_of_end.add(model.name)
-            day = datetime.fromtimestamp(model.ends_at, UTC).date().isoformat()
-            told = {"model": model.name, "ends": day, "successor": model.successor}
-            logger.warning("a deprecated model is in use", extra=told)
+    def _tell_of_end(self, name: str, answering: str) -> None:
+        """Once for each model, in the log: somebody depends on it. And once more when it has ended."""
+        end = self.catalogue.models[name].deprecation
+        if end is not None and (name, answering) not in self._told_of_end:
+            self._told_of_end.add((name, answering))
+            what = (
+                "a deprecated model is in use" if name == answering else "a model has ended, and its successor answers"
+            )
+            told = {"model": name, "ends": end.deprecation_date, "successor": self.catalogue.models[name].successor}
+            logger.warning(what, extra=told)
 
     def _of_record(self, record: ModelRecord) -> Model:
         deployments, end = record.deployments, record.deprecation

@@ -77,10 +77,11 @@ def read_by(text: str) -> tuple[str, ...]:
 
 
 def ask(
-    path: Path, by: Sequence[str], since: datetime, until: datetime, now: datetime, *, provider: str = ""
+    path: Path, by: Sequence[str], since: datetime, until: datetime | None, now: datetime, *, provider: str = ""
 ) -> Report:
     """Raises sqlite3.Error, and FileNotFoundError where there is no roll-up.
 
+    until     None: all there is. What a clock that ran ahead has put after `now` is no less used.
     provider  of the calls that count; empty: all
     """
     if not path.exists():
@@ -90,7 +91,9 @@ def ask(
     start = int(since.timestamp()) // seconds * seconds
     columns = [f"strftime('{TIMES[name]}', start, 'unixepoch')" if name in TIMES else name for name in by]
     sums = [f"sum({name})" for name in MEASURES]
-    where, values = "period = ? AND start >= ? AND start < ?", [period, start, until.timestamp()]
+    where, values = "period = ? AND start >= ?", [period, start]
+    if until is not None:
+        where, values = f"{where} AND start < ?", [*values, until.timestamp()]
     if provider:
         where, values = f"{where} AND provider = ?", [*values, provider]
     groups = f" GROUP BY {', '.join(str(number + 1) for number in range(len(by)))}" if by else ""
@@ -107,7 +110,7 @@ def ask(
         rows.sort(key=lambda row: row.names)
     else:
         rows.sort(key=lambda row: (-(row.cost_usd or 0), -row.input_tokens - row.output_tokens, row.names))
-    return Report(tuple(by), datetime.fromtimestamp(start, UTC), until, tuple(rows))
+    return Report(tuple(by), datetime.fromtimestamp(start, UTC), until or now, tuple(rows))
 
 
 def _period(by: Sequence[str], since: datetime, now: datetime) -> str:
