@@ -82,6 +82,7 @@ class Connection(HttpToolsProtocol):
         """Fed since the parser last told something: an unfinished header or trailer is the parser's own."""
         self.discarded_bytes = 0
         self.header_bytes = 0
+        self.hosts = 0
         self.refusal = 0
         self.owed = 0
         """Status of a refusal that waits for the answers before it."""
@@ -127,7 +128,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.header_bytes = 0
+        self.header_bytes = self.hosts = 0
         self.phase = HEADERS
         self.since = time.monotonic()
         self.pending_bytes = 0
@@ -143,7 +144,9 @@ class Connection(HttpToolsProtocol):
         if self.phase == HEADERS:
             # As uvicorn's, without another call for each header.
             name = name.lower()
-            if name == b"expect" and value.lower() == b"100-continue":
+            if name == b"host":
+                self.hosts += 1
+            elif name == b"expect" and value.lower() == b"100-continue":
                 self.expect_100_continue = True
             self.header_bytes += len(name) + len(value) + 4
             self.headers.append((name, value))
@@ -156,6 +159,8 @@ class Connection(HttpToolsProtocol):
             if self.parser.get_method() == b"CONNECT":
                 raise _Refused(400)
             return  # it comes again, see `_feed`
+        if self.hosts != 1 and (self.hosts or self.parser.get_http_version() == "1.1"):
+            raise _Refused(400)  # RFC 9112, 3.2: who stands before us may have read another host, or none
         self.phase = BODY
         self.since = time.monotonic()
         self.pending_bytes = self.discarded_bytes = 0
