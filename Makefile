@@ -2,8 +2,8 @@
 SHELL := /bin/sh
 VENV := .venv
 ARGS ?=
-# An empty value counts as unset, here too.
-ifeq ($(AIGW_ENVIRONMENT),)
+# An empty value counts as unset, here too; one in .env does not.
+ifeq ($(AIGW_ENVIRONMENT)$(shell grep -Eso '^ *(export +)?AIGW_ENVIRONMENT *= *.?[a-z]+' .env),)
 export AIGW_ENVIRONMENT := development
 endif
 

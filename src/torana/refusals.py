@@ -318,7 +318,7 @@ CODES: dict[str, Code] = {
     ),
     # The model's side
     "provider_key_missing": Code(
-        "gateway", "No key is configured for this provider.", "Set the provider's key, such as ANTHROPIC_API_KEY."
+        "gateway", "No key is configured for this provider.", "Operators: set what `missing` names."
     ),
     "provider_failed": Code("provider", "The model call failed.", "Look for the request id in the gateway's log."),
     "provider_unreachable": Code(

@@ -52,6 +52,27 @@ async def test_the_version_is_told(command: list[str], tmp_path: Path) -> None:
     assert await run(*command, "--version", env={}, folder=tmp_path) == (0, f"torana {__version__}\n", "")
 
 
+@pytest.mark.parametrize("command", [["--version"], ["error"], ["usage", "--help"], ["models", "list", "--json"]])
+async def test_an_output_that_cannot_be_written_is_exit_1_with_a_reason(command: list[str], tmp_path: Path) -> None:
+    into = ["sh", "-c", 'exec "$0" "$@" >/dev/full', TORANA, *command]
+
+    assert await run(*into, env={}, folder=tmp_path) == (1, "", "Error: No space left on device\n")
+
+
+async def test_make_leaves_the_environment_to_the_dotenv_that_names_it(tmp_path: Path) -> None:
+    show = "--eval=show: ; @echo $$AIGW_ENVIRONMENT"
+    make = ("make", "--silent", "-f", str(ROOT / "Makefile"), show, "show")
+
+    for line, seen in {
+        "AIGW_ENVIRONMENT=production": "",
+        'export AIGW_ENVIRONMENT = "staging"  # a word': "",
+        "AIGW_ENVIRONMENT=": "development",
+        "#AIGW_ENVIRONMENT=production": "development",
+    }.items():
+        (tmp_path / ".env").write_text(f"OTHER=x\n{line}\n")
+        assert await run(*make, env={}, folder=tmp_path) == (0, f"{seen}\n", ""), line
+
+
 @pytest.mark.parametrize(
     ("given", "seen"),
     [({}, "development"), ({"AIGW_ENVIRONMENT": ""}, "development"), ({"AIGW_ENVIRONMENT": "staging"}, "staging")],
@@ -74,6 +95,17 @@ async def test_it_is_ready_within_seconds_with_every_issuer_and_provider_unreach
     assert (await server.ask("/monitoring/healthz")).status == 200
     shown = (await server.monitoring("/readyz")).json()["checks"]
     assert shown["issuer http://127.0.0.1:9"]["ok"] is False
+
+
+async def test_the_banner_promises_no_key_where_none_could_be_kept(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("no folder")
+
+    async with served(tmp_path, env={"AIGW_STATE_DIR": str(tmp_path / "taken")}) as server:
+        banner = await server.banner()
+
+    assert "no signing key" in banner
+    assert "AIGW_STATE_DIR" in banner
+    assert "curl" not in banner
 
 
 async def test_stdout_holds_json_lines_and_stderr_the_banner(serve: Serve) -> None:

@@ -236,8 +236,11 @@ async def test_of_the_query_only_beta_and_alt_go_on(gateway: RunningGateway) -> 
 async def test_a_server_without_keys_says_so_in_each_providers_way(start_gateway: StartGateway) -> None:
     gateway = await start_gateway(env={"ANTHROPIC_API_KEY": "", "OPENAI_API_KEY": "", "OPENAI_BASE_URL": ""})
 
-    assert said(await ask(gateway)) == (400, "API key not found")
-    assert (await ask(gateway, OPENAI, GOOD_OPENAI)).status == 500
+    anthropic, openai = await ask(gateway), await ask(gateway, OPENAI, GOOD_OPENAI)
+    assert said(anthropic) == (400, "API key not found")
+    assert openai.status == 500
+    settings = [answer.json()["refusal"]["missing"] for answer in (anthropic, openai)]
+    assert settings == ["ANTHROPIC_API_KEY", "OPENAI_API_KEY"]
     assert gateway.provider.requests == []
 
 

@@ -99,8 +99,8 @@ class ProxyEndpoints:
             asked = replace(target, path=target.path + query, model=model)
             return await answer_as_demo(self.gateway, permit, asked, body, is_streamed, exchange)
         if not self.gateway.models.is_configured(upstream.provider):
-            status, text = upstream.key_missing
-            raise Refusal(status, "provider_key_missing", text)
+            status, text, setting = upstream.key_missing
+            raise Refusal(status, "provider_key_missing", text, missing=setting)
         headers = _forwarded_headers(upstream, exchange.headers)
         try:
             relay = await self.gateway.walk.relay(

@@ -54,8 +54,8 @@ class Upstream:
     answer_headers: tuple[str, ...]
     """Besides the content type."""
     answer_prefixes: tuple[str, ...] = ()
-    key_missing: tuple[int, str]
-    """Status and text where the server has no key for this vendor."""
+    key_missing: tuple[int, str, str]
+    """Status and text where the server has no key for this vendor, and what to set."""
 
 
 _TO_EVERY_CLIENT = ("retry-after", "x-should-retry")
@@ -130,7 +130,7 @@ ANTHROPIC = Upstream(
     request_headers=(b"accept", b"content-type", b"anthropic-version", b"anthropic-beta"),
     answer_headers=("anthropic-beta", "request-id", *_TO_EVERY_CLIENT),
     answer_prefixes=("anthropic-ratelimit-",),
-    key_missing=(400, "API key not found"),
+    key_missing=(400, "API key not found", "ANTHROPIC_API_KEY"),
 )
 
 OPENAI = Upstream(
@@ -142,7 +142,7 @@ OPENAI = Upstream(
     request_headers=(b"accept", b"content-type", b"user-agent"),
     answer_headers=_TO_EVERY_CLIENT,
     answer_prefixes=("x-ratelimit-",),
-    key_missing=(500, "API key not found"),
+    key_missing=(500, "API key not found", "OPENAI_API_KEY"),
 )
 
 VERTEX_AI = Upstream(
@@ -152,7 +152,7 @@ VERTEX_AI = Upstream(
     usual=GENERATE_CONTENT,
     request_headers=(b"content-type",),
     answer_headers=_TO_EVERY_CLIENT,
-    key_missing=(500, "Credentials not found"),
+    key_missing=(500, "Credentials not found", "AIGW_GOOGLE_CLOUD_PLATFORM__PROJECT"),
 )
 
 UPSTREAMS = (ANTHROPIC, OPENAI, VERTEX_AI)

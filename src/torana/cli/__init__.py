@@ -1,6 +1,10 @@
 """The commands of `torana`. Each is imported when it is called, so that `--version` stays instant."""
 
 import importlib
+import os
+import sys
+from contextlib import suppress
+from typing import Any
 
 import click
 
@@ -35,6 +39,18 @@ class LazyGroup(click.Group):
         module, name = COMMANDS[cmd_name].split(":")
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """What the machine refuses, such as a full disk behind stdout, is a failure at run time: one line, exit 1."""
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:
+            told = ": ".join(filter(None, (str(error.filename or ""), error.strerror or str(error))))
+            with suppress(OSError):
+                click.echo(f"Error: {told}", err=True)
+            # What could not be written would be tried once more at the end.
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 lives as long as the process
+            sys.exit(1)
 
 
 @click.group(cls=LazyGroup)

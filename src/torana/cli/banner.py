@@ -11,8 +11,15 @@ TOKEN = "$(.venv/bin/torana token)"  # noqa: S105 a command, not a secret
 
 
 def write_banner(
-    settings: Settings, port: int, metrics_port: int, models: Models, issuers: Sequence[IssuerState]
+    settings: Settings,
+    port: int,
+    metrics_port: int,
+    models: Models,
+    issuers: Sequence[IssuerState],
+    *,
+    can_sign: bool,
 ) -> str:
+    """`can_sign`: there is a usable signing key."""
     serve = settings.serve
     host = "127.0.0.1" if serve.host in ("0.0.0.0", "::", "") else serve.host  # noqa: S104 shown, not bound
     scheme = "https" if serve.tls_enabled else "http"
@@ -26,15 +33,20 @@ def write_banner(
             ),
         ),
         ("catalogue", _catalogue(settings, models)),
-        ("access", _access(settings)),
+        ("access", _access(settings, can_sign=can_sign)),
         ("issuers", "; ".join(f"{state.issuer}: {state.detail}" for state in issuers) or "none"),
         ("listening", f"{base}, metrics on port {metrics_port}, {serve.workers} worker(s)"),
     ]
     lines = [f"torana {__version__} ({settings.environment})", *(f"  {name:<10} {text}" for name, text in rows), ""]
-    if settings.is_development or settings.auth.signing_key:
+    if can_sign:
         lines += ["Try it:", *(f"  {line}" for line in curl_lines(base, is_tls=serve.tls_enabled))]
     else:
-        lines.append("Try it: set AIGW_SELF_SIGNED_JWT__SIGNING_KEY (torana keys new) or AIGW_ENVIRONMENT=development,")
+        other = (
+            "AIGW_STATE_DIR to a folder that can be written"
+            if settings.is_development
+            else "AIGW_ENVIRONMENT=development"
+        )
+        lines.append(f"Try it: set AIGW_SELF_SIGNED_JWT__SIGNING_KEY (torana keys new) or {other},")
         lines.append("        so that `torana token` can make a token that this gateway believes.")
     return "\n".join(lines) + "\n"
 
@@ -85,17 +97,17 @@ def _catalogue(settings: Settings, models: Models) -> str:
     return "{} prompts, {} models, {} unit primitives; ".format(*sizes) + overlays
 
 
-def _access(settings: Settings) -> str:
+def _access(settings: Settings, *, can_sign: bool) -> str:
     auth = settings.auth
     if auth.bypass_external:
         return "BYPASSED: every request passes with all rights (AIGW_AUTH__BYPASS_EXTERNAL)"
     notes = ["tokens for " + auth.service_name]
-    if auth.signing_key:
-        notes.append("signing key configured")
-    elif settings.is_development:
-        notes.append(f"development signing key in {settings.state_path}")
-    else:
+    if not can_sign:
         notes.append("no signing key: user tokens cannot be minted")
+    elif auth.signing_key:
+        notes.append("signing key configured")
+    else:
+        notes.append(f"development signing key in {settings.state_path}")
     if auth.bypass_with_header:
         notes.append("Bypass-Auth: true passes")
     if auth.bypass_jwt_signature:
