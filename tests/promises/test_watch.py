@@ -70,9 +70,12 @@ async def test_requests_are_counted_by_route_method_and_grouped_status(gateway: 
     await ask(gateway)
     await ask(gateway, {"model": "gpt-5"})
     await gateway.get("/monitoring/healthz")
-    await gateway.post("/v1/proxy/anthropic/v1/messages")
+    await gateway.post("/v1/code/user_access_token", token=None)
+    await gateway.post("/nowhere", token=None)
 
     found = await metrics(gateway)
+    assert found['http_requests_total{handler="/v1/code/user_access_token",method="POST",status="4xx"}'] == 1
+    assert found['http_requests_total{handler="unknown",method="POST",status="4xx"}'] == 1
     proxy = 'handler="/v1/proxy/anthropic",method="POST"'
     assert found[f'http_requests_total{{{proxy},status="2xx"}}'] == 1
     assert found['http_requests_total{handler="/monitoring/healthz",method="GET",status="2xx"}'] == 1

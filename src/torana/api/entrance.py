@@ -184,6 +184,8 @@ class Entrance:
             await answer.whole(_preflight(headers))
             return _PREFLIGHT
         route, tail, other_methods = self.routes.find(exchange.method, exchange.path)
+        if route is not None:
+            exchange.facts["route"] = route
         if route is None or not route.is_open:
             if exchange.path == "/metrics":
                 raise Refusal(404, "not_found", "Not Found")
@@ -203,7 +205,6 @@ class Entrance:
                 allow = (b"allow", ", ".join(other_methods).encode())
                 raise Refusal(405, "method_not_allowed", "Method Not Allowed", headers=(allow,))
             raise Refusal(404, "not_found", self._not_found(exchange))
-        exchange.facts["route"] = route
         exchange.facts["origin"] = exchange
         if self.may_log(headers, exchange.flags):
             exchange.facts["logs_contents"] = True
