@@ -65,13 +65,18 @@ def _check_params(name: str, text: str) -> None:
         if not isinstance(params, dict):
             raise BadSetting(name, f"{key!r} is no object", 'expected {"name": {"max_tokens": 1024}}')
         for param, value in params.items():
-            if param in WHOLE_PARAMS | DECIMAL_PARAMS and not is_number(value, is_whole=param in WHOLE_PARAMS):
-                kind = "whole number" if param in WHOLE_PARAMS else "number"
-                raise BadSetting(name, f"{key}.{param} is {json.dumps(value)}", f"expected a {kind}, 0 or more")
+            if expected := param_fault(param, value):
+                raise BadSetting(name, f"{key}.{param} is {json.dumps(value)}", expected)
 
 
-def is_number(value: Any, *, is_whole: bool) -> bool:
-    return not isinstance(value, bool) and isinstance(value, int if is_whole else int | float) and value >= 0
+def param_fault(name: str, value: Any) -> str:
+    """What is expected of a parameter instead of `value`; empty: nothing is wrong with it, or it is none of ours."""
+    is_whole = name in WHOLE_PARAMS
+    if not is_whole and name not in DECIMAL_PARAMS:
+        return ""
+    least = 1 if name == "max_tokens" else 0
+    is_number = isinstance(value, int if is_whole else int | float) and not isinstance(value, bool)
+    return "" if is_number and value >= least else f"expected a {'whole ' if is_whole else ''}number, {least} or more"
 
 
 def _check_regions(name: str, text: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import field
 from ipaddress import ip_network
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from torana.errors import BadSetting
 
@@ -115,6 +115,25 @@ def check_networks(name: str, texts: Iterable[str]) -> None:
 
 def is_url(text: str) -> bool:
     """Whether it is an absolute http or https URL that can be called as it stands."""
+    return not url_fault(text)
+
+
+def url_fault(text: str, *, is_base: bool = False) -> str:
+    """What keeps an absolute http or https URL from being called; empty: nothing. Never repeats a password.
+
+    is_base  paths are put behind it, so that it ends with its own; Azure's version alone may follow
+    """
+    if not _is_absolute(text):
+        return "is no URL" if "@" in text else f"{text!r} is no URL"
+    parts = urlsplit(text)
+    if "@" in parts.netloc:
+        return "names a user or a password, which would not be sent"
+    if is_base and ("#" in text or parse_qs(parts.query, keep_blank_values=True).keys() - {"api-version"}):
+        return "has a query or a fragment, behind which no path can stand"
+    return ""
+
+
+def _is_absolute(text: str) -> bool:
     return _scheme_of(text) in ("http", "https") and bool(urlsplit(text).hostname)
 
 
@@ -139,15 +158,15 @@ def is_header(name: str, value: str) -> bool:
     return bool(_TOKEN.fullmatch(name)) and name.lower() not in own and not set(value) & set("\r\n\0")
 
 
-def check_url(name: str, text: str) -> None:
+def check_url(name: str, text: str, *, is_base: bool = False) -> None:
     """An absolute URL, or nothing."""
-    if text and not is_url(text):
-        raise BadSetting(name, f"{text!r} is no URL", "expected http://… or https://…")
+    if text and (fault := url_fault(text, is_base=is_base)):
+        raise BadSetting(name, fault, "expected http://… or https://…")
 
 
 def check_proxy(name: str, text: str) -> None:
     """As the usual tools read it: the scheme may be left out. It may hold a password, so it is not repeated."""
-    if not is_url(text if "://" in text else f"http://{text}"):
+    if not _is_absolute(text if "://" in text else f"http://{text}"):
         raise BadSetting(name, "is no address of a proxy", "expected http://host:port, https:// or host:port")
 
 

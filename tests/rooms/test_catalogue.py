@@ -243,12 +243,12 @@ def test_an_overlays_prompt_is_kept_as_it_was_when_loaded(tmp_path: Path) -> Non
         (
             "providers",
             "- {name: p, dialect: messages, base_url: 'http://['}",
-            "providers.yml:1: p: base_url `http://[` is no URL, expected http://… or https://…",
+            "providers.yml:1: p: base_url 'http://[' is no URL, expected http://… or https://…",
         ),
         (
             "providers",
             "- {name: p, dialect: messages, base_url: vllm}",
-            "providers.yml:1: p: base_url `vllm` is no URL",
+            "providers.yml:1: p: base_url 'vllm' is no URL",
         ),
         (
             "providers",
@@ -268,7 +268,7 @@ def test_an_overlays_prompt_is_kept_as_it_was_when_loaded(tmp_path: Path) -> Non
         (
             "models",
             MODEL.format(name="m").replace("model: m", "model: m, base_url: 'http://x:y'"),
-            "models.yml:2: m: base_url `http://x:y` is no URL",
+            "models.yml:2: m: base_url 'http://x:y' is no URL",
         ),
         ("providers", "- {name: p, dialect: messages, auth: basic}", "providers.yml:1: `[0].auth`"),
         ("providers", "- {name: p, dialect: messages, key_env: P_SECRET}", "providers.yml:1: p: key_env `P_SECRET` is"),
@@ -279,6 +279,29 @@ def test_a_faulty_file_is_refused_with_file_line_and_expectation(
     tmp_path: Path, file: str, text: str, problem: str
 ) -> None:
     assert problems_of(write(tmp_path, **{file: text}))[0].startswith(problem)
+
+
+def test_a_name_that_leads_nowhere_is_told_with_the_line_where_it_stands(tmp_path: Path) -> None:
+    text = """\
+models:
+- name: m
+  title: gone
+  deployments:
+  - {provider: demo, model: m}
+  - provider: gone
+    model: other
+aliases:
+- name: chat_default
+  models: [demo,
+    missing]
+"""
+
+    problems = problems_of(write(tmp_path, models=text))
+
+    assert [problem.partition(", ")[0] for problem in problems] == [
+        "models.yml:6: m: unknown provider `gone`",
+        "models.yml:11: chat_default: unknown model `missing`",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -601,7 +624,8 @@ def test_torana_check_says_2_for_a_bad_setting(runner: CliRunner) -> None:
     ("params", "told"),
     [
         ("{max_retries: two}", "`max_retries` is 'two', expected a whole number, 0 or more"),
-        ('{max_tokens: "60"}', "`max_tokens` is '60', expected a whole number, 0 or more"),
+        ('{max_tokens: "60"}', "`max_tokens` is '60', expected a whole number, 1 or more"),
+        ("{max_tokens: 0}", "`max_tokens` is 0, expected a whole number, 1 or more"),
         ("{temperature: -1}", "`temperature` is -1, expected a number, 0 or more"),
         ("{max_token: 60}", "unknown parameter `max_token`, did you mean `max_tokens`?"),
         ("{model: gpt-5.4}", "`model` is no parameter, expected it left out: the gateway says this itself"),
@@ -635,6 +659,8 @@ SINK = "- {name: billing, type: http, url: 'https://billing.example/usage'}"
         ("- {name: a, type: http}", "type http has no `url`"),
         ("- {name: a, type: http, url: 'ftp://x'}", "`ftp` is no scheme of http"),
         ("- {name: a, type: http, url: 'http://['}", "`http://[` is no address"),
+        ("- {name: a, type: http, url: 'https://u:canary@x/'}", "`url` is no address"),
+        ("- {name: a, type: postgres, url: 'postgresql://u:canary@x/', batch: 0}", "//***@x"),
         ("- {name: a, type: otlp, url: 'https://x:y/v1/logs'}", "`https://x:y/v1/logs` is no address"),
         ("- {name: a, type: redis, url: 'redis://x:y'}", "`redis://x:y` is no address"),
         ("- {name: a, type: http, url: 'http://x', headers: {a b: c}}", "header `a b` cannot be sent"),

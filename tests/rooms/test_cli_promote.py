@@ -139,7 +139,7 @@ async def test_of_a_server_with_several_models_one_must_be_named(run: Run, provi
     ("url", "said"),
     [
         ("http://127.0.0.1:9", "http://127.0.0.1:9 tells none: is the server running?"),
-        ("http://[::1", "'http://[::1' is no address, expected http://host:port"),
+        ("http://[::1", "'http://[::1' is no URL, expected http://host:port"),
     ],
 )
 async def test_an_address_that_leads_to_no_server_is_told(run: Run, url: str, said: str) -> None:

@@ -9,7 +9,7 @@ from torana.catalog.findings import Findings
 from torana.catalog.model_params import wrong_params
 from torana.catalog.model_records import DeploymentRecord, ModelRecord, PriceRecord, ProviderRecord
 from torana.environment import ADDRESS_NAMES, is_address_name
-from torana.setting_values import is_header, is_url
+from torana.setting_values import is_header, url_fault
 
 _KEY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*_API_KEY", re.ASCII)
 """What the settings read as a vendor's key."""
@@ -132,8 +132,8 @@ def _identity(item: DeploymentRecord) -> tuple[object, ...]:
 
 
 def _check_address(found: Findings, key: str, address: str) -> None:
-    if address and not is_url(address):
-        found.add(key, f"base_url `{address}` is no URL", "expected http://… or https://…")
+    if address and (fault := url_fault(address, is_base=True)):
+        found.add(key, f"base_url {fault}", "expected http://… or https://…")
 
 
 def _wrong_key(name: str) -> tuple[str, str]:

@@ -6,7 +6,7 @@ where a file says something else than its author meant.
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -16,6 +16,10 @@ import yaml
 from torana.errors import BadCatalogue
 
 _LINE_CHARS = 80
+_TITLES = ("name", "title", "description")
+"""Members that say what a record is called, and mention no other."""
+_PASSWORD = re.compile(r"//[^/@\s]*@")
+"""Of an address; faults are told in the log."""
 _WRONG_TYPE = re.compile(r"Expected `(?P<expected>.+)`, got `(?P<got>.+)`")
 
 _KINDS = {
@@ -116,6 +120,12 @@ class Document:
             node = inner
         return node
 
+    def line_naming(self, text: str, record: int) -> int:
+        """The line where the record that begins in line `record` mentions `text`; the record's own if nowhere."""
+        found = (node for node in _nodes(self._root) if node.start_mark.line + 1 == record)
+        mentions = (node for node in _nodes(next((node for node in found if _child(node, "name")), None), _TITLES))
+        return next((node.start_mark.line + 1 for node in mentions if node.value == text), record)
+
     def problem(self, what: str, expected: str, *path: str | int) -> str:
         """`file:line: what, expected`, for the member at `path`."""
         return self._problem(self.line(*path) - 1, what, expected)
@@ -129,7 +139,7 @@ class Document:
 
     def _problem(self, index: int, what: str, expected: str) -> str:
         index = max(0, min(index, len(self._lines) - 1))  # the parser notices some faults only behind the end
-        shown = self._lines[index].strip()[:_LINE_CHARS] if self._lines else ""
+        shown = _PASSWORD.sub("//***@", self._lines[index]).strip()[:_LINE_CHARS] if self._lines else ""
         return f"{self.name}:{index + 1}: {what}, {expected}" + (f" | {shown}" if shown else "")
 
     def _rest(self, mark: Any) -> str:
@@ -244,6 +254,20 @@ def _child(node: Any, step: str | int) -> Any:
     if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
         return node.value[step]
     return None
+
+
+def _nodes(node: Any, but: Collection[str] = ()) -> Iterator[Any]:
+    """The node and all below it, outer ones first; `but`: members that are left out."""
+    if node is None:
+        return
+    yield node
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value not in but:
+                yield from _nodes(value, but)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            yield from _nodes(item, but)
 
 
 def _meant(kind: Any) -> str:

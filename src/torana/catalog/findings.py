@@ -18,12 +18,20 @@ class Findings:
         for name in names:
             if name not in known:
                 hint = nearest(name, known, f"expected the name of a known {what}")
-                self.add(key, f"unknown {what} `{name}`", hint, member)
+                self.add(key, f"unknown {what} `{name}`", hint, member, mention=name)
 
-    def add(self, key: str, wrong: str, expected: str, member: str = "") -> None:
-        """`member`: of a feature, whose line is told instead of the file's first."""
+    def add(self, key: str, wrong: str, expected: str, member: str = "", mention: str = "") -> None:
+        """
+        member   of a feature, whose line is told instead of the file's first
+        mention  a name that the record holds, whose line is told instead of the record's first
+        """
         kind, _, name = key.partition(" ")
-        place = member_place(self.places, name, member) if kind == "features" else self.places[key]
+        place = self.places[key]
+        if kind == "features":
+            place = member_place(self.places, name, member)
+        elif mention:
+            file, _, line = place.rpartition(":")
+            place = f"{file}:{Document(file, read_text(Path(file))).line_naming(mention, int(line))}"
         self.problems.append(f"{place}: {name}: {wrong}, {expected}")
 
 

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from torana.setting_checks import DECIMAL_PARAMS, WHOLE_PARAMS, is_number
+from torana.setting_checks import DECIMAL_PARAMS, WHOLE_PARAMS, param_fault
 
 _OURS = ("model", "messages", "stream")
 """Members of a call, no parameters of it: sent as such they would replace what was rendered and picked."""
@@ -20,9 +20,8 @@ def wrong_params(params: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         if name in _OURS:
             yield name, f"`{name}` is no parameter", "expected it left out: the gateway says this itself"
             continue
-        is_whole = name in WHOLE_PARAMS
-        if is_whole or name in DECIMAL_PARAMS:
-            if value is not None and not is_number(value, is_whole=is_whole):
-                yield name, f"`{name}` is {value!r}", f"expected a {'whole ' if is_whole else ''}number, 0 or more"
+        if name in WHOLE_PARAMS | DECIMAL_PARAMS:
+            if value is not None and (expected := param_fault(name, value)):
+                yield name, f"`{name}` is {value!r}", expected
         elif near := difflib.get_close_matches(name, _KNOWN, n=1, cutoff=_LIKENESS):
             yield name, f"unknown parameter `{name}`", f"did you mean `{near[0]}`?"

@@ -53,7 +53,8 @@ def wrong_sink(document: Document, record: SinkRecord, index: int) -> Iterator[s
             "url",
         )
     elif record.url and not is_sink_url(record.type, record.url):
-        yield document.problem(f"`{record.url}` is no address", "expected scheme://host:port/path", index, "url")
+        shown = "`url`" if "@" in record.url else f"`{record.url}`"
+        yield document.problem(f"{shown} is no address", "expected scheme://host:port/path", index, "url")
     if schemes and not record.url and not record.url_env and record.type != "redis":
         yield document.problem(f"type {record.type} has no `url`", "expected `url` or `url_env`", index)
     for member in ("url_env", "token_env"):

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from torana.setting_values import is_url
+from torana.setting_values import url_fault
 
 if TYPE_CHECKING:
     from torana.cli.server_lists import ServedModel, ServerList
@@ -38,8 +38,8 @@ def discover(url: str, key_name: str, provider: str, match: str, folders: tuple[
     from torana.cli.server_lists import read_list
     from torana.cli.workshop import open_workshop
 
-    if not is_url(url):
-        raise click.UsageError(f"{url!r} is no address, expected http://host:port or https://host, with or without /v1")
+    if fault := url_fault(url, is_base=True):
+        raise click.UsageError(f"{fault}, expected http://host:port or https://host, with or without /v1")
     shop = open_workshop(folders)
     known = _known_provider(shop, url)
     headers = _greeting(shop, url, known, key_name)

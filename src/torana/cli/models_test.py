@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from torana.setting_values import is_url
+from torana.setting_values import url_fault
 
 if TYPE_CHECKING:
     from torana.catalog.model_records import ModelRecord
@@ -61,8 +61,8 @@ def test(
 
     if bool(name) == bool(url):
         raise click.UsageError("name a model of the catalogue, or a server with --url")
-    if url and not is_url(url):
-        raise click.UsageError(f"{url!r} is no address, expected http://host:port or https://host, with or without /v1")
+    if url and (fault := url_fault(url, is_base=True)):
+        raise click.UsageError(f"{fault}, expected http://host:port or https://host, with or without /v1")
     shop = open_workshop(folders)
     if family and family not in shop.catalogue.families:
         raise click.UsageError(f"--family {family}: expected one of {', '.join(shop.catalogue.families)}")

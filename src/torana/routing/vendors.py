@@ -173,7 +173,7 @@ class Vendors:
             if address := self.settings.vendor_urls.get(name, ""):
                 # Ollama's own name for it holds a host and a port alone.
                 address = address if "://" in address else f"http://{address}"
-                check_url(name, address)
+                check_url(name, address, is_base=True)
                 return address.rstrip("/")
         return row.base_url
 
@@ -190,5 +190,5 @@ def _read_regions(settings: ProviderSettings) -> Iterator[tuple[str, tuple[str, 
         model = told.get("identifier") if isinstance(told, dict) else None
         if not isinstance(address, str) or not isinstance(model, str) or not model:
             raise BadSetting(name, f"{region!r} lacks a text", 'expected {"region": {"endpoint": …, "identifier": …}}')
-        check_url(name, address)
+        check_url(name, address, is_base=True)
         yield str(region), (address.rstrip("/"), model.removeprefix(f"{FIREWORKS}/"))
