@@ -216,7 +216,11 @@ CODES: dict[str, Code] = {
         "A member that the gateway judges a request by, such as `model`, stands in the body twice.",
         "Send it once; `missing` names it.",
     ),
-    "not_found": Code("client", "Nothing is served under this path.", "Check the path and the configured base URL."),
+    "not_found": Code(
+        "client",
+        "Nothing is served under this path.",
+        "Check the path, and the configured base URL: without a slash at its end.",
+    ),
     "method_not_allowed": Code("client", "The path does not answer this method.", "Use the method of the contract."),
     "cors_method": Code("client", "A CORS pre-flight asked for another method than POST.", "Use POST from a browser."),
     "body_too_large": Code(

@@ -93,7 +93,7 @@ async def test_re10_three_servers_of_four_workers_and_one_killed(
 async def test_re12_a_quota_that_is_almost_used_up_is_not_overdrawn(
     serve: Serve, wired: dict[str, str], issuer: FakeIssuer, provider: ScriptedProvider, store: Store, tmp_path: Path
 ) -> None:
-    env = wired | write_limits(tmp_path / "overlay", exact("10000 output tokens per day")) | UNHURRIED | PATIENT
+    env = wired | write_limits(tmp_path / "overlay", exact("10000 output tokens per 24 hours")) | UNHURRIED | PATIENT
     server = await serve("--workers", "4", env=env | {"AIGW_REDIS_URL": store.url})
     provider.answer_with(output_tokens=100)
 

@@ -102,7 +102,7 @@ async def left_of(store: Store, limit: str | LimitRecord) -> int:
 ONCE = [
     LimitRecord(name="limit-0", limit="100 per hour", exact=True),
     LimitRecord(name="limit-0", limit="100 per hour", exact=True, burst=100),
-    LimitRecord(name="limit-0", limit="100 input tokens per day", exact=True),
+    LimitRecord(name="limit-0", limit="100 input tokens per 24 hours", exact=True),
     LimitRecord(name="limit-0", limit="100 tokens per day", exact=True, burst=100),
 ]
 
@@ -135,7 +135,7 @@ async def test_what_nobody_knows_the_store_has_counted_counts_once(
 
 
 async def test_an_ended_call_whose_word_was_lost_counts_what_it_used(store: Store) -> None:
-    limit = LimitRecord(name="limit-0", limit="100 input tokens per day", exact=True)
+    limit = LimitRecord(name="limit-0", limit="100 input tokens per 24 hours", exact=True)
     store.command("FLUSHALL")
     async with FaultProxy(store.port) as proxy:
         server = await Server(store, limit, port=proxy.port, timeout_s=0.3).start()
@@ -261,7 +261,7 @@ async def test_a_killed_servers_lease_is_lost_for_the_window_and_no_more_than_it
 
 
 async def test_exact_tokens_that_a_killed_server_held_are_free_again(store: Store) -> None:
-    limit = LimitRecord(name="limit-0", limit="1000 input tokens per day", exact=True)
+    limit = LimitRecord(name="limit-0", limit="1000 input tokens per 24 hours", exact=True)
     async with servers(store, 2, limit) as (dead, living):
         assert await dead.ask(input_tokens=800) is not None
         await dead.kill()
@@ -273,7 +273,7 @@ async def test_exact_tokens_that_a_killed_server_held_are_free_again(store: Stor
 
 
 async def test_a_server_that_was_taken_for_dead_says_anew_what_it_holds(store: Store) -> None:
-    limit = LimitRecord(name="limit-0", limit="1000 input tokens per day", exact=True)
+    limit = LimitRecord(name="limit-0", limit="1000 input tokens per 24 hours", exact=True)
     async with servers(store, 2, limit, "2 concurrent streams") as (first, second):
         hold = await first.ask(input_tokens=800)
         assert hold is not None
