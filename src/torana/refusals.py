@@ -217,9 +217,7 @@ CODES: dict[str, Code] = {
         "Send it once; `missing` names it.",
     ),
     "not_found": Code(
-        "client",
-        "Nothing is served under this path.",
-        "Check the path, and the configured base URL: without a slash at its end.",
+        "client", "Nothing is served under this path.", "Check the path and the base URL: no slash at its end."
     ),
     "method_not_allowed": Code("client", "The path does not answer this method.", "Use the method of the contract."),
     "cors_method": Code("client", "A CORS pre-flight asked for another method than POST.", "Use POST from a browser."),

@@ -126,7 +126,7 @@ async def test_who_asks_for_a_model_that_has_ended_is_told_of_once_in_the_log(
     await ask(staged, "old")
     await ask(staged, "old")
 
-    told = [line for line in staged.log.lines if line.get("message") == "a model has ended, and its successor answers"]
+    told = [line for line in staged.log.lines if line.get("message") == "a model that has ended is asked for"]
     assert [(line["model"], line["ends"], line["successor"]) for line in told] == [("old", DAY, "young")]
 
 

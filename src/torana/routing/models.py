@@ -305,9 +305,7 @@ class Models:
         end = self.catalogue.models[name].deprecation
         if end is not None and (name, answering) not in self._told_of_end:
             self._told_of_end.add((name, answering))
-            what = (
-                "a deprecated model is in use" if name == answering else "a model has ended, and its successor answers"
-            )
+            what = "a deprecated model is in use" if name == answering else "a model that has ended is asked for"
             told = {"model": name, "ends": end.deprecation_date, "successor": self.catalogue.models[name].successor}
             logger.warning(what, extra=told)
 
