@@ -118,6 +118,17 @@ async def test_in_the_same_dialect_every_byte_but_the_models_name_goes_on(
     assert json.loads(answer.body)["id"].endswith("scripted")
 
 
+@pytest.mark.parametrize("model", [GPT, CLAUDE])
+@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+async def test_half_a_letter_in_an_escape_stops_no_request(gateway: RunningGateway, path: str, model: str) -> None:
+    asked = ASKED[path] | {"model": model, "messages": [{"role": "user", "content": "cut \ud83d"}]}
+
+    answer = await ask(gateway, path, body=json.dumps(asked).encode())
+
+    assert (answer.status, text_of(path, answer.json())) == (200, TEXT)
+    assert "cut \ufffd" in json.dumps(gateway.provider.requests[0].json(), ensure_ascii=False)
+
+
 @pytest.mark.parametrize(("path", "model"), [(CHAT, GPT), (MESSAGES, CLAUDE)])
 async def test_a_member_that_is_new_to_us_does_not_stop_its_own_vendors_model(
     gateway: RunningGateway, path: str, model: str

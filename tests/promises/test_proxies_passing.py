@@ -610,3 +610,13 @@ async def test_concurrent_streams_do_not_wait_for_each_other(gateway: RunningGat
     gateway.provider.release()
 
     assert {(answer.status, answer.is_whole) for answer in await asyncio.gather(*tasks)} == {(200, True)}
+
+
+@pytest.mark.parametrize("half", [rb"\ud83d", rb"x\udc00\ud83d"])
+async def test_half_a_letter_in_an_escape_goes_on_as_it_came(gateway: RunningGateway, half: bytes) -> None:
+    body = b'{"model":"claude-sonnet-4-6","max_tokens":9,"messages":[{"role":"user","content":"%b"}]}' % half
+
+    answer = await ask(gateway, body=body)
+
+    assert answer.status == 200
+    assert gateway.provider.requests[0].body == body

@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from torana.dialects.members import mend_half_letters
+
 _COUNTED = ("model", "stream", "max_tokens", "max_completion_tokens", "max_output_tokens", "generationConfig")
 """The allow-list of models, the way back, and how limits estimate the answer."""
 _MODEL_IN_ANY_CASE = ["".join(letters) for letters in product(*((low, low.upper()) for low in "model"))]
@@ -38,8 +40,16 @@ class JudgedReader:
         """Name → value of the judged members that are there.
 
         Raises Repeated; msgspec.ValidationError for JSON that is no object; msgspec.DecodeError, ValueError or
-        RecursionError for what is no JSON.
+        RecursionError for what is no JSON. Half a letter in an escape is JSON: what becomes of it others decide.
         """
+        try:
+            return self._read(body)
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            if rb"\u" not in body:
+                raise
+            return self._read(mend_half_letters(body))
+
+    def _read(self, body: bytes) -> dict[str, Any]:
         found: dict[str, Any] = {}
         self._found = found
         self._decoder.decode(body)

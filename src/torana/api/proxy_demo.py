@@ -18,6 +18,7 @@ from torana.dialects.embedding_dialect import EmbeddingsRequest
 from torana.dialects.embeddings import read_request as read_embeddings
 from torana.dialects.embeddings import write_answer as write_embeddings
 from torana.dialects.generate_content import GENERATE_CONTENT
+from torana.dialects.members import decode_request
 from torana.dialects.messages import MESSAGES
 from torana.errors import Invalid, Refusal
 from torana.gateway import Gateway
@@ -81,7 +82,7 @@ async def _chat(
     assert dialect is not None
     if target.names_model and dialect is MESSAGES:
         # Vertex AI's way to ask Claude; the dialect's own has the model in the body.
-        body = msgspec.json.encode({**msgspec.json.decode(body), "model": model})
+        body = msgspec.json.encode({**decode_request(body), "model": model})
     chat, _ = dialect.read_request(body)
     answer = await gateway.answer_as_demo(permit, replace_fields(chat, stream=is_streamed), exchange.facts)
     id_, created = f"demo-{exchange.request_id[:24]}", int(time.time())

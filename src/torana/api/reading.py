@@ -10,16 +10,14 @@ from typing import Any
 
 import msgspec
 
+from torana.dialects.members import decode_mended
 from torana.errors import Invalid
 
 MAX_DEPTH = 128
 
 Loc = tuple[str | int, ...]
 
-_decoder = msgspec.json.Decoder()
-_escape = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[dD][89a-fA-F][0-9a-fA-F]{2}|.)", re.DOTALL
-)
+_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
 
 def read_object(body: bytes) -> dict[str, Any]:
@@ -37,24 +35,13 @@ def json_invalid() -> Invalid:
 def decode_json(body: bytes) -> Any:
     """Any JSON value of at most MAX_DEPTH levels; raises Invalid `json_invalid`."""
     try:
-        value = _decoder.decode(body)
+        value = decode_mended(_decoder, body)
     except (msgspec.DecodeError, ValueError, RecursionError):
-        if b"\\u" not in body:
-            raise json_invalid() from None
-        try:
-            value = _decoder.decode(_escape.sub(_mend_surrogate, body))
-        except (msgspec.DecodeError, ValueError, RecursionError):
-            raise json_invalid() from None
+        raise json_invalid() from None
     # Only a body with that many openings can be too deep; most are spared the walk.
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _is_too_deep(value):
         raise json_invalid()
     return value
-
-
-def _mend_surrogate(match: re.Match[bytes]) -> bytes:
-    found = match[0]
-    is_lone = len(found) == 6 and found[1:2] == b"u" and found[2:4].lower() >= b"d8"
-    return rb"\ufffd" if is_lone else found
 
 
 def _is_too_deep(value: Any) -> bool:

@@ -58,9 +58,10 @@ def replace_model(body: bytes, model: str) -> bytes:
 def _split(body: bytes) -> Members:
     """The members of an object, their values still bytes."""
     try:
-        return dict(_members.decode(body))
+        members = decode_mended(_members, body)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         raise Invalid((), "JSON decode error", "json_invalid") from None
+    return {**members}
 
 
 def pass_answer(dialect: Dialect, body: bytes) -> list[Chunk]:
