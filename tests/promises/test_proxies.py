@@ -170,7 +170,8 @@ async def test_a_path_without_a_proxy_is_unknown(gateway: RunningGateway) -> Non
 
 
 NO_JSON = [
-    b"", b" ", b"{", b'{"model":"claude-x"', b'{"model":"claude-x"} x', b'{"model":claude}', b'{"a":NaN}',
+    b"", b" ", b"{", b"[", b'["a"', b'"a', b"[1] x",
+    b'{"model":"claude-x"', b'{"model":"claude-x"} x', b'{"model":claude}', b'{"a":NaN}',
     b'{"model":"claude-\xff"}', b'{"a":' * 5000, b'{"model":"claude-x","a":' + b"[" * 5000 + b"]" * 5000 + b"}",
 ]  # fmt: skip
 

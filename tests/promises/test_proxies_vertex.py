@@ -148,6 +148,13 @@ FAULTS: list[tuple[tuple[int, str], dict[str, Any]]] = [
 """One fault a row, in the contract's order; the credentials are missing in every one of them."""
 
 
+async def test_a_body_that_is_no_json_is_never_sent(vertex: RunningGateway) -> None:
+    for body in (b"[", b'"a', b"[1] x", b"{"):
+        assert said(await ask(vertex, body=body)) == (400, "Invalid JSON"), body
+
+    assert vertex.provider.requests == []
+
+
 async def test_of_two_faults_the_earlier_one_of_the_contract_is_told(gateway: RunningGateway) -> None:
     for at, (expected, fault) in enumerate(FAULTS):
         for _, later in FAULTS[at:]:

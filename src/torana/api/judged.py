@@ -13,6 +13,7 @@ from torana.dialects.members import mend_half_letters
 
 _COUNTED = ("model", "stream", "max_tokens", "max_completion_tokens", "max_output_tokens", "generationConfig")
 """The allow-list of models, the way back, and how limits estimate the answer."""
+_any_json = msgspec.json.Decoder(msgspec.Raw)
 _MODEL_IN_ANY_CASE = ["".join(letters) for letters in product(*((low, low.upper()) for low in "model"))]
 
 
@@ -52,7 +53,12 @@ class JudgedReader:
     def _read(self, body: bytes) -> dict[str, Any]:
         found: dict[str, Any] = {}
         self._found = found
-        self._decoder.decode(body)
+        try:
+            self._decoder.decode(body)
+        except msgspec.ValidationError:
+            # Told at its first byte: what follows may be anything.
+            _any_json.decode(body)
+            raise
         return found
 
     def _note(self, kind: type, value: Any) -> Any:
