@@ -266,6 +266,7 @@ async def test_amazon_q_is_501_with_its_unit_primitive_also_as_a_stream(shared: 
     [
         (COMPLETION, {"model_provider": "vertex-ai", "model_name": "nobody-knows"}, "model_name"),
         (GENERATION, {"model_provider": "anthropic", "model_name": "nobody-knows"}, "model_name"),
+        (GENERATION, {"model_provider": "vertex-ai", "model_name": "nobody-knows"}, "model_name"),
         (GENERATION, {"prompt_id": "code_suggestions/generations", "prompt_version": "latest"}, "prompt_version"),
     ],
 )

@@ -231,6 +231,32 @@ async def test_amazon_q_is_403_without_its_unit_primitive_and_501_with_it(shared
 # --- Generations (contract 6.2) ---
 
 
+@pytest.mark.parametrize(
+    ("members", "status"),
+    [
+        ({"model_provider": "vertex-ai", "model_name": "gemini-nobody-knows"}, 422),
+        ({"model_provider": "fireworks_ai", "model_name": "code-gecko@002"}, 422),
+        ({"model_provider": "vertex-ai", "model_name": "code-gecko@002"}, 200),
+        ({"model_provider": "fireworks_ai", "model_name": "codestral-2501"}, 200),
+        ({"model_provider": "vertex-ai", "model_name": " "}, 200),
+        ({"model_name": "nobody-knows"}, 200),
+    ],
+)
+@one_gateway
+async def test_a_pair_that_the_default_answers_for_must_be_known(
+    shared: RunningGateway, members: dict[str, Any], status: int
+) -> None:
+    shared.provider.answer_with(text="return a + b")
+
+    answer = await ask(shared, body(**members), GENERATIONS)
+
+    assert answer.status == status
+    if status == 422:
+        assert answer.json()["detail"][0]["loc"] == ["body", "model_name"]
+    else:
+        assert sent(shared).json()["model"] == SONNET
+
+
 @one_gateway
 async def test_a_generation_without_a_prompt_asks_the_default_model(shared: RunningGateway) -> None:
     shared.provider.answer_with(text="x = 1\n")

@@ -118,6 +118,8 @@ class CodeEndpoints:
             find = models.find_completing if wanted.kind == "completion" else models.find
             try:
                 find(wanted.order.wish)
+                if wanted.idle_pair is not None:
+                    models.find_completing(wanted.idle_pair)
             except Invalid as error:
                 if wanted.model_at is None:
                     raise

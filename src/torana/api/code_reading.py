@@ -57,6 +57,8 @@ class Suggestion(msgspec.Struct, frozen=True):
     feedback: tuple[Feedback, ...] = ()
     model_at: reading.Loc | None = None
     """Where the flat members stand that name the model; None: `model_metadata` names it."""
+    idle_pair: ModelWish | None = None
+    """Provider and name that have no say in who generates, and must be known all the same."""
 
     @property
     def kind(self) -> Kind:
@@ -264,11 +266,15 @@ def _wish_of(provider: str, model_name: str, kind: Kind) -> ModelWish:
     """The model behind a provider's name (contract 6.1, 6.2); a model name without a provider says nothing."""
     if provider == "amazon_q":
         return AMAZON_Q
-    client_name = f"{provider}/{model_name}" if provider and model_name else ""
+    client_name = _client_name(provider, model_name)
     if kind == "generation":
         return ModelWish(role="generation_default", client_name=client_name if provider == "anthropic" else "")
     roles = {"fireworks_ai": "completions_fast", "anthropic": "chat_default"}
     return ModelWish(role=roles.get(provider, "completions_default"), client_name=client_name)
+
+
+def _client_name(provider: str, model_name: str) -> str:
+    return f"{provider}/{model_name}" if provider and model_name else ""
 
 
 def _suggestion(asked: _Asked, headers: Headers) -> Suggestion:
@@ -276,7 +282,13 @@ def _suggestion(asked: _Asked, headers: Headers) -> Suggestion:
     may_cache = may_cache_prompt(headers)
     is_amazon_q = asked.wish.client_name == AMAZON_Q.client_name or asked.provider == "amazon_q"
     write = _completion_order if asked.kind == "completion" else _generation_order
-    return Suggestion(write(asked, user, may_cache), is_amazon_q, asked.feedback, asked.model_at)
+    return Suggestion(write(asked, user, may_cache), is_amazon_q, asked.feedback, asked.model_at, _idle_pair(asked))
+
+
+def _idle_pair(asked: _Asked) -> ModelWish | None:
+    client_name = _client_name(asked.provider, asked.model_name)
+    is_idle = asked.kind == "generation" and asked.provider in ("vertex-ai", "fireworks_ai") and not asked.wish.is_own
+    return ModelWish(client_name=client_name) if is_idle and client_name else None
 
 
 def _completion_order(asked: _Asked, user: str, may_cache: bool) -> CompletionOrder:
