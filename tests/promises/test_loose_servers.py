@@ -414,3 +414,17 @@ async def test_calls_that_come_in_turns_are_blocks_one_by_one(
         elif row["type"] == "content_block_stop":
             name = ""
     assert {name: json.loads(told) for name, told in calls.items()} == {"tool0": {"a": 1}, "tool1": {"b": 2}}
+
+
+async def test_calls_that_a_server_counts_from_one_have_no_gap(
+    gateway: RunningGateway, provider: ScriptedProvider
+) -> None:
+    """OpenAI's SDK takes the number for a place in its list."""
+    provider.answer_with(events=[piece({"tool_calls": [begun(1, '{"a":1}')]}), piece({}, "tool_calls")])
+    body = {"model": "without_done", "stream": True, "messages": [{"role": "user", "content": "?"}]}
+
+    answer = await gateway.post("/openai/v1/chat/completions", json=body, token=gateway.token(unit_primitives=[PROXY]))
+
+    rows = [json.loads(line[6:]) for line in answer.text.split("\n") if line.startswith("data: {")]
+    numbers = [call["index"] for row in rows for call in row["choices"][0]["delta"].get("tool_calls", ())]
+    assert numbers == [0]

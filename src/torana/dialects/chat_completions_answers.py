@@ -1,5 +1,6 @@
 """The chat completions dialect: reading answers, streamed and whole. Source: OpenAI API reference, "Streaming"."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,7 +124,7 @@ _glances = msgspec.json.Decoder(_Glance)
 class StreamedAnswer:
     """What is known of one streamed answer so far."""
 
-    __slots__ = ("_calls", "_finished", "_freeform", "_id", "_is_begun", "_usage")
+    __slots__ = ("_calls", "_finished", "_freeform", "_id", "_is_begun", "_positions", "_usage")
 
     def __init__(self, id: str = "") -> None:
         self._id = id
@@ -131,6 +132,8 @@ class StreamedAnswer:
         self._usage: Usage | None = None
         self._calls: dict[tuple[int, int], _Begun] = {}
         """By choice and number; the latest where several have the same."""
+        self._positions: Counter[int] = Counter()
+        """How many calls each choice has."""
         self._freeform: list[tuple[int, int]] = []
         """Choice and position of each custom tool's call: its text is not closed yet."""
         self._finished: dict[int, bool] = {}
@@ -217,7 +220,9 @@ class StreamedAnswer:
             if known is not None and not known.is_followed_by(id_, name):
                 piece = ToolCallPiece(known.position, arguments=arguments)
             else:
-                position = number if known is None else 1 + max(each.position for each in self._calls.values())
+                # Servers count from 1 too, or number calls among other blocks; here they have no gaps.
+                position = self._positions[choice]
+                self._positions[choice] += 1
                 known = self._calls[choice, number] = _Begun(position, id_, name)
                 id_ = id_ or make_call_id(self._id, choice, position, name, arguments)
                 if custom is not None:
