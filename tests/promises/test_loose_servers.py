@@ -428,3 +428,19 @@ async def test_calls_that_a_server_counts_from_one_have_no_gap(
     rows = [json.loads(line[6:]) for line in answer.text.split("\n") if line.startswith("data: {")]
     numbers = [call["index"] for row in rows for call in row["choices"][0]["delta"].get("tool_calls", ())]
     assert numbers == [0]
+
+
+async def test_an_error_without_a_type_ends_a_response(gateway: RunningGateway, provider: ScriptedProvider) -> None:
+    provider.answer_with(events=[data({"error": {"message": "Not now", "code": "429"}})])
+    body = {"model": "by_responses", "stream": True, "messages": [{"role": "user", "content": "?"}]}
+
+    answer = await gateway.post("/openai/v1/chat/completions", json=body, token=gateway.token(unit_primitives=[PROXY]))
+
+    assert answer.status == 429
+
+
+async def test_a_response_without_names_is_read(gateway: RunningGateway, provider: ScriptedProvider) -> None:
+    created = {"type": "response.created", "response": {"id": None, "model": None}}
+    provider.answer_with(events=[data(created), data(COMPLETED)])
+
+    assert (await ask_as_claude(gateway, model="by_responses"))[0] == "Hello"

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from torana.chat import Chunk, FinishReason, ToolCallPiece, Usage
+from torana.dialects import openai_style
 from torana.dialects.call_ids import make_call_id
 from torana.dialects.generate_content_errors import Error, refuse
 from torana.dialects.json_pieces import EitherForm
@@ -162,7 +163,8 @@ class StreamedAnswer:
 
     def take(self, data: bytes, chunks: list[Chunk]) -> bool:
         """Append what one event brings. There is no terminal one: always False."""
-        self.take_answer(decode_answer(_answers, data), chunks)
+        if data != openai_style.DONE:  # added by servers of several formats
+            self.take_answer(decode_answer(_answers, data), chunks)
         return False
 
     def take_answer(self, answer: _Answer, chunks: list[Chunk]) -> None:

@@ -47,8 +47,8 @@ class _Details(msgspec.Struct):
 
 
 class _Response(msgspec.Struct):
-    id: str = ""
-    model: str = ""
+    id: str | None = None
+    model: str | None = None
     status: str = ""
     output: list[_Item] | None = None
     usage: Any = None
@@ -57,7 +57,8 @@ class _Response(msgspec.Struct):
 
 
 class _Event(msgspec.Struct):
-    type: str
+    type: str = ""
+    """Empty: an error of a server that tells all of its formats alike."""
     delta: Any = ""
     """A text in all that is read here."""
     output_index: int = 0
@@ -73,8 +74,8 @@ class _Event(msgspec.Struct):
 class _Told(msgspec.Struct):
     """What is looked at of a relayed response, or of the one in an event: mostly not its output."""
 
-    id: str = ""
-    model: str = ""
+    id: str | None = None
+    model: str | None = None
     usage: Any = None
     error: openai_style.Error | str | None = None
     incomplete_details: _Details | None = None
@@ -134,11 +135,11 @@ class StreamedAnswer:
         elif kind == "response.created":
             self._is_begun = True
             response = decode_answer(_told, bytes(event.response))
-            chunks.append(Chunk(id=response.id, model=response.model))
+            chunks.append(Chunk(id=response.id or "", model=response.model or ""))
         elif kind in _ENDS:
             self._end(kind, bytes(event.response), chunks)
             return True
-        elif kind == "error":
+        elif kind == "error" or event.error is not None:
             raise openai_style.refused(event.error or openai_style.Error(event.message, code=event.code))
         return False
 
@@ -211,7 +212,7 @@ def read_answer(body: bytes) -> list[Chunk]:
         raise _failed(answer.error)
     if answer.output is None or answer.status not in ("completed", "incomplete", ""):
         raise ProviderBroke("no output")
-    chunks = [Chunk(id=answer.id, model=answer.model)]
+    chunks = [Chunk(id=answer.id or "", model=answer.model or "")]
     position = 0
     for item in answer.output:
         if item.type in _CALLS:
@@ -232,7 +233,7 @@ def look(data: bytes, usage: Usage | None) -> Seen:
     """What a relayed event says; raises ProviderBroke for junk."""
     event = decode_answer(_glances, data)
     response = event.response or _Told()
-    return openai_style.read_responses_usage(response.usage, usage), response.model, event.type in _ENDS
+    return openai_style.read_responses_usage(response.usage, usage), response.model or "", event.type in _ENDS
 
 
 def scan_answer(body: bytes) -> Usage | None:
