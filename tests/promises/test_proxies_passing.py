@@ -602,7 +602,8 @@ async def test_a_gateway_that_is_its_own_upstream_notices_the_loop(start_gateway
     assert (answer.status, answer.json()["detail"]) == (508, "Loop detected")
 
 
-async def test_concurrent_streams_do_not_wait_for_each_other(gateway: RunningGateway) -> None:
+async def test_concurrent_streams_do_not_wait_for_each_other(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(env={"AIGW_ADMISSION__QUEUE_S": "60"})  # on a busy machine, too
     gateway.provider.follow(Script(hold_after=1), times=150)
 
     tasks = [asyncio.create_task(ask(gateway, MESSAGES, STREAMED[MESSAGES])) for _ in range(150)]
