@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec.structs import replace as replace_fields
 
@@ -34,6 +34,16 @@ GENERATION_PROMPT = "code_suggestions/generations"
 
 VARIETY = 0.4
 """Temperature of several choices whose prompt asks for none."""
+
+
+class TokenCount(NamedTuple):
+    """How long a prompt is."""
+
+    tokens: int
+    is_exact: bool
+    """False: nobody counted, we estimated."""
+    headers: list[tuple[bytes, bytes]]
+    """They tell whose tokens these are."""
 
 
 class Gateway:
@@ -223,13 +233,15 @@ class Gateway:
             chat = replace_fields(chat, output_limit=allowed.output_limit)
         return await self.walk.answer(permit, allowed, chat, facts)
 
-    async def count_tokens(self, permit: Permit, model: Model, chat: ChatRequest) -> tuple[int, bool]:
-        """How many tokens a prompt is, and whether its provider says so; else we estimate.
+    async def count_tokens(self, permit: Permit, model: Model, chat: ChatRequest) -> TokenCount:
+        """How many tokens a prompt is, as its provider says; else we estimate.
 
         Raises ProviderRefused where the provider has something against the prompt itself.
         """
+        headers: list[tuple[bytes, bytes]] = []
         try:
             route = await self.router.pick(permit, self.router.inside(permit.caller, model))
+            headers = self.walk.headers_of(route.deployments[0], None, model)
             counted = await self.sender.count(route.deployments[0], chat)
         except ProviderError as error:
             if isinstance(error, ProviderRefused) and error.upstream_code in (400, 404, 413, 422):
@@ -241,7 +253,7 @@ class Gateway:
                 extra={"code": error.code, "where": error.where, "reason": error.reason},
             )
             counted = None
-        return (input_tokens(chat), False) if counted is None else (counted, True)
+        return TokenCount(input_tokens(chat) if counted is None else counted, counted is not None, headers)
 
     def speaks(self, model: Model, dialect: str) -> bool:
         """True where one of this model's deployments takes a client's bytes in `dialect` as they are."""

@@ -120,7 +120,7 @@ class Walk:
             chat=chat,
             started=started,
             headers=[
-                *self._headers(flow.deployment, prompt, model),
+                *self.headers_of(flow.deployment, prompt, model),
                 *self._timing(waited_s),
                 *limited,
                 *self._tell_losses(lost, facts),
@@ -248,7 +248,8 @@ class Walk:
         """The prices, where a limit asks for them: working out what a call may cost takes its time."""
         return deployment.prices if self.limits.count_money else None
 
-    def _headers(self, deployment: Deployment, prompt: Prompt | None, model: Model) -> list[tuple[bytes, bytes]]:
+    def headers_of(self, deployment: Deployment, prompt: Prompt | None, model: Model) -> list[tuple[bytes, bytes]]:
+        """Who answered, as every answer of a model tells it."""
         headers: list[tuple[bytes, bytes]] = []
         if deployment.provider == "demo":
             headers.append((b"x-torana-demo", b"true"))
@@ -366,7 +367,7 @@ class Walk:
         usage = vectors.usage or Usage(input_tokens=estimate_inputs(request.inputs, None).input_tokens, is_counted=True)
         call.record(used.provider, used.model, "completed", usage, time.monotonic() - started)
         await call.settled()
-        headers = [*self._headers(used, None, model), *limited]
+        headers = [*self.headers_of(used, None, model), *limited]
         standings = call.hold.standings if call.hold is not None else ()
         return Embedded(vectors.rows, used.provider, used.model, headers, vectors.usage, vectors.raw, standings)
 

@@ -164,6 +164,7 @@ async def test_a_provider_that_counts_is_asked_with_the_clients_own_bytes(gatewa
     answer = await count(gateway, "chat_default", **{"anthropic-beta": "token-counting-2026"})
 
     assert (answer.json(), answer.header("x-torana-estimated")) == ({"input_tokens": 1234}, None)
+    assert answer.header("x-aigw-model") == "anthropic/claude-sonnet-4-6"
     (request,) = gateway.provider.requests
     assert (request.path, request.query, request.header("anthropic-beta")) == (
         "/v1/messages/count_tokens",

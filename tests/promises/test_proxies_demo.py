@@ -211,6 +211,7 @@ async def test_the_gate_stands_before_the_demo_too(demo: RunningGateway) -> None
         ("/openai/v1/responses", {"model": "no-such-model", "input": "Hi"}),
         ("/openai/v1/embeddings", {"model": "no-such-model", "input": "Hi"}),
         ("/anthropic/v1/messages", {"model": "no-such-model", "max_tokens": 9, "messages": ASK}),
+        ("/anthropic/v1/messages/count_tokens", {"model": "no-such-model", "messages": ASK}),
     ],
 )
 async def test_dialect_routes_answer_under_every_name(demo: RunningGateway, path: str, asked: Any) -> None:

@@ -39,7 +39,8 @@ class DialectCounting:
             query=beta_of(exchange.query),
         )
         try:
-            tokens, is_counted = await self.gateway.count_tokens(permit, model, replace_fields(chat, source=source))
+            counted = await self.gateway.count_tokens(permit, model, replace_fields(chat, source=source))
         except ProviderError as error:
             raise self.gate.failed(ANTHROPIC, error) from error
-        return Reply(200, write_count(tokens), [JSON_HEADER] if is_counted else [JSON_HEADER, ESTIMATED])
+        estimated = [] if counted.is_exact else [ESTIMATED]
+        return Reply(200, write_count(counted.tokens), [JSON_HEADER, *estimated, *counted.headers])
