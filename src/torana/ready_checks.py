@@ -19,5 +19,5 @@ def models_check(models: Models) -> tuple[bool, str]:
 
 
 def issuer_detail(state: IssuerState) -> str:
-    skew = f", clock {state.skew_s:+.0f} s from ours" if state.skew_s is not None else ""
+    skew = f", clock {round(state.skew_s):+d} s from ours" if state.skew_s is not None else ""
     return f"{state.detail}, {state.keys} key(s){skew}"

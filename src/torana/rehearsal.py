@@ -267,7 +267,9 @@ class Rehearsal:
         try:
             route, tail, others = self.routes.find(exchange.method, exchange.path)
             if route is None:
-                raise Refusal(*((405, "method_not_allowed") if others else (404, "not_found")))
+                if others:
+                    raise Refusal(405, "method_not_allowed", "Method Not Allowed")
+                raise Refusal(404, "not_found", "Not Found")
             notes.route = route
             exchange.tail = tail
             exchange.caller = caller or DEBUG_CALLER

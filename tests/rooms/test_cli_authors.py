@@ -564,6 +564,7 @@ def test_explain_says_what_is_refused_and_ends_with_1(run: Run, body: Any, path:
 
     assert exit_code == 1
     assert (found["refused"]["status"], found["refused"]["code"]) == (status, code)
+    assert not found["refused"]["text"].endswith(": ")
 
 
 def test_explain_decides_about_a_token(run: Run) -> None:

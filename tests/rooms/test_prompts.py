@@ -316,7 +316,11 @@ def test_an_overlay_replaces_a_shipped_version_and_adds_one(tmp_path: Path) -> N
     [
         ("  user: '{{ x.y() }}'", 5, "`(…)` is not allowed"),
         ("  user: |-\n    one\n    {{ 2 * x }}", 7, "`*` is not allowed"),
-        ("  user: '{{ x'", 5, "unexpected end of template"),
+        (
+            "  user: '{{ x'",
+            5,
+            "unexpected end of template, expected 'end of print statement', expected a Jinja template",
+        ),
         ("  user: [a, '{% include \"no.jinja\" %}']", 5, "includes `no.jinja`, which does not exist"),
         ("  user: '{% include \"round.jinja\" %}'", 5, "`round.jinja` includes itself"),
         ("  human: hello", 5, "unknown role `human`"),

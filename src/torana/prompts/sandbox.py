@@ -101,7 +101,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         try:
             tree = super()._parse(source, name, filename)
         except TemplateSyntaxError as error:
-            raise BadTemplate(error.lineno, error.message or "is no template", "expected a Jinja template") from None
+            wrong = (error.message or "is no template").rstrip(".")
+            raise BadTemplate(error.lineno, wrong, "expected a Jinja template") from None
         except RecursionError:
             raise BadTemplate(1, "is nested too deeply", "expected a few levels") from None
         check_tree(tree)
