@@ -189,10 +189,11 @@ class Gateway:
         chat = replace_fields(chat, answer="code", stream=order.stream, user=order.user)
         if not order.may_cache_prompt:
             chat = unmark(chat)
+        named = prompt
         if not order.prompt_id:
             # The default way only borrows the registry's prompt: its name and its patience are not the endpoint's.
-            prompt, chat = None, replace_fields(chat, timeout_s=None)
-        answer = await self.walk.answer(permit, model, chat, facts, prompt=prompt, is_suggestion=True)
+            named, chat = None, replace_fields(chat, timeout_s=None)
+        answer = await self.walk.answer(permit, model, chat, facts, prompt=named, rendered=prompt, is_suggestion=True)
         least = (
             self.settings.score_thresholds.get(answer.upstream_model.rpartition("/")[2]) if chat.wants_scores else None
         )

@@ -71,11 +71,13 @@ class Walk:
         facts: dict[str, Any],
         *,
         prompt: Prompt | None = None,
+        rendered: Prompt | None = None,
         is_suggestion: bool = False,
     ) -> Answer:
         """Pick, send, and hold the first batch.
 
         prompt         named in the answer
+        rendered       what the request was made of, where the answer does not name it; a header does
         is_suggestion  counted among the code suggestions
         """
         started = time.monotonic()
@@ -120,7 +122,7 @@ class Walk:
             chat=chat,
             started=started,
             headers=[
-                *self.headers_of(flow.deployment, prompt, model),
+                *self.headers_of(flow.deployment, prompt or rendered, model),
                 *self._timing(waited_s),
                 *limited,
                 *self._tell_losses(lost, facts),
