@@ -13,6 +13,8 @@ from torana.headers import Headers as RequestHeaders
 
 Headers = list[tuple[bytes, bytes]]
 
+_LINE = b": ".join
+
 
 class Answered(Protocol):
     """A connection with a request under way."""
@@ -87,20 +89,16 @@ class AnswerWriter:
 
 
 def _write_head(cycle: RequestResponseCycle, status: int, headers: Headers) -> bytes:
-    lines = [STATUS_LINE[status]]
-    for name, value in cycle.default_headers:
-        lines.append(b"%b: %b\r\n" % (name, value))
-    for name, value in headers:
-        lines.append(b"%b: %b\r\n" % (name, value))
+    lines = [*map(_LINE, cycle.default_headers), *map(_LINE, headers)]
     if (b"connection", b"close") in headers:
         cycle.keep_alive = False
     elif not cycle.keep_alive:
-        lines.append(b"connection: close\r\n")
+        lines.append(b"connection: close")
     if cycle.chunked_encoding:
-        lines.append(b"transfer-encoding: chunked\r\n")
-    lines.append(b"\r\n")
-    head = b"".join(lines)
-    if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines):
+        lines.append(b"transfer-encoding: chunked")
+    head = b"%b%b\r\n\r\n" % (STATUS_LINE[status], b"\r\n".join(lines))
+    # Each line's end, the status line's and the empty line's.
+    if head.count(b"\n") != len(lines) + 2 or head.count(b"\r") != len(lines) + 2:
         raise ValueError("a header of the answer holds a line break")
     return head
 
