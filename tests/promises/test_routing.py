@@ -1,6 +1,7 @@
 """Several deployments behind one model: which one is asked, what becomes of a call when it fails, and who is spared."""
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -401,6 +402,40 @@ async def test_so_many_connections_go_to_one_address_and_the_next_call_is_refuse
     assert [(await each).status for each in held] == [200, 200]
     admitted = Counter(record["error_code"] for record in fleet.gateway.usage())
     assert admitted == {"": 2, "overloaded": 1}
+
+
+async def test_a_crowd_that_finds_no_room_hears_so_unread_and_others_are_let_in(start_fleet: StartFleet) -> None:
+    fleet = await start_fleet({"provider": "a", "concurrency": 1}, env={"AIGW_ROUTING__QUEUE_S": "0.001"})
+    fleet["a"].stall()
+    held = asyncio.create_task(fleet.ask())
+    await fleet["a"].request()
+    token, other = fleet.token(), fleet.token(sub="other", gitlab_instance_id="other")
+    assert (await fleet.ask(token=other)).status == 503
+
+    refused = [await fleet.ask(token=token) for _ in range(60)]
+
+    assert {(answer.status, code_of(answer), answer.refusal.layer) for answer in refused} == {
+        (503, "overloaded", "gateway")
+    }
+    assert all(1 <= int(answer.header("retry-after") or 0) <= 5 for answer in refused)
+    turned_away = await _turned_away(fleet)
+    assert turned_away > 10
+    assert (await fleet.ask(CODE, token=token)).status == 503  # as full; let in to hear so
+    assert (await fleet.ask(token=other)).status == 503
+    assert await _turned_away(fleet) == turned_away
+    fleet["a"].release()
+    assert (await held).status == 200
+
+    async def is_answered() -> bool:
+        return (await fleet.ask(token=token)).status == 200
+
+    await eventually(is_answered)
+
+
+async def _turned_away(fleet: Fleet) -> int:
+    told = (await fleet.gateway.monitoring("/metrics")).text
+    found = re.search(r'^torana_requests_shed_total\{reason="no_room"\} (\d+)', told, re.MULTILINE)
+    return int(found[1]) if found is not None else 0
 
 
 @pytest.mark.parametrize("path", [PATH, CODE])

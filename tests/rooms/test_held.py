@@ -8,6 +8,7 @@ from tests.support.http_client import RawConnection, connect, write_request
 
 from torana.api.admission import Admission, Request, Standing
 from torana.api.connection import Connection
+from torana.api.crowds import Crowds
 from torana.api.heads import Head
 from torana.api.held import HeldConnection
 from torana.api.server import Listener, bind
@@ -38,6 +39,7 @@ class Line(Admission):
 class HandDoor:
     def __init__(self) -> None:
         self.admission = self.line = Line()
+        self.crowds = Crowds(self.line.shed)
 
     def look(self, data: bytes) -> Head:
         return Head(data)

@@ -17,9 +17,10 @@ from torana.access.permissions import for_user, user_of
 from torana.api.access_log import refused_line, write_access_line
 from torana.api.admission import Admission, Standing
 from torana.api.answer_writer import AnswerWriter
-from torana.api.answering import CORS_HEADERS, Answering
+from torana.api.answering import Answering
 from torana.api.connection import BODY_MALFORMED, BODY_TOO_SLOW, DRAINING, READER_TOO_SLOW, Connection
 from torana.api.contents import MayLog
+from torana.api.crowds import Crowds, kind_of
 from torana.api.dialect_front import did_you_mean
 from torana.api.dry_run import admit_operator, is_dry_run
 from torana.api.exchange import Exchange, Reply, Route, StreamReply, json_reply
@@ -27,6 +28,7 @@ from torana.api.heads import Head
 from torana.api.internal_events import InternalEvents
 from torana.api.large_bodies import LARGE_BYTES, LargeBodies
 from torana.api.prefixes import Prefixes
+from torana.api.preflight import PREFLIGHT, preflight
 from torana.api.refusing import EXPLAINED, write_refusal
 from torana.api.route_table import RouteTable
 from torana.api.unread import TurnedAway, start_of
@@ -37,6 +39,7 @@ from torana.limits.limits import Limits
 from torana.limits.rules import Call
 from torana.limits.spent import Spent
 from torana.networks import Networks
+from torana.routing.traffic import NO_ROOM
 from torana.settings import Secret, ServeSettings
 from torana.telemetry.log import Log
 from torana.telemetry.log import request_id as current_request_id
@@ -114,6 +117,7 @@ class Entrance:
         self.admission = Admission(
             metrics, max_waiting=serve.queue_requests, max_age_s=serve.queue_s, weights=serve.queue_weights
         )
+        self.crowds = Crowds(metrics.shed)
         self.large_bodies = LargeBodies()
         self.prefixes = Prefixes(serve.root_path)
         self.turned_away = TurnedAway(
@@ -181,8 +185,8 @@ class Entrance:
         if via is not None and self.loop_mark in re.split(r"[,\s]+", _joined(headers, b"via")):
             raise Refusal(508, "loop_detected", "Loop detected")
         if exchange.method == "OPTIONS" and headers.get(b"access-control-request-method") is not None:
-            await answer.whole(_preflight(headers))
-            return _PREFLIGHT
+            await answer.whole(preflight(headers))
+            return PREFLIGHT
         route, tail, other_methods = self.routes.find(exchange.method, exchange.path)
         if route is not None:
             exchange.facts["route"] = route
@@ -308,6 +312,10 @@ class Entrance:
             self.events.used(exchange)
         for name in BETWEEN_ROOMS:
             exchange.facts.pop(name, None)
+        has_no_room = exchange.facts.get("refusal_code") == NO_ROOM
+        if has_no_room or self.crowds.are_any:
+            instance = exchange.caller.instance_id or exchange.caller.subject
+            self.crowds.note(kind_of(exchange.path, instance, exchange.body), was_refused=has_no_room)
         label = "unknown" if route is None else route.name
         status = answer.status or 499
         began = answer.began or now
@@ -328,7 +336,8 @@ class Entrance:
         """What is known of a request before anything of it was checked."""
         head = Head(data)
         method, target = start_of(head.start)
-        route, _, _ = self.routes.find(method, self.prefixes.strip(target))
+        head.path = self.prefixes.strip(target)
+        route, _, _ = self.routes.find(method, head.path)
         head.standing = Standing(
             is_background=route is not None and route.is_background,
             instance=self.authenticator.known_instance(head.token) if head.token else "",
@@ -375,23 +384,4 @@ def _request_id(headers: Headers) -> str:
     return f"{random.getrandbits(128):032x}"
 
 
-def _preflight(headers: Headers) -> Reply:
-    """Contract 1.1: POST may be asked for, anything else is 400."""
-    asked = headers.text(b"access-control-request-method").upper()
-    answer = [(b"access-control-allow-methods", b"POST")]
-    if headers.get(b"origin") is None:
-        answer += CORS_HEADERS
-    wanted = headers.get(b"access-control-request-headers")
-    if wanted:
-        answer.append((b"access-control-allow-headers", wanted.encode("latin-1")))
-    if asked != "POST":
-        raise Refusal(400, "cors_method", "Disallowed CORS method", headers=tuple(answer))
-    return Reply(200, b"OK", [(b"content-type", b"text/plain; charset=utf-8"), *answer])
-
-
-async def _no_handler(exchange: Exchange, permit: Any, order: Any) -> Reply:
-    raise NotImplementedError
-
-
-_PREFLIGHT = Route(path="(pre-flight)", methods=("OPTIONS",), handle=_no_handler, is_open=True)
 _NO_PERMIT: Any = None

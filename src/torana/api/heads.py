@@ -43,6 +43,7 @@ class Head:
     patience_s  how long its client says that it waits; 0: it does not
     body_bytes  its Content-Length; 0 where it has none that is plain
     standing    what follows for its place; whoever looks sets it
+    path        what it asks for, as routes have it; so, too
 
     and a closer look what its refusal depends on, which most of those that wait never need:
 
@@ -57,6 +58,7 @@ class Head:
         "body_bytes",
         "has_origin",
         "is_whole",
+        "path",
         "patience_s",
         "request_id",
         "standing",
@@ -74,6 +76,7 @@ class Head:
         self.body_bytes = int(length[1]) if length is not None else 0
         self.token = _token(data, low)
         self.standing = Standing()
+        self.path = ""
         self.has_origin, self.request_id, self.is_whole = False, b"", False
         self._is_known = False
         self._pieces: tuple[tuple[bytes, bytes, int], ...] = ()

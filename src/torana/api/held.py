@@ -10,6 +10,7 @@ from typing import Any, Protocol, cast
 
 from torana.api.admission import Admission
 from torana.api.connection import FRESH, HANDLING, HEADERS, IDLE, LINGERING, Connection
+from torana.api.crowds import Crowds, kind_of
 from torana.api.heads import Head
 from torana.api.room import Room
 
@@ -54,6 +55,8 @@ class HeldConnection(Connection):
         elif len(self.connections) + len(self.tasks) >= self.room.max_files and not self._finds_room():
             # Each call may open a connection to a provider. Without a descriptor it would fail half-way.
             self._turn_away(self._look(data), data, "overloaded", may_stay=False)
+        elif self.door.crowds.are_any and (head := self._one_too_many(data)) is not None:
+            self._turn_away(head, data, "overloaded", may_stay=not self.is_draining())
         elif self.door.admission.begins():
             self._receive(data)
         else:
@@ -115,6 +118,17 @@ class HeldConnection(Connection):
         self.phase = phase
         return has_room
 
+    def _one_too_many(self, data: bytes) -> Head | None:
+        """The head of a request for which there will hardly be room; None: it may come in."""
+        head = self._look(data)
+        head.look_closer(data)
+        if not head.standing.instance:
+            self.head = None  # who sends it will be known now, or refused
+        if not head.is_whole:
+            return None
+        kind = kind_of(head.path, head.standing.instance, data[len(data) - head.body_bytes :])
+        return None if self.door.crowds.lets_in(kind) else head
+
     def _all(self) -> "set[HeldConnection]":
         return cast("set[HeldConnection]", self.connections)
 
@@ -139,6 +153,7 @@ class Door(Protocol):
     """What stands behind a connection: who may come in, and the books of those who may not."""
 
     admission: Admission
+    crowds: Crowds
 
     def look(self, data: bytes) -> Head:
         """What the first bytes of a request tell; nothing of it was checked."""

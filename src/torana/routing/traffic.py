@@ -106,7 +106,10 @@ async def enter(traffic: Traffic, ways: Iterable[Turnstile | None], tenant: str)
     return entered
 
 
+NO_ROOM = "overloaded"
+
+
 def no_room() -> Refusal:
     """The gateway itself has no place left; when to come back is spread, so that not all do at once."""
     after_s = b"%d" % random.randint(1, 5)  # noqa: S311 jitter, no secret
-    return Refusal(503, "overloaded", "Too many calls are under way", headers=((b"retry-after", after_s),))
+    return Refusal(503, NO_ROOM, "Too many calls are under way", headers=((b"retry-after", after_s),))

@@ -213,7 +213,7 @@ LOOP_LAG = Family("event_loop_lag_seconds", "histogram", "How late the event loo
 SHED = Family(
     "torana_requests_shed_total",
     "counter",
-    "Requests turned away for want of time: the line was full, they were overtaken, or waited too long.",
+    "Requests turned away unread: a full line, overtaken, waited too long, or no room lately.",
     ("reason",),
 )
 WAITING = Family("torana_requests_waiting", "gauge", "Requests that wait for a worker to have time.")

@@ -298,7 +298,7 @@ class Metrics:
         self._values[self._lines_dropped] += lines
 
     def shed(self, reason: str) -> None:
-        """One request turned away; `reason` is one of the admission's few words."""
+        """One request turned away; `reason` is one of a few words of ours."""
         self._count(families.SHED, (reason,))
 
     def waiting(self, requests: int) -> None:
