@@ -138,7 +138,7 @@ def _tell_chat(scene: Rehearsal, notes: Notes) -> dict[str, Any]:
         "max_tokens": chat.max_tokens,
         "temperature": chat.temperature,
         "stop": list(chat.stop),
-        "dialect": scene.sender.dialect_of(notes.deployment) if notes.deployment is not None else "",
+        "dialect": scene.sender.dialect_of(notes.deployment, chat) if notes.deployment is not None else "",
         "dropped": list(scene.sender.losses(notes.deployment, chat)) if notes.deployment is not None else [],
         "stream": chat.stream,
         "choices": chat.choices,

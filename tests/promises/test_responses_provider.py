@@ -110,3 +110,73 @@ async def test_a_client_is_passed_on_in_the_further_format_that_a_row_names(
     assert (sent.path, sent.json()["tomorrow"]) == (way, {"a": 1})
     if path == RESPONSES:
         assert answer.json() == ANSWER
+
+
+TOOLS = [{"name": "read_file", "description": "Reads", "input_schema": {"type": "object", "properties": {}}}]
+THINKING = {"type": "enabled", "budget_tokens": 4096}
+
+
+def write_openais(folder: Path, base_url: str, model: str, more: str) -> None:
+    folder.mkdir()
+    row = f"dialect: chat_completions, base_url: {base_url}/acme, quirks: {{thinks_with_tools: false}}{more}"
+    (folder / "providers.yml").write_text(f"- {{name: acme, {row}}}\n")
+    (folder / "models.yml").write_text(MODELS.replace("acme-large-1", model))
+
+
+@pytest.mark.parametrize("model", ["gpt-5.4-mini-2026-03-17", "gpt-5.6-terra"])
+async def test_a_model_that_thinks_beside_tools_in_responses_alone_is_asked_there(
+    start_gateway: StartGateway, provider: ScriptedProvider, tmp_path: Path, model: str
+) -> None:
+    write_openais(tmp_path / "overlay", provider.url, model, ", also: [responses]")
+    gateway = await start_gateway(env={"AIGW_CATALOG": str(tmp_path / "overlay")})
+    provider.answer_with(body=ANSWER)
+
+    answer = await ask(gateway, MESSAGES, "acme_large", tools=TOOLS, thinking=THINKING, max_tokens=9000)
+
+    assert (answer.status, answer.header("x-torana-dropped")) == (200, None)
+    (sent,) = provider.requests
+    assert (sent.path, sent.json()["reasoning"]) == ("/acme/v1/responses", {"effort": "low"})
+    assert [block["type"] for block in answer.json()["content"]] == ["thinking", "text", "tool_use", "tool_use"]
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "effort", "dropped"),
+    [
+        ("gpt-5.4-mini", {"tools": TOOLS, "thinking": THINKING}, "none", "reasoning"),
+        ("gpt-5.6-terra", {"tools": TOOLS, "thinking": THINKING}, "none", "reasoning"),
+        ("gpt-5.6-terra", {"tools": TOOLS}, "none", None),
+        ("gpt-5.6-terra", {"thinking": THINKING}, "low", None),
+        ("gpt-5.4-mini", {"tools": TOOLS}, None, None),
+        ("gpt-5.1", {"tools": TOOLS, "thinking": THINKING}, "low", None),
+    ],
+)
+async def test_without_responses_such_a_model_is_kept_from_thinking_beside_tools(
+    start_gateway: StartGateway,
+    provider: ScriptedProvider,
+    tmp_path: Path,
+    model: str,
+    more: dict[str, Any],
+    effort: str | None,
+    dropped: str | None,
+) -> None:
+    write_openais(tmp_path / "overlay", provider.url, model, "")
+    gateway = await start_gateway(env={"AIGW_CATALOG": str(tmp_path / "overlay")})
+
+    answer = await ask(gateway, MESSAGES, "acme_large", max_tokens=9000, **more)
+
+    assert (answer.status, answer.header("x-torana-dropped")) == (200, dropped)
+    (sent,) = provider.requests
+    assert (sent.path, sent.json().get("reasoning_effort")) == ("/acme/v1/chat/completions", effort)
+
+
+async def test_a_client_of_chat_completions_is_passed_on_there_whatever_it_asks(
+    start_gateway: StartGateway, provider: ScriptedProvider, tmp_path: Path
+) -> None:
+    write_openais(tmp_path / "overlay", provider.url, "gpt-5.6-terra", ", also: [responses]")
+    gateway = await start_gateway(env={"AIGW_CATALOG": str(tmp_path / "overlay")})
+    tools = [{"type": "function", "function": {"name": "read_file"}}]
+
+    await ask(gateway, CHAT, "acme_large", tools=tools, reasoning_effort="high")
+
+    (sent,) = provider.requests
+    assert (sent.path, sent.json()["reasoning_effort"]) == ("/acme/v1/chat/completions", "high")

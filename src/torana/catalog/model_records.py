@@ -56,6 +56,9 @@ class Quirks(Record, frozen=True, kw_only=True):
     """How it is asked to think: `reasoning_effort`, a member `thinking`, or not at all."""
     thoughts: Literal["reasoning_content", "reasoning", "none"] = "reasoning_content"
     """The member in which it takes its own thoughts back."""
+    thinks_with_tools: bool = True
+    """Its models think beside tools; false: OpenAI's newer ones do so in `responses` alone, and are asked in it where
+    `also` names it; where it does not, they are kept from thinking."""
     top_k: bool = False
     """Takes `top_k`."""
     call_id_chars: int = 0
@@ -75,7 +78,7 @@ class ProviderRecord(Record, frozen=True, kw_only=True):
     dialect: Dialect
     also: tuple[Literal["messages", "chat_completions", "responses"], ...] = ()
     """Further dialects that its own address speaks, each at the dialect's usual path. A client of one of them is
-    answered in it, byte for byte; everybody else in `dialect`."""
+    answered in it, byte for byte; everybody else in `dialect` (but see `thinks_with_tools`)."""
     title: str = ""
     base_url: str = ""
     """With or without the final /v1."""

@@ -14,12 +14,13 @@ import msgspec
 from msgspec.structs import replace
 
 from torana.catalog.model_records import Quirks
-from torana.chat import ChatRequest, Message, Part, Text, Thought, Tool, ToolCall, ToolResult
+from torana.chat import ChatRequest, Message, Part, Reasoning, Text, Thought, Tool, ToolCall, ToolResult
 from torana.dialects import chat_completions, text_completions
 from torana.dialects.chat_completions import CHAT_COMPLETIONS
 from torana.dialects.dialect import Dialect, WriteRequest
 from torana.dialects.members import Members, tell
 from torana.dialects.messages_asking import ask_for_json
+from torana.dialects.openai_models import traits_of
 from torana.dialects.text_completions import TEXT_COMPLETIONS
 from torana.dialects.thoughts import find_effort
 
@@ -41,13 +42,14 @@ def chat_completions_of(quirks: Quirks) -> Dialect:
 
     def write_request(chat: ChatRequest, model: str, *, stream: bool) -> bytes:
         every = _quirks_with(quirks, model)
-        fitted = fit_words(chat, every, set())
+        fitted = fit_words(_fit_thinking(chat, quirks, model, set()), every, set())
         members = chat_completions.write_members(fitted, model, stream=stream)
         return msgspec.json.encode(fit_members(members, fitted, every))
 
     def losses(chat: ChatRequest, model: str) -> tuple[str, ...]:
         lost: set[str] = set()
-        lost.update(CHAT_COMPLETIONS.losses(fit_words(chat, _quirks_with(quirks, model), lost), model))
+        fitted = fit_words(_fit_thinking(chat, quirks, model, lost), _quirks_with(quirks, model), lost)
+        lost.update(CHAT_COMPLETIONS.losses(fitted, model))
         return tell(lost - {"top_k"} if quirks.top_k else lost)
 
     return _mannered(CHAT_COMPLETIONS, quirks, write_request, losses)
@@ -58,6 +60,23 @@ def _quirks_with(quirks: Quirks, model: str) -> Quirks:
     if not _mistrals.search(model.lower()):
         return quirks
     return replace(quirks, call_id_chars=MISTRALS_ID_CHARS, user_behind_results=False)
+
+
+def wants_responses(chat: ChatRequest, quirks: Quirks, model: str) -> bool:
+    """True where chat completions takes the request's tools only from a model that does not think."""
+    if quirks.thinks_with_tools or not chat.tools:
+        return False
+    effort = "" if chat.reasoning is None else find_effort(chat.reasoning)
+    barred = traits_of(model).tools_bar_thought
+    return effort != "none" and (barred == "unless_kept" or (barred == "asked" and bool(effort)))
+
+
+def _fit_thinking(chat: ChatRequest, quirks: Quirks, model: str, lost: set[str]) -> ChatRequest:
+    if not wants_responses(chat, quirks, model):
+        return chat
+    if chat.reasoning is not None:
+        lost.add("reasoning")
+    return replace(chat, reasoning=Reasoning("none"))
 
 
 @lru_cache(maxsize=64)

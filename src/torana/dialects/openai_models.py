@@ -1,12 +1,13 @@
 """What OpenAI's models take of OpenAI's formats. Other servers follow the format, and know its older part.
 
-Sources: OpenAI docs, "Reasoning models", "Latest model guide" (GPT-5.1 to GPT-5.6), "Prompt caching",
-as of November 2026.
+Sources: OpenAI docs, "Reasoning models", "Latest model guide" (GPT-5.1 to GPT-5.6), "Prompt caching"; its API's
+400 "Function tools with reasoning_effort are not supported … in /v1/chat/completions"; as of November 2026.
 """
 
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 from torana.chat import Effort
 
@@ -29,6 +30,9 @@ class Traits:
     """Marks of where a cached prompt ends."""
     takes_freeform: bool = False
     """Tools that take one text."""
+    tools_bar_thought: Literal["no", "asked", "unless_kept"] = "no"
+    """Whether OpenAI's chat completions refuses tools beside thinking: never; where it is asked for; or already where
+    the model is not kept from it."""
 
 
 GENERAL = Traits()
@@ -55,4 +59,5 @@ def traits_of(model: str) -> Traits:
         efforts=(*efforts, "max") if version >= 5.6 else efforts,
         takes_marks=version >= 5.6,
         takes_freeform=True,
+        tools_bar_thought="no" if version < 5.2 else "asked" if version < 5.5 else "unless_kept",
     )

@@ -17,6 +17,7 @@ from torana.dialects.dialect import Dialect
 from torana.dialects.digits import DigitWatch
 from torana.dialects.embedding_dialect import EmbeddingDialect, EmbeddingsRequest, of_length_one
 from torana.dialects.lengths import fit_lengths
+from torana.dialects.manners import wants_responses
 from torana.dialects.messages import MESSAGES, read_count
 from torana.dialects.passing import pass_on, replace_model
 from torana.dialects.responses import RESPONSES
@@ -139,16 +140,23 @@ class Sender:
             return False
         return dialect in deployment.also or dialect == self._own_dialect(deployment).name
 
-    def dialect_of(self, deployment: Deployment) -> str:
-        """The name of the format that the deployment is usually spoken to in."""
-        is_known = (deployment.like or deployment.provider) in self.providers
-        return self._own_dialect(deployment).name if is_known else self.demo.name
+    def dialect_of(self, deployment: Deployment, chat: ChatRequest | None = None) -> str:
+        """The name of the format that the deployment is usually spoken to in, or is for this request."""
+        if (deployment.like or deployment.provider) not in self.providers:
+            return self.demo.name
+        return (self._own_dialect(deployment) if chat is None else self._dialect(deployment, chat)).name
 
     def _dialect(self, deployment: Deployment, chat: ChatRequest) -> Dialect:
-        """The client's own, where the deployment speaks it; else the one it is usually spoken to in."""
-        if chat.source is not None and chat.source.dialect in deployment.also:
-            return SPOKEN_BY_CLIENTS[chat.source.dialect]
-        return self._own_dialect(deployment)
+        """The client's own, where the deployment speaks it; else the one it is usually spoken to in, or that in
+        which its model may think beside tools."""
+        asked = "" if chat.source is None else chat.source.dialect
+        if asked in deployment.also:
+            return SPOKEN_BY_CLIENTS[asked]
+        own = self._own_dialect(deployment)
+        is_better_asked = own.name == CHAT_COMPLETIONS.name != asked and RESPONSES.name in deployment.also
+        if is_better_asked and wants_responses(chat, deployment.quirks, deployment.model):
+            return RESPONSES
+        return own
 
     def _own_dialect(self, deployment: Deployment) -> Dialect:
         return self.providers[deployment.like or deployment.provider].dialect_for(deployment)
