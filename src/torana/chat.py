@@ -227,6 +227,12 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     source: Source | None = None
     """Set where a client speaks a vendor's dialect to us. Whoever changes the words takes it away."""
 
+    @property
+    def is_begun(self) -> bool:
+        """The last words are the assistant's: an answer that has begun."""
+        last = self.messages[-1] if self.messages else None
+        return last is not None and last.role == "assistant" and not any(isinstance(x, ToolCall) for x in last.parts)
+
 
 class Usage(msgspec.Struct, frozen=True):
     """Whole tokens. `cache_*` are part of `input_tokens`, not on top; `reasoning_tokens` of output."""

@@ -114,12 +114,52 @@ def test_deepseek_is_given_a_schema_in_words_and_a_switch_for_thinking() -> None
 
     assert sent["response_format"] == {"type": "json_object"}
     assert '{"type":"object"}' in sent["messages"][0]["content"]
-    assert sent["thinking"] == {"type": "enabled"}
-    assert "reasoning_effort" not in sent
+    assert (sent["thinking"], sent["reasoning_effort"]) == ({"type": "enabled"}, "high")
+    assert body(speak("deepseek"), ChatRequest(messages=HI, reasoning=Reasoning("max")))["reasoning_effort"] == "max"
     assert body(speak("deepseek"), ChatRequest(messages=HI, reasoning=Reasoning("none")))["thinking"] == {
         "type": "disabled"
     }
     assert speak("deepseek").losses(chat, "m") == ("answer_schema.strict",)
+
+
+@pytest.mark.parametrize("choice", ["any", "look"])
+def test_deepseek_is_kept_from_thinking_where_a_tool_is_forced_on_it(choice: str) -> None:
+    forced = ChatRequest(messages=HI, tools=(Tool("look"),), tool_choice=choice)
+    asked = ChatRequest(messages=HI, tools=(Tool("look"),), tool_choice=choice, reasoning=Reasoning("high"))
+
+    for chat in (forced, asked):
+        sent = body(speak("deepseek"), chat)
+        assert (sent["thinking"], "reasoning_effort" in sent) == ({"type": "disabled"}, False)
+    assert speak("deepseek").losses(forced, "m") == ()
+    assert speak("deepseek").losses(asked, "m") == ("reasoning",)
+    assert "thinking" not in body(speak("deepseek"), ChatRequest(messages=HI, tools=(Tool("look"),)))
+
+
+def test_a_begun_answer_is_marked_for_mistral() -> None:
+    chat = ChatRequest(messages=(*HI, Message("assistant", (Text("Hello,"),))))
+    called = (Message("assistant", (ToolCall("abcDEF123", "look", "{}"),)),)
+
+    assert body(speak("mistral"), chat)["messages"][-1] == {"role": "assistant", "content": "Hello,", "prefix": True}
+    assert "prefix" not in body(speak("groq"), chat)["messages"][-1]
+    assert "prefix" not in body(speak("mistral"), ChatRequest(messages=HI + called))["messages"][-1]
+
+
+def test_a_model_that_carries_on_no_answer_is_asked_to_go_on() -> None:
+    chat = ChatRequest(messages=(*HI, Message("assistant", (Text("Hello,"),))), carries_on=False)
+
+    rows = body(speak("hosted_vllm"), chat)["messages"]
+
+    assert [row["role"] for row in rows] == ["user", "assistant", "user"]
+
+
+def test_a_client_of_openais_format_finds_its_limit_and_seed_at_mistral() -> None:
+    extra = {"max_completion_tokens": 5, "seed": 7}
+    chat = ChatRequest(messages=HI, max_tokens=5, extra=extra, extra_dialect="chat_completions")
+
+    sent = body(speak("mistral"), chat)
+
+    assert (sent["max_tokens"], sent["random_seed"]) == (5, 7)
+    assert {"max_completion_tokens", "seed"}.isdisjoint(sent)
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,8 @@ class Quirks(Record, frozen=True, kw_only=True):
     answer_schema: bool = True
     """Takes `response_format` of type `json_schema`; false: `json_object` alone."""
     reasoning: Literal["effort", "thinking", "none"] = "effort"
-    """How it is asked to think: `reasoning_effort`, a member `thinking`, or not at all."""
+    """How it is asked to think: `reasoning_effort`; a member `thinking` beside it, and then never while it is forced to
+    call a tool; or not at all."""
     thoughts: Literal["reasoning_content", "reasoning", "none"] = "reasoning_content"
     """The member in which it takes its own thoughts back."""
     thinks_with_tools: bool = True
@@ -65,6 +66,10 @@ class Quirks(Record, frozen=True, kw_only=True):
     """Ids of tool calls are exactly so many letters and digits; 0: any."""
     user_behind_results: bool = True
     """A user may speak right behind results of tools; false: the assistant has to say something first."""
+    begun_answer: Literal["as_it_is", "prefix"] = "as_it_is"
+    """How a last message of the assistant's is told that is to be carried on: `prefix` marks it as one."""
+    seed: Literal["seed", "random_seed"] = "seed"
+    """What it calls the seed."""
     suffix: bool = False
     """Text completions take the code behind the cursor as `suffix`, and no markers."""
     affinity_header: str = "x-session-affinity"

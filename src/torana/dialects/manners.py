@@ -19,7 +19,7 @@ from torana.dialects import chat_completions, text_completions
 from torana.dialects.chat_completions import CHAT_COMPLETIONS
 from torana.dialects.dialect import Dialect, WriteRequest
 from torana.dialects.members import Members, tell
-from torana.dialects.messages_asking import ask_for_json
+from torana.dialects.messages_asking import GO_ON, ask_for_json
 from torana.dialects.openai_models import traits_of
 from torana.dialects.text_completions import TEXT_COMPLETIONS
 from torana.dialects.thoughts import find_effort
@@ -134,10 +134,21 @@ def fit_words(chat: ChatRequest, quirks: Quirks, lost: set[str]) -> ChatRequest:
         if find_effort(chat.reasoning) != "none":
             lost.add("reasoning")
         changed["reasoning"] = None
+    elif quirks.reasoning == "thinking" and "thinking" not in chat.extra and _is_forced(chat, changed):
+        # DeepSeek thinks unasked, and refuses to be forced while it does.
+        if chat.reasoning is not None and find_effort(chat.reasoning) != "none":
+            lost.add("reasoning")
+        changed["reasoning"] = Reasoning("none")
+    if chat.carries_on is False and chat.is_begun:
+        changed["messages"] = (*changed.get("messages", chat.messages), Message("user", (Text(GO_ON),)))
     if quirks.thoughts == "none" or quirks.call_id_chars:
         messages = changed.get("messages", chat.messages)
         changed["messages"] = tuple(_fit_message(message, quirks, lost) for message in messages)
     return replace(chat, **changed) if changed else chat
+
+
+def _is_forced(chat: ChatRequest, changed: dict[str, Any]) -> bool:
+    return bool(chat.tools) and changed.get("tool_choice", chat.tool_choice) not in _SAME
 
 
 def _fit_tools(chat: ChatRequest, quirks: Quirks, lost: set[str]) -> dict[str, Any]:
@@ -209,7 +220,16 @@ def fit_members(members: Members, chat: ChatRequest, quirks: Quirks) -> Members:
         members["tool_choice"] = quirks.forced_tool
     if quirks.reasoning == "thinking" and chat.reasoning is not None:
         members.pop("reasoning_effort", None)
-        members["thinking"] = {"type": "disabled" if find_effort(chat.reasoning) == "none" else "enabled"}
+        effort = find_effort(chat.reasoning)
+        members["thinking"] = {"type": "disabled" if effort == "none" else "enabled"}
+        if effort not in ("", "none"):
+            members["reasoning_effort"] = effort
+    if quirks.seed != "seed" and "seed" in members:
+        members[quirks.seed] = members.pop("seed")
+    if quirks.begun_answer == "prefix" and members.get("messages"):
+        last = members["messages"][-1]
+        if last.get("role") == "assistant" and not last.get("tool_calls"):
+            last.setdefault("prefix", True)
     if not quirks.user_behind_results and "messages" in members:
         members["messages"] = _part_results(members["messages"])
     if quirks.thoughts == "reasoning":

@@ -17,6 +17,7 @@ DONE = b"[DONE]"
 FINISHES: dict[str, FinishReason] = {
     "stop": "stop",
     "length": "length",
+    "model_length": "length",  # Mistral's for a full context window
     "tool_calls": "tool_calls",
     "function_call": "tool_calls",
     "content_filter": "content_filter",
