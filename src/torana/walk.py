@@ -125,7 +125,7 @@ class Walk:
                 *self.headers_of(flow.deployment, prompt or rendered, model),
                 *self._timing(waited_s),
                 *limited,
-                *self._tell_losses(lost, facts),
+                *self._tell_losses(tuple(sorted({*lost, *flow.conceded})), facts),
             ],
             leaks_reasoning=model.leaks_reasoning,
             under_way=under_way,

@@ -8,7 +8,7 @@ traffic.py        what all calls share
 health.py         how each deployment is doing: breaker.py, turnstile.py
 shadows.py        copies for deployments on trial
 budget.py         how many further tries may be made
-begun_answers.py  who refuses to carry on an answer that has begun
+concessions.py    who refuses what can be left out
 affinity.py       whose prompt cache is warm, who is in a percentage
 fences.py         which regions a caller's calls never leave
 models.py         which model a wish means
@@ -61,6 +61,8 @@ class Flow(msgspec.Struct):
     loop: asyncio.AbstractEventLoop
     deadline: float
     """In the event loop's time."""
+    conceded: tuple[str, ...] = ()
+    """What of a client's own words the deployment was not told, for it refuses that."""
     _is_begun: bool = False
 
     @property
@@ -264,22 +266,25 @@ class Router:
             chat = fold_system(chat)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.sender.settings.request_s
-        begun_answers = self.traffic.begun_answers
+        concessions = self.traffic.concessions
 
         async def open_one(deployment: Deployment) -> tuple[Batch, Batches]:
-            asked = begun_answers.ask(deployment, chat)
+            may_concede = self._may_concede(deployment, chat)
+            asked = concessions.ask(deployment, chat) if may_concede else chat
             batches = self.sender.stream(deployment, asked)
             started = self.traffic.clock.monotonic()
             try:
                 return await _first_words(batches, deployment), batches
             except ProviderRefused as refused:
-                again = begun_answers.ask_again(deployment, asked, refused)
-                if again is None:
+                made = concessions.make(asked, refused) if may_concede else None
+                if made is None:
                     raise
                 seconds = self.traffic.clock.monotonic() - started
                 route.tries.append(Try(deployment, "failed", refused.upstream_code, refused.code, seconds, False))
-            batches = self.sender.stream(deployment, again)
-            return await _first_words(batches, deployment), batches
+            batches = self.sender.stream(deployment, made.without(asked))
+            first = await _first_words(batches, deployment)
+            concessions.remember(deployment, made)
+            return first, batches
 
         async def close_one(opened: tuple[Batch, Batches]) -> None:
             await opened[1].aclose()
@@ -291,7 +296,16 @@ class Router:
             for shadow in route.shadows:
                 self._cast_shadow(shadow, chat, admit_shadow)
         first, rest = opened.result
-        return Flow(opened.candidate.deployment, first, rest, route, opened.under_way, loop, deadline)
+        deployment = opened.candidate.deployment
+        is_told = chat.source is not None and self._may_concede(deployment, chat)
+        conceded = concessions.names(deployment, chat) if is_told else ()
+        return Flow(deployment, first, rest, route, opened.under_way, loop, deadline, conceded)
+
+    def _may_concede(self, deployment: Deployment, chat: ChatRequest) -> bool:
+        """What goes out is written by us, and may leave out what is refused."""
+        if chat.source is None:
+            return True
+        return self.models.settings.losses != "refuse" and not self.sender.speaks(deployment, chat.source.dialect)
 
     async def embed(self, route: Route, request: EmbeddingsRequest) -> tuple[Vectors, Deployment, int]:
         """Vectors, who made them, and at which try. Raises as `stream` does."""

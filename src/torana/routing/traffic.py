@@ -5,8 +5,8 @@ from collections.abc import Iterable
 
 from torana.clock import Clock
 from torana.errors import ProviderError, ProviderRefused, ProviderResting, Refusal
-from torana.routing.begun_answers import BegunAnswers
 from torana.routing.budget import RetryBudget
+from torana.routing.concessions import Concessions
 from torana.routing.deadline import Deadlines
 from torana.routing.health import Health, HealthBook, Meter
 from torana.routing.shadows import Shadows
@@ -33,7 +33,7 @@ class Traffic:
         """Begin anew, as after a restart."""
         self.book = HealthBook(self.settings, self.meter)
         self.budget = RetryBudget(self.clock, workers=self.workers)
-        self.begun_answers = BegunAnswers()
+        self.concessions = Concessions()
 
     async def aclose(self) -> None:
         await self.shadows.aclose()

@@ -1,0 +1,126 @@
+"""Models that refuse to be asked to think, or to carry an answer on, are asked without it, and the client is told."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import StartGateway
+from tests.promises.test_dialect_routes import CHAT, MESSAGES, ask
+from tests.support.gateway import RunningGateway
+from tests.support.provider import ScriptedProvider
+
+MODELS = """\
+models:
+- {name: acme_large, title: Acme Large, vendor: Acme, deployments: [{provider: acme, model: acme-large-1}]}
+"""
+THINKING = {"max_tokens": 9000, "thinking": {"type": "enabled", "budget_tokens": 2000}}
+OLLAMAS = '"llama3.1:8b" does not support thinking'
+REFUSALS = [
+    OLLAMAS,
+    'think value "low" is not supported for this model',
+    "`reasoning_effort` is not supported with this model",
+    "`reasoning_effort` must be one of `none` or `default`",
+    "Unsupported parameter: 'reasoning_effort' is not supported with this model.",
+    "Unrecognized request argument supplied: reasoning_effort",
+    "litellm.UnsupportedParamsError: ollama does not support parameters: ['reasoning_effort'], for model=llama3",
+]
+
+
+def write_overlay(folder: Path, base_url: str) -> None:
+    folder.mkdir()
+    row = f"{{name: acme, dialect: chat_completions, base_url: {base_url}}}"
+    (folder / "providers.yml").write_text(f"- {row}\n")
+    (folder / "models.yml").write_text(MODELS)
+
+
+async def start(start_gateway: StartGateway, provider: ScriptedProvider, folder: Path, **env: str) -> RunningGateway:
+    write_overlay(folder, f"{provider.url}/acme")
+    return await start_gateway(env={"AIGW_CATALOG": str(folder), **env})
+
+
+@pytest.fixture
+async def gateway(start_gateway: StartGateway, provider: ScriptedProvider, tmp_path: Path) -> RunningGateway:
+    return await start(start_gateway, provider, tmp_path / "overlay")
+
+
+def refusal(text: str) -> Any:
+    return {"error": {"message": text, "type": "invalid_request_error", "param": None, "code": None}}
+
+
+@pytest.mark.parametrize("text", REFUSALS)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_model_that_never_thinks_is_asked_again_without(
+    gateway: RunningGateway, text: str, stream: bool
+) -> None:
+    gateway.provider.fail_with(400, refusal(text), times=1)
+
+    first = await ask(gateway, MESSAGES, "acme_large", stream=stream, **THINKING)
+    second = await ask(gateway, MESSAGES, "acme_large", stream=stream, **THINKING)
+
+    assert [(each.status, each.header("x-torana-dropped")) for each in (first, second)] == [(200, "reasoning")] * 2
+    efforts = [request.json().get("reasoning_effort") for request in gateway.provider.requests]
+    assert efforts == ["low", None, None]  # remembered
+
+
+async def test_who_asks_for_no_thought_loses_none(gateway: RunningGateway) -> None:
+    gateway.provider.fail_with(400, refusal(OLLAMAS), times=1)
+    await ask(gateway, MESSAGES, "acme_large", **THINKING)
+
+    answer = await ask(gateway, MESSAGES, "acme_large")
+
+    assert (answer.status, answer.header("x-torana-dropped")) == (200, None)
+
+
+async def test_a_refusal_that_goes_on_is_told_and_not_remembered(gateway: RunningGateway) -> None:
+    gateway.provider.fail_with(400, refusal(f"your words: {OLLAMAS}"), times=2)
+
+    failed = await ask(gateway, MESSAGES, "acme_large", **THINKING)
+    answer = await ask(gateway, MESSAGES, "acme_large", **THINKING)
+
+    assert (failed.status, answer.status) == (400, 200)
+    assert answer.header("x-torana-dropped") is None
+    assert gateway.provider.requests[2].json()["reasoning_effort"] == "low"
+
+
+async def test_another_refusal_is_not_sent_again(gateway: RunningGateway) -> None:
+    gateway.provider.fail_with(400, refusal("Thinking mode does not support this tool_choice"))
+
+    answer = await ask(gateway, MESSAGES, "acme_large", **THINKING)
+
+    assert (answer.status, len(gateway.provider.requests)) == (400, 1)
+
+
+async def test_a_client_of_the_models_own_format_reads_the_refusal_itself(gateway: RunningGateway) -> None:
+    gateway.provider.fail_with(400, refusal(OLLAMAS))
+
+    answer = await ask(gateway, CHAT, "acme_large", reasoning_effort="low")
+
+    assert (answer.status, len(gateway.provider.requests)) == (400, 1)
+    assert OLLAMAS in answer.json()["error"]["message"]
+
+
+async def test_where_nothing_may_be_left_out_the_refusal_stands(
+    start_gateway: StartGateway, provider: ScriptedProvider, tmp_path: Path
+) -> None:
+    gateway = await start(start_gateway, provider, tmp_path / "overlay", AIGW_DIALECT__LOSSES="refuse")
+    provider.fail_with(400, refusal(OLLAMAS))
+
+    answer = await ask(gateway, MESSAGES, "acme_large", **THINKING)
+
+    assert (answer.status, len(provider.requests)) == (400, 1)
+
+
+async def test_an_answer_that_mistrals_templates_carry_on_nowhere_is_asked_for_in_words(
+    gateway: RunningGateway,
+) -> None:
+    text = "Expected last role User or Tool (or Assistant with prefix True) for serving but got assistant"
+    gateway.provider.fail_with(400, refusal(text), times=1)
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello,"}]
+
+    answer = await ask(gateway, MESSAGES, "acme_large", messages=turns)
+
+    assert (answer.status, answer.header("x-torana-dropped")) == (200, "begun_answer")
+    first, second = (json.loads(request.body)["messages"] for request in gateway.provider.requests)
+    assert [row["role"] for row in first] == ["user", "assistant"]
+    assert [row["role"] for row in second] == ["user", "assistant", "user"]
