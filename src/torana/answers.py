@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import msgspec
 from msgspec.structs import replace as replace_fields
 
-from torana.books import ModelCall, asked_tokens, complete, is_possible, prompt_texts, site_of
+from torana.books import ModelCall, asked_tokens, complete, is_told, prompt_texts, site_of
 from torana.chat import ChatRequest, FinishReason, Usage
 from torana.code.clean import clean
 from torana.code.fences import FenceStripper
@@ -149,16 +149,14 @@ class Answer(msgspec.Struct, kw_only=True):
             self._counted_chars += len(chunk.text) + len(chunk.reasoning)
             if chunk.tool_call is not None:
                 self._counted_chars += len(chunk.tool_call.arguments)
-            if chunk.raw:
+            if chunk.raw and self.chat.stream:
                 # An event of a stream that passes is about a token, which is about four letters.
-                self._counted_chars += 4 * (
-                    chunk.raw.count(b"\n\n") if self.chat.stream else int(len(chunk.raw) / BYTES_PER_TOKEN)
-                )
+                self._counted_chars += 4 * chunk.raw.count(b"\n\n")
             if chunk.usage is not None:
                 self.usage = chunk.usage
             if chunk.finish is not None:
                 self.finish = chunk.finish
-        if batch[-1].is_last and not self.is_passing and (self.usage is None or not is_possible(self.usage)):
+        if batch[-1].is_last and not self.is_passing and not is_told(self.usage):
             # Clients measure by it how full their model's window is: our count serves them better than none.
             batch = [*batch[:-1], replace_fields(batch[-1], usage=self.so_far())]
         if self._said is not None:
@@ -194,9 +192,7 @@ class Answer(msgspec.Struct, kw_only=True):
         self._is_settled = True
         self.under_way.end()
         deployment = self.flow.deployment
-        usage = self.usage
-        if outcome != "completed" or usage is None or not is_possible(usage):
-            usage = self.so_far()
+        usage = self.usage if outcome == "completed" and is_told(self.usage) else self.so_far()
         seconds = time.monotonic() - self.started
         self.call.record(deployment.provider, deployment.model, outcome, usage, seconds, self._failure, self.finish)
         self.call.facts["attempts"] = self.flow.attempts
@@ -284,7 +280,7 @@ class Relay(msgspec.Struct, kw_only=True):
             failure = provider_refused(self.answer.status, "an error status")
         if usage is None and self.scan is not None:
             usage = self.scan.usage
-        if outcome != "completed" or usage is None or not is_possible(usage):
+        if outcome != "completed" or not is_told(usage):
             # An error status costs nothing, and neither does what is only looked up.
             usage = self.so_far(usage) if self.asked_bytes and self.answer.status < 400 else None
         self.call.record(self.provider, self.model, outcome, usage, seconds, failure)
@@ -386,7 +382,7 @@ class Embedded:
     upstream_model: str
     headers: list[tuple[bytes, bytes]]
     """x-aigw-* and the demo's mark, to be added to the reply."""
-    usage: Usage | None = None
+    usage: Usage
     raw: bytes = b""
     """The provider's answer as it came, in place of `rows`, where the request passed as it came too."""
     standings: Sequence[Standing] = ()

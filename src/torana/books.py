@@ -190,6 +190,11 @@ def complete(told: Usage | None, asked_tokens: int, answered_tokens: int) -> Usa
     return replace_fields(told, output_tokens=answered_tokens, is_counted=True)
 
 
+def is_told(usage: Usage | None) -> bool:
+    """Whether the provider has told all of what a whole answer used, and it can be."""
+    return usage is not None and not usage.is_counted and is_possible(usage)
+
+
 def is_possible(usage: Usage) -> bool:
     """False for numbers that no call can have: then we count for ourselves."""
     cached = usage.cache_read_tokens + usage.cache_write_tokens

@@ -243,7 +243,7 @@ class Usage(msgspec.Struct, frozen=True):
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     is_counted: bool = False
-    """True: our own estimate; False: the provider said so."""
+    """True: our own estimate, or none of the output was told, and books count it; False: the provider said so."""
     is_suspect: bool = False
     """The provider said a number that cannot be. These are the last ones that could; books count for themselves."""
 

@@ -11,9 +11,9 @@ from typing import Any
 from msgspec.structs import replace as replace_fields
 
 from torana.answers import Answer, Embedded, Relay
-from torana.books import ModelCall, asked_tokens, site_of
+from torana.books import ModelCall, asked_tokens, complete, is_possible, site_of
 from torana.caller import Caller, Permit
-from torana.chat import ChatRequest, Usage
+from torana.chat import ChatRequest
 from torana.counting import BYTES_PER_TOKEN
 from torana.dialects.embedding_dialect import EmbeddingsRequest
 from torana.errors import Invalid, ProviderError, Refusal
@@ -366,12 +366,14 @@ class Walk:
             raise
         if call.entry is not None:
             call.entry.move(site_of(used))
-        usage = vectors.usage or Usage(input_tokens=estimate_inputs(request.inputs, None).input_tokens, is_counted=True)
+        usage = vectors.usage
+        if usage is None or not is_possible(usage):
+            usage = complete(usage, estimate_inputs(request.inputs, None).input_tokens, 0)
         call.record(used.provider, used.model, "completed", usage, time.monotonic() - started)
         await call.settled()
         headers = [*self.headers_of(used, None, model), *limited]
         standings = call.hold.standings if call.hold is not None else ()
-        return Embedded(vectors.rows, used.provider, used.model, headers, vectors.usage, vectors.raw, standings)
+        return Embedded(vectors.rows, used.provider, used.model, headers, usage, vectors.raw, standings)
 
 
 def place(model: Model, prompt: Prompt | None) -> Model:

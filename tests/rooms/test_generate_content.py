@@ -256,7 +256,8 @@ USAGES: list[tuple[dict[str, Any], Usage]] = [
     ),
     ({"promptTokenCount": 5, "thoughtsTokenCount": 4, "totalTokenCount": 9}, Usage(5, 4, reasoning_tokens=4)),
     ({"promptTokenCount": 5, "toolUsePromptTokenCount": 2, "candidatesTokenCount": 1}, Usage(7, 1)),
-    ({"promptTokenCount": 5, "cachedContentTokenCount": 4}, Usage(5, 0, cache_read_tokens=4)),
+    # The output is not told at all: it is counted.
+    ({"promptTokenCount": 5, "cachedContentTokenCount": 4}, Usage(5, 0, cache_read_tokens=4, is_counted=True)),
     ({"promptTokenCount": -5, "candidatesTokenCount": 3}, Usage(is_suspect=True)),
     ({"promptTokenCount": 5, "candidatesTokenCount": 10**30}, Usage(is_suspect=True)),
     ({"promptTokenCount": "5"}, Usage(is_suspect=True)),

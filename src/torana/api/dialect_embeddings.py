@@ -8,7 +8,6 @@ from torana.api.dialect_front import OPENAI
 from torana.api.dialect_gate import QUOTA, DialectGate
 from torana.api.exchange import JSON_HEADER, Exchange, Reply, Route
 from torana.caller import Permit
-from torana.chat import Usage
 from torana.dialects import embeddings
 from torana.errors import Invalid, ProviderError
 from torana.gateway import Gateway
@@ -44,7 +43,5 @@ class DialectEmbeddings:
             found = await self.gateway.walk.embed(permit, model, request, exchange.facts)
         except ProviderError as error:
             raise self.gate.failed(OPENAI, error) from error
-        body = found.raw or embeddings.write_answer(
-            found.rows, found.upstream_model, found.usage or Usage(), request.encoding
-        )
+        body = found.raw or embeddings.write_answer(found.rows, found.upstream_model, found.usage, request.encoding)
         return Reply(200, body, [JSON_HEADER, *found.headers, *OPENAI.write_limits(found.standings)])

@@ -11,7 +11,7 @@ from torana.api.exchange import JSON_HEADER, Exchange, Reply, StreamReply, json_
 from torana.api.proxy_targets import Target
 from torana.api.streaming import STREAM_HEADERS, ClosingStream
 from torana.caller import Permit
-from torana.chat import ChatRequest, Message, Text, Usage
+from torana.chat import ChatRequest, Message, Text
 from torana.counting import estimate_tokens
 from torana.dialects.dialect import EventWriter
 from torana.dialects.embedding_dialect import EmbeddingsRequest
@@ -62,7 +62,7 @@ async def _embed(gateway: Gateway, permit: Permit, body: bytes, model: str, exch
         raise Invalid(("dimensions",), f"Input should be 1 to {MAX_DIMENSIONS}")
     wanted = replace_fields(wanted, dimensions=dimensions, source=b"")
     found = await gateway.embed_as_demo(permit, wanted, exchange.facts)
-    reply = Reply(200, write_embeddings(found.rows, model, found.usage or Usage(), wanted.encoding))
+    reply = Reply(200, write_embeddings(found.rows, model, found.usage, wanted.encoding))
     reply.headers.extend(found.headers)
     return reply
 

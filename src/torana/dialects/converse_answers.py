@@ -153,7 +153,7 @@ _glances = msgspec.json.Decoder(_Glance)
 
 
 def read_usage(said: Any) -> Usage | None:
-    """None where it is missing, suspect where a number cannot be.
+    """None where it is missing, suspect where a number cannot be, counted where the output is missing.
 
     `inputTokens` counts what was neither read from the cache nor written to it.
     Source: Bedrock user guide, "Prompt caching".
@@ -167,7 +167,7 @@ def read_usage(said: Any) -> Usage | None:
             return suspect(None)
         counts.append(count)
     fresh, read, written, output = counts
-    return Usage(fresh + read + written, output, read, written)
+    return Usage(fresh + read + written, output, read, written, is_counted=said.get("outputTokens") is None)
 
 
 class StreamedAnswer:

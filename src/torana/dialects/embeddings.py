@@ -5,6 +5,7 @@ import struct
 from collections.abc import Mapping
 
 import msgspec
+from msgspec.structs import replace
 
 from torana.chat import Usage
 from torana.dialects import openai_style
@@ -113,11 +114,16 @@ def _pack(vector: list[float]) -> str:
     return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
+def scan_answer(body: bytes) -> Usage | None:
+    """What an answer says it used; never raises. There is no output."""
+    usage = openai_style.scan_answer(body)
+    return usage and replace(usage, output_tokens=0, reasoning_tokens=0, is_counted=False)
+
+
 def _read_usage(body: bytes, _headers: Mapping[str, str]) -> Usage | None:
-    return openai_style.scan_answer(body)
+    return scan_answer(body)
 
 
-scan_answer = openai_style.scan_answer
 read_error = openai_style.read_error
 
 OPENAI_EMBEDDINGS = EmbeddingDialect(

@@ -129,6 +129,7 @@ def merge_usage(before: Usage | None, said: Any) -> Usage | None:
         output_tokens=output,
         cache_read_tokens=min(known.cache_read_tokens if cached is None else cached, taken),
         reasoning_tokens=min(thoughts, output),
+        is_counted=answered is None and total is None and (before is None or before.is_counted),
         is_suspect=known.is_suspect,
     )
 

@@ -114,7 +114,7 @@ def merge_usage(before: Usage | None, said: Any) -> Usage | None:
 
     Counts are cumulative and the last one wins, each member on its own. `input_tokens` excludes what
     was read from the cache or written to it; our word includes both. A report with an impossible
-    number is suspect: what was known before it stands, and is marked.
+    number is suspect: what was known before it stands, and is marked until a report has both numbers.
     """
     if not isinstance(said, dict):
         return before
@@ -134,7 +134,16 @@ def merge_usage(before: Usage | None, said: Any) -> Usage | None:
             return suspect(before)
         counts.append(count)
     fresh, read, written, output, reasoning = counts
-    return Usage(fresh + read + written, output, read, written, min(reasoning, output))
+    has_output = said.get("output_tokens") is not None
+    return Usage(
+        input_tokens=fresh + read + written,
+        output_tokens=output,
+        cache_read_tokens=read,
+        cache_write_tokens=written,
+        reasoning_tokens=min(reasoning, output),
+        is_counted=not has_output and (before is None or before.is_counted),
+        is_suspect=known.is_suspect and not (has_output and said.get("input_tokens") is not None),
+    )
 
 
 class StreamedAnswer:

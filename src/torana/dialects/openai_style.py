@@ -115,7 +115,7 @@ def read_usage(said: Any, before: Usage | None = None) -> Usage | None:
     """Usage of the completions and embeddings formats, after the provider said `said`.
 
     Counts are cumulative and the last report wins. One with an impossible number is suspect: what
-    was known before it stands, and is marked.
+    was known before it stands, and is marked. Of one that does not tell the output, the total does.
     """
     return _read_usage(said, "prompt", "completion", before)
 
@@ -129,7 +129,10 @@ def _read_usage(said: Any, inwards: str, outwards: str, before: Usage | None) ->
     if not isinstance(said, dict):
         return before
     taken = read_tokens(said.get(f"{inwards}_tokens"))
-    given = read_tokens(said.get(f"{outwards}_tokens") or 0)  # embeddings have none
+    told, total = said.get(f"{outwards}_tokens"), read_tokens(said.get("total_tokens"))
+    if told is None and taken is not None and total is not None:
+        told = max(0, total - taken)
+    given = read_tokens(told or 0)
     if taken is None or given is None:
         return suspect(before)
     taken_details, given_details = said.get(f"{inwards}_tokens_details"), said.get(f"{outwards}_tokens_details")
@@ -141,6 +144,7 @@ def _read_usage(said: Any, inwards: str, outwards: str, before: Usage | None) ->
         cache_read_tokens=min(cached, taken),
         cache_write_tokens=min(_read_detail(taken_details, "cache_write_tokens"), taken),
         reasoning_tokens=min(_read_detail(given_details, "reasoning_tokens"), given),
+        is_counted=told is None,
     )
 
 

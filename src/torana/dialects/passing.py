@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from torana.chat import Chunk
+from torana.chat import Chunk, ToolCallPiece
 from torana.dialects.dialect import Dialect, EventReader, RelayScan
 from torana.dialects.members import Members, decode_mended
 from torana.dialects.openai_style import DONE
@@ -65,12 +65,26 @@ def _split(body: bytes) -> Members:
 
 
 def pass_answer(dialect: Dialect, body: bytes) -> list[Chunk]:
-    """A whole JSON answer as one chunk; raises ProviderBroke, or ProviderRefused for an error with status 200."""
+    """A whole JSON answer as one chunk; raises ProviderBroke, or ProviderRefused for an error with status 200.
+
+    What it says stands beside its bytes, all choices and calls together, for those who count or log it.
+    """
     chunks = dialect.read_answer(body)
     usage = finish = None
     for chunk in chunks:
         usage, finish = chunk.usage or usage, chunk.finish or finish
-    return [Chunk(raw=body, usage=usage, finish=finish, is_last=True)]
+    calls = "".join(chunk.tool_call.arguments for chunk in chunks if chunk.tool_call is not None)
+    return [
+        Chunk(
+            "".join(chunk.text for chunk in chunks),
+            raw=body,
+            reasoning="".join(chunk.reasoning for chunk in chunks),
+            tool_call=ToolCallPiece(0, arguments=calls) if calls else None,
+            usage=usage,
+            finish=finish,
+            is_last=True,
+        )
+    ]
 
 
 class WholeEvents:

@@ -203,9 +203,10 @@ class Sender:
         for at in range(0, len(parts), PARALLEL_PARTS):
             asked = zip(parts[at : at + PARALLEL_PARTS], bodies[at : at + PARALLEL_PARTS], strict=True)
             found += await _all_of(self._embed_part(provider, dialect, deployment, part, body) for part, body in asked)
-        usages = [each.usage for each in found]
-        told = [usage.input_tokens for usage in usages if usage is not None]
-        usage = Usage(sum(told)) if len(told) == len(found) else None
+        told = [each.usage for each in found if each.usage is not None]
+        usage: Usage | None = None
+        if len(told) == len(found):
+            usage = Usage(sum(each.input_tokens for each in told), is_suspect=any(each.is_suspect for each in told))
         return Vectors([row for each in found for row in each.rows], usage)
 
     def check_inputs(self, deployment: Deployment, request: EmbeddingsRequest) -> None:

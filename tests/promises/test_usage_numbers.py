@@ -1,0 +1,174 @@
+"""Numbers that providers tell and that cannot be, and those that they leave out: what the record has instead."""
+
+import json
+from typing import Any
+
+import pytest
+from tests.promises.test_usage import PROXY, PROXY_HEADERS, chat_completions, messages
+from tests.support.gateway import RunningGateway
+
+ABSURD = [
+    {"prompt_tokens": -5, "completion_tokens": 7, "total_tokens": 2},
+    {"prompt_tokens": 10**30, "completion_tokens": 7, "total_tokens": 10**30},
+    {"prompt_tokens": 5_000_000_000, "completion_tokens": 7, "total_tokens": 5_000_000_007},
+]
+
+
+@pytest.mark.parametrize("usage", ABSURD)
+@pytest.mark.parametrize("is_relayed", [True, False])
+async def test_numbers_that_cannot_be_are_replaced_by_our_own_and_marked(
+    gateway: RunningGateway, usage: dict[str, Any], is_relayed: bool
+) -> None:
+    body = {
+        "id": "x",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "gpt-5-mini-2025-08-07",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "fine " * 40}, "finish_reason": "stop"}],
+        "usage": usage,
+    }
+    gateway.provider.answer_with(body=body)
+    path = "/v1/proxy/openai/v1/chat/completions" if is_relayed else "/openai/v1/chat/completions"
+    asked = chat_completions(False) | ({} if is_relayed else {"model": "gpt_5_mini"})
+    del asked["stream_options"]
+    token = gateway.token(unit_primitives=[PROXY])
+
+    answer = await gateway.post(path, json=asked, token=token, headers=dict(PROXY_HEADERS))
+
+    assert answer.status == 200
+    (record,) = gateway.usage()
+    assert record["source"] == "suspect"
+    assert 0 < record["input_tokens"] < 1000
+    assert 0 < record["output_tokens"] < 1000
+
+
+@pytest.mark.parametrize("tokens", [-5, 10**15, "12", 12.5])
+@pytest.mark.parametrize("path", ["/anthropic/v1/messages", "/v1/proxy/anthropic/v1/messages"])
+async def test_a_stream_that_begins_with_such_a_number_stays_marked_though_its_end_tells_a_good_one(
+    gateway: RunningGateway, tokens: Any, path: str
+) -> None:
+    gateway.provider.answer_with(events=stream_of_messages({"input_tokens": tokens, "output_tokens": 1}, 7))
+    token = gateway.token(unit_primitives=[PROXY])
+
+    await gateway.post(path, json=messages(True), token=token, headers=dict(PROXY_HEADERS))
+
+    (record,) = gateway.usage()
+    assert (record["status"], record["source"]) == ("completed", "suspect")
+    assert 0 < record["input_tokens"] < 1000
+    assert 0 < record["output_tokens"] < 1000
+
+
+async def test_a_stream_whose_end_tells_all_of_it_anew_is_believed(gateway: RunningGateway) -> None:
+    gateway.provider.answer_with(events=stream_of_messages({"input_tokens": -5, "output_tokens": 1}, 7, input_tokens=9))
+
+    await gateway.post("/anthropic/v1/messages", json=messages(True), token=gateway.token(unit_primitives=[PROXY]))
+
+    (record,) = gateway.usage()
+    assert (record["source"], record["input_tokens"], record["output_tokens"]) == ("provider", 9, 7)
+
+
+@pytest.mark.parametrize("tokens", [-5, 10**15, "12", None])
+async def test_texts_whose_tokens_cannot_be_are_counted_and_never_free(gateway: RunningGateway, tokens: Any) -> None:
+    gateway.provider.answer_with(
+        body={
+            "object": "list",
+            "model": "text-embedding-3-small",
+            "data": [{"object": "embedding", "index": 0, "embedding": [0.5, 0.25]}],
+            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        }
+    )
+
+    answer = await gateway.post(
+        "/openai/v1/embeddings",
+        json={"model": "text-embedding-3-small", "input": "a text of some words"},
+        token=gateway.token(unit_primitives=[PROXY]),
+    )
+
+    assert answer.status == 200
+    (record,) = gateway.usage()
+    assert record["source"] == "suspect"
+    assert 0 < record["input_tokens"] < 100
+
+
+async def test_a_stream_without_usage_is_counted_and_says_so(gateway: RunningGateway) -> None:
+    asked = chat_completions(True)
+    del asked["stream_options"]
+    token = gateway.token(unit_primitives=[PROXY])
+
+    await gateway.post("/v1/proxy/openai/v1/chat/completions", json=asked, token=token, headers=dict(PROXY_HEADERS))
+
+    (record,) = gateway.usage()
+    assert (record["status"], record["source"]) == ("completed", "counted")
+    assert record["input_tokens"] > 0
+    assert record["output_tokens"] > 0
+
+
+@pytest.mark.parametrize("usage", [{"prompt_tokens": 90}, {"prompt_tokens": 90, "completion_tokens": None}])
+async def test_an_output_that_is_not_told_is_counted_beside_the_input_that_is(
+    gateway: RunningGateway, usage: dict[str, Any]
+) -> None:
+    gateway.provider.answer_with(body=whole_chat_completion("fine " * 40) | {"usage": usage})
+
+    await gateway.post(
+        "/openai/v1/chat/completions",
+        json=messages(False) | {"model": "gpt_5_mini"},
+        token=gateway.token(unit_primitives=[PROXY]),
+    )
+
+    (record,) = gateway.usage()
+    assert (record["source"], record["input_tokens"]) == ("counted", 90)
+    assert 40 <= record["output_tokens"] <= 60
+
+
+async def test_an_output_that_is_not_told_is_what_the_total_has_beyond_the_input(gateway: RunningGateway) -> None:
+    gateway.provider.answer_with(
+        body=whole_chat_completion("fine") | {"usage": {"prompt_tokens": 90, "total_tokens": 97}}
+    )
+
+    await gateway.post(
+        "/openai/v1/chat/completions",
+        json=messages(False) | {"model": "gpt_5_mini"},
+        token=gateway.token(unit_primitives=[PROXY]),
+    )
+
+    (record,) = gateway.usage()
+    assert (record["source"], record["input_tokens"], record["output_tokens"]) == ("provider", 90, 7)
+
+
+async def test_of_an_answer_that_passes_whole_without_usage_its_text_is_counted_and_not_its_json(
+    gateway: RunningGateway,
+) -> None:
+    gateway.provider.answer_with(body=whole_chat_completion("fine") | {"system_fingerprint": "f" * 4000})
+
+    await gateway.post(
+        "/openai/v1/chat/completions",
+        json=messages(False) | {"model": "gpt_5_mini"},
+        token=gateway.token(unit_primitives=[PROXY]),
+    )
+
+    (record,) = gateway.usage()
+    assert (record["source"], record["output_tokens"]) == ("counted", 1)
+
+
+def whole_chat_completion(text: str) -> dict[str, Any]:
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    model = "gpt-5-mini-2025-08-07"
+    return {"id": "x", "object": "chat.completion", "created": 1, "model": model, "choices": [choice]}
+
+
+def stream_of_messages(at_first: dict[str, Any], output_tokens: int, **at_last: int) -> list[bytes]:
+    """A stream of Anthropic's whose first event and whose last one tell usage."""
+    message = {"id": "m", "type": "message", "role": "assistant", "model": "claude", "content": [], "usage": at_first}
+    told = [
+        {"type": "message_start", "message": message},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "fine"}},
+        {"type": "content_block_stop", "index": 0},
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": "end_turn", "stop_sequence": None},
+            "usage": {"output_tokens": output_tokens, **at_last},
+        },
+        {"type": "message_stop"},
+    ]
+    return [f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in told]
