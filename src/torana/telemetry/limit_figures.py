@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+MONEY_DIGITS = 9
+"""Behind the point: limits count billionths of a dollar."""
+
 
 class LimitFigures:
     """Counts of one limit, in its own unit; money in dollars. The places are those of its series in `values`."""
@@ -29,14 +32,20 @@ Numbered = Sequence[tuple[int, LimitFigures]]
 def note_taken(figures: Numbered, amounts: Sequence[int]) -> None:
     """A call passed, with so much reserved for it of each limit."""
     for index, each in figures:
-        values = each.values
-        values[each.passed] += 1
-        values[each.held] += amounts[index] * each.scale
+        each.values[each.passed] += 1
+        _add(each, each.held, amounts[index])
 
 
 def note_spent(figures: Numbered, reserved: Sequence[int], amounts: Sequence[int]) -> None:
     """A call ended."""
     for index, each in figures:
-        values = each.values
-        values[each.held] -= reserved[index] * each.scale
-        values[each.used] += amounts[index] * each.scale
+        _add(each, each.held, -reserved[index])
+        _add(each, each.used, amounts[index])
+
+
+def _add(figures: LimitFigures, place: int, amount: int) -> None:
+    """Binary fractions do not add up: what is held of money would never be nothing again."""
+    if figures.scale == 1.0:
+        figures.values[place] += amount
+    else:
+        figures.values[place] = round(figures.values[place] + amount * figures.scale, MONEY_DIGITS)
