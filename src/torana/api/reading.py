@@ -10,10 +10,8 @@ from typing import Any
 
 import msgspec
 
-from torana.dialects.members import decode_mended
+from torana.dialects.members import decode_mended, is_too_deep
 from torana.errors import Invalid
-
-MAX_DEPTH = 128
 
 Loc = tuple[str | int, ...]
 
@@ -33,30 +31,14 @@ def json_invalid() -> Invalid:
 
 
 def decode_json(body: bytes) -> Any:
-    """Any JSON value of at most MAX_DEPTH levels; raises Invalid `json_invalid`."""
+    """Any JSON value of at most 128 levels; raises Invalid `json_invalid`."""
     try:
         value = decode_mended(_decoder, body)
     except (msgspec.DecodeError, ValueError, RecursionError):
         raise json_invalid() from None
-    # Only a body with that many openings can be too deep; most are spared the walk.
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _is_too_deep(value):
+    if is_too_deep(value, body):
         raise json_invalid()
     return value
-
-
-def _is_too_deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        inner: list[Any] = []
-        for item in level:
-            if isinstance(item, dict):
-                inner.extend(item.values())
-            elif isinstance(item, list):
-                inner.extend(item)
-        if not inner:
-            return False
-        level = inner
-    return any(isinstance(item, (dict, list)) for item in level)
 
 
 def text(
