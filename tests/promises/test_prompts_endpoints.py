@@ -138,6 +138,26 @@ async def test_an_encoded_slash_is_a_slash(shared: RunningGateway) -> None:
     assert answer.status == 200
 
 
+@pytest.mark.parametrize(
+    ("members", "stops"),
+    [
+        ({"model": {"params": {"stop": ["END", "STOP"], "timeout": 20}}}, ["END", "STOP"]),
+        ({"model": {"params": {"stop": "END"}}}, ["END"]),
+        ({"model": {"params": {"stop": ["END"]}}, "params": {"stop": ["OURS"], "timeout": 20}}, ["OURS"]),
+    ],
+)
+async def test_stops_and_patience_reach_any_vendor_wherever_the_author_wrote_them(
+    start_gateway: StartGateway, overlay: Path, members: dict[str, Any], stops: list[str]
+) -> None:
+    write(overlay, text="Hi", **members)
+    gateway = await start_gateway(env={"AIGW_CATALOG": str(overlay)})
+
+    await ask(gateway, f"{V1}team/say")
+
+    sent = gateway.provider.requests[0].json()
+    assert (sent["stop_sequences"], sent.keys() & {"stop", "timeout"}) == (stops, set())
+
+
 async def test_a_date_is_there_without_being_sent(start_gateway: StartGateway, overlay: Path) -> None:
     write(overlay, text="It is {{ current_date }}")
     gateway = await start_gateway(env={"AIGW_CATALOG": str(overlay)})

@@ -631,6 +631,9 @@ def test_torana_check_says_2_for_a_bad_setting(runner: CliRunner) -> None:
         ("{model: gpt-5.4}", "`model` is no parameter, expected it left out: the gateway says this itself"),
         ("{messages: []}", "`messages` is no parameter, expected it left out: the gateway says this itself"),
         ("{temprature: 0.2}", "unknown parameter `temprature`, did you mean `temperature`?"),
+        ("{stop: 5}", "`stop` is 5, expected a text or a list of texts"),
+        ("{stop: [a, 5]}", "`stop` is ['a', 5], expected a text or a list of texts"),
+        ("{stop: [a, b], timeout: 5}", ""),
         ("{seed: 7, top_a: 0.5, min_p: 0.1, max_completion_tokens: 5, temperature: null, top_k: 0}", ""),
     ],
 )

@@ -9,7 +9,7 @@ from torana.setting_checks import DECIMAL_PARAMS, WHOLE_PARAMS, param_fault
 _OURS = ("model", "messages", "stream")
 """Members of a call, no parameters of it: sent as such they would replace what was rendered and picked."""
 
-_KNOWN = sorted(WHOLE_PARAMS | DECIMAL_PARAMS)
+_KNOWN = sorted(WHOLE_PARAMS | DECIMAL_PARAMS | {"stop"})
 _LIKENESS = 0.85
 """From here on a name is a slip of the pen: `max_token`, and not OpenRouter's `top_a`, which is no `top_k`."""
 
@@ -20,7 +20,7 @@ def wrong_params(params: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         if name in _OURS:
             yield name, f"`{name}` is no parameter", "expected it left out: the gateway says this itself"
             continue
-        if name in WHOLE_PARAMS | DECIMAL_PARAMS:
+        if name in _KNOWN:
             if value is not None and (expected := param_fault(name, value)):
                 yield name, f"`{name}` is {value!r}", expected
         elif near := difflib.get_close_matches(name, _KNOWN, n=1, cutoff=_LIKENESS):

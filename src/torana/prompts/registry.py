@@ -104,14 +104,17 @@ class Prompts:
             messages = mark(messages, head - 1)
         ordered: Mapping[str, Any] = self._settings.prompt_params.get(prompt.id, {})
         params = {**(model_params or {}), **prompt.params, **ordered}
-        timeout_s = params.pop("timeout", None) if "timeout" in ordered else prompt.timeout_s
+        timeout_s = params.pop("timeout", None)
+        if prompt.timeout_s is not None and "timeout" not in ordered:
+            timeout_s = prompt.timeout_s
+        stop = params.pop("stop", None) or ()
         own = {name: params.pop(name) for name in _OWN_FIELDS if name in params}
         retries = params.pop("max_retries", None)
         if prompt.answer == "react" and self._settings.chat_max_tokens:
             own["max_tokens"] = self._settings.chat_max_tokens
         return ChatRequest(
             messages=tuple(messages),
-            stop=prompt.stop,
+            stop=prompt.stop or ((stop,) if isinstance(stop, str) else tuple(stop)),
             answer=prompt.answer,
             timeout_s=timeout_s,
             hedge_after_s=prompt.hedge_after_s,
