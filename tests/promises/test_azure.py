@@ -1,11 +1,15 @@
 """Azure OpenAI: deployments by name, its greeting, its filters; also at a client's own resource."""
 
+import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.conftest import StartGateway
+from tests.golden.compare import read
+from tests.promises.test_dialect_routes import MESSAGES
+from tests.promises.test_dialect_routes import ask as ask_dialect
 from tests.support.gateway import RunningGateway
 from tests.support.http_client import Answer
 from tests.support.provider import ScriptedProvider
@@ -19,6 +23,11 @@ models:
 aliases:
 - {name: chat_default, models: [gpt_on_azure]}
 """
+
+
+def write_models(folder: Path, name: str) -> None:
+    (folder / "models.yml").write_text(CATALOGUE.replace("my-gpt", name))
+
 
 Start = Callable[..., Awaitable[RunningGateway]]
 
@@ -66,6 +75,32 @@ async def test_a_deployment_is_called_with_its_key(
     assert (sent.header("api-key"), sent.header("authorization")) == ("azure-key", None)
     assert sent.json()["model"] == "my-gpt"
     assert {"max_tokens", "max_completion_tokens"} & sent.json().keys() == {"max_completion_tokens"}
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "path"),
+    [
+        ("gpt-5.4-mini", "", "/openai/v1/responses"),
+        ("gpt-5.4-mini", "2024-10-21", "/openai/deployments/gpt-5.4-mini/chat/completions"),
+        ("my-gpt", "", "/openai/v1/chat/completions"),
+        ("deepseek-v4-pro", "", "/openai/v1/chat/completions"),
+    ],
+)
+async def test_a_deployment_that_has_responses_thinks_beside_tools(
+    start: Start, provider: ScriptedProvider, tmp_path: Path, name: str, version: str, path: str
+) -> None:
+    write_models(tmp_path, name)
+    gateway = await start(AZURE_API_VERSION=version)
+    if path.endswith("responses"):
+        provider.answer_with(body=json.loads(read("responses/tools.answer.json")))
+    tools = [{"name": "read_file", "input_schema": {"type": "object", "properties": {}}}]
+    thinking = {"type": "enabled", "budget_tokens": 4096}
+
+    answer = await ask_dialect(gateway, MESSAGES, "gpt_on_azure", tools=tools, thinking=thinking, max_tokens=9000)
+
+    (sent,) = provider.requests
+    assert (answer.status, sent.path, sent.json()["model"]) == (200, path, name)
+    assert sent.header("api-key") == "azure-key"
 
 
 async def test_an_answer_that_the_filter_stops_is_told_as_such(start: Start, provider: ScriptedProvider) -> None:

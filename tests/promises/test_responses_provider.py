@@ -180,3 +180,18 @@ async def test_a_client_of_chat_completions_is_passed_on_there_whatever_it_asks(
 
     (sent,) = provider.requests
     assert (sent.path, sent.json()["reasoning_effort"]) == ("/acme/v1/chat/completions", "high")
+
+
+@pytest.mark.parametrize("model", ["gpt-5.3-codex", "gpt-5.4-pro-2026-03-05", "o3-pro", "o3-deep-research"])
+@pytest.mark.parametrize("path", [MESSAGES, CHAT])
+async def test_a_model_that_is_at_responses_alone_is_asked_there_for_every_client(
+    start_gateway: StartGateway, provider: ScriptedProvider, tmp_path: Path, model: str, path: str
+) -> None:
+    write_openais(tmp_path / "overlay", provider.url, model, ", also: [responses]")
+    gateway = await start_gateway(env={"AIGW_CATALOG": str(tmp_path / "overlay")})
+    provider.answer_with(body=ANSWER)
+
+    answer = await ask(gateway, path, "acme_large")
+
+    (sent,) = provider.requests
+    assert (answer.status, sent.path) == (200, "/acme/v1/responses")

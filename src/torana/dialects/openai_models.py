@@ -12,8 +12,10 @@ from typing import Literal
 from torana.chat import Effort
 
 _name = re.compile(
-    r"(?:^|/)(?:gpt-(?P<gpt>\d(?:\.\d+)?)o?(?![a-z0-9])(?P<rest>[\w.-]*)|(?P<o>o\d)(?![a-z0-9])|chatgpt-4o)"
+    r"(?:^|/)(?:gpt-(?P<gpt>\d(?:\.\d+)?)o?(?![a-z0-9])(?P<rest>[\w.-]*)|(?P<o>o\d)(?![a-z0-9])(?P<o_rest>[\w.-]*)"
+    r"|chatgpt-4o)"
 )
+_in_responses_alone = re.compile(r"-(?:codex|pro|deep-research)(?![a-z])")
 _COMMON: tuple[Effort, ...] = ("low", "medium", "high")
 
 
@@ -30,6 +32,8 @@ class Traits:
     """Marks of where a cached prompt ends."""
     takes_freeform: bool = False
     """Tools that take one text."""
+    in_responses_alone: bool = False
+    """OpenAI has it at no other endpoint."""
     tools_bar_thought: Literal["no", "asked", "unless_kept"] = "no"
     """Whether OpenAI's chat completions refuses tools beside thinking: never; where it is asked for; or already where
     the model is not kept from it."""
@@ -43,13 +47,16 @@ def traits_of(model: str) -> Traits:
     found = _name.search(model)
     if found is None:
         return GENERAL
+    alone = bool(_in_responses_alone.search(found["rest"] or found["o_rest"] or ""))
     if found["o"]:
-        return Traits(is_openais=True, reasons=True)
+        return Traits(is_openais=True, reasons=True, in_responses_alone=alone)
     version = float(found["gpt"] or 4)
     if version < 5 or found["rest"].startswith("-chat"):
         return Traits(is_openais=True, efforts=())
     if version < 5.1:
-        return Traits(is_openais=True, reasons=True, efforts=("minimal", *_COMMON), takes_freeform=True)
+        return Traits(
+            is_openais=True, reasons=True, efforts=("minimal", *_COMMON), takes_freeform=True, in_responses_alone=alone
+        )
     efforts: tuple[Effort, ...] = ("none", *_COMMON)
     if version >= 5.2 or "codex-max" in found["rest"]:
         efforts += ("xhigh",)
@@ -59,5 +66,6 @@ def traits_of(model: str) -> Traits:
         efforts=(*efforts, "max") if version >= 5.6 else efforts,
         takes_marks=version >= 5.6,
         takes_freeform=True,
+        in_responses_alone=alone,
         tools_bar_thought="no" if version < 5.2 else "asked" if version < 5.5 else "unless_kept",
     )

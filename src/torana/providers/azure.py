@@ -1,4 +1,5 @@
-"""Azure OpenAI: chat completions and text completions behind one URL a deployment, or behind /openai/v1.
+"""Azure OpenAI: chat completions and text completions behind one URL a deployment, or behind /openai/v1, and there
+responses too.
 
 Source: Azure OpenAI REST reference, data plane, inference; "Azure OpenAI in Microsoft Foundry Models v1 API";
 "Use Microsoft Entra ID for authentication".
@@ -11,6 +12,7 @@ from torana.clock import Clock
 from torana.dialects.dialect import Dialect
 from torana.dialects.embedding_dialect import EmbeddingDialect
 from torana.dialects.embeddings import OPENAI_EMBEDDINGS
+from torana.dialects.openai_models import traits_of
 from torana.errors import NoCredentials
 from torana.providers.openai import dialect_of
 from torana.providers.provider import PLACEHOLDER_KEY, Deployment
@@ -72,7 +74,7 @@ def deployment_url(base_url: str, model: str, asked: str, version: str) -> str:
 
     base_url  the resource's address, or one that leads further: `…/openai`, `…/openai/v1`,
               `…/openai/deployments/<name>`, or all of it as Azure's portal shows it
-    asked     `/chat/completions`, `/completions`, `/embeddings`
+    asked     `/chat/completions`, `/completions`, `/responses`, `/embeddings`
     version   empty: the v1 API, which needs none and finds the deployment by the model's name in the body
     """
     parts = urlsplit(base_url)
@@ -90,6 +92,13 @@ def deployment_url(base_url: str, model: str, asked: str, version: str) -> str:
     if version in ("preview", "latest"):
         return f"{root}{path}/v1{asked}?api-version={version}"
     return f"{root}{path}/deployments/{quote(model, safe='')}{asked}?api-version={quote(version, safe='')}"
+
+
+def has_responses(base_url: str, model: str, version: str) -> bool:
+    """True where a deployment can be asked in the responses format: in the v1 API, and where its name tells a model of
+    OpenAI's that thinks, for others need not know it."""
+    path = urlsplit(deployment_url(base_url, model, "/responses", version)).path
+    return path.endswith("/v1/responses") and traits_of(model).reasons
 
 
 def fetch_token(scope: str) -> tuple[str, float]:

@@ -19,6 +19,7 @@ from torana.dialects.embedding_dialect import EmbeddingDialect, EmbeddingsReques
 from torana.dialects.lengths import fit_lengths
 from torana.dialects.manners import wants_responses
 from torana.dialects.messages import MESSAGES, read_count
+from torana.dialects.openai_models import traits_of
 from torana.dialects.passing import pass_on, replace_model
 from torana.dialects.responses import RESPONSES
 from torana.errors import Invalid, NoCredentials, ProviderBroke, ProviderError, ProviderRefused, ProviderRefusedKey
@@ -159,7 +160,10 @@ class Sender:
         return own
 
     def _own_dialect(self, deployment: Deployment) -> Dialect:
-        return self.providers[deployment.like or deployment.provider].dialect_for(deployment)
+        own = self.providers[deployment.like or deployment.provider].dialect_for(deployment)
+        if own.name == CHAT_COMPLETIONS.name and RESPONSES.name in deployment.also:
+            return RESPONSES if traits_of(deployment.model).in_responses_alone else own
+        return own
 
     async def count(self, deployment: Deployment, chat: ChatRequest) -> int | None:
         """The provider's own count of a prompt in the messages dialect; None where it has no way to ask for it.

@@ -8,6 +8,7 @@ from msgspec.structs import replace as replace_members
 from torana.catalog.model_records import DeploymentRecord, PriceRecord, ProviderRecord
 from torana.errors import BadSetting
 from torana.providers.aws_signing import NO_KEYS
+from torana.providers.azure import AzureOpenAI, has_responses
 from torana.providers.bedrock import NO_REGION
 from torana.providers.provider import Deployment
 from torana.routing.price_list import PriceList
@@ -152,12 +153,15 @@ class Vendors:
             # Where it is asked, and how code around a cursor is, contract 10.2 says; our headers are not for others.
             return replace(deployment, like=like, auth=row.auth or "", quirks=replace_members(row.quirks, suffix=False))
         # What a vendor's own address speaks, another server in its place need not.
-        is_own_address = deployment.base_url == (row.base_url or self._addresses[row.name])
+        if row.name == AzureOpenAI.name:
+            has_also = has_responses(deployment.base_url, deployment.model, self.settings.azure_api_version)
+        else:
+            has_also = deployment.base_url == (row.base_url or self._addresses[row.name])
         return replace(
             deployment,
             like=like,
             dialect=row.dialect,
-            also=row.also if is_own_address else (),
+            also=row.also if has_also else (),
             auth=row.auth or "",
             paths=row.paths,
             quirks=row.quirks,
