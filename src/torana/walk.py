@@ -62,6 +62,7 @@ class Walk:
         self.metrics = metrics
         self.detail_headers = detail_headers
         self.ledger = ledger
+        self._names = models.catalogue.names_of_models()
 
     async def answer(
         self,
@@ -307,7 +308,8 @@ class Walk:
                 lambda: estimate_body(path, len(body), allowed_tokens, self._weighed(deployment), is_free=is_free),
             )  # fmt: skip
             if not is_free:
-                call.admit(self.ledger, permit, model, deployment, self.router.regions_of(permit))
+                name = self._names.get((provider, model), model)
+                call.admit(self.ledger, permit, name, deployment, self.router.regions_of(permit))
             leave = await self.router.enter(permit, deployment)
             under_way = self.metrics.in_flight(provider, model)
             under_way.begin()

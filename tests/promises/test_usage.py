@@ -215,6 +215,23 @@ async def test_embeddings_leave_a_record_as_well(gateway: RunningGateway) -> Non
     assert record["input_tokens"] == answer.json()["usage"]["prompt_tokens"] > 0
 
 
+@pytest.mark.parametrize(
+    ("asked", "named"), [("claude-sonnet-4-6", "claude_sonnet_4_6"), ("claude-of-tomorrow", "claude-of-tomorrow")]
+)
+async def test_a_relayed_model_has_its_name_in_the_catalogue_so_that_reports_tell_it_once(
+    gateway: RunningGateway, asked: str, named: str
+) -> None:
+    await gateway.post(
+        "/v1/proxy/anthropic/v1/messages",
+        json=messages(False) | {"model": asked},
+        token=gateway.token(unit_primitives=[PROXY]),
+        headers=dict(PROXY_HEADERS),
+    )
+
+    (record,) = gateway.usage()
+    assert (record["model"], record["upstream_model"]) == (named, asked)
+
+
 async def test_counting_tokens_and_listing_models_are_no_calls(gateway: RunningGateway) -> None:
     token = gateway.token(unit_primitives=[PROXY])
     headers = dict(PROXY_HEADERS)

@@ -71,6 +71,14 @@ class Catalogue:
     places: Mapping[str, str]
     """`file:line` of each record, by `<kind> <name>`: `models claude_haiku_4_5`."""
 
+    def names_of_models(self) -> dict[tuple[str, str], str]:
+        """Provider and its own name of a model → the first of our models that is asked there by it."""
+        found: dict[tuple[str, str], str] = {}
+        for record in self.models.values():
+            for item in record.deployments:
+                found.setdefault((item.provider, item.model), record.name)
+        return found
+
 
 def read_text(path: Path) -> str:
     """Raises BadCatalogue when the file cannot be read or is no UTF-8."""
