@@ -673,6 +673,8 @@ SINK = "- {name: billing, type: http, url: 'https://billing.example/usage'}"
         ("- {name: a, type: redis, max_length: -1}", "`max_length` is too small"),
         ("- {name: a, type: http, url: 'http://x', token_env: PATH}", "`PATH` is not read"),
         ("- {name: a, type: postgres, url_env: AIGW_SINK__DSN, table: 'x; drop'}", "no name of a table"),
+        ("- {name: a, type: rollup, keep: {minute: -1}}", "`minute` is too small"),
+        ("- {name: a, type: rollup, keep: {day: 0.5}}", "`day` is too small"),
         ("- {name: a, type: stdout, batch: 0}", "`batch` is too small"),
         ("- {name: a, type: stdout, colour: red}", "colour"),
     ],

@@ -175,6 +175,28 @@ async def test_an_unknown_price_is_told_as_unknown(sink: RollupSink, torana: Cal
     assert ">= 0.0004" in table
 
 
+async def test_calls_that_took_no_time_at_all_are_in_the_report(
+    sink: RollupSink, torana: Callable[..., Result]
+) -> None:
+    await sink.send(batch(event(1), event(2, instance="two", duration_s=0.0001)))
+
+    assert [row["instance"] for row in report(torana, "--by", "instance")] == ["one", "two"]
+    assert [row["calls"] for row in report(torana, "--by", "")] == [2]
+
+
+@pytest.mark.parametrize(("kept", "since"), [({"hour": 86_400.0}, "30d"), ({"minute": 3_600.0}, "3h")])
+async def test_where_fine_sums_are_kept_for_a_shorter_time_than_is_asked_for_coarser_ones_answer(
+    rollup: Path, torana: Callable[..., Result], kept: dict[str, float], since: str
+) -> None:
+    rollup.parent.mkdir()
+    sink = RollupSink(rollup, KEEP | kept)
+    before = NOW - timedelta(hours=2, minutes=30) if "minute" in kept else NOW - timedelta(days=20)
+    await sink.send(batch(event(1, before), event(2)))
+    await sink.aclose()
+
+    assert [row["calls"] for row in report(torana, "--since", since)] == [2]
+
+
 async def test_a_report_as_csv_has_a_line_for_each_row(sink: RollupSink, torana: Callable[..., Result]) -> None:
     await sink.send(batch(event(1, user='with "quotes", and commas'), event(2, user="b")))
 

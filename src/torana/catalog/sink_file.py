@@ -29,6 +29,8 @@ _LEAST = (
     ("max_bytes", 1),
     ("keep_files", 0),
 )
+_LEAST_KEPT = (("minute", 0), ("hour", 0), ("day", 1))
+"""Days. Without sums by the day nobody could ask for anything."""
 
 
 def is_sink_url(kind: str, url: str) -> bool:
@@ -66,6 +68,9 @@ def wrong_sink(document: Document, record: SinkRecord, index: int) -> Iterator[s
     for name, value in record.headers.items():
         if not is_header(name, value):
             yield document.problem(f"header `{name}` cannot be sent", "expected a name: one line", index, "headers")
+    for member, least_days in _LEAST_KEPT:
+        if getattr(record.keep, member) < least_days:
+            yield document.problem(f"`{member}` is too small", f"expected {least_days} or more", index, "keep", member)
     for member, least in _LEAST:
         if getattr(record, member) < least:
             yield document.problem(f"`{member}` is too small", f"expected {least} or more", index, member)

@@ -1,14 +1,18 @@
 """Questions to the embedded roll-up: who used how much, of what, when."""
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torana.usage.rollup_schema import MEASURES, MONEY_SCALE, NAMES, PERIODS, open_rollup
+
+if TYPE_CHECKING:
+    import sqlite3
 
 TIMES = {"day": "%Y-%m-%d", "hour": "%Y-%m-%dT%H:00Z"}
 """What a report may be split by besides the names, and how it is written."""
@@ -16,6 +20,9 @@ TIMES = {"day": "%Y-%m-%d", "hour": "%Y-%m-%dT%H:00Z"}
 ALIASES = {"outcome": "status", "unit-primitive": "unit_primitive"}
 
 HOURS_KEPT = timedelta(days=45)
+MINUTES_SEEN = timedelta(hours=3)
+"""Nobody asks for them over a longer time."""
+
 _AGO = re.compile(r"(\d{1,5})([mhdw])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -86,26 +93,25 @@ def ask(
     """
     if not path.exists():
         raise FileNotFoundError(path)
-    period = _period(by, since, now)
-    seconds = PERIODS[period]
-    start = int(since.timestamp()) // seconds * seconds
     columns = [f"strftime('{TIMES[name]}', start, 'unixepoch')" if name in TIMES else name for name in by]
     sums = [f"sum({name})" for name in MEASURES]
-    where, values = "period = ? AND start >= ?", [period, start]
-    if until is not None:
-        where, values = f"{where} AND start < ?", [*values, until.timestamp()]
-    if provider:
-        where, values = f"{where} AND provider = ?", [*values, provider]
     groups = f" GROUP BY {', '.join(str(number + 1) for number in range(len(by)))}" if by else ""
     connection = open_rollup(path, is_reader=True)
     try:
+        period = _period(connection, by, since, now)
+        start = int(since.timestamp()) // PERIODS[period] * PERIODS[period]
+        where, values = "period = ? AND start >= ?", [period, start]
+        if until is not None:
+            where, values = f"{where} AND start < ?", [*values, until.timestamp()]
+        if provider:
+            where, values = f"{where} AND provider = ?", [*values, provider]
         found = connection.execute(
             f"SELECT {', '.join([*columns, *sums])} FROM usage WHERE {where}{groups}",  # noqa: S608 our own names only
             values,
         ).fetchall()
     finally:
         connection.close()
-    rows = [_row(line[: len(by)], dict(zip(MEASURES, line[len(by) :], strict=True))) for line in found if line[-1]]
+    rows = [_row(line[: len(by)], dict(zip(MEASURES, line[len(by) :], strict=True))) for line in found if line[len(by)]]
     if set(by) & TIMES.keys():
         rows.sort(key=lambda row: row.names)
     else:
@@ -113,11 +119,26 @@ def ask(
     return Report(tuple(by), datetime.fromtimestamp(start, UTC), until or now, tuple(rows))
 
 
-def _period(by: Sequence[str], since: datetime, now: datetime) -> str:
+def _period(connection: "sqlite3.Connection", by: Sequence[str], since: datetime, now: datetime) -> str:
     """The finest sums that reach back so far and are not finer than anybody can see."""
-    if now - since > HOURS_KEPT and "hour" not in by:
+    if "hour" not in by and now - since > HOURS_KEPT:
         return "day"
-    return "minute" if now - since <= timedelta(hours=3) else "hour"
+    oldest = {period: _oldest(connection, period) for period in PERIODS}
+    if now - since <= MINUTES_SEEN and _is_whole(oldest, "minute", "hour", since):
+        return "minute"
+    return "hour" if "hour" in by or _is_whole(oldest, "hour", "day", since) else "day"
+
+
+def _oldest(connection: "sqlite3.Connection", period: str) -> float:
+    """When the first of the sums begins that are still there."""
+    found: int | None = connection.execute("SELECT min(start) FROM usage WHERE period = ?", (period,)).fetchone()[0]
+    return math.inf if found is None else found
+
+
+def _is_whole(oldest: Mapping[str, float], fine: str, coarse: str, since: datetime) -> bool:
+    """Whether the fine sums go back to `since`, or as far as the coarse ones; `keep` may have ended them before."""
+    seconds = PERIODS[coarse]
+    return oldest[fine] // seconds <= max(oldest[coarse], since.timestamp()) // seconds
 
 
 def _row(names: Sequence[Any], sums: dict[str, int]) -> Row:
