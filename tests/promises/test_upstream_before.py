@@ -18,6 +18,7 @@ from tests.support.harm import Fault, FullListener, HarmfulProxy
 from tests.support.invariants import unharmed
 from tests.support.model_calls import FAMILIES, Family
 from tests.support.provider import ScriptedProvider
+from tests.support.raw_server import Line, RawServer
 
 every_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
 either_way = pytest.mark.parametrize("stream", [False, True])
@@ -405,6 +406,72 @@ async def test_what_the_provider_refuses_is_asked_once_and_never_becomes_a_401(
     assert len(provider.requests) == 1
     alarms = [line for line in gateway.log.raw[lines:] if b'"level":"error"' in line and b"our key" in line]
     assert bool(alarms) is (status in (401, 403))
+
+
+def refusing(status: int, body: bytes, length: int, *more: bytes) -> bytes:
+    """An error of which `body` comes, and no more, though `length` bytes were promised."""
+    lines = (b"HTTP/1.1 %d No" % status, b"Content-Type: application/json", b"Content-Length: %d" % length, *more)
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+QUOTING = b'{"error":{"message":"not so: ' + b"x" * 100_000 + b'"}}'
+
+
+@every_family
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (refusing(400, QUOTING, len(QUOTING)), 400),
+        (refusing(404, b'{"error":', 500), 404),
+        (refusing(429, b"", 500, b"Retry-After: 7"), 429),
+        (refusing(503, b"<html>", 500, b"Retry-After: 7"), 503),
+    ],
+    ids=["too long", "cut", "cut before its first word", "cut page"],
+)
+async def test_an_error_is_what_its_status_says_though_its_words_are_not_whole(
+    start_gateway: StartGateway, provider: ScriptedProvider, family: Family, raw: bytes, status: int
+) -> None:
+    gateway = await start_gateway(env=ONE_TRY)
+    provider.answer_with(raw=raw)
+
+    async with unharmed(gateway):
+        answer = await family.ask(gateway)
+
+    if "/proxy/" in family.path:
+        # Bytes that pass unchanged cannot pass in part.
+        assert answer.status == (status if raw.endswith(QUOTING) else 502)
+    else:
+        assert family.is_failed(answer, status)
+        if answer.status in (429, 503) and status >= 429:
+            assert answer.header("retry-after") == "7"
+
+
+async def test_an_error_whose_words_never_come_is_told_by_its_status(start_gateway: StartGateway) -> None:
+    async def stall(line: Line) -> None:
+        await line.read_request()
+        await line.send(refusing(429, b"", 500, b"Retry-After: 7"))
+        await line.gone()
+
+    async with RawServer(stall) as server:
+        gateway = await start_gateway(env=behind(server.url("")))
+
+        answer = await FAMILIES["completions v2"].ask(gateway)
+        await server.all_gone()
+
+    assert (answer.status, answer.header("retry-after")) == (429, "7")
+
+
+@every_family
+async def test_identity_is_identity_however_it_is_written(
+    start_gateway: StartGateway, provider: ScriptedProvider, family: Family
+) -> None:
+    gateway = await start_gateway()
+    provider.answer_with(headers={"Content-Encoding": "Identity"})
+
+    answer = await family.ask(gateway)
+
+    assert answer.status == 200
+    assert b'"error"' not in answer.body
 
 
 # UP13

@@ -128,7 +128,7 @@ class ProxyEndpoints:
     ) -> Reply | StreamReply:
         answer = relay.answer
         try:
-            encoding = answer.headers.get("content-encoding", "identity")
+            encoding = answer.headers.get("content-encoding", "identity").lower()
             if encoding not in ("", "identity"):
                 # The client is not told the encoding, so it could not read the body.
                 error = ProviderBroke(f"the answer is {encoding[:20]}-encoded although identity was asked for")

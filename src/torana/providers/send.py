@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,9 @@ from torana.settings import TransportSettings
 from torana.transport import Transport, WireAnswer
 
 MAX_ERROR_BYTES = 64 * 1024
+"""Of an error's words; servers that quote the whole request in theirs are cut short."""
+ERROR_PATIENCE_S = 2.0
+"""For an error's words: its status has come, and says most."""
 
 MAX_HEADER_CHARS = 256
 
@@ -299,7 +303,7 @@ async def _check_head(
     if answer.status != 200:
         # Not named here: it holds this frame, which would hold it, and all that came by it, for the collector.
         raise await _read_refusal(answer, deployment, read_error)
-    encoding = answer.headers.get("content-encoding", "identity")
+    encoding = answer.headers.get("content-encoding", "identity").lower()
     if encoding not in ("", "identity"):
         raise ProviderBroke(f"the answer is {encoding}-encoded although identity was asked for", deployment.name)
 
@@ -307,10 +311,20 @@ async def _check_head(
 async def _read_refusal(
     answer: WireAnswer, deployment: Deployment, read_error: Callable[[int, bytes], ProviderRefused]
 ) -> ProviderRefused:
-    error = read_error(answer.status, await answer.read_all(MAX_ERROR_BYTES))
+    error = read_error(answer.status, await _read_words(answer))
     error.where = deployment.name
     _note(error, answer.headers)
     return error
+
+
+async def _read_words(answer: WireAnswer) -> bytes:
+    """An error's body, as far as it comes: the status stands whether it is cut, stalls, or is too long."""
+    words = bytearray()
+    with suppress(ProviderError, TimeoutError):
+        async with asyncio.timeout(ERROR_PATIENCE_S):
+            while len(words) < MAX_ERROR_BYTES and (data := await answer.read()):
+                words += data
+    return bytes(words[:MAX_ERROR_BYTES])
 
 
 def _is_header_text(text: str) -> bool:
