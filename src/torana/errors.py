@@ -219,6 +219,10 @@ class ProviderRefused(ProviderError):
         self.kind = kind
         """The dialect's own error type, such as `overloaded_error`; may be empty."""
 
+    def again(self, message: str, where: str) -> "ProviderRefused":
+        """The same for another call, without the frames that this one came through."""
+        return type(self)(self.upstream_code, message, where, self.kind)
+
     @property
     def reason(self) -> str:
         # The provider's own text may quote the prompt.

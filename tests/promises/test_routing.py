@@ -315,6 +315,23 @@ async def test_the_only_deployment_is_left_alone_too_and_the_client_told_how_lon
     assert fleet.asked == {"a": 1}
 
 
+@pytest.mark.parametrize(
+    ("status", "told", "code"), [(503, 503, "provider_overloaded"), (429, 429, "provider_limited")]
+)
+async def test_while_a_deployment_is_left_alone_the_reason_is_its_own_last_word(
+    start_fleet: StartFleet, clock: HandClock, status: int, told: int, code: str
+) -> None:
+    fleet = await start_fleet({"provider": "a"}, clock=clock)
+    fleet["a"].fail_with(401, times=1)
+    fleet["a"].fail_with(status, headers={"Retry-After": "3600"}, times=1)
+
+    answers = [await fleet.ask(CODE) for _ in range(3)]
+
+    assert [(each.status, code_of(each)) for each in answers] == [(503, "provider_key_refused"), *[(told, code)] * 2]
+    assert answers[2].header("retry-after") == "3600"
+    assert fleet.asked == {"a": 2}
+
+
 async def test_a_refused_key_is_an_alarm_and_others_are_asked_first(start_fleet: StartFleet, clock: HandClock) -> None:
     fleet = await start_fleet(*TWO, clock=clock)
     fleet["a"].fail_with(401)

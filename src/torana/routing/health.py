@@ -84,6 +84,8 @@ class Health:
     """Of the address that it shares with others; None: as many connections as come."""
     cool_until: float = 0.0
     """It asked to be left alone until then, and is."""
+    cooled_by: ProviderRefused | None = None
+    """How it asked."""
     shun_until: float = 0.0
     """Until then only those come who find no other one."""
     failures_in_a_row: int = 0
@@ -126,7 +128,8 @@ class Health:
         """Why it is not ready; empty: it is."""
         left_s = math.ceil(self.ready_in_s(now))
         if now < self.cool_until:
-            return f"limits us, left alone for {left_s} s"
+            why = "is overloaded" if isinstance(self.cooled_by, ProviderOverloaded) else "limits us"
+            return f"{why}, left alone for {left_s} s"
         if self.refused is not None and now < max(self.shun_until, self.breaker.until):
             return "our account is spent" if isinstance(self.refused, ProviderSpent) else "our key is refused"
         if not self.breaker.may_begin(now):
@@ -202,12 +205,12 @@ class Health:
         else:
             self.breaker.left(turn)
 
-    def _cool(self, now: float, failure: ProviderError) -> None:
+    def _cool(self, now: float, failure: ProviderRefused) -> None:
         said_s = failure.retry_after_s
         if said_s is None and isinstance(failure, ProviderLimited):
             self.shun_until = max(self.shun_until, now + UNSAID_S)
         elif said_s and now + said_s > self.cool_until:
-            self.cool_until = now + said_s
+            self.cool_until, self.cooled_by = now + said_s, failure.again("", self.name)
             self.meter.cooled_down(self.name)
 
     def _doubt(self, now: float) -> None:
@@ -217,7 +220,7 @@ class Health:
 
     def _shun(self, now: float, failure: ProviderRefused) -> None:
         is_news = self.refused is None
-        self.refused = failure
+        self.refused = failure.again("", self.name)
         self.shun_until = now + (SPENT_S if isinstance(failure, ProviderSpent) else KEY_REFUSED_S)
         self.meter.deployment_state(self.name, 3)
         if is_news:

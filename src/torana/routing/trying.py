@@ -298,11 +298,10 @@ def resting(route: Route, now: float) -> ProviderError:
     """What a call fails with when none of its candidates may be asked: nothing is sent."""
     soonest = min(route.candidates, key=lambda each: each.health.ready_in_s(now))
     health, where = soonest.health, soonest.deployment.name
+    told = health.cooled_by if now < health.cool_until else health.refused
     failure: ProviderError
-    if health.refused is not None:
-        failure = type(health.refused)(health.refused.upstream_code, f"still so: {health.why_not(now)}", where)
-    elif now < health.cool_until:
-        failure = ProviderLimited(429, health.why_not(now), where)
+    if told is not None:
+        failure = told.again(f"still so: {health.why_not(now)}", where)
     else:
         failure = ProviderResting(health.why_not(now), where)
     failure.retry_after_s = max(1.0, health.ready_in_s(now))
