@@ -13,7 +13,7 @@ from msgspec.structs import replace as replace_fields
 from torana.caller import Permit
 from torana.chat import ChatRequest, Usage
 from torana.counting import BYTES_PER_TOKEN, count_bytes, estimate_tokens
-from torana.errors import ProviderError, ProviderTlsFailed, Refusal
+from torana.errors import ProviderError, ProviderTlsFailed, Refusal, was_sent
 from torana.limits.estimate import MAX_TOKENS, input_tokens, price
 from torana.limits.hold import Hold
 from torana.limits.limits import Limits
@@ -97,7 +97,7 @@ class ModelCall(msgspec.Struct, kw_only=True):
             self.record(provider, model, "failed", None, seconds, error)
         elif isinstance(error, asyncio.CancelledError):
             usage: Usage | None = None
-            if self.tries or self.is_relayed:
+            if any(each.may_be_charged for each in self.tries) or (self.is_relayed and was_sent(error)):
                 # The provider has read the prompt, whether or not anybody has waited for the answer.
                 usage = Usage(input_tokens=asked_tokens(), is_counted=True)
             self.record(provider, model, "client_cancelled", usage, seconds)

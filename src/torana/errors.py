@@ -51,6 +51,15 @@ class Code:
     is_retryable: bool = False
 
 
+NOTHING_SENT = "nothing was sent"
+"""Note on a cancellation that came before the request was out."""
+
+
+def was_sent(stopped: BaseException) -> bool:
+    """False for a call that was stopped before its provider could see it, and want money for it."""
+    return NOTHING_SENT not in getattr(stopped, "__notes__", ())
+
+
 class ToranaError(Exception):
     """Root of all errors raised on purpose."""
 

@@ -25,6 +25,7 @@ from torana.errors import (
     ProviderTimedOut,
     ProviderUnreachable,
     Refusal,
+    was_sent,
 )
 from torana.providers.provider import Deployment
 from torana.routing.traffic import Traffic, UnderWay, enter
@@ -273,7 +274,9 @@ class Trying(Generic[T]):
                 self._book(candidate, "failed", started, overdue)
                 health.bad(clock.monotonic(), turn, overdue)
             else:
-                self._book(candidate, "outrun" if OUTRUN in stopped.args else "left", started)
+                self._book(
+                    candidate, "outrun" if OUTRUN in stopped.args else "left", started, is_sent=was_sent(stopped)
+                )
                 health.breaker.left(turn)
             raise
         self._book(candidate, "answered", started)
@@ -281,13 +284,19 @@ class Trying(Generic[T]):
         return Opened(candidate, result, under_way, len(self.route.tries) - 1)
 
     def _book(
-        self, candidate: Candidate, outcome: Outcome, started: float, failure: ProviderError | None = None
+        self,
+        candidate: Candidate,
+        outcome: Outcome,
+        started: float,
+        failure: ProviderError | None = None,
+        *,
+        is_sent: bool = True,
     ) -> None:
         seconds = self.traffic.clock.monotonic() - started
         status, code = (
             (0 if outcome != "answered" else 200, "") if failure is None else (failure.upstream_code, failure.code)
         )
-        charged = outcome != "failed" or (failure is not None and may_be_charged(failure))
+        charged = is_sent and (outcome != "failed" or (failure is not None and may_be_charged(failure)))
         self.route.tries.append(Try(candidate.deployment, outcome, status, code, seconds, charged))
         # Overload is the provider's own word for a state that passes; other 5xx are faults.
         is_overload = isinstance(failure, ProviderRefused) and (status == 529 or failure.kind == "overloaded_error")

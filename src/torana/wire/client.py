@@ -5,7 +5,7 @@ import os
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 
-from torana.errors import ProviderBroke, ProviderTimedOut, ProviderTlsFailed, ProviderUnreachable
+from torana.errors import NOTHING_SENT, ProviderBroke, ProviderTimedOut, ProviderTlsFailed, ProviderUnreachable
 from torana.wire.addresses import Resolve
 from torana.wire.connection import Connection
 from torana.wire.pool import IDLE_CONNECTION_S, LIFE_S, Pool
@@ -178,6 +178,7 @@ class WireClient:
                 connection.abort()
             if isinstance(error, OSError):
                 raise _failure_of(error, self._connect_s, is_greeting=is_greeting) from error
+            error.add_note(NOTHING_SENT)
             raise
         return connection
 
