@@ -181,6 +181,22 @@ async def test_the_question_is_exactly_the_contracts(gateway: RunningGateway, po
     }
 
 
+@pytest.mark.parametrize(("realm", "is_saas"), [("self-managed", False), ("saas", True)])
+async def test_nobody_escapes_their_account_by_leaving_headers_out(
+    gateway: RunningGateway, portal: Portal, realm: str, is_saas: bool
+) -> None:
+    claims = {"gitlab_project_id": 34, "gitlab_namespace_id": "55", "gitlab_root_namespace_id": 56} if is_saas else {}
+    token = gateway.user_token(unit_primitives=RIGHTS, gitlab_realm=realm, **claims)
+    body = {"model": "claude-sonnet-4-6", "max_tokens": 1, "messages": [{"role": "user", "content": "Hi"}]}
+
+    await gateway.post("/anthropic/v1/messages", json=body, headers={"x-api-key": token})
+
+    asked = portal.asked_for()
+    assert (asked["instance_id"], asked["global_user_id"]) == (INSTANCE_ID, USER_ID)
+    ids = {name: asked.get(f"{name}_id") for name in ("project", "namespace", "root_namespace")}
+    assert ids == ({"project": "34", "namespace": "55", "root_namespace": "56"} if is_saas else dict.fromkeys(ids))
+
+
 def component(kind: str, **members: Any) -> dict[str, Any]:
     payload = CURSOR | ({"prompt": "Write hello"} if kind == "generation" else {})
     return {"prompt_components": [{"type": f"code_editor_{kind}", "payload": payload}], **members}

@@ -115,7 +115,7 @@ def enabled_flags(headers: Headers, realm: str, settings: AuthSettings) -> froze
 
 def _check_realm_list(caller: Caller, settings: AuthSettings) -> None:
     if caller.realm == SAAS:
-        allowed, id_, where = settings.proxy_saas, _id_claim(caller, "gitlab_root_namespace_id"), "namespace"
+        allowed, id_, where = settings.proxy_saas, id_claim(caller, "gitlab_root_namespace_id"), "namespace"
     else:
         allowed, id_, where = settings.proxy_self_managed, caller.instance_uid or caller.instance_id, "instance"
     if allowed and id_ not in allowed:
@@ -132,7 +132,7 @@ def _check_ids(caller: Caller, headers: Headers, settings: AuthSettings, lenient
         sent = header_id(headers, f"x-gitlab-{words}-id".encode())
         if lenient and not sent:
             continue
-        if sent != _id_claim(caller, f"gitlab_{part}_id"):
+        if sent != id_claim(caller, f"gitlab_{part}_id"):
             text = f"Gitlab {part.replace('_', ' ')} id mismatch"
             raise Refusal(403, f"{part}_id_mismatch", text, missing=f"X-Gitlab-{words.title()}-Id")
 
@@ -153,6 +153,7 @@ def header_id(headers: Headers, name: bytes) -> str:
     return "" if value == "null" else value
 
 
-def _id_claim(caller: Caller, name: str) -> str:
+def id_claim(caller: Caller, name: str) -> str:
+    """An id of the token's; null, the text `null` and what is no id count as absent."""
     value = caller.claims.get(name)
     return "" if value == "null" or isinstance(value, (dict, list, bool, float)) else claim_text(caller.claims, name)

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 from torana.access.claims import claim_text
 from torana.access.memory import Bounded
-from torana.access.permissions import header_id
+from torana.access.permissions import header_id, id_claim
 from torana.caller import Caller
 from torana.clock import Clock
 from torana.errors import Refusal
@@ -129,6 +129,8 @@ class QuotaGate:
 
     def _question(self, caller: Caller, headers: Headers, event_type: str, model_id: str) -> dict[str, str]:
         found = {name: header_id(headers, header) for name, header in _HEADERS.items()}
+        # Where a header may stay away, nobody escapes their own account by leaving it out.
+        found |= {name: value for name, value in _vouched(caller).items() if not found[name]}
         found |= {
             "event_type": event_type,
             "feature_qualified_name": _FEATURES.get(event_type, event_type),
@@ -176,6 +178,15 @@ class QuotaGate:
         verdict = _Verdict(status if outcome == "answered" else 0, now + ttl_s)
         self._known.put(key, verdict)
         return verdict
+
+
+def _vouched(caller: Caller) -> dict[str, str]:
+    """What the token itself says of the consumer."""
+    return {
+        "instance_id": caller.instance_id,
+        "global_user_id": caller.subject if caller.is_user else "",
+        **{f"{name}_id": id_claim(caller, f"gitlab_{name}_id") for name in ("project", "namespace", "root_namespace")},
+    }
 
 
 def _ttl_s(cache_control: str) -> float:
