@@ -51,8 +51,10 @@ async def staged(start_gateway: Callable, overlay: Path, clock: HandClock) -> Ru
     return await start_gateway(env={"AIGW_CATALOG": str(overlay), "ANTHROPIC_API_KEY": "k"}, clock=clock)
 
 
-async def ask(gateway: RunningGateway, model: str = "") -> object:
+async def ask(gateway: RunningGateway, model: str = "", *, own: str = "", family: str = "") -> object:
     metadata = {"model_metadata": {"provider": "gitlab", "identifier": model}} if model else {}
+    if own:
+        metadata = {"model_metadata": {"provider": "openai", "name": family, "identifier": own}}
     return await gateway.post(
         "/v1/prompts/chat/explain_code",
         json={"inputs": {"input": "why", "selected_text": "x = 1"}, **metadata},
@@ -66,6 +68,23 @@ async def test_a_registered_model_serves_nobody(staged: RunningGateway, provider
     assert answer.status == 422
     assert answer.json()["detail"][0]["msg"] == "This model is registered, but not in use"
     assert provider.requests == []
+
+
+async def test_a_registered_model_serves_nobody_who_calls_it_as_its_provider_does(
+    staged: RunningGateway, provider: ScriptedProvider
+) -> None:
+    answer = await ask(staged, own="anthropic/seen-1")
+
+    assert (answer.status, answer.json()["detail"][0]["msg"]) == (422, "This model is registered, but not in use")
+    assert provider.requests == []
+
+
+async def test_a_model_that_is_called_as_its_provider_does_is_booked_as_the_catalogue_does(
+    staged: RunningGateway,
+) -> None:
+    assert (await ask(staged, own="anthropic/tried-1", family="gpt")).status == 200
+
+    assert [(each["model"], each["upstream_model"]) for each in staged.usage()] == [("tried", "tried-1")]
 
 
 async def test_a_staging_model_serves_whoever_asks_for_it_by_name_and_is_offered_to_nobody(

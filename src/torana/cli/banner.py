@@ -79,7 +79,7 @@ def _providers(settings: Settings, models: Models) -> str:
     if models.is_configured("anthropic"):
         found.append("anthropic (key set)")
     if models.is_configured("openai"):
-        where = f" at {settings.providers.openai_base_url}" if models.has_own_openai else ""
+        where = f" at {settings.providers.openai_base_url}" if models.vendors.has_own_openai else ""
         found.append(f"openai ({'key set' if settings.providers.openai_api_key else 'no key needed'}{where})")
     others = (name for name in models.catalogue.providers if name not in ("anthropic", "openai", "demo"))
     found += [name for name in others if models.is_configured(name)]

@@ -157,7 +157,7 @@ async def _open_router(shop: Workshop) -> AsyncIterator[Router]:
     settings = shop.settings
     async with open_sender(settings) as sender:
         first_model = FirstModel(settings.providers, sender.transport)
-        if shop.models.has_own_openai:
+        if shop.models.vendors.has_own_openai:
             first_model.start()
         try:
             traffic = Traffic(settings.routing, Clock(), Metrics(Known()))

@@ -140,15 +140,6 @@ class Models:
         """True where the provider can be greeted: its key is set, or it is a server that needs none."""
         return self.vendors.is_configured(provider)
 
-    def is_reachable(self, record: DeploymentRecord) -> bool:
-        """As `is_configured`, for a deployment that may bring a key or an address of its own."""
-        return self.vendors.is_reachable(record)
-
-    @property
-    def has_own_openai(self) -> bool:
-        """OPENAI_BASE_URL names another server than OpenAI's own."""
-        return self.vendors.has_own_openai
-
     def find_by_name(self, name: str) -> Model:
         """An alias or a model of the catalogue; raises Invalid for any other name, and for a model not in use."""
         return self._by_name(name, ("model",))
@@ -298,7 +289,7 @@ class Models:
 
     def answers(self, record: ModelRecord) -> bool:
         """True where one of its deployments can be reached."""
-        return any(map(self.is_reachable, record.deployments))
+        return any(map(self.vendors.is_reachable, record.deployments))
 
     def _tell_of_end(self, name: str, answering: str) -> None:
         """Once for each model, in the log: somebody depends on it. And once more when it has ended."""
@@ -313,7 +304,7 @@ class Models:
         deployments, end = record.deployments, record.deprecation
         if self.settings.mock_responses:
             deployments = (DeploymentRecord(provider="demo", model="torana-demo"),)
-        configured = tuple(filter(self.is_reachable, deployments)) or deployments
+        configured = tuple(filter(self.vendors.is_reachable, deployments)) or deployments
         family = self.catalogue.families.get(record.families[0]) if record.families else None
         is_text = configured[0].text_completions
         return Model(
@@ -351,10 +342,12 @@ class Models:
         if family is None:
             self._warn_of(wish.family)
             family = FamilyRecord(name="general")
+        name = wish.family or model
         if self.settings.mock_responses:
             deployment = Deployment(provider="demo", model="torana-demo")
         elif provider in OPERATORS_OWN or (provider and not wish.endpoint):
-            deployment = self._listed(provider, model)
+            # The catalogue's name: limits count the operator's models by it, whatever a client calls them.
+            name, deployment = self._listed(provider, model)
         elif not wish.endpoint:
             raise Invalid(("model_metadata", "endpoint"), "Field required", "missing")
         else:
@@ -375,7 +368,7 @@ class Models:
                 provider,
             )
         return Model(
-            name=wish.family or model,
+            name=name,
             families=family.variants or (family.name,),
             input_limit=family.input_limit,
             vocabulary=self._vocabularies.get(f"families {family.name}"),
@@ -391,10 +384,14 @@ class Models:
             self._unknown_families.add(family)
             logger.warning("unknown model family, treated as general", extra={"family": family})
 
-    def _listed(self, provider: str, model: str) -> Deployment:
-        """A deployment of the catalogue with this provider and model; the operator's credentials serve it."""
+    def _listed(self, provider: str, model: str) -> tuple[str, Deployment]:
+        """A model of the catalogue and its deployment with this provider and name; the operator's credentials serve it."""
+        wrong = "This model is not in the catalogue"
         for record in self.catalogue.models.values():
             for item in record.deployments:
-                if (item.provider, item.model) == (provider, model):
-                    return replace(self.vendors.deploy(item, record.prices), is_client_given=False)
-        raise Invalid(("model_metadata", "identifier"), "This model is not in the catalogue", "value_error")
+                if (item.provider, item.model) != (provider, model):
+                    continue
+                if record.stage != "registered":
+                    return record.name, self.vendors.deploy(item, record.prices)
+                wrong = "This model is registered, but not in use"
+        raise Invalid(("model_metadata", "identifier"), wrong, "value_error")

@@ -83,7 +83,7 @@ class OfferedModels:
         """What would answer, each model once under its catalogue name, then the aliases."""
         records = self.models.catalogue.models
         for record in records.values():
-            if record.is_listed and record.stage in SHOWN and any(map(self.models.is_reachable, record.deployments)):
+            if record.is_listed and record.stage in SHOWN and self.models.answers(record):
                 yield Offer(record.name, record)
         for alias in self.models.catalogue.aliases:
             yield Offer(alias, records[self.models.find_by_name(alias).name])
