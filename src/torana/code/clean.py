@@ -62,7 +62,7 @@ def clean_completion(text: str, cursor: Cursor, *, excluded: Collection[str] = (
         before = text
         text = drop_repeated_start(text, cursor.prefix)
         if text != ended:
-            text = ended = drop_repeated_end(text, cursor.prefix, cursor.suffix, cursor.grammar)
+            text = ended = drop_repeated_end(text, cursor.prefix, cursor.suffix, cursor.grammar, cursor.patience)
     return _blank_to_empty(text, cursor)
 
 
@@ -87,13 +87,13 @@ def _remove_markers(text: str, cursor: Cursor) -> str:
 
 
 def _trim_to_block(text: str, cursor: Cursor) -> str:
-    end = end_of_block(cursor.prefix, text, cursor.suffix, cursor.grammar)
+    end = end_of_block(cursor.prefix, text, cursor.suffix, cursor.grammar, cursor.patience)
     # The white space behind a block costs nothing, and some of it is wanted.
     return text if end is None or not text[end:].strip() else text[:end].rstrip()
 
 
 def _drop_suffix_repeat(text: str, cursor: Cursor) -> str:
-    return drop_repeated_end(text, cursor.prefix, cursor.suffix, cursor.grammar)
+    return drop_repeated_end(text, cursor.prefix, cursor.suffix, cursor.grammar, cursor.patience)
 
 
 def _drop_blocks(text: str, cursor: Cursor) -> str:

@@ -10,6 +10,7 @@ import msgspec
 
 from torana.chat import Message, ModelWish
 from torana.code.languages import grammar_name, guess_language
+from torana.code.trees import Patience
 
 Cleaning = Literal["none", "blank_only", "completion", "fast_completion", "codestral_completion", "generation"]
 """What `clean.clean` does to a collected answer (contract 6.7): nothing; white space only becomes empty;
@@ -36,6 +37,8 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True):
     editor_language: str = ""
     """The editor's language id, as it came."""
     context: tuple[Attachment, ...] = ()
+    patience: Patience = msgspec.field(default_factory=Patience)
+    """For the syntax trees of its answers."""
 
     @property
     def language(self) -> str:

@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 
 from torana.code.syntax import adds_errors
+from torana.code.trees import Patience
 
 LARGE_LINES = 3
 """So many telling lines in a row make a block whose repetition is no chance."""
@@ -34,13 +35,14 @@ def drop_repeated_start(text: str, prefix: str) -> str:
     return text
 
 
-def drop_repeated_end(text: str, prefix: str, suffix: str, grammar: str) -> str:
+def drop_repeated_end(text: str, prefix: str, suffix: str, grammar: str, patience: Patience | None = None) -> str:
     """`text` without an end that repeats the suffix's first line, or its first lines.
 
     Right after the cursor, that is the rest of the line; otherwise the next line with something on it.
     A line that only closes a block is kept where the code needs it there as well, unless it is the very same,
     indentation included: then it is the one that stands there.
     """
+    patience = patience or Patience()
     while text:
         shorter = _without_rest_of_line(text, suffix)
         if shorter is None:
@@ -48,7 +50,7 @@ def drop_repeated_end(text: str, prefix: str, suffix: str, grammar: str) -> str:
         if shorter is None:
             break
         only_closes = all(_CLOSER.fullmatch(line.strip()) for line in text[len(shorter) :].splitlines())
-        if only_closes and adds_errors(prefix, text, shorter, suffix, grammar):
+        if only_closes and adds_errors(prefix, text, shorter, suffix, grammar, patience):
             shorter = _without_same_line(text, suffix)
             if shorter is None:
                 break
@@ -59,7 +61,7 @@ def drop_repeated_end(text: str, prefix: str, suffix: str, grammar: str) -> str:
 def drop_repeated_blocks(text: str, prefix: str) -> str:
     """`text` without runs of lines that stand in the prefix already, LARGE_LINES telling ones at least."""
     lines = text.splitlines(keepends=True)
-    if len(lines) < LARGE_LINES:
+    if not LARGE_LINES <= len(lines) <= _MAX_LINES:
         return text
     # Mostly the two have next to nothing in common, and two sets tell.
     bare = list(map(str.strip, lines))
@@ -77,7 +79,7 @@ def drop_repeated_blocks(text: str, prefix: str) -> str:
     if lines and prefix.rpartition("\n")[2].strip():
         kept, number = lines[:1], 1
     while number < len(lines):
-        runs = [_run(lines, number, above, place) for place in places.get(lines[number].strip(), ())]
+        runs = [_run(bare, number, above, place) for place in places.get(bare[number], ())]
         longest = max(runs, default=0)
         if _count_telling(lines[number : number + longest]) >= LARGE_LINES:
             number += longest
@@ -165,13 +167,9 @@ def _without_same_line(text: str, suffix: str) -> str | None:
     return above.rstrip() if last == first else None
 
 
-def _run(lines: list[str], number: int, above: list[str], place: int) -> int:
-    length = 0
-    while (
-        number + length < len(lines)
-        and place + length < len(above)
-        and lines[number + length].strip() == above[place + length]
-    ):
+def _run(bare: list[str], number: int, above: list[str], place: int) -> int:
+    length, most = 0, min(len(bare) - number, len(above) - place)
+    while length < most and bare[number + length] == above[place + length]:
         length += 1
     return length
 

@@ -1,19 +1,18 @@
 """Where a block of code ends, and whether code parses: syntax trees where there is a grammar.
 
-tree-sitter is an extra of the wheel and imported on first use; without it, or without a grammar, brackets
-and indentation have to do. Parsing holds the interpreter lock, so a thread would not free the event
-loop: the source is kept small instead (about 2 ms a tree).
+Without one, and where making a tree takes too long, brackets and indentation have to do.
 """
 
 import re
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
+
+from torana.code.trees import Patience, make_tree
 
 if TYPE_CHECKING:
-    from tree_sitter import Node, Parser, Tree
+    from tree_sitter import Node
 
-PREFIX_CHARS = 6_000
-SUFFIX_CHARS = 2_000
+PREFIX_CHARS = 4_000
+SUFFIX_CHARS = 1_000
 
 # Names of grammar nodes that hold a body, or are one.
 _BLOCK = re.compile(
@@ -34,18 +33,20 @@ _CLOSING = ")]}"
 _STRINGS = re.compile(r"\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\])*`")
 
 
-def end_of_block(prefix: str, text: str, suffix: str, grammar: str) -> int | None:
+def end_of_block(prefix: str, text: str, suffix: str, grammar: str, patience: Patience | None = None) -> int | None:
     """Where in `text` the smallest block ends that holds the cursor; None: not within `text`, or unknown.
 
     The cursor stands between `prefix` and `text`. Known languages only (a non-empty `grammar`).
     """
-    return end_in_tree(prefix, text, suffix, grammar) if grammar and _may_end_block(prefix, text, grammar) else None
+    if not grammar or not _may_end_block(prefix, text, grammar):
+        return None
+    return end_in_tree(prefix, text, suffix, grammar, patience)
 
 
-def end_in_tree(prefix: str, text: str, suffix: str, grammar: str) -> int | None:
+def end_in_tree(prefix: str, text: str, suffix: str, grammar: str, patience: Patience | None = None) -> int | None:
     """As `end_of_block`, without a look at the lines before."""
     head = _shorten(prefix)
-    tree = _parse(grammar, head + text + suffix[:SUFFIX_CHARS])
+    tree = make_tree(grammar, head + text + suffix[:SUFFIX_CHARS], patience or Patience())
     if tree is None:
         return _end_of_block_lexically(prefix, text, grammar)
     cursor_byte = len(head.encode("utf-8", "replace"))
@@ -83,11 +84,14 @@ def _may_end_block(prefix: str, text: str, grammar: str) -> bool:
     return depth > 0 and re.search(rf"\n {{0,{min(depth, _MAX_DEPTH) - 1}}}\S", text) is not None
 
 
-def adds_errors(prefix: str, before: str, after: str, suffix: str, grammar: str) -> bool:
+def adds_errors(
+    prefix: str, before: str, after: str, suffix: str, grammar: str, patience: Patience | None = None
+) -> bool:
     """True where the code parses worse with `after` at the cursor than with `before`."""
     head, tail = _shorten(prefix), suffix[:SUFFIX_CHARS]
-    old = _parse(grammar, head + before + tail) if grammar else None
-    new = _parse(grammar, head + after + tail) if old is not None else None
+    patience = patience or Patience()
+    old = make_tree(grammar, head + before + tail, patience) if grammar else None
+    new = make_tree(grammar, head + after + tail, patience) if old is not None else None
     if old is None or new is None:
         return open_brackets(after) > 0
     return _count_errors(new.root_node) > _count_errors(old.root_node)
@@ -110,23 +114,6 @@ def _shorten(prefix: str) -> str:
     kept = prefix[-PREFIX_CHARS:]
     start = _TOP_LEVEL.search(kept, kept.find("\n") + 1)
     return kept[start.start() :] if start else kept
-
-
-def _parse(grammar: str, source: str) -> "Tree | None":
-    parser = _find_parser(grammar)
-    return None if parser is None else parser.parse(source.encode("utf-8", "replace"))
-
-
-@lru_cache(maxsize=64)
-def _find_parser(grammar: str) -> "Parser | None":
-    try:
-        from tree_sitter_language_pack import get_parser
-    except ImportError:
-        return None
-    try:
-        return get_parser(cast(Any, grammar))
-    except LookupError:
-        return None
 
 
 def _is_block_around(node: "Node", cursor_byte: int) -> bool:

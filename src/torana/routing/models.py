@@ -385,7 +385,7 @@ class Models:
             logger.warning("unknown model family, treated as general", extra={"family": family})
 
     def _listed(self, provider: str, model: str) -> tuple[str, Deployment]:
-        """A model of the catalogue and its deployment with this provider and name; the operator's credentials serve it."""
+        """A catalogue model's name and its deployment there; the operator's credentials serve it."""
         wrong = "This model is not in the catalogue"
         for record in self.catalogue.models.values():
             for item in record.deployments:
