@@ -63,6 +63,34 @@ async def test_a_model_that_never_thinks_is_asked_again_without(
     assert efforts == ["low", None, None]  # remembered
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "'messages.1' : for 'role:assistant' the following must be satisfied[('messages.1' : property "
+        "'reasoning_content' is unsupported)]",
+        "messages[1].reasoning: reasoning is not supported with this model",
+    ],
+)
+async def test_a_model_that_takes_no_thoughts_back_is_asked_without_them_too(
+    gateway: RunningGateway, text: str
+) -> None:
+    thought = {"type": "thinking", "thinking": "Hm.", "signature": "chat_completions*:Hm."}
+    turns = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": [thought, {"type": "text", "text": "Yes."}]},
+        {"role": "user", "content": "Go on"},
+    ]
+    gateway.provider.fail_with(400, refusal(REFUSALS[2]), times=1)
+    gateway.provider.fail_with(400, refusal(text), times=1)
+
+    first = await ask(gateway, MESSAGES, "acme_large", messages=turns, **THINKING)
+    second = await ask(gateway, MESSAGES, "acme_large", messages=turns, **THINKING)
+
+    assert [each.header("x-torana-dropped") for each in (first, second)] == ["reasoning, thought"] * 2
+    rows = [request.json()["messages"][1] for request in gateway.provider.requests]
+    assert ["reasoning_content" in row for row in rows] == [True, True, False, False]  # remembered
+
+
 async def test_who_asks_for_no_thought_loses_none(gateway: RunningGateway) -> None:
     gateway.provider.fail_with(400, refusal(OLLAMAS), times=1)
     await ask(gateway, MESSAGES, "acme_large", **THINKING)

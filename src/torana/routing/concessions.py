@@ -1,8 +1,9 @@
 """What deployments were seen to refuse, and can be asked without.
 
 A request that ends in the first letters of the answer, as older clients' do with `<new_code>`, is refused by models
-that want a user to speak last; one that asks for thinking, as coding agents do, by models that never think. Such a
-refusal is answered once, with a request that gives way, and remembered. A client whose own bytes pass reads it.
+that want a user to speak last; one that asks for thinking, as coding agents do, or tells of earlier thoughts, by models
+that never think. Such a refusal is answered with a request that gives way, and what helped is remembered. A client
+whose own bytes pass reads it.
 """
 
 import re
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from torana.chat import ChatRequest
+from torana.chat import ChatRequest, Message, Thought
 from torana.dialects.thoughts import find_effort
 from torana.errors import ProviderRefused
 from torana.providers.provider import Deployment
@@ -39,6 +40,19 @@ def _is_to_think(chat: ChatRequest) -> bool:
     return chat.reasoning is not None and find_effort(chat.reasoning) != "none"
 
 
+def _has_thoughts(chat: ChatRequest) -> bool:
+    return any(isinstance(part, Thought) for message in chat.messages for part in message.parts)
+
+
+def _forget_thoughts(chat: ChatRequest) -> ChatRequest:
+    kept: list[Message] = []
+    for message in chat.messages:
+        parts = tuple(part for part in message.parts if not isinstance(part, Thought))
+        if parts or not message.parts:
+            kept.append(Message(message.role, parts))
+    return replace(chat, messages=tuple(kept))
+
+
 CONCESSIONS = (
     # Claude, in every cloud; servers that follow its format, or take users and assistants in turns only; Mistral's.
     Concession(
@@ -64,6 +78,13 @@ CONCESSIONS = (
             re.IGNORECASE,
         ),
         lambda chat: replace(chat, reasoning=None),
+    ),
+    # Groq: "property 'reasoning' is unsupported", "messages[2].reasoning: reasoning is not supported with this model".
+    Concession(
+        "thought",
+        _has_thoughts,
+        re.compile(r"'reasoning(_content)?' is unsupported|\breasoning is not supported", re.IGNORECASE),
+        _forget_thoughts,
     ),
 )
 

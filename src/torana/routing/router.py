@@ -31,6 +31,7 @@ from torana.providers.batches import Batch, Batches
 from torana.providers.provider import Deployment
 from torana.providers.send import Sender, Vectors
 from torana.routing.affinity import affinity_key
+from torana.routing.concessions import Concession
 from torana.routing.discovery import FirstModel
 from torana.routing.fences import Fences
 from torana.routing.folding import fold_system
@@ -271,20 +272,24 @@ class Router:
         async def open_one(deployment: Deployment) -> tuple[Batch, Batches]:
             may_concede = self._may_concede(deployment, chat)
             asked = concessions.ask(deployment, chat) if may_concede else chat
-            batches = self.sender.stream(deployment, asked)
-            started = self.traffic.clock.monotonic()
-            try:
-                return await _first_words(batches, deployment), batches
-            except ProviderRefused as refused:
-                made = concessions.make(asked, refused) if may_concede else None
-                if made is None:
-                    raise
-                seconds = self.traffic.clock.monotonic() - started
-                route.tries.append(Try(deployment, "failed", refused.upstream_code, refused.code, seconds, False))
-            batches = self.sender.stream(deployment, made.without(asked))
-            first = await _first_words(batches, deployment)
-            concessions.remember(deployment, made)
-            return first, batches
+            made: list[Concession] = []
+            while True:
+                batches = self.sender.stream(deployment, asked)
+                started = self.traffic.clock.monotonic()
+                try:
+                    first = await _first_words(batches, deployment)
+                except ProviderRefused as refused:
+                    concession = concessions.make(asked, refused) if may_concede else None
+                    if concession is None:
+                        raise
+                    seconds = self.traffic.clock.monotonic() - started
+                    route.tries.append(Try(deployment, "failed", refused.upstream_code, refused.code, seconds, False))
+                    asked = concession.without(asked)
+                    made.append(concession)
+                else:
+                    for each in made:
+                        concessions.remember(deployment, each)
+                    return first, batches
 
         async def close_one(opened: tuple[Batch, Batches]) -> None:
             await opened[1].aclose()
