@@ -23,6 +23,8 @@ REFUSALS = [
     "`reasoning_effort` must be one of `none` or `default`",
     "Unsupported parameter: 'reasoning_effort' is not supported with this model.",
     "Unrecognized request argument supplied: reasoning_effort",
+    "Unexpected reasoning effort low. Supported types are xhigh (default), medium, and high",
+    "1 validation error for ChatCompletionServerRequest\nreasoning_effort\n Input should be 'none' or 'high'",
     "litellm.UnsupportedParamsError: ollama does not support parameters: ['reasoning_effort'], for model=llama3",
 ]
 
@@ -89,6 +91,57 @@ async def test_a_model_that_takes_no_thoughts_back_is_asked_without_them_too(
     assert [each.header("x-torana-dropped") for each in (first, second)] == ["reasoning, thought"] * 2
     rows = [request.json()["messages"][1] for request in gateway.provider.requests]
     assert ["reasoning_content" in row for row in rows] == [True, True, False, False]  # remembered
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (400, "`temperature` is deprecated for this model."),
+        (400, "The model returned the following errors: temperature is deprecated for this model."),
+        (
+            400,
+            "Unsupported value: 'temperature' does not support 0.2 with this model. Only 1 is supported.",
+        ),
+        (400, "Unsupported parameter: 'top_p' is not supported with this model."),
+    ],
+)
+async def test_a_model_that_knows_no_temperature_is_asked_again_without(
+    gateway: RunningGateway, status: int, text: str
+) -> None:
+    gateway.provider.fail_with(status, refusal(text), times=1)
+
+    first = await ask(gateway, MESSAGES, "acme_large", temperature=0.2, top_p=0.9)
+    second = await ask(gateway, MESSAGES, "acme_large", temperature=0.2, top_p=0.9)
+
+    assert [each.header("x-torana-dropped") for each in (first, second)] == ["temperature, top_p"] * 2
+    asked = [sorted(request.json().keys() & {"temperature", "top_p"}) for request in gateway.provider.requests]
+    assert asked == [["temperature", "top_p"], [], []]  # remembered
+
+
+async def test_a_template_that_refuses_the_effort_with_500_is_asked_without_it(gateway: RunningGateway) -> None:
+    text = "Unexpected reasoning effort high. Supported types are xhigh (default), medium, and low"
+    gateway.provider.fail_with(500, {"error": {"message": text, "type": "InternalServerError", "code": 500}}, times=1)
+
+    answer = await ask(gateway, MESSAGES, "acme_large", **THINKING)
+
+    assert (answer.status, answer.header("x-torana-dropped")) == (200, "reasoning")
+    assert [request.json().get("reasoning_effort") for request in gateway.provider.requests] == ["low", None]
+
+
+async def test_a_feature_gives_way_too_and_loses_nothing_of_its_callers(gateway: RunningGateway) -> None:
+    gateway.provider.fail_with(400, refusal("`temperature` is deprecated for this model."), times=1)
+
+    answer = await gateway.post(
+        "/v1/prompts/chat/explain_code",
+        json={
+            "inputs": {"input": "why", "selected_text": "x = 1"},
+            "model_metadata": {"provider": "gitlab", "identifier": "acme_large"},
+        },
+        token=gateway.token(unit_primitives=["explain_code"]),
+    )
+
+    assert (answer.status, answer.header("x-torana-dropped")) == (200, None)
+    assert ["temperature" in request.json() for request in gateway.provider.requests] == [True, False]
 
 
 async def test_who_asks_for_no_thought_loses_none(gateway: RunningGateway) -> None:

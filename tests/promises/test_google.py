@@ -14,6 +14,7 @@ from tests.support.saying import ToolUse, event
 
 StartGateway = Callable[..., Awaitable[RunningGateway]]
 
+METADATA = {"source": "GitLab EE", "version": "17.11.0"}
 TEXT = "Hello from the scripted provider."
 VERTEX = f"/v1/projects/{PROJECT}/locations/global/publishers"
 BARE = {"ANTHROPIC_API_KEY": "", "OPENAI_API_KEY": "", "OPENAI_BASE_URL": ""}
@@ -67,6 +68,25 @@ async def test_gemini_is_asked_with_its_key_at_its_own_path(
     assert first.header("x-goog-api-key") == "gemini-key"
     assert first.header("authorization") is None
     assert first.json()["systemInstruction"]["parts"][0]["text"]
+
+
+async def test_an_answer_that_an_older_client_begins_is_asked_to_be_gone_on_with(
+    start_gateway: StartGateway, gemini_env: dict[str, str]
+) -> None:
+    gateway = await start_gateway(env={**BARE, **gemini_env})
+    told = "Requests ending with a model turn are not supported."
+    gateway.provider.fail_with(400, {"error": {"code": 400, "message": told, "status": "INVALID_ARGUMENT"}}, times=1)
+    content = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi,"}]
+
+    answer = await gateway.post(
+        "/v1/chat/agent",
+        json={"prompt_components": [{"type": "prompt", "metadata": METADATA, "payload": {"content": content}}]},
+        token=gateway.token(unit_primitives=["duo_chat"]),
+    )
+
+    assert answer.status == 200
+    sent = [[each["role"] for each in request.json()["contents"]] for request in gateway.provider.requests]
+    assert sent == [["user", "model"], ["user", "model", "user"]]
 
 
 async def test_either_name_of_geminis_key_is_read(start_gateway: StartGateway, gemini_env: dict[str, str]) -> None:

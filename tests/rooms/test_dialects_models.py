@@ -22,6 +22,7 @@ from torana.chat import (
 from torana.dialects import claude, openai_models
 from torana.dialects.chat_completions import CHAT_COMPLETIONS
 from torana.dialects.dialect import Dialect
+from torana.dialects.generate_content import GENERATE_CONTENT
 from torana.dialects.messages import MESSAGES
 from torana.dialects.responses import RESPONSES
 from torana.dialects.thoughts import find_budget, find_effort, nearest_effort
@@ -360,3 +361,23 @@ def test_openais_own_models_get_as_many_stops_as_they_take(model: str, sent: int
 
     assert write(CHAT_COMPLETIONS, chat, model)["stop"] == list("abcdef")[:sent]
     assert CHAT_COMPLETIONS.losses(chat, model) == (("stop",) if sent < 6 else ())
+
+
+@pytest.mark.parametrize(
+    ("model", "turns"),
+    [
+        ("gemini-2.5-flash", 2),
+        ("gemini-3.5-flash", 2),
+        ("gemini-3.5-flash-lite", 3),
+        ("gemini-3.6-flash", 3),
+        ("gemini-3.8-flash", 3),
+        ("gemini-4-argon", 3),
+    ],
+)
+def test_gemini_carries_a_begun_answer_on_or_is_asked_to_go_on(model: str, turns: int) -> None:
+    chat = ChatRequest(messages=(Message("user", (Text("Hi"),)), Message("assistant", (Text("Hello,"),))))
+
+    contents = json.loads(GENERATE_CONTENT.write_request(chat, model, stream=False))["contents"]
+
+    assert [each["role"] for each in contents] == ["user", "model", "user"][:turns]
+    assert GENERATE_CONTENT.losses(chat, model) == (("begun_answer",) if turns == 3 else ())

@@ -11,6 +11,7 @@ from torana.dialects.generate_content_parts import is_second
 from torana.dialects.generate_content_turns import write_contents, write_system
 from torana.dialects.google_schema import clean_schema
 from torana.dialects.members import Members
+from torana.dialects.messages_asking import GO_ON
 from torana.dialects.thoughts import find_budget, find_effort, nearest_effort
 
 MAX_STOPS = 5
@@ -25,6 +26,8 @@ _MODES = {"auto": "AUTO", "none": "NONE", "any": "ANY"}
 
 _takes_minimal = re.compile(r"gemini-3(\.[156])?-flash")
 _knows_no_medium = re.compile(r"gemini-3-pro")
+_carries_nothing_on = re.compile(r"gemini-(3\.5-flash-lite|3\.[6-9]|[4-9])")
+"""400 "Requests ending with a model turn are not supported". Source: "Gemini 3.6 Flash developer guide"."""
 
 
 def write_words(chat: ChatRequest, model: str, lost: set[str]) -> Members:
@@ -36,6 +39,10 @@ def write_words(chat: ChatRequest, model: str, lost: set[str]) -> Members:
     if not contents:
         # A conversation in which nobody asks anything: the API demands a turn.
         contents, system = [{"role": "user", "parts": system or [{"text": " "}]}], []
+    carries_on = not _carries_nothing_on.match(model) if chat.carries_on is None else chat.carries_on
+    if chat.is_begun and contents[-1]["role"] == "model" and not carries_on:
+        lost.add("begun_answer")
+        contents.append({"role": "user", "parts": [{"text": GO_ON}]})
     members: Members = {"contents": contents}
     if system:
         members["systemInstruction"] = {"parts": system}

@@ -2,8 +2,9 @@
 
 A request that ends in the first letters of the answer, as older clients' do with `<new_code>`, is refused by models
 that want a user to speak last; one that asks for thinking, as coding agents do, or tells of earlier thoughts, by models
-that never think. Such a refusal is answered with a request that gives way, and what helped is remembered. A client
-whose own bytes pass reads it.
+that never think; one that names a temperature by models that know none, where a deployment's name hides which model it
+is. Such a refusal is answered with a request that gives way, and what helped is remembered. A client whose own bytes
+pass reads it.
 """
 
 import re
@@ -20,24 +21,29 @@ from torana.providers.provider import Deployment
 MAX_REMEMBERED = 256
 """Clients name models of their own; who is forgotten is asked anew."""
 
-STATUSES = (400, 422)
+STATUSES = (400, 422, 500)
+"""The last one is older vLLM's for what a chat template refuses."""
+
+_SAMPLING = ("temperature", "top_p", "top_k")
 
 
 @dataclass(frozen=True, slots=True)
 class Concession:
     name: str
-    """As it is told to the client that loses it."""
     is_asked: Callable[[ChatRequest], bool]
     refusal: re.Pattern[str]
     without: Callable[[ChatRequest], ChatRequest]
+    lost: Callable[[ChatRequest], tuple[str, ...]] | None = None
+    """What the client is told that it loses; None: the name."""
 
 
 def _is_to_carry_on(chat: ChatRequest) -> bool:
     return chat.carries_on is not False and chat.is_begun
 
 
-def _is_to_think(chat: ChatRequest) -> bool:
-    return chat.reasoning is not None and find_effort(chat.reasoning) != "none"
+def _lose_reasoning(chat: ChatRequest) -> tuple[str, ...]:
+    """Who asked for none gets it all the same."""
+    return ("reasoning",) if chat.reasoning is not None and find_effort(chat.reasoning) != "none" else ()
 
 
 def _has_thoughts(chat: ChatRequest) -> bool:
@@ -53,38 +59,60 @@ def _forget_thoughts(chat: ChatRequest) -> ChatRequest:
     return replace(chat, messages=tuple(kept))
 
 
+def _lose_sampling(chat: ChatRequest) -> tuple[str, ...]:
+    return tuple(name for name in _SAMPLING if getattr(chat, name) is not None)
+
+
+def _read_as(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern, re.IGNORECASE)
+
+
 CONCESSIONS = (
-    # Claude, in every cloud; servers that follow its format, or take users and assistants in turns only; Mistral's.
+    # Claude, in every cloud; servers that follow it, or take users and assistants in turns only; Mistral; Gemini.
     Concession(
         "begun_answer",
         _is_to_carry_on,
-        re.compile(
-            r"prefill|must end with a user|last (message|turn)[^.]{0,40} (must|should|cannot) |expected last role",
-            re.IGNORECASE,
+        _read_as(
+            r"prefill|must end with a user|ending with a model turn|expected last role"
+            r"|last (message|turn)[^.]{0,40} (must|should|cannot) "
         ),
         lambda chat: replace(chat, carries_on=False),
     ),
     # Ollama: `"llama3.1:8b" does not support thinking`, `think value "low" is not supported for this model`. Groq:
     # "`reasoning_effort` is not supported with this model", "must be one of `none` or `default`". OpenAI, and those who
     # follow: "Unsupported parameter: 'reasoning_effort'", "Unrecognized request argument supplied: reasoning_effort".
-    # LiteLLM: "ollama does not support parameters: ['reasoning_effort']".
+    # LiteLLM: "ollama does not support parameters: ['reasoning_effort']". Qwen's template: "Unexpected reasoning effort
+    # high". SGLang, Cerebras: "reasoning_effort: Input should be 'low', …". Claude: "thinking.type.enabled".
     Concession(
         "reasoning",
-        _is_to_think,
-        re.compile(
+        lambda chat: chat.reasoning is not None,
+        _read_as(
             r"\bnot support\b[^.]{0,40}\b(thinking|reasoning)"
             r"|\b(think value|reasoning_effort|reasoning\.effort)\b[^.]{0,20} (is not supported|must be one of)"
-            r"|\b(unsupported|unrecognized|unknown)\b[^.]{0,40}\breasoning",
-            re.IGNORECASE,
+            r"|\breasoning_effort\b[^.]{0,40}\binput should be\b|\bthinking(\.type\.\w+)?\W{0,2} is not supported"
+            r"|\b(unsupported|unrecognized|unknown|unexpected)\b[^.]{0,40}\breasoning"
         ),
         lambda chat: replace(chat, reasoning=None),
+        _lose_reasoning,
     ),
     # Groq: "property 'reasoning' is unsupported", "messages[2].reasoning: reasoning is not supported with this model".
     Concession(
         "thought",
         _has_thoughts,
-        re.compile(r"'reasoning(_content)?' is unsupported|\breasoning is not supported", re.IGNORECASE),
+        _read_as(r"'reasoning(_content)?' is unsupported|\breasoning is not supported"),
         _forget_thoughts,
+    ),
+    # Claude behind a profile of AWS's: "`temperature` is deprecated for this model". GPT-5 behind a name of Azure's:
+    # "Unsupported value: 'temperature' does not support 0.2 with this model".
+    Concession(
+        "sampling",
+        lambda chat: bool(_lose_sampling(chat)),
+        _read_as(
+            r"\b(temperature|top_p|top_k|topP|topK)\b\W{0,2} (is|are) (deprecated|not supported)"
+            r"|\bunsupported (value|parameter)\W{1,4}(temperature|top_p|top_k)\b"
+        ),
+        lambda chat: replace(chat, temperature=None, top_p=None, top_k=None),
+        _lose_sampling,
     ),
 )
 
@@ -104,7 +132,8 @@ class Concessions:
 
     def names(self, deployment: Deployment, chat: ChatRequest) -> tuple[str, ...]:
         """What `ask` leaves out."""
-        return tuple(each.name for each in self._find(deployment, chat))
+        found = self._find(deployment, chat)
+        return tuple(name for each in found for name in ((each.name,) if each.lost is None else each.lost(chat)))
 
     def make(self, asked: ChatRequest, refused: ProviderRefused) -> Concession | None:
         """What may be left out after this refusal; None: it is about something else."""
