@@ -84,14 +84,15 @@ def is_too_deep(value: Any, body: bytes) -> bool:
     for _ in range(MAX_DEPTH):
         inner: list[Any] = []
         for item in level:
-            if isinstance(item, dict):
-                inner.extend(item.values())
-            elif isinstance(item, list):
-                inner.extend(item)
+            kind = type(item)
+            if kind is dict:
+                inner += item.values()
+            elif kind is list:
+                inner += item
         if not inner:
             return False
         level = inner
-    return any(isinstance(item, (dict, list)) for item in level)
+    return any(type(item) in (dict, list) for item in level)
 
 
 def _may_be_deep(body: bytes) -> bool:
