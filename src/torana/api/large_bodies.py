@@ -3,6 +3,8 @@ up everybody else for as long as all of them take."""
 
 import asyncio
 
+from torana.api.heap import Heap
+
 LARGE_BYTES = 262_144
 """About 3 ms of work and more; 8 MiB are a quarter of a second."""
 
@@ -12,8 +14,10 @@ class LargeBodies:
 
     def __init__(self) -> None:
         self._next = asyncio.Lock()
+        self._heap = Heap()
 
     async def take_turn(self) -> None:
         """Returns in a turn of the event loop in which no other one does, first come, first served."""
+        self._heap.keep()
         async with self._next:
             await asyncio.sleep(0)
