@@ -135,6 +135,28 @@ def test_deepseek_is_kept_from_thinking_where_a_tool_is_forced_on_it(choice: str
     assert "thinking" not in body(speak("deepseek"), ChatRequest(messages=HI, tools=(Tool("look"),)))
 
 
+@pytest.mark.parametrize(
+    ("provider", "model", "effort"),
+    [
+        ("ollama", "qwen3:8b", "none"),
+        ("hosted_vllm", "Qwen/Qwen3-8B", "none"),
+        ("groq", "qwen/qwen3.6-27b", "none"),
+        ("groq", "openai/gpt-oss-120b", "low"),
+        ("hosted_vllm", "openai/gpt-oss-20b", "low"),
+        ("together_ai", "m", "low"),
+    ],
+)
+def test_who_is_not_to_think_is_kept_from_it_where_there_is_a_word_for_it(
+    provider: str, model: str, effort: str
+) -> None:
+    kept = ChatRequest(messages=HI, reasoning=Reasoning("none"))
+    asked = ChatRequest(messages=HI, reasoning=Reasoning("high"))
+
+    assert body(speak(provider), kept, model)["reasoning_effort"] == effort
+    assert body(speak(provider), asked, model)["reasoning_effort"] == "high"
+    assert "reasoning_effort" not in body(speak(provider), ChatRequest(messages=HI), model)
+
+
 def test_a_begun_answer_is_marked_for_mistral() -> None:
     chat = ChatRequest(messages=(*HI, Message("assistant", (Text("Hello,"),))))
     called = (Message("assistant", (ToolCall("abcDEF123", "look", "{}"),)),)

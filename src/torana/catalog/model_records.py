@@ -55,6 +55,8 @@ class Quirks(Record, frozen=True, kw_only=True):
     reasoning: Literal["effort", "thinking", "none"] = "effort"
     """How it is asked to think: `reasoning_effort`; a member `thinking` beside it, and then never while it is forced to
     call a tool; or not at all."""
+    no_effort: bool = False
+    """`reasoning_effort: none` keeps its models from thinking; false: the least effort is asked for."""
     thoughts: Literal["reasoning_content", "reasoning", "none"] = "reasoning_content"
     """The member in which it takes its own thoughts back."""
     thinks_with_tools: bool = True

@@ -56,7 +56,10 @@ def chat_completions_of(quirks: Quirks) -> Dialect:
 
 
 def _quirks_with(quirks: Quirks, model: str) -> Quirks:
-    """Mistral's models bring two of its quirks to every server, in the checks that come with their chat templates."""
+    """Mistral's models bring two of its quirks to every server, in the checks that come with their chat templates, and
+    gpt-oss knows no way not to think."""
+    if quirks.no_effort and "gpt-oss" in model:
+        return replace(quirks, no_effort=False)
     if not _mistrals.search(model.lower()):
         return quirks
     return replace(quirks, call_id_chars=MISTRALS_ID_CHARS, user_behind_results=False)
@@ -230,6 +233,9 @@ def fit_members(members: Members, chat: ChatRequest, quirks: Quirks) -> Members:
         last = members["messages"][-1]
         if last.get("role") == "assistant" and not last.get("tool_calls"):
             last.setdefault("prefix", True)
+    is_kept = chat.reasoning is not None and find_effort(chat.reasoning) == "none"
+    if quirks.no_effort and is_kept and "reasoning_effort" in members:
+        members["reasoning_effort"] = "none"
     if not quirks.user_behind_results and "messages" in members:
         members["messages"] = _part_results(members["messages"])
     if quirks.thoughts == "reasoning":
