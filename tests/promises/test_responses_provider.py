@@ -195,3 +195,18 @@ async def test_a_model_that_is_at_responses_alone_is_asked_there_for_every_clien
 
     (sent,) = provider.requests
     assert (answer.status, sent.path) == (200, "/acme/v1/responses")
+
+
+async def test_a_model_that_always_thinks_is_asked_for_the_least_and_has_tools_in_responses_alone(
+    start_gateway: StartGateway, provider: ScriptedProvider, tmp_path: Path
+) -> None:
+    write_openais(tmp_path / "overlay", provider.url, "gpt-6.1-sol", ", also: [responses]")
+    gateway = await start_gateway(env={"AIGW_CATALOG": str(tmp_path / "overlay")})
+    provider.answer_with(body=ANSWER, times=1)
+
+    await ask(gateway, MESSAGES, "acme_large", thinking={"type": "disabled"}, tools=TOOLS)
+    await ask(gateway, MESSAGES, "acme_large", thinking={"type": "disabled"})
+
+    with_tools, without = provider.requests
+    assert (with_tools.path, with_tools.json()["reasoning"]) == ("/acme/v1/responses", {"effort": "low"})
+    assert (without.path, without.json()["reasoning_effort"]) == ("/acme/v1/chat/completions", "low")

@@ -70,8 +70,10 @@ def wants_responses(chat: ChatRequest, quirks: Quirks, model: str) -> bool:
     if quirks.thinks_with_tools or not chat.tools:
         return False
     effort = "" if chat.reasoning is None else find_effort(chat.reasoning)
-    barred = traits_of(model).tools_bar_thought
-    return effort != "none" and (barred == "unless_kept" or (barred == "asked" and bool(effort)))
+    traits = traits_of(model)
+    if traits.tools_bar_thought == "unless_kept":
+        return effort != "none" or "none" not in traits.efforts
+    return traits.tools_bar_thought == "asked" and effort not in ("", "none")
 
 
 def _fit_thinking(chat: ChatRequest, quirks: Quirks, model: str, lost: set[str]) -> ChatRequest:

@@ -1,6 +1,6 @@
 """What OpenAI's models take of OpenAI's formats. Other servers follow the format, and know its older part.
 
-Sources: OpenAI docs, "Reasoning models", "Latest model guide" (GPT-5.1 to GPT-5.6), "Prompt caching"; its API's
+Sources: OpenAI docs, "Reasoning models", "Latest model guide" (GPT-5.1 to GPT-6.1), "Prompt caching"; its API's
 400 "Function tools with reasoning_effort are not supported … in /v1/chat/completions"; as of November 2026.
 """
 
@@ -16,6 +16,7 @@ _name = re.compile(
     r"|chatgpt-4o)"
 )
 _in_responses_alone = re.compile(r"-(?:codex|pro|deep-research)(?![a-z])")
+_never_off = re.compile(r"(?:^|/)gpt-6(?:-astra|\.1-sol)")
 _COMMON: tuple[Effort, ...] = ("low", "medium", "high")
 
 
@@ -57,7 +58,7 @@ def traits_of(model: str) -> Traits:
         return Traits(
             is_openais=True, reasons=True, efforts=("minimal", *_COMMON), takes_freeform=True, in_responses_alone=alone
         )
-    efforts: tuple[Effort, ...] = ("none", *_COMMON)
+    efforts: tuple[Effort, ...] = _COMMON if _never_off.search(model) else ("none", *_COMMON)
     if version >= 5.2 or "codex-max" in found["rest"]:
         efforts += ("xhigh",)
     return Traits(
