@@ -168,6 +168,21 @@ def test_a_full_table_gives_up_the_count_that_is_over_soonest() -> None:
     assert desk.passes(1, user="5") == 0
 
 
+def test_nobody_can_name_users_that_push_a_count_out() -> None:
+    desk = Desk("1000 per minute per user", "20 per minute per instance", table=Table(1024))
+    of_user, of_instance = desk.limits.rules
+    (place, _) = of_instance.key(("acme",))
+    users = (str(number) for number in range(10**9))
+    beside = (user for user in users if (of_user.key((user, "acme"))[0] - place) % 1024 == 0)
+
+    passed = 0
+    for _ in range(60):
+        desk.clock.advance(0.1)  # what ends soonest gives way
+        passed += desk.passes(1, user=next(beside))
+
+    assert (passed, desk.table.lost) == (20, 0)
+
+
 def test_counts_that_are_over_make_room_for_others() -> None:
     desk = Desk("1 per minute per user", table=Table(PROBES))
 

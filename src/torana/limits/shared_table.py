@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from torana.limits.table import FOREVER, GRANTED, IS_EXACT, SLOT_NUMBERS, SLOTS, UNTIL, USED, Key, Table
+from torana.limits.table import FOREVER, GRANTED, IS_EXACT, SALT_BYTES, SLOT_NUMBERS, SLOTS, UNTIL, USED, Key, Table
 
 MAX_HELD = 16_384
 """Takings that one worker lists; what is held beyond it is not given back should the worker die."""
@@ -31,7 +31,8 @@ class SharedTable(Table):
     def __init__(self, directory: Path, slots: int = SLOTS) -> None:
         super().__init__(slots)
         size = slots * SLOT_NUMBERS * 8
-        self._file = _open(directory / _COUNTS, size)
+        self._file = _open(directory / _COUNTS, size + SALT_BYTES)
+        self.salt = self._share_salt(size)
         self.numbers = memoryview(mmap.mmap(self._file, size)).cast("q")
         self._directory = directory
         self._held_file, number = self._take_list()
@@ -86,6 +87,16 @@ class SharedTable(Table):
 
     def _unlock(self) -> None:
         fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def _share_salt(self, at: int) -> bytes:
+        """That of whoever came first; it stands behind the counts."""
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            if not any(salt := os.pread(self._file, SALT_BYTES, at)):
+                os.pwrite(self._file, salt := self.salt, at)
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+        return salt
 
     def _take_list(self) -> tuple[int, int]:
         """A locked file: that of a dead worker, else a new one."""

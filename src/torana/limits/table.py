@@ -5,7 +5,9 @@ the next key takes its place; so the table is bounded, however many callers ther
 """
 
 import mmap
+import secrets
 from collections.abc import Callable, Sequence
+from hashlib import blake2b
 from typing import Protocol, TypeAlias
 
 SLOT_NUMBERS = 11
@@ -18,6 +20,8 @@ FOREVER = 2**62
 SLOTS = 65_536
 PROBES = 16
 """How many neighbours of its place a key may stand in."""
+
+SALT_BYTES = 16
 
 Key = tuple[int, int]
 Numbers: TypeAlias = "memoryview[int]"
@@ -40,6 +44,8 @@ class Table:
         self.numbers = memoryview(mmap.mmap(-1, slots * SLOT_NUMBERS * 8)).cast(
             "q"
         )  # a page is there once it is written to
+        self.salt = secrets.token_bytes(SALT_BYTES)
+        """Decides about places: keys are no secret, and whoever knew who stands beside whom could push counts out."""
         self.lost = 0
         """Live counts that had to give way because all their neighbours were taken."""
         self.lock: Callable[[], None] = _nothing
@@ -70,7 +76,7 @@ class Table:
         """The slot of `key`, an empty one where there was none; never one of `kept`."""
         numbers, mask = self.numbers, self._mask
         first, second = key
-        place = first & mask
+        begin = place = self._place(first)
         free = -1
         for _ in range(PROBES):
             slot = place * SLOT_NUMBERS
@@ -83,7 +89,7 @@ class Table:
                 break
             place = (place + 1) & mask
         if free < 0:
-            free = self._evict(first & mask, kept)
+            free = self._evict(begin, kept)
         numbers[free + KEY_A], numbers[free + KEY_B] = key
         for member in range(UNTIL, SLOT_NUMBERS):
             numbers[free + member] = 0
@@ -92,7 +98,7 @@ class Table:
     def look(self, key: Key) -> int:
         """The slot of `key`, or -1; makes none."""
         numbers, (first, second) = self.numbers, key
-        place = first & self._mask
+        place = self._place(first)
         for _ in range(PROBES):
             slot = place * SLOT_NUMBERS
             found = numbers[slot]
@@ -113,6 +119,10 @@ class Table:
     def holds(self, slot: int, key: Key) -> bool:
         """True while the slot is still that of `key`."""
         return self.numbers[slot] == key[0] and self.numbers[slot + KEY_B] == key[1]
+
+    def _place(self, first: int) -> int:
+        digest = blake2b(first.to_bytes(8, "big", signed=True), digest_size=8, key=self.salt).digest()
+        return int.from_bytes(digest, "big") & self._mask
 
     def _evict(self, place: int, kept: Sequence[int]) -> int:
         """The neighbour that is over soonest; counts of what is under way have no end and stay."""
