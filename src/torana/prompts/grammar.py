@@ -16,6 +16,7 @@ _ALLOWED = (
     *(nodes.Concat, nodes.Add, nodes.Sub, nodes.Neg, nodes.Pos),
 )
 _DISPLAYS = (nodes.List, nodes.Tuple, nodes.Dict, nodes.Pair)
+_MAX_NUMBER = 2**63
 _NO_NAMES = ("self", "super", "caller", "varargs", "kwargs")
 _SIGNS = {"Mul": "*", "Pow": "**", "Mod": "%", "Div": "/", "FloorDiv": "//", "Call": "(…)"}
 _EXPECTED = "expected look-ups, conditions, loops, literal includes and filters"
@@ -67,6 +68,8 @@ def _fault_of(node: nodes.Node) -> tuple[str, str] | None:
             return f"member `{name}` is not allowed", "expected a name that begins with a letter"
         case nodes.For(recursive=True):
             return "a recursive loop is not allowed", "expected a plain loop"
+        case nodes.Const(value=int() | float() as value) if not -_MAX_NUMBER < value < _MAX_NUMBER:
+            return "a number that large is not allowed", "expected a smaller one"
         case nodes.Slice(step=step) if step is not None:
             return "a slice with a step is not allowed", "expected [start:end]"
         case nodes.Include(with_context=False):

@@ -105,6 +105,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
             raise BadTemplate(error.lineno, wrong, "expected a Jinja template") from None
         except RecursionError:
             raise BadTemplate(1, "is nested too deeply", "expected a few levels") from None
+        except ValueError:  # thousands of digits
+            raise BadTemplate(1, "holds a number that is too large", "expected a smaller one") from None
         check_tree(tree)
         metered: nodes.Template = _Metering().visit(tree)
         metered.set_environment(self)
@@ -198,7 +200,7 @@ def render_text(template: Template, values: dict[str, Any]) -> str:
         raise Invalid(("inputs", str(error)), f"Missing input '{error}'", "missing") from None
     except RecursionError:
         raise TooLarge from None
-    except (TypeError, ValueError, LookupError):
+    except (TypeError, ValueError, LookupError, OverflowError):
         raise Invalid(("inputs",), "Inputs do not fit the prompt") from None
     return "".join(pieces)
 
