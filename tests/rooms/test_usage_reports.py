@@ -197,6 +197,19 @@ async def test_where_fine_sums_are_kept_for_a_shorter_time_than_is_asked_for_coa
     assert [row["calls"] for row in report(torana, "--since", since)] == [2]
 
 
+async def test_names_that_callers_choose_command_no_terminal_and_no_spreadsheet(
+    sink: RollupSink, torana: Callable[..., Result]
+) -> None:
+    await sink.send(batch(event(1, user="=1+1", model="\x1b[2Jm\u009b31m\rn\nx")))
+
+    shown = torana("usage", "report", "--by", "user,model").output
+    table = torana("usage", "report", "--by", "user,model", "--csv").output
+
+    assert "=1+1  \\u001b[2Jm\\u009b31m\\u000dn\\nx" in shown
+    assert not any(letter in shown + table for letter in "\x1b\u009b\r")
+    assert [line["user"] for line in csv.DictReader(io.StringIO(table))] == ["'=1+1"]
+
+
 async def test_a_report_as_csv_has_a_line_for_each_row(sink: RollupSink, torana: Callable[..., Result]) -> None:
     await sink.send(batch(event(1, user='with "quotes", and commas'), event(2, user="b")))
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from torana import __version__
+from torana.cli.plain_text import plain_stdout
 
 COMMANDS = {
     "serve": "torana.cli.serve:serve",
@@ -43,7 +44,8 @@ class LazyGroup(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """What the machine refuses, such as a full disk behind stdout, is a failure at run time: one line, exit 1."""
         try:
-            return super().main(*args, **kwargs)
+            with plain_stdout():
+                return super().main(*args, **kwargs)
         except OSError as error:
             told = ": ".join(filter(None, (str(error.filename or ""), error.strerror or str(error))))
             with suppress(OSError):

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from torana.cli.plain_text import plain
+
 if TYPE_CHECKING:
     from torana.catalog.records import SinkRecord
     from torana.settings import Settings
@@ -85,7 +87,9 @@ def report(
     elif as_csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow((*found.by, *FIGURES))
-        writer.writerows((*row.names, *(_figure(row, name) for name in FIGURES)) for row in found.rows)
+        writer.writerows(
+            (*map(_no_formula, row.names), *(_figure(row, name) for name in FIGURES)) for row in found.rows
+        )
     else:
         click.echo(_as_table(found))
 
@@ -253,6 +257,11 @@ def _read_columns(text: str) -> dict[str, str]:
     return found
 
 
+def _no_formula(name: str) -> str:
+    """A name as spreadsheets show it, whoever chose it: they would work out what begins like a formula."""
+    return f"'{name}" if name[:1] in ("=", "+", "-", "@", "\t", "\r") else name
+
+
 def _figure(row: "Row", name: str) -> Any:
     value = getattr(row, name)
     if name == "cost_usd":
@@ -289,6 +298,7 @@ def _cell(row: "Row", name: str) -> str:
 
 
 def _align(lines: Sequence[Sequence[str]], left: int) -> str:
+    lines = [[plain(cell).replace("\n", "\\n") for cell in line] for line in lines]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     told = []
     for line in lines:

@@ -1,0 +1,44 @@
+"""What commands print, with nothing in it that commands a terminal.
+
+Callers choose names that reports show, model servers what lists and answers say, and an operator reads it.
+"""
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import TextIOWrapper
+
+_COMMANDS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n)")
+"""All controls but tabs and the ends of lines; a lone carriage return writes over what stands there."""
+
+
+def plain(text: str) -> str:
+    """Each control as its escape, which JSON and YAML know as well."""
+    return _COMMANDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+class _Plain(TextIOWrapper):
+    def write(self, text: str, /) -> int:
+        return super().write(plain(text))
+
+
+@contextmanager
+def plain_stdout() -> Iterator[None]:
+    """For as long as a command runs."""
+    before = sys.stdout
+    if not isinstance(before, TextIOWrapper):
+        yield
+        return
+    before.flush()
+    stdout = _Plain(
+        before.buffer, before.encoding, before.errors, line_buffering=before.line_buffering,
+        write_through=before.write_through,
+    )  # fmt: skip
+    sys.stdout = stdout
+    try:
+        yield
+    finally:
+        if sys.stdout is stdout:
+            sys.stdout = before
+            stdout.detach()  # flushes; what it wrote to stays open
