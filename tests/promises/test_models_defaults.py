@@ -66,6 +66,13 @@ async def test_the_address_of_a_server_alone_is_enough(
     assert (answer.json()["model"]["engine"], answer.json()["model"]["name"]) == ("openai", "first-model")
 
 
+async def test_a_servers_list_may_stand_alone(start_gateway: StartGateway, provider: ScriptedProvider) -> None:
+    provider.models, provider.lists_bare = ["first-model"], True
+    gateway = await start_gateway(env={**NONE, "OPENAI_BASE_URL": provider.url})
+
+    assert await asked_models(gateway) == [("/v1/chat/completions", "first-model")] * 3
+
+
 async def test_the_operator_names_the_servers_model(start_gateway: StartGateway, provider: ScriptedProvider) -> None:
     gateway = await start_gateway(env={**NONE, "OPENAI_BASE_URL": provider.url, "AIGW_OPENAI_MODEL": "mine"})
 

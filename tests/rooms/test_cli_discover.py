@@ -69,6 +69,15 @@ def parts(output: str) -> tuple[str, str]:
     return providers.partition("\n# --- ")[0], models
 
 
+async def test_a_list_that_stands_alone_is_one_and_what_has_no_name_is_passed_over(server: Server, run: Run) -> None:
+    server.answers["/v1/models"] = [{"id": "org/chat", "context_length": 8192}, {"id": None}, {"object": "model"}]
+
+    result = await run(server.server.url, "--json")
+
+    assert result.exit_code == 0
+    assert [each["id"] for each in json.loads(result.stdout)["models"]] == ["org/chat"]
+
+
 @pytest.mark.parametrize("path", ["", "/", "/v1", "/v1/"])
 async def test_what_it_prints_is_a_catalogue(server: Server, run: Run, tmp_path: Path, path: str) -> None:
     server.answers["/v1/models"] = LIST

@@ -124,6 +124,8 @@ class ScriptedProvider(LoopbackFake):
         self.model_lists: list[Request] = []
         """Every GET of the models."""
         self.models = ["claude-sonnet-4-6", "gpt-5-mini-2025-08-07"]
+        self.lists_bare = False
+        """The list of models stands alone, as Together's."""
         self.server = LoopbackServer(self._handle)
         self._standing = Script()
         self._next: list[Script] = []
@@ -225,7 +227,8 @@ class ScriptedProvider(LoopbackFake):
         if request.method == "GET" and request.path.endswith("/v1/models"):
             self.model_lists.append(request)
             vendor = openai_answers if request.header("anthropic-version") is None else anthropic_answers
-            await _send_json(answering, 200, vendor.models(self.models))
+            told = vendor.models(self.models)
+            await _send_json(answering, 200, told["data"] if self.lists_bare else told)
             return
         async with self._arrived:
             self.requests.append(request)

@@ -100,7 +100,10 @@ async def _ask(
 
 
 def _read_openai(value: Any) -> Iterator[ServedModel]:
-    for row in value["data"]:
+    """Together's list stands alone, without an object around it."""
+    for row in value if isinstance(value, list) else value["data"]:
+        if not row.get("id"):
+            continue
         meta = row.get("meta") or {}
         limits = (
             row.get("max_model_len"),

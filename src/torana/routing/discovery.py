@@ -64,6 +64,8 @@ class FirstModel:
             url, headers={"Authorization": f"Bearer {key}"}, timeout_s=TIMEOUT_S, limit_bytes=1 << 20
         )
         try:
-            return str(json.loads(found.body)["data"][0]["id"])
+            told = json.loads(found.body)
+            # Together's list stands alone.
+            return str((told if isinstance(told, list) else told["data"])[0]["id"])
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise FetchFailed("no list of models") from error
