@@ -157,6 +157,28 @@ def test_who_is_not_to_think_is_kept_from_it_where_there_is_a_word_for_it(
     assert "reasoning_effort" not in body(speak(provider), ChatRequest(messages=HI), model)
 
 
+@pytest.mark.parametrize(
+    ("model", "asked", "effort"),
+    [
+        ("mistral-small-latest", Reasoning("low"), "high"),
+        ("mistral-medium-3-5", Reasoning("", 2000), "high"),
+        ("mistral-medium-2604", Reasoning(), "high"),
+        ("mistral-small-2603", Reasoning("none"), "none"),
+        ("mistral-small-latest", None, None),
+        ("mistral-large-latest", Reasoning("high"), None),
+        ("devstral-small-2512", Reasoning("high"), None),
+    ],
+)
+def test_mistrals_models_that_think_when_asked_are_asked(
+    model: str, asked: Reasoning | None, effort: str | None
+) -> None:
+    chat = ChatRequest(messages=HI, reasoning=asked)
+
+    assert body(speak("mistral"), chat, model).get("reasoning_effort") == effort
+    is_lost = asked is not None and effort is None
+    assert speak("mistral").losses(chat, model) == (("reasoning",) if is_lost else ())
+
+
 def test_a_begun_answer_is_marked_for_mistral() -> None:
     chat = ChatRequest(messages=(*HI, Message("assistant", (Text("Hello,"),))))
     called = (Message("assistant", (ToolCall("abcDEF123", "look", "{}"),)),)

@@ -52,9 +52,9 @@ class Quirks(Record, frozen=True, kw_only=True):
     """Takes `strict` of a tool."""
     answer_schema: bool = True
     """Takes `response_format` of type `json_schema`; false: `json_object` alone."""
-    reasoning: Literal["effort", "thinking", "none"] = "effort"
-    """How it is asked to think: `reasoning_effort`; a member `thinking` beside it, and then never while it is forced to
-    call a tool; or not at all."""
+    reasoning: Literal["effort", "high", "thinking", "none"] = "effort"
+    """How it is asked to think: `reasoning_effort`; that, `high` or `none` alone, of Mistral's models that know it; a
+    member `thinking` beside it, and then never while it is forced to call a tool; or not at all."""
     no_effort: bool = False
     """`reasoning_effort: none` keeps its models from thinking; false: the least effort is asked for."""
     thoughts: Literal["reasoning_content", "reasoning", "none"] = "reasoning_content"

@@ -27,6 +27,8 @@ from torana.dialects.thoughts import find_effort
 _mistrals = re.compile("stral|[mp]ixtral")
 """Mistral, Codestral, Devstral, Ministral, Magistral, Mixtral, Pixtral, whoever made of them what this server runs."""
 
+_thinking_mistrals = re.compile(r"mistral-(?:small-(?:latest|4|2603)|medium-(?:3[.-]5|2604))(?![0-9])")
+
 BETWEEN = "I have the results."
 """Said for the assistant where a user may not speak right behind results of tools."""
 
@@ -58,6 +60,8 @@ def chat_completions_of(quirks: Quirks) -> Dialect:
 def _quirks_with(quirks: Quirks, model: str) -> Quirks:
     """Mistral's models bring two of its quirks to every server, in the checks that come with their chat templates, and
     gpt-oss knows no way not to think."""
+    if quirks.reasoning == "high" and not _thinking_mistrals.search(model):
+        quirks = replace(quirks, reasoning="none")
     if quirks.no_effort and "gpt-oss" in model:
         return replace(quirks, no_effort=False)
     if not _mistrals.search(model.lower()):
@@ -235,6 +239,8 @@ def fit_members(members: Members, chat: ChatRequest, quirks: Quirks) -> Members:
         last = members["messages"][-1]
         if last.get("role") == "assistant" and not last.get("tool_calls"):
             last.setdefault("prefix", True)
+    if quirks.reasoning == "high" and chat.reasoning is not None:
+        members["reasoning_effort"] = "none" if find_effort(chat.reasoning) == "none" else "high"
     is_kept = chat.reasoning is not None and find_effort(chat.reasoning) == "none"
     if quirks.no_effort and is_kept and "reasoning_effort" in members:
         members["reasoning_effort"] = "none"
