@@ -12,6 +12,7 @@ ToranaError
     │   └── ProviderResting     it failed too often lately: nothing is sent for a while
     ├── ProviderTimedOut        silence: before the first byte, or within the answer
     ├── ProviderBroke           an answer that is no answer: cut, garbled, without its end
+    ├── AnswerTooLarge          more than an answer may be
     ├── ProviderGaveUp          an answer that came to nothing, in its provider's own words
     ├── NoCredentials           nothing configured to greet this provider with
     └── ProviderRefused         the provider answered with an error status
@@ -199,6 +200,12 @@ class ProviderBroke(ProviderError):
 
     code = "provider_broke"
     is_retryable = True
+
+
+class AnswerTooLarge(ProviderError):
+    """The answer is longer than we read. Whoever asks for much gets much, everywhere and each time: no illness."""
+
+    code = "provider_broke"
 
 
 class ProviderGaveUp(ProviderError):

@@ -16,6 +16,8 @@ from tests.support.http_client import Answer
 from tests.support.issuer import INSTANCE_ID
 from tests.support.waiting import eventually
 
+from torana.providers.batches import MAX_ANSWER_BYTES
+
 StartFleet = Callable[..., Awaitable[Fleet]]
 
 EU = f"residency:\n- {{name: eu-only, instance: {INSTANCE_ID}, regions: [europe-*]}}\n"
@@ -287,6 +289,17 @@ async def test_the_clients_own_faults_let_nobody_rest(start_fleet: StartFleet, c
     for _ in range(5):
         assert (await fleet.ask()).json()["detail"] == "400: Bad Request"
     assert fleet.asked["a"] == 5
+
+
+async def test_answers_that_are_too_long_let_nobody_rest_and_are_asked_for_once(
+    start_fleet: StartFleet, clock: HandClock
+) -> None:
+    fleet = await start_fleet(*TWO, clock=clock, env={"AIGW_ROUTING__FAILURES_TO_REST": "2"})
+    fleet["a"].answer_with(body=b" " * (MAX_ANSWER_BYTES + 1))
+
+    for _ in range(4):
+        assert (await fleet.ask()).status == 421
+    assert fleet.asked == {"a": 4, "b": 0}
 
 
 async def test_a_deployment_that_asks_to_be_left_alone_is_by_all_calls(

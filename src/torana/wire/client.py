@@ -5,7 +5,14 @@ import os
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 
-from torana.errors import NOTHING_SENT, ProviderBroke, ProviderTimedOut, ProviderTlsFailed, ProviderUnreachable
+from torana.errors import (
+    NOTHING_SENT,
+    AnswerTooLarge,
+    ProviderBroke,
+    ProviderTimedOut,
+    ProviderTlsFailed,
+    ProviderUnreachable,
+)
 from torana.wire.addresses import Resolve
 from torana.wire.connection import Connection
 from torana.wire.pool import IDLE_CONNECTION_S, LIFE_S, Pool
@@ -49,7 +56,7 @@ class WireAnswer:
         return b""
 
     async def read_all(self, limit_bytes: int, see: Callable[[Sequence[bytes]], None] | None = None) -> bytes:
-        """The whole body; raises ProviderBroke beyond `limit_bytes`.
+        """The whole body; raises AnswerTooLarge beyond `limit_bytes`.
 
         see  shown all parts whenever a further one came; may raise, and the caller closes as ever
         """
@@ -60,7 +67,7 @@ class WireAnswer:
                 total_bytes += len(data)
                 if total_bytes > limit_bytes:
                     self.close()
-                    raise ProviderBroke(f"the answer is larger than {limit_bytes} bytes")
+                    raise AnswerTooLarge(f"the answer is larger than {limit_bytes} bytes")
                 parts.append(data)
                 if see is not None:
                     see(parts)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.support.raw_server import Line, RawServer
 
-from torana.errors import ProviderBroke, ProviderError, ProviderTimedOut, ProviderUnreachable
+from torana.errors import AnswerTooLarge, ProviderBroke, ProviderError, ProviderTimedOut, ProviderUnreachable
 from torana.wire.client import WireAnswer, WireClient
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -143,7 +143,7 @@ async def test_read_all_takes_up_to_its_limit(client: WireClient, limit: int, pi
     async with RawServer(script) as server:
         reply = await send(client, server.url())
         if limit < 5:
-            with pytest.raises(ProviderBroke, match="larger than 4 bytes"):
+            with pytest.raises(AnswerTooLarge, match="larger than 4 bytes"):
                 await reply.read_all(limit)
         else:
             assert await reply.read_all(limit) == b"hello"
@@ -158,7 +158,7 @@ async def test_an_endless_answer_is_cut_at_the_limit(client: WireClient) -> None
 
     async with RawServer(script) as server:
         reply = await send(client, server.url())
-        with pytest.raises(ProviderBroke):
+        with pytest.raises(AnswerTooLarge):
             await reply.read_all(1_000_000)
         await server.all_gone()
 
