@@ -1,5 +1,6 @@
 """The sandbox: what templates may do, what hostile ones are refused, and what inputs cannot do."""
 
+import time
 from typing import Any
 
 import pytest
@@ -205,3 +206,14 @@ def test_variables_behind_a_test_or_a_default_may_be_absent() -> None:
 
     assert survey.reads == {"a"}
     assert survey.binds == {"d"}
+
+
+@pytest.mark.parametrize("look", ["{{ blank|trim }}", "{% if row in long %}{% endif %}", "{{ rows|truncate(1, '') }}"])
+def test_a_loop_that_only_looks_at_large_inputs_is_stopped(look: str) -> None:
+    values = {"rows": ["a" * 1_000 + "b"] * 5_000, "long": "a" * 4_000_000, "blank": " " * 8_000_000}
+    before = time.thread_time()
+
+    with pytest.raises(TooLarge):
+        rendered(f"{{% for row in rows %}}{look}{{% endfor %}}", chars=8_000_000, turns=100_000, **values)
+
+    assert time.thread_time() - before < 2

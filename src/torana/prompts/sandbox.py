@@ -6,6 +6,7 @@ so that no Python attribute is ever read. Values are never parsed: what looks li
 input reaches the model as it came.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -27,15 +28,24 @@ _WORK_PER_OUTPUT = 4
 """Characters that filters and `+` may make in between, for each one that may come out."""
 
 
+_RENDER_S = 0.5
+"""CPU time of one prompt: what looks at large inputs turn after turn makes nothing, and takes long."""
+
+
 class Meter:
     """What one rendered prompt may still use up."""
 
-    __slots__ = ("chars_left", "turns_left", "work_left")
+    __slots__ = ("chars_left", "turns_left", "until", "work_left")
 
     def __init__(self, max_output_chars: int, max_iterations: int) -> None:
         self.chars_left = max_output_chars
         self.work_left = max_output_chars * _WORK_PER_OUTPUT
         self.turns_left = max_iterations
+        self.until = time.thread_time() + _RENDER_S
+
+    def look_at_the_clock(self) -> None:
+        if time.thread_time() > self.until:
+            raise TooLarge
 
     def put_out(self, chars: int) -> None:
         self.chars_left -= chars
@@ -94,7 +104,11 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.filters = {
             name: function if name in UNMETERED else _metered(name, function) for name, function in FILTERS.items()
         }
-        self.filters |= {"turns": _turns, "cut": _metered("cut", lambda value, start, stop: value[start:stop])}
+        self.filters |= {
+            "turns": _turns,
+            "turn": _turn,
+            "cut": _metered("cut", lambda value, start, stop: value[start:stop]),
+        }
         self.tests = {name: JINJA_TESTS[name] for name in TESTS}
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
@@ -211,6 +225,11 @@ class _Metering(NodeTransformer):
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802 Jinja's own naming
         self.generic_visit(node)
         node.iter = nodes.Filter(node.iter, "turns", [], [], None, None, lineno=node.lineno)
+        turn = nodes.Filter(nodes.Const(True), "turn", [], [], None, None, lineno=node.lineno)
+        if node.test is not None:
+            node.test = nodes.And(turn, node.test, lineno=node.lineno)
+        else:
+            node.body = [nodes.If(turn, node.body, [], [], lineno=node.lineno)]
         return node
 
     def visit_Include(self, node: nodes.Include) -> nodes.Node:  # noqa: N802
@@ -269,6 +288,7 @@ def _metered(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         if isinstance(value, Undefined) and function is not FILTERS["default"]:
             str(value)  # says which variable is missing
         meter: Meter = context[_METER]
+        meter.look_at_the_clock()
         if name in GROWING:
             meter.need(largest_result(name, value, args))
         result = function(value, *args, **kwargs)
@@ -277,6 +297,13 @@ def _metered(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         return result
 
     return metered
+
+
+@pass_context
+def _turn(context: Context, value: Any) -> Any:
+    """Each turn of a loop comes by here."""
+    context[_METER].look_at_the_clock()
+    return value
 
 
 @pass_context
