@@ -1,9 +1,11 @@
 """The counts: windows, flows and streams against a plain model of each; one table for several workers."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -20,7 +22,7 @@ from torana.limits.calendar import end_of
 from torana.limits.hold import Hold
 from torana.limits.minutes import MinuteLimit
 from torana.limits.reached import LimitReached, Shown, Standing, anthropic_headers, openai_headers
-from torana.limits.shared_table import SharedTable, clear_directory
+from torana.limits.shared_table import LOCK_LIMIT_S, LOCK_PATIENCE_S, SharedTable, clear_directory
 from torana.limits.table import PROBES, Table
 
 MIDNIGHT = 1_700_006_400.0
@@ -343,10 +345,50 @@ def test_the_next_worker_takes_a_dead_ones_place(tmp_path: Path) -> None:
     second.close()
 
 
-def test_a_frozen_worker_with_the_lock_does_not_freeze_the_others(tables: list[SharedTable]) -> None:
+def freeze_with_lock(folder: str) -> None:
+    """In a process of its own."""
+    SharedTable(Path(folder), 1024).lock()
+    print("locked", flush=True)
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def dawdle_with_lock(folder: str) -> None:
+    """In a process of its own: as one that the machine is too busy for."""
+    table = SharedTable(Path(folder), 1024)
+    table.lock()
+    print("locked", flush=True)
+    time.sleep(5 * LOCK_PATIENCE_S)
+    print("unlocked", flush=True)
+    table.unlock()
+
+
+def test_a_frozen_worker_with_the_lock_does_not_freeze_the_others(tables: list[SharedTable], tmp_path: Path) -> None:
+    frozen = start_process("freeze_with_lock", tmp_path)
+    try:
+        assert frozen.stdout is not None
+        assert frozen.stdout.readline() == b"locked\n"
+
+        started = time.monotonic()
+        assert Desk("1 per minute", table=tables[1]).passes(2) == 1
+
+        assert time.monotonic() - started < LOCK_LIMIT_S
+    finally:
+        frozen.kill()
+        frozen.communicate()
+
+
+def test_a_worker_that_is_only_slow_with_the_lock_is_waited_for(tables: list[SharedTable], tmp_path: Path) -> None:
+    slow = start_process("dawdle_with_lock", tmp_path)
+    assert slow.stdout is not None
+    assert slow.stdout.readline() == b"locked\n"
+
     tables[0].lock()
 
-    assert Desk("1 per minute", table=tables[1]).passes(2) == 1
+    assert slow.stdout.readline() == b"unlocked\n"
+    with (tmp_path / "limit-counts").open() as file, pytest.raises(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    tables[0].unlock()
+    slow.communicate()
 
 
 def test_a_new_server_begins_with_empty_counts(tmp_path: Path) -> None:

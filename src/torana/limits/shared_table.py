@@ -19,8 +19,9 @@ MAX_HELD = 16_384
 LINE_NUMBERS = 4
 """Both halves of the key, when the slot is over, the amount."""
 WATCH_S = 5.0
-LOCK_PATIENCE_S = 0.02
-"""A worker that is frozen with the lock in its hand must not freeze the others: they count without it then."""
+LOCK_PATIENCE_S, LOCK_LIMIT_S = 0.02, 1.0
+"""A worker that is frozen with the lock in its hand must not freeze the others: after the patience they count without
+it. One that only waits for its turn on a busy machine is waited for, up to the limit."""
 
 _COUNTS, _HELD = "limit-counts", "limit-held-"
 
@@ -30,11 +31,13 @@ class SharedTable(Table):
 
     def __init__(self, directory: Path, slots: int = SLOTS) -> None:
         super().__init__(slots)
-        size = slots * SLOT_NUMBERS * 8
+        self._holder = slots * SLOT_NUMBERS
+        """Behind the slots: the process that took the lock last."""
+        size = (self._holder + 1) * 8
         self._file = _open(directory / _COUNTS, size + SALT_BYTES)
         self.salt = self._share_salt(size)
         self.numbers = memoryview(mmap.mmap(self._file, size)).cast("q")
-        self._directory = directory
+        self._directory, self._pid = directory, os.getpid()
         self._held_file, number = self._take_list()
         self._own = directory / f"{_HELD}{number}"
         self.lock, self.unlock = self._lock, self._unlock
@@ -73,17 +76,25 @@ class SharedTable(Table):
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self._wait_for_lock()
+            if not self._wait_for_lock():
+                return
+        self.numbers[self._holder] = self._pid
 
-    def _wait_for_lock(self) -> None:
-        deadline = time.monotonic() + LOCK_PATIENCE_S
-        while time.monotonic() < deadline:
+    def _wait_for_lock(self) -> bool:
+        started = time.monotonic()
+        while True:
+            waited_s = time.monotonic() - started
             os.sched_yield()
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                continue
-            return
+                if waited_s < LOCK_PATIENCE_S:
+                    continue
+                if waited_s > LOCK_LIMIT_S or _is_frozen(self.numbers[self._holder]):
+                    return False
+                time.sleep(0.001)
+            else:
+                return True
 
     def _unlock(self) -> None:
         fcntl.flock(self._file, fcntl.LOCK_UN)
@@ -189,6 +200,15 @@ def _open(path: Path, size: int) -> int:
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     os.ftruncate(file, size)
     return file
+
+
+def _is_frozen(pid: int) -> bool:
+    """Whether somebody has stopped the process; what nobody can tell is none."""
+    try:
+        # `pid (name) state …`, and a name may hold anything.
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2][:1] in (b"T", b"t")
+    except OSError:
+        return False
 
 
 def _closed() -> None:
