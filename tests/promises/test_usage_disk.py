@@ -16,16 +16,23 @@ from tests.promises.test_usage_delivery import figure
 from tests.support.gateway import RunningGateway
 from tests.support.http_client import Answer
 from tests.support.usage import BrokenDisk, HeldDisk, read_spool
-from tests.support.usage_sink import write_sinks
+from tests.support.usage_sink import UsageSink, write_sinks
 from tests.support.waiting import eventually
 
 WAY = WHOLE[0]
+SHIPPED_OFF = {"name": "rollup", "type": "rollup", "enabled": False}
 FAULTS = [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EACCES, errno.EDQUOT]
 OF_THE_DISK = pytest.mark.parametrize("fault", FAULTS, ids=[errno.errorcode[fault] for fault in FAULTS])
 
 
 async def ask(gateway: RunningGateway, way: Way = WAY) -> Answer:
     return await gateway.post(**way.ask(gateway))
+
+
+def delivering_nothing(folder: Path) -> dict[str, str]:
+    """What was written stays in the spool: its one receiver is not there."""
+    nobody = {"name": "billing", "type": "http", "url": "http://127.0.0.1:9/usage"}
+    return {"AIGW_CATALOG": str(write_sinks(folder / "nobody", nobody, SHIPPED_OFF))}
 
 
 async def until_spool_is(gateway: RunningGateway, *, full: bool) -> None:
@@ -37,10 +44,10 @@ async def until_spool_is(gateway: RunningGateway, *, full: bool) -> None:
 
 @OF_THE_DISK
 async def test_by_default_billable_requests_are_refused_until_the_disk_is_well_again(
-    start_gateway: StartGateway, fault: int
+    start_gateway: StartGateway, tmp_path: Path, fault: int
 ) -> None:
     disk = BrokenDisk()
-    gateway = await start_gateway(disk=disk)
+    gateway = await start_gateway(env=delivering_nothing(tmp_path), disk=disk)
     assert (await ask(gateway)).status == 200
     disk.breaks = fault
     last = await ask(gateway)  # found out by this one, which is answered all the same
@@ -67,10 +74,10 @@ async def test_by_default_billable_requests_are_refused_until_the_disk_is_well_a
 
 @OF_THE_DISK
 async def test_where_told_so_requests_go_on_and_are_counted_and_no_record_is_missing_later(
-    start_gateway: StartGateway, fault: int
+    start_gateway: StartGateway, tmp_path: Path, fault: int
 ) -> None:
     disk = BrokenDisk()
-    gateway = await start_gateway(env={"AIGW_USAGE__WHEN_FULL": "continue"}, disk=disk)
+    gateway = await start_gateway(env={"AIGW_USAGE__WHEN_FULL": "continue"} | delivering_nothing(tmp_path), disk=disk)
     disk.breaks = fault
 
     answers = [await ask(gateway) for _ in range(3)]
@@ -197,6 +204,30 @@ async def test_records_that_everybody_has_make_room_on_a_small_disk(
     assert statuses.keys() <= {200, 503}
     assert await figure(gateway, "usage_records_total") == statuses[200] + 1
     assert await figure(gateway, "usage_at_risk_total") == 0
+
+
+async def test_records_that_everybody_has_make_room_for_those_that_wait_in_memory(
+    start_gateway: StartGateway, small_disk: Path, tmp_path: Path
+) -> None:
+    async with UsageSink() as receiver:
+        receiver.verdict = lambda _records: 503
+        alone = ({"name": "billing", "type": "http", "url": receiver.url}, SHIPPED_OFF)
+        env = {
+            "AIGW_USAGE__SPOOL_DIR": str(small_disk / "usage"),
+            "AIGW_USAGE__WHEN_FULL": "continue",
+            "AIGW_CATALOG": str(write_sinks(tmp_path / "sinks", *alone)),
+        }
+        gateway = await start_gateway(env=env)
+        assert (await ask(gateway)).status == 200
+        fill(small_disk, "space")
+        count = 1
+        while not await figure(gateway, "usage_stuck_records") and count < 1000:
+            count += len(await asyncio.gather(*[ask(gateway) for _ in range(20)]))
+
+        receiver.verdict = lambda _records: 204
+
+        assert len(await receiver.has(count)) == count
+        assert await figure(gateway, "usage_lost_total") == 0
 
 
 async def test_a_disk_that_does_not_answer_holds_nobody_up_for_long(start_gateway: StartGateway) -> None:

@@ -55,7 +55,7 @@ class Segments:
     def append(self, frames: bytes) -> None:
         """Durable when it returns. Raises OSError; then none of it counts, and it may be given again."""
         if self._fd < 0:
-            self.begin_next()
+            self.begin_next(len(frames))
         elif self.end + len(frames) > self._max_bytes:
             with suppress(OSError):  # without space for the next one, the rest of this one's is used up first
                 self.begin_next()
@@ -117,22 +117,17 @@ class Segments:
         self._disk.write(fd, bytes(end - start), start)
         self._disk.sync(fd)
 
-    def begin_next(self) -> None:
-        """Start a new segment. Raises OSError, and then all is as it was."""
+    def begin_next(self, least_bytes: int = RESERVE_BYTES) -> None:
+        """Start a new segment, with the usual space ahead, or where there is less, with so much.
+
+        Raises OSError, and then all is as it was.
+        """
         number = self.number + 1
         path = segment_path(self._folder, number)
         fd = self._disk.create(path)
         header = write_frame(msgspec.json.encode(SegmentHeader(number, self.end)))
-        reserved = 0
         try:
-            if self._can_reserve:
-                try:
-                    self._reserve(fd, 0, RESERVE_BYTES)
-                    reserved = RESERVE_BYTES
-                except OSError as error:
-                    if error.errno not in _CANNOT_RESERVE:
-                        raise
-                    self._can_reserve = False
+            reserved = self._reserve_first(fd, len(header) + least_bytes)
             self._disk.write(fd, header, 0)
             self._disk.sync(fd)
             self._disk.sync_folder(self._folder)
@@ -144,6 +139,21 @@ class Segments:
         self.close()
         self._fd, self.number, self.end, self._reserved = fd, number, len(header), reserved
         self._begins_at = self.end
+
+    def _reserve_first(self, fd: int, least: int) -> int:
+        """How many bytes of a new segment are reserved. Raises OSError where not even `least` can be."""
+        for length in (RESERVE_BYTES, least) if least < RESERVE_BYTES else (RESERVE_BYTES,):
+            if not self._can_reserve:
+                break
+            try:
+                self._reserve(fd, 0, length)
+            except OSError as error:
+                self._can_reserve = error.errno not in _CANNOT_RESERVE
+                if self._can_reserve and length <= least:
+                    raise
+            else:
+                return length
+        return 0
 
     def close(self) -> None:
         """Give back what was reserved and not used."""

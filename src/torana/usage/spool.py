@@ -5,6 +5,7 @@ full or broken costs nothing but durability: what could not be written is kept, 
 """
 
 import asyncio
+import errno
 import logging
 import threading
 import time
@@ -87,6 +88,8 @@ class Spool:
         """No record is sure to find space: the disk is full, broken, read-only or not ours."""
         self.why = ""
         """What the system said about it."""
+        self._lacks_space = False
+        """What could not be written last could not for want of space."""
         self.folders: list[Folder] = []
         """All that are ours, our own first. Changes on the event loop only."""
         self.on_change: Callable[[], None] = lambda: None
@@ -209,6 +212,9 @@ class Spool:
         if self.own is None:
             self._begin()
         if self._stuck:
+            if self._lacks_space:
+                with suppress(OSError):
+                    self._make_room()
             self._write([], is_retry=True)
         self._look_for_room()
         self._note_running()
@@ -245,6 +251,7 @@ class Spool:
             except OSError:
                 self._segments.append(frames)  # in a new file: the old one may be broken, and the disk well
         except OSError as error:
+            self._lacks_space = error.errno in (errno.ENOSPC, errno.EDQUOT)
             self._note_full(error)
             self._keep(batch)
             return
@@ -284,9 +291,8 @@ class Spool:
                 if segments.has_records:
                     segments.begin_next()
             has_room = not self._stuck and segments.has_room(wanted)
-            if not has_room and not self._stuck and self.own is not None and self.own.delivered >= self.own.end:
-                # On a small disk, records that everybody has may be all that is in the way.
-                has_room = segments.start_over() and segments.has_room(wanted)
+            if not has_room and not self._stuck and self._make_room():
+                has_room = segments.has_room(wanted)
         except OSError as error:
             self._note_full(error)
             return
@@ -298,6 +304,11 @@ class Spool:
             self._note_full(OSError(f"{size} bytes wait, more are not wanted" if has_room else "no space left"))
         self._size = size
         self._tell(self._show)
+
+    def _make_room(self) -> bool:
+        """Delete what everybody has, which on a small disk may be all that is in the way. Raises OSError."""
+        own, segments = self.own, self._segments
+        return own is not None and segments is not None and own.delivered >= own.end and segments.start_over()
 
     def _wanted(self) -> int:
         """Space that the calls that run now, and those that begin before the next look, may need."""
