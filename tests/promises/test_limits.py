@@ -535,9 +535,10 @@ async def test_documentation_search_is_limited_though_no_model_is_asked(start: S
     }
     token = gateway.token(unit_primitives=["documentation_search"])
 
-    seen = [(await gateway.post("/v1/search/gitlab-docs", json=asked, token=token)).status for _ in range(2)]
+    first, second = [await gateway.post("/v1/search/gitlab-docs", json=asked, token=token) for _ in range(2)]
 
-    assert seen == [200, 429]
+    assert (first.status, second.status) == (200, 429)
+    assert first.header("ratelimit") == '"limit-0";r=0;t=60'
 
 
 @pytest.mark.parametrize(

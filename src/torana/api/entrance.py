@@ -362,7 +362,10 @@ async def _limited(
     call = Call(permit.caller, permit.user, unit_primitive, feature=feature)
     hold = await limits.hold(call, Spent)
     try:
-        return await handle()
+        reply = await handle()
+        if hold is not None:
+            reply.headers = [*reply.headers, *hold.headers()]
+        return reply
     finally:
         limits.settle(hold, Spent(0, 0, 0))
 
