@@ -77,7 +77,8 @@ class Transport:
         self._proxies = Proxies(settings.http_proxy, settings.https_proxy, settings.no_proxy)
         self._addresses = AddressBook(look_up)
         # Apart, so that a connection to an unchecked address can never serve a client's own host.
-        self._ours = WireClient(settings.connect_s, self._tls_context, self._addresses.resolve)
+        book = self._addresses
+        self._ours = WireClient(settings.connect_s, self._tls_context, book.resolve, doubt=book.doubt)
         self._clients_own = WireClient(settings.connect_s, self._tls_context, partial(resolve_checked, look_up=look_up))
 
     @property

@@ -5,13 +5,15 @@ import socket
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import NamedTuple
 
 ADDRESS_TTL_S = 30.0
 """How long an address is used before its name is looked up again."""
 LOOK_UP_PATIENCE_S = 0.5
 """How long the last good addresses wait for a slow name server; the look-up goes on without us."""
 RETRY_S = 1.0
-"""After a look-up that failed, the last good addresses serve this long before the next one."""
+"""After a look-up that failed, the last good addresses serve this long before the next one; so they do at least
+where nobody answers at them."""
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 """(host, port) → addresses to try, in order, at least one; raises OSError."""
@@ -30,6 +32,12 @@ async def look_up(host: str, port: int) -> list[str]:
     return [str(address[0]) for *_, address in found]
 
 
+class Known(NamedTuple):
+    addresses: list[str]
+    until: float
+    looked_up: float
+
+
 class AddressBook:
     """Addresses of operator-given hosts.
 
@@ -37,33 +45,49 @@ class AddressBook:
     """
 
     def __init__(
-        self, look_up: Resolve = look_up, *, ttl_s: float = ADDRESS_TTL_S, patience_s: float = LOOK_UP_PATIENCE_S
+        self,
+        look_up: Resolve = look_up,
+        *,
+        ttl_s: float = ADDRESS_TTL_S,
+        patience_s: float = LOOK_UP_PATIENCE_S,
+        retry_s: float = RETRY_S,
     ) -> None:
         self._look_up = look_up
         self._ttl_s = ttl_s
         self._patience_s = patience_s
-        self._known: dict[tuple[str, int], tuple[float, list[str]]] = {}
+        self._retry_s = retry_s
+        self._known: dict[tuple[str, int], Known] = {}
         self._under_way: dict[tuple[str, int], asyncio.Task[list[str]]] = {}
 
     async def resolve(self, host: str, port: int) -> list[str]:
         place = (host, port)
-        loop = asyncio.get_running_loop()
         known = self._known.get(place)
-        if known is not None and loop.time() < known[0]:
-            return known[1]
-        task = self._under_way.get(place)
-        if task is None:
-            task = self._under_way[place] = loop.create_task(_ask(self._look_up, host, port))
-            task.add_done_callback(partial(self._keep, place))
+        if known is not None and asyncio.get_running_loop().time() < known.until:
+            return known.addresses
+        task = self._begin(place)
         if known is None:
             # Others may wait for the same look-up: who leaves does not end it.
             return await asyncio.shield(task)
         await asyncio.wait([task], timeout=self._patience_s)
-        return self._known[place][1]
+        return self._known[place].addresses
+
+    def doubt(self, host: str, port: int) -> None:
+        """Nobody answers there. Ask whether it has moved, in the background: whoever comes next may find it."""
+        place = (host, port)
+        known = self._known.get(place)
+        if known is not None and asyncio.get_running_loop().time() >= known.looked_up + self._retry_s:
+            self._begin(place)
 
     def close(self) -> None:
         for task in self._under_way.values():
             task.cancel()
+
+    def _begin(self, place: tuple[str, int]) -> "asyncio.Task[list[str]]":
+        task = self._under_way.get(place)
+        if task is None:
+            task = self._under_way[place] = asyncio.get_running_loop().create_task(_ask(self._look_up, *place))
+            task.add_done_callback(partial(self._keep, place))
+        return task
 
     def _keep(self, place: tuple[str, int], task: "asyncio.Task[list[str]]") -> None:
         del self._under_way[place]
@@ -71,9 +95,9 @@ class AddressBook:
             return
         now = task.get_loop().time()
         if task.exception() is None:
-            self._known[place] = (now + self._ttl_s, task.result())
+            self._known[place] = Known(task.result(), now + self._ttl_s, now)
         elif place in self._known:
-            self._known[place] = (now + RETRY_S, self._known[place][1])
+            self._known[place] = Known(self._known[place].addresses, now + self._retry_s, now)
 
 
 async def resolve_checked(host: str, port: int, look_up: Resolve = look_up) -> list[str]:

@@ -96,12 +96,15 @@ class WireClient:
         tls: Callable[[], ssl.SSLContext],
         resolve: Resolve,
         *,
+        doubt: Callable[[str, int], None] | None = None,
         idle_connection_s: float = IDLE_CONNECTION_S,
         connection_life_s: float = LIFE_S,
     ) -> None:
+        """doubt  told of a host and port where no address lets us in"""
         self._connect_s = connect_s
         self._tls = tls
         self._resolve = resolve
+        self._doubt = doubt
         self._pool = Pool(idle_connection_s, connection_life_s)
         self._targets: dict[tuple[str, str], Target] = {}
 
@@ -206,6 +209,8 @@ class WireClient:
                 failure = error
             else:
                 return connection
+        if self._doubt is not None:
+            self._doubt(peer.host, peer.port)
         raise failure
 
     async def _greet(self, connection: Connection, host: str) -> None:

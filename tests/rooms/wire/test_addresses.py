@@ -1,10 +1,13 @@
 """Names and addresses: remembered, shared, and never the forbidden ones; and which proxy leads where."""
 
 import asyncio
+import ssl
+from functools import partial
 
 import pytest
+from tests.support.waiting import eventually
 
-from torana.errors import ProviderUnreachable
+from torana.errors import ProviderBroke, ProviderUnreachable
 from torana.wire.addresses import AddressBook, is_forbidden, look_up, resolve_checked
 from torana.wire.client import WireClient
 from torana.wire.proxies import Proxies
@@ -68,6 +71,42 @@ async def test_the_last_good_address_serves_while_the_name_server_dawdles() -> N
     names.may_answer.set()
     assert await book.resolve("a", 80) == ["127.0.0.2"]
     assert names.asked == 2
+
+
+async def test_a_host_that_has_moved_is_found_where_its_old_address_lets_nobody_in() -> None:
+    names = Names("127.0.0.9")
+    book = AddressBook(names, retry_s=0.0)
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    client = WireClient(1.0, ssl.create_default_context, book.resolve, doubt=book.doubt)
+    send = partial(client.send, "GET", f"http://a:{port}/", {}, b"", first_byte_s=1, idle_s=1)
+    await book.resolve("a", port)
+    names.addresses = ["127.0.0.1"]
+
+    async def has_moved() -> bool:
+        return await book.resolve("a", port) == names.addresses
+
+    with pytest.raises(ProviderUnreachable):
+        await send()
+    await eventually(has_moved)
+    with pytest.raises(ProviderBroke):  # somebody is there
+        await send()
+
+    assert names.asked == 2
+    server.close()
+    await client.aclose()
+
+
+async def test_a_host_that_lets_nobody_in_is_not_looked_up_again_and_again() -> None:
+    names = Names("127.0.0.1")
+    book = AddressBook(names)
+    await book.resolve("a", 80)
+
+    for _ in range(3):
+        book.doubt("a", 80)
+        await book.resolve("a", 80)
+
+    assert names.asked == 1
 
 
 async def test_a_hundred_who_ask_at_once_share_one_look_up_and_may_leave_it() -> None:
