@@ -147,4 +147,4 @@ def test_a_clients_own_server_gets_its_vendors_manners_and_nothing_of_ours() -> 
 
 
 def test_a_row_without_quirks_has_none() -> None:
-    assert load_catalogue().providers["openai"].quirks == Quirks()
+    assert load_catalogue().providers["anthropic"].quirks == Quirks()
