@@ -29,6 +29,12 @@ class Caller:
     claims: Mapping[str, Any] = field(default_factory=dict)
     """Every claim of the token, known or not."""
 
+    @property
+    def party(self) -> str:
+        """Whose requests take turns with others', and find room or none together: the instance's, or where the token
+        names none, its subject's. Decides about no rights."""
+        return self.instance_id or self.subject
+
 
 DEBUG_CALLER = Caller(is_debug=True)
 

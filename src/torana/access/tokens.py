@@ -158,7 +158,7 @@ class Verifier:
         Costs a hash and checks nothing else: good for taking turns, never for rights.
         """
         known = self._verified.get(_digest(token.strip()))
-        return "" if known is None else known.caller.instance_id or known.caller.subject
+        return "" if known is None else known.caller.party
 
     def bypasses(self, headers: Headers) -> bool:
         """Whether the operator lets this request pass with all rights; said at critical level each time."""

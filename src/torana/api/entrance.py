@@ -314,8 +314,8 @@ class Entrance:
             exchange.facts.pop(name, None)
         has_no_room = exchange.facts.get("refusal_code") == NO_ROOM
         if has_no_room or self.crowds.are_any:
-            instance = exchange.caller.instance_id or exchange.caller.subject
-            self.crowds.note(kind_of(exchange.path, instance, exchange.body), was_refused=has_no_room)
+            kind = kind_of(exchange.path, exchange.caller.party, exchange.body)
+            self.crowds.note(kind, was_refused=has_no_room)
         label = "unknown" if route is None else route.name
         status = answer.status or 499
         began = answer.began or now

@@ -1,10 +1,10 @@
 """What all calls of one worker share: what is known of deployments, and the room there is."""
 
-import random
 from collections.abc import Iterable
 
 from torana.clock import Clock
 from torana.errors import ProviderError, ProviderRefused, ProviderResting, Refusal
+from torana.headers import retry_after, soon
 from torana.routing.budget import RetryBudget
 from torana.routing.concessions import Concessions
 from torana.routing.deadline import Deadlines
@@ -111,5 +111,4 @@ NO_ROOM = "overloaded"
 
 def no_room() -> Refusal:
     """The gateway itself has no place left; when to come back is spread, so that not all do at once."""
-    after_s = b"%d" % random.randint(1, 5)  # noqa: S311 jitter, no secret
-    return Refusal(503, NO_ROOM, "Too many calls are under way", headers=((b"retry-after", after_s),))
+    return Refusal(503, NO_ROOM, "Too many calls are under way", headers=retry_after(soon()))
