@@ -1,10 +1,11 @@
 """What all formats of OpenAI's style share: errors, usage, reasons to finish. Source: OpenAI API reference."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from torana.chat import FinishReason, Usage
+from torana.chat import Chunk, FinishReason, Usage
 from torana.dialects.members import Members, decode_answer, plain_text, read_tokens, suspect
 from torana.errors import SPENT_KINDS, ProviderBroke, ProviderRefused, provider_refused
 
@@ -186,6 +187,14 @@ def _write_usage(usage: Usage, inwards: str, outwards: str) -> Members:
 def text_of_id(id: str | int | None) -> str:
     """Some servers number what others name."""
     return "" if id is None else str(id)
+
+
+def end_open(finished: Mapping[int, bool], usage: Usage | None, chunks: list[Chunk]) -> bool:
+    """End a stream that just stops; True where it is whole: every choice there was has told why it ended."""
+    is_whole = bool(finished) and all(finished.values())
+    if is_whole:
+        chunks.append(Chunk(usage=usage, is_last=True))
+    return is_whole
 
 
 def scan_answer(body: bytes) -> Usage | None:

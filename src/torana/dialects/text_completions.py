@@ -196,10 +196,7 @@ class StreamedAnswer:
 
     def end(self, chunks: list[Chunk]) -> bool:
         """The body ended without the terminal event: true where nothing can have been cut off."""
-        is_whole = bool(self._finished) and all(self._finished.values())
-        if is_whole:
-            chunks.append(Chunk(usage=self._usage, is_last=True))
-        return is_whole
+        return openai_style.end_open(self._finished, self._usage, chunks)
 
 
 def _text_of(choice: _Choice) -> str | None:
