@@ -62,7 +62,7 @@ def usage() -> None:
 @click.option(
     "--since", default="7d", show_default=True, help="7d, 12h, 30m, 2w, or a day or moment in ISO 8601 (UTC)."
 )
-@click.option("--until", default="", help="The same; default: all there is.")
+@click.option("--until", default="", help="The same, and later; default: all there is.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @catalog_option
@@ -71,14 +71,14 @@ def report(
     by: str, since: str, until: str, as_csv: bool, as_json: bool, folders: tuple[str, ...], rollup: Path | None
 ) -> None:
     """How much was used, and by whom. Exit 1 where there is no roll-up to ask."""
-    from torana.usage.report import BadQuestion, ask, read_by, read_moment
+    from torana.usage.report import BadQuestion, ask, read_by, read_span
 
     if as_csv and as_json:
         raise click.UsageError("--csv and --json exclude each other")
     now = datetime.now(UTC)
     try:
         names = read_by(by)
-        start, end = read_moment(since, now), read_moment(until, now) if until else None
+        start, end = read_span(since, until, now)
     except BadQuestion as bad:
         raise click.UsageError(str(bad)) from bad
     found = _ask(lambda path: ask(path, names, start, end, now), rollup, folders)

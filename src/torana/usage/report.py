@@ -63,15 +63,23 @@ class Report:
 
 
 def read_moment(text: str, now: datetime) -> datetime:
-    """`7d`, `12h`, `30m`, `2w` ago, a day, or a moment in ISO 8601 (UTC unless it says otherwise)."""
+    """`7d`, `12h`, `30m`, `2w` ago, a day, or a moment in ISO 8601 (UTC unless it says otherwise). Raises BadQuestion."""
     ago = _AGO.fullmatch(text)
     if ago:
         return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
+        return found.astimezone(UTC) if found.tzinfo is not None else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):  # the latter of a year that in UTC is none
         raise BadQuestion(f"{text!r} is no time, expected 7d, 12h, 2026-11-01 or 2026-11-01T08:00Z") from None
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+def read_span(since: str, until: str, now: datetime) -> tuple[datetime, datetime | None]:
+    """From when, and to when; an empty `until` is None. Raises BadQuestion, also where no time lies between them."""
+    start, end = read_moment(since, now), read_moment(until, now) if until else None
+    if end is not None and end <= start:
+        raise BadQuestion(f"--until {until} is not after --since {since}, expected a later time")
+    return start, end
 
 
 def read_by(text: str) -> tuple[str, ...]:
