@@ -688,6 +688,41 @@ def test_a_sink_that_cannot_be_is_named_with_its_line(tmp_path: Path, wrong: str
     assert problem in found
 
 
+@pytest.mark.parametrize(
+    ("sink", "again", "member"),
+    [
+        ("type: file, path: /x/usage.jsonl", "type: file, path: /x/y/../usage.jsonl, max_bytes: 9", "path"),
+        ("type: file, path: /x/usage", "type: rollup, path: /x/usage", "path"),
+        ("type: stdout", "type: stdout, batch: 1", "type"),
+        ("type: http, url: 'http://x/'", "type: http, url: 'http://x/', tries: 1", "url"),
+        ("type: otlp, url_env: AIGW_SINK__U", "type: otlp, url_env: AIGW_SINK__U", "url_env"),
+        ("type: redis", "type: redis, max_length: 9", "stream"),
+        ("type: postgres, url_env: AIGW_SINK__DSN", "type: postgres, url_env: AIGW_SINK__DSN", "table"),
+    ],
+)
+def test_two_sinks_that_write_to_one_place_are_refused(tmp_path: Path, sink: str, again: str, member: str) -> None:
+    write(tmp_path, sinks=f"- {{name: a, {sink}}}\n- {{name: b, {again}}}")
+
+    assert problems_of(tmp_path) == [
+        f"sinks.yml:2: b: writes where `a` does, expected another `{member}`, or `enabled: false` of one of them"
+    ]
+
+
+@pytest.mark.parametrize(
+    "sinks",
+    [
+        "- {name: a, type: stdout}\n- {name: b, type: stdout, enabled: false}",
+        "- {name: a, type: http, url: 'http://x'}\n- {name: b, type: http, url: 'http://x', headers: {tenant: t}}",
+        "- {name: a, type: redis}\n- {name: b, type: redis, stream: other}",
+        "- {name: a, type: rollup, path: /x/a}\n- {name: b, type: file, path: /x/b}",
+    ],
+)
+def test_sinks_of_one_kind_may_write_to_several_places(tmp_path: Path, sinks: str) -> None:
+    write(tmp_path, sinks=sinks)
+
+    assert {"a", "b"} <= load_catalogue([tmp_path]).sinks.keys()
+
+
 def test_a_sink_of_an_overlay_switches_the_shipped_one_off(tmp_path: Path) -> None:
     write(tmp_path, sinks="- {name: rollup, type: rollup, enabled: false}")
 

@@ -4,6 +4,7 @@ from torana.catalog.check_abilities import check_abilities
 from torana.catalog.check_models import check_models
 from torana.catalog.check_tokenizers import check_tokenizers
 from torana.catalog.findings import Findings
+from torana.catalog.sink_file import target_of
 from torana.catalog.snapshot import Catalogue
 
 
@@ -51,6 +52,13 @@ def check_catalogue(catalogue: Catalogue) -> list[str]:
         found.need(key, "feature or prompt", match.features, {*catalogue.features, *catalogue.prompts})
         found.need(key, "model", match.models, names)
         found.need(key, "provider", match.providers, providers)
+    targets: dict[object, str] = {}
+    for sink in catalogue.sinks.values():
+        member, target = target_of(sink)
+        other = targets.setdefault(target, sink.name) if sink.enabled else sink.name
+        if other != sink.name:
+            expected = f"expected another `{member}`, or `enabled: false` of one of them"
+            found.add(f"sinks {sink.name}", f"writes where `{other}` does", expected)
     for denial in catalogue.deny.values():
         if not (denial.instance or denial.user or denial.token_id):
             found.add(f"deny {denial.name}", "denies nobody", "expected `instance`, `user` or `token_id`")

@@ -1,7 +1,8 @@
-"""`sinks.yml`: what is wrong with one of its items, beyond its shape."""
+"""`sinks.yml`: what is wrong with its items, beyond their shape."""
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 
 from torana.catalog.document import Document
 from torana.catalog.records import SinkRecord
@@ -36,6 +37,24 @@ _LEAST_KEPT = (("minute", 0), ("hour", 0), ("day", 1))
 def is_sink_url(kind: str, url: str) -> bool:
     """Whether sinks of this type can be told so; what a database is called by is for its own library to read."""
     return bool(_READERS.get(kind, bool)(url))
+
+
+def target_of(record: SinkRecord) -> tuple[str, Hashable]:
+    """The member that says where a sink writes, and what no other sink that is switched on may have equal: records
+    would be there twice. Receivers that tell tenants apart by token or header are as many receivers."""
+    url = record.url_env or record.url
+    match record.type:
+        case "file" | "rollup":  # nor may a file of lines be a database
+            return "path", ("path", os.path.realpath(record.path) if record.path else "")
+        case "stdout":
+            return "type", "stdout"
+        case "redis":
+            return "stream", ("redis", url, record.stream)
+        case "postgres":
+            return "table", ("postgres", url, record.table)
+        case "http" | "otlp":
+            headers = tuple(sorted(record.headers.items()))
+            return "url_env" if record.url_env else "url", (record.type, url, record.token_env, headers)
 
 
 def wrong_sink(document: Document, record: SinkRecord, index: int) -> Iterator[str]:

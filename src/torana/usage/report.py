@@ -63,7 +63,7 @@ class Report:
 
 
 def read_moment(text: str, now: datetime) -> datetime:
-    """`7d`, `12h`, `30m`, `2w` ago, a day, or a moment in ISO 8601 (UTC unless it says otherwise). Raises BadQuestion."""
+    """`7d`, `12h`, `30m`, `2w` ago, a day, or a moment in ISO 8601 (UTC unless told). Raises BadQuestion."""
     ago = _AGO.fullmatch(text)
     if ago:
         return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
