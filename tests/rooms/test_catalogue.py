@@ -520,9 +520,7 @@ def test_foreign_files_are_accepted(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("hello")
     (tmp_path / ".git").mkdir()
 
-    catalogue = load_catalogue([tmp_path])
-
-    assert catalogue.unused == ()
+    assert load_catalogue([tmp_path]).overrides == ()
 
 
 def test_a_mounted_config_map_is_read_through_its_links_once(tmp_path: Path) -> None:
@@ -611,6 +609,22 @@ def test_torana_check_prints_overrides_and_errors_and_says_no(runner: CliRunner,
     assert faulty.exit_code == 1
     assert f"error: {bad}/prompts/own/base/1.0.0.yml:2: unknown unit primitive `fly`" in faulty.output
     assert f"error: {bad}/prompts/own/base/1.0.0.yml:3: `(…)` is not allowed" in faulty.output
+
+
+def test_torana_check_names_variants_that_no_model_is_given(runner: CliRunner, tmp_path: Path) -> None:
+    prompt = "name: x\nunit_primitives: [duo_chat]\nprompt_template: {user: hi}\n"
+    for variant in ("base", "mistral", "mistrall", "chosen"):
+        write(tmp_path, **{f"prompts__own__{variant}__1.0.0": prompt})
+
+    result = runner.invoke(
+        check, ["--json", "--catalog", str(tmp_path)], env={"AIGW_DEFAULT_PROMPTS": '{"own": "chosen"}'}
+    )
+
+    place = f"{tmp_path}/prompts/own/mistrall/1.0.0.yml:1"
+    assert json.loads(result.output)["unused"] == [
+        f"{place}: variant `mistrall` is for no model, did you mean `mistral`?"
+    ]
+    assert result.exit_code == 0
 
 
 def test_torana_check_says_2_for_a_bad_setting(runner: CliRunner) -> None:

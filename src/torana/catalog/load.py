@@ -61,7 +61,6 @@ def read_catalogue(overlays: Sequence[Path] = ()) -> tuple[Catalogue, list[str]]
         prompts=reading.prompts,
         templates=reading.templates,
         overrides=tuple(reading.overrides),
-        unused=tuple(reading.unused),
         has_overlays=bool(overlays),
         places=reading.places,
     )
@@ -83,7 +82,6 @@ class _Reading:
         self.prompts: dict[str, dict[str, dict[str, PromptSource]]] = {}
         self.templates: dict[str, str] = {}
         self.overrides: list[str] = []
-        self.unused: list[str] = []
         self.problems: list[str] = []
         self.places: dict[str, str] = {}
 

@@ -64,8 +64,6 @@ class Catalogue:
     """Text of every `*.jinja` under `prompts/`, by its path from there."""
     overrides: tuple[str, ...]
     """Lines `what: this file replaces that file`."""
-    unused: tuple[str, ...]
-    """Files and members that are good and that this version does not act on yet."""
     has_overlays: bool = False
     """Operators laid something over the shipped catalogue, which its own tests keep sound."""
     places: Mapping[str, str]

@@ -30,23 +30,27 @@ def check(folders: tuple[str, ...], as_json: bool) -> None:
         click.echo(str(bad), err=True)
         sys.exit(2)
     catalogue, problems = read_catalogue(overlay_paths(settings.overlays))
-    problems = problems or _prompt_problems(catalogue, settings)
+    unused: list[str] = []
+    if not problems:
+        problems, unused = _judge_prompts(catalogue, settings)
     report = {
         "ok": not problems,
         "problems": problems,
         "overrides": list(catalogue.overrides),
-        "unused": list(catalogue.unused),
+        "unused": unused,
         "counts": _counts(catalogue),
     }
     click.echo(msgspec.json.encode(report).decode() if as_json else _text(report), nl=True)
     sys.exit(1 if problems else 0)
 
 
-def _prompt_problems(catalogue: Catalogue, settings: CatalogueSettings) -> list[str]:
+def _judge_prompts(catalogue: Catalogue, settings: CatalogueSettings) -> tuple[list[str], list[str]]:
+    """What is wrong with them, and what is of no use."""
     try:
-        return Prompts(catalogue, settings).check()
+        prompts = Prompts(catalogue, settings)
     except BadCatalogue as bad:
-        return bad.problems
+        return bad.problems, []
+    return prompts.check(), prompts.unused()
 
 
 def _counts(catalogue: Catalogue) -> dict[str, int]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from torana.catalog.document import nearest
 from torana.catalog.snapshot import Catalogue, PromptSource
 from torana.chat import ChatRequest, Message, Role, Text
 from torana.clock import Clock
@@ -58,7 +59,7 @@ class Prompts:
             return known
         wanted = self._default if constraint is None else read_constraint(constraint)
         variants = self._catalogue.prompts.get(prompt_id, {})
-        wishes = (*families, str(self._settings.default_prompts.get(prompt_id, BASE)), BASE)
+        wishes = (*families, self._default_variant(prompt_id), BASE)
         variant = next((name for name in wishes if name in variants), None)
         if variant is None:
             raise Refusal(404, "prompt_not_found", f"Prompt '{prompt_id}' not found")
@@ -139,7 +140,24 @@ class Prompts:
             except BadTemplate as bad:
                 path = self._catalogue.places[f"template {name}"].rpartition(":")[0]
                 problems.append(f"{path}:{bad.line}: {bad.what}, {bad.expected}")
-        return [*problems, *self._doubled_versions(), *feature_problems(self._catalogue, self._build)]
+        features = feature_problems(self._catalogue, self._build)
+        return [*problems, *self._without_base(), *self._doubled_versions(), *features]
+
+    def unused(self) -> list[str]:
+        """Variants that no model is given, which may be misspelt: `file:line: what, expected`."""
+        catalogue = self._catalogue
+        known = {BASE, *catalogue.families}
+        for record in catalogue.families.values():
+            known.update(record.variants)
+        for model in catalogue.models.values():
+            known.update(model.families)
+        lines = []
+        for prompt_id, variants in catalogue.prompts.items():
+            for variant in variants.keys() - known - {self._default_variant(prompt_id)}:
+                place = next(iter(variants[variant].values())).path
+                hint = nearest(variant, known, "expected the name of a family in models.yml")
+                lines.append(f"{place}:1: variant `{variant}` is for no model, {hint}")
+        return sorted(lines)
 
     def _build(self, key: tuple[str, str, str], source: PromptSource) -> Prompt:
         if key not in self._built:
@@ -157,6 +175,17 @@ class Prompts:
             for variant, versions in variants.items():
                 for version, source in versions.items():
                     yield (prompt_id, variant, version), source
+
+    def _default_variant(self, prompt_id: str) -> str:
+        return str(self._settings.default_prompts.get(prompt_id, BASE))
+
+    def _without_base(self) -> Iterator[str]:
+        """Models of other families than those that it has a variant for would not find the prompt."""
+        for prompt_id, variants in self._catalogue.prompts.items():
+            if BASE not in variants and self._default_variant(prompt_id) not in variants:
+                place = next(iter(next(iter(variants.values())).values())).path
+                expected = f"expected prompts/{prompt_id}/{BASE}/<version>.yml, for models of other families"
+                yield f"{place}:1: prompt `{prompt_id}` has no variant `{BASE}`, {expected}"
 
     def _doubled_versions(self) -> Iterator[str]:
         """`1.0.0-rc1.yml` beside `1.0.0-rc.1.yml`: no constraint could tell them apart."""
