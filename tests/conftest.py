@@ -43,9 +43,13 @@ async def start_gateway(provider: ScriptedProvider, issuer: FakeIssuer, tmp_path
     async with AsyncExitStack() as stack:
 
         async def start(
-            env: Mapping[str, str] | None = None, clock: Clock | None = None, disk: Disk | None = None
+            env: Mapping[str, str] | None = None,
+            clock: Clock | None = None,
+            disk: Disk | None = None,
+            metrics_dir: Path | None = None,
         ) -> RunningGateway:
-            return await stack.enter_async_context(running_gateway(provider, issuer, tmp_path, env, clock, disk))
+            running = running_gateway(provider, issuer, tmp_path, env, clock, disk, metrics_dir)
+            return await stack.enter_async_context(running)
 
         yield start
 

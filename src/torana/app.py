@@ -59,7 +59,7 @@ from torana.providers.demo.demo import DemoProvider
 from torana.providers.google_tokens import MISSING, is_library_missing
 from torana.providers.send import Sender
 from torana.providers.table import provider_table
-from torana.ready_checks import issuer_detail, keys_check, models_check
+from torana.ready_checks import issuer_detail, keys_check, models_check, spool_note
 from torana.rehearsal import Rehearsal
 from torana.reload import Reloader
 from torana.routing.discovery import FirstModel
@@ -201,7 +201,7 @@ async def start(
             "docs_search": search.check,
         },
         lambda: {
-            "usage_spool": (not spool.is_full, spool.why or "usage records find space"),
+            "usage_spool": spool_note(spool, metrics.usage.full_elsewhere()),
             **({"shared_limits": leases.state} if leases is not None and entrance.routes.is_limited else {}),
             **{f"issuer {state.issuer}": (state.ok, issuer_detail(state)) for state in keys.states()},
         },

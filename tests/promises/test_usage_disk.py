@@ -123,6 +123,26 @@ async def test_a_spool_that_cannot_be_made_does_not_stop_the_start(start_gateway
     assert (await ask(gateway)).status == 200
 
 
+async def test_readiness_tells_of_a_worker_without_space_whichever_worker_is_asked(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    disk, shared = BrokenDisk(), tmp_path / "shared"
+    shared.mkdir()
+    broken = await start_gateway(env=delivering_nothing(tmp_path), disk=disk, metrics_dir=shared)
+    sound = await start_gateway(env=delivering_nothing(tmp_path), metrics_dir=shared)
+    before = (await sound.monitoring("/readyz")).json()["checks"]["usage_spool"]
+
+    disk.breaks = errno.ENOSPC
+    await ask(broken)
+    await until_spool_is(broken, full=True)
+    ready = (await sound.monitoring("/readyz")).json()
+
+    assert before["ok"] is True
+    assert ready["checks"]["usage_spool"]["ok"] is False
+    assert "1 other worker" in ready["checks"]["usage_spool"]["detail"]
+    assert ready["ready"] is True
+
+
 async def test_too_many_records_that_nobody_takes_count_as_a_full_disk(
     start_gateway: StartGateway, tmp_path: Path
 ) -> None:

@@ -203,13 +203,17 @@ async def running_gateway(
     env: Mapping[str, str] | None = None,
     clock: Clock | None = None,
     disk: Disk | None = None,
+    metrics_dir: Path | None = None,
 ) -> AsyncIterator[RunningGateway]:
-    """A gateway wired to the fakes. `env` overrides `default_env`; an empty value unsets a name."""
+    """A gateway wired to the fakes. `env` overrides `default_env`; an empty value unsets a name.
+
+    metrics_dir  shared by gateways that are workers of one server
+    """
     from torana.app import start  # here, so that tests of the fakes alone need no gateway
 
     settings = load_settings(default_env(provider, issuer, state_dir) | dict(env or {}))
     log = MemoryLog()
-    running = await start(settings, clock=clock, sink=log, disk=disk)
+    running = await start(settings, clock=clock, sink=log, disk=disk, metrics_dir=metrics_dir)
     try:
         yield RunningGateway(running, provider, issuer, log)
     finally:

@@ -316,6 +316,7 @@ class Entrance:
         if has_no_room or self.crowds.are_any:
             kind = kind_of(exchange.path, exchange.caller.party, exchange.body)
             self.crowds.note(kind, was_refused=has_no_room)
+        # Nor has a 405 a label of its own: without a token, routes times methods would use the series up (contract 15).
         label = "unknown" if route is None else route.name
         status = answer.status or 499
         began = answer.began or now

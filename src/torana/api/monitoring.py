@@ -24,7 +24,7 @@ class Readiness:
     def __init__(self, checks: Mapping[str, Check], notes: Callable[[], Mapping[str, tuple[bool, str]]] = dict) -> None:
         self.checks = checks
         self.notes = notes
-        """Shown with the checks; they never make the verdict false."""
+        """Shown to operators with the checks; they never make the verdict false."""
         self.is_draining = False
 
     def verdict(self) -> tuple[bool, dict[str, dict[str, Any]]]:
@@ -36,9 +36,12 @@ class Readiness:
             ok, detail = check()
             rows[name] = {"ok": ok, "detail": detail}
             is_ready = is_ready and ok
-        for name, (ok, detail) in self.notes().items():
-            rows[name] = {"ok": ok, "detail": detail}
         return is_ready, rows
+
+    def report(self) -> tuple[bool, dict[str, dict[str, Any]]]:
+        """The verdict with all that operators want to know."""
+        is_ready, rows = self.verdict()
+        return is_ready, rows | {name: {"ok": ok, "detail": detail} for name, (ok, detail) in self.notes().items()}
 
 
 class MonitoringEndpoints:
@@ -110,7 +113,7 @@ class OperatorsApp:
         if path == "/healthz":
             return 200, JSON_HEADER[1], b"{}"
         if path == "/readyz":
-            is_ready, rows = self.readiness.verdict()
+            is_ready, rows = self.readiness.report()
             return 200 if is_ready else 503, JSON_HEADER[1], msgspec.json.encode({"ready": is_ready, "checks": rows})
         if path == "/version":
             return 200, JSON_HEADER[1], msgspec.json.encode({"version": __version__})

@@ -85,6 +85,14 @@ class Shards:
             found[family].append((labels, numbers))
         return found
 
+    def of_siblings(self, place: int) -> list[float]:
+        """The number of every other worker that is alive."""
+        if self._series is None or self._directory is None:
+            return []
+        own = os.fstat(self._own).st_ino
+        siblings = [_read_array(path) for path in _array_paths(self._directory) if path.stat().st_ino != own]
+        return [values[place] for values, is_alive in siblings if is_alive]
+
     def close(self) -> None:
         """Let the next worker take this one's numbers over."""
         if self._series is not None:

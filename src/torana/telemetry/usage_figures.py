@@ -10,6 +10,7 @@ class UsageFigures:
     """Counts of one worker."""
 
     def __init__(self, shards: Shards) -> None:
+        self._shards = shards
         self._values = shards.values
         self._records = shards.place(families.USAGE_RECORDS, ())
         self._at_risk = shards.place(families.USAGE_AT_RISK, ())
@@ -41,6 +42,10 @@ class UsageFigures:
         self._values[self._stuck] = stuck
         self._values[self._bytes] = size_bytes
         self._values[self._full] = float(is_full)
+
+    def full_elsewhere(self) -> int:
+        """How many other workers are not sure to find space."""
+        return round(sum(self._shards.of_siblings(self._full)))
 
 
 class SinkFigures:
