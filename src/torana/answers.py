@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import msgspec
 from msgspec.structs import replace as replace_fields
 
-from torana.books import ModelCall, asked_tokens, complete, is_told, prompt_texts, site_of
+from torana.books import ModelCall, asked_tokens, complete, count_said, is_told, prompt_texts, site_of
 from torana.chat import ChatRequest, FinishReason, Usage
 from torana.code.clean import clean
 from torana.code.fences import FenceStripper
@@ -250,12 +250,19 @@ class Relay(msgspec.Struct, kw_only=True):
             told = self.scan.usage
         return complete(told, int(self.asked_bytes / BYTES_PER_TOKEN), self.answered_tokens)
 
-    async def read_all(self, scan: Callable[[bytes], Usage | None] | None) -> bytes:
-        """A body that does not stream, read whole and settled; raises ProviderError when it is cut."""
+    async def read_all(
+        self, scan: Callable[[bytes], Usage | None] | None, said: Callable[[bytes], str] | None
+    ) -> bytes:
+        """A body that does not stream, read whole and settled; raises ProviderError when it is cut.
+
+        scan  what it says of its usage
+        said  what it says at all, which is counted where it says nothing of that
+        """
         try:
             body = await self.answer.read_all(MAX_ANSWER_BYTES)
             usage = scan(body) if scan is not None and self.answer.status == 200 else None
-            self.answered_tokens = int(len(body) / BYTES_PER_TOKEN)
+            if self.answer.status < 400 and not is_told(usage):
+                self.answered_tokens = count_said(body, said)
             self.settle("completed" if self.answer.status < 400 else "failed", usage)
             await self.call.settled()
         except ProviderError as error:

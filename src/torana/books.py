@@ -247,6 +247,14 @@ def asked_tokens(chat: ChatRequest) -> int:
     return input_tokens(chat)
 
 
+def count_said(body: bytes, said: Callable[[bytes], str] | None) -> int:
+    """About how many tokens a relayed answer is; all of it counts where nobody can tell what it says."""
+    try:
+        return int(len(body) / BYTES_PER_TOKEN) if said is None else estimate_tokens(said(body))
+    except ProviderError:
+        return int(len(body) / BYTES_PER_TOKEN)
+
+
 def prompt_texts(chat: ChatRequest) -> Iterator[str]:
     """The texts that are sent."""
     if chat.fill_in is not None and chat.fill_in.marked_prompt:

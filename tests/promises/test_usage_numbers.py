@@ -150,6 +150,50 @@ async def test_of_an_answer_that_passes_whole_without_usage_its_text_is_counted_
     assert (record["source"], record["output_tokens"]) == ("counted", 1)
 
 
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        (
+            "openai/v1/chat/completions",
+            {"choices": [{"index": 0, "message": {"role": "assistant", "content": "fine"}}]},
+        ),
+        (
+            "openai/v1/responses",
+            {"output": [{"type": "message", "content": [{"type": "output_text", "text": "fine"}]}]},
+        ),
+        ("anthropic/v1/messages", {"type": "message", "content": [{"type": "text", "text": "fine"}]}),
+        ("openai/v1/embeddings", {"object": "list", "data": [{"index": 0, "embedding": [0.125] * 1536}]}),
+    ],
+)
+async def test_of_a_relayed_answer_without_usage_what_it_says_is_counted_and_not_its_json(
+    gateway: RunningGateway, path: str, told: dict[str, Any]
+) -> None:
+    gateway.provider.answer_with(body={"id": "x", "model": "m", **told, "service_tier": "f" * 4000})
+    model = "claude-sonnet-4-6" if "anthropic" in path else "gpt-5-mini-2025-08-07"
+    asked = {"model": model, "messages": [], "input": "Hi"}
+    token = gateway.token(unit_primitives=[PROXY])
+
+    answer = await gateway.post(f"/v1/proxy/{path}", json=asked, token=token, headers=dict(PROXY_HEADERS))
+
+    assert answer.status == 200
+    (record,) = gateway.usage()
+    assert record["source"] == "counted"
+    assert 0 < record["input_tokens"] < 50
+    assert record["output_tokens"] == (0 if "embeddings" in path else 2)
+
+
+async def test_a_relayed_answer_that_nobody_understands_is_counted_as_it_is(gateway: RunningGateway) -> None:
+    gateway.provider.answer_with(body={"surprise": "fine " * 70})
+    token = gateway.token(unit_primitives=[PROXY])
+
+    await gateway.post(
+        "/v1/proxy/openai/v1/chat/completions", json=chat_completions(False), token=token, headers=dict(PROXY_HEADERS)
+    )
+
+    (record,) = gateway.usage()
+    assert (record["source"], record["output_tokens"] >= 100) == ("counted", True)
+
+
 def whole_chat_completion(text: str) -> dict[str, Any]:
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
     model = "gpt-5-mini-2025-08-07"

@@ -142,7 +142,7 @@ class ProxyEndpoints:
                 scan = target.dialect.scan_events() if target.dialect is not None and answer.status == 200 else None
                 parts = _Passing(relay, scan, (target.dialect or upstream.usual) if has_events else None)
                 return StreamReply(content_type, parts, answer.status, headers[1:] + STREAM_HEADERS + relay.headers)
-            body = await relay.read_all(target.scan)
+            body = await relay.read_all(target.scan, target.said)
         except ProviderError as error:
             answer.close()
             logger.warning(

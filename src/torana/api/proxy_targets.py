@@ -3,17 +3,21 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from torana.chat import Usage
 from torana.dialects.chat_completions import CHAT_COMPLETIONS
-from torana.dialects.dialect import ServedDialect
+from torana.dialects.dialect import Dialect, ServedDialect
 from torana.dialects.embeddings import scan_answer as scan_embeddings
 from torana.dialects.generate_content import GENERATE_CONTENT
 from torana.dialects.messages import MESSAGES
+from torana.dialects.passing import said_in
 from torana.dialects.responses import RESPONSES
+from torana.dialects.vertex_predictions import said_in as said_in_predictions
 from torana.dialects.vertex_predictions import scan_answer as scan_predictions
 
 Scan = Callable[[bytes], Usage | None]
+Said = Callable[[bytes], str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +36,9 @@ class Target:
     """Where the path tells; None: the body does."""
     scan: Scan | None = None
     """Reads the usage out of a whole answer."""
+    said: Said | None = None
+    """All that a whole answer says, to be counted where no usage stands in it; raises ProviderError. None: its bytes
+    are."""
     is_free: bool = False
     """Something is looked up; no model answers."""
 
@@ -61,11 +68,9 @@ class Upstream:
 _TO_EVERY_CLIENT = ("retry-after", "x-should-retry")
 
 
-def _target(
-    path: str, dialect: ServedDialect | None = None, scan: Scan | None = None, *, is_free: bool = False
-) -> Target:
-    scan = scan or (dialect.scan_answer if dialect is not None else None)
-    return Target(path=path, dialect=dialect, scan=scan, is_free=is_free)
+def _speaking(dialect: Dialect, *, path: str = "", streams: bool | None = None) -> Target:
+    said = partial(said_in, dialect)
+    return Target(path=path, dialect=dialect, streams=streams, scan=dialect.scan_answer, said=said)
 
 
 def _by_path(*targets: Target) -> Mapping[str, Target]:
@@ -73,12 +78,14 @@ def _by_path(*targets: Target) -> Mapping[str, Target]:
 
 
 _ANTHROPIC_POSTS = _by_path(
-    _target("/v1/messages", MESSAGES), _target("/v1/messages/count_tokens", is_free=True), _target("/v1/complete")
+    _speaking(MESSAGES, path="/v1/messages"),
+    Target(path="/v1/messages/count_tokens", is_free=True),
+    Target(path="/v1/complete"),
 )
 _OPENAI_POSTS = _by_path(
-    _target("/v1/chat/completions", CHAT_COMPLETIONS),
-    _target("/v1/responses", RESPONSES),
-    _target("/v1/embeddings", scan=scan_embeddings),
+    _speaking(CHAT_COMPLETIONS, path="/v1/chat/completions"),
+    _speaking(RESPONSES, path="/v1/responses"),
+    Target(path="/v1/embeddings", scan=scan_embeddings, said=lambda _vectors: ""),
 )
 _OPENAI_GETS = _by_path(Target(path="/v1/models", streams=False, is_free=True))
 
@@ -102,15 +109,11 @@ _vertex_path = re.compile(
     r"/models/(?P<model>[A-Za-z0-9][A-Za-z0-9._@-]*):(?P<action>[A-Za-z]+)"
 )
 _VERTEX_ACTIONS = {
-    ("google", "predict"): Target(path="", streams=False, scan=scan_predictions),
+    ("google", "predict"): Target(path="", streams=False, scan=scan_predictions, said=said_in_predictions),
     ("google", "serverStreamingPredict"): Target(path="", streams=True),
-    ("google", "generateContent"): Target(
-        path="", dialect=GENERATE_CONTENT, streams=False, scan=GENERATE_CONTENT.scan_answer
-    ),
-    ("google", "streamGenerateContent"): Target(
-        path="", dialect=GENERATE_CONTENT, streams=True, scan=GENERATE_CONTENT.scan_answer
-    ),
-    ("anthropic", "streamRawPredict"): Target(path="", dialect=MESSAGES, scan=MESSAGES.scan_answer),
+    ("google", "generateContent"): _speaking(GENERATE_CONTENT, streams=False),
+    ("google", "streamGenerateContent"): _speaking(GENERATE_CONTENT, streams=True),
+    ("anthropic", "streamRawPredict"): _speaking(MESSAGES),
 }
 
 

@@ -87,6 +87,12 @@ def pass_answer(dialect: Dialect, body: bytes) -> list[Chunk]:
     ]
 
 
+def said_in(dialect: Dialect, body: bytes) -> str:
+    """All that a whole JSON answer says, arguments of calls included; raises as `pass_answer` does."""
+    (answer,) = pass_answer(dialect, body)
+    return answer.text + answer.reasoning + (answer.tool_call.arguments if answer.tool_call is not None else "")
+
+
 class WholeEvents:
     """Bytes in, whole events out, byte for byte: one that breaks off in the middle is never passed on."""
 

@@ -87,6 +87,13 @@ def scan_answer(body: bytes) -> Usage | None:
     return Usage(sum(told)) if told and len(told) == len(rows) else None
 
 
+def said_in(body: bytes) -> str:
+    """Vectors say nothing; what else is predicted has a form for each kind of model, and counts whole. Raises
+    ProviderBroke."""
+    has_vectors = any(row.embeddings is not None for row in decode_answer(_answers, body).predictions or ())
+    return "" if has_vectors else body.decode(errors="replace")
+
+
 VERTEX_EMBEDDINGS = EmbeddingDialect(
     path=PATH,
     most_inputs=lambda model: 1 if model.startswith("gemini-") else MAX_INPUTS,
