@@ -8,10 +8,10 @@ import re
 from collections.abc import Callable, Collection
 
 from torana.code.comments import is_only_comments
-from torana.code.fences import strip_fences
+from torana.code.fences import DOCSTRINGS, strip_fences, unwrap
 from torana.code.orders import Cleaning, Cursor
 from torana.code.repeats import drop_loops, drop_repeated_blocks, drop_repeated_end, drop_repeated_start
-from torana.code.syntax import end_of_block
+from torana.code.syntax import begins_comment, end_of_block
 
 # Marks that models were shown for the cursor, or use between themselves.
 _MARKERS = re.compile(
@@ -20,6 +20,7 @@ _MARKERS = re.compile(
     re.IGNORECASE,
 )
 _ASTERISKS = re.compile(r"\A\s*\*+[ \t]*")
+_COMMENT_MARKS = ("//", "#", "*", "/*", "--", ";", "%")
 _PARTIAL_WORD = re.compile(r"\w+\Z")
 
 
@@ -47,6 +48,8 @@ def clean(
 
 def clean_completion(text: str, cursor: Cursor, *, excluded: Collection[str] = ()) -> str:
     """The steps for completions, then the quality rule."""
+    if "strip_fences" not in excluded:
+        text = _unwrap(text, cursor)
     ended = ""
     """A text whose end is known to repeat nothing."""
     for name, step in COMPLETION_STEPS.items():
@@ -74,8 +77,17 @@ def clean_generation(text: str, cursor: Cursor, *, excluded: Collection[str] = (
     return text
 
 
+def _unwrap(text: str, cursor: Cursor) -> str:
+    typed = cursor.prefix[cursor.prefix.rfind("\n") + 1 :].lstrip()
+    # Within comments and docstrings, examples stand between fences.
+    is_prose = typed.startswith(_COMMENT_MARKS) or any(cursor.prefix.count(quotes) % 2 for quotes in DOCSTRINGS)
+    return text if "```" not in text or is_prose else unwrap(text, cursor.language)
+
+
 def _drop_comments(text: str, cursor: Cursor) -> str:
-    return "" if is_only_comments(text, cursor.language) else text
+    if not is_only_comments(text, cursor.language):
+        return text
+    return "" if begins_comment(cursor.prefix, text, cursor.suffix, cursor.grammar, cursor.patience) else text
 
 
 def _remove_markers(text: str, cursor: Cursor) -> str:
@@ -132,7 +144,7 @@ COMPLETION_STEPS: dict[str, Step] = {
     "drop_repeated_blocks": _drop_blocks,
     "blank_to_empty": _blank_to_empty,
 }
-"""Name → step, in order; `strip_asterisks` and `back_up` come before them for some models."""
+"""Name → step, in order; before them come `strip_fences`, and for some models `strip_asterisks` and `back_up`."""
 
 GENERATION_STEPS: dict[str, Step] = {
     "strip_fences": _strip_fences,

@@ -5,6 +5,10 @@ import re
 _FENCE = re.compile(r"[ \t]*```")
 _MAYBE_FENCE = re.compile(r"[ \t]{0,64}`{0,2}")
 
+_INFO = re.compile(r"[\w+#.-]*\s*")
+_CLOSING = re.compile(r"(?:\A|\r?\n)[ \t]*```\s*?(?:\n|\Z)")
+DOCSTRINGS = ('"""', "'''")
+
 
 class FenceStripper:
     """Removes the lines that begin with three backticks; all else passes unchanged.
@@ -48,6 +52,22 @@ class FenceStripper:
         was_fence = self._is_inside_fence
         self._is_inside_fence = self._is_inside_line = False
         return "" if was_fence else "\n"
+
+
+def unwrap(text: str, language: str = "") -> str:
+    """The code of an answer that puts it between fences, without what is said around them; others as they are.
+
+    The fence has to come first, or behind a line that announces it: within code, it may be part of a docstring.
+    """
+    before, fence, after = text.partition("```")
+    said, begun = before.rstrip(), before[before.rfind("\n") + 1 :]
+    info, end, inside = after.partition("\n")
+    if language == "markdown" or not (fence and end) or begun.strip() or not _INFO.fullmatch(info):
+        return text
+    if said and (not said.endswith(":") or any(quotes in said for quotes in DOCSTRINGS)):
+        return text
+    closing = _CLOSING.search(inside)
+    return inside[: closing.start()] if closing else inside
 
 
 def strip_fences(text: str, language: str = "") -> str:

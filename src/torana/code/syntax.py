@@ -30,6 +30,9 @@ _MAX_DEPTH = 200
 """Columns of indentation that are told apart; patterns are kept, so there must not be ever more."""
 _OPENING = "([{"
 _CLOSING = ")]}"
+_QUOTE = re.compile(r"[\"'`]")
+_NO_COMMENT_AFTER = "${:"
+"""`$#`, `${#` and `https://`."""
 _STRINGS = re.compile(r"\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\])*`")
 
 
@@ -82,6 +85,23 @@ def _may_end_block(prefix: str, text: str, grammar: str) -> bool:
     else:
         depth += len(text) - len(first) + (first[0] in _CLOSING)
     return depth > 0 and re.search(rf"\n {{0,{min(depth, _MAX_DEPTH) - 1}}}\S", text) is not None
+
+
+def begins_comment(prefix: str, text: str, suffix: str, grammar: str, patience: Patience | None = None) -> bool:
+    """True where `text`, which looks like a comment, is one at the cursor.
+
+    Within a string, `#{name}` is a value and `//host` a part of an address.
+    """
+    head, blank = _shorten(prefix), text[: len(text) - len(text.lstrip())]
+    tree = make_tree(grammar, head + text + suffix[:SUFFIX_CHARS], patience or Patience()) if grammar else None
+    if tree is None:
+        typed = _STRINGS.sub("", prefix[prefix.rfind("\n") + 1 :])
+        return "\n" in blank or not (_QUOTE.search(typed) or (not blank and typed and typed[-1] in _NO_COMMENT_AFTER))
+    start_byte = len((head + blank).encode("utf-8", "replace"))
+    node = tree.root_node.descendant_for_byte_range(start_byte, start_byte + 1)
+    while node is not None and "comment" not in node.type.lower():
+        node = node.parent
+    return node is not None
 
 
 def adds_errors(
