@@ -1,10 +1,31 @@
 """What an editor would show: answers as models write them, around cursors as they stand (contract 6.7)."""
 
 import pytest
-from tests.promises.test_code_v2 import body, text_of
+from tests.promises.test_code_v2 import GENERATIONS, body, text_of
 from tests.support.gateway import RunningGateway
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+FIRST_TEST = """\
+def test_a():
+    user = create_user()
+    client.login(user)
+    page = client.get("/").parse()
+    assert page.status == 200
+
+"""
+SECOND_TEST = FIRST_TEST.replace("test_a", "test_b").replace("200", "404")
+FIRST_ROUTE = """\
+app.get("/a", async (request, answer) => {
+  const user = await load(request);
+  if (!user) {
+    return answer.status(401).send();
+  }
+  answer.json(user);
+});
+
+"""
+SECOND_ROUTE = FIRST_ROUTE.replace('"/a"', '"/b"')
 
 
 @pytest.mark.parametrize(
@@ -79,3 +100,71 @@ async def test_fences_that_belong_to_the_text_stay(
     shared.provider.answer_with(text=answered)
 
     assert await text_of(shared, body(above, file_name=file_name)) == answered
+
+
+@pytest.mark.parametrize(
+    ("above", "answered", "offered"),
+    [
+        ("import os\n\ndef add(a, b):\n    return ", "def add(a, b):\n    return a + b", "a + b"),
+        ("import os\n\ndef add(a, b):\n    ", "import os\n\ndef add(a, b):\n    return a + b", "return a + b"),
+        ("x = 1\r\ndef add(a, b):\r\n    return ", "def add(a, b):\n    return a + b", "a + b"),
+        ("import nu", "numpy as np", "mpy as np"),
+        ("total = pri", "price * count", "ce * count"),
+        ("naïve = naï", "naïveté", "veté"),
+    ],
+)
+async def test_an_answer_that_begins_further_back_is_cut_to_the_cursor(
+    shared: RunningGateway, above: str, answered: str, offered: str
+) -> None:
+    shared.provider.answer_with(text=answered)
+
+    assert await text_of(shared, body(above)) == offered
+
+
+@pytest.mark.parametrize(
+    ("above", "answered"),
+    [("x = a", "and b"), ('x = "#ff', 'ff00"'), ("x = 11", "11"), ("x = value ", "value")],
+)
+async def test_what_only_looks_like_the_begun_word_stays(shared: RunningGateway, above: str, answered: str) -> None:
+    shared.provider.answer_with(text=answered)
+
+    assert await text_of(shared, body(above)) == answered
+
+
+@pytest.mark.parametrize("path", ["/v2/code/completions", GENERATIONS])
+@pytest.mark.parametrize(
+    ("file_name", "above", "answered"),
+    [
+        ("test_a.py", FIRST_TEST, SECOND_TEST),
+        ("a.js", FIRST_ROUTE, SECOND_ROUTE),
+        (".gitlab-ci.yml", *(f"{name}:\n  stage: test\n  image: ruby\n  script: rake\n" for name in ("one", "two"))),
+    ],
+)
+async def test_a_new_block_may_say_what_another_says(
+    shared: RunningGateway, path: str, file_name: str, above: str, answered: str
+) -> None:
+    shared.provider.answer_with(text=answered)
+
+    assert await text_of(shared, body(above, file_name=file_name), path) == answered
+
+
+async def test_the_body_of_a_new_block_may_say_what_another_says(shared: RunningGateway) -> None:
+    head, _, rest = SECOND_TEST.rstrip().partition("\n    ")
+    shared.provider.answer_with(text=rest)
+
+    assert await text_of(shared, body(f"{FIRST_TEST}{head}\n    ")) == rest
+
+
+@pytest.mark.parametrize("path", ["/v2/code/completions", GENERATIONS])
+async def test_a_block_that_is_there_already_does_not_come_again(shared: RunningGateway, path: str) -> None:
+    shared.provider.answer_with(text=f"x = 1\n{FIRST_TEST}y = 2\n")
+
+    assert await text_of(shared, body(FIRST_TEST), path) == "x = 1\ny = 2\n"
+
+
+async def test_the_statements_above_do_not_come_again(shared: RunningGateway) -> None:
+    shared.provider.answer_with(text="a = load()\n    b = parse(a)\n    c = save(b)\n    return c")
+
+    text = await text_of(shared, body("def f():\n    a = load()\n    b = parse(a)\n    c = save(b)\n    "))
+
+    assert text.strip() == "return c"

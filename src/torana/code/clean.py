@@ -50,6 +50,8 @@ def clean_completion(text: str, cursor: Cursor, *, excluded: Collection[str] = (
     """The steps for completions, then the quality rule."""
     if "strip_fences" not in excluded:
         text = _unwrap(text, cursor)
+    # What was there already would lead the trees astray.
+    text = drop_repeated_start(text, cursor.prefix)
     ended = ""
     """A text whose end is known to repeat nothing."""
     for name, step in COMPLETION_STEPS.items():

@@ -13,6 +13,8 @@ _MAX_LINES = 1_000
 _MAX_LOOP_LINES = 500
 """Looking for loops costs the square of it: about 10 ms."""
 _MAX_PLACES = 50
+_MAX_LINES_ABOVE = 100
+_BEGUN_WORD = re.compile(r"(?<![#\\\w])[^\W\d]\w+\Z")
 _TELLING = re.compile(r"\w")
 # Lines that close something: the same text may close an inner block and an outer one.
 _CLOSER = re.compile(r"\W*|end\W*|fi|done|esac|endif|</.*")
@@ -20,11 +22,12 @@ _OPENER = re.compile(r"[:{(\[]\s*\Z")
 
 
 def drop_repeated_start(text: str, prefix: str) -> str:
-    """`text` without a beginning that repeats the prefix's last line.
+    """`text` without a beginning that repeats the prefix's last line, its last lines or its last word.
 
     Where the cursor stands at the start of a line, that is the last line with something on it, and the
     indentation that is already there.
     """
+    text = _without_lines_above(text, prefix)
     above, _, typed = prefix.rpartition("\n")
     line = typed.lstrip()
     while text:
@@ -32,7 +35,8 @@ def drop_repeated_start(text: str, prefix: str) -> str:
         if shorter == text:
             break
         text = shorter
-    return text
+    word = _BEGUN_WORD.search(typed)
+    return text.removeprefix(word[0]) if word else text
 
 
 def drop_repeated_end(text: str, prefix: str, suffix: str, grammar: str, patience: Patience | None = None) -> str:
@@ -59,29 +63,43 @@ def drop_repeated_end(text: str, prefix: str, suffix: str, grammar: str, patienc
 
 
 def drop_repeated_blocks(text: str, prefix: str) -> str:
-    """`text` without runs of lines that stand in the prefix already, LARGE_LINES telling ones at least."""
+    """`text` without runs of lines that stand in the prefix already, LARGE_LINES telling ones at least.
+
+    Only where they stand in the same block again: a second test may well prepare what the first one did.
+    """
     lines = text.splitlines(keepends=True)
     if not LARGE_LINES <= len(lines) <= _MAX_LINES:
         return text
     # Mostly the two have next to nothing in common, and two sets tell.
     bare = list(map(str.strip, lines))
-    common = set(map(str.strip, prefix.splitlines()[-_MAX_LINES:])).intersection(bare)
+    written = prefix.splitlines()[-_MAX_LINES:]
+    above = list(map(str.strip, written))
+    common = set(above).intersection(bare)
     if not common or sum(map(common.__contains__, bare)) < LARGE_LINES:
         return text
-    above = list(map(str.strip, prefix.splitlines()[-_MAX_LINES:]))
     places = defaultdict[str, list[int]](list)
     for number, line in enumerate(above):
         if line in common and _TELLING.search(line) and len(places[line]) < _MAX_PLACES:
             places[line].append(number)
+    typed = prefix.rpartition("\n")[2]
+    owners = _owners(written, lines, typed)
+    originals: dict[int, int] = {}
     kept: list[str] = []
     number = 0
     # The first line belongs to the one that the cursor stands in.
-    if lines and prefix.rpartition("\n")[2].strip():
+    if lines and typed.strip():
         kept, number = lines[:1], 1
     while number < len(lines):
-        runs = [_run(bare, number, above, place) for place in places.get(bare[number], ())]
-        longest = max(runs, default=0)
+        here = len(above) + number
+        owner = originals.get(owners[here], owners[here])
+        runs = [
+            (_run(bare, number, above, place), place)
+            for place in places.get(bare[number], ())
+            if owners[place] == owner
+        ]
+        longest, place = max(runs, default=(0, 0))
         if _count_telling(lines[number : number + longest]) >= LARGE_LINES:
+            originals.update((here + more, place + more) for more in range(longest))
             number += longest
         else:
             kept.append(lines[number])
@@ -107,6 +125,22 @@ def drop_loops(text: str) -> str:
                 break
         number += 1
     return "".join(lines)
+
+
+def _without_lines_above(text: str, prefix: str) -> str:
+    """`text` without a beginning that is the end of the prefix, from the start of one of its lines on."""
+    begun = text.lstrip()
+    if "\r" not in begun:
+        prefix = prefix.replace("\r\n", "\n")
+    longest, start = 0, prefix.rfind("\n")
+    for _ in range(_MAX_LINES_ABOVE):
+        if start < 0 or len(prefix) - start > 2 * len(begun):
+            break
+        start = prefix.rfind("\n", 0, start)
+        again = prefix[start + 1 :].lstrip()
+        if len(again) > longest and _TELLING.search(again) and begun.startswith(again):
+            longest = len(again)
+    return begun[longest:] if longest else text
 
 
 def _without_typed(text: str, line: str) -> str:
@@ -165,6 +199,26 @@ def _without_same_line(text: str, suffix: str) -> str | None:
     above, _, last = text.rstrip().rpartition("\n")
     first = next((line.rstrip() for line in suffix.splitlines() if line.strip()), "")
     return above.rstrip() if last == first else None
+
+
+def _owners(above: list[str], lines: list[str], typed: str) -> list[int]:
+    """For each line of both, in a row, the one whose block it stands in, as indentation tells; -1: none."""
+    depths = [(_depth(line), bool(line.strip())) for line in (*above, *lines)]
+    first, is_telling = depths[len(above)]
+    depths[len(above)] = (_depth(typed) if typed.strip() else max(len(typed), first), is_telling)
+    owners: list[int] = []
+    around: list[tuple[int, int]] = []
+    for number, (depth, has_text) in enumerate(depths):
+        while has_text and around and around[-1][0] >= depth:
+            around.pop()
+        owners.append(around[-1][1] if around else -1)
+        if has_text:
+            around.append((depth, number))
+    return owners
+
+
+def _depth(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 def _run(bare: list[str], number: int, above: list[str], place: int) -> int:
