@@ -89,6 +89,25 @@ async def test_an_answer_that_an_older_client_begins_is_asked_to_be_gone_on_with
     assert sent == [["user", "model"], ["user", "model", "user"]]
 
 
+async def test_a_row_of_ones_own_is_asked_googles_way(
+    start_gateway: StartGateway, vertex_env: dict[str, str], google: FakeGoogle, tmp_path: Path
+) -> None:
+    address = f"{vertex_env['VERTEX_BASE_URL']}/psc"
+    row = f"- {{name: private, dialect: generate_content, auth: google, base_url: '{address}'}}"
+    (tmp_path / "providers.yml").write_text(row)
+    model = "- {name: own, title: Own, deployments: [{provider: private, model: gemini-3.8-flash}]}"
+    (tmp_path / "models.yml").write_text(f"models:\n{model}\n")
+    gateway = await start_gateway(env=vertex_env | {"AIGW_CATALOG": str(tmp_path)})
+
+    answer = await explain(gateway, "own")
+
+    assert (answer.status, answer.json()) == (200, TEXT)
+    (sent,) = gateway.provider.requests
+    assert sent.path == f"/psc{VERTEX}/google/models/gemini-3.8-flash:generateContent"
+    assert (sent.header("authorization") or "").startswith("Bearer ")
+    assert sent.header("x-goog-api-key") is None
+
+
 async def test_either_name_of_geminis_key_is_read(start_gateway: StartGateway, gemini_env: dict[str, str]) -> None:
     del gemini_env["GEMINI_API_KEY"]
     gateway = await start_gateway(env=gemini_env | {"GOOGLE_API_KEY": "google-key"})

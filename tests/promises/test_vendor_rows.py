@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from tests.support.provider import ScriptedProvider
 
 MODELS = """\
@@ -84,3 +85,55 @@ async def test_a_deployment_may_bring_its_own_address_and_key(
     (sent,) = provider.requests
     assert sent.path == "/eu/v1/chat/completions"
     assert (b"Authorization", b"Bearer eu-secret-key") in sent.headers
+
+
+@pytest.mark.parametrize(
+    ("line", "env", "path", "greeting"),
+    [
+        ("dialect: messages", {}, "/acme/v1/messages", ("x-api-key", "no-key-needed")),
+        ("dialect: messages, auth: none", {}, "/acme/v1/messages", None),
+        ("dialect: messages, auth: api-key, key_env: A_API_KEY", {}, "/acme/v1/messages", ("api-key", "acme-key")),
+        ("dialect: generate_content, auth: none", {}, "/acme/v1beta/models/acme-large-1:generateContent", None),
+        (
+            "dialect: generate_content, auth: bearer, key_env: A_API_KEY",
+            {},
+            "/acme/v1beta/models/acme-large-1:generateContent",
+            ("authorization", "Bearer acme-key"),
+        ),
+        ("dialect: converse, auth: none", {}, "/acme/model/acme-large-1/converse", None),
+        (
+            "dialect: converse, auth: bearer, key_env: A_API_KEY",
+            {},
+            "/acme/model/acme-large-1/converse",
+            ("authorization", "Bearer acme-key"),
+        ),
+        (
+            "dialect: converse",
+            {"AWS_BEARER_TOKEN_BEDROCK": "bedrock-token", "AWS_REGION_NAME": "eu-west-1"},
+            "/acme/model/acme-large-1/converse",
+            ("authorization", "Bearer bedrock-token"),
+        ),
+    ],
+)
+async def test_a_row_may_speak_any_dialect_and_tell_who_calls_in_any_way(
+    start_gateway: Callable,
+    provider: ScriptedProvider,
+    tmp_path: Path,
+    line: str,
+    env: dict[str, str],
+    path: str,
+    greeting: tuple[str, str] | None,
+) -> None:
+    folder = tmp_path / "overlay"
+    folder.mkdir()
+    (folder / "providers.yml").write_text(f"- {{name: acme, {line}, base_url: '{provider.url}/acme'}}\n")
+    (folder / "models.yml").write_text(MODELS)
+    gateway = await start_gateway(env={"AIGW_CATALOG": str(folder), "A_API_KEY": "acme-key", **env})
+
+    answer = await ask(gateway)
+
+    assert (answer.status, answer.header("x-aigw-model")) == (200, "acme/acme-large-1")
+    (sent,) = provider.requests
+    assert sent.path == path
+    told = {name: sent.header(name) for name in ("authorization", "x-api-key", "api-key", "x-goog-api-key")}
+    assert {name: value for name, value in told.items() if value is not None} == (dict([greeting]) if greeting else {})

@@ -14,6 +14,9 @@ from torana.setting_values import is_header, url_fault
 _KEY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*_API_KEY", re.ASCII)
 """What the settings read as a vendor's key."""
 
+_CLOUD_DIALECTS = {"aws": "converse", "google": "generate_content"}
+"""A cloud's own way of telling who calls → what is spoken behind it."""
+
 _ASKED = ("chat", "completions", "responses", "embeddings", "models")
 """What a server is asked, each at a path of its own."""
 
@@ -27,6 +30,10 @@ def check_models(found: Findings, models: Mapping[str, ModelRecord], providers: 
             if not is_address_name(name):
                 found.add(f"providers {provider.name}", *_wrong_address(name))
         _check_address(found, f"providers {provider.name}", provider.base_url)
+        spoken = _CLOUD_DIALECTS.get(provider.auth or "", provider.dialect)
+        if spoken != provider.dialect:
+            wrong = f"`auth: {provider.auth}` does not go with `dialect: {provider.dialect}`"
+            found.add(f"providers {provider.name}", wrong, f"expected `dialect: {spoken}`, or another `auth`")
         for name, path in provider.paths.items():
             if name not in _ASKED:
                 hint = nearest(name, _ASKED, f"expected one of {', '.join(_ASKED)}")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torana.dialects.dialect import Dialect
 from torana.dialects.embedding_dialect import EmbeddingDialect
 from torana.dialects.messages import MESSAGES
-from torana.providers.provider import Deployment, join_url
+from torana.providers.provider import Deployment, greet, join_url
 from torana.transport import WireRequest
 
 API_VERSION = "2023-06-01"
@@ -23,9 +23,7 @@ class Anthropic:
     async def prepare(
         self, deployment: Deployment, path: str, body: bytes, headers: Mapping[str, str], *, stream: bool
     ) -> WireRequest:
-        key = deployment.secret.reveal()
-        caller = {"Authorization": f"Bearer {key}"} if deployment.auth == "bearer" else {"x-api-key": key}
-        greeting = {"anthropic-version": API_VERSION, **headers, **caller}
+        greeting = {"anthropic-version": API_VERSION, **headers, **greet(deployment, "x-api-key")}
         return WireRequest(
             url=join_url(deployment.base_url, path),
             headers={**greeting, **deployment.extra_headers},

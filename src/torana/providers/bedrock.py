@@ -15,7 +15,7 @@ from torana.dialects.dialect import Dialect
 from torana.dialects.embedding_dialect import EmbeddingDialect
 from torana.errors import NoCredentials, ProviderError
 from torana.providers.aws_signing import fetch_signer
-from torana.providers.provider import Deployment
+from torana.providers.provider import Deployment, greet
 from torana.providers.refreshing import Refreshing
 from torana.settings import ProviderSettings
 from torana.transport import WireRequest
@@ -49,13 +49,16 @@ class Bedrock:
         action = _ACTIONS.get((path, stream))
         if action is None:
             raise ProviderError(f"Bedrock cannot be asked {path}", deployment.name)
+        is_signed = deployment.auth in ("", "aws")
         region = deployment.region or self._settings.aws_region
-        if not region:
+        if not region and (is_signed or not deployment.base_url):
             raise NoCredentials(NO_REGION, deployment.name)
         base = deployment.base_url.rstrip("/") or f"https://bedrock-runtime.{region}.{_domain(region)}"
         url = f"{base}/model/{quote(deployment.model, safe='')}/{action}"
         token = deployment.secret or self._settings.aws_bearer_token
-        if token:
+        if not is_signed:
+            greeting = greet(deployment, "bearer")
+        elif token:
             greeting = {"Authorization": f"Bearer {token.reveal()}"}
         else:
             signer = await self._signer.current()

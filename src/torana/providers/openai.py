@@ -10,7 +10,7 @@ from torana.dialects.embedding_dialect import EmbeddingDialect
 from torana.dialects.embeddings import OPENAI_EMBEDDINGS
 from torana.dialects.manners import chat_completions_of, text_completions_of
 from torana.dialects.responses import RESPONSES
-from torana.providers.provider import PLACEHOLDER_KEY, Deployment, join_url
+from torana.providers.provider import Deployment, greet, join_url
 from torana.transport import WireRequest
 
 _ASKED = {
@@ -43,7 +43,7 @@ class OpenAI:
             url = join_url(deployment.base_url, path)
         return WireRequest(
             url=url,
-            headers={**headers, **greet(deployment), **deployment.extra_headers},
+            headers={**headers, **greet(deployment, "bearer"), **deployment.extra_headers},
             body=body,
             is_client_given=deployment.is_client_given,
         )
@@ -54,13 +54,3 @@ def dialect_of(deployment: Deployment) -> Dialect:
         return RESPONSES
     speak = text_completions_of if deployment.as_text_completion else chat_completions_of
     return speak(deployment.quirks)
-
-
-def greet(deployment: Deployment) -> dict[str, str]:
-    """The header that tells who calls."""
-    key = deployment.secret.reveal() or PLACEHOLDER_KEY
-    if deployment.auth == "none":
-        return {}
-    if deployment.auth in ("x-api-key", "api-key"):
-        return {deployment.auth: key}
-    return {"Authorization": f"Bearer {key}"}

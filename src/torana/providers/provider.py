@@ -12,7 +12,7 @@ from torana.transport import WireRequest
 from torana.usage.prices import Price
 
 PLACEHOLDER_KEY = "no-key-needed"
-"""Sent to OpenAI-compatible servers without a key; some clients and servers refuse an empty one."""
+"""Sent to servers without a key; some clients and servers refuse an empty one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,3 +98,15 @@ class Provider(Protocol):
 def join_url(base_url: str, path: str) -> str:
     """`<base>/v1/…` with exactly one /v1, whether or not the base ends in `/` or in /v1."""
     return base_url.rstrip("/").removesuffix("/v1") + path
+
+
+def greet(deployment: Deployment, usual: str) -> dict[str, str]:
+    """The header that tells who calls.
+
+    usual  how the dialect's own vendor has it: `bearer`, or a header that holds the key
+    """
+    way = deployment.auth or usual
+    if way == "none":
+        return {}
+    key = deployment.secret.reveal() or PLACEHOLDER_KEY
+    return {"Authorization": f"Bearer {key}"} if way == "bearer" else {way: key}

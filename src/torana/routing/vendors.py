@@ -20,9 +20,13 @@ LIKE = {
     "chat_completions": "openai",
     "responses": "openai",
     "generate_content": "gemini",
+    "converse": "bedrock",
     "demo": "demo",
 }
 """Whose greeting belongs to a dialect, for rows without a file of their own in providers/."""
+
+CLOUDS = {"aws": "bedrock", "google": "vertex_ai"}
+"""Whose greeting it is where a row names a cloud's own way, whatever it speaks."""
 
 OWN_GREETINGS = frozenset({"azure", "bedrock", "vertex_ai"})
 """Rows with one."""
@@ -62,7 +66,7 @@ class Vendors:
         row = self.rows.get(provider)
         if row is None or row.dialect == "demo":
             return provider == "demo"
-        if row.auth == "aws":
+        if _way_of(row) == "aws":
             return bool(self.settings.aws_region) and self._has_aws_credentials
         if row.auth == "google":
             return bool(self.settings.google.project)
@@ -89,7 +93,7 @@ class Vendors:
 
     def _is_aws(self, provider: str) -> bool:
         row = self.rows.get(provider)
-        return row is not None and row.auth == "aws"
+        return row is not None and _way_of(row) == "aws"
 
     def spread(self, record: DeploymentRecord) -> tuple[DeploymentRecord, ...]:
         """The deployments that a record stands for: one, or where it names no model, the operator's own by region."""
@@ -148,7 +152,7 @@ class Vendors:
         row = self.rows.get(provider)
         if row is None:
             return deployment
-        like = row.name if row.name in OWN_GREETINGS else deployment.like or LIKE.get(row.dialect, "")
+        like = row.name if row.name in OWN_GREETINGS else deployment.like or _like(row)
         if deployment.is_client_given:
             # Where it is asked, and how code around a cursor is, contract 10.2 says; our headers are not for others.
             return replace(deployment, like=like, auth=row.auth or "", quirks=replace_members(row.quirks, suffix=False))
@@ -162,7 +166,7 @@ class Vendors:
             like=like,
             dialect=row.dialect,
             also=row.also if has_also else (),
-            auth=row.auth or "",
+            auth=_way_of(row),
             paths=row.paths,
             quirks=row.quirks,
             extra_headers={**row.headers, **deployment.extra_headers},
@@ -184,6 +188,15 @@ class Vendors:
     def _find_key(self, row: ProviderRecord) -> Secret:
         keys = self.settings.vendor_keys
         return next((keys[name] for name in row.key_names if keys.get(name)), Secret())
+
+
+def _way_of(row: ProviderRecord) -> str:
+    """How it wants to be told who calls; empty: as the vendor that it is like."""
+    return row.auth or ("aws" if row.dialect == "converse" else "")
+
+
+def _like(row: ProviderRecord) -> str:
+    return CLOUDS.get(_way_of(row)) or LIKE[row.dialect]
 
 
 def _read_regions(settings: ProviderSettings) -> Iterator[tuple[str, tuple[str, str]]]:
