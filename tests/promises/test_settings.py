@@ -33,6 +33,19 @@ def test_an_empty_value_counts_as_unset_wherever_it_stands(tmp_path: Path) -> No
     assert found.auth.gitlab_url == "https://gitlab.com"
 
 
+def test_what_stands_around_a_value_is_no_part_of_it(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("sk-file\n")
+    env = {"ANTHROPIC_API_KEY": "sk-env\n", "ACME_API_KEY": " sk-own\r\n", "OPENAI_API_KEY_FILE": f"{key}\r"}
+
+    found = load_settings({**env, "AIGW_GITLAB_URL": "https://gitlab.example.com\r", "AIGW_REGION": " \n"})
+
+    assert found.providers.anthropic_api_key.reveal() == "sk-env"
+    assert found.providers.openai_api_key.reveal() == "sk-file"
+    assert found.providers.vendor_keys["ACME_API_KEY"].reveal() == "sk-own"
+    assert (found.auth.gitlab_url, found.routing.region) == ("https://gitlab.example.com", "")
+
+
 def test_without_any_source_the_defaults_are_those_of_the_contract() -> None:
     found = load_settings({}, Path("no such file"))
 
