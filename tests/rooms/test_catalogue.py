@@ -115,6 +115,8 @@ def test_an_overlays_prompt_is_kept_as_it_was_when_loaded(tmp_path: Path) -> Non
     [
         ("models", "models: [\n", "models.yml:1: did not find expected node content, expected YAML | models: ["),
         ("models", "", "models.yml:1: the file is empty, expected members: models, aliases, client_names, "),
+        ("limits", "# none\n", "limits.yml:1: the file is empty, expected a list, `[]` where there"),
+        ("models", "# é\nmodels:\n- name: \0x\n", "models.yml:3: control characters are not allowed, expected text"),
         ("models", "modles: []", "models.yml:1: unknown member `modles`, did you mean `models`? | modles: []"),
         ("models", "models: x", "models.yml:1: `models` is a text, expected a list"),
         (
@@ -269,6 +271,11 @@ def test_an_overlays_prompt_is_kept_as_it_was_when_loaded(tmp_path: Path) -> Non
             "models",
             MODEL.format(name="m").replace("model: m", "model: m, base_url: 'http://x:y'"),
             "models.yml:2: m: base_url 'http://x:y' is no URL",
+        ),
+        (
+            "providers",
+            "- {name: p, dialect: messages, auth: aws}",
+            "providers.yml:1: p: `auth: aws` does not go with `dialect: messages`, expected `dialect: converse`",
         ),
         ("providers", "- {name: p, dialect: messages, auth: basic}", "providers.yml:1: `[0].auth`"),
         ("providers", "- {name: p, dialect: messages, key_env: P_SECRET}", "providers.yml:1: p: key_env `P_SECRET` is"),
@@ -501,7 +508,8 @@ def test_all_problems_of_all_files_are_told(tmp_path: Path) -> None:
 
 
 def test_an_unreadable_file_and_a_missing_folder_are_named(tmp_path: Path) -> None:
-    (tmp_path / "models.yml").write_bytes(b"models: [\xc3]")
+    (tmp_path / "models.yml").write_bytes("# für\nmodels:\r\n- name: ".encode() + b"\xc3\n")
+    os.mkfifo(tmp_path / "limits.yml")
     (tmp_path / "providers.yml").symlink_to(tmp_path / "providers.yml.d")
     (tmp_path / "prompts").mkdir()
     (tmp_path / "prompts/loop.jinja").symlink_to(tmp_path / "gone")
@@ -511,7 +519,8 @@ def test_an_unreadable_file_and_a_missing_folder_are_named(tmp_path: Path) -> No
     assert problems == [
         "none:1: is no directory, expected a catalogue directory",
         "providers.yml:1: cannot be read (FileNotFoundError), expected a readable file",
-        "models.yml:1: is no UTF-8, expected text in UTF-8",
+        "limits.yml:1: is no file, expected a readable file",
+        "models.yml:3: is no UTF-8, expected text in UTF-8",
         "prompts/loop.jinja:1: cannot be read (FileNotFoundError), expected a readable file",
     ]
 

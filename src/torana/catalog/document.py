@@ -41,6 +41,7 @@ _REMEDIES = (
     ("unknown escape", "expected single quotes, in which a backslash is only itself"),
     ("end of stream", "expected the closing quote"),
     ("another document", "expected one document a file, without `---` between"),
+    ("control characters", "expected text without them"),
 )
 """What the parser says, and what its author is to do."""
 
@@ -88,7 +89,8 @@ class Document:
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             what = getattr(error, "problem", None) or getattr(error, "reason", None) or "is no YAML"
-            line = mark.line if mark else 0
+            # A sign that YAML does not take at all has a position, in bytes, and no mark.
+            line = mark.line if mark else text.encode()[: getattr(error, "position", 0)].count(b"\n")
             raise BadCatalogue([self._problem(line, what, _remedy(what, self._rest(mark)))]) from None
         except RecursionError:
             raise BadCatalogue([self._problem(0, "nested too deeply", "expected a few levels")]) from None
@@ -184,7 +186,8 @@ class Document:
                 for index, (item_node, item) in enumerate(zip(node.value, value, strict=True)):
                     yield from self._mismatches(item_node, item, get_args(kind)[0], f"{where}[{index}]")
             else:
-                yield self._problem(line, f"{_label(where)} is {_type_name(value)}", "expected a list")
+                expected = "expected a list" + (", `[]` where there is nothing" if value is None else "")
+                yield self._problem(line, f"{_label(where)} is {_type_name(value)}", expected)
         elif get_origin(kind) is dict and isinstance(value, dict):
             for key, inner in value.items():
                 if isinstance(key, str):

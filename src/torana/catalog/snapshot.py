@@ -81,8 +81,11 @@ class Catalogue:
 def read_text(path: Path) -> str:
     """Raises BadCatalogue when the file cannot be read or is no UTF-8."""
     try:
+        if path.exists() and not path.is_file():  # from a pipe nothing need ever come
+            raise BadCatalogue([f"{path}:1: is no file, expected a readable file"])
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise BadCatalogue([f"{path}:1: cannot be read ({type(error).__name__}), expected a readable file"]) from None
-    except UnicodeDecodeError:
-        raise BadCatalogue([f"{path}:1: is no UTF-8, expected text in UTF-8"]) from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise BadCatalogue([f"{path}:{line}: is no UTF-8, expected text in UTF-8"]) from None
