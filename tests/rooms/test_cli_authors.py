@@ -294,6 +294,18 @@ def test_two_versions_are_compared_row_by_row(run: Run) -> None:
     assert re.search(r"^(one: equal answers|--- one, first)$", text.stdout, re.MULTILINE)
 
 
+def test_a_version_is_not_compared_with_itself(run: Run) -> None:
+    row = '{"inputs": {"word": "x"}}\n'
+    args = ("prompts", "test", "team/say", "--data", "-")
+
+    newest = run(*args, "--against", "1.2.0", typed=row)
+    older = run(*args, "--against", "1.0.0", typed=row)
+
+    assert newest.exit_code == 2
+    assert "both runs would be team/say/base/1.2.0, expected an older one with --against" in newest.stderr
+    assert (older.exit_code, older.stdout.count(" of 1 good")) == (0, 2)
+
+
 def test_two_models_are_compared(run: Run) -> None:
     args = ("--model", "demo", "--against-model", "chat_default", "--limit", "1", "--parallel", "1", "--json")
 

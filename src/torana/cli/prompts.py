@@ -205,6 +205,8 @@ def test(
         choices = [choose(shop, prompt_id, constraint, model=model, family=family)]
         if against or against_model:
             choices.append(choose(shop, prompt_id, against or constraint, model=against_model or model, family=family))
+    if against and not against_model:
+        _refuse_equals(*choices)
     text, name = _read_data(shop, prompt_id, file)
     try:
         cases = read_cases(text, name)[:limit]
@@ -218,6 +220,14 @@ def test(
     else:
         _print_runs(choices, runs)
     sys.exit(0 if all(run.is_good for run in runs) else 1)
+
+
+def _refuse_equals(one: "Choice", other: "Choice") -> None:
+    """Calls that cost money and tell nothing: without --version the first run has the newest version already."""
+    if one.key == other.key:
+        raise click.UsageError(
+            f"both runs would be {one.key}, expected an older one with --against, or another first one with --version"
+        )
 
 
 def _choose_exactly(shop: "Workshop", prompt_id: str, wanted: str) -> "Choice":
