@@ -7,6 +7,7 @@ from typing import Any
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 from tests.conftest import StartGateway
 from tests.support.clock import HandClock
 from tests.support.gateway import SIGNING_KEY, USER_ID, RunningGateway
@@ -109,6 +110,18 @@ async def test_a_bad_key_leaves_only_itself_out(start_gateway: StartGateway, gar
     kids = [key["kid"] for key in (await gateway.get("/.well-known/jwks.json")).json()["keys"]]
     assert kids == [f"{AUDIENCE}_validation_key"]
     assert garbage not in b"".join(gateway.log.raw).decode()
+
+
+async def test_a_key_whose_signatures_nobody_could_verify_is_left_out(start_gateway: StartGateway) -> None:
+    whole = rsa_key(NEW_KEY).private_numbers()
+    broken = rsa.RSAPrivateNumbers(
+        whole.p, whole.q, whole.d + 2, whole.dmp1, whole.dmq1, whole.iqmp + 2, whole.public_numbers
+    ).private_key(unsafe_skip_rsa_key_validation=True)
+
+    gateway = await start_gateway(env={SIGNING: pem(broken)})
+
+    assert (await gateway.log.find(setting=SIGNING))["level"] == "error"
+    assert (await mint(gateway)).refusal.code == "mint_key_unavailable"
 
 
 async def test_each_instance_mints_so_many_tokens_a_minute_and_no_more(
