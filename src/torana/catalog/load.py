@@ -3,6 +3,8 @@
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +54,9 @@ def load_catalogue(overlays: Sequence[Path] = ()) -> Catalogue:
 
 def read_catalogue(overlays: Sequence[Path] = ()) -> tuple[Catalogue, list[str]]:
     """As `load_catalogue`, but hands out what could be read beside the problems, for `torana check`."""
-    reading = _Reading()
-    for folder in (SHIPPED, *overlays):
-        reading.read_folder(folder, is_overlay=folder is not SHIPPED)
+    reading = _read_shipped(_stamp(SHIPPED)).copy()
+    for folder in overlays:
+        reading.read_folder(folder, is_overlay=True)
     catalogue = Catalogue(
         **reading.records,
         features=reading.features,
@@ -66,6 +68,27 @@ def read_catalogue(overlays: Sequence[Path] = ()) -> tuple[Catalogue, list[str]]
     )
     # Cross checks on half of the records would only report what is missing because of another problem.
     return catalogue, reading.problems or check_catalogue(catalogue)
+
+
+@lru_cache(maxsize=1)
+def _read_shipped(_stamp: object) -> "_Reading":
+    """The half that is the same at every reload, read once."""
+    reading = _Reading()
+    reading.read_folder(SHIPPED, is_overlay=False)
+    return reading
+
+
+def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Another one once a file of the catalogue below the folder is."""
+    found: list[tuple[str, int, int]] = []
+    for here, _folders, names in os.walk(folder):
+        for name in names:
+            if name.endswith((".yml", ".jinja")):
+                path = os.path.join(here, name)
+                with suppress(OSError):  # gone meanwhile
+                    state = os.stat(path)
+                    found.append((path, state.st_mtime_ns, state.st_size))
+    return tuple(sorted(found))
 
 
 def overlay_paths(setting: str) -> tuple[Path, ...]:
@@ -84,6 +107,22 @@ class _Reading:
         self.overrides: list[str] = []
         self.problems: list[str] = []
         self.places: dict[str, str] = {}
+
+    def copy(self) -> "_Reading":
+        """One that goes on from here; this one stays as it is."""
+        other = _Reading()
+        other.records = {kind: dict(records) for kind, records in self.records.items()}
+        other.features = dict(self.features)
+        other.prompts = {
+            name: {variant: dict(versions) for variant, versions in variants.items()}
+            for name, variants in self.prompts.items()
+        }
+        other.templates = dict(self.templates)
+        other.overrides = list(self.overrides)
+        other.unused = list(self.unused)
+        other.problems = list(self.problems)
+        other.places = dict(self.places)
+        return other
 
     def read_folder(self, folder: Path, *, is_overlay: bool) -> None:
         if not folder.is_dir():
