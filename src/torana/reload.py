@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from torana.catalog.load import fingerprint
 from torana.errors import BadCatalogue, ToranaError
 from torana.telemetry.metrics import Metrics
 
@@ -53,7 +54,7 @@ class Reloader:
     def watch(self) -> None:
         """Reload whenever a file below the overlays has changed."""
         # Looked at here and now: a change right after the start must not pass for the beginning.
-        seen = _fingerprint(self._overlays)
+        seen = fingerprint(self._overlays)
         self._watch = asyncio.get_running_loop().create_task(self._keep_watching(seen))
 
     async def aclose(self) -> None:
@@ -66,20 +67,7 @@ class Reloader:
     async def _keep_watching(self, seen: frozenset[tuple[str, int, int, int]]) -> None:
         while True:
             await asyncio.sleep(WATCH_S)
-            now = await asyncio.to_thread(_fingerprint, self._overlays)
+            now = await asyncio.to_thread(fingerprint, self._overlays)
             if now != seen:
                 seen = now
                 await self.reload()
-
-
-def _fingerprint(folders: Sequence[Path]) -> frozenset[tuple[str, int, int, int]]:
-    """What tells that a file was changed, added or taken away, links followed."""
-    marks: set[tuple[str, int, int, int]] = set()
-    for folder in folders:
-        for path in folder.rglob("*"):
-            try:
-                stat = path.stat()
-            except OSError:
-                continue
-            marks.add((str(path), stat.st_mtime_ns, stat.st_size, stat.st_ino))
-    return frozenset(marks)

@@ -18,7 +18,7 @@ from torana.catalog.sink_file import wrong_sink
 from torana.catalog.snapshot import Catalogue, PromptSource, read_text
 from torana.errors import BadCatalogue
 
-__all__ = ["Catalogue", "PromptSource", "load_catalogue", "overlay_paths", "read_catalogue"]
+__all__ = ["Catalogue", "PromptSource", "fingerprint", "load_catalogue", "overlay_paths", "read_catalogue"]
 
 SHIPPED = Path(__file__).parent
 
@@ -54,7 +54,8 @@ def load_catalogue(overlays: Sequence[Path] = ()) -> Catalogue:
 
 def read_catalogue(overlays: Sequence[Path] = ()) -> tuple[Catalogue, list[str]]:
     """As `load_catalogue`, but hands out what could be read beside the problems, for `torana check`."""
-    reading = _read_shipped(_stamp(SHIPPED)).copy()
+    shipped = _read_shipped(fingerprint([SHIPPED]))
+    reading = shipped.copy()
     for folder in overlays:
         reading.read_folder(folder, is_overlay=True)
     catalogue = Catalogue(
@@ -63,7 +64,7 @@ def read_catalogue(overlays: Sequence[Path] = ()) -> tuple[Catalogue, list[str]]
         prompts=reading.prompts,
         templates=reading.templates,
         overrides=tuple(reading.overrides),
-        has_overlays=bool(overlays),
+        overlaid=frozenset(key for key, place in reading.places.items() if shipped.places.get(key) != place),
         places=reading.places,
     )
     # Cross checks on half of the records would only report what is missing because of another problem.
@@ -71,24 +72,21 @@ def read_catalogue(overlays: Sequence[Path] = ()) -> tuple[Catalogue, list[str]]
 
 
 @lru_cache(maxsize=1)
-def _read_shipped(_stamp: object) -> "_Reading":
-    """The half that is the same at every reload, read once."""
+def _read_shipped(_fingerprint: object) -> "_Reading":
+    """The half that is the same at every load, read once."""
     reading = _Reading()
     reading.read_folder(SHIPPED, is_overlay=False)
     return reading
 
 
-def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Another one once a file of the catalogue below the folder is."""
-    found: list[tuple[str, int, int]] = []
-    for here, _folders, names in os.walk(folder):
-        for name in names:
-            if name.endswith((".yml", ".jinja")):
-                path = os.path.join(here, name)
-                with suppress(OSError):  # gone meanwhile
-                    state = os.stat(path)
-                    found.append((path, state.st_mtime_ns, state.st_size))
-    return tuple(sorted(found))
+def fingerprint(folders: Sequence[Path]) -> frozenset[tuple[str, int, int, int]]:
+    """What tells that a file below was changed, added or taken away, links followed."""
+    marks: set[tuple[str, int, int, int]] = set()
+    for path in (path for folder in folders for path in _walk(folder)):
+        with suppress(OSError):
+            stat = path.stat()
+            marks.add((str(path), stat.st_mtime_ns, stat.st_size, stat.st_ino))
+    return frozenset(marks)
 
 
 def overlay_paths(setting: str) -> tuple[Path, ...]:

@@ -64,10 +64,10 @@ class Catalogue:
     """Text of every `*.jinja` under `prompts/`, by its path from there."""
     overrides: tuple[str, ...]
     """Lines `what: this file replaces that file`."""
-    has_overlays: bool = False
-    """Operators laid something over the shipped catalogue, which its own tests keep sound."""
     places: Mapping[str, str]
     """`file:line` of each record, by `<kind> <name>`: `models claude_haiku_4_5`."""
+    overlaid: frozenset[str] = frozenset()
+    """Those of `places` that operators laid over the shipped catalogue, which its own tests keep sound."""
 
     def names_of_models(self) -> dict[tuple[str, str], str]:
         """Provider and its own name of a model → the first of our models that is asked there by it."""

@@ -1,6 +1,6 @@
 """Do the catalogue's features fit the prompts that they name? Asked at load and by `torana check`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from torana.catalog.document import nearest
 from torana.catalog.findings import member_place
@@ -14,9 +14,9 @@ Build = Callable[[tuple[str, str, str], PromptSource], Prompt]
 """(id, variant, version), file → the prompt; raises BadCatalogue."""
 
 
-def feature_problems(catalogue: Catalogue, build: Build) -> Iterator[str]:
+def feature_problems(features: Iterable[FeatureRecord], catalogue: Catalogue, build: Build) -> Iterator[str]:
     """One line `file:line: name: what, expected` for each thing that would fail at the first request."""
-    for feature in catalogue.features.values():
+    for feature in features:
         for variant in catalogue.prompts.get(feature.prompt_id, {}):
             for member, what, expected in _faults(feature, variant, catalogue, build):
                 place = member_place(catalogue.places, feature.name, member)

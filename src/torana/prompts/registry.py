@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from torana.catalog.document import nearest
+from torana.catalog.records import FeatureRecord
 from torana.catalog.snapshot import Catalogue, PromptSource
 from torana.chat import ChatRequest, Message, Role, Text
 from torana.clock import Clock
@@ -44,7 +45,7 @@ class Prompts:
         self._date = (-1, "")
         self._versions: dict[tuple[str, str], dict[Version, str]] = {}
         self._default = read_constraint(DEFAULT_CONSTRAINT)
-        if catalogue.has_overlays and (problems := self.check(overlays_only=True)):
+        if catalogue.overlaid and (problems := self.check(overlays_only=True)):
             raise BadCatalogue(problems)
 
     def find(self, prompt_id: str, constraint: str | None = None, families: Sequence[str] = ()) -> Prompt:
@@ -125,7 +126,11 @@ class Prompts:
         )
 
     def check(self, *, overlays_only: bool = False) -> list[str]:
-        """Read, check and compile every file; one line `file:line: what, expected` for each problem."""
+        """Read, check and compile every file; one line `file:line: what, expected` for each problem.
+
+        overlays_only   but for what is shipped, and stands on nothing that is not
+        """
+        catalogue = self._catalogue
         problems: list[str] = []
         for key, source in self._sources():
             if overlays_only and not source.is_overlay:
@@ -134,14 +139,20 @@ class Prompts:
                 self._build(key, source)
             except BadCatalogue as bad:
                 problems += bad.problems
-        for name, text in self._catalogue.templates.items():
+        for name, text in catalogue.templates.items():
+            entry = f"template {name}"
+            if overlays_only and entry not in catalogue.overlaid:
+                continue
             try:
                 self._sandbox.compile_text(text)
             except BadTemplate as bad:
-                path = self._catalogue.places[f"template {name}"].rpartition(":")[0]
+                path = catalogue.places[entry].rpartition(":")[0]
                 problems.append(f"{path}:{bad.line}: {bad.what}, {bad.expected}")
-        features = feature_problems(self._catalogue, self._build)
-        return [*problems, *self._without_base(), *self._doubled_versions(), *features]
+        features = [
+            feature for feature in catalogue.features.values() if not overlays_only or _is_touched(feature, catalogue)
+        ]
+        found = feature_problems(features, catalogue, self._build)
+        return [*problems, *self._without_base(), *self._doubled_versions(), *found]
 
     def unused(self) -> list[str]:
         """Variants that no model is given, which may be misspelt: `file:line: what, expected`."""
@@ -202,6 +213,12 @@ class Prompts:
             now = datetime.fromtimestamp(seconds, UTC)
             self._date = (day, f"{now:%B} {now.day}, {now.year}")
         return self._date[1]
+
+
+def _is_touched(feature: FeatureRecord, catalogue: Catalogue) -> bool:
+    """Whether an operator has laid anything over what the feature stands on; templates may be anybody's."""
+    beginnings = (f"prompt {feature.prompt_id}/", "template ")
+    return any(key == f"features {feature.name}" or key.startswith(beginnings) for key in catalogue.overlaid)
 
 
 def _messages(part: Part, values: dict[str, Any], meter: Meter) -> Iterator[Message]:
