@@ -229,10 +229,14 @@ def _is_ours(path: Path) -> bool:
 
 def _walk(folder: Path) -> Iterator[Path]:
     """Every file below, in order. Follows links, which is how ConfigMaps are mounted, but not in circles."""
-    seen: set[Path] = set()
+    seen: set[tuple[int, int]] = set()
     for here, folders, files in os.walk(folder, followlinks=True):
-        real = Path(here).resolve()
+        try:
+            state = os.stat(here)
+        except OSError:  # gone meanwhile
+            continue
+        real = (state.st_dev, state.st_ino)
         folders[:] = sorted(name for name in folders if not name.startswith(".") and real not in seen)
         if real not in seen:
-            yield from (Path(here) / name for name in sorted(files) if not name.startswith("."))
+            yield from (Path(here, name) for name in sorted(files) if not name.startswith("."))
         seen.add(real)
