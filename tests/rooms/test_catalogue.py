@@ -620,18 +620,20 @@ def test_torana_check_prints_overrides_and_errors_and_says_no(runner: CliRunner,
     assert f"error: {bad}/prompts/own/base/1.0.0.yml:3: `(…)` is not allowed" in faulty.output
 
 
-def test_torana_check_names_variants_that_no_model_is_given(runner: CliRunner, tmp_path: Path) -> None:
+def test_torana_check_notes_what_may_be_a_slip(runner: CliRunner, tmp_path: Path) -> None:
     prompt = "name: x\nunit_primitives: [duo_chat]\nprompt_template: {user: hi}\n"
     for variant in ("base", "mistral", "mistrall", "chosen"):
         write(tmp_path, **{f"prompts__own__{variant}__1.0.0": prompt})
+    write(tmp_path, **{"prompts__narrow__mistral__1.0.0": prompt})
 
     result = runner.invoke(
         check, ["--json", "--catalog", str(tmp_path)], env={"AIGW_DEFAULT_PROMPTS": '{"own": "chosen"}'}
     )
 
-    place = f"{tmp_path}/prompts/own/mistrall/1.0.0.yml:1"
-    assert json.loads(result.output)["unused"] == [
-        f"{place}: variant `mistrall` is for no model, did you mean `mistral`?"
+    narrow, misspelt = (f"{tmp_path}/prompts/{name}/1.0.0.yml:1" for name in ("narrow/mistral", "own/mistrall"))
+    assert json.loads(result.output)["notes"] == [
+        f"{narrow}: no variant `base`: models of other families do not find the prompt",
+        f"{misspelt}: variant `mistrall` is for no model, did you mean `mistral`?",
     ]
     assert result.exit_code == 0
 

@@ -341,19 +341,6 @@ def test_a_broken_overlay_prompt_is_refused_at_load_with_file_and_line(
     assert refused.value.problems[0].startswith(f"{path}:{line}: {said}")
 
 
-def test_a_prompt_that_models_of_other_families_would_not_find_is_refused(tmp_path: Path) -> None:
-    write(tmp_path, "greet/mistral/1.0.0.yml")
-
-    with pytest.raises(BadCatalogue) as refused:
-        prompts(tmp_path)
-
-    assert refused.value.problems == [
-        f"{tmp_path}/prompts/greet/mistral/1.0.0.yml:1: prompt `greet` has no variant `base`, "
-        "expected prompts/greet/base/<version>.yml, for models of other families"
-    ]
-    assert prompts(tmp_path, default_prompts={"greet": "mistral"}).find("greet").variant == "mistral"
-
-
 def test_every_problem_of_the_overlays_is_told_at_once(tmp_path: Path) -> None:
     write(tmp_path, "a/base/1.0.0.yml", params="{max_tokens: many, temperature: true}")
     write(tmp_path, "b/base/1.0.0-rc1.yml")

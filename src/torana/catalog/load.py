@@ -117,7 +117,6 @@ class _Reading:
         }
         other.templates = dict(self.templates)
         other.overrides = list(self.overrides)
-        other.unused = list(self.unused)
         other.problems = list(self.problems)
         other.places = dict(self.places)
         return other

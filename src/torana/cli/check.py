@@ -30,14 +30,14 @@ def check(folders: tuple[str, ...], as_json: bool) -> None:
         click.echo(str(bad), err=True)
         sys.exit(2)
     catalogue, problems = read_catalogue(overlay_paths(settings.overlays))
-    unused: list[str] = []
+    notes: list[str] = []
     if not problems:
-        problems, unused = _judge_prompts(catalogue, settings)
+        problems, notes = _judge_prompts(catalogue, settings)
     report = {
         "ok": not problems,
         "problems": problems,
         "overrides": list(catalogue.overrides),
-        "unused": unused,
+        "notes": notes,
         "counts": _counts(catalogue),
     }
     click.echo(msgspec.json.encode(report).decode() if as_json else _text(report), nl=True)
@@ -45,12 +45,12 @@ def check(folders: tuple[str, ...], as_json: bool) -> None:
 
 
 def _judge_prompts(catalogue: Catalogue, settings: CatalogueSettings) -> tuple[list[str], list[str]]:
-    """What is wrong with them, and what is of no use."""
+    """What is wrong with them, and what may be a slip."""
     try:
         prompts = Prompts(catalogue, settings)
     except BadCatalogue as bad:
         return bad.problems, []
-    return prompts.check(), prompts.unused()
+    return prompts.check(), prompts.notes()
 
 
 def _counts(catalogue: Catalogue) -> dict[str, int]:
@@ -68,7 +68,7 @@ def _counts(catalogue: Catalogue) -> dict[str, int]:
 def _text(report: dict[str, Any]) -> str:
     lines = [f"error: {problem}" for problem in report["problems"]]
     lines += [f"overrides: {line}" for line in report["overrides"]]
-    lines += [f"note: {line}" for line in report["unused"]]
+    lines += [f"note: {line}" for line in report["notes"]]
     counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in report["counts"].items())
     lines.append(f"{len(report['problems'])} error(s); {counts}" if report["problems"] else f"ok: {counts}")
     return "\n".join(lines)

@@ -152,10 +152,11 @@ class Prompts:
             feature for feature in catalogue.features.values() if not overlays_only or _is_touched(feature, catalogue)
         ]
         found = feature_problems(features, catalogue, self._build)
-        return [*problems, *self._without_base(), *self._doubled_versions(), *found]
+        return [*problems, *self._doubled_versions(), *found]
 
-    def unused(self) -> list[str]:
-        """Variants that no model is given, which may be misspelt: `file:line: what, expected`."""
+    def notes(self) -> list[str]:
+        """What is no fault and may be a slip, as `check` tells faults: variants that no model is given, and prompts
+        that models of most families do not find."""
         catalogue = self._catalogue
         known = {BASE, *catalogue.families}
         for record in catalogue.families.values():
@@ -168,7 +169,7 @@ class Prompts:
                 place = next(iter(variants[variant].values())).path
                 hint = nearest(variant, known, "expected the name of a family in models.yml")
                 lines.append(f"{place}:1: variant `{variant}` is for no model, {hint}")
-        return sorted(lines)
+        return sorted([*lines, *self._without_base()])
 
     def _build(self, key: tuple[str, str, str], source: PromptSource) -> Prompt:
         if key not in self._built:
@@ -191,12 +192,10 @@ class Prompts:
         return str(self._settings.default_prompts.get(prompt_id, BASE))
 
     def _without_base(self) -> Iterator[str]:
-        """Models of other families than those that it has a variant for would not find the prompt."""
         for prompt_id, variants in self._catalogue.prompts.items():
             if BASE not in variants and self._default_variant(prompt_id) not in variants:
                 place = next(iter(next(iter(variants.values())).values())).path
-                expected = f"expected prompts/{prompt_id}/{BASE}/<version>.yml, for models of other families"
-                yield f"{place}:1: prompt `{prompt_id}` has no variant `{BASE}`, {expected}"
+                yield f"{place}:1: no variant `{BASE}`: models of other families do not find the prompt"
 
     def _doubled_versions(self) -> Iterator[str]:
         """`1.0.0-rc1.yml` beside `1.0.0-rc.1.yml`: no constraint could tell them apart."""
