@@ -79,7 +79,7 @@ def load_settings(
     other_names = _other_names()
     for source in (_read_dotenv(dotenv), environ, flags or {}):
         # Secrets of Kubernetes and files with Windows' line ends bring a line end along; no setting means one.
-        told = {name: text for name, value in source.items() if (text := value.strip())}
+        told = {name: value.strip() for name, value in source.items() if value.strip()}
         for name in told:
             # A stronger source's word counts under whichever of its names a setting was given there. Vendors' keys
             # are no settings; their files are names of theirs all the same.
