@@ -279,6 +279,26 @@ def test_an_overlays_prompt_is_kept_as_it_was_when_loaded(tmp_path: Path) -> Non
         ),
         ("providers", "- {name: p, dialect: messages, auth: basic}", "providers.yml:1: `[0].auth`"),
         ("providers", "- {name: p, dialect: messages, key_env: P_SECRET}", "providers.yml:1: p: key_env `P_SECRET` is"),
+        (
+            "providers",
+            "- {name: p, dialect: chat_completions, quirks: {call_id_chars: -1}}",
+            "providers.yml:1: `[0].quirks.call_id_chars` is -1, expected a whole number from 0 to 64",
+        ),
+        (
+            "providers",
+            "- {name: p, dialect: messages, quirks: {call_id_chars: 65}}",
+            "providers.yml:1: `[0].quirks.call",
+        ),
+        (
+            "providers",
+            "- {name: p, dialect: messages, quirks: {affinity_header: x y}}",
+            "providers.yml:1: p: affinity_header `x y` cannot be sent",
+        ),
+        (
+            "models",
+            MODEL.format(name="m") + "  input_limit: 0",
+            "models.yml:5: `models[0].input_limit` is 0, expected a",
+        ),
         ("promts__a", "", "promts:1: unknown name, did you mean `prompts`?"),
     ],
 )
@@ -693,6 +713,7 @@ SINK = "- {name: billing, type: http, url: 'https://billing.example/usage'}"
         ("- {name: a, type: redis, url: 'redis://x:y'}", "`redis://x:y` is no address"),
         ("- {name: a, type: http, url: 'http://x', headers: {a b: c}}", "header `a b` cannot be sent"),
         ("- {name: a, type: http, url: 'http://x', dedupe_window_s: -1}", "`dedupe_window_s` is too small"),
+        ("- {name: a, type: http, url: 'http://x', retry_max_s: -1}", "`retry_max_s` is too small"),
         ("- {name: a, type: file, path: x, max_bytes: 0}", "`max_bytes` is too small"),
         ("- {name: a, type: file, path: x, keep_files: -1}", "`keep_files` is too small"),
         ("- {name: a, type: redis, max_length: -1}", "`max_length` is too small"),

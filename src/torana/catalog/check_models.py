@@ -43,6 +43,9 @@ def check_models(found: Findings, models: Mapping[str, ModelRecord], providers: 
         for name, value in provider.headers.items():
             if not is_header(name, value):
                 found.add(f"providers {provider.name}", f"header `{name}` cannot be sent", "expected a name: one line")
+        affinity = provider.quirks.affinity_header
+        if affinity and not is_header(affinity, ""):
+            found.add(f"providers {provider.name}", f"affinity_header `{affinity}` cannot be sent", "expected a name")
     for model in models.values():
         found.need(f"models {model.name}", "provider", [each.provider for each in model.deployments], providers)
         if not model.deployments:

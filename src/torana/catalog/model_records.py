@@ -21,6 +21,7 @@ Price = Annotated[
 ]
 Day = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}\Z", description="a day as YYYY-MM-DD")]
 Count = Annotated[int, msgspec.Meta(ge=0, description="a whole number from 0 on")]
+Some = Annotated[int, msgspec.Meta(ge=1, description="a whole number from 1 on")]
 Percent = Annotated[float, msgspec.Meta(ge=0, le=100, description="a number from 0 to 100")]
 
 
@@ -64,7 +65,7 @@ class Quirks(Record, frozen=True, kw_only=True):
     `also` names it; where it does not, they are kept from thinking."""
     top_k: bool = False
     """Takes `top_k`."""
-    call_id_chars: int = 0
+    call_id_chars: Annotated[int, msgspec.Meta(ge=0, le=64, description="a whole number from 0 to 64")] = 0
     """Ids of tool calls are exactly so many letters and digits; 0: any."""
     user_behind_results: bool = True
     """A user may speak right behind results of tools; false: the assistant has to say something first."""
@@ -186,7 +187,7 @@ class ModelRecord(Record, frozen=True, kw_only=True):
     """Prompt variants to look for, best first; `base` is always last."""
     capabilities: tuple[Capability, ...] = ()
     """What features may ask of it; empty: `embeddings` where it has `dimensions`, else `chat` and `stream`."""
-    input_limit: Count = 200_000
+    input_limit: Some = 200_000
     """Tokens that it reads, the context window."""
     output_limit: Count = 8_192
     """Tokens that it writes at most."""
@@ -269,7 +270,7 @@ class FamilyRecord(Record, frozen=True, kw_only=True):
     name: str
     variants: tuple[str, ...] = ()
     """Prompt variants to look for; empty: the family's own name."""
-    input_limit: Count = 32_768
+    input_limit: Some = 32_768
     tokenizer: str = ""
     """The family's `tokenizer.json`; otherwise as a model's."""
     fill_in: Literal["codegemma", "codellama", "codestral", "deepseek", "qwen", ""] = ""

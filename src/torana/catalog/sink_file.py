@@ -24,6 +24,7 @@ _LEAST = (
     ("tries", 1),
     ("timeout_s", 0.01),
     ("retry_s", 0.001),
+    ("retry_max_s", 0.001),
     ("linger_s", 0),
     ("dedupe_window_s", 0),
     ("max_length", 0),
