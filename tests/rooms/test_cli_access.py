@@ -77,6 +77,18 @@ def test_every_part_of_a_token_can_be_chosen(terminal: Terminal) -> None:
     assert found["exp"] - found["iat"] == 120
 
 
+def test_a_right_that_the_catalogue_does_not_know_is_noted_and_in_the_token_all_the_same(terminal: Terminal) -> None:
+    names = ("complete_cod", "code_suggestions", "duo_chat")
+
+    result = terminal.run("token", *(arg for name in names for arg in ("--unit-primitive", name)))
+
+    assert result.exit_code == 0
+    assert read(result.stdout)["scopes"] == list(names)
+    assert result.stderr == (
+        "note: the catalogue has no unit primitive 'complete_cod', did you mean `complete_code`?\n"
+    )
+
+
 def test_with_the_service_name_as_issuer_it_is_a_user_token(terminal: Terminal) -> None:
     assert read(terminal.run("token", "--issuer", SERVICE).stdout)["sub"] == "torana-dev-user"
 

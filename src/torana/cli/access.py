@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from torana.cli.surroundings import open_keys, read_catalogue, read_settings, read_token
+from torana.cli.surroundings import note_strangers, open_keys, read_catalogue, read_settings, read_token
 
 
 @click.group()
@@ -31,8 +31,7 @@ def check(token_text: str, unit_primitive: str, instance_only: bool, offline: bo
 
     settings = read_settings()
     catalogue = read_catalogue(settings)
-    if unit_primitive not in catalogue.unit_primitives:
-        click.echo(f"note: the catalogue has no unit primitive {unit_primitive!r}", err=True)
+    note_strangers(catalogue, [unit_primitive])
 
     async def decide() -> Caller:
         async with open_keys(settings, offline=offline) as keys:

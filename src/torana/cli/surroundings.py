@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +39,18 @@ def read_catalogue(settings: Settings) -> "Catalogue":
     except BadCatalogue as error:
         click.echo(str(error), err=True)
         sys.exit(2)
+
+
+def note_strangers(catalogue: "Catalogue", unit_primitives: Iterable[str]) -> None:
+    """Tell on stderr of names that may be misspelt; tokens may hold old ones, which are read as others."""
+    from torana.catalog.document import nearest
+
+    known = catalogue.unit_primitives
+    old = {name for each in known.values() for name in each.aliases}
+    for name in unit_primitives:
+        if name not in known and name not in old:
+            hint = nearest(name, known, "expected the name of a known one")
+            click.echo(f"note: the catalogue has no unit primitive {name!r}, {hint}", err=True)
 
 
 def read_token(token: str) -> str:

@@ -9,7 +9,7 @@ import uuid
 
 import click
 
-from torana.cli.surroundings import open_keys, read_catalogue, read_settings, read_token
+from torana.cli.surroundings import note_strangers, open_keys, read_catalogue, read_settings, read_token
 
 _UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -63,6 +63,8 @@ def new(
     from torana.access.local_keys import load_token_keys
 
     settings = read_settings()
+    catalogue = read_catalogue(settings)
+    note_strangers(catalogue, unit_primitives)
     service_name = settings.auth.service_name
     now = int(time.time())
     claims = {
@@ -75,7 +77,7 @@ def new(
         "jti": str(uuid.uuid4()),
         "gitlab_realm": realm,
         "gitlab_instance_id": instance_id,
-        "scopes": list(unit_primitives or read_catalogue(settings).unit_primitives),
+        "scopes": list(unit_primitives or catalogue.unit_primitives),
     }
     try:
         text = load_token_keys(settings).sign(claims)
