@@ -50,6 +50,15 @@ def read(token: str) -> dict[str, Any]:
     return found
 
 
+def test_what_a_command_is_told_commands_no_terminal_on_either_stream(terminal: Terminal) -> None:
+    title = "\x1b]0;mine\x07"
+
+    refused, checked = terminal.run("usage", "report", "--rollup", title), terminal.run("check", "--catalog", title)
+
+    assert r"\u001b]0;mine\u0007" in refused.stderr
+    assert r"\u001b]0;mine\u0007" in checked.stdout
+
+
 # torana token
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from torana import __version__
-from torana.cli.plain_text import plain_stdout
+from torana.cli.plain_text import plain_output
 
 COMMANDS = {
     "serve": "torana.cli.serve:serve",
@@ -44,7 +44,7 @@ class LazyGroup(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """What the machine refuses, such as a full disk behind stdout, is a failure at run time: one line, exit 1."""
         try:
-            with plain_stdout():
+            with plain_output():
                 return super().main(*args, **kwargs)
         except OSError as error:
             told = ": ".join(filter(None, (str(error.filename or ""), error.strerror or str(error))))

@@ -24,21 +24,27 @@ class _Plain(TextIOWrapper):
 
 
 @contextmanager
-def plain_stdout() -> Iterator[None]:
-    """For as long as a command runs."""
-    before = sys.stdout
+def plain_output() -> Iterator[None]:
+    """For as long as a command runs, on stdout and on stderr."""
+    with _plain("stdout"), _plain("stderr"):
+        yield
+
+
+@contextmanager
+def _plain(name: str) -> Iterator[None]:
+    before = getattr(sys, name)
     if not isinstance(before, TextIOWrapper):
         yield
         return
     before.flush()
-    stdout = _Plain(
+    stream = _Plain(
         before.buffer, before.encoding, before.errors, line_buffering=before.line_buffering,
         write_through=before.write_through,
     )  # fmt: skip
-    sys.stdout = stdout
+    setattr(sys, name, stream)
     try:
         yield
     finally:
-        if sys.stdout is stdout:
-            sys.stdout = before
-            stdout.detach()  # flushes; what it wrote to stays open
+        if getattr(sys, name) is stream:
+            setattr(sys, name, before)
+            stream.detach()  # flushes; what it wrote to stays open
