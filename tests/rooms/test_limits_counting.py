@@ -345,6 +345,15 @@ def test_the_next_worker_takes_a_dead_ones_place(tmp_path: Path) -> None:
     second.close()
 
 
+def test_a_worker_that_begins_in_the_same_moment_is_no_dead_one(tmp_path: Path) -> None:
+    (tmp_path / "limit-held-7").touch()  # what it holds has no length yet
+
+    table = SharedTable(tmp_path, 1024)
+
+    assert Desk("1 concurrent stream", table=table).passes(2) == 1
+    table.close()
+
+
 def freeze_with_lock(folder: str) -> None:
     """In a process of its own."""
     SharedTable(Path(folder), 1024).lock()

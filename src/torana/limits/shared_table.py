@@ -18,6 +18,7 @@ MAX_HELD = 16_384
 """Takings that one worker lists; what is held beyond it is not given back should the worker die."""
 LINE_NUMBERS = 4
 """Both halves of the key, when the slot is over, the amount."""
+HELD_BYTES = MAX_HELD * LINE_NUMBERS * 8
 WATCH_S = 5.0
 LOCK_PATIENCE_S, LOCK_LIMIT_S = 0.02, 1.0
 """A worker that is frozen with the lock in its hand must not freeze the others: after the patience they count without
@@ -55,7 +56,8 @@ class SharedTable(Table):
             file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                count += self._give_back(HeldList(file))
+                if os.fstat(file).st_size == HELD_BYTES:  # else its worker is just about to begin
+                    count += self._give_back(HeldList(file))
                 fcntl.flock(file, fcntl.LOCK_UN)
             except BlockingIOError:
                 continue  # its worker lives
@@ -113,7 +115,7 @@ class SharedTable(Table):
         """A locked file: that of a dead worker, else a new one."""
         number = 0
         while True:
-            file = _open(self._directory / f"{_HELD}{number}", MAX_HELD * LINE_NUMBERS * 8)
+            file = _open(self._directory / f"{_HELD}{number}", HELD_BYTES)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -152,7 +154,7 @@ class HeldList:
     """What one worker has taken and not yet settled; lines of numbers that outlive it."""
 
     def __init__(self, file: int) -> None:
-        self._numbers = memoryview(mmap.mmap(file, MAX_HELD * LINE_NUMBERS * 8)).cast("q")
+        self._numbers = memoryview(mmap.mmap(file, HELD_BYTES)).cast("q")
         self._free = list(range(MAX_HELD - 1, -1, -1))
 
     def add(self, key: Key, until: int, amount: int) -> int:
