@@ -402,6 +402,38 @@ async def test_a_reload_asked_for_during_the_start_ends_nobody(tmp_path: Path, w
         assert await server.end() == 0
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_server_that_is_stopped_during_its_start_exits_0_without_a_word(
+    tmp_path: Path, workers: str, number: signal.Signals
+) -> None:
+    async with served(tmp_path, "--workers", workers) as server:
+        await server.until(partial(asyncio.to_thread, _has_begun, server.process.pid))
+
+        server.process.send_signal(number)
+
+        assert (await server.end(), server.stderr) == (0, "")
+        assert await server.workers() == []
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_sigquit_ends_the_server_and_its_workers_at_once(
+    serve: Serve, wired: dict[str, str], provider: ScriptedProvider, issuer: FakeIssuer, workers: str
+) -> None:
+    provider.stall(after_events=2)
+    server = await serve("--workers", workers, env=wired)
+    children = await server.workers()
+    async with await connect(server.port) as connection:
+        await connection.send(relay_bytes(issuer))
+        running = await connection.read_head()
+        await running.next_chunk()
+
+        server.process.send_signal(signal.SIGQUIT)
+
+        assert await server.end() == 1
+    await server.until(lambda: _are_gone(children))
+
+
 def _has_begun(pid: int) -> bool:
     """Whether the process has seen to SIGHUP: it is blocked (a bit for each signal, from 1 on) or has a handler."""
     masks = re.findall(r"Sig(?:Blk|Cgt):\s*([0-9a-f]+)", Path(f"/proc/{pid}/status").read_text())

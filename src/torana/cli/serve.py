@@ -48,6 +48,8 @@ def serve(catalog: tuple[str, ...], **flags: str | None) -> None:
 
 def run_server(environ: Mapping[str, str], flags: Mapping[str, str], catalog: tuple[str, ...]) -> int:
     """Everything behind `torana serve`; returns the exit code of interface 2."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
     # A reload that is asked for too early waits until there is something to reload, instead of ending us.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     named = {FLAGS[name]: value for name, value in flags.items()}
@@ -75,6 +77,11 @@ def run_server(environ: Mapping[str, str], flags: Mapping[str, str], catalog: tu
     except (BadSetting, BadCatalogue) as error:
         print(error, file=sys.stderr)
         return 2
+
+
+def _leave(_number: int, _frame: object) -> None:
+    """Nothing is served yet, so nothing is left to finish. In a container, nobody else would end its first process."""
+    sys.exit(0)
 
 
 def raise_file_limit() -> None:
@@ -163,14 +170,18 @@ async def _serve(
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
 
+    def end() -> None:
+        """At once, whatever still runs."""
+        os._exit(1)
+
     def stop() -> None:
         if stopping.is_set():
-            # The second signal ends at once, whatever still runs.
-            os._exit(1)
+            end()
         stopping.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
+    loop.add_signal_handler(signal.SIGQUIT, end)  # the system's way would leave a file with all secrets in it
     running = await start(settings, main_socket=main, metrics_socket=metrics, metrics_dir=metrics_dir)
     beating = loop.create_task(_keep_beating(beat)) if beat is not None else None
     loop.add_signal_handler(signal.SIGHUP, running.reloader.request)

@@ -18,7 +18,7 @@ from torana.cli.pulse import LOOK_S, STUCK_LOOKS, Pulse
 from torana.errors import BadCatalogue, BadSetting
 from torana.settings import Settings
 
-SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
 QUICK_DEATH_S = 5.0
 """A worker that dies younger than this is not restarted at once."""
 MAX_BACKOFF_S = 30.0
@@ -33,6 +33,8 @@ def supervise(settings: Settings, sockets: tuple[socket.socket, socket.socket]) 
     from torana.access.shelf import clear_shelf
     from torana.limits.shared_table import clear_directory
 
+    # Blocked and waited for, so that no signal falls between two looks.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     directory = Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR") or tempfile.mkdtemp(prefix="torana-metrics-"))
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -45,8 +47,6 @@ def supervise(settings: Settings, sockets: tuple[socket.socket, socket.socket]) 
         ) from error
     clear_directory(directory)
     clear_shelf(directory)
-    # Blocked and waited for, so that no signal falls between two looks.
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         return _Supervisor(settings, sockets, directory).run()
     finally:
@@ -81,8 +81,8 @@ class _Supervisor:
             caught = signal.sigtimedwait(SIGNALS, wait_s)
             if caught is not None and caught.si_signo == signal.SIGHUP:
                 self._tell(signal.SIGHUP)
-            elif caught is not None and caught.si_signo in (signal.SIGTERM, signal.SIGINT):
-                if self.is_stopping:
+            elif caught is not None and caught.si_signo in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+                if self.is_stopping or caught.si_signo == signal.SIGQUIT:
                     self._tell(signal.SIGKILL)
                     return 1
                 self.is_stopping = True
