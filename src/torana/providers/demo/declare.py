@@ -3,6 +3,7 @@
 import re
 
 from torana.providers.demo.cursor import MAX_LINE_CHARS, Cursor, has_body_below, indent_of, is_closed_below
+from torana.providers.demo.fields import answer_field
 from torana.providers.demo.functions import find_recipe, read_params, split_words, write_body
 from torana.providers.demo.languages import fill
 
@@ -152,7 +153,9 @@ def _write_rest(cursor: Cursor, indent: str, name: str, rest: str) -> list[str]:
     if language.returns_value and not language.returns_value.startswith((" ", ":")) and not result:
         promises = re.search(rf"\b(?:void|constructor)\b.*\b{re.escape(name)}\b", declared) is None
         promises = promises and language.style == "braces" and "function" not in declared
-    lines = write_body(language, name, read_params(inside), cursor.indent_unit, must_give=promises)
+    params = read_params(inside)
+    lines = answer_field(language, name, params, cursor.before + cursor.after)
+    lines = lines or write_body(language, name, params, cursor.indent_unit, must_give=promises)
     body = [f"{indent}{cursor.indent_unit}{line}" for line in lines or [language.empty_body]]
     if language.closer and not is_closed_below(cursor, indent, language.closer):
         body.append(indent + language.closer)

@@ -9,6 +9,9 @@ import msgspec
 
 from torana.providers.demo.languages import Language, fill, read_yaml
 
+MAKERS = ("__init__", "initialize", "constructor", "__construct")
+"""Methods that make an instance."""
+
 Kind = Literal["value", "claim", "nothing"]
 
 
@@ -50,13 +53,16 @@ def join_words(words: list[str], naming: str) -> str:
 
 
 def find_recipe(words: list[str], param_count: int | None = None) -> Recipe | None:
-    """The first recipe whose words occur; with `param_count` only one that so many parameters suffice for."""
-    for recipe in read_recipes():
-        needed = len(recipe.params) if recipe.value or recipe.is_total else 0
-        fits = param_count is None or needed <= param_count
-        if fits and any(sign in words for sign in recipe.words):
-            return recipe
-    return None
+    """The first recipe whose words occur; with `param_count` one that takes so many parameters, else fewer."""
+    found = [recipe for recipe in read_recipes() if any(sign in words for sign in recipe.words)]
+    if param_count is None:
+        return next(iter(found), None)
+    fitting = [recipe for recipe in found if _needed(recipe) <= param_count]
+    return next((recipe for recipe in fitting if _needed(recipe) == param_count), next(iter(fitting), None))
+
+
+def _needed(recipe: Recipe) -> int:
+    return len(recipe.params) if recipe.value or recipe.is_total else 0
 
 
 def kind_of(recipe: Recipe | None) -> Kind:
@@ -75,13 +81,17 @@ def read_params(text: str) -> list[str]:
         if not found:
             continue
         # `int count` and `String name` name last; `name string`, `items []int` (Go) first.
-        is_go_like = len(found) == 2 and bool(
-            re.match(r"\w+ [\[\]*]*(?:int|string|bool|float|error|byte|\w+\.\w+)", typed)
-        )
+        is_go_like = re.match(r"\w+ [\[\]*]*(?:(?:int|string|bool|float|error|byte)\d*\Z|\w+\.\w+)", typed)
         name = (found[0] if is_go_like else found[-1]).lstrip("&*")
         if name not in ("self", "cls", "this", "void"):
             names.append(name)
     return names
+
+
+def write_field(language: Language, param: str) -> str:
+    """The assignment that keeps `param` in a field; a sigil stands before the value alone."""
+    target, _, value = language.field.partition(" = ")
+    return f"{fill(target, name=param.lstrip('$'))} = {fill(value, name=param)}"
 
 
 def write_body(
@@ -101,8 +111,10 @@ def write_body(
     words = split_words(name)
     if recipe is None or not params:
         recipe = find_recipe(words, len(params))
-    if name in ("__init__", "initialize", "constructor") and language.field and params:
-        return [fill(language.field, name=param) for param in params]
+    if name in MAKERS and language.field and params:
+        return [write_field(language, param) for param in params]
+    if name == "new" and language.build and params:
+        return [fill(language.build, params=", ".join(params))]
     if recipe is not None and kind_of(recipe) != "nothing":
         return _write_value(language, recipe, name, params, unit)
     if recipe is not None and not recipe.params and not recipe.value:

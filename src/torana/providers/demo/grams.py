@@ -18,7 +18,7 @@ PLACES = 200
 """The nearest places of a token that are compared; more would not change the winner."""
 
 _TOKEN = re.compile(
-    r"(?P<space>[ \t]*)(?P<word>[$@]{0,2}\w+|==+|!==?|[<>+\-*/|&:.=]=|=>|->|::|&&|\|\||\+\+|--|//|\.\.\.|<<|>>|\S)"
+    r"(?P<space>[^\S\n]*)(?P<word>[$@]{0,2}\w+|==+|!==?|[<>+\-*/|&:.=]=|=>|->|::|&&|\|\||\+\+|--|//|\.\.\.|<<|>>|\S)"
 )
 
 
@@ -102,7 +102,8 @@ def read_tokens(code: str) -> list[tuple[str, bool]]:
     depths = [0]
     is_blank_before = True
     for line in code.split("\n"):
-        found = _TOKEN.findall(line)
+        # Blanks without a token behind them would be looked through again from each of them.
+        found = _TOKEN.findall(line.rstrip())
         if not found:
             is_blank_before = True
             continue

@@ -37,6 +37,8 @@ class Language(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     takes_params: bool = True
     sigil: str = ""
     """Stands before every variable."""
+    reads_with: str = ""
+    """Stands before a variable where it is read, and only there."""
     param: str = "{name}"
     list_param: str = ""
     text_param: str = ""
@@ -66,10 +68,21 @@ class Language(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """A statement that does nothing, where a block may not be empty."""
     end_mark: str = ""
     both: str = "{a} and {b}"
+    binds: str = ""
+    """Expression of what names something without assigning it."""
+    is_data: bool = False
+    """No statements and no variables: entries resemble those beside them."""
+    build: str = ""
+    """Makes an instance of the type around a function, from its `params`."""
     snippet: str = ""
     """What is generated in languages without functions."""
     keywords: str = ""
     sample: str = ""
+
+    @property
+    def mark(self) -> str:
+        """Stands before a variable that is read."""
+        return self.sigil or self.reads_with
 
     @property
     def words(self) -> frozenset[str]:
@@ -86,15 +99,20 @@ _EXTENSIONS = {
     "mjs": "javascript", "cjs": "javascript", "vue": "javascript", "ts": "typescript", "tsx": "typescript",
     "go": "go", "java": "java", "rs": "rust", "c": "c", "h": "c", "cc": "cpp", "cpp": "cpp", "cxx": "cpp",
     "hpp": "cpp", "cs": "csharp", "php": "php", "sh": "bash", "bash": "bash", "zsh": "bash", "kt": "kotlin",
-    "kts": "kotlin", "swift": "swift", "sql": "sql", "yml": "yaml", "yaml": "yaml",
+    "kts": "kotlin", "swift": "swift", "sql": "sql", "yml": "yaml", "yaml": "yaml", "css": "css", "scss": "css",
+    "less": "css", "html": "html", "htm": "html", "xhtml": "html", "xml": "html", "svg": "html", "erb": "html",
+    "tf": "hcl", "tfvars": "hcl", "hcl": "hcl", "json": "json", "jsonc": "json", "md": "text", "markdown": "text",
+    "txt": "text", "rst": "text", "adoc": "text", "toml": "text", "ini": "text", "cfg": "text", "csv": "text",
 }  # fmt: skip
 _OTHER_NAMES = {
     "js": "javascript", "ts": "typescript", "tsx": "typescript", "javascriptreact": "javascript",
     "typescriptreact": "typescript", "golang": "go", "c++": "cpp", "c#": "csharp", "shell": "bash",
     "shellscript": "bash", "sh": "bash", "objc": "c", "scala": "kotlin", "dart": "java", "groovy": "java",
-    "elixir": "ruby", "lua": "ruby", "crystal": "ruby", "vue": "javascript", "svelte": "javascript",
+    "terraform": "hcl", "scss": "css", "less": "css", "xml": "html", "markdown": "text", "plaintext": "text",
+    "toml": "text", "elixir": "ruby", "lua": "ruby", "crystal": "ruby", "vue": "javascript", "svelte": "javascript",
 }  # fmt: skip
 NAMES = frozenset(_EXTENSIONS.values())
+"""`text` is the language of what has none."""
 
 # Looked for in this order; the first that is found names the language of code without a name.
 _SIGNS = (

@@ -3,7 +3,11 @@
 Compared without the white space around, so that a repetition is found whatever its indentation.
 """
 
+import re
+
 from torana.providers.demo.cursor import open_brackets
+
+_TELLING = re.compile(r"\w")
 
 
 def tidy(text: str, before: str, after: str) -> str:
@@ -11,8 +15,10 @@ def tidy(text: str, before: str, after: str) -> str:
     text = text.rstrip(" \t")
     below = first_line(after)
     while below and text.rstrip().endswith(below):
-        text = text.rstrip()[: -len(below)].rstrip(" \t")
-        text = _balance(text)
+        shorter = text.rstrip()[: -len(below)].rstrip(" \t")
+        if not _TELLING.search(below) and last_line(text) != below and open_brackets(last_line(shorter))[0]:
+            break  # it closes what its own line has opened
+        text = _balance(shorter)
     above = last_line(before)
     return "" if above and text.strip().startswith(above) else text
 

@@ -38,7 +38,7 @@ class Writer:
         tail = cursor.before[-HISTORY_CHARS:]
         self.history = [word for word, _ in read_tokens(tail)]
         self.partial = ""
-        self.is_in_prose = cursor.line.strip().startswith(cursor.language.comment)
+        self.is_in_prose = not cursor.language.sample or cursor.line.strip().startswith(cursor.language.comment)
         # What a list or call over several lines waits for; braces of blocks are no such thing.
         waiting, self.quote = open_brackets(tail if cursor.is_at_line_start else cursor.line)
         self.closer = waiting[-1] if waiting else ""
@@ -220,7 +220,7 @@ class Writer:
     def last_resorts(self) -> Iterator[str]:
         """Syntax that nearly always may follow, for code in which nothing was found."""
         cursor, language = self.cursor, self.cursor.language
-        if cursor.rest:
+        if cursor.rest or not language.sample:
             return
         if self.waits_for:
             if not cursor.below.strip().startswith(self.waits_for):
@@ -231,6 +231,10 @@ class Writer:
             indent, opens = indent_of(cursor.above), block_end(language, cursor.above)
             is_open = opens and not has_body_below(cursor, indent) and not is_closed_below(cursor, indent, opens)
             yield f"{self.lead}{statement}\n{indent}{opens}\n" if is_open else self.lead + statement
+        elif language.is_data:
+            # Between a name and its value: `name: value`.
+            sign = language.assign.partition("{name}")[2].partition("{value}")[0]
+            yield language.end_mark if sign in cursor.line else sign
         elif re.search(r"[\w)\]]\Z", cursor.line) and not self.is_in_prose:
             yield language.end_mark or "()"
             yield " = "
