@@ -78,6 +78,15 @@ async def test_a_list_that_stands_alone_is_one_and_what_has_no_name_is_passed_ov
     assert [each["id"] for each in json.loads(result.stdout)["models"]] == ["org/chat"]
 
 
+async def test_a_pattern_that_fits_no_name_is_told_the_names(server: Server, run: Run) -> None:
+    server.answers["/v1/models"] = [{"id": "org/chat"}, {"id": "org/code"}]
+
+    result = await run(server.server.url, "--match", "Chat")
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "none of its 2 models has 'Chat' in its name; they begin: org/chat, org/code" in result.stderr
+
+
 @pytest.mark.parametrize("path", ["", "/", "/v1", "/v1/"])
 async def test_what_it_prints_is_a_catalogue(server: Server, run: Run, tmp_path: Path, path: str) -> None:
     server.answers["/v1/models"] = LIST

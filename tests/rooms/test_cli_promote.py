@@ -68,6 +68,13 @@ def stage_of(folder: Path, name: str = "rack") -> str:
 # --- test ---
 
 
+async def test_a_deployment_that_is_not_there_is_named_beside_those_that_are(run: Run, overlay: Path) -> None:
+    wrong = await run("test", "rack", "--catalog", str(overlay), "--deployment", "rack/rack-2")
+
+    assert wrong.exit_code == 2
+    assert "--deployment rack/rack-2: rack has none of this name, expected one of rack/rack-1" in wrong.stderr
+
+
 async def test_what_works_and_what_fails_is_told_ability_by_ability(run: Run, overlay: Path) -> None:
     result = await run("test", "rack", "--catalog", str(overlay), "--json")
 

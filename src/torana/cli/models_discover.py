@@ -50,6 +50,10 @@ def discover(url: str, key_name: str, provider: str, match: str, folders: tuple[
     name = provider or known or _slug(urlsplit(url).hostname or "server")
     elsewhere = _elsewhere(shop, name, found) if name in shop.catalogue.providers and name != known else ""
     served = [each for each in found.models if match in each.id]
+    if not served:
+        names = ", ".join(each.id for each in found.models[:10])
+        click.echo(f"none of its {len(found.models)} models has {match!r} in its name; they begin: {names}", err=True)
+        sys.exit(1)
     rows = list(_rows(shop, name, served))
     yaml = _provider_yaml(name, found, key_name) if name not in shop.catalogue.providers else ""
     models_yaml = _models_yaml(shop, name, rows)

@@ -99,9 +99,13 @@ def _find_record(shop: "Workshop", name: str, family: str, only: str) -> Subject
         click.echo(f"unknown model {name!r}; `torana models list` shows them", err=True)
         sys.exit(1)
     record = shop.catalogue.models[model.name]
-    reachable = tuple(each for each in model.deployments if each.is_configured and only in ("", each.name))
-    if not reachable:
+    wanted = tuple(each for each in model.deployments if only in ("", each.name))
+    if not wanted:
         names = ", ".join(each.name for each in model.deployments)
+        raise click.UsageError(f"--deployment {only}: {model.name} has none of this name, expected one of {names}")
+    reachable = tuple(each for each in wanted if each.is_configured)
+    if not reachable:
+        names = ", ".join(each.name for each in wanted)
         click.echo(f"no credentials for {names}: set the provider's key (`torana models show {name}`)", err=True)
         sys.exit(1)
     families = [family] if family else list(record.families[:1])
