@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 
 from torana.auth_settings import MAX_USER_TOKEN_S, MINTABLE, AuthSettings
 from torana.cloud_settings import check_google
-from torana.errors import BadSetting
+from torana.errors import BadSetting, BadSettings
 from torana.setting_checks import check_values
 from torana.setting_values import (
     Secret,
@@ -73,11 +73,31 @@ def load_settings(
     """Read flags, environment and `.env`, in this order of weight.
 
     flags   texts keyed by environment name, as the command line gave them
-    Raises BadSetting for the first bad value of a known name.
+    Raises BadSetting for a bad value of a known name, BadSettings for several.
     """
+    found = _merge(environ, dotenv, flags or {})
+    faults: list[BadSetting] = []
+    while True:
+        try:
+            settings = _read(found)
+        except BadSetting as fault:
+            # Read once more without it, for whatever else is wrong; what is no value of its own has a cause elsewhere.
+            given = [name for name in (fault.name, f"{fault.name}_FILE") if found.pop(name, None) is not None]
+            if given or not faults:
+                faults.append(fault)
+            if given:
+                continue
+        break
+    if faults:
+        raise faults[0] if len(faults) == 1 else BadSettings(faults)
+    return settings
+
+
+def _merge(environ: Mapping[str, str], dotenv: Path | None, flags: Mapping[str, str]) -> dict[str, str]:
+    """What is set, by name: of each setting what its strongest source says."""
     found: dict[str, str] = {}
     other_names = _other_names()
-    for source in (_read_dotenv(dotenv), environ, flags or {}):
+    for source in (_read_dotenv(dotenv), environ, flags):
         # Secrets of Kubernetes and files with Windows' line ends bring a line end along; no setting means one.
         told = {name: value.strip() for name, value in source.items() if value.strip()}
         for name in told:
@@ -86,6 +106,11 @@ def load_settings(
             for other in other_names.get(name, (name.removesuffix("_FILE"),)):
                 found.pop(other, None)
         found.update(told)
+    return found
+
+
+def _read(found: Mapping[str, str]) -> Settings:
+    """Raises BadSetting for the first fault."""
     check_values(found)
     settings: Settings = _read_struct(Settings, found)
     names = {name.removesuffix("_FILE") for name in found if name.removesuffix("_FILE").endswith("_API_KEY")}

@@ -130,6 +130,14 @@ class BadSetting(ToranaError):
         self.name = name
 
 
+class BadSettings(BadSetting):
+    """Several of them; reads as one a line."""
+
+    def __init__(self, faults: list[BadSetting]) -> None:
+        ToranaError.__init__(self, "\n".join(map(str, faults)))
+        self.name = faults[0].name
+
+
 class BadCatalogue(ToranaError):
     """One or more catalogue files are wrong; `problems` are lines `file:line: what, expected`."""
 

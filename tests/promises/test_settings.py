@@ -46,6 +46,23 @@ def test_what_stands_around_a_value_is_no_part_of_it(tmp_path: Path) -> None:
     assert (found.auth.gitlab_url, found.routing.region) == ("https://gitlab.example.com", "")
 
 
+def test_all_bad_values_are_told_at_once(tmp_path: Path) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.write_text("AIGW_FASTAPI__API_PORT=high\n")
+    env = {"AIGW_LOGGING__LEVEL": "LOUD", "ANTHROPIC_API_KEY_FILE": "gone", "AIGW_GITLAB_URL": "gitlab.example.com"}
+
+    with pytest.raises(BadSetting) as caught:
+        load_settings(env, dotenv, {"WEB_CONCURRENCY": "0"})
+
+    assert sorted(line.partition(": ")[0] for line in str(caught.value).splitlines()) == [
+        "AIGW_FASTAPI__API_PORT",
+        "AIGW_GITLAB_URL",
+        "AIGW_LOGGING__LEVEL",
+        "ANTHROPIC_API_KEY_FILE",
+        "WEB_CONCURRENCY",
+    ]
+
+
 def test_without_any_source_the_defaults_are_those_of_the_contract() -> None:
     found = load_settings({}, Path("no such file"))
 
