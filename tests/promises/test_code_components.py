@@ -105,6 +105,18 @@ async def test_a_registry_prompt_gets_the_enhancers_inputs_and_names_itself(shar
     ).startswith("code_suggestions/generations@1.")  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("path", [V3, V4])
+@one_gateway
+async def test_a_registry_prompt_of_another_right_needs_that_right(shared: RunningGateway, path: str) -> None:
+    asked = body(GENERATION, prompt_id="generate_commit_message", prompt_enhancer={"diff": "+ x"})
+
+    answer = await shared.post(path, json=asked, token=shared.token(unit_primitives=["generate_code"]))
+
+    assert (answer.status, answer.json()["detail"]) == (403, "Unauthorized to access code suggestions")
+    assert answer.json()["refusal"]["missing"] == "generate_commit_message"
+    assert shared.provider.requests == []
+
+
 @one_gateway
 async def test_an_identifier_of_the_catalogue_chooses_the_model(shared: RunningGateway) -> None:
     asked = body(model_provider="anthropic", model_name="claude-3-5-sonnet-20240620")

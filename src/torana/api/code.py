@@ -1,6 +1,6 @@
 """Code completions and generations: /v2, /v3 and /v4 (contract 6). Reads, asks who may, writes the answer."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -11,7 +11,7 @@ from torana.api.code_reading import Kind, Suggestion, read_components, read_flat
 from torana.api.exchange import Exchange, Reply, Route, StreamReply, json_reply
 from torana.api.metadata import named
 from torana.api.streaming import RAW_TEXT, STREAM_HEADERS, Closable, ClosingStream, raw_text
-from torana.caller import Permit
+from torana.caller import Caller, Permit
 from torana.chat import FinishReason, ModelWish, Usage
 from torana.clock import Clock
 from torana.code.orders import CompletionOrder, GenerationOrder
@@ -63,6 +63,13 @@ class FeedbackMeter(Protocol):
     ) -> None: ...
 
 
+class NamedPrompt(Protocol):
+    @property
+    def unit_primitives(self) -> Sequence[str]: ...
+    @property
+    def any_of(self) -> Sequence[str]: ...
+
+
 class CodeGateway(Protocol):
     """The part of the gateway that these endpoints walk through. Both calls return with the first batch."""
 
@@ -70,6 +77,9 @@ class CodeGateway(Protocol):
     def models(self) -> ModelFinder: ...
     @property
     def metrics(self) -> FeedbackMeter: ...
+    def find_prompt(
+        self, prompt_id: str, constraint: str | None, wish: ModelWish, caller: Caller
+    ) -> tuple[NamedPrompt, object]: ...
     async def complete(self, permit: Permit, order: CompletionOrder, facts: dict[str, Any]) -> CodeAnswer: ...
     async def generate(self, permit: Permit, order: GenerationOrder, facts: dict[str, Any]) -> CodeAnswer: ...
 
@@ -135,14 +145,26 @@ class CodeEndpoints:
 
     def permit_generation(self, exchange: Exchange, wanted: Suggestion) -> Permit:
         denied = "Unauthorized to access code generations"
-        return permit(exchange.caller, "generate_code", denied=denied, instance_only=True)
+        permitted = permit(exchange.caller, "generate_code", denied=denied, instance_only=True)
+        self._permit_prompt(exchange, wanted, denied)
+        return permitted
 
     def permit_component(self, exchange: Exchange, wanted: Suggestion) -> Permit:
         unit_primitive = "complete_code" if wanted.kind == "completion" else "generate_code"
         if wanted.is_amazon_q:
             unit_primitive = "amazon_q_integration"
         denied = "Unauthorized to access code suggestions"
-        return permit(exchange.caller, unit_primitive, denied=denied, instance_only=True)
+        permitted = permit(exchange.caller, unit_primitive, denied=denied, instance_only=True)
+        self._permit_prompt(exchange, wanted, denied)
+        return permitted
+
+    def _permit_prompt(self, exchange: Exchange, wanted: Suggestion, denied: str) -> None:
+        """A prompt that the client names needs its own rights on this way as well (contract 8.1)."""
+        order = wanted.order
+        if isinstance(order, CompletionOrder) or not order.prompt_id or wanted.is_amazon_q:
+            return
+        prompt, _ = self.gateway.find_prompt(order.prompt_id, order.prompt_version, order.wish, exchange.caller)
+        permit(exchange.caller, prompt.unit_primitives, any_of=prompt.any_of, denied=denied)
 
     async def answer_v2(self, exchange: Exchange, permit: Permit, wanted: Suggestion) -> Reply | StreamReply:
         for told in wanted.feedback:
