@@ -14,9 +14,9 @@ from msgspec.structs import replace as replace_fields
 from torana.books import ModelCall, asked_tokens, complete, count_said, is_told, prompt_texts, site_of
 from torana.chat import ChatRequest, FinishReason, Usage
 from torana.code.clean import clean
-from torana.code.fences import FenceStripper
 from torana.code.orders import GENERATIONS, Cleaning, Cursor
-from torana.code.stops import StopCutter, cut_at_stop
+from torana.code.stops import cut_at_start, cut_at_stop
+from torana.code.streamed import StreamedGeneration
 from torana.code.window import Window
 from torana.counting import BYTES_PER_TOKEN
 from torana.dialects.dialect import RelayScan
@@ -303,8 +303,7 @@ class CodeAnswer(msgspec.Struct):
     excluded: frozenset[str]
     least_score: float | None = None
     """An answer with a lower one is none."""
-    _cutter: StopCutter | None = None
-    _stripper: FenceStripper | None = None
+    _streamed: StreamedGeneration | None = None
 
     @property
     def engine(self) -> str:
@@ -341,7 +340,7 @@ class CodeAnswer(msgspec.Struct):
         started = time.perf_counter()
         is_cut = found.finish == "length"
         texts = tuple(
-            clean(cut_at_stop(text, self._stops), self.cursor, self.cleaning, excluded=self.excluded, is_cut=is_cut)
+            clean(self._cut(text), self.cursor, self.cleaning, excluded=self.excluded, is_cut=is_cut)
             if self.least_score is None or found.scores.get(number, 0.0) >= self.least_score
             else ""
             for number, text in enumerate(found.texts)
@@ -357,18 +356,15 @@ class CodeAnswer(msgspec.Struct):
         batch = await self.answer.__anext__()
         if self.cleaning not in GENERATIONS:
             return batch
-        if self._cutter is None:
-            self._cutter = StopCutter(self._stops)
-            self._stripper = FenceStripper(self.cursor.language) if self.cleaning == "generation" else None
-        is_last = batch[-1].is_last
-        text = self._cutter.feed("".join([chunk.text for chunk in batch]))
-        if is_last:
-            text += self._cutter.close()
-        if self._stripper is not None:
-            text = self._stripper.feed(text)
-            if is_last:
-                text += self._stripper.close()
+        if self._streamed is None:
+            is_as_given = self.cleaning != "generation"
+            self._streamed = StreamedGeneration(self._stops, self.cursor.language, is_as_given=is_as_given)
+        text = self._streamed.feed("".join([chunk.text for chunk in batch]), is_last=batch[-1].is_last)
         return [replace_fields(batch[-1], text=text)]
+
+    def _cut(self, text: str) -> str:
+        text = cut_at_stop(text, self._stops)
+        return cut_at_start(text, self._stops) if self.cleaning == "generation" else text
 
     @property
     def _stops(self) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """What an editor would show: answers as models write them, around cursors as they stand (contract 6.7)."""
 
 import pytest
-from tests.promises.test_code_v2 import GENERATIONS, body, text_of
+from tests.promises.test_code_v2 import GENERATIONS, ask, body, text_of
 from tests.support.gateway import RunningGateway
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -168,3 +168,21 @@ async def test_the_statements_above_do_not_come_again(shared: RunningGateway) ->
     text = await text_of(shared, body("def f():\n    a = load()\n    b = parse(a)\n    c = save(b)\n    "))
 
     assert text.strip() == "return c"
+
+
+@pytest.mark.parametrize("answered", ["<new_code>\nx = 1\n</new_code>", "\n<new_code>x = 1\n", "<new_code>\r\nx = 1\n"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_tag_that_the_stop_text_closes_is_no_code(
+    shared: RunningGateway, answered: str, stream: bool
+) -> None:
+    shared.provider.answer_with(pieces=list(answered))
+
+    answer = await ask(shared, body("# set x\n", stream=stream), GENERATIONS)
+
+    assert (answer.text if stream else answer.json()["choices"][0]["text"]) == "x = 1\n"
+
+
+async def test_what_only_begins_like_the_tag_stays(shared: RunningGateway) -> None:
+    shared.provider.answer_with(pieces=["<", "ne", "w"])
+
+    assert (await ask(shared, body("# tag\n", file_name="a.html", stream=True), GENERATIONS)).text == "<new"
