@@ -113,6 +113,22 @@ async def test_a_call_with_a_number_for_its_id_is_a_call(
     assert answer == ("", [("0", "read", {"path": "a"})], "tool_use", (25, 7))
 
 
+async def test_a_mark_before_an_answer_is_passed_over(gateway: RunningGateway, provider: ScriptedProvider) -> None:
+    """RFC 8259, 8.1, lets readers do so."""
+    body = json.dumps({"id": "x", "choices": [HELLO_WHOLE], "usage": usage()}).encode()
+    provider.answer_with(body=b"\xef\xbb\xbf" + body)
+
+    crossed = await ask_as_claude(gateway, stream=False)
+    passed = await gateway.post(
+        "/openai/v1/chat/completions",
+        json={"model": "theirs", "messages": [{"role": "user", "content": "?"}]},
+        token=gateway.token(unit_primitives=[PROXY]),
+    )
+
+    assert crossed == ("Hello", [], "end_turn", (25, 7))
+    assert passed.body == body
+
+
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("calls", [True, False])
 async def test_an_answer_that_never_tells_why_it_ended_still_calls_its_tools(

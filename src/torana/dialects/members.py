@@ -16,6 +16,7 @@ Members = dict[str, Any]
 Loc = tuple[str | int, ...]
 
 MAX_DEPTH = 128
+BOM = b"\xef\xbb\xbf"
 _NOTHING = frozenset({"", "null", "{}", "[]", '""'})
 MAX_TOKENS = 10**12
 """No call has used that many; a provider that says more is mistaken."""
@@ -54,7 +55,8 @@ def mend_half_letters(data: bytes) -> bytes:
 def decode_answer(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
     """What a provider said; raises ProviderBroke, and nothing else, for anything that cannot be."""
     try:
-        return decode_mended(decoder, data)
+        # JSON may not begin with a mark, but readers may pass over it (RFC 8259, 8.1).
+        return decode_mended(decoder, data.removeprefix(BOM))
     except _UNREADABLE as error:
         # The text may quote the answer; the kind says enough, and holds nothing of what came.
         cause = type(error).__name__

@@ -13,7 +13,7 @@ import msgspec
 
 from torana.chat import Chunk, ToolCallPiece
 from torana.dialects.dialect import Dialect, EventReader, RelayScan
-from torana.dialects.members import Members, decode_mended
+from torana.dialects.members import BOM, Members, decode_mended
 from torana.dialects.openai_style import DONE
 from torana.dialects.sse import read_event
 from torana.dialects.streams import MAX_WATCHED_LINE_BYTES
@@ -77,7 +77,7 @@ def pass_answer(dialect: Dialect, body: bytes) -> list[Chunk]:
     return [
         Chunk(
             "".join(chunk.text for chunk in chunks),
-            raw=body,
+            raw=body.removeprefix(BOM),
             reasoning="".join(chunk.reasoning for chunk in chunks),
             tool_call=ToolCallPiece(0, arguments=calls) if calls else None,
             usage=usage,

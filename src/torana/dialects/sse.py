@@ -4,12 +4,11 @@ The hot path of every stream: a read that holds whole events with plain `data:` 
 and a slice an event. Source: WHATWG HTML, "Server-sent events", parsing an event stream.
 """
 
+from torana.dialects.members import BOM
 from torana.errors import ProviderBroke
 
 MAX_EVENT_BYTES = 1024 * 1024
 """An event of more bytes is no answer of a model but an attack on our memory."""
-
-BOM = b"\xef\xbb\xbf"
 
 Event = tuple[bytes, bytes]
 """Name, empty where none is given, and data."""
