@@ -125,6 +125,10 @@ def _open(host: str, port: int, flag: str, name: str, *, shared: bool) -> socket
         port = sock.getsockname()[1]
         sock.close()
         return bind(host, port, shared=True)
+    except UnicodeError as error:  # an empty or endless part between two dots
+        raise BadSetting(
+            name.replace("_PORT", "_HOST"), f"{host!r} is no name", "expected one, or an address"
+        ) from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise BadPort(

@@ -1,6 +1,7 @@
 """`torana usage`: who used how much, whether a provider's bill agrees, and what became of parked records."""
 
 import csv
+import io
 import json
 import os
 import sys
@@ -85,11 +86,13 @@ def report(
     if as_json:
         click.echo(json.dumps(_as_object(found), indent=2))
     elif as_csv:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
+        table = io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
         writer.writerow((*found.by, *FIGURES))
         writer.writerows(
             (*map(_no_formula, row.names), *(_figure(row, name) for name in FIGURES)) for row in found.rows
         )
+        click.echo(table.getvalue(), nl=False)  # knows what to do where there is no stdout
     else:
         click.echo(_as_table(found))
 
