@@ -92,6 +92,7 @@ async def test_a_deployment_may_bring_its_own_address_and_key(
     [
         ("dialect: messages", {}, "/acme/v1/messages", ("x-api-key", "no-key-needed")),
         ("dialect: messages, auth: none", {}, "/acme/v1/messages", None),
+        ("dialect: messages, auth: none, paths: {chat: /v2/v1/messages}", {}, "/acme/v2/v1/messages", None),
         ("dialect: messages, auth: api-key, key_env: A_API_KEY", {}, "/acme/v1/messages", ("api-key", "acme-key")),
         ("dialect: generate_content, auth: none", {}, "/acme/v1beta/models/acme-large-1:generateContent", None),
         (

@@ -274,6 +274,11 @@ def test_an_overlays_prompt_is_kept_as_it_was_when_loaded(tmp_path: Path) -> Non
         ),
         (
             "providers",
+            "- {name: p, dialect: generate_content, paths: {chat: /v1/chat}}",
+            "providers.yml:1: p: `paths` does not go with `dialect: generate_content`, expected none: its paths hold",
+        ),
+        (
+            "providers",
             "- {name: p, dialect: messages, auth: aws}",
             "providers.yml:1: p: `auth: aws` does not go with `dialect: messages`, expected `dialect: converse`",
         ),

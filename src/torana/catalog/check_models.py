@@ -17,6 +17,8 @@ _KEY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*_API_KEY", re.ASCII)
 _CLOUD_DIALECTS = {"aws": "converse", "google": "generate_content"}
 """A cloud's own way of telling who calls → what is spoken behind it."""
 
+_MODEL_IN_PATH = ("generate_content", "converse")
+
 _ASKED = ("chat", "completions", "responses", "embeddings", "models")
 """What a server is asked, each at a path of its own."""
 
@@ -34,6 +36,9 @@ def check_models(found: Findings, models: Mapping[str, ModelRecord], providers: 
         if spoken != provider.dialect:
             wrong = f"`auth: {provider.auth}` does not go with `dialect: {provider.dialect}`"
             found.add(f"providers {provider.name}", wrong, f"expected `dialect: {spoken}`, or another `auth`")
+        if provider.paths and provider.dialect in _MODEL_IN_PATH:
+            wrong = f"`paths` does not go with `dialect: {provider.dialect}`"
+            found.add(f"providers {provider.name}", wrong, "expected none: its paths hold the model's name")
         for name, path in provider.paths.items():
             if name not in _ASKED:
                 hint = nearest(name, _ASKED, f"expected one of {', '.join(_ASKED)}")

@@ -24,8 +24,9 @@ class Anthropic:
         self, deployment: Deployment, path: str, body: bytes, headers: Mapping[str, str], *, stream: bool
     ) -> WireRequest:
         greeting = {"anthropic-version": API_VERSION, **headers, **greet(deployment, "x-api-key")}
+        own_path = deployment.paths.get("chat") if path == MESSAGES.path else None
         return WireRequest(
-            url=join_url(deployment.base_url, path),
+            url=deployment.base_url.rstrip("/") + own_path if own_path else join_url(deployment.base_url, path),
             headers={**greeting, **deployment.extra_headers},
             body=body,
             is_client_given=deployment.is_client_given,
