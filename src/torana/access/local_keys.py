@@ -112,8 +112,8 @@ def read_private_key(pem: str) -> rsa.RSAPrivateKey:
 
     It is tried instead of proven: whether its primes are prime takes the library 30 ms a key, at every start.
     """
-    data = pem.replace("\\n", "\n").encode("utf-8")
     try:
+        data = pem.replace("\\n", "\n").encode("utf-8")
         key = serialization.load_pem_private_key(data, password=None, unsafe_skip_rsa_key_validation=True)
     except Exception as error:
         raise BadKey("is no readable PEM private key") from error
