@@ -87,6 +87,33 @@ async def test_a_model_that_is_called_as_its_provider_does_is_booked_as_the_cata
     assert [(each["model"], each["upstream_model"]) for each in staged.usage()] == [("tried", "tried-1")]
 
 
+async def test_a_call_costs_what_holds_on_its_day(
+    start_gateway: Callable, overlay: Path, clock: HandClock, provider: ScriptedProvider
+) -> None:
+    prices = f'{{as_of: 2027-01-01, input: "1", output: "1", later: [{{since: {DAY}, input: "2", output: "2"}}]}}'
+    let_by = "proxy_models:\n- {name: anthropic, prefixes: [young]}\n"
+    (overlay / "models.yml").write_text(MODELS.replace("title: Young,", f"title: Young, prices: {prices},") + let_by)
+    env = {"AIGW_CATALOG": str(overlay), "ANTHROPIC_API_KEY": "k"}
+    gateway = await start_gateway(env=env, clock=clock)
+    provider.answer_with(text="fine", input_tokens=1_000_000, output_tokens=0)
+
+    async def ask_both_ways() -> None:
+        assert (await ask(gateway, "young")).status == 200
+        asked = {"model": "young-1", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
+        token = gateway.token(unit_primitives=["ai_gateway_model_provider_proxy"])
+        headers = {"X-Gitlab-Unit-Primitive": "ai_gateway_model_provider_proxy"}
+        relayed = await gateway.post("/v1/proxy/anthropic/v1/messages", json=asked, token=token, headers=headers)
+        assert relayed.status == 200, relayed
+
+    await ask_both_ways()
+    clock.advance(60)
+    await ask_both_ways()
+
+    assert [(float(each["cost_usd"]), each["price_as_of"]) for each in gateway.usage()] == [
+        (1.0, "2027-01-01"), (1.0, "2027-01-01"), (2.0, DAY), (2.0, DAY),
+    ]  # fmt: skip
+
+
 async def test_a_staging_model_serves_whoever_asks_for_it_by_name_and_is_offered_to_nobody(
     staged: RunningGateway,
 ) -> None:

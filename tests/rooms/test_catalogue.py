@@ -379,6 +379,11 @@ def test_a_name_that_leads_nowhere_is_refused(tmp_path: Path, text: str, problem
         ("deprecation: {deprecation_date: 2026-11-01}", "has a `deprecation` in stage production"),
         ("stage: staging, successor: demo", "has a `successor` in stage staging"),
         ("prices: {as_of: 2026-02-30}", "there is no day 2026-02-30"),
+        ("prices: {as_of: 2026-02-20, later: [{since: 2026-02-30}]}", "there is no day 2026-02-30"),
+        (
+            "prices: {as_of: 2026-02-20, later: [{since: 2027-02-01}, {since: 2027-01-01}]}",
+            "`later` prices are in no order, expected each `since` after the last",
+        ),
         ("capabilities: [embeddings]", "`embeddings` and `dimensions` contradict each other"),
         ("capabilities: [chat], dimensions: 8", "`embeddings` and `dimensions` contradict each other"),
     ],

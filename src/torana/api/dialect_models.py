@@ -15,6 +15,7 @@ from torana.caller import Permit
 from torana.catalog.model_records import ModelRecord
 from torana.errors import Refusal
 from torana.routing.offered import Offer
+from torana.routing.price_list import price_of
 
 UNKNOWN_DAY = "1970-01-01T00:00:00Z"
 """Anthropic's word for a release whose day nobody knows."""
@@ -39,16 +40,16 @@ class DialectModels:
         ]
 
     async def list_openai(self, _exchange: Exchange, _permit: Permit, _order: Any) -> Reply:
-        return json_reply({"object": "list", "data": [_openai(offer) for offer in self.offered.list()]})
+        return json_reply({"object": "list", "data": [_openai(offer, self._now()) for offer in self.offered.list()]})
 
     async def show_openai(self, exchange: Exchange, _permit: Permit, _order: Any) -> Reply:
-        return json_reply(_openai(self.offered.offer(exchange.tail)))
+        return json_reply(_openai(self.offered.offer(exchange.tail), self._now()))
 
     async def list_anthropic(self, exchange: Exchange, _permit: Permit, _order: Any) -> Reply:
         rows, has_more = _page(list(self.offered.list()), dict(parse_qsl(exchange.query.decode("latin-1"))))
         return json_reply(
             {
-                "data": [_anthropic(offer) for offer in rows],
+                "data": [_anthropic(offer, self._now()) for offer in rows],
                 "has_more": has_more,
                 "first_id": rows[0].id if rows else None,
                 "last_id": rows[-1].id if rows else None,
@@ -56,7 +57,10 @@ class DialectModels:
         )
 
     async def show_anthropic(self, exchange: Exchange, _permit: Permit, _order: Any) -> Reply:
-        return json_reply(_anthropic(self.offered.offer(exchange.tail)))
+        return json_reply(_anthropic(self.offered.offer(exchange.tail), self._now()))
+
+    def _now(self) -> float:
+        return self.offered.models.clock.now()
 
 
 def _page(rows: Sequence[Offer], asked: dict[str, str]) -> tuple[Sequence[Offer], bool]:
@@ -74,12 +78,12 @@ def _page(rows: Sequence[Offer], asked: dict[str, str]) -> tuple[Sequence[Offer]
     return rows[start : start + size], start + size < len(rows)
 
 
-def _openai(offer: Offer) -> dict[str, Any]:
+def _openai(offer: Offer, now: float) -> dict[str, Any]:
     shown = {"id": offer.id, "object": "model", "created": 0, "owned_by": offer.owner}
-    return {**shown, "registry": _facts(offer.record)}
+    return {**shown, "registry": _facts(offer.record, now)}
 
 
-def _anthropic(offer: Offer) -> dict[str, Any]:
+def _anthropic(offer: Offer, now: float) -> dict[str, Any]:
     record = offer.record
     ends = record.deprecation.deprecation_date if record.deprecation is not None else ""
     return {
@@ -91,12 +95,12 @@ def _anthropic(offer: Offer) -> dict[str, Any]:
         "retires_at": f"{ends}T00:00:00Z" if ends else None,
         "max_input_tokens": record.input_limit,
         "max_tokens": record.output_limit,
-        "registry": _facts(record),
+        "registry": _facts(record, now),
     }
 
 
-def _facts(record: ModelRecord) -> dict[str, Any]:
-    """What our registry says, beside the vendor's members."""
+def _facts(record: ModelRecord, now: float) -> dict[str, Any]:
+    """What our registry says at this moment, beside the vendor's members."""
     facts: dict[str, Any] = {
         "title": record.title,
         "capabilities": sorted(record.abilities),
@@ -107,10 +111,11 @@ def _facts(record: ModelRecord) -> dict[str, Any]:
     }
     if record.dimensions:
         facts["dimensions"] = record.dimensions
-    if record.prices is not None:
+    price = price_of(record.prices, now)
+    if price is not None:
         known = ("input", "output", "cache_read", "cache_write")
-        told = {name: value for name in known if (value := getattr(record.prices, name))}
-        facts["prices_usd_per_million_tokens"] = {**told, "as_of": record.prices.as_of}
+        told = {name: f"{value:f}" for name in known if (value := getattr(price, name)) is not None}
+        facts["prices_usd_per_million_tokens"] = {**told, "as_of": price.as_of}
     if record.successor:
         facts["successor"] = record.successor
     return facts

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from torana.catalog.document import nearest
 from torana.catalog.findings import Findings
 from torana.catalog.model_params import wrong_params
-from torana.catalog.model_records import DeploymentRecord, ModelRecord, PriceRecord, ProviderRecord
+from torana.catalog.model_records import DeploymentRecord, ModelRecord, ProviderRecord
 from torana.environment import ADDRESS_NAMES, is_address_name
 from torana.setting_values import is_header, url_fault
 
@@ -113,8 +113,14 @@ def _is_in_circle(model: ModelRecord, models: Mapping[str, ModelRecord]) -> bool
 
 def _check_prices(found: Findings, model: ModelRecord) -> None:
     for prices in (model.prices, *(each.prices for each in model.deployments)):
-        if isinstance(prices, PriceRecord) and not _is_day(prices.as_of):
-            found.add(f"models {model.name}", f"there is no day {prices.as_of}", "expected a day as YYYY-MM-DD")
+        if prices is None:
+            continue
+        days = [each.since for each in prices.later]
+        for day in (prices.as_of, *days):
+            if not _is_day(day):
+                found.add(f"models {model.name}", f"there is no day {day}", "expected a day as YYYY-MM-DD")
+        if days != sorted(set(days)):
+            found.add(f"models {model.name}", "`later` prices are in no order", "expected each `since` after the last")
 
 
 def _check_deployments(found: Findings, models: Iterable[ModelRecord]) -> None:

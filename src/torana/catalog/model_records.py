@@ -112,6 +112,17 @@ class ProviderRecord(Record, frozen=True, kw_only=True):
         return tuple(name for name in names if name)
 
 
+class LaterPrice(Record, frozen=True, kw_only=True):
+    """What a model costs from a day on; all four figures anew."""
+
+    since: Day
+    """The first day (UTC) that has them."""
+    input: Price = ""
+    output: Price = ""
+    cache_read: Price = ""
+    cache_write: Price = ""
+
+
 class PriceRecord(Record, frozen=True, kw_only=True):
     """What a model costs, in US dollars per million tokens. Empty is unknown, never free."""
 
@@ -125,6 +136,8 @@ class PriceRecord(Record, frozen=True, kw_only=True):
     """Input tokens that came out of the provider's prompt cache."""
     cache_write: Price = ""
     """Input tokens that were put into it."""
+    later: tuple[LaterPrice, ...] = ()
+    """Changes that the vendor has announced, in the order of their days."""
 
 
 class DeploymentRecord(Record, frozen=True, kw_only=True):

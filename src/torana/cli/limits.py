@@ -93,6 +93,7 @@ def _read_flows(profile: str, catalogue: "Catalogue") -> "list[Flow]":
     from torana.limits.simulation import Flow
     from torana.routing.price_list import price_of
 
+    now = time.time()
     try:
         text = sys.stdin.read() if profile == "-" else Path(profile).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -131,7 +132,7 @@ def _read_flows(profile: str, catalogue: "Catalogue") -> "list[Flow]":
                 model_name=record.model,
                 model=deployment.model if deployment is not None else "",
                 provider=deployment.provider if deployment is not None else "",
-                prices=price_of(deployment.prices or known.prices) if known is not None and deployment else None,
+                prices=price_of(deployment.prices or known.prices, now) if known is not None and deployment else None,
                 input_tokens=record.input_tokens,
                 output_tokens=record.output_tokens,
                 allowed_tokens=record.max_tokens or (known.output_limit if known else 0) or DEFAULT_OUTPUT_TOKENS,

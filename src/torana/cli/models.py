@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -152,10 +153,10 @@ def _summary(shop: "Workshop", record: "ModelRecord") -> dict[str, Any]:
 
 
 def _prices(record: "PriceRecord | None") -> dict[str, str] | None:
-    """US dollars per million tokens as the catalogue has them; None: unknown."""
+    """US dollars per million tokens as the catalogue has them today; None: unknown."""
     from torana.routing.price_list import price_of
 
-    return _price_of(price_of(record))
+    return _price_of(price_of(record, time.time()))
 
 
 def _price_of(price: "Price | None") -> dict[str, str] | None:

@@ -46,12 +46,9 @@ FILL_IN = frozenset({"fill_in"})
 
 PSEUDO = "__default__"
 """Stands before a feature setting's name where an identifier means whatever is that setting's default (contract 11)."""
-
 MAX_UNKNOWN_FAMILIES = 100
-
 MAX_RELAYED = 1_000
 """Deployments of the pass-through that are remembered."""
-
 MAX_MEANT = 1_000
 """Wishes whose models are remembered."""
 
@@ -129,10 +126,10 @@ class Models:
         self._meant: dict[ModelWish, Model] = {}
         """Of wishes for models of the catalogue, beside `_found`."""
         self._found_since, self._found_until = math.inf, 0.0
-        """When a model ends, names may lead elsewhere; and back again when the wall clock is set back."""
+        """When a model ends or a price changes, names lead elsewhere; and back again when the clock is set back."""
         self._told_of_end: set[tuple[str, str]] = set()
         self._relayed: dict[tuple[str, str], Deployment] = {}
-        self.vendors = Vendors(catalogue.providers, settings, PriceList(catalogue.models.values()))
+        self.vendors = Vendors(catalogue.providers, settings, PriceList(catalogue.models.values(), self.clock))
         self._unknown_families: set[str] = set()
         """Those that were warned of."""
 
@@ -218,8 +215,8 @@ class Models:
 
     def deployment_of(self, provider: str, model: str) -> Deployment:
         """The configured provider itself, for the pass-through."""
-        key = (provider, model)
-        found = self._relayed.get(key)
+        self._renew()
+        found = self._relayed.get(key := (provider, model))
         if found is None:
             found = self.vendors.deploy(DeploymentRecord(provider=provider, model=model))
             # Clients choose model names: bounded.
@@ -245,10 +242,7 @@ class Models:
         raise Invalid(("model_name",), "Unknown model for this provider", "value_error")
 
     def _by_name(self, name: str, loc: tuple[str | int, ...]) -> Model:
-        now = self.clock.now()
-        if not self._found_since <= now < self._found_until:
-            self._found, self._meant = {}, {}
-            self._found_since, self._found_until = now, self.stages.next_end(now)
+        now = self._renew()
         found = self._found.get(name)
         if found is not None:
             return found
@@ -265,6 +259,15 @@ class Models:
             found = self._of_record(self._heir(record, now))
         self._found[name] = found
         return found
+
+    def _renew(self) -> float:
+        """Forget what was found where it may be another by now, which is returned."""
+        now = self.clock.now()
+        if not self._found_since <= now < self._found_until:
+            self._found, self._meant, self._relayed = {}, {}, {}
+            until = min(self.stages.next_end(now), self.vendors.prices.next_change(now))
+            self._found_since, self._found_until = now, until
+        return now
 
     def _first_configured(self, alias: AliasRecord, now: float) -> ModelRecord:
         records = self._records_of(alias, now)

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable
 
-from torana.catalog.model_records import DeploymentRecord, ModelRecord, PriceRecord
+from torana.catalog.model_records import DeploymentRecord, LaterPrice, ModelRecord, PriceRecord
+from torana.clock import Clock
+from torana.routing.stages import NEVER, start_of
 from torana.usage.prices import Price
 
 
@@ -12,26 +14,38 @@ class PriceList:
     So the pass-through, and a default that resolves to a model of the catalogue, cost what that model costs.
     """
 
-    def __init__(self, records: Iterable[ModelRecord]) -> None:
-        self._known: dict[tuple[str, str], Price] = {}
+    def __init__(self, records: Iterable[ModelRecord], clock: Clock) -> None:
+        self._clock = clock
+        self._known: dict[tuple[str, str], PriceRecord] = {}
+        self._changes: set[float] = set()
         for record in records:
             for item in record.deployments:
-                price = price_of(item.prices or record.prices)
-                if price is not None:
-                    self._known.setdefault((item.provider, item.model), price)
+                prices = item.prices or record.prices
+                if prices is not None:
+                    self._known.setdefault((item.provider, item.model), prices)
+                    self._changes.update(start_of(each.since) for each in prices.later)
 
     def find(self, item: DeploymentRecord, upstream_model: str, of_model: PriceRecord | None) -> Price | None:
         """The deployment's own prices, else its model's, else those of the same model elsewhere in the catalogue."""
-        return price_of(item.prices or of_model) or self._known.get((item.provider, upstream_model))
+        record = item.prices or of_model or self._known.get((item.provider, upstream_model))
+        return price_of(record, self._clock.now())
+
+    def next_change(self, now: float) -> float:
+        """When the next price changes, in Unix seconds; until then every answer stays as it is."""
+        return min((change for change in self._changes if change > now), default=NEVER)
 
 
-def price_of(record: PriceRecord | None) -> Price | None:
+def price_of(record: PriceRecord | None, now: float) -> Price | None:
+    """
+    now  Unix seconds
+    """
     if record is None:
         return None
+    told: PriceRecord | LaterPrice = record
+    as_of = record.as_of
+    for later in record.later:
+        if start_of(later.since) <= now:
+            told, as_of = later, later.since
     return Price.of(
-        record.as_of,
-        input=record.input,
-        output=record.output,
-        cache_read=record.cache_read,
-        cache_write=record.cache_write,
+        as_of, input=told.input, output=told.output, cache_read=told.cache_read, cache_write=told.cache_write
     )
