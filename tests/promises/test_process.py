@@ -478,6 +478,18 @@ async def test_two_workers_serve_and_their_counts_are_summed_even_of_the_dead(se
     assert "Traceback" not in server.stderr + server.stdout
 
 
+async def test_the_folder_of_the_workers_counts_is_not_left_behind(serve: Serve, tmp_path: Path) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    server = await serve("--workers", "2", env={"TMPDIR": str(temporary), "PROMETHEUS_MULTIPROC_DIR": ""})
+    assert [each.name.startswith("torana-metrics-") for each in temporary.iterdir()] == [True]
+
+    server.process.send_signal(signal.SIGTERM)
+
+    assert await server.end() == 0
+    assert list(temporary.iterdir()) == []
+
+
 async def test_a_worker_that_dies_again_and_again_is_restarted_ever_more_slowly(serve: Serve) -> None:
     server = await serve("--workers", "2")
     other, *_ = await server.workers()

@@ -35,22 +35,23 @@ def supervise(settings: Settings, sockets: tuple[socket.socket, socket.socket]) 
 
     # Blocked and waited for, so that no signal falls between two looks.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    directory = Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR") or tempfile.mkdtemp(prefix="torana-metrics-"))
+    given = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
     try:
+        directory = Path(given or tempfile.mkdtemp(prefix="torana-metrics-"))
         directory.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=directory).close()
     except OSError as error:
         raise BadSetting(
             "PROMETHEUS_MULTIPROC_DIR",
-            f"{str(directory)!r} cannot be used ({error.strerror})",
-            "expected a folder that may be written, or nothing",
+            f"{given!r} cannot be used ({error.strerror})",
+            "expected a folder that may be written" + (", or nothing" if given else ""),
         ) from error
     clear_directory(directory)
     clear_shelf(directory)
     try:
         return _Supervisor(settings, sockets, directory).run()
     finally:
-        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        if not given:
             shutil.rmtree(directory, ignore_errors=True)
 
 
