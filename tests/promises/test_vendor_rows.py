@@ -138,3 +138,25 @@ async def test_a_row_may_speak_any_dialect_and_tell_who_calls_in_any_way(
     assert sent.path == path
     told = {name: sent.header(name) for name in ("authorization", "x-api-key", "api-key", "x-goog-api-key")}
     assert {name: value for name, value in told.items() if value is not None} == (dict([greeting]) if greeting else {})
+
+
+@pytest.mark.parametrize("dialect", ["messages", "chat_completions", "responses", "generate_content", "converse"])
+async def test_a_rows_own_headers_replace_ours_in_whatever_case(
+    start_gateway: Callable, provider: ScriptedProvider, tmp_path: Path, dialect: str
+) -> None:
+    folder = tmp_path / "overlay"
+    folder.mkdir()
+    own = "headers: {authorization: Basic eDp5, CONTENT-TYPE: application/json, X-Own: a}"
+    row = f"- {{name: acme, dialect: {dialect}, auth: bearer, base_url: '{provider.url}', {own}}}\n"
+    (folder / "providers.yml").write_text(row)
+    (folder / "models.yml").write_text(MODELS)
+    gateway = await start_gateway(env={"AIGW_CATALOG": str(folder)})
+
+    answer = await ask(gateway)
+
+    assert answer.status == 200
+    (sent,) = provider.requests
+    assert sent.header("authorization") == "Basic eDp5"
+    assert sent.header("x-own") == "a"
+    names = [name.lower() for name, _ in sent.headers]
+    assert len(names) == len(set(names))

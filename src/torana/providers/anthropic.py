@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torana.dialects.dialect import Dialect
 from torana.dialects.embedding_dialect import EmbeddingDialect
 from torana.dialects.messages import MESSAGES
-from torana.providers.provider import Deployment, greet, join_url
+from torana.providers.provider import Deployment, add_own, greet, join_url
 from torana.transport import WireRequest
 
 API_VERSION = "2023-06-01"
@@ -27,7 +27,7 @@ class Anthropic:
         own_path = deployment.paths.get("chat") if path == MESSAGES.path else None
         return WireRequest(
             url=deployment.base_url.rstrip("/") + own_path if own_path else join_url(deployment.base_url, path),
-            headers={**greeting, **deployment.extra_headers},
+            headers=add_own(greeting, deployment),
             body=body,
             is_client_given=deployment.is_client_given,
         )

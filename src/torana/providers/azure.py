@@ -15,7 +15,7 @@ from torana.dialects.embeddings import OPENAI_EMBEDDINGS
 from torana.dialects.openai_models import traits_of
 from torana.errors import NoCredentials
 from torana.providers.openai import dialect_of
-from torana.providers.provider import PLACEHOLDER_KEY, Deployment
+from torana.providers.provider import PLACEHOLDER_KEY, Deployment, add_own
 from torana.providers.refreshing import Refreshing
 from torana.settings import ProviderSettings
 from torana.transport import WireRequest
@@ -53,7 +53,7 @@ class AzureOpenAI:
         url = deployment_url(deployment.base_url, deployment.model, path.removeprefix("/v1"), self._version)
         return WireRequest(
             url=url,
-            headers={**headers, **await self._greet(deployment), **deployment.extra_headers},
+            headers=add_own({**headers, **await self._greet(deployment)}, deployment),
             body=body,
             is_client_given=deployment.is_client_given,
         )

@@ -15,7 +15,7 @@ from torana.dialects.dialect import Dialect
 from torana.dialects.embedding_dialect import EmbeddingDialect
 from torana.errors import NoCredentials, ProviderError
 from torana.providers.aws_signing import fetch_signer
-from torana.providers.provider import Deployment, greet
+from torana.providers.provider import Deployment, add_own, greet
 from torana.providers.refreshing import Refreshing
 from torana.settings import ProviderSettings
 from torana.transport import WireRequest
@@ -67,7 +67,7 @@ class Bedrock:
                 greeting = await asyncio.to_thread(signer.sign, url, body, content_type, region)
             else:
                 greeting = signer.sign(url, body, content_type, region)
-        return WireRequest(url=url, headers={**headers, **greeting, **deployment.extra_headers}, body=body)
+        return WireRequest(url=url, headers=add_own({**headers, **greeting}, deployment), body=body)
 
 
 def _domain(region: str) -> str:

@@ -12,7 +12,7 @@ from torana.dialects.dialect import Dialect
 from torana.dialects.embedding_dialect import EmbeddingDialect
 from torana.dialects.gemini_embeddings import GEMINI_EMBEDDINGS
 from torana.dialects.generate_content import GENERATE_CONTENT
-from torana.providers.provider import Deployment, greet
+from torana.providers.provider import Deployment, add_own, greet
 from torana.transport import WireRequest
 
 VERSION = "/v1beta"
@@ -38,7 +38,7 @@ class Gemini:
             action = "streamGenerateContent?alt=sse" if stream else "generateContent"
         return WireRequest(
             url=f"{base}{VERSION}/models/{quote(deployment.model, safe='')}:{action}",
-            headers={**headers, **greet(deployment, "x-goog-api-key"), **deployment.extra_headers},
+            headers=add_own({**headers, **greet(deployment, "x-goog-api-key")}, deployment),
             body=body,
             is_client_given=deployment.is_client_given,
         )

@@ -10,7 +10,7 @@ from torana.dialects.embedding_dialect import EmbeddingDialect
 from torana.dialects.embeddings import OPENAI_EMBEDDINGS
 from torana.dialects.manners import chat_completions_of, text_completions_of
 from torana.dialects.responses import RESPONSES
-from torana.providers.provider import Deployment, greet, join_url
+from torana.providers.provider import Deployment, add_own, greet, join_url
 from torana.transport import WireRequest
 
 _ASKED = {
@@ -43,7 +43,7 @@ class OpenAI:
             url = join_url(deployment.base_url, path)
         return WireRequest(
             url=url,
-            headers={**headers, **greet(deployment, "bearer"), **deployment.extra_headers},
+            headers=add_own({**headers, **greet(deployment, "bearer")}, deployment),
             body=body,
             is_client_given=deployment.is_client_given,
         )

@@ -110,3 +110,12 @@ def greet(deployment: Deployment, usual: str) -> dict[str, str]:
         return {}
     key = deployment.secret.reveal() or PLACEHOLDER_KEY
     return {"Authorization": f"Bearer {key}"} if way == "bearer" else {way: key}
+
+
+def add_own(headers: Mapping[str, str], deployment: Deployment) -> Mapping[str, str]:
+    """The headers with those of the deployment's row, which win over ours of the same name, in whatever case."""
+    own = deployment.extra_headers
+    if not own:
+        return headers
+    names = {name.lower() for name in own}
+    return {**{name: value for name, value in headers.items() if name.lower() not in names}, **own}

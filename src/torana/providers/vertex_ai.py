@@ -20,7 +20,7 @@ from torana.dialects.messages import MESSAGES
 from torana.dialects.vertex_predictions import VERTEX_EMBEDDINGS
 from torana.errors import NoCredentials, ProviderError
 from torana.providers.google_tokens import GoogleTokens
-from torana.providers.provider import Deployment
+from torana.providers.provider import Deployment, add_own
 from torana.transport import WireRequest
 
 CLAUDE_VERSION = "vertex-2023-10-16"
@@ -53,7 +53,7 @@ class VertexAI:
         if not self.settings.project:
             raise NoCredentials("no Google Cloud project: set AIGW_GOOGLE_CLOUD_PLATFORM__PROJECT", deployment.name)
         token = await self.tokens.bearer()
-        sent = {**headers, "Authorization": f"Bearer {token}", **deployment.extra_headers}
+        sent = add_own({**headers, "Authorization": f"Bearer {token}"}, deployment)
         if relayed := _relayed_path.fullmatch(path):
             region = self.settings.proxy_location
             base = deployment.base_url or host_of(region)
