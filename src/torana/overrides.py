@@ -31,6 +31,14 @@ def check_overrides(settings: Settings, models: Models) -> list[str]:
         *_strangers("AIGW_MODEL_SELECTION__MODEL_PARAMS", "model", providers.model_params, catalogue.models),
         *_strangers("AIGW_MODEL_SELECTION__PROMPT_PARAMS", "prompt", prompts.prompt_params, catalogue.prompts),
         *_strangers("AIGW_DEFAULT_PROMPTS", "prompt", prompts.default_prompts, catalogue.prompts),
+        *(
+            fault
+            for prompt, variant in prompts.default_prompts.items()
+            if prompt in catalogue.prompts
+            for fault in _strangers(
+                "AIGW_DEFAULT_PROMPTS", f"variant of {prompt}", [variant], catalogue.prompts[prompt]
+            )
+        ),
     ]
 
 

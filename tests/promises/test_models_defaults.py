@@ -388,6 +388,7 @@ async def test_a_reload_that_takes_the_default_away_is_refused(start_gateway: St
         ("AIGW_MODEL_SELECTION__MODEL_PARAMS", {"nobody": {}}, "model 'nobody'"),
         ("AIGW_MODEL_SELECTION__PROMPT_PARAMS", {"nothing": {}}, "prompt 'nothing'"),
         ("AIGW_DEFAULT_PROMPTS", {"chat/old": "base"}, "prompt 'chat/old'"),
+        ("AIGW_DEFAULT_PROMPTS", {"chat/issue_reader": "mistrall"}, "variant of chat/issue_reader 'mistrall'"),
     ],
 )
 async def test_what_settings_name_in_vain_is_warned_of(

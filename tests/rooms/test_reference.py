@@ -3,8 +3,12 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
+import msgspec
 import pytest
+
+from torana.catalog.model_records import ModelsFile
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,6 +27,14 @@ def test_a_generated_page_is_what_its_generator_prints(tool: str, page: str) -> 
     written = (ROOT / "docs" / "reference" / page).read_text()
 
     assert written == printed, f"run tools/{tool} > docs/reference/{page}"
+
+
+def test_every_list_of_the_catalogue_is_in_the_reference() -> None:
+    written = (ROOT / "docs" / "reference" / "catalogue.md").read_text()
+
+    for field in msgspec.structs.fields(ModelsFile):
+        (record, _) = get_args(field.type)
+        assert f"\n### {record.__name__}\n" in written, f"name {record.__name__} in tools/catalogue-reference"
 
 
 def test_no_lock_names_a_registry() -> None:
