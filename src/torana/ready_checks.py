@@ -15,7 +15,7 @@ def keys_check(settings: Settings, keys: KeyRing) -> tuple[bool, str]:
 
 
 def models_check(models: Models) -> tuple[bool, str]:
-    names = {name: models.find_by_name(name).deployments[0].name for name in models.catalogue.aliases}
+    names = {name: models.find_by_name(name).deployments[0].shown for name in models.catalogue.aliases}
     return True, ", ".join(f"{alias} = {name}" for alias, name in names.items())
 
 

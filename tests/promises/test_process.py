@@ -108,6 +108,15 @@ async def test_the_banner_promises_no_key_where_none_could_be_kept(tmp_path: Pat
     assert "curl" not in banner
 
 
+async def test_the_banner_says_that_a_server_is_asked_for_its_first_model(
+    tmp_path: Path, provider: ScriptedProvider
+) -> None:
+    async with served(tmp_path, env={"OPENAI_BASE_URL": provider.url, "ANTHROPIC_API_KEY": ""}) as server:
+        banner = await server.banner()
+
+    assert "chat_default: openai/(the first model it lists)," in banner
+
+
 async def test_stdout_holds_json_lines_and_stderr_the_banner(serve: Serve) -> None:
     server = await serve(
         env={

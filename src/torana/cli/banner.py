@@ -29,7 +29,7 @@ def write_banner(
         (
             "models",
             ", ".join(
-                f"{alias}: {models.find_by_name(alias).deployments[0].name}" for alias in models.catalogue.aliases
+                f"{alias}: {models.find_by_name(alias).deployments[0].shown}" for alias in models.catalogue.aliases
             ),
         ),
         ("catalogue", _catalogue(settings, models)),

@@ -36,7 +36,7 @@ def list_models(folders: tuple[str, ...], as_json: bool) -> None:
     shop = open_workshop(folders)
     rows: list[dict[str, Any]] = [_summary(shop, record) for record in shop.catalogue.models.values()]
     aliases: dict[str, dict[str, Any]] = {
-        name: {"model": found.name, "deployment": found.deployments[0].name, "of": list(record.models)}
+        name: {"model": found.name, "deployment": found.deployments[0].shown, "of": list(record.models)}
         for name, record in shop.catalogue.aliases.items()
         for found in [shop.models.find_by_name(name)]
     }
@@ -132,7 +132,7 @@ def show(name: str, folders: tuple[str, ...], as_json: bool) -> None:
     click.echo(f"{'tokens':<16}  {found.input_limit} in, {record.output_limit} out")
     for item in found.deployments:
         state = "configured" if item.is_configured else "no credentials"
-        click.echo(f"{'deployment':<16}  {item.name}  ({state}) {item.base_url}")
+        click.echo(f"{'deployment':<16}  {item.shown}  ({state}) {item.base_url}")
         click.echo(f"{'':<16}  {_price_text(_price_of(item.prices))}")
     click.echo(f"{'used by':<16}  {', '.join(answer['used_by']) or 'nothing'}")
 

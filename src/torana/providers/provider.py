@@ -66,6 +66,11 @@ class Deployment:
         """What it is called in logs, metrics and breakers."""
         return self.label or f"{self.provider}/{self.model}" + (f"/{self.region}" if self.region else "")
 
+    @property
+    def shown(self) -> str:
+        """As `name`, for people: in words where the server itself is still to be asked for a model."""
+        return self.name if self.label or self.model else f"{self.provider}/(the first model it lists)"
+
 
 class Provider(Protocol):
     """One vendor, or one kind of server."""
