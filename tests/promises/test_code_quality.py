@@ -186,3 +186,10 @@ async def test_what_only_begins_like_the_tag_stays(shared: RunningGateway) -> No
     shared.provider.answer_with(pieces=["<", "ne", "w"])
 
     assert (await ask(shared, body("# tag\n", file_name="a.html", stream=True), GENERATIONS)).text == "<new"
+
+
+@pytest.mark.parametrize("above", ["$x =~ s#a", "my $re = qr#", "$x =~ tr#a", "my %h = (y#"])
+async def test_perl_whose_delimiters_are_open_is_answered(shared: RunningGateway, above: str) -> None:
+    shared.provider.answer_with(text="x;\n}\n")
+
+    assert await text_of(shared, body(f"if (1) {{\n  {above}", "\n}\n", "a.pl"))

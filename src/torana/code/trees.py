@@ -19,6 +19,8 @@ PATIENCE_S = 0.1
 START_S, BYTE_S = 0.002, 0.000_002_5
 """What one tree may have cost where its parser has come to a byte: several times what code costs there."""
 MAX_SOURCE_CHARS = 12_000
+ENDLESS = frozenset({"perl"})
+"""Grammars whose scanners never come back from some code, `s#a` at the end of a file: no callback reaches them."""
 
 
 @dataclass(slots=True)
@@ -51,6 +53,8 @@ def make_tree(grammar: str, source: str, patience: Patience) -> "Tree | None":
 
 @lru_cache(maxsize=64)
 def _find_parser(grammar: str) -> "Parser | None":
+    if grammar in ENDLESS:
+        return None
     try:
         from tree_sitter_language_pack import get_parser
     except ImportError:
