@@ -61,7 +61,6 @@ class Answer(msgspec.Struct, kw_only=True):
     """The text may begin with a <think> block; it is given out as the thought that it is."""
     usage: Usage | None = None
     finish: FinishReason | None = None
-    _failure: ProviderError | None = None
     _counted_chars: int = 0
     _asked_tokens: int = -1
     _is_settled: bool = False
@@ -134,10 +133,10 @@ class Answer(msgspec.Struct, kw_only=True):
             await self.call.settled()
             raise
         except ProviderError as error:
-            self._failure = error
-            self._settle("failed")
+            self._settle("failed", error)
             await self.call.settled()
-            raise
+            # The frames that it came through hold whoever keeps it for a further question: rings for the collector.
+            raise error.with_traceback(None) from None
         except BaseException:
             self._settle("client_cancelled")
             raise
@@ -186,7 +185,7 @@ class Answer(msgspec.Struct, kw_only=True):
         await self.flow.aclose()
         self._settle("client_cancelled")
 
-    def _settle(self, outcome: str) -> None:
+    def _settle(self, outcome: str, failure: ProviderError | None = None) -> None:
         if self._is_settled:
             return
         self._is_settled = True
@@ -194,7 +193,7 @@ class Answer(msgspec.Struct, kw_only=True):
         deployment = self.flow.deployment
         usage = self.usage if outcome == "completed" and is_told(self.usage) else self.so_far()
         seconds = time.monotonic() - self.started
-        self.call.record(deployment.provider, deployment.model, outcome, usage, seconds, self._failure, self.finish)
+        self.call.record(deployment.provider, deployment.model, outcome, usage, seconds, failure, self.finish)
         self.call.facts["attempts"] = self.flow.attempts
         if self._said is not None:
             asked = [text[:MAX_LOGGED_CHARS] for text in prompt_texts(self.chat)]
@@ -268,7 +267,7 @@ class Relay(msgspec.Struct, kw_only=True):
         except ProviderError as error:
             self.settle("failed", None, error)
             await self.call.settled()
-            raise
+            raise error.with_traceback(None) from None  # as above
         finally:
             self.answer.close()
             self.settle("client_cancelled", None)

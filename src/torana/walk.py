@@ -330,6 +330,8 @@ class Walk:
             )  # fmt: skip
             if isinstance(error, ProviderError):
                 await call.settled()
+                # Its connection keeps it, and the frames that it came through hold that: a ring for the collector.
+                raise error.with_traceback(None) from None
             raise
         facts["provider_s"] = round(time.monotonic() - started, 6)
         return Relay(

@@ -4,6 +4,7 @@ import asyncio
 import gc
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,71 @@ async def test_a_call_that_fails_leaves_nothing_to_the_collector(
                 before = ours()
             await connection.send(asked)
             assert (await connection.read_answer()).status in (502, 503)
+        assert left_over(before) == {}
+
+
+BREAKS = {
+    "cut": Script(cut_after=3),
+    "without its end": Script(malformed="no_end"),
+    "no JSON": Script(malformed="cut_json"),
+    "an event without end": Script(malformed="endless_line"),
+}
+STEP = {"messages": [{"role": "user", "content": "Hi"}]}
+
+
+@pytest.mark.parametrize("script", BREAKS.values(), ids=BREAKS)
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (PATH, COMPLETION | {"stream": True}),
+        ("/v4/code/suggestions", STREAMED_COMPONENTS),
+        ("/v2/chat/agent", STEP),
+        ("/v1/prompts/model_configuration/check", {"inputs": {}, "stream": True}),
+        ("/v1/proxy/anthropic/v1/messages", PROXIED | {"stream": True}),
+        ("/anthropic/v1/messages", PROXIED | {"stream": True}),
+        ("/openai/v1/chat/completions", PROXIED | {"stream": True}),
+    ],
+)
+async def test_a_stream_that_breaks_leaves_nothing_to_the_collector(
+    start_gateway: StartGateway, provider: ScriptedProvider, script: Script, path: str, body: dict[str, Any]
+) -> None:
+    gateway = await start_gateway(env={"AIGW_ROUTING__FAILURES_TO_REST": "0"})
+    provider.follow(script)
+    proxy = "ai_gateway_model_provider_proxy"
+    token = gateway.token(unit_primitives=("complete_code", "duo_chat", proxy))
+    asked = gateway.request_bytes("POST", path, token=token, json=body, headers={"X-Gitlab-Unit-Primitive": proxy})
+
+    async def are_gone() -> bool:
+        return left_over(before) == {}
+
+    for turn in range(TURNS + 1):
+        if turn == 1:
+            before = ours()
+        async with await gateway.connect() as connection:
+            await connection.send(asked)
+            with suppress(ConnectionError, asyncio.IncompleteReadError):
+                await connection.read_answer()
+    await eventually(are_gone)
+
+
+@pytest.mark.parametrize("script", [Script(raw=b""), Script(malformed="short_body")], ids=["no answer", "half of one"])
+async def test_a_relayed_call_that_fails_leaves_nothing_to_the_collector(
+    start_gateway: StartGateway, provider: ScriptedProvider, script: Script
+) -> None:
+    gateway = await start_gateway(env={"AIGW_ROUTING__FAILURES_TO_REST": "0"})
+    provider.follow(script)
+    proxy = "ai_gateway_model_provider_proxy"
+    token = gateway.token(unit_primitives=[proxy])
+    asked = gateway.request_bytes(
+        "POST", "/v1/proxy/anthropic/v1/messages", token=token, json=PROXIED, headers={"X-Gitlab-Unit-Primitive": proxy}
+    )
+
+    async with await gateway.connect() as connection:
+        for turn in range(TURNS + 1):
+            if turn == 1:
+                before = ours()
+            await connection.send(asked)
+            assert (await connection.read_answer()).status == 502
         assert left_over(before) == {}
 
 

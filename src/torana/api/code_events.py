@@ -72,9 +72,9 @@ class SuggestionEvents(AsyncIterator[bytes], Generic[AnswerT]):
                     yield part
             yield start + STREAM_END
         except ProviderError as error:
-            refusal = self._failed(error)
             if not self.reply.is_begun:
-                raise refusal from error
+                raise self._failed(error) from error
+            refusal = self._failed(error)
             if is_told:
                 # Asked again, the model would begin anew behind what was said already.
                 refusal.is_retryable = False

@@ -195,7 +195,7 @@ class DialectStream(AsyncIterator[bytes]):
 
     def _tell(self, failure: BaseException, refusal: Refusal) -> bytes:
         """The error event of an answer that has begun."""
-        self._failure = failure
+        self._failure = failure.with_traceback(None)  # its frames hold this: a ring for the collector
         write = self._dialect.write_error_event if self._writer is None else self._writer.error
         return write(refusal.status, refusal.code, str(refusal))
 

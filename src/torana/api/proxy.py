@@ -200,14 +200,14 @@ class _Passing(AsyncIterator[bytes]):
             if not data and scan is not None and not scan.is_complete:
                 raise ProviderBroke("the stream ended without its terminal event")
         except ProviderError as error:
-            self._failure = error
+            self._failure = error.with_traceback(None)  # its frames hold this: a ring for the collector
             self._settle("failed", error)
             await self._relay.call.settled()
             return self._last_words(502, error.code, "The provider's answer was cut.")
         except asyncio.CancelledError as stopped:
             if stopped.args != (DRAINING,):
                 raise
-            self._failure = stopped
+            self._failure = stopped.with_traceback(None)
             self._settle("client_cancelled")  # the ledger knows better: it is stopping
             return self._last_words(503, "server_draining", "The gateway is stopping; ask again.")
         if not data:

@@ -223,12 +223,10 @@ class PassingReader:
             whole = whole.decode("utf-8", "replace").encode()
         is_one = whole.startswith(b"data: {") and whole.find(b"\n") == len(whole) - 2  # what a read mostly brings
         for start, end in ((0, len(whole)),) if is_one else _events(whole):
-            try:
-                _check_json(whole[start:end])
-            except (msgspec.MsgspecError, ValueError, RecursionError):
+            if not _is_json(whole[start:end]):
                 self._failure, self._is_done = ProviderBroke("an event that is no JSON"), False
                 if not start:
-                    raise self._failure from None
+                    raise self._failure
                 return whole[:start]
         return whole
 
@@ -242,15 +240,21 @@ class PassingReader:
         return whole
 
 
-def _check_json(event: bytes) -> None:
-    """Raises DecodeError or RecursionError where the data of an event is no JSON, nor the text that ends a stream."""
+def _is_json(event: bytes) -> bool:
+    """Whether the data of an event is JSON, or the text that ends a stream, or there is none."""
     if event.startswith(b"data: {") and event.find(b"\n") == len(event) - 2:
+        data = event[6:]
+    else:
+        read = read_event(event.replace(b"\r\n", b"\n").rstrip(b"\n"))
+        if read is None or read[1].strip() in (b"", DONE):
+            return True
+        data = read[1]
+    try:
         # Half a letter in an escape is JSON too: the client joins it with the half in the next event.
-        decode_mended(_any_json, event[6:])
-        return
-    read = read_event(event.replace(b"\r\n", b"\n").rstrip(b"\n"))
-    if read is not None and read[1].strip() not in (b"", DONE):
-        decode_mended(_any_json, read[1])
+        decode_mended(_any_json, data)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def _end_of_events(data: bytes | bytearray, start: int) -> int:

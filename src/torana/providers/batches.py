@@ -99,8 +99,10 @@ class Sending:
 
     def _end(self) -> None:
         self._is_over = True
-        if self._answer is not None:
-            self._answer.close()
+        answer, self._answer = self._answer, None
+        self._reader = None  # which may keep the failure that it has met
+        if answer is not None:
+            answer.close()
 
 
 async def _read_tail(answer: WireAnswer) -> None:

@@ -64,11 +64,11 @@ class AddressBook:
         known = self._known.get(place)
         if known is not None and asyncio.get_running_loop().time() < known.until:
             return known.addresses
-        task = self._begin(place)
         if known is None:
-            # Others may wait for the same look-up: who leaves does not end it.
-            return await asyncio.shield(task)
-        await asyncio.wait([task], timeout=self._patience_s)
+            # Others may wait for the same look-up: who leaves does not end it. Not named here: where it fails its
+            # error holds this frame, and that would hold it.
+            return await asyncio.shield(self._begin(place))
+        await asyncio.wait([self._begin(place)], timeout=self._patience_s)
         return self._known[place].addresses
 
     def doubt(self, host: str, port: int) -> None:

@@ -148,6 +148,8 @@ class WireClient:
                 connection.abort()
                 # A provider may close an idle connection just as we use it. A new one meets no such fate.
                 if may_repeat and isinstance(error, ProviderBroke) and connection.was_closed_on_asking:
+                    # Its frames hold the connection, which keeps it: a ring for the collector.
+                    error.with_traceback(None)
                     connection, may_repeat = None, False
                     continue
                 raise
@@ -211,7 +213,10 @@ class WireClient:
                 return connection
         if self._doubt is not None:
             self._doubt(peer.host, peer.port)
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure  # it holds this frame: a ring for the collector
 
     async def _greet(self, connection: Connection, host: str) -> None:
         """TLS; the certificate must be `host`'s, whatever address was called."""
