@@ -9,6 +9,8 @@ import msgspec
 import pytest
 
 from torana.catalog.model_records import ModelsFile
+from torana.catalog.records import PromptFile, PromptParams
+from torana.prompts.filters import FILTERS
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,6 +37,15 @@ def test_every_list_of_the_catalogue_is_in_the_reference() -> None:
     for field in msgspec.structs.fields(ModelsFile):
         (record, _) = get_args(field.type)
         assert f"\n### {record.__name__}\n" in written, f"name {record.__name__} in tools/catalogue-reference"
+
+
+def test_the_page_of_prompt_files_names_all_that_they_may_hold() -> None:
+    written = (ROOT / "docs" / "reference" / "prompt-files.md").read_text()
+
+    members = {*PromptFile.__struct_fields__} - {"model", "params"}
+    members |= {f"params.{name}" for name in PromptParams.__struct_fields__} | {"model.params"}
+    for name in (*members, *FILTERS):
+        assert f"`{name}`" in written, f"{name} is not in docs/reference/prompt-files.md"
 
 
 def test_no_lock_names_a_registry() -> None:
