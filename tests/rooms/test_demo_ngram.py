@@ -126,6 +126,15 @@ def test_entries_resemble_those_beside_them(file_name: str, prefix: str, suffix:
     assert first(prefix, suffix, file_name) == expected
 
 
+def test_languages_without_a_sample_learn_from_the_file_alone() -> None:
+    prefix = "FROM debian:12\nRUN apt-get update\nRUN apt-get upgrade\nRUN "
+
+    found = complete(FillIn(prefix=prefix, file_name="Dockerfile", language="dockerfile"))
+
+    assert found[0] == "apt-get upgrade"
+    assert complete(FillIn(prefix="FROM ", file_name="Dockerfile", language="dockerfile")) == []
+
+
 @pytest.mark.parametrize("prefix", ["Dear all,\n\nHello ", "It is one"])
 def test_prose_is_not_completed_with_code(prefix: str) -> None:
     assert first(prefix, file_name="letter.txt") == ""

@@ -109,7 +109,10 @@ _OTHER_NAMES = {
     "typescriptreact": "typescript", "golang": "go", "c++": "cpp", "c#": "csharp", "shell": "bash",
     "shellscript": "bash", "sh": "bash", "objc": "c", "scala": "kotlin", "dart": "java", "groovy": "java",
     "terraform": "hcl", "scss": "css", "less": "css", "xml": "html", "markdown": "text", "plaintext": "text",
-    "toml": "text", "elixir": "ruby", "lua": "ruby", "crystal": "ruby", "vue": "javascript", "svelte": "javascript",
+    "toml": "text", "dockerfile": "text", "make": "text", "cmake": "text", "haskell": "text", "julia": "text",
+    "perl": "text", "powershell": "text", "proto": "text", "graphql": "text", "clojure": "text", "erlang": "text",
+    "r": "text", "zig": "text", "ocaml": "text", "fsharp": "text", "solidity": "text",
+    "elixir": "ruby", "lua": "ruby", "crystal": "ruby", "vue": "javascript", "svelte": "javascript",
 }  # fmt: skip
 NAMES = frozenset(_EXTENSIONS.values())
 """`text` is the language of what has none."""
