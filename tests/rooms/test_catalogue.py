@@ -541,6 +541,7 @@ def test_an_unreadable_file_and_a_missing_folder_are_named(tmp_path: Path) -> No
     (tmp_path / "models.yml").write_bytes("# für\nmodels:\r\n- name: ".encode() + b"\xc3\n")
     os.mkfifo(tmp_path / "limits.yml")
     (tmp_path / "providers.yml").symlink_to(tmp_path / "providers.yml.d")
+    (tmp_path / "features").write_text("")
     (tmp_path / "prompts").mkdir()
     (tmp_path / "prompts/loop.jinja").symlink_to(tmp_path / "gone")
 
@@ -551,6 +552,7 @@ def test_an_unreadable_file_and_a_missing_folder_are_named(tmp_path: Path) -> No
         "providers.yml:1: cannot be read (FileNotFoundError), expected a readable file",
         "limits.yml:1: is no file, expected a readable file",
         "models.yml:3: is no UTF-8, expected text in UTF-8",
+        "features:1: cannot be read (NotADirectoryError), expected a readable directory",
         "prompts/loop.jinja:1: cannot be read (FileNotFoundError), expected a readable file",
     ]
 

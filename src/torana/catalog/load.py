@@ -131,10 +131,16 @@ class _Reading:
             path = folder / name
             if path.exists() or path.is_symlink():  # a link into nowhere is a fault, not an absent file
                 self._read_records(path)
-        for path in _walk(folder / "features"):
+        for path in _walk(folder / "features", self._refuse_folder):
             self._read_feature(path, path.relative_to(folder / "features").parts)
-        for path in _walk(folder / "prompts"):
+        for path in _walk(folder / "prompts", self._refuse_folder):
             self._read_prompt(path, path.relative_to(folder / "prompts").parts, is_overlay=is_overlay)
+
+    def _refuse_folder(self, error: OSError) -> None:
+        """What stands in it would be taken for deleted otherwise."""
+        if not isinstance(error, FileNotFoundError):
+            what = f"cannot be read ({type(error).__name__})"
+            self.problems.append(f"{error.filename}:1: {what}, expected a readable directory")
 
     def _refuse_strangers(self, folder: Path) -> None:
         """A misspelt name would be ignored in silence otherwise. Other kinds of files (README) may stand there."""
@@ -226,10 +232,13 @@ def _is_ours(path: Path) -> bool:
     return path.suffix in (".yml", ".yaml", ".jinja")
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Every file below, in order. Follows links, which is how ConfigMaps are mounted, but not in circles."""
+def _walk(folder: Path, refuse: Callable[[OSError], None] | None = None) -> Iterator[Path]:
+    """Every file below, in order. Follows links, which is how ConfigMaps are mounted, but not in circles.
+
+    refuse  told of each folder that cannot be read
+    """
     seen: set[tuple[int, int]] = set()
-    for here, folders, files in os.walk(folder, followlinks=True):
+    for here, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         try:
             state = os.stat(here)
         except OSError:  # gone meanwhile
