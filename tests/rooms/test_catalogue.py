@@ -270,7 +270,7 @@ def test_an_overlays_prompt_is_kept_as_it_was_when_loaded(tmp_path: Path) -> Non
         (
             "models",
             MODEL.format(name="m").replace("model: m", "model: m, base_url: 'http://x:y'"),
-            "models.yml:2: m: base_url 'http://x:y' is no URL",
+            "models.yml:4: m: base_url 'http://x:y' is no URL",
         ),
         (
             "providers",
@@ -333,6 +333,27 @@ aliases:
     assert [problem.partition(", ")[0] for problem in problems] == [
         "models.yml:6: m: unknown provider `gone`",
         "models.yml:11: chat_default: unknown model `missing`",
+    ]
+
+
+def test_a_value_that_can_never_work_is_told_with_the_line_where_it_stands(tmp_path: Path) -> None:
+    providers = """\
+- name: p
+  dialect: messages
+  base_url: p.example.com
+  base_url_env: [P_URL]
+  key_env: [P_API_KEY,
+    P_SECRET]
+"""
+    models = MODEL.format(name="m") + "  prices:\n    input: '1'\n    as_of: 2026-13-29\n"
+
+    problems = problems_of(write(tmp_path, providers=providers, models=models))
+
+    assert [problem.partition(": ")[0] for problem in sorted(problems)] == [
+        "models.yml:7",
+        "providers.yml:3",
+        "providers.yml:4",
+        "providers.yml:6",
     ]
 
 

@@ -27,10 +27,10 @@ def check_models(found: Findings, models: Mapping[str, ModelRecord], providers: 
     for provider in providers.values():
         for name in provider.key_names:
             if not _KEY_NAME.fullmatch(name):
-                found.add(f"providers {provider.name}", *_wrong_key(name))
+                found.add(f"providers {provider.name}", *_wrong_key(name), mention=name)
         for name in provider.base_url_env:
             if not is_address_name(name):
-                found.add(f"providers {provider.name}", *_wrong_address(name))
+                found.add(f"providers {provider.name}", *_wrong_address(name), mention=name)
         _check_address(found, f"providers {provider.name}", provider.base_url)
         spoken = _CLOUD_DIALECTS.get(provider.auth or "", provider.dialect)
         if spoken != provider.dialect:
@@ -87,7 +87,7 @@ def _check_life(found: Findings, model: ModelRecord, models: Mapping[str, ModelR
     else:
         for day in (model.deprecation.deprecation_date, model.deprecation.announced):
             if day is not None and not _is_day(day):
-                found.add(key, f"there is no day {day}", "expected a day as YYYY-MM-DD")
+                found.add(key, f"there is no day {day}", "expected a day as YYYY-MM-DD", mention=day)
     if not model.successor:
         found.add(key, "is deprecated without a successor", "expected `successor: <name of a model>`")
     elif model.successor not in models:
@@ -118,7 +118,8 @@ def _check_prices(found: Findings, model: ModelRecord) -> None:
         days = [each.since for each in prices.later]
         for day in (prices.as_of, *days):
             if not _is_day(day):
-                found.add(f"models {model.name}", f"there is no day {day}", "expected a day as YYYY-MM-DD")
+                wrong = f"there is no day {day}"
+                found.add(f"models {model.name}", wrong, "expected a day as YYYY-MM-DD", mention=day)
         if days != sorted(set(days)):
             found.add(f"models {model.name}", "`later` prices are in no order", "expected each `since` after the last")
 
@@ -131,7 +132,7 @@ def _check_deployments(found: Findings, models: Iterable[ModelRecord]) -> None:
         within: set[str] = set()
         for item in model.deployments:
             if item.key_env and not _KEY_NAME.fullmatch(item.key_env):
-                found.add(key, *_wrong_key(item.key_env))
+                found.add(key, *_wrong_key(item.key_env), mention=item.key_env)
             _check_address(found, key, item.base_url)
             if item.canary_percent and item.shadow_percent:
                 found.add(
@@ -154,7 +155,7 @@ def _identity(item: DeploymentRecord) -> tuple[object, ...]:
 
 def _check_address(found: Findings, key: str, address: str) -> None:
     if address and (fault := url_fault(address, is_base=True)):
-        found.add(key, f"base_url {fault}", "expected http://… or https://…")
+        found.add(key, f"base_url {fault}", "expected http://… or https://…", mention=address)
 
 
 def _wrong_key(name: str) -> tuple[str, str]:
