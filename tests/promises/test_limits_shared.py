@@ -403,6 +403,23 @@ async def test_a_node_of_a_cluster_that_sends_us_elsewhere_is_obeyed(start: Star
     assert b"{torana}" in store.command("KEYS", "*")
 
 
+async def test_a_node_that_a_cluster_has_lost_is_forgotten(start: Start, store: Store) -> None:
+    """It fails over to another one; whoever is asked by the configured address knows which."""
+    async with ScriptedStore(lambda command: b"+OK\r\n") as lost:
+        sent_to = lost.url.removeprefix("redis://").removesuffix("/0")
+
+    def answer(command: list[bytes]) -> bytes:
+        return f"-MOVED 1234 {sent_to}\r\n".encode() if command[0] == b"EVAL" else b"+OK\r\n"
+
+    async with ScriptedStore(answer) as other_node:
+        gateway = await start(exact("1 per minute"), url=other_node.url)
+        await gateway.log.find(message="limits are not shared: this server counts alone")
+        sent_to = f"127.0.0.1:{store.port}"
+
+        await eventually(lambda: is_shared(gateway))
+        assert await statuses(gateway, 2) == [200, 429]
+
+
 async def test_a_key_of_a_wrong_type_is_decided_alone_and_disturbs_nobody(start: Start, store: Store) -> None:
     gateway = await start(exact("2 per minute per user"))
     await ask(gateway, user="mia")

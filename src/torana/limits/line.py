@@ -163,6 +163,8 @@ class Line:
             finally:
                 self._fail_all("closed")
             self._first_try.set()
+            if reason != "moved":
+                self._where = None  # that node may be gone; where the others are, the configured one knows
             failures = 1 if loop.time() - since > STEADY_S else failures + 1
             self._note(False, reason)
             longest_s = min(MAX_RETRY_S, RETRY_S * 2.0 ** min(failures, 10))
