@@ -132,6 +132,9 @@ def _without_lines_above(text: str, prefix: str) -> str:
     begun = text.lstrip()
     if "\r" not in begun:
         prefix = prefix.replace("\r\n", "\n")
+    first = begun[: begun.find("\n") + 1]
+    if not first or first not in prefix:  # nearly always
+        return text
     longest, start = 0, prefix.rfind("\n")
     for _ in range(_MAX_LINES_ABOVE):
         if start < 0 or len(prefix) - start > 2 * len(begun):
