@@ -51,9 +51,10 @@ def clean_completion(text: str, cursor: Cursor, *, excluded: Collection[str] = (
     if "strip_fences" not in excluded:
         text = _unwrap(text, cursor)
     # What was there already would lead the trees astray.
-    text = drop_repeated_start(text, cursor.prefix)
+    begun, text = text, drop_repeated_start(text, cursor.prefix)
+    started = begun if text == begun else ""
     ended = ""
-    """A text whose end is known to repeat nothing."""
+    """Texts whose start, and end, are known to repeat nothing."""
     for name, step in COMPLETION_STEPS.items():
         if name not in excluded:
             text = step(text, cursor)
@@ -65,7 +66,8 @@ def clean_completion(text: str, cursor: Cursor, *, excluded: Collection[str] = (
     before = ""
     while text and text != before:
         before = text
-        text = drop_repeated_start(text, cursor.prefix)
+        if text != started:
+            text = drop_repeated_start(text, cursor.prefix)
         if text != ended:
             text = ended = drop_repeated_end(text, cursor.prefix, cursor.suffix, cursor.grammar, cursor.patience)
     return _blank_to_empty(text, cursor)
@@ -80,10 +82,12 @@ def clean_generation(text: str, cursor: Cursor, *, excluded: Collection[str] = (
 
 
 def _unwrap(text: str, cursor: Cursor) -> str:
+    if "```" not in text:
+        return text
     typed = cursor.prefix[cursor.prefix.rfind("\n") + 1 :].lstrip()
     # Within comments and docstrings, examples stand between fences.
     is_prose = typed.startswith(_COMMENT_MARKS) or any(cursor.prefix.count(quotes) % 2 for quotes in DOCSTRINGS)
-    return text if "```" not in text or is_prose else unwrap(text, cursor.language)
+    return text if is_prose else unwrap(text, cursor.language)
 
 
 def _drop_comments(text: str, cursor: Cursor) -> str:
