@@ -110,7 +110,7 @@ def new_key_pem() -> bytes:
 def read_private_key(pem: str) -> rsa.RSAPrivateKey:
     """An RSA key from PEM text, in which `\\n` may stand for line ends; raises BadKey.
 
-    It is tried instead of proven: whether its primes are prime takes the library 30 ms a key, at every start.
+    It is tried instead of proven: whether its primes are prime takes the library 35 ms a key, at every start.
     """
     try:
         data = pem.replace("\\n", "\n").encode("utf-8")
