@@ -296,6 +296,28 @@ async def test_a_custom_tool_reaches_another_vendors_model_as_a_function_and_com
     assert asked["tools"][0]["input_schema"]["required"] == ["input"]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("tool", "kind"), [
+    (None, "msg_"),
+    (PATCH_TOOL, "ctc_"),
+    ({"type": "function", "name": "apply_patch", "parameters": {"type": "object"}}, "fc_"),
+])  # fmt: skip
+async def test_items_have_ids_that_openai_takes_back(
+    gateway: RunningGateway, tool: dict[str, Any] | None, kind: str, stream: bool
+) -> None:
+    # A conversation may go on with a model of OpenAI's, which gets the client's bytes, and refuses other ids.
+    call = ToolUse(name="apply_patch", arguments={"input": PATCH}, id="toolu_1")
+    gateway.provider.answer_with(tool_call=call if tool is not None else None)
+    tools = {"tools": [tool]} if tool is not None else {}
+
+    answer = await ask(gateway, RESPONSES, CLAUDE, stream=stream, headers={"X-Request-ID": "r" * 63 + "7"}, **tools)
+
+    (item,) = (data_of(answer)[-1]["response"] if stream else answer.json())["output"]
+    assert item["id"].startswith(kind)
+    assert len(item["id"]) <= 64
+    assert item["id"].endswith("7")
+
+
 async def test_a_client_that_asks_with_functions_is_answered_with_a_function_call(gateway: RunningGateway) -> None:
     gateway.provider.answer_with(tool_call=ToolUse(name="weather", arguments={"town": "Tromsø"}, id="toolu_1"))
     functions = [{"name": "weather", "parameters": {"type": "object"}}]

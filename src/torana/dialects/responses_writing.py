@@ -14,6 +14,10 @@ from torana.dialects.namespaces import homes_of
 from torana.dialects.responses_answers import NAME
 from torana.dialects.thoughts import seal
 
+MAX_ID_CHARS = 64
+"""Of an item. OpenAI refuses longer ones, and such as do not begin with their kind: "Expected an ID that begins with
+'msg'"."""
+
 _INCOMPLETE: dict[FinishReason, str] = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
@@ -169,7 +173,7 @@ class ResponsesWriter:
 
     def _begin_item(self, part: Said, out: list[bytes]) -> _Open:
         self._close(out)
-        self._open = item = _Open(self._items, _item_id(self._id, self._items), part)
+        self._open = item = _Open(self._items, _item_id(self._id, self._items, part), part)
         self._items += 1
         shown = {**_write_item(item.id, part, "", self._homes), "status": "in_progress"}
         if isinstance(part, Text):
@@ -231,7 +235,7 @@ def write_answer(chunks: list[Chunk], model: str, id: str, created: int, asked: 
     status = "incomplete" if choice.finish in _INCOMPLETE else "completed"
     parts = mark_freeform(choice.parts, names_of(asked))
     homes = homes_of(asked)
-    output = [_write_item(_item_id(id, number), part, _text_of(part), homes) for number, part in enumerate(parts)]
+    output = [_write_item(_item_id(id, number, part), part, _text_of(part), homes) for number, part in enumerate(parts)]
     return msgspec.json.encode(_write_response(id, model, created, status, output, choice.finish, collected.usage))
 
 
@@ -241,8 +245,17 @@ def _text_of(part: Said) -> str:
     return unwrap(part.arguments) if part.is_freeform else part.arguments
 
 
-def _item_id(id: str, number: int) -> str:
-    return f"item_{number}_{id}"
+def _item_id(id: str, number: int, part: Said) -> str:
+    """One that OpenAI takes back: a conversation may go on with a model of its own, which gets the client's bytes."""
+    match part:
+        case Text():
+            kind = "msg"
+        case Thought():
+            kind = "rs"
+        case ToolCall():
+            kind = "ctc" if part.is_freeform else "fc"
+    head = f"{kind}_{number}_"
+    return head + id.removeprefix("resp_")[len(head) - MAX_ID_CHARS :]
 
 
 def _write_response(
