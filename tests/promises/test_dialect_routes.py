@@ -318,6 +318,24 @@ async def test_items_have_ids_that_openai_takes_back(
     assert item["id"].endswith("7")
 
 
+async def test_thoughts_of_another_vendors_model_do_not_reach_the_one_that_the_conversation_goes_on_with(
+    gateway: RunningGateway,
+) -> None:
+    thought = {"type": "thinking", "thinking": "Hm.", "signature": "chat_completions*:Hm."}
+    own = {"type": "thinking", "thinking": "Well.", "signature": "c2lnbmVk"}
+
+    def turns(*thoughts: dict[str, str]) -> list[dict[str, Any]]:
+        said = {"role": "assistant", "content": [*thoughts, {"type": "text", "text": "Yes."}]}
+        return [{"role": "user", "content": "Hi"}, said, {"role": "user", "content": "Go on"}]
+
+    mixed = await ask(gateway, MESSAGES, CLAUDE, messages=turns(own, thought), max_tokens=9)
+    pure = await ask(gateway, MESSAGES, CLAUDE, messages=turns(own), max_tokens=9)
+
+    assert [each.header("x-torana-dropped") for each in (mixed, pure)] == ["thought", None]
+    for request in gateway.provider.requests:
+        assert request.json()["messages"][1]["content"] == [own, {"type": "text", "text": "Yes."}]
+
+
 async def test_a_client_that_asks_with_functions_is_answered_with_a_function_call(gateway: RunningGateway) -> None:
     gateway.provider.answer_with(tool_call=ToolUse(name="weather", arguments={"town": "Tromsø"}, id="toolu_1"))
     functions = [{"name": "weather", "parameters": {"type": "object"}}]

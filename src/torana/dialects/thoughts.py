@@ -8,7 +8,9 @@ star behind the name tells that what is sealed is no proof but the thought itsel
 
 import re
 
-from torana.chat import Effort, Reasoning, Thought
+from msgspec.structs import replace
+
+from torana.chat import ChatRequest, Effort, Message, Part, Reasoning, Thought
 
 LEAST_BUDGET = 1024
 """No provider that counts takes a smaller one. Source: Anthropic API reference, `thinking.budget_tokens`."""
@@ -73,3 +75,24 @@ def unseal(text: str, proof: str, here: str, *, is_whole: bool = False) -> Thoug
     if found := _sealed.match(proof):
         dialect, is_whole, proof = found[1], bool(found[2]), proof[found.end() :]
     return Thought(text, "" if is_whole else proof, proof if is_whole else "", dialect)
+
+
+def has_thoughts(chat: ChatRequest, *, but_for: str = "") -> bool:
+    """Whether it tells of thoughts, those of the dialect `but_for` and nobody's not counted where it is given."""
+    return any(_is_left_out(part, but_for) for message in chat.messages for part in message.parts)
+
+
+def leave_thoughts_out(chat: ChatRequest, *, but_for: str = "") -> ChatRequest:
+    """The same conversation without what `has_thoughts` finds; the request itself where it finds none."""
+    if not has_thoughts(chat, but_for=but_for):
+        return chat
+    kept: list[Message] = []
+    for message in chat.messages:
+        parts = tuple(part for part in message.parts if not _is_left_out(part, but_for))
+        if parts or not message.parts:
+            kept.append(Message(message.role, parts))
+    return replace(chat, messages=tuple(kept))
+
+
+def _is_left_out(part: Part, but_for: str) -> bool:
+    return isinstance(part, Thought) and not (but_for and part.dialect in ("", but_for))

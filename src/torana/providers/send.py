@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec.structs import replace as replace_fields
 
-from torana.chat import ChatRequest, Usage
+from torana.chat import ChatRequest, Source, Usage
 from torana.counting import estimate_tokens
 from torana.dialects import embeddings
 from torana.dialects.chat_completions import CHAT_COMPLETIONS
@@ -23,6 +23,7 @@ from torana.dialects.messages import MESSAGES, read_count
 from torana.dialects.openai_models import traits_of
 from torana.dialects.passing import pass_on, replace_model
 from torana.dialects.responses import RESPONSES
+from torana.dialects.thoughts import has_thoughts, leave_thoughts_out
 from torana.errors import Invalid, NoCredentials, ProviderBroke, ProviderError, ProviderRefused, ProviderRefusedKey
 from torana.providers.anthropic import Anthropic
 from torana.providers.batches import MAX_ANSWER_BYTES, Batches, Passing, Sending
@@ -103,13 +104,15 @@ class Sender:
         source, path = chat.source, dialect.path
         if source is not None and not source.is_read and source.dialect != dialect.name:
             raise _unreadable(source.dialect)
-        is_passing = source is not None and source.dialect == dialect.name and (dialect.passes_on or not source.is_read)
+        is_passing = source is not None and _passes(source, chat, dialect)
         is_usage_ours = False
         if source is not None and is_passing:
             body, is_usage_ours = pass_on(dialect, source.body, deployment.model, stream=chat.stream)
             path += source.query
             headers |= source.headers
         else:
+            if source is not None and source.dialect == dialect.name:
+                chat = leave_thoughts_out(chat, but_for=dialect.name)
             body = dialect.write_request(fit_lengths(chat, dialect.name), deployment.model, stream=chat.stream)
         request = await provider.prepare(deployment, path, body, headers, stream=chat.stream)
         first_byte_s = chat.timeout_s or deployment.timeout_s or self.settings.first_byte_s
@@ -133,7 +136,7 @@ class Sender:
         if chat.source is None or deployment.provider == self.demo.name:
             return ()
         dialect = self._dialect(deployment, chat)
-        if dialect.name == chat.source.dialect:
+        if dialect.name == chat.source.dialect and not has_thoughts(chat, but_for=dialect.name):
             return ()
         if not chat.source.is_read:
             raise _unreadable(chat.source.dialect)
@@ -325,6 +328,14 @@ async def _read_words(answer: WireAnswer) -> bytes:
             while len(words) < MAX_ERROR_BYTES and (data := await answer.read()):
                 words += data
     return bytes(words[:MAX_ERROR_BYTES])
+
+
+def _passes(source: Source, chat: ChatRequest, dialect: Dialect) -> bool:
+    """Whether the client's bytes go on as they came."""
+    if source.dialect != dialect.name:
+        return False
+    # What another vendor's model thought in this conversation bears a seal that would be refused.
+    return not source.is_read or (dialect.passes_on and not has_thoughts(chat, but_for=dialect.name))
 
 
 def _is_header_text(text: str) -> bool:

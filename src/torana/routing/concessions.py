@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from torana.chat import ChatRequest, Message, Thought
-from torana.dialects.thoughts import find_effort
+from torana.chat import ChatRequest
+from torana.dialects.thoughts import find_effort, has_thoughts, leave_thoughts_out
 from torana.errors import ProviderRefused
 from torana.providers.provider import Deployment
 
@@ -44,19 +44,6 @@ def _is_to_carry_on(chat: ChatRequest) -> bool:
 def _lose_reasoning(chat: ChatRequest) -> tuple[str, ...]:
     """Who asked for none gets it all the same."""
     return ("reasoning",) if chat.reasoning is not None and find_effort(chat.reasoning) != "none" else ()
-
-
-def _has_thoughts(chat: ChatRequest) -> bool:
-    return any(isinstance(part, Thought) for message in chat.messages for part in message.parts)
-
-
-def _forget_thoughts(chat: ChatRequest) -> ChatRequest:
-    kept: list[Message] = []
-    for message in chat.messages:
-        parts = tuple(part for part in message.parts if not isinstance(part, Thought))
-        if parts or not message.parts:
-            kept.append(Message(message.role, parts))
-    return replace(chat, messages=tuple(kept))
 
 
 def _lose_sampling(chat: ChatRequest) -> tuple[str, ...]:
@@ -98,9 +85,9 @@ CONCESSIONS = (
     # Groq: "property 'reasoning' is unsupported", "messages[2].reasoning: reasoning is not supported with this model".
     Concession(
         "thought",
-        _has_thoughts,
+        has_thoughts,
         _read_as(r"'reasoning(_content)?' is unsupported|\breasoning is not supported"),
-        _forget_thoughts,
+        leave_thoughts_out,
     ),
     # Claude behind a profile of AWS's: "`temperature` is deprecated for this model". GPT-5 behind a name of Azure's:
     # "Unsupported value: 'temperature' does not support 0.2 with this model".
