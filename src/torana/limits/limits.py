@@ -55,10 +55,6 @@ class Limits:
         self._known: dict[Call, Met] = {}
         self._known_early: dict[tuple[str, ...], tuple[Call, Met]] = {}
 
-    def applying(self, call: Call) -> tuple[Rule, ...]:
-        """The limits that a call meets."""
-        return self._met(call).rules
-
     def _met(self, call: Call) -> Met:
         return self._known.get(call) or self._meet(call)
 
