@@ -44,6 +44,16 @@ CASES = [
         "Thought: The Action: is clear.\nAction: issue_reader\nAction Input: #1",
         Action("issue_reader", "#1", "The Action: is clear."),
     ),
+    # Markers may be emphasized, and what an answer emphasizes itself stays.
+    ("**Thought:** Known.\n**Final Answer:** It was Mia.", AnswerDelta("It was Mia.")),
+    ("__Final Answer:__\nIt was **Mia**.", AnswerDelta("It was **Mia**.")),
+    ("Final Answer: **Mia** wrote it.", AnswerDelta("**Mia** wrote it.")),
+    ("**Final Answer:** **Mia** wrote it.", AnswerDelta("**Mia** wrote it.")),
+    ("**Final Answer:** *", AnswerDelta("*")),
+    ("**Thought:** I need the issue.\n**Action:** issue_reader\n**Action Input:** who wrote #12?", ACTION),
+    ("**Thought: I need the issue.**\n**Action: issue_reader**\n**Action Input: who wrote #12?**", ACTION),
+    ("**Action:** issue_reader\n**Action Input:** **#1**\n**Observation:** Mia", Action("issue_reader", "**#1**", "")),
+    (f"{ACTION_TEXT}\n**Thought:** more\n**Action:** issue_reader\n**Action Input:** #13", ACTION),
     # What the model invents behind its input is not the input.
     (f"{ACTION_TEXT}\nObservation: Mia\nThought: done", ACTION),
     (f"{ACTION_TEXT}\nThought: more\nAction: issue_reader\nAction Input: #13", ACTION),

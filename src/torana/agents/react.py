@@ -17,6 +17,11 @@ ACTION = "Action:"
 ACTION_INPUT = "Action Input:"
 OBSERVATION = "Observation:"
 FINAL_ANSWER = "Final Answer:"
+EMPHASIS = ("**", "__")
+"""What Markdown's authors put around a marker: `**Final Answer:** It was Mia.`"""
+_NEXT = (OBSERVATION, *(f"\n{sign}{marker}" for sign in ("", *EMPHASIS) for marker in (THOUGHT, ACTION)))
+"""How what follows an action's input begins."""
+_WINDOW = len(FINAL_ANSWER) - 1 + len(EMPHASIS[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,9 @@ class StepReader:
         self._held: list[str] = []
         """All text so far, until the answer begins."""
         self._window = ""
-        """The end of the held text: it may be the start of a marker."""
+        """The end of the held text: it may be the start of a marker, emphasis included."""
+        self._emphasis = ""
+        """Of the marker, as long as it may still end behind it."""
         self._in_answer = False
         self._has_answered = False
         self._is_over = False
@@ -93,8 +100,7 @@ class StepReader:
         # A marker with nothing behind it is no answer; what stands before it may still be an action.
         head = text.partition(FINAL_ANSWER)[0]
         if self._call_name:
-            thought = _after_marker(head, THOUGHT).strip()
-            return [self._act(self._call_name, _read_arguments("".join(self._call_arguments)), thought)]
+            return [self._act(self._call_name, _read_arguments("".join(self._call_arguments)), _read_thought(head))]
         parts = split_action(head)
         return [Unknown(text) if parts is None else self._act(*parts)]
 
@@ -106,17 +112,26 @@ class StepReader:
             window = self._window + text
             found = window.find(FINAL_ANSWER)
             if found < 0:
-                self._window = window[-(len(FINAL_ANSWER) - 1) :]
+                self._window = window[-_WINDOW:]
                 return []
             if _invents("".join(self._held).partition(FINAL_ANSWER)[0]):
                 self._is_over = True
                 return []
             self._in_answer = True
-            text = window[found + len(FINAL_ANSWER) :]
+            self._emphasis = _emphasis_before(window, found)
+            self._window, text = "", window[found + len(FINAL_ANSWER) :]
         elif not self._has_answered:
             self._held.append(text)
         if not self._has_answered:
-            text = text.lstrip()
+            text = (self._window + text).lstrip()
+            if self._emphasis and self._emphasis.startswith(text):
+                self._window = text  # all of it may be the end of the emphasis
+                if text != self._emphasis:
+                    return []
+            if self._emphasis and text.startswith(self._emphasis):
+                text = text.removeprefix(self._emphasis).lstrip()
+                self._emphasis = ""
+            self._window = ""
             if not text:
                 return []
             self._has_answered = True
@@ -145,9 +160,29 @@ def split_action(text: str) -> tuple[str, str, str] | None:
     if not tool:
         return None
     rest = text[stop + len(ACTION_INPUT) :]
-    ends = [rest.find(marker) for marker in (OBSERVATION, f"\n{THOUGHT}", f"\n{ACTION}")]
-    tool_input = rest[: min((end for end in ends if end >= 0), default=len(rest))]
-    return tool, tool_input.strip(), _after_marker(text[:start], THOUGHT).strip()
+    end = min((found for marker in _NEXT if (found := rest.find(marker)) >= 0), default=len(rest))
+    tool_input = rest[:end].removesuffix(_emphasis_before(rest, end) if end < len(rest) else "")
+    head = text[:start].removesuffix(_emphasis_before(text, start))
+    return tool, _without_emphasis(tool_input, _emphasis_before(text, stop)), _read_thought(head)
+
+
+def _emphasis_before(text: str, marker_at: int) -> str:
+    """What begins right before a marker; empty where nothing does."""
+    return next((sign for sign in EMPHASIS if text.endswith(sign, 0, marker_at)), "")
+
+
+def _without_emphasis(text: str, emphasis: str) -> str:
+    """What stands behind a marker, without the emphasis that ends there: right behind it, or at the very end."""
+    text = text.strip()
+    if text.startswith(emphasis):
+        return text.removeprefix(emphasis).lstrip()
+    return text.removesuffix(emphasis).rstrip()
+
+
+def _read_thought(head: str) -> str:
+    """The thought of what stands before an action."""
+    at = head.find(THOUGHT)
+    return _without_emphasis(_after_marker(head, THOUGHT), _emphasis_before(head, at) if at >= 0 else "")
 
 
 def _invents(head: str) -> bool:
