@@ -124,10 +124,9 @@ class StepReader:
             self._held.append(text)
         if not self._has_answered:
             text = (self._window + text).lstrip()
-            if self._emphasis and self._emphasis.startswith(text):
-                self._window = text  # all of it may be the end of the emphasis
-                if text != self._emphasis:
-                    return []
+            if self._emphasis.startswith(text) and text != self._emphasis:
+                self._window = text  # it may be the first half of what ends the emphasis
+                return []
             if self._emphasis and text.startswith(self._emphasis):
                 text = text.removeprefix(self._emphasis).lstrip()
                 self._emphasis = ""
