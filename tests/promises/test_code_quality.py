@@ -193,3 +193,14 @@ async def test_perl_whose_last_delimiter_is_open_is_answered(shared: RunningGate
     shared.provider.answer_with(text="b")
 
     assert await text_of(shared, body(above, file_name="a.pl")) == "b"
+
+
+@pytest.mark.parametrize(
+    ("above", "name"), [("1. " * 1300, "a.md"), ("? " * 1900, "a.yml"), ('/"""${%q[' * 400, "a.kt")]
+)
+async def test_code_that_a_grammar_ended_the_process_for_is_answered(
+    shared: RunningGateway, above: str, name: str
+) -> None:
+    shared.provider.answer_with(text=above[:9] * 880)
+
+    assert (await ask(shared, body(above, file_name=name))).status == 200

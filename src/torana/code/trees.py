@@ -19,8 +19,9 @@ PATIENCE_S = 0.1
 START_S, BYTE_S = 0.002, 0.000_002_5
 """What one tree may have cost where its parser has come to a byte: several times what code costs there."""
 MAX_SOURCE_CHARS = 12_000
-ENDLESS = frozenset({"perl"})
-"""Grammars whose scanners never come back from some code, `s#a` at the end of a file: no callback reaches them."""
+UNSAFE = frozenset({"kotlin", "markdown", "perl", "yaml"})
+"""Grammars whose scanners never come back from some code (Perl's from `s#a` at the end of a file), where no callback
+reaches them, or end the whole process: the others from a thousand list marks, keys or quotes in each other."""
 
 
 @dataclass(slots=True)
@@ -53,7 +54,7 @@ def make_tree(grammar: str, source: str, patience: Patience) -> "Tree | None":
 
 @lru_cache(maxsize=64)
 def _find_parser(grammar: str) -> "Parser | None":
-    if grammar in ENDLESS:
+    if grammar in UNSAFE:
         return None
     try:
         from tree_sitter_language_pack import get_parser
