@@ -180,8 +180,8 @@ def _without_emphasis(text: str, emphasis: str) -> str:
 
 def _read_thought(head: str) -> str:
     """The thought of what stands before an action."""
-    at = head.find(THOUGHT)
-    return _without_emphasis(_after_marker(head, THOUGHT), _emphasis_before(head, at) if at >= 0 else "")
+    before, found, thought = head.partition(THOUGHT)
+    return _without_emphasis(thought, _emphasis_before(before, len(before))) if found else head.strip()
 
 
 def _invents(head: str) -> bool:
@@ -193,12 +193,6 @@ def _invents(head: str) -> bool:
 def unescape_underscores(text: str) -> str:
     r"""Models that think they write Markdown put `\_` where they mean `_`."""
     return text.replace("\\_", "_")
-
-
-def _after_marker(text: str, marker: str) -> str:
-    """The text behind the first marker; all of it where there is none."""
-    _, found, rest = text.partition(marker)
-    return rest if found else text
 
 
 def _plain_name(tool: str) -> str:

@@ -82,10 +82,11 @@ def _read_shipped(_fingerprint: object) -> "_Reading":
 def fingerprint(folders: Sequence[Path]) -> frozenset[tuple[str, int, int, int]]:
     """What tells that a file below was changed, added or taken away, links followed."""
     marks: set[tuple[str, int, int, int]] = set()
-    for path in (path for folder in folders for path in _walk(folder)):
-        with suppress(OSError):
-            stat = path.stat()
-            marks.add((str(path), stat.st_mtime_ns, stat.st_size, stat.st_ino))
+    for folder in folders:
+        for path in _walk(folder):
+            with suppress(OSError):
+                stat = path.stat()
+                marks.add((str(path), stat.st_mtime_ns, stat.st_size, stat.st_ino))
     return frozenset(marks)
 
 
