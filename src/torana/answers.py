@@ -13,7 +13,7 @@ from msgspec.structs import replace as replace_fields
 
 from torana.books import ModelCall, asked_tokens, complete, count_said, is_told, prompt_texts, site_of
 from torana.chat import ChatRequest, FinishReason, Usage
-from torana.code.clean import clean
+from torana.code.cleaning import Cleaner
 from torana.code.orders import GENERATIONS, Cleaning, Cursor
 from torana.code.stops import cut_at_start, cut_at_stop
 from torana.code.streamed import StreamedGeneration
@@ -299,6 +299,7 @@ class CodeAnswer(msgspec.Struct):
     cursor: Cursor
     cleaning: Cleaning
     window: Window
+    cleaner: Cleaner
     excluded: frozenset[str]
     least_score: float | None = None
     """An answer with a lower one is none."""
@@ -338,14 +339,14 @@ class CodeAnswer(msgspec.Struct):
             return found
         started = time.perf_counter()
         is_cut = found.finish == "length"
-        texts = tuple(
-            clean(self._cut(text), self.cursor, self.cleaning, excluded=self.excluded, is_cut=is_cut)
+        texts = [
+            await self.cleaner.clean(self._cut(text), self.cursor, self.cleaning, excluded=self.excluded, is_cut=is_cut)
             if self.least_score is None or found.scores.get(number, 0.0) >= self.least_score
             else ""
             for number, text in enumerate(found.texts)
-        )
+        ]
         self.answer.call.metrics.suggestion_cleaned(time.perf_counter() - started)
-        return Collected(texts, found.usage, found.finish)
+        return Collected(tuple(texts), found.usage, found.finish)
 
     def __aiter__(self) -> "CodeAnswer":
         return self

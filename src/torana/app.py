@@ -44,6 +44,7 @@ from torana.api.tokens import TokenEndpoints
 from torana.api.x_ray import XRayEndpoints
 from torana.catalog.load import load_catalogue, overlay_paths
 from torana.clock import Clock
+from torana.code.cleaning import Cleaner
 from torana.explaining import DryRun
 from torana.gateway import Gateway
 from torana.labels import known_labels
@@ -209,7 +210,7 @@ async def start(
 
     redactor = Redactor(secrets_of(settings))
     traffic = Traffic(settings.routing, clock, metrics, workers=settings.serve.workers)
-    counting = CountingThread()
+    counting, cleaner = CountingThread(), Cleaner()
     abuse = AbuseWatch(settings.abuse, metrics) if settings.abuse.enabled else None
 
     def join_routes(models: Models) -> RouteTable:
@@ -220,7 +221,7 @@ async def start(
         walk = Walk(
             models, router, sender, limits, metrics, detail_headers=settings.serve.detail_headers, ledger=ledger
         )
-        gateway = Gateway(prompts, walk, settings.catalogue, counting)
+        gateway = Gateway(prompts, walk, settings.catalogue, counting, cleaner)
         return RouteTable(
             all_routes(
                 MonitoringEndpoints(readiness, local_keys.jwks, local_keys.discovery, settings.serve.public_url),
@@ -325,7 +326,7 @@ async def start(
         leases.start()
     dead = asyncio.get_running_loop().create_task(watch_the_dead(counts))
     running.closers = [
-        watch.cancel, dead.cancel, counting.close,
+        watch.cancel, dead.cancel, counting.close, cleaner.aclose,
         reloader.aclose, *([abuse.aclose] if abuse is not None else []), traffic.aclose, first_model.aclose,
         keys.aclose, quota.aclose,
         *([events.aclose] if events is not None else []),

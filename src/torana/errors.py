@@ -234,6 +234,8 @@ class ProviderRefused(ProviderError):
     """The provider answered with an error status. `message` is the provider's own: it may quote the prompt."""
 
     code = "provider_refused"
+    is_spend_limit = False
+    """Waiting does not help, only another account does."""
 
     def __init__(self, status: int, message: str, where: str = "", kind: str = "") -> None:
         super().__init__(message, where)
@@ -271,10 +273,10 @@ class ProviderLimited(ProviderRefused):
 
 
 class ProviderSpent(ProviderRefused):
-    """402, or another status with words to that effect: our account's money or quota is used up. Waiting does not help,
-    only another account does."""
+    """402, or another status with words to that effect: our account's money or quota is used up."""
 
     code = "provider_spent"
+    is_spend_limit = True
 
 
 class ProviderOverloaded(ProviderRefused):

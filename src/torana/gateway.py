@@ -11,10 +11,11 @@ from torana.agents.step import StepOrder, step_inputs
 from torana.answers import Answer, CodeAnswer, Embedded
 from torana.caller import Caller, Permit
 from torana.chat import ChatRequest, FillIn, Message, ModelWish, Text
+from torana.code.cleaning import Cleaner
 from torana.code.fill_in import FORMATS, mark_cursor
 from torana.code.fitting import Room, fit_order, fit_request
 from torana.code.languages import extension_of
-from torana.code.orders import CompletionOrder, Cursor, GenerationOrder
+from torana.code.orders import GENERATIONS, CompletionOrder, Cursor, GenerationOrder
 from torana.code.window import Window
 from torana.dialects.embedding_dialect import EmbeddingsRequest
 from torana.errors import ProviderError, ProviderRefused, ProviderRefusedKey
@@ -50,10 +51,15 @@ class Gateway:
     """What the gateway can do with an authorized call. Every way in asks for a Permit."""
 
     def __init__(
-        self, prompts: Prompts, walk: Walk, settings: CatalogueSettings, counting: CountingThread | None = None
+        self,
+        prompts: Prompts,
+        walk: Walk,
+        settings: CatalogueSettings,
+        counting: CountingThread | None = None,
+        cleaner: Cleaner | None = None,
     ) -> None:
         """
-        counting  shared by the gateways of all catalogues; None: one of its own
+        counting, cleaner  shared by the gateways of all catalogues; None: one of its own
         """
         self.settings = settings
         self.prompts = prompts
@@ -63,6 +69,7 @@ class Gateway:
         self.sender = walk.sender
         self.metrics = walk.metrics
         self.counting = counting or CountingThread()
+        self.cleaner = cleaner or Cleaner()
         self.left_out = frozenset(settings.excl_post_process)
 
     def find_prompt(
@@ -193,11 +200,13 @@ class Gateway:
         if not order.prompt_id:
             # The default way only borrows the registry's prompt: its name and its patience are not the endpoint's.
             named, chat = None, replace_fields(chat, timeout_s=None)
+        if not order.stream and order.cleaning not in ("none", *GENERATIONS):
+            self.cleaner.prepare(cursor.grammar)
         answer = await self.walk.answer(permit, model, chat, facts, prompt=named, rendered=prompt, is_suggestion=True)
         least = (
             self.settings.score_thresholds.get(answer.upstream_model.rpartition("/")[2]) if chat.wants_scores else None
         )
-        return CodeAnswer(answer, cursor, order.cleaning, window, self.left_out, least)
+        return CodeAnswer(answer, cursor, order.cleaning, window, self.cleaner, self.left_out, least)
 
     async def step(self, permit: Permit, order: StepOrder, facts: dict[str, Any]) -> Answer:
         """One step of a ReAct loop that the client runs."""

@@ -1,7 +1,6 @@
 """POST /v2/code/completions, its alias, and /v2/code/generations: shapes, and where each request goes (contract 6)."""
 
 import json
-import time
 from typing import Any
 
 import pytest
@@ -537,27 +536,3 @@ async def test_flags_that_are_disallowed_for_the_requests_realm_are_taken_out(
     answer = await gateway.post(COMPLETIONS, json=body(), token=token, headers=flags)
 
     assert answer.json()["metadata"] == {"enabled_feature_flags": ["a_flag"]}
-
-
-@one_gateway
-@pytest.mark.parametrize(("file_name", "odd"), [("A.java", "%q("), ("a.rs", "%q("), ("a.c", "x=>")])
-async def test_code_that_its_grammar_needs_minutes_for_holds_up_nobody(
-    shared: RunningGateway, file_name: str, odd: str
-) -> None:
-    shared.provider.answer_with(text="a }\nb")
-    before = time.thread_time()
-
-    told = await text_of(shared, body(odd * 2_000, odd * 700, file_name))
-
-    assert time.thread_time() - before < 1
-    assert told.startswith("a }")
-
-
-@one_gateway
-async def test_an_answer_of_ever_the_same_lines_holds_up_nobody(shared: RunningGateway) -> None:
-    shared.provider.answer_with(text="a\n" * 50_000)
-    before = time.thread_time()
-
-    await text_of(shared, body("a\n" * 50_000, "a\n" * 50_000))
-
-    assert time.thread_time() - before < 1

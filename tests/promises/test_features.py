@@ -1,6 +1,7 @@
 """Features that are declared, not programmed: one YAML file and one prompt make an endpoint."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -383,6 +384,20 @@ async def test_a_json_feature_answers_with_the_bare_object(
     assert whole.json()["choices"][0]["text"] == told
     assert (streamed.text, streamed.is_whole) == (told, True)
     assert streamed.header("content-type") == "text/event-stream; charset=utf-8"
+
+
+async def test_a_json_feature_is_not_kept_busy_by_a_fence_that_never_ends(
+    start_gateway: StartGateway, overlay: Path
+) -> None:
+    write(overlay, answer="json", prompt_file=JSON_PROMPT)
+    gateway = await start_gateway(env={"AIGW_CATALOG": str(overlay)})
+    gateway.provider.answer_with(text="```" + "\n" * 20_000 + "x")
+    before = time.thread_time()
+
+    answer = await ask(gateway, "/v1/translate", envelope({"content": "x"}, "text"), scopes=("duo_chat",))
+
+    assert answer.status == 503
+    assert time.thread_time() - before < 0.25
 
 
 @pytest.mark.parametrize("text", ["", "Here it is: {}", "[1]", '{"a": ', "```\nno\n```"])

@@ -14,10 +14,11 @@ from torana.code.orders import Cursor
 from torana.code.repeats import drop_loops, drop_repeated_blocks, drop_repeated_end, drop_repeated_start
 from torana.code.stops import StopCutter
 from torana.code.syntax import _end_of_block_lexically, adds_errors, end_of_block, open_brackets
+from torana.code.trees import Trees
 
 
 def at(prefix: str, suffix: str = "", file_name: str = "a.py") -> Cursor:
-    return Cursor(prefix=prefix, suffix=suffix, file_name=file_name)
+    return Cursor(prefix=prefix, suffix=suffix, file_name=file_name, trees=Trees())
 
 
 ADD = "def add(a, b):\n    "

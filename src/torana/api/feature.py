@@ -1,6 +1,5 @@
 """POST for the features of the catalogue: one YAML file, one endpoint, no Python (docs/reference/features.md)."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -26,8 +25,6 @@ from torana.gateway import Gateway
 from torana.prompts.prompt import Prompt
 from torana.routing.models import Model, refuse_unable
 from torana.settings import Settings
-
-_FENCED = re.compile(r"\s*```[a-zA-Z]*\s*\n(?P<inside>.*?)\n?\s*```\s*", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,8 +129,7 @@ class FeatureEndpoints:
 
 def read_json_answer(text: str) -> str:
     """The JSON object in a model's answer, as it wrote it, without a code fence; raises ProviderBroke."""
-    fenced = _FENCED.fullmatch(text)
-    inside = fenced["inside"] if fenced else text.strip()
+    inside = _unfence(text.strip())
     try:
         is_object = isinstance(reading.decode_json(inside.encode("utf-8", "replace")), dict)
     except Invalid:
@@ -141,6 +137,13 @@ def read_json_answer(text: str) -> str:
     if not is_object:
         raise ProviderBroke("the answer is no JSON object")
     return inside
+
+
+def _unfence(told: str) -> str:
+    if not told.startswith("```") or not told.endswith("```"):
+        return told
+    info, _, inside = told[3:-3].partition("\n")
+    return inside.strip() if not info.strip() or info.strip().isalpha() else told
 
 
 def _read_input(payload: dict[str, Any], name: str, each: FeatureInput, loc: reading.Loc) -> Any:

@@ -21,7 +21,11 @@ _MARKERS = re.compile(
 )
 _ASTERISKS = re.compile(r"\A\s*\*+[ \t]*")
 _COMMENT_MARKS = ("//", "#", "*", "/*", "--", ";", "%")
-_PARTIAL_WORD = re.compile(r"\w+\Z")
+_PARTIAL_WORD = re.compile(r"(?<!\w)\w+\Z")
+_MAX_CHARS = 20_000
+"""A longer completion is offered as it came. Models are asked for 128 tokens; a server that sends so much more could
+keep us looking for repetitions."""
+_MAX_ROUNDS = 3
 
 
 def clean(
@@ -48,6 +52,8 @@ def clean(
 
 def clean_completion(text: str, cursor: Cursor, *, excluded: Collection[str] = ()) -> str:
     """The steps for completions, then the quality rule."""
+    if len(text) > _MAX_CHARS:
+        return _blank_to_empty(text, cursor)
     if "strip_fences" not in excluded:
         text = _unwrap(text, cursor)
     # What was there already would lead the trees astray.
@@ -63,13 +69,12 @@ def clean_completion(text: str, cursor: Cursor, *, excluded: Collection[str] = (
         if not text:
             return ""
     # The quality rule. Either end may lay bare a repetition at the other one.
-    before = ""
-    while text and text != before:
-        before = text
+    for _ in range(_MAX_ROUNDS):
         if text != started:
-            text = drop_repeated_start(text, cursor.prefix)
-        if text != ended:
-            text = ended = drop_repeated_end(text, cursor.prefix, cursor.suffix, cursor.grammar, cursor.patience)
+            text = started = drop_repeated_start(text, cursor.prefix)
+        if text == ended:
+            break
+        text = ended = drop_repeated_end(text, cursor.prefix, cursor.suffix, cursor.grammar, cursor.trees)
     return _blank_to_empty(text, cursor)
 
 
@@ -93,7 +98,7 @@ def _unwrap(text: str, cursor: Cursor) -> str:
 def _drop_comments(text: str, cursor: Cursor) -> str:
     if not is_only_comments(text, cursor.language):
         return text
-    return "" if begins_comment(cursor.prefix, text, cursor.suffix, cursor.grammar, cursor.patience) else text
+    return "" if begins_comment(cursor.prefix, text, cursor.suffix, cursor.grammar, cursor.trees) else text
 
 
 def _remove_markers(text: str, cursor: Cursor) -> str:
@@ -105,13 +110,13 @@ def _remove_markers(text: str, cursor: Cursor) -> str:
 
 
 def _trim_to_block(text: str, cursor: Cursor) -> str:
-    end = end_of_block(cursor.prefix, text, cursor.suffix, cursor.grammar, cursor.patience)
+    end = end_of_block(cursor.prefix, text, cursor.suffix, cursor.grammar, cursor.trees)
     # The white space behind a block costs nothing, and some of it is wanted.
     return text if end is None or not text[end:].strip() else text[:end].rstrip()
 
 
 def _drop_suffix_repeat(text: str, cursor: Cursor) -> str:
-    return drop_repeated_end(text, cursor.prefix, cursor.suffix, cursor.grammar, cursor.patience)
+    return drop_repeated_end(text, cursor.prefix, cursor.suffix, cursor.grammar, cursor.trees)
 
 
 def _drop_blocks(text: str, cursor: Cursor) -> str:

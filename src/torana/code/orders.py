@@ -10,7 +10,7 @@ import msgspec
 
 from torana.chat import Message, ModelWish
 from torana.code.languages import grammar_name, guess_language
-from torana.code.trees import Patience
+from torana.code.trees import NO_TREES, Trees
 
 Cleaning = Literal["none", "blank_only", "completion", "fast_completion", "codestral_completion", "generation"]
 """What `clean.clean` does to a collected answer (contract 6.7): nothing; white space only becomes empty;
@@ -37,8 +37,8 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True):
     editor_language: str = ""
     """The editor's language id, as it came."""
     context: tuple[Attachment, ...] = ()
-    patience: Patience = msgspec.field(default_factory=Patience)
-    """For the syntax trees of its answers."""
+    trees: Trees = NO_TREES
+    """Where the syntax trees for its answers are made."""
 
     @property
     def language(self) -> str:

@@ -4,7 +4,7 @@ import re
 from collections import defaultdict
 
 from torana.code.syntax import adds_errors
-from torana.code.trees import Patience
+from torana.code.trees import Trees
 
 LARGE_LINES = 3
 """So many telling lines in a row make a block whose repetition is no chance."""
@@ -12,6 +12,8 @@ LARGE_LINES = 3
 _MAX_LINES = 1_000
 _MAX_LOOP_LINES = 500
 """Looking for loops costs the square of it: about 10 ms."""
+_MAX_ROUNDS = 8
+"""Repetitions that are taken off one end. What has more is no suggestion, and each costs a look at the whole text."""
 _MAX_PLACES = 50
 _MAX_LINES_ABOVE = 100
 _BEGUN_WORD = re.compile(r"(?<![#\\\w])[^\W\d]\w+\Z")
@@ -30,7 +32,7 @@ def drop_repeated_start(text: str, prefix: str) -> str:
     text = _without_lines_above(text, prefix)
     above, _, typed = prefix.rpartition("\n")
     line = typed.lstrip()
-    while text:
+    for _ in range(_MAX_ROUNDS):
         shorter = _without_typed(text, line) if line else _without_line_above(text, above, typed)
         if shorter == text:
             break
@@ -39,22 +41,22 @@ def drop_repeated_start(text: str, prefix: str) -> str:
     return text.removeprefix(word[0]) if word else text
 
 
-def drop_repeated_end(text: str, prefix: str, suffix: str, grammar: str, patience: Patience | None = None) -> str:
+def drop_repeated_end(text: str, prefix: str, suffix: str, grammar: str, trees: Trees | None = None) -> str:
     """`text` without an end that repeats the suffix's first line, or its first lines.
 
     Right after the cursor, that is the rest of the line; otherwise the next line with something on it.
     A line that only closes a block is kept where the code needs it there as well, unless it is the very same,
     indentation included: then it is the one that stands there.
     """
-    patience = patience or Patience()
-    while text:
+    trees = trees or Trees()
+    for _ in range(_MAX_ROUNDS):
         shorter = _without_rest_of_line(text, suffix)
         if shorter is None:
             shorter = _without_lines_below(text, prefix, suffix)
         if shorter is None:
             break
         only_closes = all(_CLOSER.fullmatch(line.strip()) for line in text[len(shorter) :].splitlines())
-        if only_closes and adds_errors(prefix, text, shorter, suffix, grammar, patience):
+        if only_closes and adds_errors(prefix, text, shorter, suffix, grammar, trees):
             shorter = _without_same_line(text, suffix)
             if shorter is None:
                 break
@@ -113,14 +115,15 @@ def drop_loops(text: str) -> str:
     if len(lines) > _MAX_LOOP_LINES:
         return text
     bare = [line.strip() for line in lines]
+    is_telling = [_TELLING.search(line) is not None for line in lines]
     number = 0
     while number < len(lines):
-        for size in range(LARGE_LINES, (len(lines) - number) // 2 + 1):
-            again = number + size
-            if bare[number] == bare[again] and bare[number:again] == bare[again : again + size]:
-                if _count_telling(lines[number:again]) < LARGE_LINES:
-                    continue
-                del lines[again : again + size], bare[again : again + size]
+        telling = sum(is_telling[number : number + LARGE_LINES - 1])
+        for again in range(number + LARGE_LINES, (len(lines) + number) // 2 + 1):
+            telling += is_telling[again - 1]
+            end = 2 * again - number
+            if telling >= LARGE_LINES and bare[number] == bare[again] and bare[number:again] == bare[again:end]:
+                del lines[again:end], bare[again:end], is_telling[again:end]
                 number -= 1  # the same block may come a third time
                 break
         number += 1

@@ -1,12 +1,12 @@
 """Where a block of code ends, and whether code parses: syntax trees where there is a grammar.
 
-Without one, and where making a tree takes too long, brackets and indentation have to do.
+Without one, and where a tree is not to be had, brackets and indentation have to do.
 """
 
 import re
 from typing import TYPE_CHECKING
 
-from torana.code.trees import Patience, make_tree
+from torana.code.trees import Trees
 
 if TYPE_CHECKING:
     from tree_sitter import Node
@@ -31,25 +31,29 @@ _MAX_DEPTH = 200
 _OPENING = "([{"
 _CLOSING = ")]}"
 _QUOTE = re.compile(r"[\"'`]")
+_STRINGS = {
+    '"': re.compile(r'"(?:[^"\\\n]|\\.)*+"'),
+    "'": re.compile(r"'(?:[^'\\\n]|\\.)*+'"),
+    "`": re.compile(r"`(?:[^`\\]|\\.)*+`", re.DOTALL),
+}
 _NO_COMMENT_AFTER = "${:"
 """`$#`, `${#` and `https://`."""
-_STRINGS = re.compile(r"\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\])*`")
 
 
-def end_of_block(prefix: str, text: str, suffix: str, grammar: str, patience: Patience | None = None) -> int | None:
+def end_of_block(prefix: str, text: str, suffix: str, grammar: str, trees: Trees | None = None) -> int | None:
     """Where in `text` the smallest block ends that holds the cursor; None: not within `text`, or unknown.
 
     The cursor stands between `prefix` and `text`. Known languages only (a non-empty `grammar`).
     """
     if not grammar or not _may_end_block(prefix, text, grammar):
         return None
-    return end_in_tree(prefix, text, suffix, grammar, patience)
+    return end_in_tree(prefix, text, suffix, grammar, trees)
 
 
-def end_in_tree(prefix: str, text: str, suffix: str, grammar: str, patience: Patience | None = None) -> int | None:
+def end_in_tree(prefix: str, text: str, suffix: str, grammar: str, trees: Trees | None = None) -> int | None:
     """As `end_of_block`, without a look at the lines before."""
     head = _shorten(prefix)
-    tree = make_tree(grammar, head + text + suffix[:SUFFIX_CHARS], patience or Patience())
+    tree = (trees or Trees()).make(grammar, head + text + suffix[:SUFFIX_CHARS])
     if tree is None:
         return _end_of_block_lexically(prefix, text, grammar)
     cursor_byte = len(head.encode("utf-8", "replace"))
@@ -87,15 +91,15 @@ def _may_end_block(prefix: str, text: str, grammar: str) -> bool:
     return depth > 0 and re.search(rf"\n {{0,{min(depth, _MAX_DEPTH) - 1}}}\S", text) is not None
 
 
-def begins_comment(prefix: str, text: str, suffix: str, grammar: str, patience: Patience | None = None) -> bool:
+def begins_comment(prefix: str, text: str, suffix: str, grammar: str, trees: Trees | None = None) -> bool:
     """True where `text`, which looks like a comment, is one at the cursor.
 
     Within a string, `#{name}` is a value and `//host` a part of an address.
     """
     head, blank = _shorten(prefix), text[: len(text) - len(text.lstrip())]
-    tree = make_tree(grammar, head + text + suffix[:SUFFIX_CHARS], patience or Patience()) if grammar else None
+    tree = (trees or Trees()).make(grammar, head + text + suffix[:SUFFIX_CHARS]) if grammar else None
     if tree is None:
-        typed = _STRINGS.sub("", prefix[prefix.rfind("\n") + 1 :])
+        typed = _replace_strings(prefix[prefix.rfind("\n") + 1 :], "")
         return "\n" in blank or not (_QUOTE.search(typed) or (not blank and typed and typed[-1] in _NO_COMMENT_AFTER))
     start_byte = len((head + blank).encode("utf-8", "replace"))
     node = tree.root_node.descendant_for_byte_range(start_byte, start_byte + 1)
@@ -104,14 +108,12 @@ def begins_comment(prefix: str, text: str, suffix: str, grammar: str, patience: 
     return node is not None
 
 
-def adds_errors(
-    prefix: str, before: str, after: str, suffix: str, grammar: str, patience: Patience | None = None
-) -> bool:
+def adds_errors(prefix: str, before: str, after: str, suffix: str, grammar: str, trees: Trees | None = None) -> bool:
     """True where the code parses worse with `after` at the cursor than with `before`."""
     head, tail = _shorten(prefix), suffix[:SUFFIX_CHARS]
-    patience = patience or Patience()
-    old = make_tree(grammar, head + before + tail, patience) if grammar else None
-    new = make_tree(grammar, head + after + tail, patience) if old is not None else None
+    trees = trees or Trees()
+    old = trees.make(grammar, head + before + tail) if grammar else None
+    new = trees.make(grammar, head + after + tail) if old is not None else None
     if old is None or new is None:
         return open_brackets(after) > 0
     return _count_errors(new.root_node) > _count_errors(old.root_node)
@@ -120,12 +122,33 @@ def adds_errors(
 def open_brackets(text: str) -> int:
     """How many brackets `text` leaves open; texts within quotes do not count."""
     depth = 0
-    for letter in _STRINGS.sub("", text):
+    for letter in _replace_strings(text, ""):
         if letter in _OPENING:
             depth += 1
         elif letter in _CLOSING:
             depth = max(depth - 1, 0)
     return depth
+
+
+def _replace_strings(text: str, letter: str) -> str:
+    """`text` with `letter` for each one of its strings'. A quote that nothing closes is a letter like others."""
+    pieces: list[str] = []
+    unclosed = dict.fromkeys(_STRINGS, 0)
+    """Up to where such quotes are known to be closed by none, so that a text is read once, whatever it is."""
+    done = 0
+    for quote in _QUOTE.finditer(text):
+        kind, at = quote[0], quote.start()
+        if at < done or at < unclosed[kind]:
+            continue
+        string = _STRINGS[kind].match(text, at)
+        if string is None:
+            line_end = text.find("\n", at)
+            unclosed[kind] = len(text) if kind == "`" or line_end < 0 else line_end
+            continue
+        pieces += text[done:at], letter * (string.end() - at)
+        done = string.end()
+    pieces.append(text[done:])
+    return "".join(pieces)
 
 
 def _shorten(prefix: str) -> str:
@@ -175,7 +198,7 @@ def _end_of_block_lexically(prefix: str, text: str, grammar: str) -> int | None:
 def _end_of_brace(text: str) -> int | None:
     depth = 0
     # Same length, so that positions stay true.
-    for position, letter in enumerate(_STRINGS.sub(lambda match: " " * len(match[0]), text)):
+    for position, letter in enumerate(_replace_strings(text, " ")):
         depth += (letter == "{") - (letter == "}")
         if depth < 0:
             return position + 1 if position + 1 < len(text) else None
