@@ -417,8 +417,9 @@ async def test_a_broken_stream_raises_and_never_looks_whole(
         async for _ in stream:
             pass
 
-    with pytest.raises(openai.APIError):
+    with pytest.raises(openai.APIError) as raised:
         await read()
+    assert raised.value.code == "provider_broke"
 
 
 async def test_signs_of_life_do_not_disturb_the_sdk(

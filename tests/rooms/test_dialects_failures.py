@@ -14,6 +14,7 @@ from torana.dialects.dialect import Dialect, ServedDialect
 from torana.dialects.generate_content import GENERATE_CONTENT
 from torana.dialects.messages import MESSAGES
 from torana.dialects.responses import RESPONSES
+from torana.dialects.sse import SseParser
 from torana.dialects.text_completions import TEXT_COMPLETIONS
 from torana.errors import (
     ProviderBroke,
@@ -273,6 +274,43 @@ def test_our_errors_have_the_dialects_shape_and_our_code(dialect: ServedDialect)
 def test_what_an_error_event_of_ours_says_our_reader_understands(dialect: Dialect) -> None:
     with pytest.raises(ProviderRefused):
         read_stream(dialect, dialect.write_error_event(429, "limit", "Too many."))
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("context_length_exceeded", 400),
+        ("invalid_prompt", 400),
+        ("invalid_image_url", 400),
+        ("rate_limit_exceeded", 429),
+        ("server_is_overloaded", 529),
+        ("server_error", 500),
+        ("vector_store_timeout", 500),
+    ],
+)
+def test_a_failed_response_is_known_by_its_code(code: str, status: int) -> None:
+    failed = {"status": "failed", "error": {"code": code, "message": "m"}}
+
+    for told in ({"type": "response.failed", "response": failed}, {"type": "error", "code": code, "message": "m"}):
+        with pytest.raises(ProviderRefused) as raised:
+            read_stream(RESPONSES, event(told))
+        assert raised.value.upstream_code == status
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "told"),
+    [
+        (400, "context_length_exceeded", "context_length_exceeded"),
+        (400, "provider_refused", "invalid_prompt"),
+        (429, "provider_limited", "rate_limit_exceeded"),
+        (503, "provider_overloaded", "server_error"),
+    ],
+)
+def test_a_failed_response_of_ours_has_the_code_by_which_agents_go(status: int, code: str, told: str) -> None:
+    *_, error, failed = SseParser().feed(RESPONSES.write_events("m", "id", 0).error(status, code, "No."))
+
+    assert json.loads(error[1])["error"]["code"] == json.loads(error[1])["code"] == code
+    assert json.loads(failed[1])["response"]["error"] == {"code": told, "message": "No."}
 
 
 def test_anthropics_spend_limit_is_told_by_the_code_in_its_details() -> None:

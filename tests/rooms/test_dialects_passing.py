@@ -137,6 +137,14 @@ def test_an_error_as_the_first_event_is_raised_before_anything_passes(name: str)
         PassingReader(DIALECTS[name][0]).feed(ERRORS[name])
 
 
+@pytest.mark.parametrize("name", ["messages", "responses"])
+def test_an_error_in_one_read_with_events_that_say_nothing_is_raised_at_once(name: str) -> None:
+    dialect, events, _ = DIALECTS[name]
+
+    with pytest.raises(ProviderRefused):
+        PassingReader(dialect).feed(events(Saying(), WITH_USAGE)[0] + ERRORS[name])
+
+
 @pytest.mark.parametrize("name", DIALECTS)
 def test_what_follows_the_terminal_event_is_left_out(name: str) -> None:
     dialect, events, _ = DIALECTS[name]

@@ -59,7 +59,13 @@ _ERROR_STATUS = {
     "tokens": 429,
     "requests": 429,
     "overloaded_error": 529,
+    # Of failed responses
+    "invalid_prompt": 400,
+    "server_is_overloaded": 529,
+    "slow_down": 529,
 }
+_OF_AN_IMAGE = "image"
+"""In a code of a failed response: `invalid_image_url`, `image_too_large` …, all the request's own fault."""
 
 
 class Error(msgspec.Struct):
@@ -226,7 +232,9 @@ def read_error(status: int, body: bytes) -> ProviderRefused:
 def refused(failure: Error | str | None) -> ProviderRefused:
     """The error told in place of an answer or within one: its status is known by its code or kind alone."""
     error = failure if isinstance(failure, Error) else Error(failure)
-    status = error.status or _ERROR_STATUS.get(error.kind) or _ERROR_STATUS.get(str(error.type), 500)
+    status = error.status or _ERROR_STATUS.get(error.kind) or _ERROR_STATUS.get(str(error.type))
+    if status is None:
+        status = 400 if _OF_AN_IMAGE in error.kind else 500
     return provider_refused(status, _shorten(error), kind=error.kind)
 
 

@@ -180,6 +180,7 @@ class PassingReader:
             self._held_events += sum(1 for _ in _events(whole))
             says_something = any(chunk.says_something for chunk in self._first.feed(whole))
             if not says_something and self._held_events < MAX_HELD_EVENTS:
+                self._first.feed(b"")  # raises what failed behind events that say nothing
                 return []
             whole, self._held, self._first = self._held, b"", None
         if _ERROR in whole:

@@ -11,8 +11,10 @@ from torana.dialects.collecting import Said, collect
 from torana.dialects.freeform import Unwrapping, mark_freeform, names_of, unwrap
 from torana.dialects.members import Members
 from torana.dialects.namespaces import homes_of
+from torana.dialects.openai_style import describe_error
 from torana.dialects.responses_answers import NAME
 from torana.dialects.thoughts import seal
+from torana.errors import PromptTooLong
 
 MAX_ID_CHARS = 64
 """Of an item. OpenAI refuses longer ones, and such as do not begin with their kind: "Expected an ID that begins with
@@ -103,8 +105,8 @@ class ResponsesWriter:
         if not self._is_begun:
             self._begin(out)
         failed = self._response("failed")
-        failed["error"] = {"code": "rate_limit_exceeded" if status == 429 else "server_error", "message": message}
-        out.append(_write_error_event(code, message, self._number))
+        failed["error"] = {"code": _failure_code(status, code), "message": message}
+        out.append(_write_error_event(status, code, message, self._number))
         self._number += 1
         out.append(self._event("response.failed", {"response": failed}))
         return b"".join(out)
@@ -317,9 +319,19 @@ def _write_summary(text: str) -> Members:
 
 def write_error_event(status: int, code: str, message: str) -> bytes:
     """For a relayed stream, whose count of events is not ours to know."""
-    return _write_error_event(code, message, 0)
+    return _write_error_event(status, code, message, 0)
 
 
-def _write_error_event(code: str, message: str, number: int) -> bytes:
+def _write_error_event(status: int, code: str, message: str, number: int) -> bytes:
+    """As the reference has it, with what OpenAI itself sends in `error`: SDKs and agents look there."""
     event = {"type": "error", "code": code, "message": message, "param": None, "sequence_number": number}
-    return b"event: error\ndata: %b\n\n" % msgspec.json.encode(event)
+    return b"event: error\ndata: %b\n\n" % msgspec.json.encode({**event, **describe_error(status, code, message)})
+
+
+def _failure_code(status: int, code: str) -> str:
+    """OpenAI's word in a failed response, by which Codex knows whether asking again may help."""
+    if code == PromptTooLong.code:
+        return code
+    if status == 429:
+        return "rate_limit_exceeded"
+    return "invalid_prompt" if status < 500 else "server_error"
