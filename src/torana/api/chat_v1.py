@@ -11,7 +11,7 @@ from torana.answers import Answer
 from torana.api import reading
 from torana.api.exchange import Exchange, Reply, Route, StreamReply, json_reply
 from torana.api.metadata import named, own_model, refuse_custom_models
-from torana.api.streaming import RAW_TEXT, STREAM_HEADERS, ClosingStream, raw_text
+from torana.api.streaming import text_reply
 from torana.caller import Permit
 from torana.chat import ChatRequest, Message, ModelWish, Role, Text
 from torana.clock import Clock
@@ -118,16 +118,13 @@ class ChatV1Endpoints:
         try:
             answer = await self.gateway.ask(permit, order.model, order.chat, exchange.facts)
             if order.chat.stream:
-                parts = ClosingStream(answer, raw_text(answer))
-                return StreamReply(RAW_TEXT, parts, headers=STREAM_HEADERS + answer.headers)
+                return text_reply(answer)
             text = (await answer.collect()).texts[0]
         except ProviderError as error:
             raise chat_failed(error) from error
         provider, model = _names(order, answer)
         metadata = {"provider": provider, "model": model, "timestamp": int(self.clock.now())}
-        reply = json_reply({"response": text, "metadata": metadata})
-        reply.headers.extend(answer.headers)
-        return reply
+        return json_reply({"response": text, "metadata": metadata}, answer.headers)
 
 
 def chat_failed(error: ProviderError) -> Refusal:

@@ -1,93 +1,31 @@
 """Code completions and generations: /v2, /v3 and /v4 (contract 6). Reads, asks who may, writes the answer."""
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from torana.access.permissions import permit
+from torana.answers import CodeAnswer, Collected
 from torana.api.amazon_q import amazon_q_unavailable
 from torana.api.code_events import SuggestionEvents
 from torana.api.code_reading import Kind, Suggestion, read_components, read_flat
 from torana.api.exchange import Exchange, Reply, Route, StreamReply, json_reply
 from torana.api.metadata import named
-from torana.api.streaming import RAW_TEXT, STREAM_HEADERS, Closable, ClosingStream, raw_text
-from torana.caller import Caller, Permit
-from torana.chat import FinishReason, ModelWish, Usage
+from torana.api.streaming import text_reply
+from torana.caller import Permit
+from torana.chat import Usage
 from torana.clock import Clock
-from torana.code.orders import CompletionOrder, GenerationOrder
+from torana.code.orders import CompletionOrder
 from torana.errors import Invalid, ProviderError, Refusal
+from torana.gateway import Gateway
 from torana.headers import retry_after, soon
 from torana.settings import Settings
-
-
-class CollectedCode(Protocol):
-    """A whole answer, cleaned as its order says."""
-
-    @property
-    def texts(self) -> tuple[str, ...]: ...
-    @property
-    def usage(self) -> Usage | None: ...
-    @property
-    def finish(self) -> FinishReason | None: ...
-
-
-class CodeAnswer(Closable, Protocol):
-    """An answer under way; its first batch is in. Read it once, then close it in every case."""
-
-    @property
-    def engine(self) -> str: ...
-    @property
-    def model(self) -> str: ...
-    @property
-    def region(self) -> str: ...
-    @property
-    def context_tokens_sent(self) -> int: ...
-    @property
-    def context_tokens_used(self) -> int: ...
-    @property
-    def headers(self) -> list[tuple[bytes, bytes]]: ...
-    async def collect(self) -> CollectedCode: ...
-
-
-class ModelFinder(Protocol):
-    def find(self, wish: ModelWish) -> object:
-        """The model that a wish means; raises Invalid for a name that nobody knows."""
-
-    def find_completing(self, wish: ModelWish) -> object:
-        """As `find`, for code at a cursor."""
-
-
-class FeedbackMeter(Protocol):
-    def suggestion_feedback(
-        self, engine: str, model: str, language: str, *, requests: int, accepts: int, errors: int
-    ) -> None: ...
-
-
-class NamedPrompt(Protocol):
-    @property
-    def unit_primitives(self) -> Sequence[str]: ...
-    @property
-    def any_of(self) -> Sequence[str]: ...
-
-
-class CodeGateway(Protocol):
-    """The part of the gateway that these endpoints walk through. Both calls return with the first batch."""
-
-    @property
-    def models(self) -> ModelFinder: ...
-    @property
-    def metrics(self) -> FeedbackMeter: ...
-    def find_prompt(
-        self, prompt_id: str, constraint: str | None, wish: ModelWish, caller: Caller
-    ) -> tuple[NamedPrompt, object]: ...
-    async def complete(self, permit: Permit, order: CompletionOrder, facts: dict[str, Any]) -> CodeAnswer: ...
-    async def generate(self, permit: Permit, order: GenerationOrder, facts: dict[str, Any]) -> CodeAnswer: ...
 
 
 class CodeEndpoints:
     """Three versions of one thing; they differ in the envelope around request and answer."""
 
-    def __init__(self, gateway: CodeGateway, settings: Settings, clock: Clock) -> None:
+    def __init__(self, gateway: Gateway, settings: Settings, clock: Clock) -> None:
         self.gateway = gateway
         self.settings = settings
         self.clock = clock
@@ -174,7 +112,7 @@ class CodeEndpoints:
             )  # fmt: skip
         answer = await self._ask(exchange, permit, wanted)
         if wanted.order.stream:
-            return _plain_stream(answer)
+            return text_reply(answer)
         collected = await _collect(answer)
         model: dict[str, Any] = self._model(answer, wanted)
         if wanted.kind == "completion":
@@ -197,12 +135,12 @@ class CodeEndpoints:
             "choices": _choices(collected),
             "metadata": {"enabled_feature_flags": sorted(exchange.flags)},
         }
-        return _json(body, answer)
+        return json_reply(body, answer.headers)
 
     async def answer_v3(self, exchange: Exchange, permit: Permit, wanted: Suggestion) -> Reply | StreamReply:
         answer = await self._ask(exchange, permit, wanted)
         if wanted.order.stream:
-            return _plain_stream(answer)
+            return text_reply(answer)
         collected = await _collect(answer)
         model = self._model(answer, wanted)
         metadata = {
@@ -210,7 +148,7 @@ class CodeEndpoints:
             "timestamp": int(self.clock.now()),
             "enabled_feature_flags": sorted(exchange.flags),
         }
-        return _json({"choices": _choices(collected), "metadata": metadata, "model": model}, answer)
+        return json_reply({"choices": _choices(collected), "metadata": metadata, "model": model}, answer.headers)
 
     async def answer_v4(self, exchange: Exchange, permit: Permit, wanted: Suggestion) -> Reply | StreamReply:
         if not wanted.order.stream:
@@ -260,11 +198,7 @@ def _refuse_amazon_q(wanted: Suggestion) -> None:
         raise amazon_q_unavailable()
 
 
-def _plain_stream(answer: CodeAnswer) -> StreamReply:
-    return StreamReply(RAW_TEXT, ClosingStream(answer, raw_text(answer)), headers=STREAM_HEADERS + answer.headers)
-
-
-async def _collect(answer: CodeAnswer) -> CollectedCode:
+async def _collect(answer: CodeAnswer) -> Collected:
     try:
         return await answer.collect()
     except ProviderError as error:
@@ -273,12 +207,6 @@ async def _collect(answer: CodeAnswer) -> CollectedCode:
         await answer.aclose()
 
 
-def _choices(collected: CollectedCode) -> list[dict[str, Any]]:
+def _choices(collected: Collected) -> list[dict[str, Any]]:
     """An empty answer is no choice, and no error either."""
     return [{"text": text, "index": 0, "finish_reason": "length"} for text in collected.texts if text]
-
-
-def _json(body: dict[str, Any], answer: CodeAnswer) -> Reply:
-    reply = json_reply(body)
-    reply.headers.extend(answer.headers)
-    return reply

@@ -3,11 +3,12 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any
 
+from torana.answers import CodeAnswer
 from torana.api.connection import DRAINING
 from torana.api.exchange import StreamCut, StreamReply
-from torana.api.streaming import RAW_TEXT, STREAM_HEADERS, Closable
+from torana.api.streaming import RAW_TEXT, STREAM_HEADERS
 from torana.errors import ProviderError, Refusal
 from torana.refusals import may_be_retried
 
@@ -16,15 +17,7 @@ STREAM_END = b"event: stream_end\r\ndata: null\r\n\r\n"
 SSE_HEADERS = [*STREAM_HEADERS, (b"x-streaming-format", b"sse")]
 
 
-class Suggested(Closable, Protocol):
-    @property
-    def headers(self) -> list[tuple[bytes, bytes]]: ...
-
-
-AnswerT = TypeVar("AnswerT", bound=Suggested)
-
-
-class SuggestionEvents(AsyncIterator[bytes], Generic[AnswerT]):
+class SuggestionEvents(AsyncIterator[bytes]):
     """One answer as events. The call is opened with the first step, so that silence can be told meanwhile.
 
     begin     opens the call to the gateway
@@ -35,15 +28,15 @@ class SuggestionEvents(AsyncIterator[bytes], Generic[AnswerT]):
 
     def __init__(
         self,
-        begin: Callable[[], Awaitable[AnswerT]],
-        metadata: Callable[[AnswerT], dict[str, Any]],
+        begin: Callable[[], Awaitable[CodeAnswer]],
+        metadata: Callable[[CodeAnswer], dict[str, Any]],
         failed: Callable[[ProviderError], Refusal],
         silence_s: float,
     ) -> None:
         self._begin = begin
         self._metadata = metadata
         self._failed = failed
-        self._answer: AnswerT | None = None
+        self._answer: CodeAnswer | None = None
         self._parts = self._write()
         self.reply = StreamReply(
             RAW_TEXT, self, headers=list(SSE_HEADERS), waits=True, silence_s=silence_s, comment=KEEP_ALIVE

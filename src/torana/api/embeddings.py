@@ -91,7 +91,7 @@ class EmbeddingEndpoints:
         except ProviderError as error:
             raise embedding_failed(error) from error
         is_demo = embedded.provider == "demo"
-        reply = json_reply(
+        return json_reply(
             {
                 "model": {
                     "engine": "litellm" if order.is_own and not is_demo else embedded.provider,
@@ -99,10 +99,9 @@ class EmbeddingEndpoints:
                     "identifier": order.identifier or order.model.name,
                 },
                 "predictions": [{"embedding": row, "index": index} for index, row in enumerate(embedded.rows)],
-            }
+            },
+            embedded.headers,
         )
-        reply.headers.extend(embedded.headers)
-        return reply
 
 
 def embedding_failed(error: ProviderError) -> Refusal:

@@ -1,6 +1,6 @@
 """One request and its answer, as endpoints see them. Nothing here decides anything."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,9 +112,9 @@ class StreamCut(Exception):
     """Ends a started stream without its final HTTP chunk. Not an error of ours: the cause is logged apart."""
 
 
-def json_reply(value: Any, status: int = 200) -> Reply:
-    """`value` as JSON in UTF-8."""
-    return Reply(status, msgspec.json.encode(value))
+def json_reply(value: Any, headers: Iterable[tuple[bytes, bytes]] = ()) -> Reply:
+    """`value` as JSON in UTF-8; `headers` beside its content type."""
+    return Reply(200, msgspec.json.encode(value), [JSON_HEADER, *headers])
 
 
 Policy = Callable[[Exchange, Any], Permit]

@@ -14,7 +14,7 @@ from torana.api.code import code_failed
 from torana.api.envelope import read_envelope, write_envelope
 from torana.api.exchange import Exchange, Reply, Route, StreamReply, json_reply
 from torana.api.metadata import read_model_metadata
-from torana.api.streaming import RAW_TEXT, STREAM_HEADERS, ClosingStream, raw_text
+from torana.api.streaming import RAW_TEXT, STREAM_HEADERS, text_reply
 from torana.caller import Permit
 from torana.catalog.feature_file import EMPTY
 from torana.catalog.records import FeatureInput, FeatureRecord
@@ -94,8 +94,7 @@ class FeatureEndpoints:
                 permit, order.prompt, order.model, order.inputs, exchange.facts, stream=is_streamed, user=user
             )
             if is_streamed:
-                stream = ClosingStream(answer, raw_text(answer))
-                return StreamReply(RAW_TEXT, stream, headers=STREAM_HEADERS + answer.headers)
+                return text_reply(answer)
             return await self._whole(exchange, answer, order)
         except ProviderError as error:
             raise code_failed(error) from error
@@ -112,7 +111,7 @@ class FeatureEndpoints:
             return Reply(
                 200, text.encode("utf-8", "replace"), [(b"content-type", RAW_TEXT), *STREAM_HEADERS, *answer.headers]
             )
-        reply = json_reply(
+        return json_reply(
             write_envelope(
                 text,
                 is_cut=found.finish == "length",
@@ -121,10 +120,9 @@ class FeatureEndpoints:
                 timestamp=int(self.clock.now()),
                 flags=exchange.flags,
                 usage=found.usage,
-            )
+            ),
+            answer.headers,
         )
-        reply.headers.extend(answer.headers)
-        return reply
 
 
 def read_json_answer(text: str) -> str:

@@ -62,9 +62,8 @@ async def _embed(gateway: Gateway, permit: Permit, body: bytes, model: str, exch
         raise Invalid(("dimensions",), f"Input should be 1 to {MAX_DIMENSIONS}")
     wanted = replace_fields(wanted, dimensions=dimensions, source=b"")
     found = await gateway.embed_as_demo(permit, wanted, exchange.facts)
-    reply = Reply(200, write_embeddings(found.rows, model, found.usage, wanted.encoding))
-    reply.headers.extend(found.headers)
-    return reply
+    body = write_embeddings(found.rows, model, found.usage, wanted.encoding)
+    return Reply(200, body, [JSON_HEADER, *found.headers])
 
 
 def _look_up(path: str, body: bytes) -> Reply:
@@ -106,9 +105,7 @@ async def _complete(
     if is_streamed:
         return _stream(answer, _completions(answer, usual))
     texts = (await answer.collect()).texts
-    reply = json_reply({**usual, "completion": texts[0], "stop_reason": "stop_sequence"})
-    reply.headers.extend(answer.headers)
-    return reply
+    return json_reply({**usual, "completion": texts[0], "stop_reason": "stop_sequence"}, answer.headers)
 
 
 async def _predict(

@@ -1,10 +1,9 @@
 """Answers as streams of bytes, in the formats of contract 1.5."""
 
 from collections.abc import AsyncIterator
-from typing import Protocol
 
-from torana.api.exchange import StreamCut
-from torana.chat import Chunk
+from torana.answers import Answer, CodeAnswer
+from torana.api.exchange import StreamCut, StreamReply
 from torana.errors import ProviderError
 
 RAW_TEXT = b"text/event-stream; charset=utf-8"
@@ -12,12 +11,8 @@ RAW_TEXT = b"text/event-stream; charset=utf-8"
 
 STREAM_HEADERS = [(b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
 
-
-class Closable(Protocol):
-    """An answer under way."""
-
-    def __aiter__(self) -> AsyncIterator[list[Chunk]]: ...
-    async def aclose(self) -> None: ...
+UnderWay = Answer | CodeAnswer
+"""Its first batch is in; whoever streams it closes it."""
 
 
 class ClosingStream(AsyncIterator[bytes]):
@@ -28,7 +23,7 @@ class ClosingStream(AsyncIterator[bytes]):
 
     __slots__ = ("answer", "parts")
 
-    def __init__(self, answer: Closable, parts: AsyncIterator[bytes]) -> None:
+    def __init__(self, answer: UnderWay, parts: AsyncIterator[bytes]) -> None:
         self.answer = answer
         self.parts = parts
 
@@ -47,9 +42,14 @@ class ClosingStream(AsyncIterator[bytes]):
             await self.answer.aclose()
 
 
-async def raw_text(answer: Closable) -> AsyncIterator[bytes]:
+async def raw_text(answer: UnderWay) -> AsyncIterator[bytes]:
     """The text of each batch as it came: no framing, no terminator."""
     async for batch in answer:
         text = "".join([chunk.text for chunk in batch])
         if text:
             yield text.encode("utf-8", "replace")
+
+
+def text_reply(answer: UnderWay) -> StreamReply:
+    """An answer streamed as raw text, closed with its stream."""
+    return StreamReply(RAW_TEXT, ClosingStream(answer, raw_text(answer)), headers=STREAM_HEADERS + answer.headers)

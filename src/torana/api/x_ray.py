@@ -53,9 +53,7 @@ class XRayEndpoints:
             collected = await answer.collect()
         except ProviderError as error:
             raise code_failed(error) from error
-        reply = json_reply({"response": collected.texts[0]})
-        reply.headers.extend(answer.headers)
-        return reply
+        return json_reply({"response": collected.texts[0]}, answer.headers)
 
 
 def _check_metadata(members: dict[str, Any]) -> None:
