@@ -6,7 +6,7 @@ and is there for the next request whose head is the same.
 
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 PASSING = frozenset(
@@ -67,6 +67,15 @@ class Headers:
     def text(self, name: bytes) -> str:
         """As `get`, but absent reads as empty."""
         return self.get(name) or ""
+
+    def select(self, names: Container[bytes]) -> dict[str, str]:
+        """Those of `names` that came, as text; repeated ones are joined, as HTTP has it."""
+        found: dict[str, str] = {}
+        for name, value in self.pairs:
+            if name in names:
+                key, text = name.decode(), value.strip().decode("latin-1")
+                found[key] = f"{found[key]}, {text}" if key in found else text
+        return found
 
     def is_ambiguous(self, name: bytes) -> bool:
         """True where the header came several times with values that differ: who reads the last one sees another."""

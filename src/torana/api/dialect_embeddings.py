@@ -9,14 +9,9 @@ from torana.api.dialect_gate import QUOTA, DialectGate
 from torana.api.exchange import JSON_HEADER, Exchange, Reply, Route
 from torana.caller import Permit
 from torana.dialects import embeddings
+from torana.dialects.embedding_dialect import MAX_DIMENSIONS
 from torana.errors import Invalid, ProviderError
 from torana.gateway import Gateway
-
-MAX_INPUTS = 2_048
-"""Texts in one request. Source: OpenAI API reference, "Create embeddings"."""
-
-MAX_DIMENSIONS = 4_096
-"""No vendor's vectors are longer; with the bound above it caps what an answer weighs."""
 
 
 class DialectEmbeddings:
@@ -34,8 +29,8 @@ class DialectEmbeddings:
         if not model.dimensions:
             raise Invalid(("model",), "This model makes no embeddings")
         request, _ = embeddings.read_request(exchange.body)
-        if len(request.inputs) > MAX_INPUTS:
-            raise Invalid(("input",), f"List should have at most {MAX_INPUTS} items", "too_long")
+        if len(request.inputs) > embeddings.MAX_INPUTS:
+            raise Invalid(("input",), f"List should have at most {embeddings.MAX_INPUTS} items", "too_long")
         if request.dimensions is not None and not 1 <= request.dimensions <= MAX_DIMENSIONS:
             raise Invalid(("dimensions",), f"Input should be from 1 to {MAX_DIMENSIONS}")
         request = replace_fields(request, source=exchange.body)

@@ -79,14 +79,8 @@ class DialectGate:
 
 
 def forwarded(exchange: Exchange, dialect: str) -> dict[str, str]:
-    """The client's allow-listed headers; repeated ones are joined, as HTTP has it."""
-    names = FORWARDED.get(dialect, ())
-    found: dict[str, str] = {}
-    for name, value in exchange.headers.pairs:
-        if name in names:
-            key, text = name.decode(), value.strip().decode("latin-1")
-            found[key] = f"{found[key]}, {text}" if key in found else text
-    return found
+    """The client's allow-listed headers."""
+    return exchange.headers.select(FORWARDED.get(dialect, ()))
 
 
 def beta_of(query: bytes) -> str:

@@ -15,19 +15,14 @@ from torana.api.exchange import Exchange, Reply, Route, json_reply
 from torana.api.metadata import read_model_metadata
 from torana.caller import Permit
 from torana.chat import ModelWish
-from torana.dialects.embedding_dialect import EmbeddingsRequest, Purpose
+from torana.dialects.embedding_dialect import MAX_DIMENSIONS, EmbeddingsRequest, Purpose
+from torana.dialects.embeddings import MAX_INPUTS
 from torana.errors import Invalid, ProviderError, Refusal
 from torana.gateway import Gateway
 from torana.routing.models import Model
 from torana.settings import ProviderSettings, Settings
 
 PATH = "/v1/embeddings/code_embeddings"
-
-MAX_CONTENTS = 2_048
-"""Texts in one request, as vendors bound it. Source: OpenAI API reference, "Create embeddings"."""
-
-MAX_DIMENSIONS = 4_096
-"""No vendor's vectors are longer; with the bound above it caps what an answer weighs."""
 
 _PURPOSES: dict[str, Purpose] = {f"{PATH}/index": "index", f"{PATH}/search": "search"}
 
@@ -67,7 +62,7 @@ class EmbeddingEndpoints:
         body = reading.read_object(exchange.body)
         metadata = reading.mapping(body, "model_metadata", required=True)
         wish = _read_wish(metadata, self.settings)
-        rows = reading.items(body, "contents", at_least=1, at_most=MAX_CONTENTS, required=True)
+        rows = reading.items(body, "contents", at_least=1, at_most=MAX_INPUTS, required=True)
         for number, row in enumerate(rows):
             if not isinstance(row, str):
                 raise Invalid(("contents", number), "Input should be a valid string", "string_type")

@@ -16,6 +16,9 @@ Purpose = Literal["", "index", "search"]
 Input = str | tuple[int, ...]
 """One text, or one text as the numbers of its tokens."""
 
+MAX_DIMENSIONS = 4_096
+"""No vendor's vectors are longer; with the bound on texts it caps what an answer weighs."""
+
 
 class EmbeddingsRequest(msgspec.Struct, frozen=True, kw_only=True):
     inputs: tuple[Input, ...]

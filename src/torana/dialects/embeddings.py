@@ -15,7 +15,7 @@ from torana.errors import Invalid, ProviderBroke
 
 PATH = "/v1/embeddings"
 MAX_INPUTS = 2_048
-"""Texts in one request; the API reference has it."""
+"""Texts in one request, ours included. Source: OpenAI API reference, "Create embeddings"."""
 
 
 class _Row(msgspec.Struct):
