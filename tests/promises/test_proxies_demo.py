@@ -15,6 +15,7 @@ PROXY = "ai_gateway_model_provider_proxy"
 ASK: Any = [{"role": "user", "content": "What is a stoat?"}]
 TOOL: Any = {"name": "look_up", "input_schema": {"type": "object", "properties": {"word": {"type": "string"}}}}
 CLAUDE, GPT = "claude-sonnet-4-6", "gpt-5-codex"
+GOOGLE = "vertex-ai/v1/projects/p/locations/l/publishers/google/models"
 
 
 @pytest.fixture
@@ -163,7 +164,7 @@ async def test_every_answer_says_that_it_is_a_demos(demo: RunningGateway, path: 
 
 async def test_the_demos_vectors_leave_a_usage_record(demo: RunningGateway) -> None:
     instances = {"instances": [{"content": "a cat"}]}
-    google = "vertex-ai/v1/projects/p/locations/l/publishers/google/models/text-embedding-005:predict"
+    google = f"{GOOGLE}/text-embedding-005:predict"
 
     await post(demo, "/v1/proxy/openai/v1/embeddings", {"model": "text-embedding-3-small", "input": "a cat"})
     await post(demo, f"/v1/proxy/{google}", instances)
@@ -184,6 +185,8 @@ async def test_the_demos_vectors_leave_a_usage_record(demo: RunningGateway) -> N
         ("openai/v1/embeddings", {"model": "text-embedding-3-small", "input": "x", "dimensions": 10**9}),
         ("openai/v1/embeddings", {"model": "text-embedding-3-small", "input": "x", "dimensions": 0}),
         ("openai/v1/embeddings", {"model": "text-embedding-3-small", "input": []}),
+        (f"{GOOGLE}/text-embedding-005:predict", [5]),
+        (f"{GOOGLE}/text-embedding-005:predict", {"instances": "x"}),
     ],
 )
 async def test_what_the_demo_cannot_read_is_400(demo: RunningGateway, path: str, asked: Any) -> None:

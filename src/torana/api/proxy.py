@@ -15,7 +15,7 @@ from torana.api.abuse import AbuseWatch
 from torana.api.connection import DRAINING
 from torana.api.exchange import Exchange, Reply, Route, StreamCut, StreamReply
 from torana.api.judged import JudgedReader, Repeated
-from torana.api.proxy_demo import answer_as_demo
+from torana.api.proxy_demo import DemoCall
 from torana.api.proxy_targets import UPSTREAMS, Target, Upstream
 from torana.api.streaming import STREAM_HEADERS
 from torana.caller import Permit
@@ -97,7 +97,9 @@ class ProxyEndpoints:
         query = _forwarded_query(exchange.query)
         if self.settings.providers.mock_responses:
             asked = replace(target, path=target.path + query, model=model)
-            return await answer_as_demo(self.gateway, permit, asked, body, is_streamed, exchange)
+            return await DemoCall(
+                gateway=self.gateway, permit=permit, exchange=exchange, target=asked, is_streamed=is_streamed
+            ).answer()
         if not self.gateway.models.is_configured(upstream.provider):
             status, text, setting = upstream.key_missing
             raise Refusal(status, "provider_key_missing", text, missing=setting)
@@ -250,17 +252,11 @@ class _Passing(AsyncIterator[bytes]):
 
 
 def _forwarded_headers(upstream: Upstream, headers: Headers) -> Mapping[str, str]:
-    """The client's allow-listed headers; repeated ones are joined, as HTTP has it."""
+    """The client's allow-listed headers."""
     kept: Mapping[str, str] | None = headers.kept.get(upstream.request_headers)
-    if kept is not None:
-        return kept
-    found: dict[str, str] = {}
-    for name, value in headers.pairs:
-        if name in upstream.request_headers:
-            key, text = name.decode(), value.strip().decode("latin-1")
-            found[key] = f"{found[key]}, {text}" if key in found else text
-    headers.kept[upstream.request_headers] = found
-    return found
+    if kept is None:
+        kept = headers.kept[upstream.request_headers] = headers.select(upstream.request_headers)
+    return kept
 
 
 def _answer_headers(upstream: Upstream, headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
