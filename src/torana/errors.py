@@ -29,6 +29,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Literal
 
+from torana.too_long import is_too_long
+
 Layer = Literal[
     "client",
     "instance_token",
@@ -306,16 +308,6 @@ _SPENT_TEXT = re.compile(
 suspends with 412."""
 
 
-_TOO_LONG_TEXT = re.compile(
-    r"maximum context length|context ?(window|limit|size)|prompt is too long|input (token count|is too long)"
-    r"|too many (input )?tokens|inputs\W+(tokens \+|must have less than)"
-    r"|exceeds? the (maximum|available)[a-z ]* (tokens|context)",
-    re.IGNORECASE,
-)
-"""OpenAI, vLLM, Mistral and LiteLLM; Anthropic and llama.cpp; Gemini; Bedrock; Hugging Face's TGI: from their error
-pages and sources."""
-
-
 def provider_refused(status: int, message: str, where: str = "", kind: str = "") -> ProviderRefused:
     """The error for a provider's status; by status first, by the dialect's `kind` and the text last."""
     if status == 402 or (status < 500 and (kind in SPENT_KINDS or _SPENT_TEXT.match(message))):
@@ -326,7 +318,7 @@ def provider_refused(status: int, message: str, where: str = "", kind: str = "")
         return ProviderLimited(status, message, where, kind)
     if status in (408, 425, 498) or status >= 500:  # 498 is Groq's for a flexible tier that is full
         return ProviderOverloaded(status, message, where, kind)
-    if status in (400, 413, 422) and (kind == PromptTooLong.code or _TOO_LONG_TEXT.search(message)):
+    if status in (400, 413, 422) and (kind == PromptTooLong.code or is_too_long(message)):
         return PromptTooLong(status, message, where, kind)
     if kind == "overloaded_error":
         return ProviderOverloaded(529, message, where, kind)

@@ -13,6 +13,7 @@ import msgspec
 from torana.dialects.chat_completions import CHAT_COMPLETIONS
 from torana.dialects.dialect import ServedDialect
 from torana.dialects.messages import MESSAGES
+from torana.dialects.messages_writing import tell_too_long
 from torana.errors import (
     NoCredentials,
     PromptTooLong,
@@ -48,8 +49,8 @@ class Front:
     """What the vendor says when it is overloaded."""
     names_param: bool = False
     """Errors have a member for the parameter that is wrong."""
-    too_long: str = ""
-    """How the vendor begins to say that a prompt is too long, where its clients look for that."""
+    tell_too_long: Callable[[str], str] = str
+    """A provider's words for a prompt that is too long → the vendor's own, where its clients go by those."""
     write_limits: Callable[[Sequence[Standing]], Headers]
     """How the caller stands with its limits, as the vendor's headers say it."""
 
@@ -81,7 +82,7 @@ ANTHROPIC = Front(
     dialect=MESSAGES,
     request_id_header=b"request-id",
     overloaded_status=529,
-    too_long="prompt is too long",
+    tell_too_long=tell_too_long,
     write_limits=lambda standings: anthropic_headers(standings, time.time()),
 )
 FRONTS = (OPENAI, ANTHROPIC)
@@ -146,9 +147,7 @@ def provider_failed(error: ProviderError, front: Front, mask: Callable[[str], st
         status, text = 502, "The gateway's account with the provider is used up"
     elif isinstance(error, PromptTooLong):
         # Agents shorten their conversation when they read Anthropic's words, or OpenAI's code.
-        status, text, headers = 400, mask(str(error)), []
-        if front.too_long and not text.startswith(front.too_long):
-            text = f"{front.too_long}: {text}"
+        status, text, headers = 400, front.tell_too_long(mask(str(error))), []
     elif isinstance(error, ProviderRefused) and code in PASSED_STATUSES:
         status, text, headers = code, mask(str(error)), []
     elif code == 529:

@@ -12,6 +12,7 @@ from torana.dialects.collecting import Said, collect
 from torana.dialects.members import Members
 from torana.dialects.messages_answers import ERROR_STATUS, NAME
 from torana.dialects.thoughts import seal
+from torana.too_long import read_counted
 
 _STOP_REASONS: dict[FinishReason, str] = {
     "stop": "end_turn",
@@ -23,6 +24,8 @@ _STOP_REASONS: dict[FinishReason, str] = {
 }
 _ERROR_KIND = {status: kind for kind, status in ERROR_STATUS.items()} | {503: "overloaded_error"}
 
+_TOO_LONG = "prompt is too long"
+_NO_ROOM = "input length and `max_tokens` exceed context limit"
 
 _objects = msgspec.json.Decoder(dict[str, Any])
 
@@ -240,6 +243,23 @@ def read_arguments(text: str) -> Members:
 
 def write_error(status: int, code: str, message: str, request_id: str) -> bytes:
     return msgspec.json.encode({**_write_error(status, code, message), "request_id": request_id})
+
+
+def tell_too_long(said: str) -> str:
+    """A vendor's words for a prompt that is too long, as Anthropic says it: Claude Code goes by these.
+
+    It shortens the conversation by what is too much, or asks for a shorter answer where that is all it takes.
+    """
+    for theirs in (_TOO_LONG, _NO_ROOM):
+        if theirs in said:
+            return said[said.index(theirs) :]
+    counted = read_counted(said)
+    if counted is None:
+        return f"{_TOO_LONG}: {said}"
+    tokens, answer, limit = counted
+    if tokens < limit < tokens + answer:
+        return f"{_NO_ROOM}: {tokens} + {answer} > {limit}, decrease input length or `max_tokens` and try again: {said}"
+    return f"{_TOO_LONG}: {tokens} tokens > {limit} maximum: {said}" if tokens > limit else f"{_TOO_LONG}: {said}"
 
 
 def write_error_event(status: int, code: str, message: str) -> bytes:

@@ -1,8 +1,8 @@
 """Contract 15's words for failed model calls."""
 
-from torana.errors import ProviderError, ProviderRefused, ProviderTimedOut, ProviderUnreachable
+from torana.errors import PromptTooLong, ProviderError, ProviderRefused, ProviderTimedOut, ProviderUnreachable
 
-_TOO_LONG = frozenset(("request_too_large", "context_length_exceeded", "string_above_max_length"))
+_TOO_LARGE = frozenset(("request_too_large", "string_above_max_length"))
 
 
 def error_type_of(error: ProviderError) -> str:
@@ -16,11 +16,9 @@ def error_type_of(error: ProviderError) -> str:
             return "overloaded"
         case ProviderRefused(upstream_code=503):
             return "service_unavailable"
-        case ProviderRefused(upstream_code=413):
+        case PromptTooLong() | ProviderRefused(upstream_code=413):
             return "prompt_too_long"
         case ProviderRefused(upstream_code=400, kind=kind):
-            # Some vendors tell it by their error type, some in the text alone.
-            is_too_long = kind in _TOO_LONG or "prompt is too long" in str(error).lower()
-            return "prompt_too_long" if is_too_long else "http_400"
+            return "prompt_too_long" if kind in _TOO_LARGE else "http_400"
         case _:
             return "other"

@@ -1,0 +1,67 @@
+"""How vendors say that a prompt, or it and the answer it asks for, is longer than their model reads.
+
+Each pattern is from the error pages, sources or answers of those named beside it.
+"""
+
+import re
+from typing import NamedTuple
+
+_TOLD = re.compile(
+    r"context ?(length|window|limit|size)"  # OpenAI, vLLM, SGLang, Mistral, OpenRouter, llama.cpp, LM Studio, …
+    r"|(prompt|input) is too long|prompt too long"  # Anthropic, Bedrock, Fireworks; Ollama
+    r"|input (token count|tokens exceed)|prompt token count|too many (input )?tokens"  # Gemini, OpenAI, Nova; Cohere
+    r"|maximum (model|prompt) length|input length \(\d+"  # vLLM, xAI; SGLang
+    r"|reduce the length of the (input|messages|prompt)"  # Groq, Cerebras
+    r"|inputs\W+(tokens \+|must have less than)"  # Hugging Face's TGI, Together
+    r"|exceeds? the (maximum|available)[a-z ]* (tokens|context)"
+    r"|exceeded model token limit|prompt exceeds max|range of input length|sum of prompt length"  # Moonshot, Z.ai,
+    # DashScope, TensorRT-LLM
+    r"|input or output tokens must be reduced|max size: \d+ tokens",  # Azure, GitHub
+    re.IGNORECASE,
+)
+
+_COUNTED = [
+    re.compile(pattern, re.IGNORECASE | re.DOTALL)
+    for pattern in (
+        # vLLM
+        r"too large: (?P<output>\d+).+length is (?P<limit>\d+) tokens and your request has (?P<input>\d+) input",
+        # OpenAI and older vLLM; OpenRouter
+        r"length is (?P<limit>\d+) tokens.+\((?P<input>\d+) (in the messages|of text input).*?"
+        r" (?P<output>\d+) in the (completion|output)",
+        # SGLang
+        r"length of (?P<limit>\d+) tokens.+ (?P<input>\d+) tokens from the input.+ (?P<output>\d+) tokens for the",
+        # TGI, Together
+        r"<= (?P<limit>\d+)\. given: (?P<input>\d+) \W*inputs\W* tokens and (?P<output>\d+)",
+        # OpenAI, vLLM
+        r"length is (?P<limit>\d+) tokens\. however, your (messages resulted in|request has) (?P<input>\d+)",
+        r"limit of (?P<limit>\d+) tokens\. your messages resulted in (?P<input>\d+)",
+        # Gemini; llama.cpp, SGLang
+        r"input token count \((?P<input>\d+)\) exceeds.+\((?P<limit>\d+)\)",
+        r"\((?P<input>\d+) tokens\) (exceeds|is longer than).+\((?P<limit>\d+) tokens\)",
+        # Mistral; xAI
+        r"contains (?P<input>\d+) tokens.+too large for model with (?P<limit>\d+)",
+        r"prompt length is (?P<limit>\d+) but the request contains (?P<input>\d+)",
+    )
+]
+
+
+class Counted(NamedTuple):
+    """What a vendor counted: tokens of the prompt, of the answer that it asks for (0: not told), and all there is."""
+
+    input: int
+    output: int
+    limit: int
+
+
+def is_too_long(said: str) -> bool:
+    """Whether a vendor's error is about the length of the prompt."""
+    return _TOLD.search(said) is not None
+
+
+def read_counted(said: str) -> Counted | None:
+    """The numbers in such an error; None where it has none that are known of."""
+    for pattern in _COUNTED:
+        if found := pattern.search(said):
+            told = found.groupdict()
+            return Counted(int(told["input"]), int(told.get("output") or 0), int(told["limit"]))
+    return None
