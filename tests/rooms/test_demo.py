@@ -1,5 +1,6 @@
 import asyncio
 import json
+import time
 import math
 
 import pytest
@@ -248,6 +249,14 @@ def test_any_message_gets_an_answer_that_ends(text: str, form: str) -> None:
     assert chunks[-1].is_last
     if form == "json":
         assert isinstance(json.loads("".join(chunk.text for chunk in chunks)), dict)
+
+
+@pytest.mark.parametrize("form", ["text", "react", "code"])
+def test_a_wall_of_backticks_holds_nobody_up(form: str) -> None:
+    before = time.process_time()
+    asyncio.run(collect(ask("`" * 100_000 + "?", answer=form)))
+
+    assert time.process_time() - before < 0.2
 
 
 def cosine(left: list[float], right: list[float]) -> float:

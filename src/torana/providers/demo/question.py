@@ -13,7 +13,8 @@ LOOKED_AT_CHARS = 20_000
 """Of the last user message: its end, where prompts put the question."""
 
 _ASKED = re.compile(r"^(?:Question|Instruction): *(.*?)(?=\n\n|\Z)", re.MULTILINE | re.DOTALL)
-_FENCE = re.compile(r"```[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
+# What names the language has no backticks, or the rest of the line would be looked through from each of them.
+_FENCE = re.compile(r"(?<!`)`{3,}+[^`\n]*+\n(.*?)(?:```|\Z)", re.DOTALL)
 _TAG = re.compile(r"<(\w{1,40})>")
 _SURROUNDINGS = re.compile(r"<([\w-]{1,40})>.*</\1>", re.DOTALL)
 MAX_TAGS = 100
