@@ -53,6 +53,24 @@ CASES = [
     ("**Thought:** I need the issue.\n**Action:** issue_reader\n**Action Input:** who wrote #12?", ACTION),
     ("**Thought: I need the issue.**\n**Action: issue_reader**\n**Action Input: who wrote #12?**", ACTION),
     ("**Action:** issue_reader\n**Action Input:** **#1**\n**Observation:** Mia", Action("issue_reader", "**#1**", "")),
+    ("**Thought**: Known.\n**Final Answer**: It was **Mia**.", AnswerDelta("It was **Mia**.")),
+    ("__Final Answer__:\n__Mia__", AnswerDelta("__Mia__")),
+    ("**Thought**: I need the issue.\n**Action**: issue_reader\n**Action Input**: who wrote #12?", ACTION),
+    ("**Action**: issue_reader\n**Action Input**: #1\n**Observation**: Mia", Action("issue_reader", "#1", "")),
+    ("Final Answer: write **Final Answer**: x", AnswerDelta("write **Final Answer**: x")),
+    # A whole step may stand in a code fence, which is no part of it.
+    ("```\nThought: Known.\nFinal Answer: It was Mia.\n```\n", AnswerDelta("It was Mia.")),
+    ("```text\nFinal Answer: run\n```sh\nls\n```\n```", AnswerDelta("run\n```sh\nls\n```")),
+    ("```text\nFinal Answer: run\n```sh\nls\n```", AnswerDelta("run\n```sh\nls\n```")),
+    ("Final Answer: run\n```sh\nls\n```\n", AnswerDelta("run\n```sh\nls\n```\n")),
+    ("Thought: I ran\n```\nls\n```\nFinal Answer: `ls`", AnswerDelta("`ls`")),
+    ("```\nFinal Answer: `ls` ~", AnswerDelta("`ls` ~")),
+    ("```\nFinal Answer:\n```", Unknown("```\nFinal Answer:\n```")),
+    (f"```\n{ACTION_TEXT}\n```", ACTION),
+    (f"~~~markdown\n\n{ACTION_TEXT}\n~~~\nObservation: Mia", ACTION),
+    ("```\nAction: issue_reader\nAction Input: #1\n```", Action("issue_reader", "#1", "")),
+    ("I look.\n```\nAction: issue_reader\nAction Input: #1\n```", Action("issue_reader", "#1", "I look.")),
+    ("Action: issue_reader\nAction Input:\n```\n#1\n```", Action("issue_reader", "```\n#1\n```", "")),
     (f"{ACTION_TEXT}\n**Thought:** more\n**Action:** issue_reader\n**Action Input:** #13", ACTION),
     # What the model invents behind its input is not the input.
     (f"{ACTION_TEXT}\nObservation: Mia\nThought: done", ACTION),
@@ -65,6 +83,13 @@ CASES = [
     ("Action: issue\\_reader\nAction Input: #1", Action("issue_reader", "#1", "")),
     ("Action: `issue_reader`\nAction Input: #1", Action("issue_reader", "#1", "")),
     ("Action: GitlabDocumentation\nAction Input: x", Action("gitlab_documentation", "x", "")),
+    ("Action: Merge Request Reader.\nAction Input: !1", Action("merge_request_reader", "!1", "")),
+    ("Action: issue-reader\nAction Input: #1", Action("issue_reader", "#1", "")),
+    ("Action: Use the `issue_reader` tool (it knows issues)\nAction Input: #1", Action("issue_reader", "#1", "")),
+    ('Action: issue_reader("#1")\nAction Input: #1', Action("issue_reader", "#1", "")),
+    ("### Action:\nissue_reader\n### Action Input:\n#1", Action("issue_reader", "#1", "")),
+    ("Action: commit_reader, not issue_reader\nAction Input: x", Failed("tool not available", retryable=False)),
+    ("Action: issue_reader_of_old\nAction Input: x", Failed("tool not available", retryable=False)),
     ("Action: commit_reader\nAction Input: x", Failed("tool not available", retryable=False)),
     ("Action: None\nAction Input: none", Failed("tool not available", retryable=False)),
     # An answer wins over an action, wherever it stands.
@@ -75,6 +100,13 @@ CASES = [
     (f"Observation: Mia\n{ACTION_TEXT}\nFinal Answer: Mia", AnswerDelta("Mia")),
     ("Thought: the Observation: says it\nFinal Answer: Mia", AnswerDelta("Mia")),
     (f"Final Answer: It was Mia.\n{ACTION_TEXT}", AnswerDelta(f"It was Mia.\n{ACTION_TEXT}")),
+    # A thought may quote the marker.
+    (
+        f'Thought: Is it time for the "Final Answer:"? No.\n{ACTION_TEXT.partition(chr(10))[2]}',
+        Action("issue_reader", "who wrote #12?", 'Is it time for the "Final Answer:"? No.'),
+    ),
+    ("Thought: after `Final Answer:` I write it.\nFinal Answer: Mia", AnswerDelta("Mia")),
+    ('"Final Answer: Mia"', AnswerDelta('Mia"')),
     # Inside an answer a marker is text.
     (
         "Final Answer: write `Final Answer: x`\n```\nAction: y\nAction Input: z\n```\nObservation: w",
@@ -104,13 +136,30 @@ def test_a_text_is_one_kind_of_event_however_it_is_cut(text: str, event: Event) 
         assert read([text[:at], text[at:]]) == [event]
 
 
-MARKERS = ("Thought:", "Action:", "Action Input:", "Observation:", "Final Answer:", "Final ")
+MARKERS = ("Thought:", "Action:", "Action Input:", "Observation:", "Final Answer:", "Final ", "Final Answer", ":")
 PIECES = st.sampled_from(
-    (*MARKERS, "issue_reader", "MergeRequestReader", "commit_reader", "\n", " ", "ä", "🦊", "e\u0301", "\u2028", "x")
+    (
+        *MARKERS,
+        "**",
+        "__",
+        '"',
+        "```\n",
+        "`",
+        "issue_reader",
+        "MergeRequestReader",
+        "commit_reader",
+        "\n",
+        " ",
+        "ä",
+        "🦊",
+        "e\u0301",
+        "\u2028",
+        "x",
+    )
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=400)
 @given(st.lists(PIECES, max_size=14).map("".join), st.lists(st.integers(0, 150), max_size=8))
 def test_any_split_of_a_text_gives_the_same_events(text: str, cuts: list[int]) -> None:
     edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
@@ -182,7 +231,7 @@ def test_a_native_call_of_a_tool_that_was_not_offered_fails() -> None:
 def test_reading_takes_linear_time() -> None:
     def seconds(size: int) -> float:
         started = time.perf_counter()
-        for unit in ("Final Answe", "Action: Action Input ", "x"):
+        for unit in ("Final Answe", "Action: Action Input ", "x", "```\n", "\n``` ", "\n#", " ", 'x"Final Answer:'):
             text = unit * (size // len(unit))
             reader = StepReader(TOOLS)
             for at in range(0, len(text), 3):

@@ -10,18 +10,26 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from torana.agents.markers import (
+    ACTION,
+    ACTION_INPUT,
+    ANSWER,
+    EMPHASIS,
+    OBSERVATION,
+    THOUGHT,
+    emphasis_before,
+    open_fence,
+    straighten,
+    window_of,
+    without_decoration,
+    without_emphasis,
+    without_fence_end,
+)
+from torana.agents.tools import find_tool
 from torana.chat import ToolCallPiece
 
-THOUGHT = "Thought:"
-ACTION = "Action:"
-ACTION_INPUT = "Action Input:"
-OBSERVATION = "Observation:"
-FINAL_ANSWER = "Final Answer:"
-EMPHASIS = ("**", "__")
-"""What Markdown's authors put around a marker: `**Final Answer:** It was Mia.`"""
 _NEXT = (OBSERVATION, *(f"\n{sign}{marker}" for sign in ("", *EMPHASIS) for marker in (THOUGHT, ACTION)))
 """How what follows an action's input begins."""
-_WINDOW = len(FINAL_ANSWER) - 1 + len(EMPHASIS[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +73,19 @@ class StepReader:
     """
 
     def __init__(self, tools: Iterable[str]) -> None:
-        self._tools = {_plain_name(tool): tool for tool in tools}
+        self._tools = frozenset(tools)
         self._held: list[str] = []
         """All text so far, until the answer begins."""
         self._window = ""
         """The end of the held text: it may be the start of a marker, emphasis included."""
         self._emphasis = ""
         """Of the marker, as long as it may still end behind it."""
+        self._fence = ""
+        """Of a code fence around the whole step; its last line is no part of the answer."""
+        self._fence_signs = 0
+        """Those of fences within the answer so far."""
+        self._tail = ""
+        """The end of what came in a fence: it may be that last line."""
         self._in_answer = False
         self._has_answered = False
         self._is_over = False
@@ -95,10 +109,12 @@ class StepReader:
     def close(self) -> list[Event]:
         """End of the model's answer."""
         if self._has_answered:
-            return []
+            rest = without_fence_end(self._tail, self._fence, self._fence_signs)
+            return [AnswerDelta(rest)] if rest else []
         text = "".join(self._held)
         # A marker with nothing behind it is no answer; what stands before it may still be an action.
-        head = text.partition(FINAL_ANSWER)[0]
+        found = ANSWER.search(text)
+        head = text if found is None else text[: found.start()]
         if self._call_name:
             return [self._act(self._call_name, _read_arguments("".join(self._call_arguments)), _read_thought(head))]
         parts = split_action(head)
@@ -110,36 +126,52 @@ class StepReader:
         if not self._in_answer:
             self._held.append(text)
             window = self._window + text
-            found = window.find(FINAL_ANSWER)
-            if found < 0:
-                self._window = window[-_WINDOW:]
+            found = ANSWER.search(window)
+            if found is None:
+                self._window = window_of(window)
                 return []
-            if _invents("".join(self._held).partition(FINAL_ANSWER)[0]):
+            self._window, text = "", window[found.end() :]
+            head = "".join(self._held).removesuffix(text)
+            if _invents(head):
                 self._is_over = True
                 return []
             self._in_answer = True
-            self._emphasis = _emphasis_before(window, found)
-            self._window, text = "", window[found + len(FINAL_ANSWER) :]
+            self._emphasis = "" if found[1] else emphasis_before(window, found.start())
+            self._fence = open_fence(head)
         elif not self._has_answered:
             self._held.append(text)
-        if not self._has_answered:
-            text = (self._window + text).lstrip()
-            if self._emphasis.startswith(text) and text != self._emphasis:
-                self._window = text  # it may be the first half of what ends the emphasis
-                return []
-            if self._emphasis and text.startswith(self._emphasis):
-                text = text.removeprefix(self._emphasis).lstrip()
-                self._emphasis = ""
-            self._window = ""
-            if not text:
-                return []
+        return self._read_answer(text) if self._has_answered else self._begin_answer(text)
+
+    def _begin_answer(self, text: str) -> list[Event]:
+        """Pass over white space and the end of the marker's emphasis."""
+        text = (self._window + text).lstrip()
+        if self._emphasis.startswith(text) and text != self._emphasis:
+            self._window = text  # it may be the first half of what ends the emphasis
+            return []
+        if self._emphasis and text.startswith(self._emphasis):
+            text = text.removeprefix(self._emphasis).lstrip()
+            self._emphasis = ""
+        self._window = ""
+        events = self._read_answer(text)
+        if events:
             self._has_answered = True
             self._held.clear()
-        return [AnswerDelta(text)]
+        else:
+            self._window, self._tail = text, ""
+        return events
+
+    def _read_answer(self, text: str) -> list[Event]:
+        """The next piece; in a fence without what may be its last line, which waits for what follows."""
+        if self._fence:
+            text = self._tail + text
+            whole, text = text, text.rstrip(f"{self._fence[0]} \t\r\n")
+            self._tail = whole[len(text) :]
+            self._fence_signs += text.count(self._fence)
+        return [AnswerDelta(text)] if text else []
 
     def _act(self, tool: str, tool_input: str, thought: str) -> Event:
-        name = self._tools.get(_plain_name(tool))
-        if name is None:
+        name = find_tool(tool)
+        if name not in self._tools:
             return Failed("tool not available", retryable=False)
         return Action(name, tool_input, unescape_underscores(thought))
 
@@ -150,6 +182,7 @@ def split_action(text: str) -> tuple[str, str, str] | None:
     The tool stands between `Action Input:` and the nearest `Action:` before it; a thought may talk of
     either. The input ends where the model invents an observation, or begins a line with a new step.
     """
+    text = straighten(text)
     first = text.find(ACTION)
     stop = text.find(ACTION_INPUT, first) if first >= 0 else -1
     if stop < 0:
@@ -160,44 +193,27 @@ def split_action(text: str) -> tuple[str, str, str] | None:
         return None
     rest = text[stop + len(ACTION_INPUT) :]
     end = min((found for marker in _NEXT if (found := rest.find(marker)) >= 0), default=len(rest))
-    tool_input = rest[:end].removesuffix(_emphasis_before(rest, end) if end < len(rest) else "")
-    head = text[:start].removesuffix(_emphasis_before(text, start))
-    return tool, _without_emphasis(tool_input, _emphasis_before(text, stop)), _read_thought(head)
-
-
-def _emphasis_before(text: str, marker_at: int) -> str:
-    """What begins right before a marker; empty where nothing does."""
-    return next((sign for sign in EMPHASIS if text.endswith(sign, 0, marker_at)), "")
-
-
-def _without_emphasis(text: str, emphasis: str) -> str:
-    """What stands behind a marker, without the emphasis that ends there: right behind it, or at the very end."""
-    text = text.strip()
-    if text.startswith(emphasis):
-        return text.removeprefix(emphasis).lstrip()
-    return text.removesuffix(emphasis).rstrip()
+    tool_input = rest[:end].removesuffix(emphasis_before(rest, end) if end < len(rest) else "")
+    tool_input = without_fence_end(tool_input, open_fence(text[:stop]))
+    head = text[:start].removesuffix(emphasis_before(text, start))
+    return tool, without_emphasis(tool_input, emphasis_before(text, stop)), _read_thought(head)
 
 
 def _read_thought(head: str) -> str:
     """The thought of what stands before an action."""
-    before, found, thought = head.partition(THOUGHT)
-    return _without_emphasis(thought, _emphasis_before(before, len(before))) if found else head.strip()
+    before, found, thought = without_decoration(straighten(head)).partition(THOUGHT)
+    return without_emphasis(thought, emphasis_before(before, len(before))) if found else before.strip()
 
 
 def _invents(head: str) -> bool:
     """True where an observation follows an action of the same text."""
-    _, _, rest = head[max(0, head.find(ACTION)) :].partition(ACTION_INPUT)
+    _, _, rest = straighten(head[max(0, head.find("Action")) :]).partition(ACTION_INPUT)
     return OBSERVATION in rest and split_action(head) is not None
 
 
 def unescape_underscores(text: str) -> str:
     r"""Models that think they write Markdown put `\_` where they mean `_`."""
     return text.replace("\\_", "_")
-
-
-def _plain_name(tool: str) -> str:
-    """`MergeRequestReader`, merge\\_request\\_reader and merge_request_reader are one tool."""
-    return tool.strip(" \t\r\n`'\"*[]()").replace("\\", "").replace("_", "").lower()
 
 
 def _read_arguments(arguments: str) -> str:

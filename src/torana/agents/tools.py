@@ -75,10 +75,24 @@ TOOLS = (
     ),
 )
 
+_PLAIN_NAMES = {"".join(filter(str.isalnum, tool.name)): tool.name for tool in TOOLS}
+_WORD = re.compile(r"[A-Za-z][A-Za-z_\\]*", re.ASCII)
+
 Version = tuple[int, int, int, bool]
 """Major, minor, patch, and whether it is released: False sorts first, as a pre-release must."""
 
 _VERSION = re.compile(r"v?(\d{1,6})\.(\d{1,6})(?:\.(\d{1,6}))?((?:[-+.][0-9A-Za-z.+-]*)?)", re.ASCII)
+
+
+def find_tool(said: str) -> str:
+    r"""The tool that a model names, spelled as the client spells it; empty: none.
+
+    `MergeRequestReader`, `merge\_request\_reader` and `Merge Request Reader.` are one tool. Among other words
+    the first tool counts: `Use merge_request_reader (it knows !1)`.
+    """
+    line = said.strip().partition("\n")[0]
+    plain = ("".join(filter(str.isalnum, words)).lower() for words in (line, *_WORD.findall(line)))
+    return next((_PLAIN_NAMES[name] for name in plain if name in _PLAIN_NAMES), "")
 
 
 def offer(
