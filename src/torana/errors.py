@@ -91,6 +91,7 @@ class Refusal(ToranaError):
         headers: tuple[tuple[bytes, bytes], ...] = (),
         closes: bool = False,
         is_retryable: bool | None = None,
+        details: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(text or code)
         self.status = status
@@ -104,6 +105,8 @@ class Refusal(ToranaError):
         """The connection is closed after the answer: the rest of the request is not wanted."""
         self.is_retryable = is_retryable
         """Whether the same request may pass later; None: as the code says."""
+        self.details = details
+        """What an error of Anthropic's dialect says in its member of this name, by which its SDKs go."""
 
 
 class Invalid(Refusal):
@@ -113,10 +116,17 @@ class Invalid(Refusal):
     type  one of the contract's names: missing, string_type, string_too_long, …
     """
 
-    def __init__(self, loc: tuple[str | int, ...], msg: str, type: str = "value_error") -> None:
+    def __init__(
+        self,
+        loc: tuple[str | int, ...],
+        msg: str,
+        type: str = "value_error",
+        *,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
         row = {"loc": ["body", *loc], "msg": msg, "type": type}
         missing = ".".join(str(part) for part in loc) or "body"
-        super().__init__(422, "request_invalid", members={"detail": [row]}, missing=missing)
+        super().__init__(422, "request_invalid", members={"detail": [row]}, missing=missing, details=details)
 
     def at(self, *loc: str | int) -> "Invalid":
         """The same fault, of a member that this request has elsewhere."""
@@ -244,10 +254,14 @@ class ProviderRefused(ProviderError):
         self.upstream_code = status
         self.kind = kind
         """The dialect's own error type, such as `overloaded_error`; may be empty."""
+        self.details: Mapping[str, Any] | None = None
+        """As of a Refusal; told to a client of the same dialect."""
 
     def again(self, message: str, where: str) -> "ProviderRefused":
         """The same for another call, without the frames that this one came through."""
-        return type(self)(self.upstream_code, message, where, self.kind)
+        refused = type(self)(self.upstream_code, message, where, self.kind)
+        refused.details = self.details
+        return refused
 
     @property
     def reason(self) -> str:

@@ -232,6 +232,30 @@ async def test_an_answer_keeps_to_a_schema(
     assert "is_cold" in provider.requests[0].body.decode()
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_tool_runner_tells_the_whole_conversation_where_nothing_holds_it(
+    bearer: anthropic.AsyncAnthropic, provider: ScriptedProvider, model: str, stream: bool
+) -> None:
+    @anthropic.beta_async_tool
+    async def weather(town: str) -> str:
+        """The weather of a town."""
+        return f"Snow in {town}"
+
+    if model == "by_messages":  # Anthropic may hold conversations, and says so where it does not
+        details = {"error_code": "thread_unsupported_request", "unsupported": ["tools"]}
+        told = {"type": "invalid_request_error", "message": "No.", "details": details}
+        provider.fail_with(400, {"type": "error", "error": told}, times=1)
+    provider.answer_with(tool_call=CALLS[0], times=1)
+    runner = bearer.beta.messages.tool_runner(model=model, max_tokens=64, messages=ASK, tools=[weather], stream=stream)
+    message = await runner.until_done()
+
+    assert message.content[0].text == TEXT
+    sent = provider.requests[-1].body.decode()
+    assert "Hello" in sent
+    assert "Snow in Troms" in sent
+    assert "thread" not in sent
+
+
 async def test_a_picture_and_a_document_reach_the_model(
     bearer: anthropic.AsyncAnthropic, provider: ScriptedProvider, model: str
 ) -> None:

@@ -68,6 +68,8 @@ class Front:
         body = msgspec.json.decode(self.dialect.write_error(status, refusal.code, message, request_id))
         if self.names_param:
             body["error"]["param"] = refusal.missing if status in (400, 404) else None
+        elif refusal.details is not None:
+            body["error"]["details"] = refusal.details
         headers = [(b"content-type", b"application/json"), (b"x-torana-code", refusal.code.encode()), *refusal.headers]
         if isinstance(refusal, LimitReached):
             headers += self.write_limits(refusal.standings)
@@ -136,7 +138,7 @@ def provider_failed(error: ProviderError, front: Front, mask: Callable[[str], st
         headers += retry_after(soon() if error.retry_after_s is None and is_down else error.retry_after_s)
     if not error.is_retryable:
         headers.append(SHOULD_NOT_RETRY)
-    code = error.upstream_code
+    code, details = error.upstream_code, None
     if isinstance(error, ProviderLimited):
         status, text = 429, "The provider limits the gateway's account; try again later"
     elif isinstance(error, ProviderRefusedKey):
@@ -149,7 +151,7 @@ def provider_failed(error: ProviderError, front: Front, mask: Callable[[str], st
         # Agents shorten their conversation when they read Anthropic's words, or OpenAI's code.
         status, text, headers = 400, front.tell_too_long(mask(str(error))), []
     elif isinstance(error, ProviderRefused) and code in PASSED_STATUSES:
-        status, text, headers = code, mask(str(error)), []
+        status, text, headers, details = code, mask(str(error)), [], error.details
     elif code == 529:
         status, text = front.overloaded_status, "The provider is overloaded; try again later"
     elif code == 504:
@@ -158,4 +160,4 @@ def provider_failed(error: ProviderError, front: Front, mask: Callable[[str], st
         status, text = 503, "The provider cannot be reached; try again later"
     else:
         status, text = 502, "The provider failed"
-    return Refusal(status, error.code, text, layer="provider", headers=tuple(headers))
+    return Refusal(status, error.code, text, layer="provider", headers=tuple(headers), details=details)

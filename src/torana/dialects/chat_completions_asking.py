@@ -13,7 +13,7 @@ from torana.dialects.freeform import fold_grammar, names_of, unwrap
 from torana.dialects.media import file_name, image_url, tell_document, text_of, write_data_url
 from torana.dialects.members import Members
 from torana.dialects.openai_models import Traits
-from torana.dialects.schemas import complete_schema
+from torana.dialects.schemas import complete_schema, fit_strict_words
 from torana.dialects.thoughts import find_effort, nearest_effort
 from torana.errors import Invalid
 
@@ -34,6 +34,8 @@ def write_words(chat: ChatRequest, traits: Traits, lost: set[str]) -> Members:
     if chat.extra_dialect == NAME:
         traits = replace(traits, takes_freeform=True)
     is_clients_own = chat.extra_dialect == NAME
+    if not is_clients_own:
+        chat = fit_strict_words(chat, lost)
     messages = chat.messages if is_clients_own or traits.is_openais else _gather_system(chat.messages)
     members: Members = {"messages": [row for each in messages for row in _write_message(each, traits, lost)]}
     # Other servers may not know the new name, so it goes out only to those, or when the request says so.

@@ -66,6 +66,10 @@ def read_request(body: bytes) -> tuple[ChatRequest, str]:
     members = decode_request(body)
     if "max_tokens" not in members:
         raise Invalid(("max_tokens",), "Field required", "missing")
+    if members.get("thread") is not None:
+        # By this code Anthropic's SDKs, whose tool runners ask for it unasked, send the whole conversation.
+        told = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+        raise Invalid(("thread",), "Nothing is stored here: send the whole conversation as messages", details=told)
     return _read_body(members)
 
 

@@ -270,7 +270,10 @@ def read_error(status: int, body: bytes) -> ProviderRefused:
     except ProviderBroke:
         error = _Error()
     message = error.message or plain_text(body) or "no reason given"
-    return provider_refused(status, message[:MAX_MESSAGE_CHARS], kind=error.kind)
+    refused = provider_refused(status, message[:MAX_MESSAGE_CHARS], kind=error.kind)
+    if error.kind != error.type:
+        refused.details = {"error_code": error.kind}
+    return refused
 
 
 def _refused(error: _Error | None) -> ProviderRefused:

@@ -13,7 +13,7 @@ from torana.dialects.media import file_name, image_url, tell_document, text_of, 
 from torana.dialects.members import Members
 from torana.dialects.openai_models import Traits
 from torana.dialects.responses_answers import NAME
-from torana.dialects.schemas import complete_schema
+from torana.dialects.schemas import complete_schema, fit_strict_words
 from torana.errors import Invalid
 
 LEAST_TOKENS = 16
@@ -25,6 +25,8 @@ def write_words(chat: ChatRequest, traits: Traits, lost: set[str]) -> Members:
     is_clients_own = chat.extra_dialect == NAME
     if is_clients_own:
         traits = replace(traits, takes_freeform=True)
+    else:
+        chat = fit_strict_words(chat, lost)
     messages = chat.messages
     members: Members = {}
     if messages and (head := _as_instructions(messages[0])):

@@ -2,6 +2,10 @@
 
 from typing import Any
 
+from msgspec.structs import replace
+
+from torana.chat import ChatRequest, Tool
+
 Schema = dict[str, Any]
 
 _KEPT = frozenset(
@@ -80,3 +84,85 @@ def _close(name: str, value: Any) -> Any:
     if isinstance(value, list):
         return [close_schema(each) if isinstance(each, dict) else each for each in value]
     return value
+
+
+_NEVER_STRICT = frozenset(
+    {"allOf", "oneOf", "not", "if", "then", "else", "patternProperties", "prefixItems", "unevaluatedProperties"}
+    | {"dependentRequired", "dependentSchemas", "propertyNames", "contains"}
+)
+_TYPES: dict[type, str] = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
+
+
+def fit_strict_words(chat: ChatRequest, lost: set[str]) -> ChatRequest:
+    """The same request for OpenAI's formats: nobody is held to a schema that their strict mode refuses."""
+    asked = chat.answer_schema
+    if asked is not None and asked.strict:
+        schema = fit_strict(asked.schema)
+        if schema is None:
+            lost.add("answer_schema.strict")
+        chat = replace(chat, answer_schema=replace(asked, schema=schema or asked.schema, strict=schema is not None))
+    if any(tool.strict for tool in chat.tools):
+        chat = replace(chat, tools=tuple(_fit_tool(tool, lost) for tool in chat.tools))
+    return chat
+
+
+def _fit_tool(tool: Tool, lost: set[str]) -> Tool:
+    if not tool.strict:
+        return tool
+    parameters = fit_strict(tool.parameters or {"type": "object", "additionalProperties": False})
+    if parameters is None:
+        lost.add("tool.strict")
+        return replace(tool, strict=False)
+    return replace(tool, parameters=parameters)
+
+
+def fit_strict(schema: Schema) -> Schema | None:
+    """The schema as OpenAI's strict mode takes it, where that says the same; None where it cannot say it.
+
+    Every property is required there: one that may be left out or null must then be there, and null.
+    Source: OpenAI docs, "Structured outputs", supported schemas.
+    """
+    return _fit(schema) if schema.get("type") == "object" and "anyOf" not in schema else None
+
+
+def _fit(schema: Any) -> Schema | None:
+    if not isinstance(schema, dict) or not _NEVER_STRICT.isdisjoint(schema):
+        return None
+    if "$ref" in schema:
+        return {"$ref": schema["$ref"]}
+    fitted: Schema = {name: value for name, value in schema.items() if name != "default"}
+    for name in _NESTED & fitted.keys():
+        inner = _fit_all(fitted[name]) if name != "items" else _fit(fitted[name])
+        if inner is None:
+            return None
+        fitted[name] = inner
+    if "type" not in fitted and "anyOf" not in fitted:
+        kinds = {_TYPES.get(type(value)) for value in fitted.get("enum") or [fitted.get("const", {})]}
+        if len(kinds) > 1 or None in kinds:
+            return None
+        fitted["type"] = kinds.pop()
+    return _fit_object(fitted) if "properties" in fitted or fitted.get("type") == "object" else fitted
+
+
+def _fit_object(schema: Schema) -> Schema | None:
+    properties = schema.get("properties", {})
+    required = set(schema.get("required", ()))
+    is_closed = schema.get("additionalProperties") is False and required <= set(properties)
+    if not is_closed or not all(name in required or _takes_null(each) for name, each in properties.items()):
+        return None
+    return {**schema, "properties": properties, "required": list(properties)}
+
+
+def _fit_all(inner: Any) -> Any:
+    """Schemas by name, or a list of them; None where one does not fit."""
+    fitted = [_fit(each) for each in (inner.values() if isinstance(inner, dict) else inner)]
+    if None in fitted:
+        return None
+    return dict(zip(inner, fitted, strict=True)) if isinstance(inner, dict) else fitted
+
+
+def _takes_null(schema: Schema) -> bool:
+    kind = schema.get("type")
+    return (
+        kind == "null" or (isinstance(kind, list) and "null" in kind) or any(map(_takes_null, schema.get("anyOf", ())))
+    )

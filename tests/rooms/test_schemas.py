@@ -1,0 +1,115 @@
+"""Schemas that are to be kept to: what OpenAI's strict mode takes, and what nobody is held to there."""
+
+import json
+from typing import Any
+
+import pytest
+
+from torana.chat import AnswerSchema, ChatRequest, Message, Text, Tool
+from torana.dialects.chat_completions import CHAT_COMPLETIONS
+from torana.dialects.dialect import Dialect
+from torana.dialects.responses import RESPONSES
+from torana.dialects.schemas import fit_strict
+
+MAYBE_TEXT = {"anyOf": [{"type": "string"}, {"type": "null"}]}
+
+
+def closed(properties: dict[str, Any], required: list[str], **more: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+        **more,
+    }
+
+
+OPTIONAL = closed({"a": {"type": "string"}, "b": MAYBE_TEXT, "c": {"type": ["integer", "null"]}}, ["a"])
+LOOSE = closed({"a": {"type": "string"}, "b": {"type": "integer", "default": 0}}, ["a"])
+
+
+@pytest.mark.parametrize(
+    ("schema", "fitted"),
+    [
+        (closed({"a": {"type": "string"}}, ["a"]), closed({"a": {"type": "string"}}, ["a"])),
+        (OPTIONAL, {**OPTIONAL, "required": ["a", "b", "c"]}),
+        (
+            closed(
+                {"a": {"const": "x"}, "b": {"enum": [1, 2]}, "c": {"type": "string", "default": "d"}}, ["a", "b", "c"]
+            ),
+            closed(
+                {
+                    "a": {"const": "x", "type": "string"},
+                    "b": {"enum": [1, 2], "type": "integer"},
+                    "c": {"type": "string"},
+                },
+                ["a", "b", "c"],
+            ),
+        ),
+        (
+            closed({"a": {"$ref": "#/$defs/A", "description": "d"}}, ["a"], **{"$defs": {"A": OPTIONAL}}),
+            closed({"a": {"$ref": "#/$defs/A"}}, ["a"], **{"$defs": {"A": {**OPTIONAL, "required": ["a", "b", "c"]}}}),
+        ),
+        (
+            closed({"a": {"type": "array", "items": OPTIONAL}}, ["a"]),
+            closed({"a": {"type": "array", "items": {**OPTIONAL, "required": ["a", "b", "c"]}}}, ["a"]),
+        ),
+        # What may be left out and may not be null, further members, and words that are not known there
+        (LOOSE, None),
+        (closed({"a": LOOSE}, ["a"]), None),
+        ({"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}, None),
+        (closed({"a": {"allOf": [{"type": "string"}]}}, ["a"]), None),
+        (closed({"a": {}}, ["a"]), None),
+        (closed({"a": {"enum": ["x", 1]}}, ["a"]), None),
+        (closed({"a": True}, ["a"]), None),
+        ({"type": "array", "items": {"type": "string"}}, None),
+        ({"anyOf": [OPTIONAL, LOOSE]}, None),
+    ],
+)
+def test_a_schema_is_made_strict_where_that_says_the_same(
+    schema: dict[str, Any], fitted: dict[str, Any] | None
+) -> None:
+    assert fit_strict(schema) == fitted
+
+
+def asked_in(dialect: Dialect, schema: dict[str, Any]) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """What is written of a schema for the answer and for a tool, and what is lost."""
+    chat = ChatRequest(
+        messages=(Message("user", (Text("Hi"),)),),
+        answer_schema=AnswerSchema("answer", schema, strict=True),
+        tools=(Tool("f", parameters=schema, strict=True),),
+    )
+    written = json.loads(dialect.write_request(chat, "gpt-5-mini", stream=False))
+    if dialect is RESPONSES:
+        return [written["text"]["format"], written["tools"][0]], dialect.losses(chat, "gpt-5-mini")
+    rows = [written["response_format"]["json_schema"], written["tools"][0]["function"]]
+    return rows, dialect.losses(chat, "gpt-5-mini")
+
+
+@pytest.mark.parametrize("dialect", [CHAT_COMPLETIONS, RESPONSES], ids=lambda dialect: dialect.name)
+def test_nobody_is_held_to_a_schema_that_openai_refuses(dialect: Dialect) -> None:
+    (answer, tool), lost = asked_in(dialect, OPTIONAL)
+    (loose_answer, loose_tool), lost_of_loose = asked_in(dialect, LOOSE)
+
+    assert (answer["strict"], tool["strict"], lost) == (True, True, ())
+    assert answer["schema"]["required"] == tool["parameters"]["required"] == ["a", "b", "c"]
+    assert (loose_answer["strict"], loose_tool["strict"]) == (False, False)
+    assert loose_answer["schema"] == loose_tool["parameters"] == LOOSE
+    assert lost_of_loose == ("answer_schema.strict", "tool.strict")
+
+
+@pytest.mark.parametrize("dialect", [CHAT_COMPLETIONS, RESPONSES], ids=lambda dialect: dialect.name)
+def test_a_clients_own_schema_goes_to_its_own_vendor_as_it_came(dialect: Dialect) -> None:
+    form = {"name": "answer", "schema": LOOSE, "strict": True}
+    body: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+    if dialect is RESPONSES:
+        body = {"model": "m", "input": "Hi", "text": {"format": {"type": "json_schema", **form}}}
+    else:
+        body["response_format"] = {"type": "json_schema", "json_schema": form}
+
+    chat, _ = dialect.read_request(json.dumps(body).encode())
+    written = json.loads(dialect.write_request(chat, "gpt-5-mini", stream=False))
+
+    assert (written.get("response_format") or written["text"]["format"]) == (
+        body.get("response_format") or body["text"]["format"]
+    )
