@@ -554,7 +554,7 @@ async def test_the_pass_through_shares_the_connections_and_its_refusals(start_ga
     assert (await relay()).status == 200
 
 
-async def test_places_go_to_the_tenant_that_has_fewest(start_fleet: StartFleet) -> None:
+async def test_places_go_to_the_party_that_has_fewest(start_fleet: StartFleet) -> None:
     fleet = await start_fleet({"provider": "a", "concurrency": 2}, env={"AIGW_ROUTING__QUEUE_S": "30"})
     fleet["a"].stall()
     hot, other = (fleet.token(sub=name, gitlab_instance_id=name) for name in ("hot", "other"))

@@ -272,7 +272,7 @@ LONG = "x" * MIN_CACHED_CHARS
          ChatRequest(messages=(), fill_in=FillIn(prefix="", marked_prompt=LONG + "b"))),
     ],
 )  # fmt: skip
-def test_calls_with_one_beginning_belong_together_within_their_tenant(one: ChatRequest, other: ChatRequest) -> None:
+def test_calls_with_one_beginning_belong_together_within_their_party(one: ChatRequest, other: ChatRequest) -> None:
     assert affinity_key("t", one) == affinity_key("t", other) != b""
     assert affinity_key("t", one) != affinity_key("another", one)
 

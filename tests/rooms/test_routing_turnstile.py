@@ -1,4 +1,4 @@
-"""The turnstile: never more than its places, a short wait, and fair to tenants."""
+"""The turnstile: never more than its places, a short wait, and fair to parties."""
 
 import asyncio
 import random
@@ -11,9 +11,9 @@ from torana.routing.turnstile import Full, Turnstile
 LONG_S = 30.0
 
 
-async def wait_at(turnstile: Turnstile, tenant: str, patience_s: float = LONG_S) -> asyncio.Task[None]:
+async def wait_at(turnstile: Turnstile, party: str, patience_s: float = LONG_S) -> asyncio.Task[None]:
     """A call that stands in the queue, or is in already."""
-    task = asyncio.create_task(turnstile.enter(tenant, patience_s))
+    task = asyncio.create_task(turnstile.enter(party, patience_s))
     await asyncio.sleep(0)
     return task
 
@@ -49,19 +49,19 @@ async def test_patience_ends() -> None:
     assert (turnstile.in_use, turnstile.waiting) == (0, 0)
 
 
-async def test_the_tenant_with_the_fewest_places_is_next_then_who_came_first() -> None:
+async def test_the_party_with_the_fewest_places_is_next_then_who_came_first() -> None:
     turnstile = Turnstile(3)
     for _ in range(3):
         await turnstile.enter("hot", 0)
     order: list[str] = []
 
-    async def enter(tenant: str) -> None:
-        await turnstile.enter(tenant, LONG_S)
-        order.append(tenant)
+    async def enter(party: str) -> None:
+        await turnstile.enter(party, LONG_S)
+        order.append(party)
 
     tasks = []
-    for tenant in ("hot", "hot", "hot", "b", "c", "b"):
-        tasks.append(asyncio.create_task(enter(tenant)))
+    for party in ("hot", "hot", "hot", "b", "c", "b"):
+        tasks.append(asyncio.create_task(enter(party)))
         await asyncio.sleep(0)
     for _ in range(3):
         turnstile.leave("hot")
@@ -70,14 +70,14 @@ async def test_the_tenant_with_the_fewest_places_is_next_then_who_came_first() -
     turnstile.leave("hot")
     await asyncio.sleep(0)
     assert order[3:] == ["hot"]  # nobody of hot's is in any more, b and c have one each
-    for tenant in ("hot", "b"):
-        turnstile.leave(tenant)
+    for party in ("hot", "b"):
+        turnstile.leave(party)
         await asyncio.sleep(0)
     await asyncio.gather(*tasks)
     assert sorted(order[4:]) == ["b", "hot"]
 
 
-async def test_a_full_queue_turns_the_hot_tenant_away_and_not_the_others() -> None:
+async def test_a_full_queue_turns_the_hot_party_away_and_not_the_others() -> None:
     turnstile = Turnstile(2, max_waiting=4)
     for _ in range(2):
         await turnstile.enter("hot", 0)
@@ -100,7 +100,7 @@ async def test_who_has_most_places_makes_room_though_few_of_its_calls_wait() -> 
     turnstile = Turnstile(4, max_waiting=4)
     for _ in range(4):
         await turnstile.enter("hot", 0)
-    hot, *others = [await wait_at(turnstile, tenant) for tenant in ("hot", "a", "b", "c")]
+    hot, *others = [await wait_at(turnstile, party) for party in ("hot", "a", "b", "c")]
 
     others.append(await wait_at(turnstile, "a"))
 
@@ -177,10 +177,10 @@ async def test_a_thousand_come_wait_leave_and_die_at_random_and_the_count_is_rig
     turnstile = Turnstile(5, max_waiting=50)
     inside = most = 0
 
-    async def call(tenant: str) -> None:
+    async def call(party: str) -> None:
         nonlocal inside, most
         try:
-            await turnstile.enter(tenant, chance.choice((0.0, 0.001, LONG_S)))
+            await turnstile.enter(party, chance.choice((0.0, 0.001, LONG_S)))
         except Full:
             return
         inside += 1
@@ -190,7 +190,7 @@ async def test_a_thousand_come_wait_leave_and_die_at_random_and_the_count_is_rig
                 await asyncio.sleep(0)
         finally:
             inside -= 1
-            turnstile.leave(tenant)
+            turnstile.leave(party)
 
     tasks = []
     for _ in range(1000):
@@ -314,7 +314,7 @@ async def test_in_a_standing_crowd_as_many_wait_as_keep_the_places_taken(places:
     await dismiss(queue)
 
 
-async def test_a_crowd_that_one_tenant_makes_costs_the_others_no_patience() -> None:
+async def test_a_crowd_that_one_party_makes_costs_the_others_no_patience() -> None:
     clock = HandClock()
     turnstile = Turnstile(20, now=clock.monotonic)
     for task in await crowd(turnstile, clock, apart_s=0.01):

@@ -19,11 +19,11 @@ MIN_CACHED_CHARS = 4_000
 """Shorter prompts are kept by no provider's cache (about 1,024 tokens), so they may go anywhere."""
 
 
-def affinity_key(tenant: str, chat: ChatRequest) -> bytes:
+def affinity_key(party: str, chat: ChatRequest) -> bytes:
     """What calls that share a cached beginning have in common; empty where there is none worth keeping warm.
 
     That is the beginning of a conversation, or of a long text. System text alone is shared by so many calls that it is
-    warm everywhere. Nobody shares a cache across tenants, so the tenant is part of it.
+    warm everywhere. Nobody shares a cache across parties, so the party is part of it.
     """
     if chat.fill_in is not None and chat.fill_in.marked_prompt:
         system, told = "", chat.fill_in.marked_prompt
@@ -37,7 +37,7 @@ def affinity_key(tenant: str, chat: ChatRequest) -> bytes:
         is_worth_it = is_conversation or is_marked or len(told) >= MIN_CACHED_CHARS
     if not is_worth_it:
         return b""
-    digest = blake2b(tenant.encode("utf-8", "surrogatepass"), digest_size=16)
+    digest = blake2b(party.encode("utf-8", "surrogatepass"), digest_size=16)
     for text in (system, told):
         digest.update(text[:MIN_CACHED_CHARS].encode("utf-8", "surrogatepass") + b"\0")
     return digest.digest()

@@ -113,11 +113,11 @@ class Health:
             return self.places
         return self.gate if self.gate is not None and self.gate.is_full else None
 
-    def turns_away(self, tenant: str, patience_s: float) -> bool:
+    def turns_away(self, party: str, patience_s: float) -> bool:
         """Whether a call would find no room, and none to wait in either."""
         for way in (self.places, self.gate):
             if way is not None and (way.is_full or way.waiting):
-                return way.turns_away(tenant, patience_s)
+                return way.turns_away(party, patience_s)
         return False
 
     def ready_in_s(self, now: float) -> float:

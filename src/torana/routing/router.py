@@ -140,17 +140,17 @@ class Router:
         caller, traffic, deployments = permit.caller, self.traffic, model.deployments
         tries = chat.tries if chat is not None else None
         limit = max(1, traffic.settings.tries if tries is None else tries)
-        tenant = caller.instance_id or caller.issuer
+        party = caller.party
         if self.first_model is not None and not all(each.model for each in deployments):
             deployments = await self._name_models(deployments)
         fence = self.fences.of(caller) if self.fences else None
         if len(deployments) == 1 and fence is None and deployments[0].is_configured:
             only = Candidate(deployments[0], traffic.book.of(deployments[0]), ONLY)
-            return Route(model, (only,), limit, tenant)
+            return Route(model, (only,), limit, party)
         user = caller.subject if caller.is_user else chat.user if chat is not None else ""
         wish = Wish(
-            unit=f"{tenant}/{user}",
-            key=lambda: affinity_key(tenant, chat) if chat is not None else b"",
+            unit=f"{party}/{user}",
+            key=lambda: affinity_key(party, chat) if chat is not None else b"",
             fence=fence,
             region=traffic.settings.region,
         )
@@ -159,7 +159,7 @@ class Router:
             raise outside()
         if not picked.candidates:
             raise NoCredentials(self._tell_of_lack(deployments[0].provider), model.name)
-        return Route(model, tuple(picked.candidates), limit, tenant, tuple(picked.left_out), tuple(picked.shadows))
+        return Route(model, tuple(picked.candidates), limit, party, tuple(picked.left_out), tuple(picked.shadows))
 
     def _tell_of_lack(self, provider: str) -> str:
         """Why the provider cannot be greeted; once for each in the log, for somebody has asked."""
@@ -193,7 +193,7 @@ class Router:
         if not traffic.settings.connections and not all(each.concurrency for each in deployments):
             return None
         caller, now = permit.caller, traffic.clock.monotonic()
-        tenant, patience_s = caller.instance_id or caller.issuer, traffic.settings.queue_s
+        party, patience_s = caller.party, traffic.settings.queue_s
         fence = self.fences.of(caller) if self.fences else None
         found: Deployment | None = None
         for each in deployments:
@@ -202,7 +202,7 @@ class Router:
             health = traffic.book.of(each)
             if not health.may_be_asked(now):
                 continue
-            if not each.model or not health.turns_away(tenant, patience_s):
+            if not each.model or not health.turns_away(party, patience_s):
                 return None
             found = found or each
         return found
@@ -218,11 +218,11 @@ class Router:
 
         Raises Refusal 503 where none comes free in time.
         """
-        gate, tenant = self.traffic.book.gate_of(deployment), permit.caller.instance_id or permit.caller.issuer
+        gate, party = self.traffic.book.gate_of(deployment), permit.caller.party
         if gate is None:
             return _nothing
-        await enter(self.traffic, (gate,), tenant)
-        return partial(gate.leave, tenant)
+        await enter(self.traffic, (gate,), party)
+        return partial(gate.leave, party)
 
     def pass_through(self, deployment: Deployment) -> Passage:
         """For a call that is relayed to a given deployment; to be ended with what became of it.

@@ -42,13 +42,13 @@ class Traffic:
 class UnderWay:
     """A call at a deployment: it counts there, and has its place, until `end`."""
 
-    __slots__ = ("_entered", "_health", "_is_over", "_tenant", "_traffic")
+    __slots__ = ("_entered", "_health", "_is_over", "_party", "_traffic")
 
-    def __init__(self, traffic: Traffic, health: Health, entered: tuple[Turnstile, ...], tenant: str) -> None:
+    def __init__(self, traffic: Traffic, health: Health, entered: tuple[Turnstile, ...], party: str) -> None:
         self._traffic = traffic
         self._health = health
         self._entered = entered
-        self._tenant = tenant
+        self._party = party
         self._is_over = False
 
     def broke(self, failure: ProviderError) -> None:
@@ -62,7 +62,7 @@ class UnderWay:
         self._is_over = True
         self._health.end()
         for each in self._entered:
-            each.leave(self._tenant)
+            each.leave(self._party)
 
 
 class Passage:
@@ -89,17 +89,17 @@ class Passage:
             health.breaker.left(self._turn)
 
 
-async def enter(traffic: Traffic, ways: Iterable[Turnstile | None], tenant: str) -> tuple[Turnstile, ...]:
+async def enter(traffic: Traffic, ways: Iterable[Turnstile | None], party: str) -> tuple[Turnstile, ...]:
     """Those that had to be passed; raises Refusal 503 where one of them stays full."""
     entered: tuple[Turnstile, ...] = ()
     try:
         for way in ways:
             if way is not None:
-                await way.enter(tenant, traffic.settings.queue_s)
+                await way.enter(party, traffic.settings.queue_s)
                 entered += (way,)
     except BaseException as error:
         for way in entered:
-            way.leave(tenant)
+            way.leave(party)
         if isinstance(error, Full):
             raise no_room() from error
         raise

@@ -59,7 +59,7 @@ class Route(msgspec.Struct):
     """In the order in which they are to be tried; at least one."""
     limit: int
     """Sendings in all."""
-    tenant: str = ""
+    party: str = ""
     """On whose behalf it waits where it has to."""
     left_out: tuple[Reason, ...] = ()
     shadows: tuple[Candidate, ...] = ()

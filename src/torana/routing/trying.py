@@ -250,13 +250,13 @@ class Trying(Generic[T]):
         """One sending, booked whatever becomes of it."""
         traffic, candidate = self.traffic, self.route.candidates[place]
         health, clock = candidate.health, traffic.clock
-        entered = await enter(traffic, (health.places, health.gate), self.route.tenant)
+        entered = await enter(traffic, (health.places, health.gate), self.route.party)
         turn = health.begin(clock.monotonic())
         if not turn:
             for each in entered:
-                each.leave(self.route.tenant)
+                each.leave(self.route.party)
             raise self.failures.get(place) or resting(self.route, clock.monotonic())
-        under_way = UnderWay(traffic, health, entered, self.route.tenant)
+        under_way = UnderWay(traffic, health, entered, self.route.party)
         started = clock.monotonic()
         try:
             result = await self.open_one(candidate.deployment)

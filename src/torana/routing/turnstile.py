@@ -2,10 +2,10 @@
 
 Whoever would wait in vain is told so at once, by how fast places have come free lately. A queue that never leaves a
 place free takes no gust off the provider, it only makes everybody late: then no more wait than keep the places taken,
-a call's time at most, but for those who stand in a queue that one other tenant has made.
+a call's time at most, but for those who stand in a queue that one other party has made.
 
-Whose turn it is when a place falls free: of those who wait, the tenant that has the fewest places now; among equals
-who came first. A tenant that fills the queue, or the places, cannot keep others out of the queue: where that is full,
+Whose turn it is when a place falls free: of those who wait, the party that has the fewest places now; among equals
+who came first. A party that fills the queue, or the places, cannot keep others out of the queue: where that is full,
 who has most calls in it and at the places together makes room.
 """
 
@@ -27,7 +27,7 @@ class Full(Exception):
 
 
 class Turnstile:
-    """`await enter(tenant, patience_s)`, and `leave(tenant)` once for each time it let somebody in."""
+    """`await enter(party, patience_s)`, and `leave(party)` once for each time it let somebody in."""
 
     __slots__ = (
         "_apart_s",
@@ -65,7 +65,7 @@ class Turnstile:
     def is_full(self) -> bool:
         return self.in_use >= self.places
 
-    async def enter(self, tenant: str, patience_s: float) -> None:
+    async def enter(self, party: str, patience_s: float) -> None:
         """Raises Full. Cancelled, it leaves nothing behind."""
         if self.in_use < self.places and not self.waiting:
             # Calls end in bunches, or the loop stands still for a moment, and the next few find places that those who
@@ -73,34 +73,34 @@ class Turnstile:
             self._at_once += 1
             if self._at_once >= self.places:
                 self._crowded_since = 0.0
-            self._let_in(tenant)
+            self._let_in(party)
             return
-        waiter = self._queue(tenant, patience_s)
+        waiter = self._queue(party, patience_s)
         try:
             async with asyncio.timeout(patience_s):
                 await waiter
         except BaseException as error:
-            self._forget(tenant, waiter)
+            self._forget(party, waiter)
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 # The place came just as the patience ended: it goes to the next one.
-                self.leave(tenant)
+                self.leave(party)
             if isinstance(error, TimeoutError):
                 raise Full("no place in time") from None
             raise
 
-    def turns_away(self, tenant: str, patience_s: float) -> bool:
+    def turns_away(self, party: str, patience_s: float) -> bool:
         """Whether `enter` would raise Full now, without a wait."""
         if self.in_use < self.places and not self.waiting:
             return False
-        return self.waiting >= self._room(tenant, patience_s) and self._who_makes_room(tenant) is None
+        return self.waiting >= self._room(party, patience_s) and self._who_makes_room(party) is None
 
-    def leave(self, tenant: str) -> None:
+    def leave(self, party: str) -> None:
         self.in_use -= 1
-        left = self._held.get(tenant, 0) - 1
+        left = self._held.get(party, 0) - 1
         if left > 0:
-            self._held[tenant] = left
+            self._held[party] = left
         else:
-            self._held.pop(tenant, None)
+            self._held.pop(party, None)
         self._note_leaving()
         self._hand_out()
 
@@ -116,15 +116,15 @@ class Turnstile:
             self._apart_s, self._left, self._left_at = (now - self._left_at) / self._left, 0, now
         self._left += 1
 
-    def _room(self, tenant: str, patience_s: float) -> int:
-        """How many may wait before the tenant does, too."""
+    def _room(self, party: str, patience_s: float) -> int:
+        """How many may wait before the party does, too."""
         now = self._now()
         self._crowded_since, self._at_once = self._crowded_since or now, 0
         if not self._apart_s:
             return self.max_waiting
         room = min(self.max_waiting, max(1, int(patience_s / self._apart_s)))
         gust_s = GUST_CALLS * self._apart_s * self.places
-        if now - self._crowded_since > gust_s and not self._is_anothers(tenant):
+        if now - self._crowded_since > gust_s and not self._is_anothers(party):
             return min(room, self._standing_room)
         return room
 
@@ -134,10 +134,10 @@ class Turnstile:
         time; for many, a quarter of it."""
         return min(self.places, self.places // 4 + 6)
 
-    def _is_anothers(self, tenant: str) -> bool:
-        """Whether the crowd is the doing of one tenant, which has half of the places, and not of this one."""
+    def _is_anothers(self, party: str) -> bool:
+        """Whether the crowd is the doing of one party, which has half of the places, and not of this one."""
         most = max(self._held.values(), default=0)
-        return 2 * self._calls(tenant) < self.places <= 2 * most and most > 1
+        return 2 * self._calls(party) < self.places <= 2 * most and most > 1
 
     def resize(self, places: int) -> None:
         """A reload changed the number. Whoever is in stays in."""
@@ -147,46 +147,46 @@ class Turnstile:
     def _hand_out(self) -> None:
         while self.waiting and self.in_use < self.places:
             # Tenants stand in the order in which they began to wait.
-            tenant = min(self._waiting, key=lambda name: self._held.get(name, 0))
-            waiter = self._waiting[tenant].popleft()
-            self._forget(tenant, waiter)
+            party = min(self._waiting, key=lambda name: self._held.get(name, 0))
+            waiter = self._waiting[party].popleft()
+            self._forget(party, waiter)
             if not waiter.done():
-                self._let_in(tenant)
+                self._let_in(party)
                 waiter.set_result(None)
 
-    def _let_in(self, tenant: str) -> None:
+    def _let_in(self, party: str) -> None:
         self.in_use += 1
-        self._held[tenant] = self._held.get(tenant, 0) + 1
+        self._held[party] = self._held.get(party, 0) + 1
 
-    def _queue(self, tenant: str, patience_s: float) -> "asyncio.Future[None]":
-        if self.waiting >= self._room(tenant, patience_s):
-            busiest = self._who_makes_room(tenant)
+    def _queue(self, party: str, patience_s: float) -> "asyncio.Future[None]":
+        if self.waiting >= self._room(party, patience_s):
+            busiest = self._who_makes_room(party)
             if busiest is None:
                 raise Full("too many wait already")
             displaced = self._waiting[busiest][-1]
             self._forget(busiest, displaced)
-            displaced.set_exception(Full("a tenant with fewer calls needs the room"))
+            displaced.set_exception(Full("a party with fewer calls needs the room"))
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(tenant, deque()).append(waiter)
+        self._waiting.setdefault(party, deque()).append(waiter)
         self.waiting += 1
         return waiter
 
-    def _who_makes_room(self, tenant: str) -> str | None:
-        """Whose call leaves a full queue for one of the tenant's; None: nobody has so many more."""
-        busiest = max(self._waiting, key=self._calls, default=tenant)
-        return busiest if self._calls(tenant) + 1 < self._calls(busiest) else None
+    def _who_makes_room(self, party: str) -> str | None:
+        """Whose call leaves a full queue for one of the party's; None: nobody has so many more."""
+        busiest = max(self._waiting, key=self._calls, default=party)
+        return busiest if self._calls(party) + 1 < self._calls(busiest) else None
 
-    def _calls(self, tenant: str) -> int:
-        """How many of the tenant's are in, or wait."""
-        return self._held.get(tenant, 0) + len(self._waiting.get(tenant, ()))
+    def _calls(self, party: str) -> int:
+        """How many of the party's are in, or wait."""
+        return self._held.get(party, 0) + len(self._waiting.get(party, ()))
 
-    def _forget(self, tenant: str, waiter: "asyncio.Future[None]") -> None:
+    def _forget(self, party: str, waiter: "asyncio.Future[None]") -> None:
         """Take a waiter out of the queue, if it still stands there."""
-        queue = self._waiting.get(tenant)
+        queue = self._waiting.get(party)
         if queue is None:
             return
         with suppress(ValueError):
             queue.remove(waiter)
         if not queue:
-            del self._waiting[tenant]
+            del self._waiting[party]
         self.waiting = sum(map(len, self._waiting.values()))
