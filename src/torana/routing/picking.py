@@ -11,6 +11,7 @@ state        whoever rests, cools down or is full comes after all others
 
 import random
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import msgspec
 
@@ -50,89 +51,90 @@ class Picked(msgspec.Struct):
     """Nothing is left, and the fence alone kept something out."""
 
 
+Part = Literal["ordinary", "canary", "shadow", "left out", "fenced out"]
+
+
 def pick(deployments: Sequence[Deployment], wish: Wish, book: HealthBook, now: float) -> Picked:
     """Put the deployments of a model in order. `picked.candidates` is empty where none may be asked at all."""
     found = Picked()
     groups: dict[tuple[int, bool], list[Deployment]] = {}
-    canaries: list[Deployment] = []
+    ranked: list[tuple[Deployment, str]] = []
     is_fenced = False
     for each in deployments:
-        if not each.is_configured:
-            found.left_out.append(Reason(each, "left out", "no credentials"))
-        elif wish.fence is not None and not wish.fence.allows(each):
-            is_fenced = True
-            where = f"is in {each.region}" if each.region else "does not say where it is"
-            found.left_out.append(Reason(each, "left out", f"{where}, the caller stays in {wish.fence.regions}"))
-        elif each.shadow_percent:
-            if is_within(each.shadow_percent, each.name, wish.unit):
-                found.shadows.append(Candidate(each, book.of(each), f"shadow of {each.shadow_percent:g} % of callers"))
-            else:
-                found.left_out.append(
-                    Reason(each, "left out", f"shadow of {each.shadow_percent:g} % of callers, not of this one")
-                )
-        elif each.canary_percent:
-            if is_within(each.canary_percent, each.name, wish.unit):
-                canaries.append(each)
-            else:
-                found.left_out.append(
-                    Reason(each, "left out", f"canary for {each.canary_percent:g} % of callers, not for this one")
-                )
-        else:
+        part, why = _part_of(each, wish)
+        if part == "ordinary":
             is_far = bool(wish.region and each.region and each.region != wish.region)
             groups.setdefault((each.order, is_far), []).append(each)
-    resting: list[Candidate] = []
-    for each in canaries:
-        _add(found, resting, each, book, now, f"canary for {each.canary_percent:g} % of callers")
+        elif part == "canary":
+            ranked.append((each, why))
+        elif part == "shadow":
+            found.shadows.append(Candidate(each, book.of(each), why))
+        else:
+            found.left_out.append(Reason(each, "left out", why))
+            is_fenced = is_fenced or part == "fenced out"
     for (order, is_far), group in sorted(groups.items(), key=lambda item: item[0]):
-        _add_group(found, resting, group, wish, book, now, _place_of(order, wish.region, is_far=is_far))
+        place = f"order {order}" + (f", another region than {wish.region}" if is_far else "")
+        ranked += [(each, f"{place}, {why}" if why else place) for each, why in _rank(group, wish, book, now)]
+    resting: list[Candidate] = []
+    for each, why in ranked:
+        health = book.of(each)
+        if state := health.why_not(now):
+            resting.append(Candidate(each, health, f"{why}; {state}"))
+        else:
+            found.candidates.append(Candidate(each, health, why))
     found.candidates += resting
     found.is_fenced_out = is_fenced and not found.candidates
     return found
 
 
-def _add_group(
-    found: Picked,
-    resting: list[Candidate],
-    group: list[Deployment],
-    wish: Wish,
-    book: HealthBook,
-    now: float,
-    place: str,
-) -> None:
-    """Deployments of equal rank: who is first is drawn, the others follow in case it fails."""
+def _part_of(each: Deployment, wish: Wish) -> tuple[Part, str]:
+    """What a deployment is to this call, and why; for an ordinary one that is found out among its equals."""
+    if not each.is_configured:
+        return "left out", "no credentials"
+    if wish.fence is not None and not wish.fence.allows(each):
+        where = f"is in {each.region}" if each.region else "does not say where it is"
+        return "fenced out", f"{where}, the caller stays in {wish.fence.regions}"
+    if each.shadow_percent:
+        share = f"shadow of {each.shadow_percent:g} % of callers"
+        is_in = is_within(each.shadow_percent, each.name, wish.unit)
+        return ("shadow", share) if is_in else ("left out", f"{share}, not of this one")
+    if each.canary_percent:
+        share = f"canary for {each.canary_percent:g} % of callers"
+        is_in = is_within(each.canary_percent, each.name, wish.unit)
+        return ("canary", share) if is_in else ("left out", f"{share}, not for this one")
+    return "ordinary", ""
+
+
+def _rank(group: Sequence[Deployment], wish: Wish, book: HealthBook, now: float) -> list[tuple[Deployment, str]]:
+    """Deployments of equal rank, each with why: who is first is drawn, the others follow in case it fails."""
+    ready = [each for each in group if book.of(each).is_ready(now)]
+    drawn = [each for each in ready if each.weight]
+    why = ""
+    if len(drawn) > 1:
+        drawn, why = _draw(drawn, wish, book, now)
+    order = [*drawn, *(each for each in ready if not each.weight), *(each for each in group if each not in ready)]
+    weights = [f"weight {each.weight}" if len(group) > 1 else "" for each in order]
+    reasons = [", ".join(filter(None, (weight, why if place == 0 else ""))) for place, weight in enumerate(weights)]
+    return list(zip(order, reasons, strict=True))
+
+
+def _draw(group: Sequence[Deployment], wish: Wish, book: HealthBook, now: float) -> tuple[list[Deployment], str]:
+    """Two or more in an order to try, and why the first one is first."""
+    names, weights = [each.name for each in group], [float(each.weight) for each in group]
     healths = [book.of(each) for each in group]
-    ready = [number for number, health in enumerate(healths) if health.is_ready(now)]
-    order, why = (ready, "") if len(ready) < 2 else _draw(group, healths, ready, wish, now)
-    for number in [*order, *(number for number in range(len(group)) if number not in order)]:
-        weight = f"weight {group[number].weight}" if len(group) > 1 else ""
-        _add(found, resting, group[number], book, now, ", ".join(filter(None, (place, weight, why))))
-        why = ""
-
-
-def _draw(
-    group: Sequence[Deployment], healths: Sequence[Health], ready: Sequence[int], wish: Wish, now: float
-) -> tuple[list[int], str]:
-    """`ready` in an order to try, and why the first one is first."""
-    drawn = [number for number in ready if group[number].weight]
-    weightless = [number for number in ready if not group[number].weight]
-    if len(drawn) < 2:
-        return [*drawn, *weightless], ""
-    weights = [float(group[number].weight) for number in drawn]
-    key = wish.key()
-    if key:
-        ranked = rank(key, [group[number].name for number in drawn], weights)
-        spilt = spill(ranked, [healths[number].in_flight for number in drawn], weights)
-        why = "keeps this prompt's cache warm" if spilt[0] == ranked[0] else "the one with this prompt's cache is busy"
+    if key := wish.key():
+        ranked = rank(key, names, weights)
+        order = spill(ranked, [health.in_flight for health in healths], weights)
+        why = "keeps this prompt's cache warm" if order[0] == ranked[0] else "the one with this prompt's cache is busy"
     else:
-        lot = random.randbytes(8)  # noqa: S311 a lot, no secret
-        spilt = rank(lot, [group[number].name for number in drawn], weights)
-        two = spilt[:2]
-        costs = _costs([healths[drawn[place]] for place in two], [weights[place] for place in two], now)
+        order = rank(random.randbytes(8), names, weights)  # noqa: S311 a lot, no secret
+        first, second = order[:2]
+        costs = _costs([healths[first], healths[second]], [weights[first], weights[second]], now)
         why = "drawn by weight"
         if costs[1] * CLEARLY < costs[0] and random.random() > ANYWAY:  # noqa: S311 a lot, no secret
-            spilt[0], spilt[1] = spilt[1], spilt[0]
-            why = f"clearly faster or less busy than {group[drawn[spilt[1]]].name}"
-    return [*(drawn[place] for place in spilt), *weightless], why
+            order[:2] = second, first
+            why = f"clearly faster or less busy than {names[first]}"
+    return [group[place] for place in order], why
 
 
 def _costs(healths: Sequence[Health], weights: Sequence[float], now: float) -> list[float]:
@@ -143,19 +145,3 @@ def _costs(healths: Sequence[Health], weights: Sequence[float], now: float) -> l
     return [
         time * (1.0 + health.in_flight / weight) for time, health, weight in zip(times, healths, weights, strict=True)
     ]
-
-
-def _add(
-    found: Picked, resting: list[Candidate], deployment: Deployment, book: HealthBook, now: float, why: str
-) -> None:
-    health = book.of(deployment)
-    if state := health.why_not(now):
-        resting.append(Candidate(deployment, health, f"{why}; {state}"))
-    else:
-        found.candidates.append(Candidate(deployment, health, why))
-
-
-def _place_of(order: int, region: str, *, is_far: bool) -> str:
-    if is_far:
-        return f"order {order}, another region than {region}"
-    return f"order {order}"
