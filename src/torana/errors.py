@@ -246,8 +246,6 @@ class ProviderRefused(ProviderError):
     """The provider answered with an error status. `message` is the provider's own: it may quote the prompt."""
 
     code = "provider_refused"
-    is_spend_limit = False
-    """Waiting does not help, only another account does."""
 
     def __init__(self, status: int, message: str, where: str = "", kind: str = "") -> None:
         super().__init__(message, where)
@@ -289,10 +287,10 @@ class ProviderLimited(ProviderRefused):
 
 
 class ProviderSpent(ProviderRefused):
-    """402, or another status with words to that effect: our account's money or quota is used up."""
+    """402, or another status with words to that effect: our account's money or quota is used up. Waiting does not help,
+    only another account does."""
 
     code = "provider_spent"
-    is_spend_limit = True
 
 
 class ProviderOverloaded(ProviderRefused):

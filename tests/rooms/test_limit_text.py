@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,7 +11,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torana.catalog.limit_text import MAX_AMOUNT, USD, BadLimit, Dimension, LimitTerms, read_limit, write_limit
+from torana.catalog.limit_text import MAX_AMOUNT, USD, BadLimit, Dimension, LimitTerms, read_limit
 from torana.catalog.load import load_catalogue
 from torana.cli.check import check
 from torana.errors import BadCatalogue
@@ -76,6 +77,22 @@ periods = st.one_of(
     st.tuples(st.sampled_from(["second", "minute", "hour"]), st.integers(1, 9999)),
     st.tuples(st.sampled_from(["day", "week", "month"]), st.just(1)),
 )
+
+
+def write_limit(meant: LimitTerms) -> str:
+    """As an author would write it: `60 requests per minute per user`."""
+    if meant.unit == "usd":
+        dollars = Decimal(meant.amount) / USD
+        text = f"{dollars:f}".rstrip("0").rstrip(".") if dollars % 1 else f"{dollars:.0f}"
+        parts = [f"{text} USD"]
+    else:
+        name = {"streams": "concurrent streams"}.get(meant.unit, meant.unit.replace("_", " "))
+        parts = [f"{meant.amount} {name}"]
+    if meant.period:
+        parts.append(meant.period if meant.periods == 1 else f"{meant.periods} {meant.period}s")
+    if meant.per:
+        parts.append(" and ".join(each.replace("_", " ") for each in meant.per))
+    return " per ".join(parts)
 
 
 @given(

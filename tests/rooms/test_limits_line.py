@@ -169,7 +169,7 @@ class Asking:
         reply = await self.line.ask(
             "EVAL", script, 3, "{t}:living", "{t}:done", "{t}:key", who, 10_000, 0, 1, 0, kind, amount, period, *given
         )
-        found: list[int] = reply[2:6]
+        found: list[int] = reply[1:5]
         return found
 
 

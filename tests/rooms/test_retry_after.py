@@ -97,5 +97,4 @@ def test_an_empty_purse_is_told_from_too_much_haste(
     error = provider_refused(status, message, kind=kind)
 
     assert type(error) is expected
-    assert error.is_spend_limit == (expected is ProviderSpent)
-    assert not (error.is_spend_limit and error.is_retryable)
+    assert error.is_retryable == (expected in (ProviderLimited, ProviderOverloaded))

@@ -98,22 +98,6 @@ def read_limit(text: str) -> LimitTerms:
     return LimitTerms(amount=int(amount), unit=unit, period=period, periods=periods, per=_dimensions(whom))
 
 
-def write_limit(terms: LimitTerms) -> str:
-    """The terms as a text that reads as the same terms: `60 requests per minute per user`."""
-    if terms.unit == "usd":
-        dollars = Decimal(terms.amount) / USD
-        text = f"{dollars:f}".rstrip("0").rstrip(".") if dollars % 1 else f"{dollars:.0f}"
-        parts = [f"{text} USD"]
-    else:
-        name = {"streams": "concurrent streams"}.get(terms.unit, terms.unit.replace("_", " "))
-        parts = [f"{terms.amount} {name}"]
-    if terms.period:
-        parts.append(terms.period if terms.periods == 1 else f"{terms.periods} {terms.period}s")
-    if terms.per:
-        parts.append(" and ".join(each.replace("_", " ") for each in terms.per))
-    return " per ".join(parts)
-
-
 def _unit(head: re.Match[str]) -> Unit:
     name = head["unit"].strip()
     if head["dollar"] and name in ("", "usd"):

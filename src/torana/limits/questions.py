@@ -31,7 +31,6 @@ class Answer(NamedTuple):
 class Answers(NamedTuple):
     alive: int
     """Workers of all servers."""
-    is_met: bool
     limits: list[Answer]
 
 
@@ -95,8 +94,8 @@ def _done(name: str) -> str:
 
 
 def read_answers(reply: Sequence[int]) -> Answers:
-    rows = [Answer(*reply[start : start + 4]) for start in range(2, len(reply), 4)]
-    return Answers(max(1, reply[0]), reply[1] == 1, rows)
+    rows = [Answer(*reply[start : start + 4]) for start in range(1, len(reply), 4)]
+    return Answers(max(1, reply[0]), rows)
 
 
 def is_held(rule: Rule) -> bool:

@@ -17,7 +17,7 @@
 --   is_held     1: what is granted is held by the asker, and free again when the asker dies; always so for streams
 --   freed       units that the asker holds no more; below 0: that it holds, and has not said so
 --
--- Returns how many are alive, 1 if every need is met, and for each limit: granted (-1: it refused), left, milliseconds
+-- Returns how many are alive, and for each limit: granted (-1: it refused, and nobody is granted anything), left, milliseconds
 -- until its reset, the window's end.
 -- The time is the store's own, so that gateways' clocks do not matter. Numbers are whole below 2^53, which Lua keeps exactly.
 
@@ -88,7 +88,7 @@ local function hold(key, more) -- the asker holds so much more, or less
   end
 end
 
-local found, is_met = {}, 1
+local found, is_met = {}, true
 for i = 3, #KEYS do
   local at, key = 6 + (i - 3) * 10, KEYS[i]
   local kind, amount, period = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
@@ -130,14 +130,14 @@ for i = 3, #KEYS do
     it.is_untouched = used == 0
   end
   it.fits = need == 0 or need <= it.left or (it.is_untouched and need > amount)
-  if not it.fits then is_met = 0 end
+  if not it.fits then is_met = false end
   found[#found + 1] = it
 end
 
-local reply, changes = {alive, is_met}, {}
+local reply, changes = {alive}, {}
 for _, it in ipairs(found) do
   local granted = 0
-  if is_met == 1 then
+  if is_met then
     granted = it.need
     granted = granted + math.max(0, math.min(it.sure - granted, it.left - granted))
     if it.want > granted and it.left > granted then -- never all that is left: others want some too
