@@ -274,7 +274,7 @@ class Rehearsal:
             exchange.tail = tail
             exchange.caller = caller or DEBUG_CALLER
             order = route.read(exchange) if route.read is not None else None
-            notes.quota_event = exchange.facts.pop("quota_event", route.quota)
+            notes.quota_event = exchange.quota_event or route.quota
             notes.unit_primitives = self.needed(route, exchange, order)
             notes.is_instance_only = self._refuses_users(route, exchange, order, notes.unit_primitives)
             may = caller is not None and self.refusal_of(route, exchange, order, caller) is None

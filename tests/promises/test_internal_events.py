@@ -93,6 +93,7 @@ async def test_a_request_and_its_tokens_are_told_with_what_its_headers_say(
     assert context["feature_enabled_by_namespace_ids"] == [3, 4]
     assert context["is_gitlab_team_member"] is False
     assert told["token_usage_complete_code"]["extra"]["total_tokens"] == 32
+    assert {event["se_ca"] for event in collector.events} == {CODE.path}
     line = await gateway.log.find(path=CODE.path)
     assert line["tracked_internal_events"] == ["request_complete_code", "token_usage_complete_code"]
 

@@ -74,7 +74,7 @@ class CodeEndpoints:
                 raise named(error, wanted.order.wish, wanted.model_at, "model_name") from None
         exchange.facts["code_suggestion_type"] = f"{wanted.kind}s"
         # One path serves both kinds, so that the route alone cannot tell what the quota is asked for.
-        exchange.facts["quota_event"] = "amazon_q_integration" if wanted.is_amazon_q else f"code_{wanted.kind}s"
+        exchange.quota_event = "amazon_q_integration" if wanted.is_amazon_q else f"code_{wanted.kind}s"
         return wanted
 
     def permit_completion(self, exchange: Exchange, wanted: Suggestion) -> Permit:

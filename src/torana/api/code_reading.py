@@ -152,7 +152,7 @@ def read_components(exchange: Exchange, settings: Settings) -> Suggestion:
         # What the instance's administrator chose wins over what the editor's component names.
         role = _wish_of("", "", asked.kind).role
         asked = replace(asked, provider="", wish=replace(wish, role=role), model_at=None)
-        exchange.facts["quota_model_id"] = body["model_metadata"].get("name") or ""
+        exchange.quota_model_id = body["model_metadata"].get("name") or ""
     is_recent = _read_version(exchange.headers.text(b"x-gitlab-language-server-version")) >= _read_version(
         settings.catalogue.context_min_ls_version
     )

@@ -9,11 +9,11 @@ import logging
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from torana.access.permissions import for_user, user_of
+from torana.access.permissions import for_user
 from torana.api.access_log import refused_line, write_access_line
 from torana.api.admission import Admission, Standing
 from torana.api.answer_writer import AnswerWriter
@@ -82,8 +82,8 @@ class QuotaGate(Protocol):
         ...
 
 
-BETWEEN_ROOMS = ("route", "origin", "quota_event", "quota_model_id", "logs_contents")
-"""Facts of a request that are not for its line of the log."""
+BETWEEN_ROOMS = ("origin", "logs_contents")
+"""Facts of a request that the rooms behind the gateway ask for; they are not for its line of the log."""
 
 
 class Entrance:
@@ -124,7 +124,7 @@ class Entrance:
             log, self.prefixes.strip, write_refusal, lambda method: metrics.request("turned away", method, 503, 0.0)
         )
         self.trusted = Networks(serve.trusted_proxies)
-        self.limits = {
+        self.body_limits = {
             "typed": serve.max_body_bytes,
             "proxy": serve.max_proxy_body_bytes,
             "mint": serve.max_mint_body_bytes,
@@ -148,19 +148,15 @@ class Entrance:
         )
         current_request_id.set(exchange.request_id)
         answer = Answering(exchange, send, writer, started, headers.get(b"origin") is not None)
-        route: Route | None = None
         try:
             try:
-                route = await self._walk(exchange, receive, answer)
+                await self._walk(exchange, receive, answer)
             except Refusal as refusal:
-                route = exchange.facts.pop("route", None)
                 await answer.refuse(write_refusal(refusal, exchange), closes=refusal.closes)
             except ProviderError as error:
-                route = exchange.facts.pop("route", None)
                 logger.warning("provider failed", extra={"code": error.code, "where": error.where})
                 await answer.refuse(write_refusal(Refusal(502, error.code, "Bad Gateway"), exchange))
         except asyncio.CancelledError as gone:
-            route = exchange.facts.pop("route", route)
             if gone.args and gone.args[0] in ENDED and not answer.status:
                 ended = Refusal(*ENDED[gone.args[0]])
                 await answer.refuse(write_refusal(ended, exchange), closes=True)
@@ -170,92 +166,78 @@ class Entrance:
                     exchange.facts["http_exception_details"] = READER_TOO_SLOW
         except Exception as error:
             # The loop must outlive every fault of a handler; the caller learns nothing but that it failed.
-            route = exchange.facts.pop("route", route)
             logger.exception("unexpected error")
             exchange.facts["exception_class"] = type(error).__name__
             if not answer.status:
                 failed = Refusal(500, "internal", "Internal Server Error")
                 await answer.refuse(write_refusal(failed, exchange))
         finally:
-            self._close_books(exchange, answer, route, scope, started, cpu_started)
+            self._close_books(exchange, answer, scope, started, cpu_started)
 
-    async def _walk(self, exchange: Exchange, receive: Receive, answer: Answering) -> Route:
+    async def _walk(self, exchange: Exchange, receive: Receive, answer: Answering) -> None:
         headers = exchange.headers
+        routes = self.routes  # a reload may swap them meanwhile
         via = headers.get(b"via")
         if via is not None and self.loop_mark in re.split(r"[,\s]+", _joined(headers, b"via")):
             raise Refusal(508, "loop_detected", "Loop detected")
         if exchange.method == "OPTIONS" and headers.get(b"access-control-request-method") is not None:
             await answer.whole(preflight(headers))
-            return PREFLIGHT
-        route, tail, other_methods = self.routes.find(exchange.method, exchange.path)
-        if route is not None:
-            exchange.facts["route"] = route
-        if route is None or not route.is_open:
+            exchange.route = PREFLIGHT
+            return
+        route, exchange.tail, other_methods = routes.find(exchange.method, exchange.path)
+        exchange.route = route
+        is_open = routes.is_open(exchange.path) if route is None else route.is_open
+        if not is_open:
             if exchange.path == "/metrics":
                 raise Refusal(404, "not_found", "Not Found")
-            if not (route is None and self.routes.is_open(exchange.path)):
-                auth_started = time.perf_counter()
-                lenient = exchange.front is not None
-                exchange.caller = self.authenticator.recognize(
-                    headers, lenient=lenient
-                ) or await self.authenticator.authenticate(headers, exchange.client, lenient=lenient)
-                exchange.facts["auth_duration_s"] = time.perf_counter() - auth_started
-                flags = headers.get(b"x-gitlab-enabled-feature-flags")
-                if flags:
-                    realm = exchange.caller.realm or headers.text(b"x-gitlab-realm")
-                    exchange.flags = self.read_flags(headers, realm)
+            await self._authenticate(exchange)
         if route is None:
-            if other_methods:
-                allow = (b"allow", ", ".join(other_methods).encode())
-                raise Refusal(405, "method_not_allowed", "Method Not Allowed", headers=(allow,))
-            raise Refusal(404, "not_found", self._not_found(exchange))
+            raise _nothing_there(exchange, other_methods, routes)
         exchange.facts["origin"] = exchange
         if self.may_log(headers, exchange.flags):
             exchange.facts["logs_contents"] = True
-        exchange.tail = tail
-        if is_dry_run(headers) and not route.is_open and self.routes.rehearse is not None:
+        if is_dry_run(headers) and not is_open and routes.rehearse is not None:
             admit_operator(headers, self.operator_token)
             exchange.facts["dry_run"] = True
-            exchange.body = await self._read_body(exchange, receive, answer.writer, self.limits.get(route.body, 0))
-            await answer.whole(json_reply(await self.routes.rehearse(exchange)))
-            del exchange.facts["route"]
-            return route
-        limits = self.routes.limits
+            exchange.body = await self._read_body(exchange, receive, answer.writer, self.body_limits.get(route.body, 0))
+            await answer.whole(json_reply(await routes.rehearse(exchange)))
+            return
+        limits = routes.limits
         if route.body != "none" and exchange.method != "GET":
-            if limits is not None and limits.rules and route.body != "mint" and not route.is_open:
+            if limits is not None and limits.rules and route.body != "mint" and not is_open:
                 # Whoever has nothing left is told so before a body is read, and decoded, for nothing.
-                feature = route.feature.name if route.feature is not None else ""
-                limits.glance(exchange.caller, user_of(exchange.caller, headers), feature)
-            exchange.body = await self._read_body(exchange, receive, answer.writer, self.limits[route.body])
-        order = route.read(exchange) if route.read is not None else None
-        if route.policy is None:
-            reply = await route.handle(exchange, _NO_PERMIT, order)
-        else:
-            permit = for_user(route.policy(exchange, order), headers)
-            exchange.facts["meta.unit_primitive"] = permit.unit_primitives[0] if permit.unit_primitives else ""
-            if self.events is not None:
-                self.events.requested(exchange, permit)
-            event = exchange.facts.pop("quota_event", route.quota)
-            model_id = exchange.facts.pop("quota_model_id", "")
-            if event:
-                await self.quota.check(permit.caller, headers, event, model_id, exchange.request_id)
-            if limits is not None and limits.rules and route.asks_no_model:
-                reply = await _limited(limits, permit, exchange, lambda: route.handle(exchange, permit, order))
-            else:
-                reply = await route.handle(exchange, permit, order)
+                limits.glance(exchange.caller, exchange.user, exchange.feature)
+            exchange.body = await self._read_body(exchange, receive, answer.writer, self.body_limits[route.body])
+        reply = await self._ask(exchange, route, limits)
         if isinstance(reply, Reply):
             await answer.whole(reply)
         else:
             await answer.parts(reply)
-        del exchange.facts["route"]
-        return route
 
-    def _not_found(self, exchange: Exchange) -> str:
-        if exchange.front is None:
-            return "Not Found"
-        meant = did_you_mean(exchange.path, self.routes.paths)
-        shown = exchange.path[:200]
-        return f"Nothing is served under {shown}" + (f"; did you mean {meant}?" if meant else "")
+    async def _authenticate(self, exchange: Exchange) -> None:
+        """Who is calling, and the feature flags that count of those it names; raises Refusal 401 or 503."""
+        headers, lenient = exchange.headers, exchange.front is not None
+        started = time.perf_counter()
+        known = self.authenticator.recognize(headers, lenient=lenient)
+        exchange.caller = known or await self.authenticator.authenticate(headers, exchange.client, lenient=lenient)
+        exchange.facts["auth_duration_s"] = time.perf_counter() - started
+        if headers.get(b"x-gitlab-enabled-feature-flags"):
+            exchange.flags = self.read_flags(headers, exchange.caller.realm or headers.text(b"x-gitlab-realm"))
+
+    async def _ask(self, exchange: Exchange, route: Route, limits: Limits | None) -> Reply | StreamReply:
+        """The route's own part, in its order: what is asked, who may, the quota, the answer."""
+        order = route.read(exchange) if route.read is not None else None
+        if route.policy is None:
+            return await route.handle(exchange, _NO_PERMIT, order)
+        permit = for_user(route.policy(exchange, order), exchange.headers)
+        exchange.facts["meta.unit_primitive"] = permit.unit_primitives[0] if permit.unit_primitives else ""
+        if self.events is not None:
+            self.events.requested(exchange, permit)
+        if event := exchange.quota_event or route.quota:
+            await self.quota.check(permit.caller, exchange.headers, event, exchange.quota_model_id, exchange.request_id)
+        if limits is not None and limits.rules and route.asks_no_model:
+            return await _limited(limits, permit, exchange, lambda: route.handle(exchange, permit, order))
+        return await route.handle(exchange, permit, order)
 
     async def _read_body(
         self, exchange: Exchange, receive: Receive, writer: AnswerWriter | None, limit_bytes: int
@@ -301,7 +283,6 @@ class Entrance:
         self,
         exchange: Exchange,
         answer: Answering,
-        route: Route | None,
         scope: Scope,
         started: float,
         cpu_started: float,
@@ -317,7 +298,7 @@ class Entrance:
             kind = kind_of(exchange.path, exchange.caller.party, exchange.body)
             self.crowds.note(kind, was_refused=has_no_room)
         # Nor has a 405 a label of its own: without a token, routes times methods would use the series up (contract 15).
-        label = "unknown" if route is None else route.name
+        label = "unknown" if exchange.route is None else exchange.route.name
         status = answer.status or 499
         began = answer.began or now
         self.metrics.request(label, exchange.method, status, began - started)
@@ -369,6 +350,18 @@ async def _limited(
         return reply
     finally:
         limits.settle(hold, Spent(0, 0, 0))
+
+
+def _nothing_there(exchange: Exchange, other_methods: Sequence[str], routes: RouteTable) -> Refusal:
+    """404, or 405 where the path answers other methods."""
+    if other_methods:
+        allow = (b"allow", ", ".join(other_methods).encode())
+        return Refusal(405, "method_not_allowed", "Method Not Allowed", headers=(allow,))
+    if exchange.front is None:
+        return Refusal(404, "not_found", "Not Found")
+    meant = did_you_mean(exchange.path, routes.paths)
+    hint = f"; did you mean {meant}?" if meant else ""
+    return Refusal(404, "not_found", f"Nothing is served under {exchange.path[:200]}{hint}")
 
 
 def _too_large() -> Refusal:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from torana.access.permissions import user_of
 from torana.api.dialect_front import Front, front_of
 from torana.caller import DEBUG_CALLER, Caller, Permit
 from torana.catalog.records import FeatureRecord
@@ -28,7 +29,10 @@ class Exchange:
         "method",
         "path",
         "query",
+        "quota_event",
+        "quota_model_id",
         "request_id",
+        "route",
         "tail",
     )
 
@@ -41,6 +45,8 @@ class Exchange:
         self.client = client
         """Address of the client, believed proxies taken into account."""
         self.request_id = request_id
+        self.route: Route | None = None
+        """The matched one; set by the entrance before it looks at anything else."""
         self.tail = ""
         """What the route's `{tail}` matched: `chat/explain_code`."""
         self.body = b""
@@ -50,25 +56,27 @@ class Exchange:
         """Feature flags the client enabled and the operator allows."""
         self.front: Front | None = front_of(path)
         """Set below the prefixes where clients speak a vendor's dialect."""
+        self.quota_event = ""
+        """What the quota is asked for, where `read` knows better than the route; empty: as the route says."""
+        self.quota_model_id = ""
+        """The model that the quota is told of; may be empty."""
         self.facts: dict[str, Any] = {}
-        """Further members of the access line: `meta.unit_primitive`, `usage`, …"""
+        """Further members of the access line, `meta.unit_primitive`, `provider_s`, …: every room adds its own."""
 
     # What a usage record says about its request
 
     @property
     def endpoint(self) -> str:
-        route: Route | None = self.facts.get("route")
-        return "" if route is None else route.name
+        return "" if self.route is None else self.route.name
 
     @property
     def feature(self) -> str:
         """The catalogue's, where the route is made from one."""
-        route: Route | None = self.facts.get("route")
-        return "" if route is None or route.feature is None else route.feature.name
+        return "" if self.route is None or self.route.feature is None else self.route.feature.name
 
     @property
     def user(self) -> str:
-        return self.caller.subject if self.caller.is_user else self.headers.text(b"x-gitlab-global-user-id")
+        return user_of(self.caller, self.headers)
 
     @property
     def client_name(self) -> str:
