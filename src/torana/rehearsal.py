@@ -27,6 +27,7 @@ from torana.caller import DEBUG_CALLER, Caller, Permit
 from torana.catalog.snapshot import Catalogue
 from torana.chat import ChatRequest, ModelWish
 from torana.clock import Clock
+from torana.code.cleaning import Cleaner
 from torana.dialects.embedding_dialect import EmbeddingsRequest
 from torana.errors import ProviderError, Refusal
 from torana.gateway import Gateway
@@ -203,6 +204,13 @@ class _NoSender(Sender):
         raise WouldSend
 
 
+class _NoCleaner(Cleaner):
+    """There will be no answer to clean, so no process is needed for it."""
+
+    def prepare(self, grammar: str) -> None:
+        pass
+
+
 class Rehearsal:
     """A gateway without a way out."""
 
@@ -236,7 +244,7 @@ class Rehearsal:
         noted_limits.count_money = True  # told whether or not it is limited
         walk = _NotedWalk(models, router, sender, noted_limits, metrics, detail_headers=False)
         walk.desk = self._desk
-        gateway = Gateway(prompts, walk, settings.catalogue)
+        gateway = Gateway(prompts, walk, settings.catalogue, cleaner=_NoCleaner())
         self.models, self.sender = models, sender
         self._one_at_a_time = asyncio.Lock()
         endpoints = (

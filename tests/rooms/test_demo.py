@@ -1,7 +1,7 @@
 import asyncio
 import json
-import time
 import math
+import time
 
 import pytest
 from hypothesis import given, settings
