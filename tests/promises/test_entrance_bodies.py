@@ -3,6 +3,7 @@
 import copy
 import itertools
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -322,6 +323,10 @@ NOT_JSON = {
     "number beyond floats": b'{"a": 1e999999}',
     "control character": b'{"a": "\x01"}',
     "half an escape": b'{"a": "\\ud8"}',
+    "300,000 lists": b'{"a":[' + b"[]," * 300_000 + b"1]}",
+    "300,000 lists in one another": b'{"a":[' + (b"[" * 100 + b"]" * 100 + b",") * 4_000 + b"1]}",
+    "300,000 members": b"{%b}" % b",".join(b'"%d":1' % number for number in range(300_000)),
+    "300,000 half letters": b'{"a": "%b"}' % (b"\\ud83d" * 300_000),
 }
 
 
@@ -333,6 +338,26 @@ async def test_a_body_that_is_no_json_object_is_one_error_of_the_body(gateway: R
         for name, body in NOT_JSON.items():
             answer = await gateway.post(path, body=body, token=token)
             assert (path, name, answer.status, answer.json()["detail"]) == (path, name, 422, expected)
+
+
+async def test_a_body_of_millions_of_values_is_refused_undecoded(
+    gateway: RunningGateway,
+) -> None:
+    token = gateway.token(unit_primitives=UNIT_PRIMITIVES)
+    before = time.thread_time()
+
+    for filler in (b"{},", b'"",', b"[[[]]],", b"1,", b'{"":""},'):
+        body = b'{"a":[%b,%b 1]}' % (b"[" * 120 + b"]" * 120, filler * (16_000_000 // len(filler)))
+        assert (await gateway.post("/v2/completions", body=body, token=token)).status == 422
+
+    assert time.thread_time() - before < 2
+
+
+async def test_signs_within_texts_are_no_values(gateway: RunningGateway) -> None:
+    token = gateway.token(unit_primitives=UNIT_PRIMITIVES)
+    body = json.dumps(FLAT | {"other": '{"a": [1, 2], "b": {}}\n' * 100_000}).encode()
+
+    assert (await gateway.post("/v2/completions", body=body, token=token)).status == 200
 
 
 async def test_128_levels_are_not_too_deep(gateway: RunningGateway) -> None:

@@ -129,11 +129,9 @@ def read_json_answer(text: str) -> str:
     """The JSON object in a model's answer, as it wrote it, without a code fence; raises ProviderBroke."""
     inside = _unfence(text.strip())
     try:
-        is_object = isinstance(reading.decode_json(inside.encode("utf-8", "replace")), dict)
+        reading.read_object(inside.encode("utf-8", "replace"))
     except Invalid:
-        is_object = False
-    if not is_object:
-        raise ProviderBroke("the answer is no JSON object")
+        raise ProviderBroke("the answer is no JSON object") from None
     return inside
 
 

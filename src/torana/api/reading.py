@@ -8,37 +8,15 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-import msgspec
-
-from torana.dialects.members import decode_mended, is_too_deep
+from torana.dialects.members import decode_request
 from torana.errors import Invalid
 
 Loc = tuple[str | int, ...]
 
-_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
-
 
 def read_object(body: bytes) -> dict[str, Any]:
-    """The body as a JSON object; Invalid `json_invalid` for anything else, too deep or not UTF-8 included."""
-    value = decode_json(body)
-    if not isinstance(value, dict):
-        raise json_invalid()
-    return value
-
-
-def json_invalid() -> Invalid:
-    return Invalid((), "JSON decode error", "json_invalid")
-
-
-def decode_json(body: bytes) -> Any:
-    """Any JSON value of at most 128 levels; raises Invalid `json_invalid`."""
-    try:
-        value = decode_mended(_decoder, body)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        raise json_invalid() from None
-    if is_too_deep(value, body):
-        raise json_invalid()
-    return value
+    """The body as a JSON object; Invalid `json_invalid` for anything else, not UTF-8, too deep or too crowded included."""
+    return decode_request(body)
 
 
 def text(
