@@ -275,6 +275,8 @@ class Chunk(msgspec.Struct, frozen=True):
     """Whose proof `signature` or `redacted` is; set with either, and on thoughts that need none to be taken back."""
     tool_call: ToolCallPiece | None = None
     finish: FinishReason | None = None
+    stop_sequence: str = ""
+    """Beside `finish`: which of `ChatRequest.stop` ended the answer, where the provider tells."""
     usage: Usage | None = None
     """Cumulative for the answer so far: the latest one stands."""
     score: float | None = None

@@ -67,6 +67,14 @@ class _Choice(msgspec.Struct):
     delta: _Said | None = None
     message: _Said | None = None
     finish_reason: str | None = None
+    stop_reason: Any = None
+    """Of vLLM: the text that ended the answer; a token's number is none."""
+    matched_stop: Any = None
+    """The same of SGLang."""
+
+    @property
+    def stop_sequence(self) -> str:
+        return next((text for text in (self.stop_reason, self.matched_stop) if isinstance(text, str)), "")
 
 
 class _Answer(msgspec.Struct):
@@ -168,7 +176,8 @@ class StreamedAnswer:
                 self._take_said(number, choice.delta, chunks)
             if choice.finish_reason:
                 self._close_texts(number, chunks)
-                chunks.append(Chunk(choice=number, finish=self._finish_of(choice), usage=self._usage))
+                finish, ended_by = self._finish_of(choice), choice.stop_sequence
+                chunks.append(Chunk(choice=number, finish=finish, stop_sequence=ended_by, usage=self._usage))
         return False
 
     def end(self, chunks: list[Chunk]) -> bool:
@@ -249,7 +258,8 @@ def read_answer(body: bytes) -> list[Chunk]:
         number = choice.index or 0
         state._take_said(number, choice.message, chunks)
         state._close_texts(number, chunks)
-        chunks.append(Chunk(choice=number, finish=state._finish_of(choice)))
+        finish = state._finish_of(choice)
+        chunks.append(Chunk(choice=number, finish=finish, stop_sequence=choice.stop_sequence))
     chunks.append(Chunk(usage=openai_style.read_usage(_find_usage(answer)), is_last=True))
     return chunks
 

@@ -14,6 +14,7 @@ class Choice:
     parts: list[Said] = field(default_factory=list)
     """In the order in which each began."""
     finish: FinishReason = "stop"
+    stop_sequence: str = ""
 
     @property
     def text(self) -> str:
@@ -49,7 +50,7 @@ def collect(chunks: list[Chunk]) -> Collected:
 class _Gathering:
     """One answer while its chunks come."""
 
-    __slots__ = ("_calls", "_finish", "_open", "_parts", "_pieces")
+    __slots__ = ("_calls", "_finish", "_open", "_parts", "_pieces", "_stop_sequence")
 
     def __init__(self) -> None:
         self._parts: list[Said] = []
@@ -60,9 +61,11 @@ class _Gathering:
         self._calls: dict[int, int] = {}
         """Position of a tool call → its place."""
         self._finish: FinishReason = "stop"
+        self._stop_sequence = ""
 
     def take(self, chunk: Chunk) -> None:
         self._finish = chunk.finish or self._finish
+        self._stop_sequence = chunk.stop_sequence or self._stop_sequence
         if chunk.reasoning or chunk.signature:
             self._take_thought(chunk)
         if chunk.redacted:
@@ -77,7 +80,7 @@ class _Gathering:
 
     def close(self) -> Choice:
         parts = [_fill(part, "".join(pieces)) for part, pieces in zip(self._parts, self._pieces, strict=True)]
-        return Choice(parts, self._finish)
+        return Choice(parts, self._finish, self._stop_sequence)
 
     def _begin(self, part: Said) -> None:
         self._open = len(self._parts)

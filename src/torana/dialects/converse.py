@@ -88,7 +88,11 @@ def read_request(body: bytes) -> tuple[ChatRequest, str]:
 
 def write_request(chat: ChatRequest, model: str, *, stream: bool) -> bytes:
     """The body that asks `model`; raises Invalid for a part that cannot be said."""
-    written = asking.write_words(chat, traits_of(model), claude.traits_of(model), set())
+    traits = traits_of(model)
+    written = asking.write_words(chat, traits, claude.traits_of(model), set())
+    is_clients_own = chat.extra_dialect == NAME
+    if traits.family == "claude" and not is_clients_own and "stopSequences" in written.get("inferenceConfig", {}):
+        written["additionalModelResponseFieldPaths"] = ["/stop_sequence"]
     return msgspec.json.encode(with_extra(_nest(chat, written), NAME, written, _read_words, _SPOKEN, stream=False))
 
 

@@ -108,6 +108,7 @@ class _Stop(msgspec.Struct, rename="camel"):
 
 class _MessageStop(msgspec.Struct, rename="camel"):
     stop_reason: str | None = None
+    additional_model_response_fields: Any = None
 
 
 class _Metadata(msgspec.Struct, rename="camel"):
@@ -137,6 +138,7 @@ class _Answer(msgspec.Struct, rename="camel"):
     output: _Output | None = None
     stop_reason: str | None = None
     usage: Any = None
+    additional_model_response_fields: Any = None
 
 
 class _Glance(msgspec.Struct, rename="camel"):
@@ -202,7 +204,7 @@ class StreamedAnswer:
             chunks.append(Chunk())
         elif event.message_stop is not None:
             self._finish = _FINISHES.get(event.message_stop.stop_reason or "", "other")
-            chunks.append(Chunk(finish=self._finish))
+            chunks.append(Chunk(finish=self._finish, stop_sequence=_ended_by(event.message_stop)))
         elif event.metadata is not None:
             if not self._is_begun or self._finish is None:
                 raise ProviderBroke("the stream told its cost before its end")
@@ -270,8 +272,16 @@ def read_answer(body: bytes) -> list[Chunk]:
             chunks.append(Chunk(tool_call=ToolCallPiece(position, call.tool_use_id, call.name, arguments)))
             position += 1
     finish = _FINISHES.get(answer.stop_reason, "other")
-    chunks.append(Chunk(finish=finish, usage=read_usage(answer.usage), is_last=True))
+    ended_by, usage = _ended_by(answer), read_usage(answer.usage)
+    chunks.append(Chunk(finish=finish, stop_sequence=ended_by, usage=usage, is_last=True))
     return chunks
+
+
+def _ended_by(end: _MessageStop | _Answer) -> str:
+    """The text that ended the answer: Claude's own answer holds it, as converse.py asks."""
+    told = end.additional_model_response_fields
+    ended_by = told.get("stop_sequence") if isinstance(told, dict) else None
+    return ended_by if isinstance(ended_by, str) else ""
 
 
 def read_error(status: int, body: bytes) -> ProviderRefused:

@@ -72,6 +72,7 @@ class _Delta(msgspec.Struct):
     thinking: str | None = None
     signature: str | None = None
     stop_reason: str | None = None
+    stop_sequence: str | None = None
 
 
 class _Answer(msgspec.Struct):
@@ -80,6 +81,7 @@ class _Answer(msgspec.Struct):
     model: str | None = None
     content: list[_Block] | None = None
     stop_reason: str | None = None
+    stop_sequence: str | None = None
     usage: Any = None
     error: _Error | None = None
 
@@ -183,7 +185,8 @@ class StreamedAnswer:
                 self._complete_calls(chunks)
                 self._is_finished = True
             finish = None if reason is None else _finish(reason, has_calls=bool(self._calls))
-            chunks.append(Chunk(finish=finish, usage=self._usage))
+            ended_by = (event.delta.stop_sequence if event.delta else None) or ""
+            chunks.append(Chunk(finish=finish, stop_sequence=ended_by, usage=self._usage))
         elif kind == "message_stop":
             if not self._is_begun:
                 raise ProviderBroke("the stream ended before it began")
@@ -259,7 +262,7 @@ def read_answer(body: bytes) -> list[Chunk]:
         else:
             _take_words(block, chunks)
     finish = _finish(answer.stop_reason, has_calls=position > 0)
-    chunks.append(Chunk(finish=finish, usage=usage, is_last=True))
+    chunks.append(Chunk(finish=finish, stop_sequence=answer.stop_sequence or "", usage=usage, is_last=True))
     return chunks
 
 

@@ -39,6 +39,7 @@ class MessagesWriter:
 
     __slots__ = (
         "_arguments",
+        "_asked",
         "_block",
         "_calls",
         "_finish",
@@ -46,13 +47,15 @@ class MessagesWriter:
         "_is_begun",
         "_model",
         "_open",
+        "_stop_sequence",
         "_thinker",
         "_usage",
         "_waiting",
     )
 
-    def __init__(self, model: str, id: str, created: int, _asked: ChatRequest | None = None) -> None:
+    def __init__(self, model: str, id: str, created: int, asked: ChatRequest | None = None) -> None:
         self._model = model
+        self._asked = asked
         self._id = id
         self._is_begun = False
         self._block = -1
@@ -68,6 +71,7 @@ class MessagesWriter:
         self._waiting: list[ToolCallPiece] = []
         """Of calls that some servers begin before the newest one is whole: a block that is closed takes no more."""
         self._finish: FinishReason = "stop"
+        self._stop_sequence = ""
         self._usage = Usage()
 
     def write(self, chunks: list[Chunk]) -> bytes:
@@ -84,6 +88,7 @@ class MessagesWriter:
                 if chunk.tool_call:
                     self._take_call(chunk.tool_call, out)
                 self._finish = chunk.finish or self._finish
+                self._stop_sequence = chunk.stop_sequence or self._stop_sequence
             if chunk.is_last:
                 self._end(out)
         return b"".join(out)
@@ -93,7 +98,7 @@ class MessagesWriter:
 
     def _begin(self, out: list[bytes]) -> None:
         self._is_begun = True
-        message = _write_message(self._id, self._model, [], None, self._usage)
+        message = _write_message(self._id, self._model, [], (None, None), self._usage)
         out.append(_write_event("message_start", {"message": message}))
 
     def _write_text(self, text: str, out: list[bytes]) -> None:
@@ -171,17 +176,27 @@ class MessagesWriter:
     def _end(self, out: list[bytes]) -> None:
         self._write_waiting(out)
         self._end_block(out)
-        delta = {"stop_reason": _STOP_REASONS[self._finish], "stop_sequence": None}
+        reason, sequence = _tell_end(self._finish, self._stop_sequence, self._asked)
+        delta = {"stop_reason": reason, "stop_sequence": sequence}
         out.append(_write_event("message_delta", {"delta": delta, "usage": write_usage(self._usage)}))
         out.append(_write_event("message_stop", {}))
 
 
-def write_answer(chunks: list[Chunk], model: str, id: str, created: int, _asked: ChatRequest | None = None) -> bytes:
+def write_answer(chunks: list[Chunk], model: str, id: str, created: int, asked: ChatRequest | None = None) -> bytes:
     """One JSON answer; further choices are left out, as in a stream."""
     collected = collect(chunks)
     choice = collected.choices[0]
     content = [_write_said(part) for part in choice.parts]
-    return msgspec.json.encode(_write_message(id, model, content, _STOP_REASONS[choice.finish], collected.usage))
+    end = _tell_end(choice.finish, choice.stop_sequence, asked)
+    return msgspec.json.encode(_write_message(id, model, content, end, collected.usage))
+
+
+def _tell_end(finish: FinishReason, told: str, asked: ChatRequest | None) -> tuple[str, str | None]:
+    """`stop_reason` and `stop_sequence`: that of those asked for which the provider names, or which alone it can be."""
+    stops = asked.stop if asked is not None else ()
+    if finish in ("stop", "stop_sequence") and told in stops:
+        return "stop_sequence", told
+    return _STOP_REASONS[finish], stops[0] if finish == "stop_sequence" and len(stops) == 1 else None
 
 
 def _write_said(part: Said) -> Members:
@@ -197,15 +212,17 @@ def _write_said(part: Said) -> Members:
             return {"type": "tool_use", "id": part.id, "name": part.name, "input": read_arguments(part.arguments)}
 
 
-def _write_message(id: str, model: str, content: list[Members], stop_reason: str | None, usage: Usage) -> Members:
+def _write_message(
+    id: str, model: str, content: list[Members], end: tuple[str | None, str | None], usage: Usage
+) -> Members:
     return {
         "id": id,
         "type": "message",
         "role": "assistant",
         "model": model,
         "content": content,
-        "stop_reason": stop_reason,
-        "stop_sequence": None,
+        "stop_reason": end[0],
+        "stop_sequence": end[1],
         "usage": write_usage(usage),
     }
 
