@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import msgspec
 from msgspec.structs import replace as replace_fields
 
-from torana.books import ModelCall, asked_tokens, complete, count_said, is_told, prompt_texts, site_of
+from torana.books import ModelCall, Outcome, asked_tokens, complete, count_said, is_told, prompt_texts, site_of
 from torana.chat import ChatRequest, FinishReason, Usage
 from torana.code.cleaning import Cleaner
 from torana.code.orders import GENERATIONS, Cleaning, Cursor
@@ -185,7 +185,7 @@ class Answer(msgspec.Struct, kw_only=True):
         await self.flow.aclose()
         self._settle("client_cancelled")
 
-    def _settle(self, outcome: str, failure: ProviderError | None = None) -> None:
+    def _settle(self, outcome: Outcome, failure: ProviderError | None = None) -> None:
         if self._is_settled:
             return
         self._is_settled = True
@@ -273,7 +273,7 @@ class Relay(msgspec.Struct, kw_only=True):
             self.settle("client_cancelled", None)
         return body
 
-    def settle(self, outcome: str, usage: Usage | None = None, failure: ProviderError | None = None) -> None:
+    def settle(self, outcome: Outcome, usage: Usage | None = None, failure: ProviderError | None = None) -> None:
         """The final word; only the first one counts. `usage` None: what the stream told."""
         if self._is_settled:
             return

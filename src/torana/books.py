@@ -5,7 +5,7 @@ answers.py reads the answer; what it has cost is known here.
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec.structs import replace as replace_fields
@@ -28,7 +28,10 @@ from torana.usage.prices import Price, price_text
 MAX_SITES = 1_000
 """Sites that are remembered."""
 
-STATUSES: dict[str, Status] = {
+Outcome = Literal["completed", "failed", "client_cancelled"]
+"""How a call ended, as its access line says it."""
+
+STATUSES: dict[Outcome, Status] = {
     "completed": "completed",
     "failed": "upstream_error",
     "client_cancelled": "client_cancelled",
@@ -113,13 +116,13 @@ class ModelCall(msgspec.Struct, kw_only=True):
         self,
         provider: str,
         model: str,
-        outcome: str,
+        outcome: Outcome,
         usage: Usage | None,
         seconds: float,
         failure: ProviderError | None = None,
         finish: str | None = None,
     ) -> None:
-        """The final word on the call. `outcome`: completed, failed or client_cancelled."""
+        """The final word on the call."""
         if self.entry is not None:
             self.entry.close(
                 STATUSES[outcome],
@@ -171,7 +174,7 @@ class ModelCall(msgspec.Struct, kw_only=True):
             return []
         return [tell_try(each, usage if each.outcome == "answered" else each.usage) for each in tries]
 
-    def _settle(self, hold: Hold, outcome: str, usage: Usage | None) -> None:
+    def _settle(self, hold: Hold, outcome: Outcome, usage: Usage | None) -> None:
         if usage is None and outcome == "completed":
             self.limits.settle(hold, hold.expected)  # nobody counted: what was reserved stands
             return

@@ -18,6 +18,7 @@ from torana.api.judged import JudgedReader, Repeated
 from torana.api.proxy_demo import DemoCall
 from torana.api.proxy_targets import UPSTREAMS, Target, Upstream
 from torana.api.streaming import STREAM_HEADERS
+from torana.books import Outcome
 from torana.caller import Permit
 from torana.catalog.records import UnitPrimitive
 from torana.dialects.dialect import RelayScan, ServedDialect
@@ -247,7 +248,7 @@ class _Passing(AsyncIterator[bytes]):
         self._relay.answer.close()
         self._settle("client_cancelled")
 
-    def _settle(self, outcome: str, error: ProviderError | None = None) -> None:
+    def _settle(self, outcome: Outcome, error: ProviderError | None = None) -> None:
         self._relay.settle(outcome, None, error)
 
 

@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torana.chat import Usage
 from torana.errors import ProviderError
@@ -41,6 +41,20 @@ class Known:
     editor_languages: frozenset[str] = frozenset()
     clients: frozenset[str] = frozenset()
     client_versions: frozenset[str] = frozenset()
+
+
+class _InferenceKind(NamedTuple):
+    """What model calls have in common that are counted together; as they come, not yet bound to what is known."""
+
+    engine: str
+    model: str
+    error_type: str
+    is_streamed: bool
+    feature_category: str
+    unit_primitive: str
+    finish_reason: str
+    client_name: str
+    client_version: str
 
 
 class InFlight:
@@ -76,7 +90,7 @@ class Metrics:
         self._shards = Shards(directory)
         self._values = self._shards.values
         self._requests: dict[tuple[str, str, int], tuple[int, int]] = {}
-        self._inferences: dict[tuple[Any, ...], tuple[int, int, int, int, int]] = {}
+        self._inferences: dict[_InferenceKind, tuple[int, int, int, int, int]] = {}
         self._in_flight: dict[tuple[str, str], int] = {}
         self._tries: dict[tuple[str, str], int] = {}
         self._suggestions: dict[tuple[str, str], tuple[int, ...]] = {}
@@ -134,13 +148,13 @@ class Metrics:
         # Bounded at once: made-up names must not fill what is remembered.
         client_name = _bound(client_name, self._known.clients)
         client_version = _bound(client_version, self._known.client_versions)
-        key = (
+        kind = _InferenceKind(
             engine, model, error_type, is_streamed, feature_category, unit_primitive, finish_reason,
             client_name, client_version,
         )  # fmt: skip
-        found = self._inferences.get(key)
+        found = self._inferences.get(kind)
         if found is None:
-            found = self._find_inference(*key)
+            found = self._find_inference(kind)
         values = self._values
         values[found[0]] += 1
         start = found[1]
@@ -332,25 +346,14 @@ class Metrics:
         _remember(self._requests, (handler, method, status), places)
         return places
 
-    def _find_inference(
-        self,
-        engine: str,
-        model: str,
-        error_type: str,
-        is_streamed: bool,
-        feature_category: str,
-        unit_primitive: str,
-        finish_reason: str,
-        client_name: str,
-        client_version: str,
-    ) -> tuple[int, int, int, int, int]:
+    def _find_inference(self, kind: _InferenceKind) -> tuple[int, int, int, int, int]:
         known, place = self._known, self._shards.place
-        engine_model = self._bound_model(engine, model)
-        category = _bound(feature_category, known.feature_categories)
-        primitive = _bound(unit_primitive, known.unit_primitives)
+        engine_model = self._bound_model(kind.engine, kind.model)
+        category = _bound(kind.feature_category, known.feature_categories)
+        primitive = _bound(kind.unit_primitive, known.unit_primitives)
         labels = (
-            *engine_model, "no" if error_type == "none" else "yes", "yes" if is_streamed else "no", category,
-            error_type, primitive, _bound(finish_reason, _FINISHES), client_name, client_version,
+            *engine_model, "no" if kind.error_type == "none" else "yes", "yes" if kind.is_streamed else "no", category,
+            kind.error_type, primitive, _bound(kind.finish_reason, _FINISHES), kind.client_name, kind.client_version,
         )  # fmt: skip
         tokens = (*engine_model, category, primitive)
         places = (
@@ -360,11 +363,7 @@ class Metrics:
             place(families.OUTPUT_TOKENS, tokens),
             place(families.ALL_TOKENS, tokens),
         )
-        key = (
-            engine, model, error_type, is_streamed, feature_category, unit_primitive, finish_reason,
-            client_name, client_version,
-        )  # fmt: skip
-        _remember(self._inferences, key, places)
+        _remember(self._inferences, kind, places)
         return places
 
     def _bound_model(self, engine: str, model: str) -> Labels:
