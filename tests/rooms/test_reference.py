@@ -1,7 +1,9 @@
 """Generated reference pages are what their generators print today."""
 
+import re
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import get_args
 
@@ -46,6 +48,18 @@ def test_the_page_of_prompt_files_names_all_that_they_may_hold() -> None:
     members |= {f"params.{name}" for name in PromptParams.__struct_fields__} | {"model.params"}
     for name in (*members, *FILTERS):
         assert f"`{name}`" in written, f"{name} is not in docs/reference/prompt-files.md"
+
+
+def test_the_house_on_the_page_is_the_one_that_stands() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    named = re.findall(r"[a-z_*]+\.py", page[page.index("```") : page.index("Still to come")])
+    house = ROOT / "src" / "torana"
+
+    modules = {path.name for path in (*house.glob("*.py"), *house.glob("api/*.py"))} - {"__init__.py"}
+    unnamed = {module for module in modules if not any(fnmatch(module, name) for name in named)}
+
+    assert unnamed == set(), "say in docs/architecture.md what they are for"
+    assert {name for name in named if not list(house.rglob(name))} == set(), "they are gone"
 
 
 def test_no_lock_names_a_registry() -> None:
