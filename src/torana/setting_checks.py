@@ -73,8 +73,8 @@ def param_fault(name: str, value: Any) -> str:
     """What is expected of a parameter instead of `value`; empty: nothing is wrong with it, or it is none of ours."""
     if name == "stop":
         texts = [value] if isinstance(value, str) else value
-        is_text = isinstance(texts, list) and all(isinstance(text, str) for text in texts)
-        return "" if is_text else "expected a text or a list of texts"
+        is_text = isinstance(texts, list) and all(isinstance(text, str) and text for text in texts)
+        return "" if is_text else "expected a text or a list of texts, none of them empty"
     is_whole = name in WHOLE_PARAMS
     if not is_whole and name not in DECIMAL_PARAMS:
         return ""

@@ -210,6 +210,15 @@ def test_render_prints_what_a_model_would_be_sent(run: Run, tmp_path: Path) -> N
     assert typed["messages"][1] == {"role": "user", "content": "Tell 1"}
 
 
+def test_render_says_what_a_template_could_not_do_with_its_inputs(run: Run, overlay: Path) -> None:
+    write(overlay, "2.0.0", prompt_template={"user": "{{ word|items }}"})
+
+    result = run("prompts", "render", "team/say", "--version", "2.0.0", "--input", "word=x")
+
+    told = "refused: 422 request_invalid: inputs: Inputs do not fit the prompt (items needs a mapping)\n"
+    assert (result.exit_code, result.stderr) == (1, told)
+
+
 def test_render_fills_in_what_the_feature_would(run: Run, overlay: Path) -> None:
     add_feature(overlay)
 

@@ -325,6 +325,14 @@ def test_an_overlay_replaces_a_shipped_version_and_adds_one(tmp_path: Path) -> N
         ("  user: '{% include \"round.jinja\" %}'", 5, "`round.jinja` includes itself"),
         ("  human: hello", 5, "unknown role `human`"),
         ("  placeholder: '{{ a b }}'", 5, "`placeholder` names no input"),
+        ("  user: '{{ x|replace(1) }}'", 5, "filter `replace` takes no such arguments, expected `replace(old, new)`"),
+        ("  user: '{{ x|tojson(indent=2) }}'", 5, "filter `tojson` takes no such arguments, expected `tojson`"),
+        (
+            "  user: '{{ x|truncate(9, true, 1) }}'",
+            5,
+            "filter `truncate` takes no such arguments, expected `truncate(length=255, end='…')`",
+        ),
+        ("  user: '{{ x|join(d=1) }}'", 5, "filter `join` takes no such arguments, expected `join('')`"),
     ],
 )
 def test_a_broken_overlay_prompt_is_refused_at_load_with_file_and_line(

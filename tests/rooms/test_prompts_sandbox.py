@@ -179,7 +179,15 @@ def test_what_is_absent_and_every_python_attribute_is_a_missing_input(text: str,
 
 
 @pytest.mark.parametrize(
-    "text", ["{{ t + 1 }}", "{% for y in n %}{% endfor %}", "{{ t|items }}", "{{ n|join }}", "{{ 'x'|int }}"]
+    "text",
+    [
+        "{{ t + 1 }}",
+        "{% for y in n %}{% endfor %}",
+        "{{ t|items }}",
+        "{{ n|join }}",
+        "{{ 'x'|int }}",
+        "{{ t|truncate(9, true) }}",
+    ],
 )
 def test_an_input_of_the_wrong_kind_is_the_callers_fault(text: str) -> None:
     with pytest.raises(Invalid):

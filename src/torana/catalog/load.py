@@ -212,7 +212,8 @@ class _Reading:
             elif not _is_ours(path):
                 return
             elif len(parts) < 3 or not _VERSION_FILE.fullmatch(parts[-1]):
-                self.problems.append(f"{path}:1: unknown name, expected prompts/<id>/<variant>/<version>.yml")
+                hint = "expected prompts/<id>/<variant>/<version>.yml, with a version such as 1.0.0 or 1.1.0-rc.1"
+                self.problems.append(f"{path}:1: unknown name, {hint}")
             else:
                 source = PromptSource(path, is_overlay, read_text(path) if is_overlay else None)
                 self._note_override(f"prompt {name}", path)

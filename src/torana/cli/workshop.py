@@ -117,9 +117,13 @@ def show_path(path: Path) -> str:
 
 @contextmanager
 def refusals_told() -> Iterator[None]:
-    """A refusal ends the command with its text and exit code 1, as it would end a request."""
+    """A refusal ends the command with its text and exit code 1, as it would end a request.
+
+    What a template could not do with its inputs is told as well.
+    """
     try:
         yield
     except Refusal as refusal:
-        click.echo(f"refused: {refusal_text(refusal)}", err=True)
+        why = f" ({refusal.__cause__})" if refusal.__cause__ else ""
+        click.echo(f"refused: {refusal_text(refusal)}{why}", err=True)
         sys.exit(1)

@@ -6,7 +6,9 @@ refused before the work is done. Jinja's own would do more: `indent` by a billio
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cache
+from inspect import Signature, signature
 from typing import Any
 
 from jinja2.runtime import Undefined
@@ -47,8 +49,18 @@ def indent(value: Any, width: int = 4, first: bool = False, blank: bool = False)
 
 def truncate(value: Any, length: int = 255, end: str = "…") -> str:
     """The first `length` characters, with `end` behind them where something was cut."""
+    if not isinstance(end, str):
+        raise TypeError("the end of `truncate` is no text")
     text = str(value)
     return text if len(text) <= length else text[:length] + end
+
+
+def whole_number(value: Any) -> int:
+    return int(value)
+
+
+def trim(value: Any, chars: str | None = None) -> str:
+    return str(value).strip(chars)
 
 
 def tojson(value: Any) -> str:
@@ -76,20 +88,44 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "default": default,
     "first": first,
     "indent": indent,
-    "int": int,
+    "int": whole_number,
     "items": items,
     "join": join,
     "last": last,
     "length": len,
     "lower": lambda value: str(value).lower(),
     "replace": replace,
-    "string": str,
+    "string": lambda value: str(value),
     "title": lambda value: str(value).title(),
     "tojson": tojson,
-    "trim": lambda value, chars=None: str(value).strip(chars),
+    "trim": trim,
     "truncate": truncate,
     "upper": lambda value: str(value).upper(),
 }
+
+
+@cache
+def _signature(name: str) -> Signature:
+    return signature(FILTERS[name])
+
+
+def takes(name: str, positional: int, keywords: Collection[str]) -> bool:
+    """True where filter `name` takes that many arguments behind its value, and these by name."""
+    try:
+        _signature(name).bind(*[None] * (1 + positional), **dict.fromkeys(keywords))
+    except TypeError:
+        return False
+    return True
+
+
+def form_of(name: str) -> str:
+    """`truncate(length=255, end='…')`, as an author writes it; `join('')` takes its argument by place alone."""
+    arguments = []
+    for each in list(_signature(name).parameters.values())[1:]:
+        label = "" if each.kind is each.POSITIONAL_ONLY else f"{each.name}="
+        arguments.append(each.name if each.default is each.empty else f"{label}{each.default!r}")
+    return f"{name}({', '.join(arguments)})" if arguments else name
+
 
 UNMETERED = frozenset(("count", "d", "default", "first", "last", "length"))
 """Filters that make nothing new: a part of what they are given, or a number."""

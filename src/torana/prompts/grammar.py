@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from jinja2 import nodes
 
 from torana.errors import ToranaError
-from torana.prompts.filters import FILTERS, TESTS
+from torana.prompts.filters import FILTERS, TESTS, form_of, takes
 
 _ALLOWED = (
     *(nodes.Template, nodes.Output, nodes.TemplateData, nodes.Name, nodes.Const),
@@ -58,10 +58,12 @@ def _fault_of(node: nodes.Node) -> tuple[str, str] | None:
             return f"`{_SIGNS.get(kind, kind.lower())}` is not allowed", _EXPECTED
         case nodes.Filter(name=name) if name not in FILTERS or node.node is None:
             return f"filter `{name}` is not allowed", f"expected one of {', '.join(sorted(FILTERS))}"
-        case nodes.Test(name=name) if name not in TESTS:
-            return f"test `{name}` is not allowed", f"expected one of {', '.join(sorted(TESTS))}"
         case nodes.Filter() | nodes.Test() if node.dyn_args is not None or node.dyn_kwargs is not None:
             return "`*` in arguments is not allowed", "expected them one by one"
+        case nodes.Filter(name=name) if not takes(name, len(node.args), [str(each.key) for each in node.kwargs]):
+            return f"filter `{name}` takes no such arguments", f"expected `{form_of(name)}`"
+        case nodes.Test(name=name) if name not in TESTS:
+            return f"test `{name}` is not allowed", f"expected one of {', '.join(sorted(TESTS))}"
         case nodes.Name(name=name) if name in _NO_NAMES or name.startswith("_"):
             return f"name `{name}` is not allowed", "expected the name of an input"
         case nodes.Getattr(attr=name) | nodes.Getitem(arg=nodes.Const(value=str(name))) if name.startswith("_"):

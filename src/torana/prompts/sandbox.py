@@ -214,8 +214,8 @@ def render_text(template: Template, values: dict[str, Any]) -> str:
         raise Invalid(("inputs", str(error)), f"Missing input '{error}'", "missing") from None
     except RecursionError:
         raise TooLarge from None
-    except (TypeError, ValueError, LookupError, OverflowError):
-        raise Invalid(("inputs",), "Inputs do not fit the prompt") from None
+    except (TypeError, ValueError, LookupError, OverflowError) as error:  # which authors are told, and callers not
+        raise Invalid(("inputs",), "Inputs do not fit the prompt") from error
     return "".join(pieces)
 
 
