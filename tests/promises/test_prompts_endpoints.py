@@ -118,17 +118,17 @@ async def test_v2_leaves_usage_out_where_nobody_told_it(say: RunningGateway) -> 
 
 @one_gateway
 async def test_v2_streams_lines_and_tells_the_usage_last(say: RunningGateway) -> None:
-    say.provider.answer_with(pieces=["Hel\n", "lo"], segment_bytes=1)
+    say.provider.answer_with(pieces=["Hel\n", "l\u2028o\x85"], segment_bytes=1)
 
     answer = await ask(say, f"{V2}team/say", {"word": "w"}, stream=True)
 
     assert answer.header("content-type") == "text/event-stream; charset=utf-8"
     assert answer.is_whole
     assert answer.body.endswith(b"\n")
-    lines = [json.loads(line) for line in answer.body.splitlines()]
+    lines = [json.loads(line) for line in answer.body.decode().splitlines()]  # wherever a reader may see an end
     assert lines[-1] == {"content": "", "usage": {SONNET: {"input_tokens": 25, "output_tokens": 7}}}
     assert all(line.keys() == {"content"} for line in lines[:-1])
-    assert "".join(line["content"] for line in lines) == "Hel\nlo"
+    assert "".join(line["content"] for line in lines) == "Hel\nl\u2028o\x85"
 
 
 @one_gateway

@@ -17,6 +17,7 @@ from torana.chat import ModelWish, Usage
 from torana.errors import Invalid, ProviderError, Refusal
 from torana.gateway import Gateway
 from torana.headers import retry_after
+from torana.json_lines import one_line
 from torana.prompts.prompt import Prompt
 from torana.routing.models import Model
 from torana.settings import Settings
@@ -133,7 +134,7 @@ async def _lines(answer: Answer) -> AsyncIterator[bytes]:
     async for batch in answer:
         text = "".join(chunk.text for chunk in batch)
         if text:
-            yield msgspec.json.encode({"content": text}) + b"\n"
+            yield one_line(msgspec.json.encode({"content": text})) + b"\n"
     usage = _usage_member(answer)
     if usage:
         yield msgspec.json.encode({"content": "", **usage}) + b"\n"
