@@ -48,9 +48,22 @@ def ours() -> Counter[str]:
     )
 
 
-def left_over(before: Counter[str]) -> dict[str, int]:
-    """Classes of which nearly every turn has left something behind."""
-    return {name: count for name, count in (ours() - before).items() if count >= TURNS - 2 and name not in REMEMBERED}
+class Turns:
+    """The same thing, done over and over. The first turn fills caches; what the others leave is theirs alone."""
+
+    def __iter__(self) -> Iterator[int]:
+        for turn in range(TURNS + 1):
+            if turn == 1:
+                self._before = ours()
+            yield turn
+
+    def left_over(self) -> dict[str, int]:
+        """Classes of which nearly every turn has left something behind."""
+        left = (ours() - self._before).items()
+        return {name: count for name, count in left if count >= TURNS - 2 and name not in REMEMBERED}
+
+    async def leave_nothing(self) -> bool:
+        return self.left_over() == {}
 
 
 @pytest.mark.parametrize(
@@ -72,41 +85,36 @@ def left_over(before: Counter[str]) -> dict[str, int]:
 async def test_a_call_that_has_ended_leaves_nothing_to_the_collector(
     gateway: RunningGateway, path: str, body: dict[str, Any]
 ) -> None:
+    turns = Turns()
     proxy = "ai_gateway_model_provider_proxy"
     token = gateway.token(unit_primitives=("complete_code", "duo_chat", proxy))
 
     asked = gateway.request_bytes("POST", path, token=token, json=body, headers={"X-Gitlab-Unit-Primitive": proxy})
 
     async with await gateway.connect() as connection:
-        for turn in range(TURNS + 1):
-            if turn == 1:
-                before = ours()
+        for _ in turns:
             await connection.send(asked)
             assert (await connection.read_answer()).status == 200
-        assert left_over(before) == {}
+        assert turns.left_over() == {}
 
 
 @pytest.mark.parametrize("leaves_early", [False, True], ids=["after its answer", "within it"])
 async def test_a_connection_that_is_over_leaves_nothing_to_the_collector(
     gateway: RunningGateway, leaves_early: bool
 ) -> None:
+    turns = Turns()
     token = gateway.token(unit_primitives=["complete_code"])
     asked = gateway.request_bytes("POST", PATH, token=token, json=COMPLETION | {"stream": True})
     if leaves_early:
         gateway.provider.stall(after_events=4)
 
-    async def are_gone() -> bool:
-        return left_over(before) == {}
-
-    for turn in range(TURNS + 1):
-        if turn == 1:
-            before = ours()
+    for _ in turns:
         async with await gateway.connect() as connection:
             await connection.send(asked)
             answer = await connection.read_head()
             if not leaves_early:
                 await answer.rest()
-    await eventually(are_gone)
+    await eventually(turns.leave_nothing)
 
 
 FAILURES = {
@@ -125,6 +133,7 @@ FAILURES = {
 async def test_a_call_that_fails_leaves_nothing_to_the_collector(
     start_gateway: StartGateway, provider: ScriptedProvider, script: Script, streamed: bool, path: str
 ) -> None:
+    turns = Turns()
     gateway = await start_gateway(env={"AIGW_ROUTING__FAILURES_TO_REST": "0"})
     provider.follow(script)
     token = gateway.token(unit_primitives=("complete_code", "ai_gateway_model_provider_proxy"))
@@ -132,12 +141,10 @@ async def test_a_call_that_fails_leaves_nothing_to_the_collector(
     asked = gateway.request_bytes("POST", path, token=token, json=body | {"stream": streamed})
 
     async with await gateway.connect() as connection:
-        for turn in range(TURNS + 1):
-            if turn == 1:
-                before = ours()
+        for _ in turns:
             await connection.send(asked)
             assert (await connection.read_answer()).status in (502, 503)
-        assert left_over(before) == {}
+        assert turns.left_over() == {}
 
 
 BREAKS = {
@@ -165,29 +172,26 @@ STEP = {"messages": [{"role": "user", "content": "Hi"}]}
 async def test_a_stream_that_breaks_leaves_nothing_to_the_collector(
     start_gateway: StartGateway, provider: ScriptedProvider, script: Script, path: str, body: dict[str, Any]
 ) -> None:
+    turns = Turns()
     gateway = await start_gateway(env={"AIGW_ROUTING__FAILURES_TO_REST": "0"})
     provider.follow(script)
     proxy = "ai_gateway_model_provider_proxy"
     token = gateway.token(unit_primitives=("complete_code", "duo_chat", proxy))
     asked = gateway.request_bytes("POST", path, token=token, json=body, headers={"X-Gitlab-Unit-Primitive": proxy})
 
-    async def are_gone() -> bool:
-        return left_over(before) == {}
-
-    for turn in range(TURNS + 1):
-        if turn == 1:
-            before = ours()
+    for _ in turns:
         async with await gateway.connect() as connection:
             await connection.send(asked)
             with suppress(ConnectionError, asyncio.IncompleteReadError):
                 await connection.read_answer()
-    await eventually(are_gone)
+    await eventually(turns.leave_nothing)
 
 
 @pytest.mark.parametrize("script", [Script(raw=b""), Script(malformed="short_body")], ids=["no answer", "half of one"])
 async def test_a_relayed_call_that_fails_leaves_nothing_to_the_collector(
     start_gateway: StartGateway, provider: ScriptedProvider, script: Script
 ) -> None:
+    turns = Turns()
     gateway = await start_gateway(env={"AIGW_ROUTING__FAILURES_TO_REST": "0"})
     provider.follow(script)
     proxy = "ai_gateway_model_provider_proxy"
@@ -197,27 +201,24 @@ async def test_a_relayed_call_that_fails_leaves_nothing_to_the_collector(
     )
 
     async with await gateway.connect() as connection:
-        for turn in range(TURNS + 1):
-            if turn == 1:
-                before = ours()
+        for _ in turns:
             await connection.send(asked)
             assert (await connection.read_answer()).status == 502
-        assert left_over(before) == {}
+        assert turns.left_over() == {}
 
 
 @pytest.mark.parametrize("last", ["a", "b"])
 async def test_hedges_that_fail_leave_nothing_to_the_collector(
     start_gateway: StartGateway, tmp_path: Path, clock: HandClock, last: str
 ) -> None:
+    turns = Turns()
     two = ({"provider": "a"}, {"provider": "b", "order": 1})
     never_rests = {"AIGW_ROUTING__FAILURES_TO_REST": "0"}
     hedged = ", hedge_after_s: 0.001"
     async with running_fleet(start_gateway, tmp_path, two, model=hedged, env=never_rests, clock=clock) as fleet:
         asked = fleet.gateway.request_bytes("POST", CODE, token=fleet.token(), json=fleet.body(CODE))
         async with await fleet.gateway.connect() as connection:
-            for turn in range(TURNS + 1):
-                if turn == 1:
-                    before = ours()
+            for turn in turns:
                 clock.advance(60)  # who failed three times would be asked last, and hedges need budget
                 ends = {name: asyncio.Event() for name in "ab"}
                 for name, end in ends.items():
@@ -229,7 +230,7 @@ async def test_hedges_that_fail_leave_nothing_to_the_collector(
                 await both[first].closed.wait()
                 ends[last].set()
                 assert (await connection.read_answer()).status == 503
-            assert left_over(before) == {}
+            assert turns.left_over() == {}
 
 
 REFUSED: dict[str, Callable[[RunningGateway, int], dict[str, Any]]] = {
@@ -255,13 +256,12 @@ def bearer(token: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("code", REFUSED)
 async def test_a_refusal_leaves_nothing_to_the_collector(start_gateway: StartGateway, code: str) -> None:
+    turns = Turns()
     gateway = await start_gateway(env={"AIGW_AUTH__FAILURES_PER_MINUTE": "0"})
     asks = [gateway.request_bytes("POST", PATH, **REFUSED[code](gateway, number)) for number in range(TURNS + 1)]
 
     async with await gateway.connect() as connection:
-        for turn, asked in enumerate(asks):
-            if turn == 1:
-                before = ours()
-            await connection.send(asked)
+        for turn in turns:
+            await connection.send(asks[turn])
             assert (await connection.read_answer()).refusal.code == code
-        assert left_over(before) == {}
+        assert turns.left_over() == {}

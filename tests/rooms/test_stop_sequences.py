@@ -1,4 +1,4 @@
-"""Which of the texts to stop at ended an answer: Anthropic's clients are told where the provider tells, or it is clear."""
+"""Which text to stop at ended an answer: Anthropic's clients hear it where the provider tells, or it is clear."""
 
 import json
 from typing import Any

@@ -15,7 +15,7 @@ Loc = tuple[str | int, ...]
 
 
 def read_object(body: bytes) -> dict[str, Any]:
-    """The body as a JSON object; Invalid `json_invalid` for anything else, not UTF-8, too deep or too crowded included."""
+    """The body as a JSON object; Invalid `json_invalid` for anything else: not UTF-8, too deep, too crowded."""
     return decode_request(body)
 
 
