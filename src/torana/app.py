@@ -282,6 +282,7 @@ async def start(
                 deliveries.replace(sinks)
             fence_events(models)
             entrance.routes, running.models = routes, models
+            entrance.over_limit.forget()
             if leases is not None and routes.is_limited:
                 leases.start()
             verifier.set_unit_primitives(catalogue.unit_primitives)

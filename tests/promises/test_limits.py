@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from tests.conftest import StartGateway
 from tests.support.clock import HandClock
 from tests.support.gateway import RunningGateway
+from tests.support.http_client import Answer
 from tests.support.limits import PATH, SONNET, ask, body, figure, is_figure, statuses, token_of, write_limits
 from tests.support.waiting import eventually
 
@@ -514,6 +516,84 @@ async def test_who_has_used_up_a_limit_is_refused_before_the_body_is_read(start:
 
     assert answer.status == 429
     assert await figure(gateway, "torana_limit_passed_total") == 1
+
+
+async def ask_again(gateway: RunningGateway, count: int, token: str, path: str = PATH) -> list[Answer]:
+    """Every time with the same head, as an instance that keeps asking."""
+    return [await gateway.post(path, json=body(), token=token) for _ in range(count)]
+
+
+async def test_an_instance_that_keeps_asking_is_told_so_at_the_door_in_the_same_words(start: Start) -> None:
+    gateway = await start("2 per hour per instance")
+    token = token_of(gateway)
+
+    *passed, first, read, unread = await ask_again(gateway, 5, token)
+
+    assert [answer.status for answer in (*passed, first, read, unread)] == [200, 200, 429, 429, 429]
+    id_of = {answer: answer.header("x-request-id") or "" for answer in (read, unread)}
+    assert unread.text.replace(id_of[unread], id_of[read]) == read.text
+    names = [sorted(name.lower() for name, _ in answer.header_pairs) for answer in (read, unread)]
+    assert names[0] == names[1]
+    for name in ("content-type", "retry-after", "ratelimit", "ratelimit-policy", "content-length"):
+        assert unread.header(name) == read.header(name)
+    lines = [await gateway.log.find(correlation_id=id_of[answer]) for answer in (read, unread)]
+    for member in ("status_code", "path", "method", "gitlab_instance_id", "refusal_code", "refusal_layer"):
+        assert lines[1][member] == lines[0][member]
+    assert await figure(gateway, "torana_limit_refused_total") == 3
+    metrics = (await gateway.monitoring("/metrics")).text
+    assert 'http_requests_total{handler="/v1/chat",method="POST",status="4xx"} 3' in metrics
+
+
+@pytest.mark.parametrize(
+    ("limit", "other"), [("1 per hour per instance", {"instance": "other"}), ("1 per hour per user", {"user": "lea"})]
+)
+async def test_nobody_else_is_turned_away_at_the_door(start: Start, limit: str, other: dict[str, str]) -> None:
+    gateway = await start(limit)
+    tokens = {name: token_of(gateway, name) for name in ("acme", "other")}
+
+    async def ask_as(instance: str = "acme", user: str = "mia") -> int:
+        headers = {"X-Gitlab-Global-User-Id": user}
+        return (await gateway.post(PATH, json=body(), token=tokens[instance], headers=headers)).status
+
+    assert [await ask_as() for _ in range(4)] == [200, 429, 429, 429]
+    assert [await ask_as(**other) for _ in range(2)] == [200, 429]
+
+
+async def test_a_place_that_comes_free_is_found_through_the_door(start: Start) -> None:
+    gateway = await start({"limit": "60 per minute per instance", "burst": 2})
+    token = token_of(gateway)
+    await ask_again(gateway, 5, token)
+
+    start.clock.advance(1.01)
+    again = await ask_again(gateway, 3, token)
+
+    assert [answer.status for answer in again] == [200, 429, 429]
+
+
+async def test_a_reload_that_raises_a_limit_opens_the_door(start: Start) -> None:
+    gateway = await start("2 per hour per instance")
+    token = token_of(gateway)
+    await ask_again(gateway, 5, token)
+
+    write_limits(start.folder, "3 per hour per instance")
+    await gateway.running.reloader.reload()
+
+    assert [answer.status for answer in await ask_again(gateway, 2, token)] == [200, 429]
+
+
+async def test_of_many_that_come_at_once_as_many_pass_the_door_as_there_are_places(start: Start) -> None:
+    gateway = await start({"limit": "60 per minute per instance", "burst": 3})
+    token = token_of(gateway)
+    await ask_again(gateway, 6, token)
+    start.clock.advance(3.01)
+    async with AsyncExitStack() as stack:
+        connections = [await stack.enter_async_context(await gateway.connect()) for _ in range(100)]
+        request = gateway.request_bytes("POST", PATH, json=body(), token=token)
+        for connection in connections:
+            connection.writer.write(request)
+        answers = [await connection.read_answer() for connection in connections]
+
+    assert sorted(answer.status for answer in answers) == [200] * 3 + [429] * 97
 
 
 async def test_minting_is_not_a_request_that_limits_count(start: Start) -> None:

@@ -11,7 +11,9 @@ from torana.api.connection import Connection
 from torana.api.crowds import Crowds
 from torana.api.heads import Head
 from torana.api.held import HeldConnection
+from torana.api.over_limit import OverLimit
 from torana.api.server import Listener, bind
+from torana.limits.reached import LimitReached
 from torana.settings import ServeSettings
 
 REQUEST = write_request("GET", "/", {}, b"")
@@ -40,11 +42,14 @@ class HandDoor:
     def __init__(self) -> None:
         self.admission = self.line = Line()
         self.crowds = Crowds(self.line.shed)
+        self.over_limit = OverLimit()
 
     def look(self, data: bytes) -> Head:
         return Head(data)
 
-    def turn_away(self, connection: Connection, head: Head, code: str, *, stays: bool) -> bytes:
+    def turn_away(
+        self, connection: Connection, head: Head, code: str, *, stays: bool, limit: LimitReached | None
+    ) -> bytes:
         raise NotImplementedError
 
     def note_refusal(self, connection: Connection, status: int, request_id: str) -> None: ...

@@ -95,11 +95,19 @@ def _told(headers: Headers) -> dict[str, Any]:
 
 
 def refused_line(
-    client: tuple[str, int], ended: datetime, status: int, request_id: str, *, path: str, method: str = ""
+    client: tuple[str, int],
+    ended: datetime,
+    status: int,
+    request_id: str,
+    *,
+    path: str,
+    method: str = "",
+    instance: str = "",
 ) -> AccessLine:
     """The line of a request that was refused before it was read: little is known of it.
 
-    method  of a request that was glanced at; empty: nothing was
+    method    of a request that was glanced at; empty: nothing was
+    instance  that its token is known to name
     """
     path = path[:255]
     return AccessLine(
@@ -112,6 +120,7 @@ def refused_line(
         client_ip=client[0],
         client_port=client[1],
         content_type="application/json" if method else "text/plain; charset=utf-8",
+        gitlab_instance_id=instance,
     )
 
 

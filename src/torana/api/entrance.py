@@ -27,6 +27,7 @@ from torana.api.exchange import Exchange, Reply, Route, StreamReply, json_reply
 from torana.api.heads import Head
 from torana.api.internal_events import InternalEvents
 from torana.api.large_bodies import LARGE_BYTES, LargeBodies
+from torana.api.over_limit import Asked, OverLimit
 from torana.api.prefixes import Prefixes
 from torana.api.preflight import PREFLIGHT, preflight
 from torana.api.refusing import EXPLAINED, write_refusal
@@ -36,6 +37,7 @@ from torana.caller import Caller, Permit
 from torana.errors import ProviderError, Refusal
 from torana.headers import Headers
 from torana.limits.limits import Limits
+from torana.limits.reached import LimitReached
 from torana.limits.rules import Call
 from torana.limits.spent import Spent
 from torana.networks import Networks
@@ -118,11 +120,10 @@ class Entrance:
             metrics, max_waiting=serve.queue_requests, max_age_s=serve.queue_s, weights=serve.queue_weights
         )
         self.crowds = Crowds(metrics.shed)
+        self.over_limit = OverLimit()
         self.large_bodies = LargeBodies()
         self.prefixes = Prefixes(serve.root_path)
-        self.turned_away = TurnedAway(
-            log, self.prefixes.strip, write_refusal, lambda method: metrics.request("turned away", method, 503, 0.0)
-        )
+        self.turned_away = TurnedAway(log, self.prefixes.strip, write_refusal, metrics)
         self.trusted = Networks(serve.trusted_proxies)
         self.body_limits = {
             "typed": serve.max_body_bytes,
@@ -152,6 +153,8 @@ class Entrance:
             try:
                 await self._walk(exchange, receive, answer)
             except Refusal as refusal:
+                if isinstance(refusal, LimitReached):
+                    self.over_limit.note(Asked(exchange.endpoint, exchange.caller.party), refusal)
                 await answer.refuse(write_refusal(refusal, exchange), closes=refusal.closes)
             except ProviderError as error:
                 logger.warning("provider failed", extra={"code": error.code, "where": error.where})
@@ -310,9 +313,11 @@ class Entrance:
             cpu_s=time.thread_time() - cpu_started, content_type=answer.content_type,
         )  # fmt: skip
 
-    def turn_away(self, connection: Connection, head: Head, code: str, *, stays: bool) -> bytes:
+    def turn_away(
+        self, connection: Connection, head: Head, code: str, *, stays: bool, limit: LimitReached | None
+    ) -> bytes:
         """The answer to a request that the admission has no room for; its books are kept here."""
-        return self.turned_away.answer(connection, head, code, stays=stays)
+        return self.turned_away.answer(connection, head, code, stays=stays, limit=limit)
 
     def look(self, data: bytes) -> Head:
         """What is known of a request before anything of it was checked."""
@@ -320,6 +325,7 @@ class Entrance:
         method, target = start_of(head.start)
         head.path = self.prefixes.strip(target)
         route, _, _ = self.routes.find(method, head.path)
+        head.route = route.name if route is not None else ""
         head.standing = Standing(
             is_background=route is not None and route.is_background,
             instance=self.authenticator.known_instance(head.token) if head.token else "",

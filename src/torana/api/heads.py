@@ -44,6 +44,7 @@ class Head:
     body_bytes  its Content-Length; 0 where it has none that is plain
     standing    what follows for its place; whoever looks sets it
     path        what it asks for, as routes have it; so, too
+    route       the name of the route that answers it; empty: none does
 
     and a closer look what its refusal depends on, which most of those that wait never need:
 
@@ -61,6 +62,7 @@ class Head:
         "path",
         "patience_s",
         "request_id",
+        "route",
         "standing",
         "start",
         "token",
@@ -76,7 +78,7 @@ class Head:
         self.body_bytes = int(length[1]) if length is not None else 0
         self.token = _token(data, low)
         self.standing = Standing()
-        self.path = ""
+        self.path = self.route = ""
         self.has_origin, self.request_id, self.is_whole = False, b"", False
         self._is_known = False
         self._pieces: tuple[tuple[bytes, bytes, int], ...] = ()

@@ -12,7 +12,9 @@ from torana.api.admission import Admission
 from torana.api.connection import FRESH, HANDLING, HEADERS, IDLE, LINGERING, Connection
 from torana.api.crowds import Crowds, kind_of
 from torana.api.heads import Head
+from torana.api.over_limit import Asked, OverLimit
 from torana.api.room import Room
+from torana.limits.reached import LimitReached
 
 MAX_HELD_BYTES = 65_536
 """What is read of a request that waits in line; the rest waits with its client."""
@@ -55,10 +57,10 @@ class HeldConnection(Connection):
         elif len(self.connections) + len(self.tasks) >= self.room.max_files and not self._finds_room():
             # Each call may open a connection to a provider. Without a descriptor it would fail half-way.
             self._turn_away(self._look(data), data, "overloaded", may_stay=False)
-        elif self.door.crowds.are_any and (head := self._one_too_many(data)) is not None:
-            self._turn_away(head, data, "overloaded", may_stay=not self.is_draining())
+        elif (self.door.crowds.are_any or self.door.over_limit.are_any) and self._is_one_too_many(data):
+            pass  # and answered
         elif self.door.admission.begins():
-            self._receive(data)
+            self._start(data)
         else:
             self.held = data
             head = self._look(data)
@@ -67,11 +69,14 @@ class HeldConnection(Connection):
     def begin(self) -> None:
         """Read what waited in line."""
         held, self.held = self.held, None
-        if held is not None:
-            if self.head is not None and not self.head.standing.instance:
-                self.head = None  # who sends it will be known now, or refused
-            self.flow.resume_reading()
-            self._receive(held)
+        if held is None:
+            return
+        self.flow.resume_reading()
+        if self.door.over_limit.are_any and self._is_over_limit(self._look(held), held):
+            return  # the places were taken while it waited
+        if self.head is not None and not self.head.standing.instance:
+            self.head = None  # who sends it will be known now, or refused
+        self._start(held)
 
     def turn_away(self, code: str) -> None:
         """Answer what waited in line with 503."""
@@ -118,16 +123,40 @@ class HeldConnection(Connection):
         self.phase = phase
         return has_room
 
-    def _one_too_many(self, data: bytes) -> Head | None:
-        """The head of a request for which there will hardly be room; None: it may come in."""
+    def _is_one_too_many(self, data: bytes) -> bool:
+        """Turns a request away for which there will hardly be room, or which is over its limit."""
         head = self._look(data)
         head.look_closer(data)
         if not head.standing.instance:
             self.head = None  # who sends it will be known now, or refused
         if not head.is_whole:
-            return None
+            return False
+        if self._is_over_limit(head, data):
+            return True
+        if not self.door.crowds.are_any:
+            return False
         kind = kind_of(head.path, head.standing.instance, data[len(data) - head.body_bytes :])
-        return None if self.door.crowds.lets_in(kind) else head
+        if self.door.crowds.lets_in(kind):
+            return False
+        self._turn_away(head, data, "overloaded", may_stay=not self.is_draining())
+        return True
+
+    def _is_over_limit(self, head: Head, data: bytes) -> bool:
+        """Answers a request of an instance that has used up its limit."""
+        limit = self.door.over_limit.find(Asked(head.route, head.standing.instance))
+        if limit is None:
+            return False
+        head.look_closer(data)
+        if not head.is_whole:  # the connection might be kept, were it read
+            return False
+        self._turn_away(head, data, limit.code, may_stay=not self.is_draining(), limit=limit)
+        return True
+
+    def _start(self, data: bytes) -> None:
+        if self.door.over_limit.are_any:
+            head = self._look(data)
+            self.door.over_limit.begin(Asked(head.route, head.standing.instance))
+        self._receive(data)
 
     def _all(self) -> "set[HeldConnection]":
         return cast("set[HeldConnection]", self.connections)
@@ -138,11 +167,13 @@ class HeldConnection(Connection):
             head = self.head = self.door.look(data)
         return head
 
-    def _turn_away(self, head: Head, data: bytes, code: str, *, may_stay: bool) -> None:
+    def _turn_away(
+        self, head: Head, data: bytes, code: str, *, may_stay: bool, limit: LimitReached | None = None
+    ) -> None:
         head.look_closer(data)
         # Where the request is plainly whole, the next one may follow; else nobody knows where it would begin.
         stays = may_stay and head.is_whole
-        self.transport.write(self.door.turn_away(self, head, code, stays=stays))
+        self.transport.write(self.door.turn_away(self, head, code, stays=stays, limit=limit))
         if stays:
             self.phase, self.since = IDLE, time.monotonic()
         else:
@@ -154,13 +185,16 @@ class Door(Protocol):
 
     admission: Admission
     crowds: Crowds
+    over_limit: OverLimit
 
     def look(self, data: bytes) -> Head:
         """What the first bytes of a request tell; nothing of it was checked."""
         ...
 
-    def turn_away(self, connection: Connection, head: Head, code: str, *, stays: bool) -> bytes:
-        """The whole answer to a request that there is no room for.
+    def turn_away(
+        self, connection: Connection, head: Head, code: str, *, stays: bool, limit: LimitReached | None
+    ) -> bytes:
+        """The whole answer to a request that there is no room for, or that is over its `limit`.
 
         stays  the connection is kept
         """

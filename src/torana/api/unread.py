@@ -1,4 +1,4 @@
-"""The answer to requests that are turned away before anybody has read them.
+"""The answer to requests that are turned away before anybody has read them: 503, or 429 for a limit that is used up.
 
 They come in floods, and what each of them costs is missing for those that are let in. So the answer and its access
 line are written once for all requests that start alike, and filled in with what differs.
@@ -24,7 +24,9 @@ from torana.api.exchange import Exchange, Reply
 from torana.api.heads import MAX_GLANCED_BYTES, Head
 from torana.errors import Refusal
 from torana.headers import Headers, retry_after, soon
+from torana.limits.reached import LimitReached
 from torana.telemetry.log import Log
+from torana.telemetry.metrics import Metrics
 
 MOULDS = 256
 """Kept at a time; clients have a say in them, so a full memory is emptied."""
@@ -58,8 +60,12 @@ class _Shape(NamedTuple):
     code: str
     stays: bool
     has_origin: bool
-    after_s: int
     id_length: int
+    after_s: int
+    """Of a 503; a limit says so itself."""
+    limit: LimitReached | None
+    instance: str
+    """Whose limit that is."""
 
 
 class _Moulds(NamedTuple):
@@ -69,11 +75,10 @@ class _Moulds(NamedTuple):
 
 
 class TurnedAway:
-    """Answers to requests that there is no time for, and their access lines.
+    """Answers to requests that there is no time for, or that are over a limit, and their access lines.
 
     strip_prefix   the path of a target, without what stands before the routes
     write_refusal  the answer in the words of whichever front was asked
-    count          told the method of each
     """
 
     def __init__(
@@ -81,12 +86,12 @@ class TurnedAway:
         log: Log,
         strip_prefix: Callable[[str], str],
         write_refusal: Callable[[Refusal, Exchange], Reply],
-        count: Callable[[str], None],
+        metrics: Metrics,
     ) -> None:
         self._log = log
         self._strip_prefix = strip_prefix
         self._write_refusal = write_refusal
-        self._count = count
+        self._metrics = metrics
         self._moulds: dict[_Shape, _Moulds] = {}
         self._standing_headers: list[tuple[bytes, bytes]] = []
         self._stamp, self._stamped_at = b"", 0.0
@@ -98,8 +103,10 @@ class TurnedAway:
         )
         self._ids = {length: secrets.token_hex(32)[:length].encode() for length in range(16, 65)}
 
-    def answer(self, connection: Connection, head: Head, code: str, *, stays: bool) -> bytes:
-        """The whole answer 503; its access line is written.
+    def answer(
+        self, connection: Connection, head: Head, code: str, *, stays: bool, limit: LimitReached | None = None
+    ) -> bytes:
+        """The whole answer, 503 or that of the limit; its access line is written.
 
         stays  the connection is kept
         """
@@ -108,7 +115,11 @@ class TurnedAway:
             request_id = b"%032x" % random.getrandbits(128)
         else:
             is_plain = _PLAIN_ID.fullmatch(request_id) is not None
-        shape = _Shape(head.start, code, stays, head.has_origin, soon(), len(request_id))
+        if limit is None:
+            told: tuple[int, LimitReached | None, str] = soon(), None, ""
+        else:
+            told = 0, limit, head.standing.instance
+        shape = _Shape(head.start, code, stays, head.has_origin, len(request_id), *told)
         standing, client = connection.server_state.default_headers, connection.client or ("", 0)
         if is_plain:
             method, answer_mould, line_mould = self._find(shape, standing)
@@ -118,7 +129,12 @@ class TurnedAway:
             answer, line = answer_mould.fill(values), line_mould.fill(values) if line_mould is not None else None
         else:
             method, answer, line = self._write(shape, standing, request_id, client, datetime.now(UTC))
-        self._count(method)
+        if limit is None:
+            self._metrics.request("turned away", method, 503, 0.0)
+        else:
+            self._metrics.request(head.route, method, limit.status, 0.0)
+            self._metrics.refusal(limit.code)
+            limit.count()
         if line is not None:
             self._log.sink.write(line)
         return answer
@@ -148,9 +164,8 @@ class TurnedAway:
         """(method, answer, access line)"""
         method, target = start_of(shape.start)
         exchange = Exchange(method, self._strip_prefix(target), b"", Headers([]), "", request_id.decode("latin-1"))
-        reply = self._write_refusal(
-            Refusal(503, shape.code, "Service Unavailable", headers=retry_after(shape.after_s)), exchange
-        )
+        refusal = shape.limit or Refusal(503, shape.code, "Service Unavailable", headers=retry_after(shape.after_s))
+        reply = self._write_refusal(refusal, exchange)
         headers = [
             *standing,
             *reply.headers,
@@ -164,8 +179,9 @@ class TurnedAway:
         lines = [STATUS_LINE[reply.status], *[b"%b: %b\r\n" % pair for pair in headers], b"\r\n"]
         answer = b"".join(lines) + (b"" if method == "HEAD" else reply.body)
         line = refused_line(
-            client, ended, reply.status, exchange.request_id, path=exchange.path, method=method or "other"
-        )
+            client, ended, reply.status, exchange.request_id,
+            path=exchange.path, method=method or "other", instance=shape.instance,
+        )  # fmt: skip
         return method, answer, self._log.encode_access(line, exchange.facts)
 
 

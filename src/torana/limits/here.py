@@ -69,6 +69,10 @@ class Here:
         finally:
             table.unlock()
 
+    def places(self, met: Met) -> int:
+        """How many calls pass by its one limit on requests."""
+        return self.left(met)[0]
+
     def left(self, met: Met) -> list[int]:
         """What is left of each limit."""
         now, table = int(self._clock.monotonic() * SECOND), self.table

@@ -71,6 +71,11 @@ class Refused(Exception):
         self.headers = Told([rule.shown for rule in rules]).headers(lefts, ends, now, is_degraded=is_degraded)
         self.waits_ns = waits_ns
 
+    @property
+    def longest(self) -> int:
+        """Which of them lets the call wait longest."""
+        return self.waits_ns.index(max(self.waits_ns))
+
 
 class Hold(msgspec.Struct):
     """What a call has taken of its limits. Settle it in every case; only the first time counts."""

@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any
 
 from torana.clock import Clock
-from torana.limits.hold import Hold, Met
+from torana.limits.hold import Hold, Met, Refused
 from torana.limits.lease_books import Books
 from torana.limits.lease_notes import Told
 from torana.limits.lease_queues import Queues
@@ -138,6 +138,14 @@ class Leases:
                 self._books.refuse_shut(tallies, met.ones[: len(seen)], slots, now)
         finally:
             table.unlock()
+
+    def places(self, met: Met) -> int:
+        """How many calls pass by its one limit on requests; one where only the store can say."""
+        try:
+            self.glance(met)
+        except Refused:
+            return 0
+        return max(1, self.left(met)[0])
 
     def left(self, met: Met) -> list[int]:
         """What was left of each limit when the store last said so."""

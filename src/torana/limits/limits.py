@@ -33,6 +33,8 @@ class Counts(Protocol):
 
     def glance(self, met: Met) -> None: ...
 
+    def places(self, met: Met) -> int: ...
+
     def left(self, met: Met) -> list[int]: ...
 
     def settle(self, hold: Hold, amounts: Sequence[int]) -> None: ...
@@ -82,7 +84,13 @@ class Limits:
         try:
             self._counts.glance(met)
         except Refused as refused:
-            raise self._refusal(call, refused) from None
+            refusal = self._refusal(call, refused)
+            rule = refused.rules[refused.longest]
+            if caller.instance_id and set(rule.per) <= {"instance"} and not rule.match.realms:
+                alone = Met([rule], [rule.whom(call)])
+                refusal.places = lambda: self._counts.places(alone)
+                refusal.count = rule.figures.refused
+            raise refusal from None
 
     def _meet_early(self, kind: tuple[str, ...], call: Call) -> tuple[Call, Met]:
         """The limits of a call of which only the caller and the route are known; remembered as `_meet` does."""
@@ -140,8 +148,7 @@ class Limits:
         for rule, wait_ns in zip(refused.rules, refused.waits_ns, strict=True):
             if wait_ns >= 0:
                 rule.figures.refused()
-        longest_ns = max(refused.waits_ns)
-        which = refused.waits_ns.index(longest_ns)
+        which = refused.longest
         rule = refused.rules[which]
         return LimitReached(
             refused.standings,
@@ -149,7 +156,7 @@ class Limits:
             refused.standings[which],
             rule.text,
             describe(rule, call),
-            longest_ns / SECOND,
+            refused.waits_ns[which] / SECOND,
             self._clock.now(),
         )
 

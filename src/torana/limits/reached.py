@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -88,6 +88,11 @@ class Told:
 
 class LimitReached(Refusal):
     """429 for a limit of our own."""
+
+    places: Callable[[], int] | None = None
+    """How many calls of the same instance the limit lets pass now; None: more than the instance decides about it."""
+    count: Callable[[], None]
+    """Counts it once more among the limit's refusals; set where `places` is."""
 
     def __init__(
         self,
