@@ -47,7 +47,8 @@ def test_the_page_of_prompt_files_names_all_that_they_may_hold() -> None:
     members = {*PromptFile.__struct_fields__} - {"model", "params"}
     members |= {f"params.{name}" for name in PromptParams.__struct_fields__} | {"model.params"}
     for name in (*members, *FILTERS):
-        assert f"`{name}`" in written, f"{name} is not in docs/reference/prompt-files.md"
+        is_named = f"`{name}`" in written or f"`{name}(" in written
+        assert is_named, f"{name} is not in docs/reference/prompt-files.md"
 
 
 def test_the_house_on_the_page_is_the_one_that_stands() -> None:
