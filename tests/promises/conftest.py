@@ -29,5 +29,5 @@ def shared(_standing: RunningGateway) -> RunningGateway:
     """The same gateway for every test, with clients' own models switched on; its provider begins anew."""
     _standing.provider.requests.clear()
     _standing.provider.follow(Script())
-    _standing.running.traffic.forget()
+    _standing.running.parts.traffic.forget()
     return _standing

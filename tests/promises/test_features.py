@@ -543,7 +543,7 @@ def test_torana_check_refuses_a_limit_that_is_none(overlay: Path) -> None:
 
 
 async def test_no_feature_can_take_a_path_of_the_gateways_own(gateway: RunningGateway) -> None:
-    own = [route.path for route in gateway.running.entrance.routes.routes if route.feature is None]
+    own = [route.path for route in gateway.running.serving.entrance.routes.routes if route.feature is None]
     firsts = {parts[2] for path in own if (parts := path.split("/"))[1].startswith("v")}
 
     assert firsts <= RESERVED

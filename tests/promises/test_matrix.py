@@ -341,7 +341,7 @@ def found(answer: Answer) -> Expected:
 
 
 async def test_every_route_has_a_row_and_every_row_a_route(gateway: RunningGateway) -> None:
-    routes = gateway.running.entrance.routes.routes
+    routes = gateway.running.serving.entrance.routes.routes
     closed = {(method, route.path) for route in routes if not route.is_open for method in route.methods}
     assert closed == MATRIX.keys(), "add the route to MATRIX: who may use it, with which scopes?"
     probes = {route.path for route in routes if route.methods == ("HEAD",)}

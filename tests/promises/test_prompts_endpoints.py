@@ -66,7 +66,7 @@ def say(saying: RunningGateway) -> RunningGateway:
     """One gateway with `team/say` in several versions; its provider begins anew."""
     saying.provider.requests.clear()
     saying.provider.follow(Script())
-    saying.running.traffic.forget()
+    saying.running.parts.traffic.forget()
     return saying
 
 

@@ -476,7 +476,7 @@ async def test_where_no_more_may_wait_a_call_is_turned_away_before_it_costs_anyt
     fleet["a"].stall()
     tasks = [asyncio.create_task(fleet.ask(path))]
     await fleet["a"].request()
-    (health,) = fleet.gateway.running.traffic.book
+    (health,) = fleet.gateway.running.parts.traffic.book
     health.places.max_waiting = 1
     tasks.append(asyncio.create_task(fleet.ask(path)))
 
@@ -516,7 +516,7 @@ async def test_a_call_that_may_have_room_elsewhere_is_not_turned_away(start_flee
     fleet["a"].stall()
     held = asyncio.create_task(fleet.ask())
     await fleet["a"].request()
-    for health in fleet.gateway.running.traffic.book:
+    for health in fleet.gateway.running.parts.traffic.book:
         health.places.max_waiting = 0
 
     assert (await fleet.ask()).json() == "This is b."
@@ -564,7 +564,7 @@ async def test_places_go_to_the_party_that_has_fewest(start_fleet: StartFleet) -
         if number < 2:
             await fleet["a"].request(number + 1)
 
-    (health,) = fleet.gateway.running.traffic.book
+    (health,) = fleet.gateway.running.parts.traffic.book
 
     async def are_waiting() -> bool:
         return bool(health.places.waiting == len(tasks) - 2)
@@ -735,7 +735,7 @@ async def test_a_shadow_stays_within_the_callers_regions(start_fleet: StartFleet
     )  # fmt: skip
 
     await fleet.ask()
-    await fleet.gateway.running.traffic.aclose()
+    await fleet.gateway.running.parts.traffic.aclose()
 
     assert fleet.asked == {"a": 1, "b": 0}
 

@@ -106,7 +106,7 @@ async def test_a_stream_that_breaks_is_told_so_and_booked_once(
     request_id = f"{family.name}/{fault.name}"
     said = family.events()[: family.head_events + SAID]
     gateway.provider.requests.clear()
-    gateway.running.traffic.forget()
+    gateway.running.parts.traffic.forget()
     gateway.provider.follow(fault.script(family, said))
 
     answer = await gateway.post(**family.ask(gateway, request_id))

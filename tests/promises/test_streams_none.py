@@ -104,7 +104,7 @@ def every(families: list[Family], bad: dict[str, bytes]) -> pytest.MarkDecorator
 async def assert_refused(gateway: RunningGateway, family: Family, name: str, said: bytes, *, stream: bool) -> None:
     request_id = f"{family.name}/{name}/{stream}"
     gateway.provider.requests.clear()
-    gateway.running.traffic.forget()
+    gateway.running.parts.traffic.forget()
     gateway.provider.follow(Script(raw=said))
 
     answer = await gateway.post(**family.ask(gateway, request_id, stream=stream))

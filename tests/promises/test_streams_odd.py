@@ -26,7 +26,7 @@ async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Run
 
 async def ask(gateway: RunningGateway, family: Family, script: Script, what: str) -> Answer:
     gateway.provider.requests.clear()
-    gateway.running.traffic.forget()
+    gateway.running.parts.traffic.forget()
     gateway.provider.follow(script)
     return await gateway.post(**family.ask(gateway, f"{family.name}/{what}"))
 

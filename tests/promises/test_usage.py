@@ -313,7 +313,7 @@ async def test_a_client_that_leaves_after_any_byte_has_exactly_one_record(gatewa
     sent = len(gateway.provider.requests)
 
     async def is_there() -> bool:
-        return len(gateway.usage()) == sent and not gateway.running.ledger.spool.running
+        return len(gateway.usage()) == sent and not gateway.running.parts.ledger.spool.running
 
     await eventually(is_there)
     records = gateway.usage()

@@ -61,7 +61,7 @@ async def counts(gateway: RunningGateway, name: str, least: float) -> None:
 
 
 def parked(gateway: RunningGateway) -> list[dict[str, Any]]:
-    file = gateway.running.ledger.spool.path / "_parked" / "billing.jsonl"
+    file = gateway.running.parts.ledger.spool.path / "_parked" / "billing.jsonl"
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
@@ -142,7 +142,7 @@ async def test_parked_records_are_sent_again_to_their_sink_alone_when_an_operato
     await counts(gateway, 'usage_delivered_total{sink="rollup"}', 2)
     (line,) = parked(gateway)
     sink.verdict = lambda records: 204
-    told = {**env, "AIGW_USAGE__SPOOL_DIR": str(gateway.running.ledger.spool.path)}
+    told = {**env, "AIGW_USAGE__SPOOL_DIR": str(gateway.running.parts.ledger.spool.path)}
 
     first = await asyncio.to_thread(CliRunner().invoke, main, ["usage", "resend", "billing"], env=told)
     await sink.has(2)
@@ -237,7 +237,7 @@ async def test_a_server_that_stops_hands_over_what_is_left_and_leaves_no_folder(
     env = sending_to(tmp_path, sink, linger_s=60.0)
     async with server(provider, issuer, tmp_path, env) as gateway:
         await call(gateway, times=3)
-        spool = gateway.running.ledger.spool.path
+        spool = gateway.running.parts.ledger.spool.path
 
     assert len(sink.records) == 3
     assert list(spool.glob("*/lock")) == []

@@ -257,7 +257,7 @@ async def test_a_table_gets_a_row_a_record_and_never_a_second_one(start_with: An
     )
     asked = await call(gateway, times=4)
     await counts(gateway, 'usage_delivered_total{sink="out"}', 4)
-    (folder,) = gateway.running.ledger.spool.path.glob("*/cursor-out")
+    (folder,) = gateway.running.parts.ledger.spool.path.glob("*/cursor-out")
 
     folder.write_bytes(b"torn")
     await gateway.running.reloader.reload()
@@ -286,7 +286,7 @@ async def test_workers_that_begin_at_once_make_one_table(database: str) -> None:
 
 async def test_a_record_that_a_database_cannot_hold_is_parked(start_with: Any, database: str) -> None:
     gateway = await start_with(type="postgres", url=database, linger_s=0.5)
-    ledger, site = gateway.running.ledger, Site("p", "m", "p/m", "")
+    ledger, site = gateway.running.parts.ledger, Site("p", "m", "p/m", "")
     for name in ("good", "nul\x00", "good too"):  # JSON may hold it, PostgreSQL's may not
         ledger.open(None, Caller(), site, unit_primitive=name, model="m").close("completed", None)
 

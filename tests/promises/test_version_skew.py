@@ -130,7 +130,7 @@ async def test_clients_of_every_supported_major_are_served(start_gateway: StartG
 
 @pytest.mark.parametrize("major", MAJORS)
 async def test_the_corpus_of_each_major_asks_every_endpoint_that_it_knows(gateway: RunningGateway, major: str) -> None:
-    table = gateway.running.entrance.routes
+    table = gateway.running.serving.entrance.routes
     known = {
         (method, route.path)
         for route in table.routes

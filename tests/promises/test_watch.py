@@ -308,7 +308,7 @@ async def test_without_any_key_the_gateway_is_alive_but_not_ready_until_an_issue
     reasons = await gateway.monitoring("/readyz")
     refused = await ask(gateway)
     await issuer.come_back()
-    await until(lambda: gateway.running.keys.has_keys)
+    await until(lambda: gateway.running.parts.keys.has_keys)
     ready = await gateway.get("/monitoring/ready")
 
     assert (unready.status, unready.body) == (503, b"{}")
@@ -360,7 +360,7 @@ async def test_a_bypass_makes_ready_without_keys(start_gateway: StartGateway, is
 
 
 async def test_draining_is_unready_at_once_on_both_ports(gateway: RunningGateway) -> None:
-    gateway.running.readiness.is_draining = True
+    gateway.running.serving.readiness.is_draining = True
 
     main = await gateway.get("/monitoring/ready")
     operators = await gateway.monitoring("/readyz")

@@ -188,7 +188,7 @@ class RunningGateway:
 
     def usage(self) -> list[dict[str, Any]]:
         """Every usage record that lies on its disk, in order of writing."""
-        return read_spool(self.running.ledger.spool.path)
+        return read_spool(self.running.parts.ledger.spool.path)
 
     async def monitoring(self, path: str) -> Answer:
         """GET from the metrics port."""

@@ -93,7 +93,7 @@ def _look(gateway: RunningGateway) -> _State:
     return _State(
         sockets=sum(_is_socket(each) for each in os.listdir("/proc/self/fd")),
         tasks=sum(map(_is_the_gateways, asyncio.all_tasks())),
-        upstream=gateway.running.transport.open_connections,
+        upstream=gateway.running.parts.transport.open_connections,
         lines=len(gateway.log.raw),
         asked=gateway.asked,
     )

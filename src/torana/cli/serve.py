@@ -214,7 +214,7 @@ async def _greet(settings: Settings, port: int, metrics_port: int, running: obje
 
     assert isinstance(running, Running)
     await asyncio.sleep(ISSUERS_MOMENT_S)
-    keys = running.keys
+    keys = running.parts.keys
     can_sign = keys.local.signing is not None
-    banner = write_banner(settings, port, metrics_port, running.models, keys.states(), can_sign=can_sign)
+    banner = write_banner(settings, port, metrics_port, running.serving.models, keys.states(), can_sign=can_sign)
     print(banner, file=sys.stderr, flush=True)
