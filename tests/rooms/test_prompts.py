@@ -349,6 +349,23 @@ def test_a_broken_overlay_prompt_is_refused_at_load_with_file_and_line(
     assert refused.value.problems[0].startswith(f"{path}:{line}: {said}")
 
 
+def test_what_is_wrong_in_an_included_template_is_told_there_and_where_it_is_included(tmp_path: Path) -> None:
+    template = "  system: hello\n  user: |-\n    one\n    {% include 'outer.jinja' %}\n    three\n    four"
+    write(tmp_path, "greet/base/1.0.0.yml", template=template)
+    (tmp_path / "prompts/outer.jinja").write_text("{% include 'inner.jinja' %}")
+    (tmp_path / "prompts/inner.jinja").write_text("one\ntwo\n{{ x.y() }}")
+
+    with pytest.raises(BadCatalogue) as refused:
+        prompts(tmp_path)
+
+    assert [problem.partition(", expected")[0] for problem in refused.value.problems] == [
+        f"{tmp_path}/prompts/greet/base/1.0.0.yml:8: includes `outer.jinja`, in whose line 1 "
+        "includes `inner.jinja`, in whose line 3 `(…)` is not allowed",
+        f"{tmp_path}/prompts/inner.jinja:3: `(…)` is not allowed",
+        f"{tmp_path}/prompts/outer.jinja:1: includes `inner.jinja`, in whose line 3 `(…)` is not allowed",
+    ]
+
+
 def test_every_problem_of_the_overlays_is_told_at_once(tmp_path: Path) -> None:
     write(tmp_path, "a/base/1.0.0.yml", params="{max_tokens: many, temperature: true}")
     write(tmp_path, "b/base/1.0.0-rc1.yml")

@@ -276,7 +276,11 @@ class _Inlining(NodeTransformer):
             return None
         self.left -= 1
         outside, self.trail = self.trail, (*self.trail, name)
-        included = self.visit(self.sandbox.parse(source))
+        try:
+            included = self.visit(self.sandbox.parse(source))
+        except BadTemplate as bad:
+            what = f"includes `{name}`, in whose line {bad.line} {bad.what}"
+            raise BadTemplate(node.lineno, what, bad.expected) from None
         self.trail = outside
         # What a template sets is its own, as with an include.
         return nodes.Scope(included.body, lineno=node.lineno)
