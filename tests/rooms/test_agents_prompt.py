@@ -1,5 +1,7 @@
 """What the model is told: the shipped prompt `chat/react`, rendered."""
 
+import time
+
 import pytest
 
 from torana.agents.step import PROMPT_ID, Attachment, OpenFile, Page, PastStep, StepOrder, Turn, step_inputs
@@ -94,3 +96,13 @@ def test_there_is_always_a_user_turn_with_text(prompts: Prompts, turns: tuple[Tu
 
     assert [message.role for message in chat.messages] == ["system", "user"]
     assert chat.messages[-1].text.startswith("Go on with the conversation.")
+
+
+def test_a_conversation_of_twenty_thousand_questions_in_a_row_is_joined_at_once() -> None:
+    order = StepOrder(turns=(Turn(role="user", text="x" * 500),) * 20_000 + (QUESTION,))
+    before = time.thread_time()
+
+    inputs = step_inputs(order)
+
+    assert time.thread_time() - before < 1
+    assert len(inputs["question"]) > 10_000_000

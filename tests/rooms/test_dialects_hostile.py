@@ -1,6 +1,7 @@
 """Providers that say too much, too little, or what cannot be (ST7, ST10, ST11 and ST12 of promises.md)."""
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -219,3 +220,47 @@ def test_a_tool_call_that_was_cut_off_is_passed_on_as_far_as_it_went(dialect: Di
 
     assert [(call.name, call.arguments) for call in again.tool_calls] == [("f", PARTIAL)]
     assert again.finish == "length"
+
+
+@pytest.mark.parametrize(
+    ("dialect", "start", "unit", "end"),
+    [
+        (CHAT_COMPLETIONS, b'{"choices":[', b"{}", b"]}"),
+        (CHAT_COMPLETIONS, b'{"choices":[{"message":{"tool_calls":[', b'{"function":{}}', b"]}}]}"),
+        (MESSAGES, b'{"type":"message","content":[', b'{"type":"tool_use"}', b"]}"),
+        (RESPONSES, b'{"output":[', b'{"type":"message","content":[]}', b"]}"),
+    ],
+)
+def test_an_answer_of_half_a_million_parts_is_none(dialect: Dialect, start: bytes, unit: bytes, end: bytes) -> None:
+    with pytest.raises(ProviderBroke, match="more parts than any has"):
+        dialect.read_answer(start + b",".join([unit] * 500_000) + end)
+
+
+def test_arguments_without_an_end_of_a_call_without_an_id_take_linear_time() -> None:
+    piece = {"index": 0, "function": {"arguments": "1" * 10_000 + "}"}}
+    reader = CHAT_COMPLETIONS.read_events()
+    data = event({"choices": [{"index": 0, "delta": {"tool_calls": [piece]}}]})
+    before = time.thread_time()
+
+    for _ in range(2_000):
+        reader.feed(data)
+
+    assert time.thread_time() - before < 1
+
+
+def test_a_response_asked_with_forty_thousand_items_is_read_in_linear_time() -> None:
+    item = {"role": "user", "content": "x"}
+    before = time.thread_time()
+
+    chat, _ = RESPONSES.read_request(json.dumps({"model": "m", "input": [item] * 40_000}).encode())
+
+    assert time.thread_time() - before < 1
+    assert [len(message.parts) for message in chat.messages] == [40_000]
+
+
+def test_brackets_that_an_answer_says_are_no_parts() -> None:
+    said = '[{\\"a\\":[1]}]\\n' * 500_000
+
+    chunks = CHAT_COMPLETIONS.read_answer(b'{"choices":[{"message":{"content":"%b"}}]}' % said.encode())
+
+    assert len("".join(chunk.text for chunk in chunks)) == 12 * 500_000

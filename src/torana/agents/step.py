@@ -122,15 +122,15 @@ def step_inputs(order: StepOrder) -> dict[str, Any]:
 
 def _alternate(turns: tuple[Turn, ...]) -> list[dict[str, str]]:
     """User and assistant turns with text, neighbours of one role joined, from the first user turn on."""
-    joined: list[dict[str, str]] = []
+    joined: list[tuple[str, list[str]]] = []
     for turn in turns:
         if turn.role == "system" or not turn.text.strip() or (not joined and turn.role == "assistant"):
             continue
-        if joined and joined[-1]["role"] == turn.role:
-            joined[-1]["content"] += f"\n\n{turn.text}"
+        if joined and joined[-1][0] == turn.role:
+            joined[-1][1].append(turn.text)
         else:
-            joined.append({"role": turn.role, "content": turn.text})
-    return joined
+            joined.append((turn.role, [turn.text]))
+    return [{"role": role, "content": "\n\n".join(texts)} for role, texts in joined]
 
 
 def _steps_after(turns: tuple[Turn, ...]) -> list[PastStep]:

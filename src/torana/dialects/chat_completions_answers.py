@@ -16,6 +16,9 @@ from torana.errors import ProviderBroke, provider_refused
 
 NAME = "chat_completions"
 
+MAX_WATCHED_CHARS = 64 * 1024
+"""Of the arguments of a call without an id: each piece is added to them, and they are read to see if they are whole."""
+
 _OTHER: FinishReason = "other"
 _GIVEN_UP = {"error": 502, "insufficient_system_resource": 503}
 """Ends of answers that are none: OpenRouter's, where the provider behind failed, and DeepSeek's, out of machines."""
@@ -104,7 +107,7 @@ class _Begun:
     id: str
     name: str
     arguments: str = ""
-    """So far, of a call without an id."""
+    """So far, of a call without an id; of long ones the beginning."""
 
     def is_followed_by(self, id: str, name: str) -> bool:
         """True where a piece with these begins another call, although it has the same number.
@@ -235,7 +238,7 @@ class StreamedAnswer:
                     self._freeform.append((choice, position))
                     arguments = BEGIN + arguments
                 piece = ToolCallPiece(position, id_, name, arguments)
-            if not known.id:
+            if not known.id and len(known.arguments) < MAX_WATCHED_CHARS:
                 known.arguments += arguments
             chunks.append(Chunk(choice=choice, tool_call=piece))
 

@@ -15,7 +15,7 @@ from torana.chat import Chunk, ToolCallPiece
 from torana.dialects.dialect import Dialect, EventReader, RelayScan
 from torana.dialects.members import BOM, Members, decode_mended
 from torana.dialects.openai_style import DONE
-from torana.dialects.sse import read_event
+from torana.dialects.sse import MAX_EVENT_BYTES, read_event
 from torana.dialects.streams import MAX_WATCHED_LINE_BYTES
 from torana.errors import Invalid, ProviderBroke, ProviderError, ProviderRefused
 
@@ -178,7 +178,8 @@ class PassingReader:
         if self._first is not None:
             self._held += whole
             self._held_events += sum(1 for _ in _events(whole))
-            says_something = any(chunk.says_something for chunk in self._first.feed(whole))
+            is_large = len(whole) > MAX_EVENT_BYTES  # it says something, and may take long to read
+            says_something = is_large or any(chunk.says_something for chunk in self._first.feed(whole))
             if not says_something and self._held_events < MAX_HELD_EVENTS:
                 self._first.feed(b"")  # raises what failed behind events that say nothing
                 return []

@@ -128,13 +128,14 @@ def _read_input(members: Members) -> list[Message]:
     """Items become messages; neighbouring items of one side become one, as parallel calls must stand together."""
     if isinstance(members.get("input"), str):
         return [Message("user", (Text(members["input"]),))]
-    messages: list[Message] = []
+    joined: list[tuple[Role, list[Part]]] = []
     for at, item in enumerate(need_rows(members, "input")):
         message = _read_item(item, ("input", at))
-        if messages and messages[-1].role == message.role and message.role != "system":
-            message = Message(message.role, messages.pop().parts + message.parts)
-        messages.append(message)
-    return messages
+        if joined and joined[-1][0] == message.role and message.role != "system":
+            joined[-1][1].extend(message.parts)
+        else:
+            joined.append((message.role, [*message.parts]))
+    return [Message(role, tuple(parts)) for role, parts in joined]
 
 
 def _read_item(item: Members, loc: Loc) -> Message:

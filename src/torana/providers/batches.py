@@ -3,18 +3,25 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any, Literal, Protocol
 
 from torana.chat import ChatRequest, Chunk
 from torana.dialects.dialect import Dialect, EventReader
 from torana.dialects.digits import DigitWatch
 from torana.dialects.passing import PassingReader, pass_answer
-from torana.errors import ProviderError
+from torana.errors import ProviderBroke, ProviderError
 from torana.providers.provider import Deployment
 from torana.transport import WireAnswer
 
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
 """A whole answer; a model's longest output is far below."""
+
+LARGE_BYTES = 256 * 1024
+"""Larger answers are read in a thread, for a server may write them to take long."""
+
+MAX_CHUNKS = 10_000
+"""Of a whole answer: texts, thoughts and calls of all its choices."""
 
 TAIL_S = 0.25
 """Patience for the end of a body whose answer is complete."""
@@ -78,7 +85,11 @@ class Sending:
             if not self._chat.stream:
                 said = await answer.read_all(MAX_ANSWER_BYTES, DigitWatch().see)
                 self._end()
-                return dialect.read_answer(said) if passing == "no" else pass_answer(dialect, said)
+                read = dialect.read_answer if passing == "no" else partial(pass_answer, dialect)
+                chunks = read(said) if len(said) <= LARGE_BYTES else await asyncio.to_thread(read, said)
+                if len(chunks) > MAX_CHUNKS:
+                    raise ProviderBroke("an answer of more parts than any has")
+                return chunks
             reader = self._reader = (
                 dialect.read_events()
                 if passing == "no"
