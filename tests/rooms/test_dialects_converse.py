@@ -457,6 +457,17 @@ def test_a_failed_tool_is_told_by_status_or_in_words() -> None:
     assert told[1]["content"][0]["toolResult"]["toolUseId"] == call_id
 
 
+def test_a_failed_tool_that_shows_something_is_told_in_words() -> None:
+    shown = ToolResult("c", (Text("gone"), Image("image/png", "aGk=")), is_error=True)
+    chat = ChatRequest(messages=(Message("assistant", (ToolCall("c", "look", "{}"),)), Message("user", (shown,))))
+
+    result = written(chat, CLAUDE)["messages"][1]["content"][0]["toolResult"]
+
+    assert "status" not in result
+    assert result["content"][:2] == [{"text": "Error:"}, {"text": "gone"}]
+    assert "image" in result["content"][2]
+
+
 def test_a_prompt_authors_members_go_to_the_model_and_the_formats_own_stay() -> None:
     chat = asked(extra={"anthropic_beta": ["x"], "serviceTier": {"type": "flex"}, "logit_bias": None}, top_k=3)
 

@@ -362,11 +362,13 @@ def _name_document(title: str, page: _Page) -> str:
 
 def _write_result(part: ToolResult, page: _Page) -> Members:
     rows = [_write_block(each, page) for each in part.parts if not (isinstance(each, Text) and not each.text.strip())]
-    if part.is_error and not page.traits.takes_status:
-        # There is no flag for it, and a model that does not know repeats the call.
+    # Claude refuses an error that shows something: "all content must be type "text" if "is_error" is true".
+    has_flag = page.traits.takes_status and all("text" in row for row in rows)
+    if part.is_error and not has_flag:
+        # A model that does not know repeats the call.
         rows.insert(0, {"text": "Error:"})
     result: Members = {"toolUseId": legal_id(part.call_id), "content": rows or [{"text": NO_OUTPUT}]}
-    return {**result, "status": "error"} if part.is_error and page.traits.takes_status else result
+    return {**result, "status": "error"} if part.is_error and has_flag else result
 
 
 def legal_id(call_id: str) -> str:
