@@ -40,6 +40,7 @@ from torana.errors import (
     Invalid,
     ProviderBroke,
     ProviderError,
+    ProviderGaveUp,
     ProviderLimited,
     ProviderOverloaded,
     ProviderRefused,
@@ -311,6 +312,21 @@ def test_a_picture_by_its_address_is_refused_and_one_in_the_vendors_store_is_not
     (turn,) = written(asked(Image("image/webp", url="s3://bucket/a.webp"), Text("?")))["messages"]
 
     assert turn["content"][0]["image"] == {"format": "webp", "source": {"s3Location": {"uri": "s3://bucket/a.webp"}}}
+
+
+@pytest.mark.parametrize("reason", ["malformed_model_output", "malformed_tool_use"])
+def test_an_answer_that_came_to_nothing_is_none_unless_something_was_said(reason: str) -> None:
+    stop = frame({"stopReason": reason}, "messageStop")
+    text = frame({"contentBlockIndex": 0, "delta": {"text": "Hi"}}, "contentBlockDelta")
+    begun = frame({"role": "assistant"}, "messageStart")
+    end = frame({"usage": {"inputTokens": 1, "outputTokens": 1}}, "metadata")
+    answer: dict[str, Any] = {"output": {"message": {"content": []}}, "stopReason": reason, "usage": {}}
+
+    with pytest.raises(ProviderGaveUp):
+        read_stream(begun, stop, end)
+    with pytest.raises(ProviderGaveUp):
+        CONVERSE.read_answer(json.dumps(answer).encode())
+    assert [chunk.finish for chunk in read_stream(begun, text, stop, end) if chunk.finish] == ["other"]
 
 
 @pytest.mark.parametrize("part", [Image("image/tiff", "AA=="), Document("application/zip", "AA==")])

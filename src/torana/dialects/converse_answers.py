@@ -10,7 +10,7 @@ import msgspec
 from torana.chat import Chunk, FinishReason, ToolCallPiece, Usage
 from torana.dialects.event_stream import MAX_MESSAGE_CHARS, EventStreamParser
 from torana.dialects.members import decode_answer, read_tokens, suspect
-from torana.errors import ProviderBroke, ProviderError, ProviderRefused, provider_refused
+from torana.errors import ProviderBroke, ProviderError, ProviderGaveUp, ProviderRefused, provider_refused
 
 NAME = "converse"
 
@@ -26,7 +26,11 @@ _FINISHES: dict[str, FinishReason] = {
     "stop_sequence": "stop_sequence",
     "guardrail_intervened": "content_filter",
     "content_filtered": "content_filter",
+    "refusal": "content_filter",
 }
+_GIVEN_UP = frozenset({"malformed_model_output", "malformed_tool_use"})
+"""Ends of answers that are none."""
+
 ERROR_STATUS = {
     "validationException": 400,
     "accessDeniedException": 403,
@@ -175,11 +179,12 @@ def read_usage(said: Any) -> Usage | None:
 class StreamedAnswer:
     """What is known of one streamed answer so far."""
 
-    __slots__ = ("_calls", "_finish", "_is_begun", "_silent_calls")
+    __slots__ = ("_calls", "_finish", "_has_said", "_is_begun", "_silent_calls")
 
     def __init__(self) -> None:
         self._is_begun = False
         self._finish: FinishReason | None = None
+        self._has_said = False
         self._calls: dict[int, int] = {}
         """Block number → position among the tool calls."""
         self._silent_calls: set[int] = set()
@@ -188,6 +193,7 @@ class StreamedAnswer:
     def take(self, data: bytes, chunks: list[Chunk]) -> bool:
         """Append what one event brings; True for the terminal one, which tells the usage."""
         event = decode_answer(_events, data)
+        known = len(chunks)
         if event.content_block_delta is not None:
             if event.content_block_delta.delta is not None:
                 self._take_delta(event.content_block_delta.content_block_index, event.content_block_delta.delta, chunks)
@@ -203,7 +209,7 @@ class StreamedAnswer:
             self._is_begun = True
             chunks.append(Chunk())
         elif event.message_stop is not None:
-            self._finish = _FINISHES.get(event.message_stop.stop_reason or "", "other")
+            self._finish = _finish(event.message_stop.stop_reason or "", has_said=self._has_said)
             chunks.append(Chunk(finish=self._finish, stop_sequence=_ended_by(event.message_stop)))
         elif event.metadata is not None:
             if not self._is_begun or self._finish is None:
@@ -212,6 +218,7 @@ class StreamedAnswer:
             return True
         elif data.find(b"Exception", 0, 64) > 0:
             raise _refused(data)
+        self._has_said = self._has_said or any(chunk.says_something for chunk in chunks[known:])
         return False
 
     def _begin_call(self, index: int, call: _ToolUse, chunks: list[Chunk]) -> None:
@@ -271,10 +278,17 @@ def read_answer(body: bytes) -> list[Chunk]:
             arguments = msgspec.json.encode(call.input or {}).decode()
             chunks.append(Chunk(tool_call=ToolCallPiece(position, call.tool_use_id, call.name, arguments)))
             position += 1
-    finish = _FINISHES.get(answer.stop_reason, "other")
+    finish = _finish(answer.stop_reason, has_said=bool(chunks))
     ended_by, usage = _ended_by(answer), read_usage(answer.usage)
     chunks.append(Chunk(finish=finish, stop_sequence=ended_by, usage=usage, is_last=True))
     return chunks
+
+
+def _finish(reason: str, *, has_said: bool) -> FinishReason:
+    """Raises ProviderGaveUp for an answer that came to nothing."""
+    if reason in _GIVEN_UP and not has_said:
+        raise ProviderGaveUp(f"the model's answer came to nothing: {reason}")
+    return _FINISHES.get(reason, "other")
 
 
 def _ended_by(end: _MessageStop | _Answer) -> str:
