@@ -289,7 +289,8 @@ class Relay(msgspec.Struct, kw_only=True):
         if outcome != "completed" or not is_told(usage):
             # An error status costs nothing, and neither does what is only looked up.
             usage = self.so_far(usage) if self.asked_bytes and self.answer.status < 400 else None
-        self.call.record(self.provider, self.model, outcome, usage, seconds, failure)
+        finish = self.scan.finish if self.scan is not None else None
+        self.call.record(self.provider, self.model, outcome, usage, seconds, failure, finish)
 
 
 class CodeAnswer(msgspec.Struct):

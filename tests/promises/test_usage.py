@@ -125,6 +125,8 @@ async def test_a_call_leaves_one_record_with_its_tokens_and_for_whom_it_was(gate
     assert record["request_id"] == answer.header("x-request-id")
     assert record["endpoint"] in way.path
     assert record["stream"] is (way in STREAMED)
+    is_unread = way in WHOLE and way.headers == PROXY_HEADERS  # of these only the tokens are looked at
+    assert record["finish_reason"] == ("" if is_unread else "stop")
 
 
 @named(EVERY)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from torana.chat import Usage
 from torana.dialects import embeddings, streams
 from torana.dialects.chat_completions import CHAT_COMPLETIONS
 from torana.dialects.dialect import RelayScan, ServedDialect
+from torana.dialects.generate_content import GENERATE_CONTENT
 from torana.dialects.messages import MESSAGES
 from torana.dialects.responses import RESPONSES
 from torana.dialects.text_completions import TEXT_COMPLETIONS
@@ -133,3 +135,36 @@ def test_a_relayed_answer_tells_its_usage(dialect: ServedDialect, name: str, usa
 
 def test_relayed_embeddings_tell_their_usage() -> None:
     assert embeddings.scan_answer(b'{"data":[],"usage":{"prompt_tokens":8,"total_tokens":8}}') == Usage(input_tokens=8)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "events", "finish"),
+    [
+        (MESSAGES, [{"type": "message_delta", "delta": {"stop_reason": "refusal"}, "usage": {}}], "content_filter"),
+        (MESSAGES, [{"type": "message_delta", "delta": {"stop_reason": None}, "usage": {}}], None),
+        (CHAT_COMPLETIONS, [{"choices": [{"delta": {}, "finish_reason": "tool_calls"}]}], "tool_calls"),
+        (
+            CHAT_COMPLETIONS,
+            [{"choices": [{"delta": {"content": '"finish_reason":"stop"'}, "finish_reason": None}]}],
+            None,
+        ),
+        (TEXT_COMPLETIONS, [{"choices": [{"text": "x", "finish_reason": "length"}]}], "length"),
+        (RESPONSES, [{"type": "response.completed", "response": {"output": []}}], "stop"),
+        (
+            RESPONSES,
+            [{"type": "response.completed", "response": {"output": [{"type": "function_call"}]}}],
+            "tool_calls",
+        ),
+        (
+            RESPONSES,
+            [{"type": "response.incomplete", "response": {"incomplete_details": {"reason": "max_output_tokens"}}}],
+            "length",
+        ),
+        (RESPONSES, [{"type": "response.failed", "response": {}}], None),
+        (GENERATE_CONTENT, [{"candidates": [{"finishReason": "SAFETY"}]}], "content_filter"),
+    ],
+)
+def test_a_relayed_stream_tells_why_it_ended(dialect: ServedDialect, events: list[Any], finish: str | None) -> None:
+    stream = b"".join(b"data: %b\n\n" % json.dumps(event, separators=(",", ":")).encode() for event in events)
+
+    assert scan(dialect, iter([stream])).finish == finish

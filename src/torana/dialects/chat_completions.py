@@ -336,7 +336,7 @@ CHAT_COMPLETIONS = Dialect(
     read_error=openai_style.read_error,
     write_error=openai_style.write_error,
     write_error_event=openai_style.write_error_event,
-    scan_events=lambda: LineScan((openai_style.DONE,), answers.look),
+    scan_events=lambda: LineScan((openai_style.DONE,), answers.look, openai_style.REASONS),
     scan_answer=openai_style.scan_answer,
     tells_usage_when_asked=True,
 )

@@ -97,6 +97,7 @@ class _Glance(msgspec.Struct):
 
     model: str | None = None
     usage: Any = None
+    choices: Any = None
 
 
 @dataclass(slots=True)
@@ -289,6 +290,14 @@ def _find_usage(event: _Answer) -> Any:
 def look(data: bytes, usage: Usage | None) -> Seen:
     """What a relayed event says; raises ProviderBroke for junk."""
     if data == openai_style.DONE:
-        return usage, "", True
+        return usage, "", True, None
     event = decode_answer(_glances, data)
-    return openai_style.read_usage(event.usage, usage), event.model or "", False
+    return openai_style.read_usage(event.usage, usage), event.model or "", False, _find_finish(event.choices)
+
+
+def _find_finish(choices: Any) -> FinishReason | None:
+    for choice in choices if isinstance(choices, list) else ():
+        reason = choice.get("finish_reason") if isinstance(choice, dict) else None
+        if reason and isinstance(reason, str):
+            return openai_style.FINISHES.get(reason, _OTHER)
+    return None

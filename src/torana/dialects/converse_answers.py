@@ -310,12 +310,13 @@ def read_error(status: int, body: bytes) -> ProviderRefused:
 class Scan:
     """Watches a stream that is passed on as it comes."""
 
-    __slots__ = ("_parser", "is_complete", "model", "usage")
+    __slots__ = ("_parser", "finish", "is_complete", "model", "usage")
 
     def __init__(self) -> None:
         self._parser: EventStreamParser | None = EventStreamParser()
         self.usage: Usage | None = None
         self.model = ""
+        self.finish: FinishReason | None = None
         self.is_complete = False
 
     def feed(self, data: bytes) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from torana.chat import ChatRequest, Chunk, Usage
+from torana.chat import ChatRequest, Chunk, FinishReason, Usage
 from torana.errors import ProviderRefused
 
 
@@ -49,6 +49,11 @@ class RelayScan(Protocol):
     @property
     def model(self) -> str:
         """The name the provider reports; empty until it has."""
+        ...
+
+    @property
+    def finish(self) -> FinishReason | None:
+        """Why the answer ended, as far as that is seen in passing."""
         ...
 
     @property

@@ -249,7 +249,7 @@ class ContentScan:
     The models that finished every event with STOP are shut down; what still serves does so in its last one.
     """
 
-    __slots__ = ("_is_blind", "_is_finished", "_parser", "model", "usage")
+    __slots__ = ("_is_blind", "_is_finished", "_parser", "finish", "model", "usage")
 
     def __init__(self) -> None:
         self._parser = EitherForm(MAX_WATCHED_BYTES)
@@ -258,6 +258,7 @@ class ContentScan:
         """An event too large to be held came by: nothing can be said any more."""
         self.usage: Usage | None = None
         self.model = ""
+        self.finish: FinishReason | None = None
 
     def feed(self, data: bytes) -> None:
         if not self._is_blind:
@@ -283,6 +284,8 @@ class ContentScan:
             self.model = self.model or event.model_version or ""
             if event.candidates:
                 self._is_finished = all(candidate.finish_reason for candidate in event.candidates)
+                if reason := event.candidates[0].finish_reason:
+                    self.finish = FINISHES.get(reason, "other")
             elif event.prompt_feedback is not None and event.prompt_feedback.block_reason:
                 self._is_finished = True
 

@@ -102,6 +102,7 @@ class _Glance(msgspec.Struct):
 
     type: str = ""
     message: "_Glance | None" = None
+    delta: Any = None
     model: str | None = None
     usage: Any = None
 
@@ -290,8 +291,10 @@ def look(data: bytes, usage: Usage | None) -> Seen:
     """What a relayed event says; raises ProviderBroke for junk."""
     event = decode_answer(_glances, data)
     if event.message is not None:
-        return merge_usage(usage, event.message.usage), event.message.model or "", False
-    return merge_usage(usage, event.usage), event.model or "", event.type == "message_stop"
+        return merge_usage(usage, event.message.usage), event.message.model or "", False, None
+    reason = event.delta.get("stop_reason") if isinstance(event.delta, dict) else None
+    finish = _finish(reason, has_calls=False) if isinstance(reason, str) else None
+    return merge_usage(usage, event.usage), event.model or "", event.type == "message_stop", finish
 
 
 def scan_answer(body: bytes) -> Usage | None:

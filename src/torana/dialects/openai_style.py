@@ -15,6 +15,9 @@ MAX_MESSAGE_CHARS = 300
 DONE = b"[DONE]"
 """Data of the terminal event of both completions formats."""
 
+REASONS = (b'"finish_reason":"', b'"finish_reason": "')
+"""What marks the event of a completions format that tells why the answer ended; all others have a null there."""
+
 FINISHES: dict[str, FinishReason] = {
     "stop": "stop",
     "length": "length",

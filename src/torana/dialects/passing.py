@@ -195,10 +195,11 @@ class PassingReader:
         whole = self._cut_at_junk(whole)
         if self._hides_usage:
             whole = _without_usage(whole)
+        finish = self._scan.finish if self._is_done else None
         # The end is told even where nothing is left to pass.
         if not whole and not self._is_done:
             return []
-        return [Chunk(raw=whole, usage=self._scan.usage, is_last=self._is_done)]
+        return [Chunk(raw=whole, finish=finish, usage=self._scan.usage, is_last=self._is_done)]
 
     def _cut_at_error(self, whole: bytes) -> bytes:
         """What stands before an error; that is raised now, or with the next call where something does."""

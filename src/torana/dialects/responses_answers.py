@@ -81,6 +81,9 @@ class _Told(msgspec.Struct):
     incomplete_details: _Details | None = None
 
 
+_CALL_MARKS = tuple(b'"%b"' % kind.encode() for kind in _CALLS)
+
+
 class _Glance(msgspec.Struct):
     type: str = ""
     response: _Told | None = None
@@ -233,7 +236,14 @@ def look(data: bytes, usage: Usage | None) -> Seen:
     """What a relayed event says; raises ProviderBroke for junk."""
     event = decode_answer(_glances, data)
     response = event.response or _Told()
-    return openai_style.read_responses_usage(response.usage, usage), response.model or "", event.type in _ENDS
+    told = openai_style.read_responses_usage(response.usage, usage)
+    if event.type not in _ENDS:
+        return told, response.model or "", False, None
+    status = event.type.rpartition(".")[2]
+    finish = None
+    if status != "failed":
+        finish = _finish(status, response.incomplete_details, has_calls=any(mark in data for mark in _CALL_MARKS))
+    return told, response.model or "", True, finish
 
 
 def scan_answer(body: bytes) -> Usage | None:

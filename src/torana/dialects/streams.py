@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from torana.chat import Chunk, Usage
+from torana.chat import Chunk, FinishReason, Usage
 from torana.dialects.sse import Event, SseParser
 from torana.errors import ProviderBroke, ProviderError
 
@@ -76,8 +76,8 @@ class StreamReader:
         return chunks
 
 
-Seen = tuple[Usage | None, str, bool]
-"""Usage, the model's name, and whether this was the terminal event."""
+Seen = tuple[Usage | None, str, bool, FinishReason | None]
+"""Usage, the model's name, whether this was the terminal event, and why the answer ended."""
 
 
 class LineScan:
@@ -86,19 +86,27 @@ class LineScan:
     JSON escapes quotes, so a marker with quotes never stands in a text of the model.
 
     endings  what marks a line that may be the terminal event
+    reasons  what marks one that may tell why the answer ended, and tells neither usage nor end
     look     the data of such a line, usage so far → what it says; raises ProviderBroke for junk
     """
 
-    __slots__ = ("_endings", "_is_complete", "_is_skipping", "_look", "_rest", "model", "usage")
+    __slots__ = ("_endings", "_is_complete", "_is_skipping", "_look", "_reasons", "_rest", "finish", "model", "usage")
 
-    def __init__(self, endings: tuple[bytes, ...], look: Callable[[bytes, Usage | None], Seen]) -> None:
+    def __init__(
+        self,
+        endings: tuple[bytes, ...],
+        look: Callable[[bytes, Usage | None], Seen],
+        reasons: tuple[bytes, ...] = (),
+    ) -> None:
         self._endings = endings
+        self._reasons = reasons
         self._look = look
         self._rest = bytearray()
         self._is_skipping = False
         self._is_complete = False
         self.usage: Usage | None = None
         self.model = ""
+        self.finish: FinishReason | None = None
 
     def feed(self, data: bytes) -> None:
         cut = data.rfind(b"\n") + 1
@@ -137,6 +145,9 @@ class LineScan:
             self._read_lines_with(_MODEL, lines, only_first=True)
         if _USAGE in lines:
             self._read_lines_with(_USAGE, lines)
+        for reason in self._reasons:
+            if self.finish is None and reason in lines:
+                self._read_lines_with(reason, lines)
         for ending in self._endings:
             # The usage often stands in the terminal event itself.
             if not self._is_complete and ending in lines:
@@ -161,9 +172,10 @@ class LineScan:
         if not line.startswith(b"data:"):
             return
         try:
-            usage, model, is_end = self._look(line[5:].strip(), self.usage)
+            usage, model, is_end, finish = self._look(line[5:].strip(), self.usage)
         except ProviderBroke:
             return
         self.usage = usage or self.usage
         self.model = self.model or model
+        self.finish = finish or self.finish
         self._is_complete = self._is_complete or is_end
