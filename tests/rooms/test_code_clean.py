@@ -12,7 +12,7 @@ from torana.code.comments import is_only_comments
 from torana.code.fences import FenceStripper, strip_fences
 from torana.code.orders import Cursor
 from torana.code.repeats import drop_loops, drop_repeated_blocks, drop_repeated_end, drop_repeated_start
-from torana.code.stops import StopCutter
+from torana.code.stops import StartCutter, StopCutter
 from torana.code.syntax import _end_of_block_lexically, adds_errors, end_of_block, open_brackets
 from torana.code.trees import Trees
 
@@ -307,3 +307,11 @@ def test_few_lines_from_above_may_come_again() -> None:
 def test_short_loops_and_closers_stay() -> None:
     assert drop_loops("x\nx\nx\n") == "x\nx\nx\n"
     assert drop_loops("}\n" * 12) == "}\n" * 12
+
+
+def test_blanks_before_an_answer_are_not_held_back_for_ever() -> None:
+    cutter = StartCutter(("</new_code>",))
+
+    passed = [cutter.feed(" ") for _ in range(3_000)]
+
+    assert "".join(passed) == " " * 3_000

@@ -5,6 +5,9 @@ Some models also write the tag that a stop text would close.
 
 from collections.abc import Sequence
 
+_MOST_BLANKS = 1_000
+"""Before a tag. Each piece of an answer makes all of them be looked at again."""
+
 
 class StopCutter:
     """Lets an answer pass up to its first stop text. Only what may still become one is held back."""
@@ -50,6 +53,8 @@ class StartCutter:
             return text
         self._held += text
         begun = self._held.lstrip()
+        if len(self._held) - len(begun) > _MOST_BLANKS:
+            return self.close()
         for tag in self._tags:
             if tag.startswith(begun) or (begun.startswith(tag) and begun[len(tag) :] in ("", "\r")):
                 return ""
