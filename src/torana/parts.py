@@ -126,8 +126,7 @@ def make_parts(
     minted = MinuteLimit("minted", auth.mint_per_minute, counts, clock, leases)
     minter = Minter(auth, local_keys, clock, minted=minted)
 
-    # The same on all replicas that share a signing key.
-    own_id = settings.serve.gateway_id or local_keys.gateway_id() or secrets.token_hex(4)
+    own_id = settings.serve.gateway_id or local_keys.gateway_id()
     loop_mark = f"torana-{own_id}"
     providers = provider_table(settings.providers, transport, clock)
     demo = DemoProvider(settings.providers.demo_engine)

@@ -20,7 +20,7 @@ from torana.auth_settings import AuthSettings
 from torana.clock import Clock
 from torana.transport import Fetched, Fetcher, FetchFailed
 
-log = logging.getLogger("torana.access")
+logger = logging.getLogger("torana.access")
 
 FETCH_TIMEOUT_S = 10.0
 FETCH_LIMIT_BYTES = 1 << 20
@@ -158,7 +158,7 @@ class IssuerKeys:
         try:
             return self._shelf.claim(self.base_url, now, self._settings.key_refetch_s)
         except OSError:
-            log.exception("the workers' directory cannot be used; this worker asks an issuer by itself")
+            logger.exception("the workers' directory cannot be used; this worker asks an issuer by itself")
             return None
 
     async def _listen(self, asked_at: float) -> None:
@@ -187,7 +187,7 @@ class IssuerKeys:
             age_s = self._clock.monotonic() - self._fetched_at
             # Until they are due for a refresh they are not stale.
             if age_s > max(self._settings.key_ttl_s, self._settings.key_stale_s):
-                log.error("an issuer's keys are too old and no longer used", extra={"issuer": self.issuer})
+                logger.error("an issuer's keys are too old and no longer used", extra={"issuer": self.issuer})
                 self._replace(())
 
     def state(self) -> IssuerState:
@@ -212,7 +212,7 @@ class IssuerKeys:
                 self._failed(str(error) or type(error).__name__)
             return
         except Exception as error:  # the loop that keeps keys fresh must outlive any answer
-            log.exception("fetching an issuer's keys failed", extra={"issuer": self.issuer})
+            logger.exception("fetching an issuer's keys failed", extra={"issuer": self.issuer})
             self._failed(type(error).__name__)
             return
         self._succeeded(issuer, keys, self._clock.monotonic())
@@ -220,11 +220,11 @@ class IssuerKeys:
             try:
                 self._shelf.put(self.base_url, Shelved(issuer, entries, self._fetched_at))
             except OSError:
-                log.exception("the workers' directory cannot be used; each worker asks an issuer by itself")
+                logger.exception("the workers' directory cannot be used; each worker asks an issuer by itself")
 
     def _succeeded(self, issuer: str, keys: tuple[Key, ...], fetched_at: float) -> None:
         if self._problem:
-            log.info("an issuer's keys are there", extra={"issuer": issuer, "keys": len(keys)})
+            logger.info("an issuer's keys are there", extra={"issuer": issuer, "keys": len(keys)})
         self._problem = ""
         self._fetched_at = fetched_at
         if issuer != self.issuer or keys != self.keys:
@@ -233,7 +233,7 @@ class IssuerKeys:
 
     def _failed(self, problem: str) -> None:
         if problem != self._problem:  # one line for each change of state, however long it lasts
-            log.warning("an issuer's keys could not be fetched", extra={"issuer": self.issuer, "reason": problem})
+            logger.warning("an issuer's keys could not be fetched", extra={"issuer": self.issuer, "reason": problem})
         self._problem = problem
         self.drop_stale()
 
@@ -300,7 +300,7 @@ class IssuerKeys:
             return
         self._skew_s = round(told - self._clock.now(), 1)
         if abs(self._skew_s) > self._settings.leeway_s:
-            log.warning("an issuer's clock differs from ours", extra={"issuer": self.issuer, "skew_s": self._skew_s})
+            logger.warning("an issuer's clock differs from ours", extra={"issuer": self.issuer, "skew_s": self._skew_s})
 
 
 def read_keys(entries: list[msgspec.Raw], issuer: str) -> tuple[Key, ...]:
@@ -317,7 +317,7 @@ def read_keys(entries: list[msgspec.Raw], issuer: str) -> tuple[Key, ...]:
                 raise BadKey("has the id of another key")
         except (BadKey, msgspec.DecodeError, RecursionError) as error:
             extra = {"issuer": issuer, "position": position, "reason": str(error)}
-            log.warning("a key of an issuer is not used", extra=extra)
+            logger.warning("a key of an issuer is not used", extra=extra)
         else:
             found.append(key)
     if not found:

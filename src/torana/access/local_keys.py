@@ -23,7 +23,7 @@ from torana.access.jose import BadKey, Key, encode_number, rsa_key
 from torana.auth_settings import AuthSettings
 from torana.settings import Settings
 
-log = logging.getLogger("torana.access")
+logger = logging.getLogger("torana.access")
 
 KEPT_KEY_FILE = "signing_key.pem"
 
@@ -146,7 +146,7 @@ def keep_signing_key(state_dir: Path) -> rsa.RSAPrivateKey | None:
         if not kept.exists():
             _place_new_key(kept)
     except OSError as error:
-        log.error("no development signing key: the state directory is not writable", extra={"reason": str(error)})
+        logger.error("no development signing key: the state directory is not writable", extra={"reason": str(error)})
         return None
     return _read_kept(kept)
 
@@ -167,7 +167,7 @@ def _read_kept(path: Path) -> rsa.RSAPrivateKey | None:
     try:
         return read_private_key(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, BadKey) as error:
-        log.error("the kept development signing key is unusable and left out", extra={"reason": str(error)})
+        logger.error("the kept development signing key is unusable and left out", extra={"reason": str(error)})
         return None
 
 
@@ -177,7 +177,7 @@ def _configured(pem: str, name: str) -> rsa.RSAPrivateKey | None:
     try:
         return read_private_key(pem)
     except BadKey as error:
-        log.error(f"{name} {error}; it is left out", extra={"setting": name})
+        logger.error(f"{name} {error}; it is left out", extra={"setting": name})
         return None
 
 

@@ -22,7 +22,7 @@ from torana.headers import Headers
 from torana.settings import Settings
 from torana.transport import Fetcher, FetchFailed
 
-log = logging.getLogger("torana.access")
+logger = logging.getLogger("torana.access")
 
 TIMEOUT_S = 1.0
 TTL_S = 3600.0
@@ -95,7 +95,9 @@ class QuotaGate:
         self.is_on = bool(auth.portal_user and auth.portal_token and auth.customer_portal_url)
         if bool(auth.portal_user) != bool(auth.portal_token):
             missing = "AIGW_CUSTOMERSDOT__API_TOKEN" if auth.portal_user else "AIGW_CUSTOMERSDOT__API_USER"
-            log.warning("usage quota is not checked: one of its two credentials is not set", extra={"missing": missing})
+            logger.warning(
+                "usage quota is not checked: one of its two credentials is not set", extra={"missing": missing}
+            )
         self._environment = settings.environment
         self._fetcher = fetcher
         self._clock = clock
@@ -163,13 +165,13 @@ class QuotaGate:
                 limit_bytes=65536,
             )
         except FetchFailed as error:
-            log.warning("the quota check got no answer; the call is refused", extra={"reason": str(error)})
+            logger.warning("the quota check got no answer; the call is refused", extra={"reason": str(error)})
         else:
             status = answer.status
             if status in (200, 402, 403):
                 outcome, ttl_s = "answered", _ttl_s(answer.headers.get("cache-control", ""))
             else:
-                log.warning("the quota check got no usable answer; the call is refused", extra={"status": status})
+                logger.warning("the quota check got no usable answer; the call is refused", extra={"status": status})
         now = self._clock.monotonic()
         if self._meter:
             self._meter.asked(outcome, status, question.get("realm", ""), now - begun_at)

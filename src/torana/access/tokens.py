@@ -29,7 +29,7 @@ from torana.errors import Layer, Refusal
 from torana.headers import Headers
 from torana.networks import Networks
 
-log = logging.getLogger("torana.access")
+logger = logging.getLogger("torana.access")
 
 FORBIDDEN = "Forbidden by auth provider"
 MAX_TRIES = 16
@@ -163,10 +163,10 @@ class Verifier:
     def bypasses(self, headers: Headers) -> bool:
         """Whether the operator lets this request pass with all rights; said at critical level each time."""
         if self._settings.bypass_external:
-            log.critical("AIGW_AUTH__BYPASS_EXTERNAL lets a request pass unauthenticated")
+            logger.critical("AIGW_AUTH__BYPASS_EXTERNAL lets a request pass unauthenticated")
             return True
         if self._settings.bypass_with_header and headers.text(b"bypass-auth").lower() == "true":
-            log.critical("AIGW_AUTH__BYPASS_EXTERNAL_WITH_HEADER lets a request pass unauthenticated")
+            logger.critical("AIGW_AUTH__BYPASS_EXTERNAL_WITH_HEADER lets a request pass unauthenticated")
             return True
         return False
 
@@ -176,7 +176,7 @@ class Verifier:
 
     async def _verify(self, token: str, client: str) -> _Verified:
         if self._settings.bypass_jwt_signature:
-            log.critical("AIGW_AUTH__BYPASS_JWT_SIGNATURE lets a token pass with its signature unchecked")
+            logger.critical("AIGW_AUTH__BYPASS_JWT_SIGNATURE lets a token pass with its signature unchecked")
         raw = token.encode("utf-8", "surrogatepass")
         # The whole token is the key: tokens that share a beginning are strangers.
         digest = _digest(raw)
@@ -206,7 +206,7 @@ class Verifier:
         seats = caller.claims.get("duo_seat_count")
         disagrees = bool(seats) and headers.get(b"x-gitlab-duo-seat-count") != str(seats)
         if disagrees:
-            log.info("the header X-Gitlab-Duo-Seat-Count disagrees with the token; the request passes")
+            logger.info("the header X-Gitlab-Duo-Seat-Count disagrees with the token; the request passes")
         if self._deny.rows:  # the token passed; whom it speaks for stands in the headers
             instance, user = headers.text(b"x-gitlab-instance-id"), headers.text(b"x-gitlab-global-user-id")
             if self._deny.holds(caller, instance_header=instance, user_header=user):
@@ -313,7 +313,7 @@ class Verifier:
         if not self._settings.failures_per_minute or self._trusted.hold(client):
             return
         if self._failures.count(client) == self._settings.failures_per_minute:
-            log.warning(
+            logger.warning(
                 "an address reached AIGW_AUTH__FAILURES_PER_MINUTE; its unknown tokens are refused for a minute",
                 extra={"client_ip": client},
             )

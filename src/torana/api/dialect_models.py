@@ -113,9 +113,7 @@ def _facts(record: ModelRecord, now: float) -> dict[str, Any]:
         facts["dimensions"] = record.dimensions
     price = price_of(record.prices, now)
     if price is not None:
-        known = ("input", "output", "cache_read", "cache_write")
-        told = {name: f"{value:f}" for name in known if (value := getattr(price, name)) is not None}
-        facts["prices_usd_per_million_tokens"] = {**told, "as_of": price.as_of}
+        facts["prices_usd_per_million_tokens"] = {**price.figures(), "as_of": price.as_of}
     if record.successor:
         facts["successor"] = record.successor
     return facts

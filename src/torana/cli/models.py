@@ -160,10 +160,7 @@ def _prices(record: "PriceRecord | None") -> dict[str, str] | None:
 
 
 def _price_of(price: "Price | None") -> dict[str, str] | None:
-    if price is None:
-        return None
-    parts = {name: getattr(price, name) for name in ("input", "output", "cache_read", "cache_write")}
-    return {"as_of": price.as_of, **{name: f"{value:f}" for name, value in parts.items() if value is not None}}
+    return None if price is None else {"as_of": price.as_of, **price.figures()}
 
 
 def _price_text(prices: dict[str, str] | None) -> str:

@@ -19,7 +19,7 @@ from torana.prompts.sandbox import Meter, Sandbox, render_text, with_meter
 from torana.prompts.versions import DEFAULT_CONSTRAINT, Version, pick, read_constraint, read_version, read_versions
 from torana.settings import CatalogueSettings
 
-log = logging.getLogger("torana.prompts")
+logger = logging.getLogger("torana.prompts")
 
 BASE = "base"
 MAX_FOUND = 2_000
@@ -70,7 +70,7 @@ class Prompts:
             raise Refusal(400, "prompt_version_unmatched", text, missing="prompt_version")
         if wanted.pin is not None and wanted.pin != read_version(version):
             facts = {"prompt_id": prompt_id, "prompt_version": constraint, "used_version": version}
-            log.warning("a pinned prompt version does not exist", extra=facts)
+            logger.warning("a pinned prompt version does not exist", extra=facts)
         found = self._build((prompt_id, variant, version), variants[variant][version])
         # Clients choose constraints: bounded. A pin is looked up anew, so that a missing one is logged each time.
         if len(self._found) < MAX_FOUND and wanted.pin is None:

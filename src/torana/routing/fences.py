@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torana.caller import Caller
 from torana.catalog.model_records import ResidencyRecord
 from torana.providers.provider import Deployment
+from torana.regions import is_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +23,14 @@ class Fence:
         return (
             deployment.is_client_given
             or deployment.provider == "demo"
-            or all(_is_in(deployment.region, rule.regions) for rule in self.rules)
+            or all(is_in(deployment.region, rule.regions) for rule in self.rules)
         )
 
     @property
     def allowed(self) -> tuple[str, ...]:
         """The names and beginnings that every rule allows, for whoever else keeps the caller's data inside."""
         names = dict.fromkeys(name for rule in self.rules for name in rule.regions)
-        return tuple(name for name in names if all(_is_in(name.removesuffix("*"), rule.regions) for rule in self.rules))
+        return tuple(name for name in names if all(is_in(name.removesuffix("*"), rule.regions) for rule in self.rules))
 
     @property
     def regions(self) -> str:
@@ -60,10 +61,3 @@ class Fences:
                 rule for rule in self._of_realms if not rule.realm or not realm or rule.realm.lower() == realm
             )
         return Fence(rules) if rules else None
-
-
-def _is_in(region: str, allowed: tuple[str, ...]) -> bool:
-    """`eu-*` allows whatever begins with `eu-`."""
-    return bool(region) and any(
-        region.startswith(name[:-1]) if name.endswith("*") else region == name for name in allowed
-    )

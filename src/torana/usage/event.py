@@ -10,6 +10,8 @@ from typing import Literal
 
 import msgspec
 
+from torana.regions import is_in
+
 MAX_TEXT = 256
 """Letters kept of a text that a caller chooses."""
 
@@ -180,8 +182,4 @@ def may_be_in(event: bytes, regions: Sequence[str]) -> bool:
     if b'"residency":[]' in event:
         return True
     allowed = decode_event(event).residency
-    return bool(regions) and all(_is_in(region, allowed) for region in regions)
-
-
-def _is_in(region: str, allowed: Sequence[str]) -> bool:
-    return any(region.startswith(name[:-1]) if name.endswith("*") else region == name for name in allowed)
+    return bool(regions) and all(is_in(region, allowed) for region in regions)

@@ -35,6 +35,10 @@ class Price:
         texts = dict(zip(_PARTS, (input, output, cache_read, cache_write), strict=True))
         return cls(as_of=as_of, **{name: _amount(name, text) for name, text in texts.items()})
 
+    def figures(self) -> dict[str, str]:
+        """What the list names, as decimal texts by name: `input`, `output`, `cache_read`, `cache_write`."""
+        return {name: f"{amount:f}" for name in _PARTS if (amount := getattr(self, name)) is not None}
+
 
 def cost_usd(usage: Usage, price: Price | None) -> Decimal:
     """Price one call.
