@@ -29,7 +29,8 @@ RESTART_S = 1.0
 """Between two starts, at least: each costs 100 ms of CPU time, and whoever sends such code can send more of it."""
 LEAVE_S = 0.5
 """For a process to go by itself."""
-MOST_WAITING = 16
+MOST_WAITING = 500
+"""Answers that come together in one moment are cleaned one after the other, in some 50 ms."""
 _KEPT = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME")
 """What the process is told of our environment: no keys."""
 
