@@ -14,6 +14,7 @@ from torana.cli.models_test import test
 if TYPE_CHECKING:
     from torana.catalog.model_records import ModelRecord, PriceRecord
     from torana.cli.workshop import Workshop
+    from torana.routing.models import Model
     from torana.usage.prices import Price
 
 
@@ -65,6 +66,13 @@ def show(name: str, folders: tuple[str, ...], as_json: bool) -> None:
     from torana.cli.workshop import open_workshop
 
     shop = open_workshop(folders)
+    found, steps = _resolve(shop, name)
+    answer = _detail(shop, name, found, steps)
+    click.echo(json.dumps(answer, indent=2) if as_json else _as_text(answer, found))
+
+
+def _resolve(shop: "Workshop", name: str) -> "tuple[Model, list[dict[str, str]]]":
+    """The model that a name leads to, and the records on the way; ends the command where there is none."""
     catalogue = shop.catalogue
     steps: list[dict[str, str]] = []
     at = name
@@ -84,11 +92,15 @@ def show(name: str, folders: tuple[str, ...], as_json: bool) -> None:
         near = difflib.get_close_matches(name, known, n=1)
         click.echo(f"unknown model {name!r}" + (f", did you mean {near[0]!r}?" if near else ""), err=True)
         sys.exit(1)
-    found = shop.models.find_by_name(at) if at in catalogue.aliases else shop.models.find_in_any_stage(at)
-    if at in catalogue.aliases:
-        steps.append({"name": found.name, "kind": "models", "place": catalogue.places[f"models {found.name}"]})
-    record = catalogue.models[found.name]
-    answer: dict[str, Any] = {
+    if at not in catalogue.aliases:
+        return shop.models.find_in_any_stage(at), steps
+    found = shop.models.find_by_name(at)
+    return found, [*steps, {"name": found.name, "kind": "models", "place": catalogue.places[f"models {found.name}"]}]
+
+
+def _detail(shop: "Workshop", name: str, found: "Model", steps: list[dict[str, str]]) -> dict[str, Any]:
+    record = shop.catalogue.models[found.name]
+    return {
         "name": name,
         "resolved": steps,
         "model": found.name,
@@ -117,24 +129,23 @@ def show(name: str, folders: tuple[str, ...], as_json: bool) -> None:
             }
             for item in found.deployments
         ],
-        "used_by": _users_of(catalogue, {name, at, found.name}),
+        "used_by": _users_of(shop.catalogue, {name, *(step["name"] for step in steps)}),
     }
-    if as_json:
-        click.echo(json.dumps(answer, indent=2))
-        return
-    for step in steps:
-        click.echo(f"{step['kind']:<16}  {step['name']}  ({step['place']})")
-    click.echo(f"{'title':<16}  {record.title}")
-    until = f" until {answer['ends']}, then {record.successor}" if answer["ends"] else ""
-    click.echo(f"{'stage':<16}  {record.stage}{until}")
-    click.echo(f"{'capabilities':<16}  {', '.join(answer['capabilities'])}")
-    click.echo(f"{'families':<16}  {', '.join(found.families) or 'none'}")
-    click.echo(f"{'tokens':<16}  {found.input_limit} in, {record.output_limit} out")
+
+
+def _as_text(answer: dict[str, Any], found: "Model") -> str:
+    lines = [f"{step['kind']:<16}  {step['name']}  ({step['place']})" for step in answer["resolved"]]
+    lines.append(f"{'title':<16}  {answer['title']}")
+    until = f" until {answer['ends']}, then {answer['successor']}" if answer["ends"] else ""
+    lines.append(f"{'stage':<16}  {answer['stage']}{until}")
+    lines.append(f"{'capabilities':<16}  {', '.join(answer['capabilities'])}")
+    lines.append(f"{'families':<16}  {', '.join(answer['families']) or 'none'}")
+    lines.append(f"{'tokens':<16}  {answer['input_limit']} in, {answer['output_limit']} out")
     for item in found.deployments:
         state = "configured" if item.is_configured else "no credentials"
-        click.echo(f"{'deployment':<16}  {item.shown}  ({state}) {item.base_url}")
-        click.echo(f"{'':<16}  {_price_text(_price_of(item.prices))}")
-    click.echo(f"{'used by':<16}  {', '.join(answer['used_by']) or 'nothing'}")
+        lines.append(f"{'deployment':<16}  {item.shown}  ({state}) {item.base_url}")
+        lines.append(f"{'':<16}  {_price_text(_price_of(item.prices))}")
+    return "\n".join([*lines, f"{'used by':<16}  {', '.join(answer['used_by']) or 'nothing'}"])
 
 
 def _summary(shop: "Workshop", record: "ModelRecord") -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,7 +57,8 @@ def promote(
     if lacking:
         click.echo(f"not promoted: {lacking}; run `torana models test {name}`, or say --force", err=True)
         sys.exit(1)
-    problems = _write(shop, record, folder, stage, day, successor, folders)
+    members = {"stage": stage, "deprecation": _ending(record, day) if day else None, "successor": successor or None}
+    problems = _write(shop, record, folders, members)
     if problems:
         click.echo("not promoted, the file is as it was:", err=True)
         for problem in problems:
@@ -84,32 +86,24 @@ def _missing_test(shop: "Workshop", record: "ModelRecord", file: str | None) -> 
     return "" if passed is True else f"the test of {when} did not pass"
 
 
+def _ending(record: "ModelRecord", day: str) -> str:
+    """`deprecation` as a record has it: the day, when that was made known, and the version if there is one."""
+    version = record.deprecation.removal_version if record.deprecation is not None else ""
+    removal = f", removal_version: {json.dumps(version)}" if version else ""
+    return f"{{deprecation_date: {day}, announced: {datetime.now(UTC).date()}{removal}}}"
+
+
 def _write(
-    shop: "Workshop",
-    record: "ModelRecord",
-    folder: Path,
-    stage: str,
-    day: str,
-    successor: str,
-    folders: tuple[str, ...],
+    shop: "Workshop", record: "ModelRecord", folders: Sequence[str], members: Mapping[str, str | None]
 ) -> list[str]:
-    """Change the file; what `torana check` says against the result, and then the file is as it was."""
+    """Change the last folder's file; what `torana check` says against the result, and then the file is as it was."""
     from torana.catalog.load import read_catalogue
     from torana.cli.record_editing import CannotEdit, add_record, find_record, set_members
     from torana.errors import BadCatalogue
     from torana.prompts.registry import Prompts
 
-    target = folder / "models.yml"
+    target = Path(folders[-1]) / "models.yml"
     before = target.read_text() if target.exists() else None
-    version = record.deprecation.removal_version if record.deprecation is not None else ""
-    removal = f", announced: {datetime.now(UTC).date()}" + (
-        f", removal_version: {json.dumps(version)}" if version else ""
-    )
-    members = {
-        "stage": stage,
-        "deprecation": f"{{deprecation_date: {day}{removal}}}" if day else None,
-        "successor": successor or None,
-    }
     try:
         text = before or ""
         if find_record(text, "models", record.name) is None:
