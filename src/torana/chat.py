@@ -79,7 +79,8 @@ class ToolResult(msgspec.Struct, frozen=True, tag="tool_result"):
 
     @property
     def text(self) -> str:
-        return "".join(part.text for part in self.parts if isinstance(part, Text))
+        """For formats in which a result is one text: its parts are paragraphs, as MCP servers tell one item in each."""
+        return "\n\n".join(part.text for part in self.parts if isinstance(part, Text) and part.text)
 
 
 class Foreign(msgspec.Struct, frozen=True, tag="foreign"):

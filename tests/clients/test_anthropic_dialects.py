@@ -232,6 +232,22 @@ async def test_an_answer_keeps_to_a_schema(
     assert "is_cold" in provider.requests[0].body.decode()
 
 
+async def test_items_of_a_result_do_not_run_into_each_other(
+    bearer: anthropic.AsyncAnthropic, provider: ScriptedProvider, model: str
+) -> None:
+    items = [{"type": "text", "text": text} for text in ("app.py", "", "main.py")]
+    turns: Any = [
+        *ASK,
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "content": items}]},
+    ]
+
+    await bearer.messages.create(model=model, max_tokens=64, messages=turns, tools=TOOLS)
+
+    sent = provider.requests[0].body.decode()
+    assert r"app.py\n\nmain.py" in sent or ('app.py"' in sent and 'main.py"' in sent)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_tool_runner_tells_the_whole_conversation_where_nothing_holds_it(
     bearer: anthropic.AsyncAnthropic, provider: ScriptedProvider, model: str, stream: bool

@@ -182,7 +182,7 @@ def _write_result(part: ToolResult) -> Members:
         if isinstance(each, Text) or (isinstance(each, Document) and _is_text(each))
     ]
     is_shown_below = len(told) < len(part.parts)
-    text = "".join(told) or (SEE_BELOW if is_shown_below else "")
+    text = "\n\n".join(filter(None, told)) or (SEE_BELOW if is_shown_below else "")
     # There is no flag for it, and a model that does not know repeats the call.
     return {"role": "tool", "tool_call_id": part.call_id, "content": f"Error: {text}" if part.is_error else text}
 

@@ -98,10 +98,11 @@ def _read_arguments(text: str) -> Members:
 
 def _write_result(result: ToolResult, names: dict[str, str], model: str, lost: set[str]) -> list[Members]:
     rows = [row for part in result.parts for row in _write_part(part, lost)]
+    told = "\n\n".join(row["text"] for row in rows if "text" in row)
     response: Members = {
         "id": result.call_id,
         "name": names.get(result.call_id, result.call_id),
-        "response": {"error" if result.is_error else "output": "".join(row.get("text", "") for row in rows)},
+        "response": {"error" if result.is_error else "output": told},
     }
     # Gemini 3 is shown pictures within the result, but not such as it has to fetch; older models beside it.
     within = [row for row in rows if "inlineData" in row and not is_second(model)]
