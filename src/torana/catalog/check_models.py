@@ -25,53 +25,65 @@ _ASKED = ("chat", "completions", "responses", "embeddings", "models")
 
 def check_models(found: Findings, models: Mapping[str, ModelRecord], providers: Mapping[str, ProviderRecord]) -> None:
     for provider in providers.values():
-        for name in provider.key_names:
-            if not _KEY_NAME.fullmatch(name):
-                found.add(f"providers {provider.name}", *_wrong_key(name), mention=name)
-        for name in provider.base_url_env:
-            if not is_address_name(name):
-                found.add(f"providers {provider.name}", *_wrong_address(name), mention=name)
-        _check_address(found, f"providers {provider.name}", provider.base_url)
-        spoken = _CLOUD_DIALECTS.get(provider.auth or "", provider.dialect)
-        if spoken != provider.dialect:
-            wrong = f"`auth: {provider.auth}` does not go with `dialect: {provider.dialect}`"
-            found.add(f"providers {provider.name}", wrong, f"expected `dialect: {spoken}`, or another `auth`")
-        if provider.paths and provider.dialect in _MODEL_IN_PATH:
-            wrong = f"`paths` does not go with `dialect: {provider.dialect}`"
-            found.add(f"providers {provider.name}", wrong, "expected none: its paths hold the model's name")
-        for name, path in provider.paths.items():
-            if name not in _ASKED:
-                hint = nearest(name, _ASKED, f"expected one of {', '.join(_ASKED)}")
-                found.add(f"providers {provider.name}", f"unknown member `{name}` of `paths`", hint)
-            elif not path.startswith("/"):
-                found.add(f"providers {provider.name}", f"path `{path}` of `{name}`", "expected one that begins with /")
-        for name, value in provider.headers.items():
-            if not is_header(name, value):
-                found.add(f"providers {provider.name}", f"header `{name}` cannot be sent", "expected a name: one line")
-        affinity = provider.quirks.affinity_header
-        if affinity and not is_header(affinity, ""):
-            found.add(f"providers {provider.name}", f"affinity_header `{affinity}` cannot be sent", "expected a name")
+        _check_provider(found, provider)
     for model in models.values():
-        found.need(f"models {model.name}", "provider", [each.provider for each in model.deployments], providers)
-        if not model.deployments:
-            found.add(f"models {model.name}", "has no deployments", "expected at least one")
-        elif all(each.canary_percent or each.shadow_percent for each in model.deployments):
-            found.add(
-                f"models {model.name}",
-                "has canaries and shadows only",
-                "expected a deployment for everybody else, without `canary_percent` and `shadow_percent`",
-            )
-        _check_life(found, model, models)
-        _check_prices(found, model)
-        for _, wrong, expected in wrong_params(model.params):
-            found.add(f"models {model.name}", wrong, expected)
-        if ("embeddings" in model.abilities) != bool(model.dimensions):
-            found.add(
-                f"models {model.name}",
-                "`embeddings` and `dimensions` contradict each other",
-                "expected both or neither: a model makes vectors of some length, or answers in text",
-            )
+        _check_model(found, model, models, providers)
     _check_deployments(found, models.values())
+
+
+def _check_provider(found: Findings, provider: ProviderRecord) -> None:
+    key = f"providers {provider.name}"
+    for name in provider.key_names:
+        if not _KEY_NAME.fullmatch(name):
+            found.add(key, *_wrong_key(name), mention=name)
+    for name in provider.base_url_env:
+        if not is_address_name(name):
+            found.add(key, *_wrong_address(name), mention=name)
+    _check_address(found, key, provider.base_url)
+    spoken = _CLOUD_DIALECTS.get(provider.auth or "", provider.dialect)
+    if spoken != provider.dialect:
+        wrong = f"`auth: {provider.auth}` does not go with `dialect: {provider.dialect}`"
+        found.add(key, wrong, f"expected `dialect: {spoken}`, or another `auth`")
+    if provider.paths and provider.dialect in _MODEL_IN_PATH:
+        wrong = f"`paths` does not go with `dialect: {provider.dialect}`"
+        found.add(key, wrong, "expected none: its paths hold the model's name")
+    for name, path in provider.paths.items():
+        if name not in _ASKED:
+            hint = nearest(name, _ASKED, f"expected one of {', '.join(_ASKED)}")
+            found.add(key, f"unknown member `{name}` of `paths`", hint)
+        elif not path.startswith("/"):
+            found.add(key, f"path `{path}` of `{name}`", "expected one that begins with /")
+    for name, value in provider.headers.items():
+        if not is_header(name, value):
+            found.add(key, f"header `{name}` cannot be sent", "expected a name: one line")
+    affinity = provider.quirks.affinity_header
+    if affinity and not is_header(affinity, ""):
+        found.add(key, f"affinity_header `{affinity}` cannot be sent", "expected a name")
+
+
+def _check_model(
+    found: Findings, model: ModelRecord, models: Mapping[str, ModelRecord], providers: Mapping[str, ProviderRecord]
+) -> None:
+    key = f"models {model.name}"
+    found.need(key, "provider", [each.provider for each in model.deployments], providers)
+    if not model.deployments:
+        found.add(key, "has no deployments", "expected at least one")
+    elif all(each.canary_percent or each.shadow_percent for each in model.deployments):
+        found.add(
+            key,
+            "has canaries and shadows only",
+            "expected a deployment for everybody else, without `canary_percent` and `shadow_percent`",
+        )
+    _check_life(found, model, models)
+    _check_prices(found, model)
+    for _, wrong, expected in wrong_params(model.params):
+        found.add(key, wrong, expected)
+    if ("embeddings" in model.abilities) != bool(model.dimensions):
+        found.add(
+            key,
+            "`embeddings` and `dimensions` contradict each other",
+            "expected both or neither: a model makes vectors of some length, or answers in text",
+        )
 
 
 def _check_life(found: Findings, model: ModelRecord, models: Mapping[str, ModelRecord]) -> None:

@@ -62,6 +62,11 @@ class Deployment:
     extra_headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def greeted_as(self) -> str:
+        """The provider whose address and greeting are its own."""
+        return self.like or self.provider
+
+    @property
     def name(self) -> str:
         """What it is called in logs, metrics and breakers."""
         return self.label or f"{self.provider}/{self.model}" + (f"/{self.region}" if self.region else "")

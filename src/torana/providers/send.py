@@ -83,6 +83,8 @@ class Sender:
         self.providers = providers
         self.demo = demo
         self.via = via
+        self.usual_headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "Via": via}
+        """Of what is written here; a relayed body brings its own kind along."""
         self.settings = settings
 
     def stream(self, deployment: Deployment, chat: ChatRequest) -> Batches:
@@ -96,9 +98,9 @@ class Sender:
 
     async def send(self, deployment: Deployment, chat: ChatRequest) -> tuple[WireAnswer, Dialect, Passing]:
         """Ask; the answer's head is in, and is no error. Raises ProviderError."""
-        provider = self.providers[deployment.like or deployment.provider]
+        provider = self.providers[deployment.greeted_as]
         dialect = self._dialect(deployment, chat)
-        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "Via": self.via}
+        headers = dict(self.usual_headers)
         if chat.user and deployment.quirks.affinity_header and _is_header_text(chat.user):
             headers[deployment.quirks.affinity_header] = chat.user
         source, path = chat.source, dialect.path
@@ -150,7 +152,7 @@ class Sender:
 
     def dialect_of(self, deployment: Deployment, chat: ChatRequest | None = None) -> str:
         """The name of the format that the deployment is usually spoken to in, or is for this request."""
-        if (deployment.like or deployment.provider) not in self.providers:
+        if deployment.greeted_as not in self.providers:
             return self.demo.name
         return (self._own_dialect(deployment) if chat is None else self._dialect(deployment, chat)).name
 
@@ -167,7 +169,7 @@ class Sender:
         return own
 
     def _own_dialect(self, deployment: Deployment) -> Dialect:
-        own = self.providers[deployment.like or deployment.provider].dialect_for(deployment)
+        own = self.providers[deployment.greeted_as].dialect_for(deployment)
         if own.name == CHAT_COMPLETIONS.name and RESPONSES.name in deployment.also:
             return RESPONSES if traits_of(deployment.model).in_responses_alone else own
         return own
@@ -177,13 +179,11 @@ class Sender:
 
         Raises ProviderError.
         """
-        provider = self.providers.get(deployment.like or deployment.provider)
+        provider = self.providers.get(deployment.greeted_as)
         source = chat.source
         if source is None or provider is None or provider.name != Anthropic.name or source.dialect != MESSAGES.name:
             return None
-        headers = {
-            "Content-Type": "application/json", "Accept-Encoding": "identity", "Via": self.via, **source.headers,
-        }  # fmt: skip
+        headers = {**self.usual_headers, **source.headers}
         body = replace_model(source.body, deployment.model)
         request = await provider.prepare(deployment, COUNT_PATH + source.query, body, headers, stream=False)
         answer = await self.transport.send(request, first_byte_s=self.settings.first_byte_s)
@@ -198,7 +198,7 @@ class Sender:
         if deployment.provider == self.demo.name:
             # Long texts take a while; others go on meanwhile.
             return await asyncio.to_thread(_embed_as_demo, request)
-        provider = self.providers[deployment.like or deployment.provider]
+        provider = self.providers[deployment.greeted_as]
         dialect = provider.embeddings_for(deployment)
         if dialect is None:
             raise ProviderError("no embeddings here", deployment.name)
@@ -222,7 +222,7 @@ class Sender:
 
     def check_inputs(self, deployment: Deployment, request: EmbeddingsRequest) -> None:
         """Raises Invalid for what this deployment cannot be told."""
-        provider = self.providers.get(deployment.like or deployment.provider)
+        provider = self.providers.get(deployment.greeted_as)
         dialect = provider.embeddings_for(deployment) if provider is not None else None
         if dialect is not None and not dialect.takes_source:
             # What is wrong with one text is wrong with all.
@@ -248,7 +248,7 @@ class Sender:
     async def _ask_for_vectors(
         self, provider: Provider, dialect: EmbeddingDialect, deployment: Deployment, body: bytes
     ) -> tuple[bytes, Mapping[str, str]]:
-        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "Via": self.via}
+        headers = self.usual_headers
         wire = await provider.prepare(deployment, dialect.path, body, headers, stream=False)
         first_byte_s = deployment.timeout_s or self.settings.first_byte_s
         answer = await self.transport.send(wire, first_byte_s=first_byte_s, idle_s=deployment.idle_s or None)
@@ -272,7 +272,7 @@ class Sender:
 
         Raises ProviderError when nothing answered, ProviderRefusedKey when our own key is bad.
         """
-        provider = self.providers.get(deployment.like or deployment.provider)
+        provider = self.providers.get(deployment.greeted_as)
         if provider is None:
             raise NoCredentials(f"no provider {deployment.provider}", deployment.name)
         sent = {**headers, "Accept-Encoding": "identity", "Via": self.via}
