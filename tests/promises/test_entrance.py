@@ -568,9 +568,18 @@ async def test_a_request_id_cannot_forge_a_log_line(gateway: RunningGateway) -> 
         ("127.0.0.1", "203.0.113.7", "203.0.113.7"),
         ("127.0.0.0/8,10.0.0.0/8", "198.51.100.1, 203.0.113.7, 10.1.2.3", "203.0.113.7"),
         ("127.0.0.1", "", "127.0.0.1"),
+        ("127.0.0.1", "1.2.3.4:5678", "1.2.3.4"),
+        ("127.0.0.1", "[2001:DB8:0::1]:443", "2001:db8::1"),
+        ("127.0.0.1", "::ffff:1.2.3.4", "1.2.3.4"),
+        ("127.0.0.1, 10.0.0.0/8", "1.2.3.4, 10.0.0.1:5678", "1.2.3.4"),
+        ("::ffff:127.0.0.0/104", "1.2.3.4", "1.2.3.4"),
+        ("127.0.0.1", "unknown", "unknown"),
         ("127.0.0.1", "1.2.3.4\r\nX-Forwarded-For: 203.0.113.7", "203.0.113.7"),
     ],
-    ids=["nobody is trusted", "one proxy", "several", "no header", "a second line"],
+    ids=[
+        *("nobody is trusted", "one proxy", "several", "no header", "with a port", "IPv6", "IPv4 in IPv6"),
+        *("a proxy's port", "a proxy in IPv6", "no address", "a second line"),
+    ],
 )
 async def test_a_forwarded_address_is_believed_from_trusted_proxies_only(
     start_gateway: StartGateway, trusted: str, forwarded: str, client: str
@@ -580,3 +589,11 @@ async def test_a_forwarded_address_is_believed_from_trusted_proxies_only(
     await gateway.get("/nowhere", headers={"X-Forwarded-For": forwarded, "X-Request-ID": "who"})
 
     assert (await gateway.log.find(correlation_id="who"))["client_ip"] == client
+
+
+async def test_a_proxy_is_known_on_a_socket_for_both_kinds_of_addresses(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(env={"AIGW_FASTAPI__API_HOST": "::", "AIGW_TRUSTED_PROXIES": "127.0.0.1"})
+
+    await gateway.get("/nowhere", headers={"X-Forwarded-For": "203.0.113.7", "X-Request-ID": "who"})
+
+    assert (await gateway.log.find(correlation_id="who"))["client_ip"] == "203.0.113.7"

@@ -40,7 +40,7 @@ from torana.limits.limits import Limits
 from torana.limits.reached import LimitReached
 from torana.limits.rules import Call
 from torana.limits.spent import Spent
-from torana.networks import Networks
+from torana.networks import Networks, plain
 from torana.routing.traffic import NO_ROOM
 from torana.settings import Secret, ServeSettings
 from torana.telemetry.log import Log
@@ -269,16 +269,15 @@ class Entrance:
         return body
 
     def _client_of(self, scope: Scope, headers: Headers) -> str:
-        client: str = scope["client"][0] if scope["client"] else ""
+        client = plain(scope["client"][0]) if scope["client"] else ""
         if not self.trusted.hold(client):
             return client
         # A proxy may add a line of its own below the one that the client sent.
         for hop in reversed(_joined(headers, b"x-forwarded-for").split(",")):
-            address = hop.strip()
-            if not address:
+            if not hop.strip():
                 break
-            client = address
-            if not self.trusted.hold(address):
+            client = plain(hop.strip())
+            if not self.trusted.hold(client):
                 break
         return client
 
