@@ -420,7 +420,8 @@ async def test_the_api_page_needs_no_network(start_gateway: StartGateway) -> Non
     page = await gateway.get("/docs")
 
     assert page.header("content-type") == "text/html; charset=utf-8"
-    assert not re.search(r"<(?:script|link|img)[^>]+(?:src|href)=", page.text)
+    assert not re.search(r'<(?:script|link|img)[^>]+(?:src|href)="(?!data:)', page.text)
+    assert (page.header("content-security-policy") or "").startswith("default-src 'none'; ")
     # The browser ends a script at its first end tag, so there are exactly ours.
     assert page.text.count("</script") == 2
 

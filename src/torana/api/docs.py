@@ -15,14 +15,29 @@ ASSETS = Path(__file__).parent / "assets" / "swagger-ui"
 
 _PAGE = """<!doctype html>
 <html lang="en">
-<head><meta charset="utf-8"><title>torana API</title><style>{style}</style></head>
+<head><meta charset="utf-8"><title>torana API</title><link rel="icon" href="data:,"><style>{style}</style></head>
 <body>
 <div id="page"></div>
 <script>{script}</script>
-<script>SwaggerUIBundle({{spec: {document}, dom_id: "#page", validatorUrl: null}})</script>
+<script>
+const spec = {document};
+const page = {paths}.find((path) => location.pathname.endsWith(path)) || "";
+spec.servers = [{{url: location.pathname.slice(0, location.pathname.length - page.length) || "/"}}];
+SwaggerUIBundle({{spec, dom_id: "#page", validatorUrl: null}});
+</script>
 </body>
 </html>
 """
+"""Routes are tried out below the prefix that the page was asked for under: a proxy may pass on nothing else."""
+
+_HEADERS = [
+    (b"content-type", b"text/html; charset=utf-8"),
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
+        b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+]
 
 
 class DocsEndpoints:
@@ -51,7 +66,7 @@ class DocsEndpoints:
     async def show_page(self, exchange: Exchange, permit: Permit, _order: Any) -> Reply:
         # Kept, because putting 2 MB together anew would hold everybody else up for some 30 ms.
         self._page = self._page or self._write_page()
-        return Reply(200, self._page, [(b"content-type", b"text/html; charset=utf-8")])
+        return Reply(200, self._page, _HEADERS)
 
     def _write_page(self) -> bytes:
         document = msgspec.json.encode(openapi_document(self._described)).decode()
@@ -60,6 +75,7 @@ class DocsEndpoints:
             # Inside a page, a script ends at the first such tag, wherever it stands.
             script=(ASSETS / "swagger-ui-bundle.js").read_text("utf-8").replace("</script", "<\\/script"),
             document=document.replace("</", "<\\/"),
+            paths=msgspec.json.encode(sorted(self.pages)).decode().replace("</", "<\\/"),
         ).encode()
 
 
