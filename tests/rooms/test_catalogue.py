@@ -213,6 +213,11 @@ def test_an_overlays_prompt_is_kept_as_it_was_when_loaded(tmp_path: Path) -> Non
         ),
         (
             "prompts__a__base__1.0.0",
+            "name: ''\nprompt_template: {user: hi}",
+            "prompts/a/base/1.0.0.yml:1: `name` is '', expected a text that is not empty",
+        ),
+        (
+            "prompts__a__base__1.0.0",
             "name: x\nprompt_template: {user: [1]}",
             "prompts/a/base/1.0.0.yml:2: `prompt_template",
         ),

@@ -324,6 +324,7 @@ def test_an_overlay_replaces_a_shipped_version_and_adds_one(tmp_path: Path) -> N
         ("  user: [a, '{% include \"no.jinja\" %}']", 5, "includes `no.jinja`, which does not exist"),
         ("  user: '{% include \"round.jinja\" %}'", 5, "`round.jinja` includes itself"),
         ("  human: hello", 5, "unknown role `human`"),
+        ("  system: ' '\n  user: ['', '']", 5, "has no texts, expected at least one role with a text"),
         ("  placeholder: '{{ a b }}'", 5, "`placeholder` names no input"),
         ("  user: '{{ x|replace(1) }}'", 5, "filter `replace` takes no such arguments, expected `replace(old, new)`"),
         ("  user: '{{ x|tojson(indent=2) }}'", 5, "filter `tojson` takes no such arguments, expected `tojson`"),

@@ -13,7 +13,7 @@ Capability = Literal[
 
 # `description` is what `torana check` says was expected.
 Seconds = Annotated[float, msgspec.Meta(ge=0, description="seconds from 0 on")]
-StopText = Annotated[str, msgspec.Meta(min_length=1, description="a text that is not empty")]
+SomeText = Annotated[str, msgspec.Meta(min_length=1, description="a text that is not empty")]
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -143,7 +143,7 @@ class PromptModel(Record, frozen=True, kw_only=True):
 class PromptParams(Record, frozen=True, kw_only=True):
     any_of: tuple[str, ...] = ()
     """Unit primitives of which one must be held, beside all of `unit_primitives`."""
-    stop: tuple[StopText, ...] = ()
+    stop: tuple[SomeText, ...] = ()
     timeout: Seconds | None = None
     """Seconds to the first byte."""
     hedge_after: Seconds | None = None
@@ -160,7 +160,7 @@ class PromptParams(Record, frozen=True, kw_only=True):
 class PromptFile(Record, frozen=True, kw_only=True):
     """`prompts/<id>/<variant>/<version>.yml` (contract 8.4)."""
 
-    name: str
+    name: SomeText
     model: PromptModel = PromptModel()
     unit_primitives: tuple[str, ...] = ()
     unit_primitive: str = ""

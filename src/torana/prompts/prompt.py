@@ -123,7 +123,7 @@ class _Building:
         """All parts so far are the same for everybody."""
 
     def part(self, role: str, value: str | list[str]) -> Part:
-        texts = [value] if isinstance(value, str) else value
+        texts = _texts(value)
         if role == "placeholder":
             names = [match["name"] for text in texts if (match := _PLACEHOLDER.fullmatch(text))]
             if len(texts) == len(names) == 1:
@@ -179,6 +179,10 @@ class _Building:
         self.problems.append(self.document.problem(what, expected, "prompt_template", *path))
 
 
+def _texts(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
 def _constant(texts: list[str]) -> str | None:
     """The joined texts where none of them has anything for the template language to do."""
     if any(mark in text for text in texts for mark in ("{{", "{%", "{#")):
@@ -206,7 +210,7 @@ def _wrong_members(document: Document, file: PromptFile, unit_primitives: Collec
         if name not in unit_primitives:
             hint = nearest(name, unit_primitives, "expected one of unit_primitives.yml")
             yield document.problem(f"unknown unit primitive `{name}`", hint, "params", "any_of")
-    if not file.prompt_template:
-        yield document.problem("has no texts", "expected at least one role", "prompt_template")
+    if not any(text.strip() for value in file.prompt_template.values() for text in _texts(value)):
+        yield document.problem("has no texts", "expected at least one role with a text", "prompt_template")
     for name, wrong, expected in wrong_params(file.model.params):
         yield document.problem(wrong, expected, "model", "params", name)
