@@ -232,6 +232,25 @@ async def test_an_answer_keeps_to_a_schema(
     assert "is_cold" in provider.requests[0].body.decode()
 
 
+async def test_a_compaction_is_read_by_other_vendors_models_and_not_made_by_them(
+    bearer: anthropic.AsyncAnthropic, provider: ScriptedProvider, model: str
+) -> None:
+    summary: Any = {"type": "compaction", "content": "We spoke of snow.", "encrypted_content": "c2VhbGVk"}
+    turns: Any = [{"role": "assistant", "content": [summary]}, *ASK]
+    more: Any = {"model": model, "max_tokens": 64}
+
+    await bearer.beta.messages.create(messages=[*ASK, *turns], **more)
+    if model == "by_messages":
+        await bearer.beta.messages.create(messages=ASK, compaction={"type": "summarize"}, **more)
+    else:
+        with pytest.raises(anthropic.BadRequestError, match="compaction"):
+            await bearer.beta.messages.create(messages=ASK, compaction={"type": "summarize"}, **more)
+
+    sent = provider.requests[0].body.decode()
+    assert "We spoke of snow." in sent
+    assert ("c2VhbGVk" in sent) == (model == "by_messages")
+
+
 async def test_items_of_a_result_do_not_run_into_each_other(
     bearer: anthropic.AsyncAnthropic, provider: ScriptedProvider, model: str
 ) -> None:

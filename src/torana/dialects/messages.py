@@ -70,6 +70,8 @@ def read_request(body: bytes) -> tuple[ChatRequest, str]:
         # By this code Anthropic's SDKs, whose tool runners ask for it unasked, send the whole conversation.
         told = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
         raise Invalid(("thread",), "Nothing is stored here: send the whole conversation as messages", details=told)
+    if members.get("compaction") is not None:
+        raise Invalid(("compaction",), "This model cannot be asked for a compaction: ask it for a summary in words")
     return _read_body(members)
 
 
@@ -195,6 +197,9 @@ def _read_medium(block: Members, kind: str, loc: Loc, *, cached: bool) -> Text |
     if kind == "tool_reference":
         # A client's own search for tools found it. The others are told of all tools from the start.
         return Text(f"The tool {need_text(block, 'tool_name', loc)} can be used.", cached)
+    if kind == "compaction":
+        # What stands for the messages before it; sealed for its vendor, and told in words beside that.
+        return Text(find_text(block, "content", loc), cached)
     if kind not in ("image", "document"):
         return None
     source = find_object(block, "source", loc)
