@@ -456,6 +456,24 @@ def test_thoughts_go_back_to_claude_alone() -> None:
     assert CONVERSE.losses(chat, GPT) == ("thought",)
 
 
+def test_an_assistant_who_speaks_first_is_asked_to() -> None:
+    greeted = ChatRequest(
+        messages=(
+            Message("system", (Text("Be kind."),)),
+            Message("assistant", (Text("How can I help?"),)),
+            Message("user", (Text("Hi"),)),
+        )
+    )
+
+    turns = written(greeted)["messages"]
+
+    assert [turn["role"] for turn in turns] == ["user", "assistant", "user"]
+    assert turns[1:] == [
+        {"role": "assistant", "content": [{"text": "How can I help?"}]},
+        {"role": "user", "content": [{"text": "Hi"}]},
+    ]
+
+
 def test_a_failed_tool_is_told_by_status_or_in_words() -> None:
     chat = ChatRequest(
         messages=(
@@ -466,18 +484,18 @@ def test_a_failed_tool_is_told_by_status_or_in_words() -> None:
 
     told, in_words = (written(chat, model)["messages"] for model in (CLAUDE, LLAMA))
 
-    assert told[1]["content"][0]["toolResult"]["status"] == "error"
-    assert in_words[1]["content"][0]["toolResult"]["content"] == [{"text": "Error:"}, {"text": "gone"}]
-    call_id = told[0]["content"][0]["toolUse"]["toolUseId"]
+    assert told[-1]["content"][0]["toolResult"]["status"] == "error"
+    assert in_words[-1]["content"][0]["toolResult"]["content"] == [{"text": "Error:"}, {"text": "gone"}]
+    call_id = told[1]["content"][0]["toolUse"]["toolUseId"]
     assert len(call_id) == 64
-    assert told[1]["content"][0]["toolResult"]["toolUseId"] == call_id
+    assert told[-1]["content"][0]["toolResult"]["toolUseId"] == call_id
 
 
 def test_a_failed_tool_that_shows_something_is_told_in_words() -> None:
     shown = ToolResult("c", (Text("gone"), Image("image/png", "aGk=")), is_error=True)
     chat = ChatRequest(messages=(Message("assistant", (ToolCall("c", "look", "{}"),)), Message("user", (shown,))))
 
-    result = written(chat, CLAUDE)["messages"][1]["content"][0]["toolResult"]
+    result = written(chat, CLAUDE)["messages"][-1]["content"][0]["toolResult"]
 
     assert "status" not in result
     assert result["content"][:2] == [{"text": "Error:"}, {"text": "gone"}]

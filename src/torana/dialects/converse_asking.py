@@ -63,6 +63,9 @@ SEE_DOCUMENT = "See the attached document."
 NO_OUTPUT = "(no output)"
 """A result without content, or with a blank text, is refused."""
 
+OPENING = "Begin."
+"""Said for the user where the assistant speaks first: "A conversation must start with a user message"."""
+
 _MAX_NAME_CHARS = 200
 _MAX_ID_CHARS = 64
 _CACHE_POINT: Members = {"cachePoint": {"type": "default"}}
@@ -255,6 +258,8 @@ def _write_turns(messages: tuple[Message, ...], page: _Page, *, carries_on: bool
             turns[-1][1].extend(parts)
         else:
             turns.append((message.role, parts))
+    if turns and turns[0][0] == "assistant":
+        turns.insert(0, ("user", [Text(OPENING)]))
     if turns and turns[-1][0] == "assistant" and isinstance(last := turns[-1][1][-1], Text):
         # Claude refuses a begun answer that ends in white space.
         turns[-1][1][-1] = Text(last.text.rstrip(), last.cached)
