@@ -96,7 +96,26 @@ class StepReader:
 
     def feed(self, text: str) -> list[Event]:
         """Take the next piece of text."""
-        return self._read(text)
+        if not text or self._is_over:
+            return []
+        if not self._in_answer:
+            self._held.append(text)
+            window = self._window + text
+            found = ANSWER.search(window)
+            if found is None:
+                self._window = window_of(window)
+                return []
+            self._window, text = "", window[found.end() :]
+            head = "".join(self._held).removesuffix(text)
+            if _invents(head):
+                self._is_over = True
+                return []
+            self._in_answer = True
+            self._emphasis = "" if found[1] else emphasis_before(window, found.start())
+            self._fence = open_fence(head)
+        elif not self._has_answered:
+            self._held.append(text)
+        return self._read_answer(text) if self._has_answered else self._begin_answer(text)
 
     def feed_call(self, piece: ToolCallPiece) -> None:
         """Take a piece of a native tool call; a step has one action, so the first call counts."""
@@ -119,28 +138,6 @@ class StepReader:
             return [self._act(self._call_name, _read_arguments("".join(self._call_arguments)), _read_thought(head))]
         parts = split_action(head)
         return [Unknown(text) if parts is None else self._act(*parts)]
-
-    def _read(self, text: str) -> list[Event]:
-        if not text or self._is_over:
-            return []
-        if not self._in_answer:
-            self._held.append(text)
-            window = self._window + text
-            found = ANSWER.search(window)
-            if found is None:
-                self._window = window_of(window)
-                return []
-            self._window, text = "", window[found.end() :]
-            head = "".join(self._held).removesuffix(text)
-            if _invents(head):
-                self._is_over = True
-                return []
-            self._in_answer = True
-            self._emphasis = "" if found[1] else emphasis_before(window, found.start())
-            self._fence = open_fence(head)
-        elif not self._has_answered:
-            self._held.append(text)
-        return self._read_answer(text) if self._has_answered else self._begin_answer(text)
 
     def _begin_answer(self, text: str) -> list[Event]:
         """Pass over white space and the end of the marker's emphasis."""

@@ -45,8 +45,12 @@ BODY_TOO_SLOW = "body too slow"
 BODY_MALFORMED = "body malformed"
 """Why a request's task is cancelled; the application answers all but the first two."""
 
-# What a connection is doing, for the sweep that ends those without progress.
 IDLE, FRESH, HEADERS, BODY, HANDLING, LINGERING = range(6)
+"""What a connection is doing, for the sweep that ends those without progress. In the first two a byte begins a request.
+
+IDLE all was answered; FRESH nothing has ever come; HEADERS, BODY so much of a request is being read; HANDLING it has
+come whole and is being answered; LINGERING the last answer is written, and what still comes is thrown away.
+"""
 
 _REFUSALS = {
     400: b"Invalid HTTP request received.",

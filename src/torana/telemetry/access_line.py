@@ -3,11 +3,10 @@
 from datetime import datetime
 
 import msgspec
-from msgspec import UNSET, UnsetType
 
 
 class AccessLine(msgspec.Struct, kw_only=True, gc=False):
-    """What the entrance knows about a request at its end. Members that are UNSET are left out.
+    """The members that every line has. What only some come to stands beside it: `facts` of `Log.write_access`.
 
     Durations are seconds; what was never reached (no first chunk, no such header) is None.
     """
@@ -44,20 +43,6 @@ class AccessLine(msgspec.Struct, kw_only=True, gc=False):
     gitlab_organization_id: str | None = None
     is_gitlab_team_member: str | None = None
     gitlab_duo_seat_count: str | None = None
-    auth_duration_s: float | UnsetType = UNSET
-    token_issuer: str | UnsetType = UNSET
-    auth_error_details: str | UnsetType = UNSET
-    http_exception_details: str | UnsetType = UNSET
-    enabled_feature_flags: list[str] | UnsetType = UNSET
-    feature_category: str | UnsetType = msgspec.field(default=UNSET, name="meta.feature_category")
-    unit_primitive: str | UnsetType = msgspec.field(default=UNSET, name="meta.unit_primitive")
-    code_suggestion_type: str | UnsetType = UNSET
-    tracked_internal_events: list[str] | UnsetType = UNSET
-    agent_available_tools: list[str] | UnsetType = msgspec.field(default=UNSET, name="duo_chat.agent_available_tools")
-    agent_tool_action: str | UnsetType = msgspec.field(default=UNSET, name="duo_chat.agent_tool_action")
-    exception_message: str | UnsetType = UNSET
-    exception_class: str | UnsetType = UNSET
-    exception_backtrace: str | UnsetType = UNSET
     message: str = "request"
     level: str = "info"
     """`debug` for health probes and scrapes: they are written only where debug lines are."""

@@ -15,7 +15,6 @@ from functools import lru_cache
 from typing import Any
 
 import msgspec
-from msgspec import UNSET
 
 from torana.json_lines import one_line
 from torana.settings import LogSettings
@@ -54,7 +53,7 @@ class Log:
         self._is_shown = {name: level >= self.level for name, level in _LEVELS.items()}
 
     def write_access(self, line: AccessLine, facts: Mapping[str, Any] = _NO_FACTS) -> None:
-        """One request's line. `facts` are further members; the line has none of their names set."""
+        """One request's line. `facts` are further members, by names that the line has not."""
         written = self.encode_access(line, facts)
         if written is not None:
             self.sink.write(written)
@@ -147,12 +146,6 @@ def install(settings: LogSettings, sink: LogSink, secrets: Iterable[str] = ()) -
 
 
 def _may_hold_secrets(line: AccessLine, facts: Mapping[str, Any]) -> bool:
-    if (
-        line.exception_class is not UNSET
-        or line.http_exception_details is not UNSET
-        or line.auth_error_details is not UNSET
-    ):
-        return True
     told = f"{line.url} {line.user_agent} {line.correlation_id}"
     if any([mark in told for mark in _SUSPICIOUS]):  # noqa: C419  half the time of a generator
         return True
