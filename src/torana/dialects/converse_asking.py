@@ -29,6 +29,7 @@ from torana.chat import (
 from torana.dialects import claude, messages_asking
 from torana.dialects.converse_answers import NAME, PROOF
 from torana.dialects.converse_models import Traits
+from torana.dialects.in_words import GO_ON, ask_for_json
 from torana.dialects.media import note_detail
 from torana.dialects.members import Members
 from torana.dialects.messages_writing import read_arguments
@@ -242,7 +243,7 @@ def _write_system(chat: ChatRequest, page: _Page, *, takes_schema: bool) -> list
         if message.role == "system":
             for part in _sayable(message, page):
                 rows += _write_part(part, page)
-    if asked := messages_asking.ask_for_json(chat, page.lost, takes_schema=takes_schema):
+    if asked := ask_for_json(chat, page.lost, takes_schema=takes_schema):
         rows.append({"text": asked})
     return rows
 
@@ -265,7 +266,7 @@ def _write_turns(messages: tuple[Message, ...], page: _Page, *, carries_on: bool
         turns[-1][1][-1] = Text(last.text.rstrip(), last.cached)
         if not carries_on:
             page.lost.add("begun_answer")
-            turns.append(("user", [Text(messages_asking.GO_ON)]))
+            turns.append(("user", [Text(GO_ON)]))
     return [{"role": role, "content": _write_content(parts, page)} for role, parts in turns]
 
 

@@ -10,8 +10,8 @@ from torana.chat import AnswerSchema, ChatRequest, Effort, Reasoning, Tool
 from torana.dialects.generate_content_parts import is_second
 from torana.dialects.generate_content_turns import write_contents, write_system
 from torana.dialects.google_schema import clean_schema
+from torana.dialects.in_words import GO_ON
 from torana.dialects.members import Members
-from torana.dialects.messages_asking import GO_ON
 from torana.dialects.thoughts import find_budget, find_effort, nearest_effort
 
 MAX_STOPS = 5

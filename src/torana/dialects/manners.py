@@ -18,8 +18,8 @@ from torana.chat import ChatRequest, Message, Part, Reasoning, Text, Thought, To
 from torana.dialects import chat_completions, text_completions
 from torana.dialects.chat_completions import CHAT_COMPLETIONS
 from torana.dialects.dialect import Dialect, WriteRequest
+from torana.dialects.in_words import GO_ON, ask_for_json
 from torana.dialects.members import Members, tell
-from torana.dialects.messages_asking import GO_ON, ask_for_json
 from torana.dialects.openai_models import traits_of
 from torana.dialects.text_completions import TEXT_COMPLETIONS
 from torana.dialects.thoughts import find_effort
@@ -139,15 +139,14 @@ def fit_words(chat: ChatRequest, quirks: Quirks, lost: set[str]) -> ChatRequest:
     if chat.answer_schema is not None and not quirks.answer_schema:
         asked = Message("system", (Text(ask_for_json(chat, lost, takes_schema=False)),))
         changed |= {"answer_schema": None, "wants_json": True, "messages": (*chat.messages, asked)}
+    is_to_think = chat.reasoning is not None and find_effort(chat.reasoning) != "none"
     if chat.reasoning is not None and quirks.reasoning == "none":
-        if find_effort(chat.reasoning) != "none":
-            lost.add("reasoning")
         changed["reasoning"] = None
     elif quirks.reasoning == "thinking" and "thinking" not in chat.extra and _is_forced(chat, changed):
         # DeepSeek thinks unasked, and refuses to be forced while it does.
-        if chat.reasoning is not None and find_effort(chat.reasoning) != "none":
-            lost.add("reasoning")
         changed["reasoning"] = Reasoning("none")
+    if is_to_think and "reasoning" in changed:
+        lost.add("reasoning")
     if chat.carries_on is False and chat.is_begun:
         changed["messages"] = (*changed.get("messages", chat.messages), Message("user", (Text(GO_ON),)))
     if quirks.thoughts == "none" or quirks.call_id_chars:
@@ -227,23 +226,14 @@ def fit_members(members: Members, chat: ChatRequest, quirks: Quirks) -> Members:
         members["top_k"] = chat.top_k
     if members.get("tool_choice") == "required":
         members["tool_choice"] = quirks.forced_tool
-    if quirks.reasoning == "thinking" and chat.reasoning is not None:
-        members.pop("reasoning_effort", None)
-        effort = find_effort(chat.reasoning)
-        members["thinking"] = {"type": "disabled" if effort == "none" else "enabled"}
-        if effort not in ("", "none"):
-            members["reasoning_effort"] = effort
+    if chat.reasoning is not None:
+        _name_effort(members, find_effort(chat.reasoning), quirks)
     if quirks.seed != "seed" and "seed" in members:
         members[quirks.seed] = members.pop("seed")
     if quirks.begun_answer == "prefix" and members.get("messages"):
         last = members["messages"][-1]
         if last.get("role") == "assistant" and not last.get("tool_calls"):
             last.setdefault("prefix", True)
-    if quirks.reasoning == "high" and chat.reasoning is not None:
-        members["reasoning_effort"] = "none" if find_effort(chat.reasoning) == "none" else "high"
-    is_kept = chat.reasoning is not None and find_effort(chat.reasoning) == "none"
-    if quirks.no_effort and is_kept and "reasoning_effort" in members:
-        members["reasoning_effort"] = "none"
     if not quirks.user_behind_results and "messages" in members:
         members["messages"] = _part_results(members["messages"])
     if quirks.thoughts == "reasoning":
@@ -251,6 +241,19 @@ def fit_members(members: Members, chat: ChatRequest, quirks: Quirks) -> Members:
             if "reasoning_content" in row:
                 row["reasoning"] = row.pop("reasoning_content")
     return members
+
+
+def _name_effort(members: Members, effort: str, quirks: Quirks) -> None:
+    """How much the model is to think, in the vendor's members for it."""
+    if quirks.reasoning == "thinking":
+        members.pop("reasoning_effort", None)
+        members["thinking"] = {"type": "disabled" if effort == "none" else "enabled"}
+        if effort not in ("", "none"):
+            members["reasoning_effort"] = effort
+    if quirks.reasoning == "high":
+        members["reasoning_effort"] = "none" if effort == "none" else "high"
+    if quirks.no_effort and effort == "none" and "reasoning_effort" in members:
+        members["reasoning_effort"] = "none"
 
 
 def _part_results(rows: list[Members]) -> list[Members]:

@@ -6,8 +6,6 @@ What the format or the model does not take is left out, and named in `lost`.
 import re
 from dataclasses import dataclass, field
 
-import msgspec
-
 from torana.chat import (
     ChatRequest,
     Document,
@@ -23,6 +21,7 @@ from torana.chat import (
     ToolResult,
 )
 from torana.dialects.claude import Traits
+from torana.dialects.in_words import GO_ON, ask_for_json
 from torana.dialects.media import note_detail, text_of
 from torana.dialects.members import Members
 from torana.dialects.messages_answers import NAME
@@ -33,9 +32,6 @@ from torana.errors import Invalid
 
 MAX_MARKS = 4
 """Of `cache_control`; with more the API refuses the request. The last ones reach furthest."""
-
-GO_ON = "Go on exactly where you stopped, and repeat nothing."
-"""Follows a begun answer for models that carry on none."""
 
 _CACHED = {"type": "ephemeral"}
 _EMPTY_SCHEMA: Members = {"type": "object", "properties": {}}
@@ -234,17 +230,6 @@ def _write_system(chat: ChatRequest, page: _Page) -> str | list[Members]:
     if all(isinstance(part, Text) and not part.cached for part in parts):
         return "\n\n".join(part.text for part in parts if isinstance(part, Text))
     return [_write_part(part, page) for part in parts]
-
-
-def ask_for_json(chat: ChatRequest, lost: set[str], *, takes_schema: bool) -> str:
-    """What the format has no member for, said in words."""
-    schema = chat.answer_schema
-    if schema is not None and not takes_schema:
-        if schema.strict:
-            lost.add("answer_schema.strict")
-        shape = msgspec.json.encode(schema.schema).decode()
-        return f"Answer with JSON of this schema, and with nothing else:\n{shape}"
-    return "Answer with one JSON object, and with nothing else." if chat.wants_json and schema is None else ""
 
 
 def _write_turns(messages: tuple[Message, ...], page: _Page, *, carries_on: bool) -> list[Members]:
