@@ -1,29 +1,25 @@
 """What `torana serve` says on stderr: what was found, and three calls that work as they stand."""
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from torana import __version__
-from torana.access.issuer_keys import IssuerState
 from torana.routing.models import Models
 from torana.settings import Settings
+
+if TYPE_CHECKING:
+    from torana.app import Running
 
 TOKEN = "$(.venv/bin/torana token)"  # noqa: S105 a command, not a secret
 
 
-def write_banner(
-    settings: Settings,
-    port: int,
-    metrics_port: int,
-    models: Models,
-    issuers: Sequence[IssuerState],
-    *,
-    can_sign: bool,
-) -> str:
-    """`can_sign`: there is a usable signing key."""
+def write_banner(settings: Settings, running: "Running") -> str:
+    """What a server that runs with these settings tells."""
+    models, keys = running.serving.models, running.parts.keys
+    can_sign = keys.local.signing is not None
     serve = settings.serve
     host = "127.0.0.1" if serve.host in ("0.0.0.0", "::", "") else serve.host  # noqa: S104 shown, not bound
     scheme = "https" if serve.tls_enabled else "http"
-    base = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+    base = f"{scheme}://{f'[{host}]' if ':' in host else host}:{running.port}"
     rows = [
         ("providers", _providers(settings, models)),
         (
@@ -34,8 +30,8 @@ def write_banner(
         ),
         ("catalogue", _catalogue(settings, models)),
         ("access", _access(settings, can_sign=can_sign)),
-        ("issuers", "; ".join(f"{state.issuer}: {state.detail}" for state in issuers) or "none"),
-        ("listening", f"{base}, metrics on port {metrics_port}, {serve.workers} worker(s)"),
+        ("issuers", "; ".join(f"{state.issuer}: {state.detail}" for state in keys.states()) or "none"),
+        ("listening", f"{base}, metrics on port {running.metrics_port}, {serve.workers} worker(s)"),
     ]
     lines = [f"torana {__version__} ({settings.environment})", *(f"  {name:<10} {text}" for name, text in rows), ""]
     if can_sign:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,6 +18,9 @@ from torana.cli.pulse import BEAT_S
 from torana.environment import load_settings
 from torana.errors import BadCatalogue, BadSetting
 from torana.settings import Settings
+
+if TYPE_CHECKING:
+    from torana.app import Running
 
 ISSUERS_MOMENT_S = 0.5
 """How long the banner waits for the issuers' first answers, so that it can name those that gave none."""
@@ -190,7 +194,7 @@ async def _serve(
     beating = loop.create_task(_keep_beating(beat)) if beat is not None else None
     loop.add_signal_handler(signal.SIGHUP, running.reloader.request)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
-    greeting = loop.create_task(_greet(settings, running.port, running.metrics_port, running)) if has_banner else None
+    greeting = loop.create_task(_greet(settings, running)) if has_banner else None
     await stopping.wait()
     if greeting is not None:
         greeting.cancel()
@@ -207,14 +211,9 @@ async def _keep_beating(beat: Callable[[], None]) -> None:
         await asyncio.sleep(BEAT_S)
 
 
-async def _greet(settings: Settings, port: int, metrics_port: int, running: object) -> None:
+async def _greet(settings: Settings, running: "Running") -> None:
     """The banner, once the issuers have had a moment to answer."""
-    from torana.app import Running
     from torana.cli.banner import write_banner
 
-    assert isinstance(running, Running)
     await asyncio.sleep(ISSUERS_MOMENT_S)
-    keys = running.parts.keys
-    can_sign = keys.local.signing is not None
-    banner = write_banner(settings, port, metrics_port, running.serving.models, keys.states(), can_sign=can_sign)
-    print(banner, file=sys.stderr, flush=True)
+    print(write_banner(settings, running), file=sys.stderr, flush=True)

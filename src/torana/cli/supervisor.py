@@ -63,10 +63,14 @@ class _Supervisor:
         self.sockets = sockets
         self.directory = directory
         self.workers: dict[int, tuple[int, float]] = {}
+        """Process id → its slot, from 0 on, and when it was born (monotonic seconds, as all moments here)."""
         self.due: dict[int, float] = {}
+        """Slot → when it is forked again."""
         self.deaths: dict[int, int] = {}
+        """Slot → quick deaths in a row; 1 after one that was not quick."""
         self.pulse = Pulse(settings.serve.workers)
         self.look_at = 0.0
+        """When the pulses are looked at next."""
         self.is_stopping = False
         self.exit_code = 0
         # At the start all workers stumble over the same: who reads this byte says so, before any of them is ended.

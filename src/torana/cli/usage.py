@@ -5,11 +5,11 @@ import io
 import json
 import os
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from torana.settings import Settings
     from torana.usage.bills import Bill, Difference
     from torana.usage.report import Report, Row
+
+T = TypeVar("T")
 
 FIGURES = (
     "calls", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens", "cost_usd",
@@ -189,7 +191,7 @@ def resend(sink: str, as_json: bool, folders: tuple[str, ...]) -> None:
     sys.exit(0 if count else 1)
 
 
-def _ask(question: Any, rollup: Path | None, folders: tuple[str, ...]) -> Any:
+def _ask(question: Callable[[Path], T], rollup: Path | None, folders: tuple[str, ...]) -> T:
     """The answer of the roll-up; exits where there is none."""
     import sqlite3
 
