@@ -31,6 +31,25 @@ async def test_a_stream_names_what_is_left_out_too(gateway: RunningGateway) -> N
     assert (answer.status, answer.header("x-torana-dropped")) == (200, "top_k")
 
 
+async def test_a_search_that_is_asked_for_by_nothing_is_named(gateway: RunningGateway) -> None:
+    answer = await ask(gateway, CHAT, CLAUDE, web_search_options={})
+
+    assert (answer.status, answer.header("x-torana-dropped")) == (200, "web_search_options")
+
+
+async def test_a_tool_that_is_left_out_is_not_forced(gateway: RunningGateway) -> None:
+    tools = [{"type": "bash_20250124", "name": "bash"}, {"name": "look", "input_schema": {"type": "object"}}]
+
+    answer = await ask(gateway, MESSAGES, GPT, tools=tools, tool_choice={"type": "tool", "name": "bash"})
+    own = await ask(gateway, MESSAGES, CLAUDE, tools=tools, tool_choice={"type": "tool", "name": "bash"})
+
+    assert (answer.status, answer.header("x-torana-dropped")) == (200, "tool_choice, tools.bash_20250124")
+    assert (own.status, own.header("x-torana-dropped")) == (200, None)
+    sent, passed = (request.json() for request in gateway.provider.requests)
+    assert "tool_choice" not in sent
+    assert (passed["tools"], passed["tool_choice"]) == (tools, {"type": "tool", "name": "bash"})
+
+
 GRAMMAR = {"syntax": "lark", "definition": 'start: "x"'}
 CUSTOM: dict[str, Any] = {
     CHAT: {"type": "custom", "custom": {"name": "patch", "format": {"type": "grammar", "grammar": GRAMMAR}}},

@@ -314,6 +314,8 @@ def _find_unspoken(members: Members, tools: list[Members]) -> tuple[str, ...]:
     choice = members.get("tool_choice")
     if isinstance(choice, dict) and choice.get("type") not in _OURS:
         names.append("tool_choice")
+    if members.get("web_search_options") == {}:
+        names.append("web_search_options")  # even nothing in it asks for a search
     return tuple(names)
 
 

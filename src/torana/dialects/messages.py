@@ -133,6 +133,11 @@ def _read_words(members: Members) -> ChatRequest:
     tools = find_rows(members, "tools")
     choice = find_object(members, "tool_choice")
     is_single = choice.get("disable_parallel_tool_use")
+    theirs = [row for row in tools if not _is_ours_to_call(row)]
+    wanted = _read_tool_choice(choice)
+    unspoken = tuple(f"tools.{row['type']}"[:60] for row in theirs)
+    if choice.get("type") == "tool" and any(row.get("name") == wanted for row in theirs):
+        wanted, unspoken = "auto", (*unspoken, "tool_choice")
     return ChatRequest(
         messages=tuple(messages),
         max_tokens=find_whole(members, "max_tokens"),
@@ -141,13 +146,13 @@ def _read_words(members: Members) -> ChatRequest:
         top_k=find_whole(members, "top_k"),
         stop=find_texts(members, "stop_sequences"),
         tools=tuple(_read_tool(row, number) for number, row in enumerate(tools) if _is_ours_to_call(row)),
-        tool_choice=_read_tool_choice(choice),
+        tool_choice=wanted,
         parallel_tool_calls=not is_single if isinstance(is_single, bool) else None,
         answer_schema=_read_schema(members),
         reasoning=_read_reasoning(members),
         user=find_text(find_object(members, "metadata"), "user_id", ("metadata",)),
         stream=members.get("stream") is True,
-        unspoken=tuple(f"tools.{row['type']}"[:60] for row in tools if not _is_ours_to_call(row)),
+        unspoken=unspoken,
     )
 
 
