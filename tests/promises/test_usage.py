@@ -1,4 +1,4 @@
-"""One durable usage record for each admitted call, whichever way it came in and however it ended (promises.md 2.4)."""
+"""One durable usage record for each admitted call, whichever way it came in and however it ended (US)."""
 
 import asyncio
 import contextlib

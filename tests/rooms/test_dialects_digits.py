@@ -1,4 +1,4 @@
-"""Numbers without an end, seen while they come (ST11 of promises.md)."""
+"""Numbers without an end, seen while they come (ST11)."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Providers that say too much, too little, or what cannot be (ST7, ST10, ST11 and ST12 of promises.md)."""
+"""Providers that say too much, too little, or what cannot be (ST7, ST10, ST11, ST12)."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""Clients that leave together: their calls end a few in each turn of the event loop (CL2 of promises.md)."""
+"""Clients that leave together: their calls end a few in each turn of the event loop (CL2)."""
 
 import asyncio
 

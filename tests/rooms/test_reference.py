@@ -63,6 +63,28 @@ def test_the_house_on_the_page_is_the_one_that_stands() -> None:
     assert {name for name in named if not list(house.rglob(name))} == set(), "they are gone"
 
 
+def test_every_section_of_the_contract_that_is_referred_to_is_on_its_page() -> None:
+    page = (ROOT / "docs" / "reference" / "contract.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("|")]
+    sections = {number for row in rows for number in re.split(", ?", row[0])}
+    code = [path for room in ("src", "tests", "docs") for path in (ROOT / room).rglob("*") if path.is_file()]
+
+    referred = {
+        number
+        for path in code
+        if path.suffix in (".py", ".yml", ".md")
+        for number in re.findall(r"contract (\d+(?:\.\d+)?)", path.read_text())
+    }
+    named = [
+        name for row in rows if len(row) == 4 for name in re.findall(r"`([\w/]+(?:\.(?:py|yml)|/))`", row[2] + row[3])
+    ]
+
+    assert referred <= sections
+    assert {
+        name for name in named if not any((ROOT / room / name).exists() for room in ("src/torana", "tests/promises"))
+    } == set()
+
+
 def test_no_lock_names_a_registry() -> None:
     for lock in ROOT.glob("requirements*.lock"):
         assert "://" not in lock.read_text(), lock.name
