@@ -37,6 +37,6 @@ def check_endpoints(allowed: tuple[str, ...]) -> None:
         if fault_of(prefix) == "no_url":
             raise BadSetting(
                 "AIGW_CUSTOM_MODELS__ALLOWED_ENDPOINTS",
-                f"{prefix!r} is no URL prefix",
+                "an entry is no URL prefix" if "@" in prefix or "?" in prefix else f"{prefix!r} is no URL prefix",
                 "expected http(s)://host[:port][/path], without user, query or dots to walk",
             )

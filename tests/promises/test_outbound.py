@@ -255,3 +255,13 @@ async def test_a_list_that_would_hold_nothing_stops_the_start(start_gateway: Sta
     for prefix in ("models.example.com", "http://h/../x", "http://user@h", "http://h?x"):
         with pytest.raises(BadSetting, match="AIGW_CUSTOM_MODELS__ALLOWED_ENDPOINTS"):
             await start_gateway(env={**ON, "AIGW_CUSTOM_MODELS__ALLOWED_ENDPOINTS": prefix})
+
+
+@pytest.mark.parametrize("prefix", ["http://user:wonderland@h", "http://h/?api_key=wonderland"])
+async def test_a_password_in_the_list_is_not_repeated(start_gateway: StartGateway, prefix: str) -> None:
+    from torana.errors import BadSetting
+
+    with pytest.raises(BadSetting) as told:
+        await start_gateway(env={**ON, "AIGW_CUSTOM_MODELS__ALLOWED_ENDPOINTS": prefix})
+
+    assert "wonderland" not in str(told.value)

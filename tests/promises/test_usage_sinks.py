@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -294,3 +295,14 @@ async def test_a_record_that_a_database_cannot_hold_is_parked(start_with: Any, d
 
     found = await asyncio.to_thread(rows, database, "SELECT unit_primitive FROM torana_usage ORDER BY id")
     assert [line[0] for line in found] == ["good", "good too"]
+
+
+async def test_a_library_that_counts_share_with_sinks_is_there_before_either_begins() -> None:
+    """Imported in two threads at the same time, it fails in both."""
+    made = "RedisStream('redis://127.0.0.1:9', 's', max_length=0, timeout_s=1)"
+    program = (
+        f"import sys; from torana.usage.sinks.stores import RedisStream; {made}; print('redis.asyncio' in sys.modules)"
+    )
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
+
+    assert await process.communicate() == (b"True\n", None)

@@ -54,15 +54,18 @@ class RedisStream(_StoreSink):
     """
 
     def __init__(self, url: str, stream: str, *, max_length: int, timeout_s: float) -> None:
+        # Now: threads that import it at the same time find it half made, and so may the one of the shared counts.
+        import redis
+
         super().__init__("redis")
+        self._redis = redis
         self._url = url
         self._stream = stream
         self._max_length = max_length
         self._timeout_s = timeout_s
 
     def _store(self, events: list[bytes]) -> None:
-        import redis
-
+        redis = self._redis
         try:
             if self._connection is None:
                 self._connection = redis.Redis.from_url(
