@@ -158,6 +158,29 @@ async def test_identity_is_asked_for(gateway: RunningGateway, family: Family, st
     assert gateway.provider.requests[0].header("accept-encoding") == "identity"
 
 
+OWN_FORMATS = [family for family in READERS if not family.is_dialect and family.name != "v2 chat"]
+"""Those that show no thoughts."""
+
+
+@pytest.mark.parametrize("family", OWN_FORMATS, ids=lambda each: each.name)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_model_that_thinks_and_then_fails_is_refused_as_one_that_says_nothing(
+    gateway: RunningGateway, family: Family
+) -> None:
+    block = {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": ""}}
+    thought = {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": CANARY}}
+    begun = [family.events()[0], *(event(json.dumps(each).encode()) for each in (block, thought))]
+    gateway.running.parts.traffic.forget()
+    gateway.provider.follow(Script(events=(*begun, b"x"), cut_after=len(begun), cut_by="close"))
+
+    answer = await gateway.post(**family.ask(gateway, f"{family.name}/thought"))
+
+    assert (answer.status, answer.is_whole, CANARY in answer.text) == (family.refused, True, False)
+    (record,) = await records_of(gateway, f"{family.name}/thought")
+    assert (record["status"], record["error_code"]) == ("upstream_error", "provider_broke")
+    assert record["output_tokens"] > 0
+
+
 NUMBER = b'{"choices":' + b"9" * 2**19
 """Its beginning; the rest never comes."""
 

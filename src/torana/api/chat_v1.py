@@ -118,7 +118,7 @@ class ChatV1Endpoints:
         try:
             answer = await self.gateway.ask(permit, order.model, order.chat, exchange.facts)
             if order.chat.stream:
-                return text_reply(answer)
+                return text_reply(answer, chat_failed)
             text = (await answer.collect()).texts[0]
         except ProviderError as error:
             raise chat_failed(error) from error

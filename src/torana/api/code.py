@@ -112,7 +112,7 @@ class CodeEndpoints:
             )  # fmt: skip
         answer = await self._ask(exchange, permit, wanted)
         if wanted.order.stream:
-            return text_reply(answer)
+            return text_reply(answer, code_failed)
         collected = await _collect(answer)
         model: dict[str, Any] = self._model(answer, wanted)
         if wanted.kind == "completion":
@@ -140,7 +140,7 @@ class CodeEndpoints:
     async def answer_v3(self, exchange: Exchange, permit: Permit, wanted: Suggestion) -> Reply | StreamReply:
         answer = await self._ask(exchange, permit, wanted)
         if wanted.order.stream:
-            return text_reply(answer)
+            return text_reply(answer, code_failed)
         collected = await _collect(answer)
         model = self._model(answer, wanted)
         metadata = {

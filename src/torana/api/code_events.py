@@ -59,10 +59,10 @@ class SuggestionEvents(AsyncIterator[bytes]):
             start = write_start(self._metadata(answer))
             async for batch in answer:
                 text = "".join([chunk.text for chunk in batch])
-                part = start + write_chunk(text) if text else start
-                start, is_told = b"", True
-                if part:
-                    yield part
+                if text:
+                    is_told = True
+                    yield start + write_chunk(text)
+                    start = b""
             yield start + STREAM_END
         except ProviderError as error:
             if not self.reply.is_begun:

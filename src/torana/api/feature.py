@@ -94,7 +94,7 @@ class FeatureEndpoints:
                 permit, order.prompt, order.model, order.inputs, exchange.facts, stream=is_streamed, user=user
             )
             if is_streamed:
-                return text_reply(answer)
+                return text_reply(answer, code_failed)
             return await self._whole(exchange, answer, order)
         except ProviderError as error:
             raise code_failed(error) from error

@@ -11,7 +11,7 @@ from torana.api import reading
 from torana.api.amazon_q import amazon_q_unavailable
 from torana.api.exchange import Exchange, Reply, Route, StreamReply, json_reply
 from torana.api.metadata import AMAZON_Q, may_cache_prompt, read_model_metadata
-from torana.api.streaming import RAW_TEXT, STREAM_HEADERS, ClosingStream, text_reply
+from torana.api.streaming import text_reply
 from torana.caller import Permit
 from torana.chat import ModelWish, Usage
 from torana.errors import Invalid, ProviderError, Refusal
@@ -75,13 +75,13 @@ class PromptEndpoints:
     async def answer_v1(self, exchange: Exchange, permit: Permit, order: PromptOrder) -> Reply | StreamReply:
         answer = await self._run(exchange, permit, order)
         if order.stream:
-            return text_reply(answer)
+            return text_reply(answer, model_failed)
         return json_reply(await self._collect(answer), answer.headers)
 
     async def answer_v2(self, exchange: Exchange, permit: Permit, order: PromptOrder) -> Reply | StreamReply:
         answer = await self._run(exchange, permit, order)
         if order.stream:
-            return StreamReply(RAW_TEXT, ClosingStream(answer, _lines(answer)), headers=STREAM_HEADERS + answer.headers)
+            return text_reply(answer, model_failed, _lines)
         content = await self._collect(answer)
         return json_reply({"content": content, **_usage_member(answer)}, answer.headers)
 
