@@ -247,6 +247,8 @@ class Usage(msgspec.Struct, frozen=True):
     """True: our own estimate, or none of the output was told, and books count it; False: the provider said so."""
     is_suspect: bool = False
     """The provider said a number that cannot be. These are the last ones that could; books count for themselves."""
+    cache_write_1h_tokens: int = 0
+    """Of `cache_write_tokens`: to be kept for an hour, at a price of their own."""
 
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "stop_sequence", "other"]

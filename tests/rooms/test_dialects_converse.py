@@ -456,6 +456,16 @@ def test_thoughts_go_back_to_claude_alone() -> None:
     assert CONVERSE.losses(chat, GPT) == ("thought",)
 
 
+def test_what_the_cache_keeps_for_an_hour_is_told() -> None:
+    details = [{"ttl": "1h", "inputTokens": 4}, {"ttl": "5m", "inputTokens": 3}, None, {"ttl": "1h"}]
+    usage = {"inputTokens": 1, "outputTokens": 1, "cacheWriteInputTokens": 7, "cacheDetails": details}
+    answer = {"output": {"message": {"content": [{"text": "Hi"}]}}, "stopReason": "end_turn", "usage": usage}
+
+    told = CONVERSE.read_answer(json.dumps(answer).encode())[-1].usage
+
+    assert told == Usage(8, 1, 0, 7, cache_write_1h_tokens=4)
+
+
 def test_an_assistant_who_speaks_first_is_asked_to() -> None:
     greeted = ChatRequest(
         messages=(

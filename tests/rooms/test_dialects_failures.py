@@ -277,6 +277,30 @@ def test_what_an_error_event_of_ours_says_our_reader_understands(dialect: Dialec
 
 
 @pytest.mark.parametrize(
+    ("creation", "for_an_hour"),
+    [
+        ({"ephemeral_5m_input_tokens": 3, "ephemeral_1h_input_tokens": 4}, 4),
+        ({"ephemeral_1h_input_tokens": 9}, 7),
+        ({"ephemeral_1h_input_tokens": None}, 0),
+        ({}, 0),
+        (None, 0),
+        ("7", 0),
+    ],
+)
+def test_what_the_cache_keeps_for_an_hour_is_a_part_of_what_was_written(creation: Any, for_an_hour: int) -> None:
+    usage = {"input_tokens": 1, "output_tokens": 1, "cache_creation_input_tokens": 7, "cache_creation": creation}
+    start = {"type": "message_start", "message": {"usage": usage}}
+    delta = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 5}}
+
+    streamed = read_stream(MESSAGES, event(start), event(delta), event({"type": "message_stop"}))[-1].usage
+    whole = MESSAGES.scan_answer(json.dumps({"usage": usage}).encode())
+
+    for told in (streamed, whole):
+        assert told is not None
+        assert (told.cache_write_tokens, told.cache_write_1h_tokens) == (7, for_an_hour)
+
+
+@pytest.mark.parametrize(
     ("code", "status"),
     [
         ("context_length_exceeded", 400),

@@ -23,6 +23,15 @@ def test_each_kind_of_token_has_its_own_price() -> None:
     assert cost_usd(usage, SONNET) == Decimal("0.004605")
 
 
+def test_what_the_cache_keeps_for_an_hour_has_a_price_of_its_own() -> None:
+    price = Price.of("2026-05-01", input="3", cache_write="3.75", cache_write_1h="6")
+    usage = Usage(input_tokens=1_000, cache_write_tokens=1_000, cache_write_1h_tokens=400)
+
+    assert cost_usd(usage, price) == Decimal("0.00465")
+    with pytest.raises(UnknownPrice):
+        cost_usd(usage, SONNET)
+
+
 def test_a_call_without_tokens_costs_nothing() -> None:
     assert cost_usd(Usage(), Price.of("2026-05-01")) == 0
 

@@ -113,7 +113,7 @@ class ProviderRecord(Record, frozen=True, kw_only=True):
 
 
 class LaterPrice(Record, frozen=True, kw_only=True):
-    """What a model costs from a day on; all four figures anew."""
+    """What a model costs from a day on; all figures anew."""
 
     since: Day
     """The first day (UTC) that has them."""
@@ -121,6 +121,7 @@ class LaterPrice(Record, frozen=True, kw_only=True):
     output: Price = ""
     cache_read: Price = ""
     cache_write: Price = ""
+    cache_write_1h: Price = ""
 
 
 class PriceRecord(Record, frozen=True, kw_only=True):
@@ -136,6 +137,8 @@ class PriceRecord(Record, frozen=True, kw_only=True):
     """Input tokens that came out of the provider's prompt cache."""
     cache_write: Price = ""
     """Input tokens that were put into it."""
+    cache_write_1h: Price = ""
+    """Those of them that it is to keep for an hour."""
     later: tuple[LaterPrice, ...] = ()
     """Changes that the vendor has announced, in the order of their days."""
 

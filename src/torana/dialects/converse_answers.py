@@ -173,7 +173,20 @@ def read_usage(said: Any) -> Usage | None:
             return suspect(None)
         counts.append(count)
     fresh, read, written, output = counts
-    return Usage(fresh + read + written, output, read, written, is_counted=said.get("outputTokens") is None)
+    return Usage(
+        input_tokens=fresh + read + written,
+        output_tokens=output,
+        cache_read_tokens=read,
+        cache_write_tokens=written,
+        is_counted=said.get("outputTokens") is None,
+        cache_write_1h_tokens=min(_read_hours(said.get("cacheDetails")), written),
+    )
+
+
+def _read_hours(details: Any) -> int:
+    """What is kept for an hour. Source: API reference, "CacheDetail"."""
+    rows = [row for row in details if isinstance(row, dict)] if isinstance(details, list) else []
+    return sum(read_tokens(row.get("inputTokens")) or 0 for row in rows if row.get("ttl") == "1h")
 
 
 class StreamedAnswer:

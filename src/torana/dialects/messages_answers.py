@@ -123,7 +123,7 @@ def merge_usage(before: Usage | None, said: Any) -> Usage | None:
         return before
     known = before or Usage()
     read, written = known.cache_read_tokens, known.cache_write_tokens
-    details = said.get("output_tokens_details")
+    details, creation = said.get("output_tokens_details"), said.get("cache_creation")
     counts: list[int] = []
     for value, last in (
         (said.get("input_tokens"), known.input_tokens - read - written),
@@ -131,12 +131,16 @@ def merge_usage(before: Usage | None, said: Any) -> Usage | None:
         (said.get("cache_creation_input_tokens"), written),
         (said.get("output_tokens"), known.output_tokens),
         (details.get("thinking_tokens") if isinstance(details, dict) else None, known.reasoning_tokens),
+        (
+            creation.get("ephemeral_1h_input_tokens") if isinstance(creation, dict) else None,
+            known.cache_write_1h_tokens,
+        ),
     ):
         count = last if value is None else read_tokens(value)
         if count is None:
             return suspect(before)
         counts.append(count)
-    fresh, read, written, output, reasoning = counts
+    fresh, read, written, output, reasoning, for_an_hour = counts
     has_output = said.get("output_tokens") is not None
     return Usage(
         input_tokens=fresh + read + written,
@@ -144,6 +148,7 @@ def merge_usage(before: Usage | None, said: Any) -> Usage | None:
         cache_read_tokens=read,
         cache_write_tokens=written,
         reasoning_tokens=min(reasoning, output),
+        cache_write_1h_tokens=min(for_an_hour, written),
         is_counted=not has_output and (before is None or before.is_counted),
         is_suspect=known.is_suspect and not (has_output and said.get("input_tokens") is not None),
     )

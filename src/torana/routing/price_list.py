@@ -47,5 +47,10 @@ def price_of(record: PriceRecord | None, now: float) -> Price | None:
         if start_of(later.since) <= now:
             told, as_of = later, later.since
     return Price.of(
-        as_of, input=told.input, output=told.output, cache_read=told.cache_read, cache_write=told.cache_write
+        as_of,
+        input=told.input,
+        output=told.output,
+        cache_read=told.cache_read,
+        cache_write=told.cache_write,
+        cache_write_1h=told.cache_write_1h,
     )

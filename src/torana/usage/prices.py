@@ -7,7 +7,7 @@ from torana.chat import Usage
 
 _MILLION = Decimal(1_000_000)
 _NOTHING = Decimal(0)
-_PARTS = ("input", "output", "cache_read", "cache_write")
+_PARTS = ("input", "output", "cache_read", "cache_write", "cache_write_1h")
 
 
 class UnknownPrice(Exception):
@@ -26,17 +26,26 @@ class Price:
     """Reasoning included, as vendors bill it."""
     cache_read: Decimal | None = None
     cache_write: Decimal | None = None
+    cache_write_1h: Decimal | None = None
+    """Of what is kept for an hour."""
 
     @classmethod
     def of(
-        cls, as_of: str, *, input: str = "", output: str = "", cache_read: str = "", cache_write: str = ""
+        cls,
+        as_of: str,
+        *,
+        input: str = "",
+        output: str = "",
+        cache_read: str = "",
+        cache_write: str = "",
+        cache_write_1h: str = "",
     ) -> "Price":
         """From decimal texts, `3.00`; an empty one is unknown. Raises ValueError for what is no such amount."""
-        texts = dict(zip(_PARTS, (input, output, cache_read, cache_write), strict=True))
+        texts = dict(zip(_PARTS, (input, output, cache_read, cache_write, cache_write_1h), strict=True))
         return cls(as_of=as_of, **{name: _amount(name, text) for name, text in texts.items()})
 
     def figures(self) -> dict[str, str]:
-        """What the list names, as decimal texts by name: `input`, `output`, `cache_read`, `cache_write`."""
+        """What the list names, as decimal texts by name: `input`, `output`, `cache_read` …"""
         return {name: f"{amount:f}" for name in _PARTS if (amount := getattr(self, name)) is not None}
 
 
@@ -53,15 +62,16 @@ def cost_usd(usage: Usage, price: Price | None) -> Decimal:
     if price is None:
         raise UnknownPrice("no price is known for this model")
     read, written, output = usage.cache_read_tokens, usage.cache_write_tokens, usage.output_tokens
-    fresh = usage.input_tokens - read - written
-    if min(fresh, read, written, output) < 0:
+    fresh, for_an_hour = usage.input_tokens - read - written, usage.cache_write_1h_tokens
+    if min(fresh, read, written - for_an_hour, for_an_hour, output) < 0:
         raise ValueError("less than no tokens cannot be priced")
     total = _NOTHING
     for name, tokens, usd_per_million in (
         ("input", fresh, price.input),
         ("output", output, price.output),
         ("cache_read", read, price.cache_read),
-        ("cache_write", written, price.cache_write),
+        ("cache_write", written - for_an_hour, price.cache_write),
+        ("cache_write_1h", for_an_hour, price.cache_write_1h),
     ):
         if tokens:
             if usd_per_million is None:
