@@ -197,6 +197,19 @@ async def test_nobody_escapes_their_account_by_leaving_headers_out(
     assert ids == ({"project": "34", "namespace": "55", "root_namespace": "56"} if is_saas else dict.fromkeys(ids))
 
 
+async def test_a_user_is_asked_for_with_the_account_of_their_token_whatever_their_headers_say(
+    gateway: RunningGateway, portal: Portal
+) -> None:
+    claims = {"gitlab_project_id": 34, "gitlab_namespace_id": "55", "gitlab_root_namespace_id": 56}
+    token = gateway.user_token(unit_primitives=RIGHTS, gitlab_realm="saas", **claims)
+    others = {"X-Gitlab-Project-Id": "1", "X-Gitlab-Namespace-Id": "2", "X-Gitlab-Root-Namespace-Id": "3"}
+
+    assert (await complete(gateway, others, token)).status == 200
+
+    asked = portal.asked_for()
+    assert (asked["project_id"], asked["namespace_id"], asked["root_namespace_id"]) == ("34", "55", "56")
+
+
 def component(kind: str, **members: Any) -> dict[str, Any]:
     payload = CURSOR | ({"prompt": "Write hello"} if kind == "generation" else {})
     return {"prompt_components": [{"type": f"code_editor_{kind}", "payload": payload}], **members}

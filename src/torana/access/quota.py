@@ -131,8 +131,9 @@ class QuotaGate:
 
     def _question(self, caller: Caller, headers: Headers, event_type: str, model_id: str) -> dict[str, str]:
         found = {name: header_id(headers, header) for name, header in _HEADERS.items()}
-        # Where a header may stay away, nobody escapes their own account by leaving it out.
-        found |= {name: value for name, value in _vouched(caller).items() if not found[name]}
+        # Nobody escapes their own account by leaving a header out, and no user by naming another one.
+        vouched = _vouched(caller)
+        found |= {name: value for name, value in vouched.items() if value and (caller.is_user or not found[name])}
         found |= {
             "event_type": event_type,
             "feature_qualified_name": _FEATURES.get(event_type, event_type),
