@@ -74,7 +74,7 @@ class Answer(msgspec.Struct, kw_only=True):
             self._blocks = ThinkBlocks()
         if self.chat.tools and not self.is_passing:
             self._names = LongNames(self.chat) or None
-        if self.call.facts.get("logs_contents"):
+        if self.call.facts.logs_contents:
             self._said = []
         entry = self.call.entry
         if entry is not None:

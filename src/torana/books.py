@@ -5,7 +5,7 @@ answers.py reads the answer; what it has cost is known here.
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 from msgspec.structs import replace as replace_fields
@@ -14,6 +14,7 @@ from torana.caller import Permit
 from torana.chat import ChatRequest, Usage
 from torana.counting import BYTES_PER_TOKEN, count_bytes, estimate_tokens
 from torana.errors import ProviderError, ProviderTlsFailed, Refusal, was_sent
+from torana.facts import Facts
 from torana.limits.estimate import MAX_TOKENS, input_tokens, price
 from torana.limits.hold import Hold
 from torana.limits.limits import Limits
@@ -22,7 +23,7 @@ from torana.providers.provider import Deployment
 from torana.routing.tries import Try
 from torana.telemetry.metrics import Metrics
 from torana.usage.event import Status, ToldTry
-from torana.usage.ledger import NO_ORIGIN, Ledger, Origin, Record, Site
+from torana.usage.ledger import Ledger, Record, Site
 from torana.usage.prices import Price, price_text
 
 MAX_SITES = 1_000
@@ -43,7 +44,7 @@ class ModelCall(msgspec.Struct, kw_only=True):
     """The books of one model call: what metrics, access line and usage record are to know of it."""
 
     metrics: Metrics
-    facts: dict[str, Any]
+    facts: Facts
     unit_primitive: str
     feature_category: str
     prompt: Prompt | None = None
@@ -74,7 +75,7 @@ class ModelCall(msgspec.Struct, kw_only=True):
         if ledger is not None:
             prompt = self.prompt
             self.entry = ledger.open(
-                self.facts.get("origin"),
+                self.facts.origin,
                 permit.caller,
                 site_of(deployment),
                 unit_primitive=self.unit_primitive,
@@ -133,7 +134,7 @@ class ModelCall(msgspec.Struct, kw_only=True):
             )
         if self.hold is not None:
             self._settle(self.hold, outcome, usage)
-        origin: Origin = self.facts.get("origin") or NO_ORIGIN
+        origin = self.facts.origin
         self.metrics.inference(
             engine=provider,
             model=model,

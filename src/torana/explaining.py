@@ -10,6 +10,7 @@ from torana.api.exchange import Exchange
 from torana.catalog.limit_text import USD
 from torana.counting import estimate_tokens
 from torana.errors import Refusal
+from torana.facts import Facts
 from torana.prompts.reasons import explain_variant, explain_version
 from torana.providers.provider import Deployment
 from torana.refusals import CODES, refusal_text
@@ -190,7 +191,7 @@ class DryRun:
             raise Refusal(400, "dry_run_unavailable", "This endpoint calls no model")
         # The access line is made of the request itself, and nothing of this walk belongs into it.
         walked = copy.copy(exchange)
-        walked.facts = {}
+        walked.facts = Facts()
         notes, order = await rehearsal.walk(walked, caller)
         told = tell(rehearsal, walked, notes)
         verdict = rehearsal.verdict(walked, notes, order, caller)

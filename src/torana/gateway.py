@@ -19,6 +19,7 @@ from torana.code.orders import GENERATIONS, CompletionOrder, Cursor, GenerationO
 from torana.code.window import Window
 from torana.dialects.embedding_dialect import EmbeddingsRequest
 from torana.errors import ProviderError, ProviderRefused, ProviderRefusedKey
+from torana.facts import Facts
 from torana.limits.estimate import input_tokens
 from torana.prompts.marks import mark_system, unmark
 from torana.prompts.prompt import Prompt
@@ -89,7 +90,7 @@ class Gateway:
         prompt: Prompt,
         model: Model,
         inputs: Mapping[str, Any],
-        facts: dict[str, Any],
+        facts: Facts,
         *,
         stream: bool,
         user: str = "",
@@ -123,7 +124,7 @@ class Gateway:
 
         return (await fit_request(cursor, self._room(model), 0, render))[1]
 
-    async def complete(self, permit: Permit, order: CompletionOrder, facts: dict[str, Any]) -> CodeAnswer:
+    async def complete(self, permit: Permit, order: CompletionOrder, facts: Facts) -> CodeAnswer:
         """A few tokens at the cursor: marked for families that know fill-in-the-middle, else an instruction."""
         model = self.router.inside(permit.caller, self.models.find_completing(order.wish))
         prompt = None
@@ -156,7 +157,7 @@ class Gateway:
         )
         return await self._suggest(permit, model, chat, order, window, prompt, facts)
 
-    async def generate(self, permit: Permit, order: GenerationOrder, facts: dict[str, Any]) -> CodeAnswer:
+    async def generate(self, permit: Permit, order: GenerationOrder, facts: Facts) -> CodeAnswer:
         """A longer piece of code from an instruction."""
         model = self.router.inside(permit.caller, self.models.find(order.wish))
         prompt = None
@@ -185,7 +186,7 @@ class Gateway:
         order: CompletionOrder | GenerationOrder,
         window: Window,
         prompt: Prompt | None,
-        facts: dict[str, Any],
+        facts: Facts,
     ) -> CodeAnswer:
         """What completions and generations have in common: counted, sent, and cleaned on the way back."""
         cursor = order.cursor
@@ -208,7 +209,7 @@ class Gateway:
         )
         return CodeAnswer(answer, cursor, order.cleaning, window, self.cleaner, self.left_out, least)
 
-    async def step(self, permit: Permit, order: StepOrder, facts: dict[str, Any]) -> Answer:
+    async def step(self, permit: Permit, order: StepOrder, facts: Facts) -> Answer:
         """One step of a ReAct loop that the client runs."""
         model = self.router.inside(permit.caller, self.models.find(order.wish))
         prompt = self.prompts.find(STEP_PROMPT, None, model.families)
@@ -221,22 +222,22 @@ class Gateway:
         )
         return await self.walk.answer(permit, model, chat, facts, prompt=prompt)
 
-    async def answer_as_demo(self, permit: Permit, chat: ChatRequest, facts: dict[str, Any]) -> Answer:
+    async def answer_as_demo(self, permit: Permit, chat: ChatRequest, facts: Facts) -> Answer:
         """The built-in demo, asked in a vendor's own dialect."""
         return await self.walk.answer(permit, self.models.find(ModelWish(identifier="demo")), chat, facts)
 
-    async def embed_as_demo(self, permit: Permit, request: EmbeddingsRequest, facts: dict[str, Any]) -> Embedded:
+    async def embed_as_demo(self, permit: Permit, request: EmbeddingsRequest, facts: Facts) -> Embedded:
         """The built-in demo's vectors, asked for in a vendor's own dialect."""
         return await self.walk.embed(permit, self.models.find(ModelWish(identifier="demo")), request, facts)
 
     def _room(self, model: Model) -> Room:
         return Room(input_tokens=model.input_limit, vocabulary=model.vocabulary, counting=self.counting)
 
-    def look(self, permit: Permit, model: Model, facts: dict[str, Any]) -> None:
+    def look(self, permit: Permit, model: Model, facts: Facts) -> None:
         """Before a client's own prompt is read: raises Refusal 503 where `ask` would, for want of room."""
         self.walk.look(permit, self.router.inside(permit.caller, model), facts)
 
-    async def ask(self, permit: Permit, model: Model, chat: ChatRequest, facts: dict[str, Any]) -> Answer:
+    async def ask(self, permit: Permit, model: Model, chat: ChatRequest, facts: Facts) -> Answer:
         """A client's own prompt, sent as it is."""
         allowed = self.router.inside(permit.caller, model)
         if allowed is not model and allowed.output_limit < chat.output_limit:

@@ -54,6 +54,7 @@ from torana.settings import Settings
 from torana.telemetry.metrics import Known, Metrics
 from torana.telemetry.redaction import Redactor
 from torana.transport import Transport, WireAnswer
+from torana.usage.ledger import NO_ORIGIN
 from torana.walk import Walk
 
 MAX_RIGHTS = 50
@@ -278,8 +279,9 @@ class Rehearsal:
                 if others:
                     raise Refusal(405, "method_not_allowed", "Method Not Allowed")
                 raise Refusal(404, "not_found", "Not Found")
-            notes.route = route
+            notes.route = exchange.route = route
             exchange.tail = tail
+            exchange.facts.origin = exchange
             exchange.caller = caller or DEBUG_CALLER
             order = route.read(exchange) if route.read is not None else None
             notes.quota_event = exchange.quota_event or route.quota
@@ -301,6 +303,8 @@ class Rehearsal:
             notes.refusal = refusal
         except ProviderError as error:
             notes.refusal = Refusal(502, error.code, str(error), layer="provider")
+        finally:
+            exchange.facts.origin = NO_ORIGIN  # it would be a ring for the collector
         return notes, order
 
     def needed(self, route: Route, exchange: Exchange, order: Any) -> list[str]:

@@ -6,7 +6,6 @@ What the model is asked was rendered before; the answer is read by `answers.py`.
 import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any
 
 from msgspec.structs import replace as replace_fields
 
@@ -17,6 +16,7 @@ from torana.chat import ChatRequest
 from torana.counting import BYTES_PER_TOKEN
 from torana.dialects.embedding_dialect import EmbeddingsRequest
 from torana.errors import Invalid, ProviderError, Refusal
+from torana.facts import Facts
 from torana.limits.estimate import estimate, estimate_body, estimate_inputs
 from torana.limits.limits import Limits
 from torana.limits.rules import Call
@@ -30,7 +30,7 @@ from torana.routing.stages import NEVER
 from torana.routing.traffic import Passage, no_room
 from torana.routing.tries import Candidate, Route
 from torana.telemetry.metrics import InFlight, Metrics
-from torana.usage.ledger import NO_ORIGIN, Ledger, NoOrigin, Record, asked_for
+from torana.usage.ledger import Ledger, NoOrigin, Record, asked_for
 from torana.usage.prices import Price
 
 SHADOW = NoOrigin(endpoint="shadow", feature="shadow")
@@ -69,7 +69,7 @@ class Walk:
         permit: Permit,
         model: Model,
         chat: ChatRequest,
-        facts: dict[str, Any],
+        facts: Facts,
         *,
         prompt: Prompt | None = None,
         rendered: Prompt | None = None,
@@ -132,7 +132,7 @@ class Walk:
             under_way=under_way,
         )
 
-    def look(self, permit: Permit, model: Model, facts: dict[str, Any]) -> None:
+    def look(self, permit: Permit, model: Model, facts: Facts) -> None:
         """Whoever would be turned away wherever the call may go is so at once, before anything is done for it.
 
         Raises Refusal 503, as sending it would.
@@ -141,7 +141,7 @@ class Walk:
         if full is not None:
             raise self._turned_away(permit, full, facts)
 
-    def _turned_away(self, permit: Permit, full: Deployment, facts: dict[str, Any]) -> Refusal:
+    def _turned_away(self, permit: Permit, full: Deployment, facts: Facts) -> Refusal:
         """Never admitted: it takes nothing from limits, and has no usage record; the access line says the same."""
         self._tell_category(permit, facts)
         facts["provider"], facts["model"], facts["outcome"] = full.provider, full.model, "failed"
@@ -199,14 +199,14 @@ class Walk:
             raise refusal
         route.candidates = tuple(able)
 
-    def _tell_losses(self, lost: tuple[str, ...], facts: dict[str, Any]) -> list[tuple[bytes, bytes]]:
+    def _tell_losses(self, lost: tuple[str, ...], facts: Facts) -> list[tuple[bytes, bytes]]:
         if not lost or self.models.settings.losses == "drop":
             return []
         names = ", ".join(lost)
         facts["dropped"] = names
         return [(b"x-torana-dropped", header_text(names))]
 
-    def _call(self, permit: Permit, facts: dict[str, Any], prompt: Prompt | None, *, is_streamed: bool) -> ModelCall:
+    def _call(self, permit: Permit, facts: Facts, prompt: Prompt | None, *, is_streamed: bool) -> ModelCall:
         name, category = self._tell_category(permit, facts)
         return ModelCall(
             metrics=self.metrics,
@@ -218,7 +218,7 @@ class Walk:
             limits=self.limits,
         )
 
-    def _tell_category(self, permit: Permit, facts: dict[str, Any]) -> tuple[str, str]:
+    def _tell_category(self, permit: Permit, facts: Facts) -> tuple[str, str]:
         """The unit primitive that the call is made under, and its category."""
         name = permit.unit_primitives[0] if permit.unit_primitives else ""
         known = self.models.catalogue.unit_primitives.get(name)
@@ -234,12 +234,12 @@ class Walk:
         call.prices = deployment.prices
         if not self.limits.rules:
             return []
-        facts, prompt_id = call.facts, call.prompt.id if call.prompt is not None else ""
+        origin, prompt_id = call.facts.origin, call.prompt.id if call.prompt is not None else ""
         asked = Call(
             permit.caller,
             permit.user,
             call.unit_primitive,
-            feature=asked_for(facts.get("feature", ""), prompt_id, facts.get("origin", NO_ORIGIN).endpoint),
+            feature=asked_for(origin.feature, prompt_id, origin.endpoint),
             model_name=model_name,
             model=deployment.model,
             provider=deployment.provider,
@@ -280,7 +280,7 @@ class Walk:
         path: str,
         body: bytes,
         headers: Mapping[str, str],
-        facts: dict[str, Any],
+        facts: Facts,
         *,
         model: str,
         stream: bool,
@@ -339,7 +339,7 @@ class Walk:
             asked_bytes=0 if is_free else len(body), headers=limited, leave=leave,
         )  # fmt: skip
 
-    async def embed(self, permit: Permit, model: Model, request: EmbeddingsRequest, facts: dict[str, Any]) -> Embedded:
+    async def embed(self, permit: Permit, model: Model, request: EmbeddingsRequest, facts: Facts) -> Embedded:
         """Vectors for texts; nothing streams. Raises ProviderError."""
         started = time.monotonic()
         model = self.router.inside(permit.caller, model)

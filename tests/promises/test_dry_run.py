@@ -84,6 +84,21 @@ async def test_a_dry_run_takes_nothing_of_a_limit_and_leaves_no_usage(gateway: R
     assert not [line for line in before.splitlines() if line.startswith("model_inferences_total")]
 
 
+async def test_what_is_left_of_a_limit_for_each_feature_is_that_of_the_endpoint_itself(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    (tmp_path / "limits.yml").write_text("- {name: even, limit: 9 requests per minute per feature}\n")
+    gateway = await start_gateway(env={"AIGW_OPERATOR_TOKEN": TOKEN, "AIGW_CATALOG": str(tmp_path)})
+    code = {"current_file": {"file_name": "a.py", "content_above_cursor": "x = ", "content_below_cursor": ""}}
+    path = "/v2/code/completions"
+    answered = await gateway.post(path, json=code, token=gateway.token(unit_primitives=["complete_code"]))
+
+    told = (await run(gateway, path, code, ("complete_code",))).json()
+
+    assert answered.status == 200
+    assert told["limits"] == ["even: 9 requests per minute per feature, 8 left"]
+
+
 async def test_a_caller_who_may_not_is_shown_what_is_missing_and_the_rest_as_well(gateway: RunningGateway) -> None:
     told = (await run(gateway, scopes=("duo_chat",))).json()
 

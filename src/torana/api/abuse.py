@@ -9,7 +9,7 @@ import logging
 import random
 import re
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 from torana.access.permissions import permit_ourselves
 from torana.background import Background
@@ -17,6 +17,7 @@ from torana.caller import Permit
 from torana.catalog.records import UnitPrimitive
 from torana.chat import ModelWish
 from torana.errors import Invalid, ProviderError, Refusal
+from torana.facts import Facts
 from torana.gateway import Gateway
 from torana.settings import AbuseSettings
 from torana.usage.ledger import NoOrigin
@@ -61,7 +62,8 @@ class AbuseWatch:
 
     async def _measure(self, gateway: Gateway, name: str, purpose: str, request: str) -> None:
         told = {"unit_primitive": name}
-        facts: dict[str, Any] = {"origin": ORIGIN, "feature": ORIGIN.feature}
+        facts = Facts()
+        facts.origin = ORIGIN
         permit = permit_ourselves(name)
         try:
             prompt, model = gateway.find_prompt(PROMPT, None, ModelWish(role="completions_default"), permit.caller)

@@ -20,6 +20,7 @@ from torana.api.streaming import STREAM_HEADERS, ClosingStream
 from torana.caller import Permit
 from torana.chat import Chunk, Usage
 from torana.errors import ProviderError, ProviderLimited, ProviderOverloaded
+from torana.facts import Facts
 from torana.gateway import Gateway
 from torana.settings import Settings
 
@@ -72,7 +73,7 @@ class ChatEndpoints:
         return StreamReply(CONTENT_TYPE, lines, headers=STREAM_HEADERS + answer.headers)
 
 
-async def write_step(answer: Answer, reader: StepReader, facts: dict[str, Any]) -> AsyncIterator[bytes]:
+async def write_step(answer: Answer, reader: StepReader, facts: Facts) -> AsyncIterator[bytes]:
     """The lines of one step, those of one batch together. A failing model is a line as well, then a clean end."""
     try:
         async for batch in answer:

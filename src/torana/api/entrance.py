@@ -46,7 +46,7 @@ from torana.settings import Secret, ServeSettings
 from torana.telemetry.log import Log
 from torana.telemetry.log import request_id as current_request_id
 from torana.telemetry.metrics import Metrics
-from torana.usage.ledger import asked_for
+from torana.usage.ledger import NO_ORIGIN, asked_for
 
 logger = logging.getLogger("torana.api")
 
@@ -82,10 +82,6 @@ class QuotaGate(Protocol):
     async def check(self, caller: Caller, headers: Headers, event_type: str, model_id: str, request_id: str) -> None:
         """Raises Refusal 402 or 403."""
         ...
-
-
-BETWEEN_ROOMS = ("origin", "logs_contents")
-"""Facts of a request that the rooms behind the gateway ask for; they are not for its line of the log."""
 
 
 class Entrance:
@@ -196,9 +192,9 @@ class Entrance:
             await self._authenticate(exchange)
         if route is None:
             raise _nothing_there(exchange, other_methods, routes)
-        exchange.facts["origin"] = exchange
+        exchange.facts.origin = exchange
         if self.may_log(headers, exchange.flags):
-            exchange.facts["logs_contents"] = True
+            exchange.facts.logs_contents = True
         if is_dry_run(headers) and not is_open and routes.rehearse is not None:
             admit_operator(headers, self.operator_token)
             exchange.facts["dry_run"] = True
@@ -293,8 +289,7 @@ class Entrance:
         now = time.perf_counter()
         if self.events is not None:
             self.events.used(exchange)
-        for name in BETWEEN_ROOMS:
-            exchange.facts.pop(name, None)
+        exchange.facts.origin = NO_ORIGIN  # it would be a ring for the collector
         has_no_room = exchange.facts.get("refusal_code") == NO_ROOM
         if has_no_room or self.crowds.are_any:
             kind = kind_of(exchange.path, exchange.caller.party, exchange.body)

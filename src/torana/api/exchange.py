@@ -10,6 +10,7 @@ from torana.access.permissions import user_of
 from torana.api.dialect_front import Front, front_of
 from torana.caller import DEBUG_CALLER, Caller, Permit
 from torana.catalog.records import FeatureRecord
+from torana.facts import Facts
 from torana.headers import Headers
 
 JSON_HEADER = (b"content-type", b"application/json")
@@ -60,7 +61,7 @@ class Exchange:
         """What the quota is asked for, where `read` knows better than the route; empty: as the route says."""
         self.quota_model_id = ""
         """The model that the quota is told of; may be empty."""
-        self.facts: dict[str, Any] = {}
+        self.facts = Facts()
         """Further members of the access line, `meta.unit_primitive`, `provider_s`, …: every room adds its own."""
 
     # What a usage record says about its request

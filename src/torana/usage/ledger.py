@@ -109,7 +109,7 @@ class Ledger:
 
     def open(
         self,
-        origin: Origin | None,
+        origin: Origin,
         caller: Caller,
         site: Site,
         *,
@@ -120,7 +120,6 @@ class Ledger:
         residency: tuple[str, ...] = (),
     ) -> "Record":
         """Admit a call; from here on it gets exactly one record. Raises Refusal 503 where none could be kept."""
-        origin = origin or NO_ORIGIN
         spool = self.spool
         if spool.is_full and self.when_full == "refuse":
             raise Refusal(503, "usage_spool_full", "Service Unavailable", headers=((b"retry-after", b"5"),))
