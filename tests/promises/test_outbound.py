@@ -10,7 +10,7 @@ from tests.support.http_client import Answer
 from tests.support.issuer import FakeIssuer
 from tests.support.provider import ScriptedProvider
 
-from torana.routing.models import KNOWN_PROVIDERS
+from torana.routing.own_servers import KNOWN_PROVIDERS
 
 ON = {"AIGW_CUSTOM_MODELS__ENABLED": "true"}
 SCOPES = ("complete_code", "generate_code", "duo_chat", "explain_code", "generate_embeddings_codebase")

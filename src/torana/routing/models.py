@@ -9,34 +9,19 @@ from typing import Any
 from torana.catalog.check_abilities import IN_USE
 from torana.catalog.check_tokenizers import tokenizer_paths
 from torana.catalog.load import Catalogue
-from torana.catalog.model_records import AliasRecord, DeploymentRecord, FamilyRecord, ModelRecord
+from torana.catalog.model_records import AliasRecord, DeploymentRecord, ModelRecord
 from torana.chat import ModelWish
 from torana.clock import Clock
 from torana.errors import Invalid, Refusal
 from torana.providers.provider import Deployment
+from torana.routing.own_servers import OwnServers
 from torana.routing.price_list import PriceList
 from torana.routing.stages import NEVER, Stages, start_of
 from torana.routing.vendors import Vendors
-from torana.settings import ProviderSettings, Secret
+from torana.settings import ProviderSettings
 from torana.vocabulary import Vocabulary, read_vocabulary
 
 logger = logging.getLogger("torana.routing")
-
-KNOWN_PROVIDERS = frozenset(
-    {
-        "custom_openai", "openai", "hosted_vllm", "text-completion-openai", "azure", "bedrock", "vertex_ai",
-        "anthropic", "gemini", "mistral", "fireworks_ai", "ollama", "litellm_proxy",
-    }
-)  # fmt: skip
-"""What may stand before the first slash of an identifier (contract 10.2)."""
-
-OPERATORS_OWN = frozenset({"bedrock", "vertex_ai"})
-"""Reached with the operator's credentials whatever endpoint the client names; so only catalogue models."""
-
-TEXT_COMPLETION_FAMILIES = frozenset(
-    {"codegemma", "codellama", "codestral", "mistral", "qwen2p5-coder-7b", "deepseekcoder"}
-)
-"""Code completions of these go to POST <endpoint>/completions with the family's markers (contract 10.2)."""
 
 SETTINGS_OF_ROLES = {"completions_default": "code_completions", "generation_default": "code_generations"}
 """What the operator's AIGW_MODEL_SELECTION__DEFAULT_MODELS calls these roles."""
@@ -46,7 +31,6 @@ FILL_IN = frozenset({"fill_in"})
 
 PSEUDO = "__default__"
 """Stands before a feature setting's name where an identifier means whatever is that setting's default (contract 11)."""
-MAX_UNKNOWN_FAMILIES = 100
 MAX_RELAYED = 1_000
 """Deployments of the pass-through that are remembered."""
 MAX_MEANT = 1_000
@@ -130,8 +114,7 @@ class Models:
         self._told_of_end: set[tuple[str, str]] = set()
         self._relayed: dict[tuple[str, str], Deployment] = {}
         self.vendors = Vendors(catalogue.providers, settings, PriceList(catalogue.models.values(), self.clock))
-        self._unknown_families: set[str] = set()
-        """Those that were warned of."""
+        self._own_servers = OwnServers(catalogue, settings, self.vendors)
 
     def is_configured(self, provider: str) -> bool:
         """True where the provider can be greeted: its key is set, or it is a server that needs none."""
@@ -196,17 +179,9 @@ class Models:
         """As `find`, but a model that makes embeddings; raises Invalid for one that does not."""
         model = self.find(wish, frozenset())
         # Of a client's own server nobody knows what it makes; it is told by the way it is to be asked.
-        if model.dimensions or (wish.is_own and self._may_embed(model.deployments[0])):
+        if model.dimensions or (wish.is_own and self._own_servers.may_embed(model.deployments[0])):
             return model
         raise Invalid(("model_metadata", "identifier"), "This model makes no embeddings", "value_error")
-
-    def _may_embed(self, deployment: Deployment) -> bool:
-        """Of the operator's own models the catalogue knows it."""
-        if deployment.provider not in OPERATORS_OWN:
-            return deployment.provider in ("openai", "azure", "demo")
-        asked = (deployment.provider, deployment.model)
-        made = (each for record in self.catalogue.models.values() if record.dimensions for each in record.deployments)
-        return any((each.provider, each.model) == asked for each in made)
 
     def proxy_allows(self, provider: str, model: str) -> bool:
         """True where the pass-through of `provider` lets this model name by (contract 9)."""
@@ -334,44 +309,11 @@ class Models:
         )
 
     def _own(self, wish: ModelWish) -> Model:
-        """A client's own model server (contract 10.2)."""
-        prefix, slash, rest = wish.identifier.partition("/")
-        provider = prefix if slash and prefix in KNOWN_PROVIDERS else ""
-        model = (rest if provider else wish.identifier) or wish.family
-        if wish.endpoint and not model:
-            # An empty name stands for what the operator's own server has, and says nothing of the client's.
-            raise Invalid(("model_metadata", "name"), "Field required", "missing")
-        family = self.catalogue.families.get(wish.family)
-        if family is None:
-            self._warn_of(wish.family)
-            family = FamilyRecord(name="general")
-        name = wish.family or model
-        if self.settings.mock_responses:
-            deployment = Deployment(provider="demo", model="torana-demo")
-        elif provider in OPERATORS_OWN or (provider and not wish.endpoint):
-            # The catalogue's name: limits count the operator's models by it, whatever a client calls them.
-            name, deployment = self._listed(provider, model)
-        elif not wish.endpoint:
-            raise Invalid(("model_metadata", "endpoint"), "Field required", "missing")
-        else:
-            is_text = provider == "text-completion-openai" or (
-                wish.as_text_completion
-                and (wish.family in TEXT_COMPLETION_FAMILIES or (wish.is_flat and not wish.identifier))
-            )
-            deployment = self.vendors.dress(
-                Deployment(
-                    provider=provider if provider in ("anthropic", "azure") else "openai",
-                    model=model,
-                    base_url=wish.endpoint.removesuffix("/"),
-                    secret=Secret(wish.api_key),
-                    as_text_completion=is_text and provider != "anthropic",
-                    is_client_given=True,
-                    extra_headers={str(name): str(value) for name, value in self.settings.extra_headers.items()},
-                ),
-                provider,
-            )
+        """A client's own model server, or the operator's model that it names by its provider."""
+        named = self._own_servers.read(wish)
+        family, deployment = named.family, named.deployment
         return Model(
-            name=name,
+            name=named.name,
             families=family.variants or (family.name,),
             input_limit=family.input_limit,
             vocabulary=self._vocabularies.get(f"families {family.name}"),
@@ -380,21 +322,3 @@ class Models:
             folds_system=family.folds_system,
             deployments=(deployment,),
         )
-
-    def _warn_of(self, family: str) -> None:
-        """Once for each name; clients choose them, so not for ever more of them."""
-        if family and family not in self._unknown_families and len(self._unknown_families) < MAX_UNKNOWN_FAMILIES:
-            self._unknown_families.add(family)
-            logger.warning("unknown model family, treated as general", extra={"family": family})
-
-    def _listed(self, provider: str, model: str) -> tuple[str, Deployment]:
-        """A catalogue model's name and its deployment there; the operator's credentials serve it."""
-        wrong = "This model is not in the catalogue"
-        for record in self.catalogue.models.values():
-            for item in record.deployments:
-                if (item.provider, item.model) != (provider, model):
-                    continue
-                if record.stage != "registered":
-                    return record.name, self.vendors.deploy(item, record.prices)
-                wrong = "This model is registered, but not in use"
-        raise Invalid(("model_metadata", "identifier"), wrong, "value_error")
