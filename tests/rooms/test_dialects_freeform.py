@@ -1,6 +1,7 @@
 """OpenAI's two odd kinds of tools: custom ones, which take one text, and the older `functions`."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -52,6 +53,17 @@ def test_a_text_is_the_same_after_its_way_as_arguments(text: str, is_ascii: bool
 def test_what_a_model_makes_of_the_one_argument_is_understood(arguments: str, text: str) -> None:
     assert unwrap(arguments) == text
     assert unwrap_in_pieces(list(arguments)) == text
+
+
+@pytest.mark.parametrize("blanks", ["", " " * 900, " " * 5_000])
+def test_white_space_before_the_argument_takes_linear_time_and_loses_nothing(blanks: str) -> None:
+    unwrapping = Unwrapping()
+    before = time.thread_time()
+
+    said = [unwrapping.feed(piece) for piece in (*([blanks] * 4_000), '{"input": "a', '\\n" }')]
+
+    assert "".join(said) + unwrapping.close() == "a\n"
+    assert time.thread_time() - before < 1
 
 
 def test_a_text_that_is_cut_off_gives_what_has_come() -> None:

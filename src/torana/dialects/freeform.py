@@ -19,11 +19,14 @@ INPUT = "input"
 BEGIN, END = '{"input":"', '"}'
 """Around the pieces of a text that `escape` has made fit."""
 
+MAX_START_CHARS = 1_000
+"""Before the text, white space included: as much of it is looked at again with each piece."""
+
 _HINT = "All that the tool is given, as plain text."
 
 _start = re.compile(r'\s*\{\s*"input"\s*:\s*"')
 _letters = re.compile(
-    r'(?:[^"\\]|\\[^u]|\\u(?![dD][89abAB])[0-9a-fA-F]{4}'
+    r'(?:[^"\\]++|\\[^u]|\\u(?![dD][89abAB])[0-9a-fA-F]{4}'
     r"|\\u[dD][89abAB][0-9a-fA-F]{2}(?:\\u[0-9a-fA-F]{4}|(?=[^\\]|\\[^u])))*",
     re.DOTALL,
 )
@@ -106,18 +109,25 @@ def mark_freeform(parts: list[Said], names: frozenset[str]) -> list[Said]:
 class Unwrapping:
     """`unwrap` for arguments that come in pieces: each gives as much of the text as is whole."""
 
-    __slots__ = ("_held", "_is_inside")
+    __slots__ = ("_held", "_is_inside", "_odd")
 
     def __init__(self) -> None:
         self._held = ""
         """Of which nothing was given out yet."""
         self._is_inside = False
+        self._odd: list[str] = []
+        """All there is, where the text does not begin as it should."""
 
     def feed(self, piece: str) -> str:
+        if self._odd:
+            self._odd.append(piece)
+            return ""
         self._held += piece
         if not self._is_inside:
             found = _start.match(self._held)
             if found is None:
+                if len(self._held) > MAX_START_CHARS:
+                    self._odd, self._held = [self._held], ""
                 return ""
             self._is_inside, self._held = True, self._held[found.end() :]
         letters = _letters.match(self._held)
@@ -127,7 +137,7 @@ class Unwrapping:
 
     def close(self) -> str:
         """What is left, where the arguments had another shape than one would think."""
-        return "" if self._is_inside else unwrap(self._held)
+        return "" if self._is_inside else unwrap("".join(self._odd) or self._held)
 
 
 def _whole(text: str) -> str:
