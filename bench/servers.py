@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,13 +56,9 @@ class Gateway(Server):
 @contextmanager
 def provider(directory: Path) -> Iterator[Server]:
     port = processes.free_port()
-    out = directory / "provider"
-    process = processes.start([sys.executable, "-m", "bench.provider", str(port)], processes.LOAD_CORE, out)
-    try:
-        processes.wait_for_port(port, process)
-        yield Server(process.pid, port, out.with_suffix(".out"))
-    finally:
-        processes.stop(process)
+    command = [sys.executable, "-m", "bench.provider", str(port)]
+    with _listening(command, processes.LOAD_CORE, directory / "provider", port) as server:
+        yield server
 
 
 @contextmanager
@@ -72,24 +68,24 @@ def nginx(directory: Path, provider_port: int) -> Iterator[Server]:
     config = directory / "nginx.conf"
     as_root = "user root;" if os.geteuid() == 0 else ""  # else the worker could not enter our directory
     config.write_text(as_root + _NGINX.format(dir=directory, port=port, provider=provider_port))
-    out = directory / "nginx"
-    process = processes.start(
-        ["nginx", "-c", str(config), "-e", f"{directory}/nginx.err"], processes.MEASURED_CORE, out
-    )
-    try:
-        processes.wait_for_port(port, process)
-        yield Server(process.pid, port, out.with_suffix(".out"))
-    finally:
-        processes.stop(process)
+    command = ["nginx", "-c", str(config), "-e", f"{directory}/nginx.err"]
+    with _listening(command, processes.MEASURED_CORE, directory / "nginx", port) as server:
+        yield server
 
 
 @contextmanager
 def redis(directory: Path) -> Iterator[Server]:
     """Keeps nothing on the disk."""
     port = processes.free_port()
-    out = directory / "redis"
     options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(directory)]
-    process = processes.start(["redis-server", *options], processes.LOAD_CORE, out)
+    with _listening(["redis-server", *options], processes.LOAD_CORE, directory / "redis", port) as server:
+        yield server
+
+
+@contextmanager
+def _listening(command: Sequence[str], core: int, out: Path, port: int) -> Iterator[Server]:
+    """`command` from when it listens on `port` to its end; its output goes to `<out>.out` and `<out>.err`."""
+    process = processes.start(command, core, out)
     try:
         processes.wait_for_port(port, process)
         yield Server(process.pid, port, out.with_suffix(".out"))

@@ -11,7 +11,10 @@ budget.py         how many further tries may be made
 concessions.py    who refuses what can be left out
 affinity.py       whose prompt cache is warm, who is in a percentage
 fences.py         which regions a caller's calls never leave
-models.py         which model a wish means
+deadline.py       one deadline over everything that a call waits for
+folding.py        system text for models whose templates take no system turn
+models.py         which model a wish means: own_servers.py, stages.py, offered.py
+vendors.py        where a model's deployments are, with which key; price_list.py; discovery.py
 """
 
 import asyncio
