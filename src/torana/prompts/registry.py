@@ -87,23 +87,6 @@ class Prompts:
         """
         meter = Meter(self._settings.max_output_chars, self._settings.max_iterations)
         values = with_meter({"current_date": self._today(), **inputs}, meter)
-        messages: list[Message] = []
-        head = 0  # how many messages at the beginning are the same for everybody
-        ready: Message | None = None
-        """The last of them, marked."""
-        for part in prompt.parts:
-            is_head = part.is_same_for_all and head == len(messages)
-            if part.message is not None:
-                meter.put_out(len(part.text or ""))
-                messages.append(part.message)
-            else:
-                messages += _messages(part, values, meter)
-            if is_head and head < len(messages):
-                head, ready = len(messages), part.marked
-        if ready is not None:
-            messages[head - 1] = ready
-        elif head:
-            messages = mark(messages, head - 1)
         ordered: Mapping[str, Any] = self._settings.prompt_params.get(prompt.id, {})
         params = {**(model_params or {}), **prompt.params, **ordered}
         timeout_s = params.pop("timeout", None)
@@ -115,7 +98,7 @@ class Prompts:
         if prompt.answer == "react" and self._settings.chat_max_tokens:
             own["max_tokens"] = self._settings.chat_max_tokens
         return ChatRequest(
-            messages=tuple(messages),
+            messages=tuple(_fill(prompt, values, meter)),
             stop=prompt.stop or ((stop,) if isinstance(stop, str) else tuple(stop)),
             answer=prompt.answer,
             timeout_s=timeout_s,
@@ -218,6 +201,28 @@ def _is_touched(feature: FeatureRecord, catalogue: Catalogue) -> bool:
     """Whether an operator has laid anything over what the feature stands on; templates may be anybody's."""
     beginnings = (f"prompt {feature.prompt_id}/", "template ")
     return any(key == f"features {feature.name}" or key.startswith(beginnings) for key in catalogue.overlaid)
+
+
+def _fill(prompt: Prompt, values: dict[str, Any], meter: Meter) -> list[Message]:
+    """The prompt's messages; the last of those at the beginning that are the same for everybody is marked."""
+    messages: list[Message] = []
+    head = 0  # how many messages at the beginning are the same for everybody
+    ready: Message | None = None
+    """The last of them, marked."""
+    for part in prompt.parts:
+        is_head = part.is_same_for_all and head == len(messages)
+        if part.message is not None:
+            meter.put_out(len(part.text or ""))
+            messages.append(part.message)
+        else:
+            messages += _messages(part, values, meter)
+        if is_head and head < len(messages):
+            head, ready = len(messages), part.marked
+    if ready is not None:
+        messages[head - 1] = ready
+    elif head:
+        messages = mark(messages, head - 1)
+    return messages
 
 
 def _messages(part: Part, values: dict[str, Any], meter: Meter) -> Iterator[Message]:
