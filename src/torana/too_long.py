@@ -25,6 +25,7 @@ _COUNTED = [
     for pattern in (
         # vLLM
         r"too large: (?P<output>\d+).+length is (?P<limit>\d+) tokens and your request has (?P<input>\d+) input",
+        r"passed (?P<input>\d+) input tokens and requested (?P<output>\d+) output.+ only (?P<limit>\d+) tokens",
         # OpenAI and older vLLM; OpenRouter
         r"length is (?P<limit>\d+) tokens.+\((?P<input>\d+) (in the messages|of text input).*?"
         r" (?P<output>\d+) in the (completion|output)",

@@ -47,6 +47,11 @@ TOO_LONG = "prompt is too long: "
             TOO_LONG + "40000 tokens > 32768 maximum",
         ),
         ("The decoder prompt (length 40000) is longer than the maximum model length of 32768.", TOO_LONG),
+        (
+            "You passed 5000 input tokens and requested 32000 output tokens. However, the model's context length is "
+            "only 32768 tokens, resulting in a maximum input length of 768 tokens.",
+            NO_ROOM + "5000 + 32000 > 32768, ",
+        ),
         ("You passed 32769 input tokens. However, the model's context length is only 32768 tokens.", TOO_LONG),
         # SGLang
         (
