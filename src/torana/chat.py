@@ -278,6 +278,8 @@ class Chunk(msgspec.Struct, frozen=True):
     """Whose proof `signature` or `redacted` is; set with either, and on thoughts that need none to be taken back."""
     tool_call: ToolCallPiece | None = None
     finish: FinishReason | None = None
+    is_refusal: bool = False
+    """`text` says that the model will not answer: OpenAI's formats tell that apart from an answer."""
     stop_sequence: str = ""
     """Beside `finish`: which of `ChatRequest.stop` ended the answer, where the provider tells."""
     usage: Usage | None = None

@@ -210,8 +210,10 @@ class StreamedAnswer:
         thoughts = (said.reasoning_content, said.reasoning, said.thinking)
         if reasoning := next((each for each in thoughts if each and isinstance(each, str)), ""):
             chunks.append(Chunk(choice=choice, reasoning=reasoning, dialect=NAME))
-        if text := said.content or said.refusal:
-            _take_text(choice, text, chunks)
+        if said.content:
+            _take_text(choice, said.content, chunks)
+        elif said.refusal:
+            chunks.append(Chunk(said.refusal, choice, is_refusal=True))
         calls = said.tool_calls or ()
         if said.function_call is not None:
             name = said.function_call.name

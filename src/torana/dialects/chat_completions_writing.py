@@ -41,7 +41,9 @@ class ChatCompletionsWriter:
             if number not in self._begun and not chunk.is_last:
                 self._begun.add(number)
                 out.append(self._write_delta(number, {"role": "assistant", "content": ""}))
-            if chunk.text:
+            if chunk.is_refusal:
+                out.append(self._write_delta(number, {"refusal": chunk.text}))
+            elif chunk.text:
                 out.append(
                     b'%b,"choices":[{"index":%d,"delta":{"content":%b},"finish_reason":null}]}\n\n'
                     % (self._head, number, msgspec.json.encode(chunk.text))
@@ -128,7 +130,9 @@ def _finish_name(finish: FinishReason, *, is_older: bool) -> str:
 
 def _write_choice(number: int, choice: Choice, asked: ChatRequest | None) -> Members:
     message: Members = {"role": "assistant", "content": choice.text or None, "refusal": None}
-    if not choice.tool_calls:
+    if choice.is_refusal:
+        message |= {"content": None, "refusal": choice.text}
+    elif not choice.tool_calls:
         message["content"] = choice.text
     if choice.reasoning:
         message["reasoning_content"] = choice.reasoning

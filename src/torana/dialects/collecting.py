@@ -15,6 +15,8 @@ class Choice:
     """In the order in which each began."""
     finish: FinishReason = "stop"
     stop_sequence: str = ""
+    is_refusal: bool = False
+    """Its text says that the model will not answer."""
 
     @property
     def text(self) -> str:
@@ -50,7 +52,7 @@ def collect(chunks: list[Chunk]) -> Collected:
 class _Gathering:
     """One answer while its chunks come."""
 
-    __slots__ = ("_calls", "_finish", "_open", "_parts", "_pieces", "_stop_sequence")
+    __slots__ = ("_calls", "_finish", "_is_refusal", "_open", "_parts", "_pieces", "_stop_sequence")
 
     def __init__(self) -> None:
         self._parts: list[Said] = []
@@ -62,10 +64,12 @@ class _Gathering:
         """Position of a tool call → its place."""
         self._finish: FinishReason = "stop"
         self._stop_sequence = ""
+        self._is_refusal = False
 
     def take(self, chunk: Chunk) -> None:
         self._finish = chunk.finish or self._finish
         self._stop_sequence = chunk.stop_sequence or self._stop_sequence
+        self._is_refusal = self._is_refusal or chunk.is_refusal
         if chunk.reasoning or chunk.signature:
             self._take_thought(chunk)
         if chunk.redacted:
@@ -80,7 +84,7 @@ class _Gathering:
 
     def close(self) -> Choice:
         parts = [_fill(part, "".join(pieces)) for part, pieces in zip(self._parts, self._pieces, strict=True)]
-        return Choice(parts, self._finish, self._stop_sequence)
+        return Choice(parts, self._finish, self._stop_sequence, self._is_refusal)
 
     def _begin(self, part: Said) -> None:
         self._open = len(self._parts)

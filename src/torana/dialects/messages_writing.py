@@ -45,6 +45,7 @@ class MessagesWriter:
         "_finish",
         "_id",
         "_is_begun",
+        "_is_refusal",
         "_model",
         "_open",
         "_stop_sequence",
@@ -72,6 +73,7 @@ class MessagesWriter:
         """Of calls that some servers begin before the newest one is whole: a block that is closed takes no more."""
         self._finish: FinishReason = "stop"
         self._stop_sequence = ""
+        self._is_refusal = False
         self._usage = Usage()
 
     def write(self, chunks: list[Chunk]) -> bytes:
@@ -89,6 +91,7 @@ class MessagesWriter:
                     self._take_call(chunk.tool_call, out)
                 self._finish = chunk.finish or self._finish
                 self._stop_sequence = chunk.stop_sequence or self._stop_sequence
+                self._is_refusal = self._is_refusal or chunk.is_refusal
             if chunk.is_last:
                 self._end(out)
         return b"".join(out)
@@ -176,7 +179,8 @@ class MessagesWriter:
     def _end(self, out: list[bytes]) -> None:
         self._write_waiting(out)
         self._end_block(out)
-        reason, sequence = _tell_end(self._finish, self._stop_sequence, self._asked)
+        finish = _end_of(self._finish, is_refusal=self._is_refusal)
+        reason, sequence = _tell_end(finish, self._stop_sequence, self._asked)
         delta = {"stop_reason": reason, "stop_sequence": sequence}
         out.append(_write_event("message_delta", {"delta": delta, "usage": write_usage(self._usage)}))
         out.append(_write_event("message_stop", {}))
@@ -187,8 +191,13 @@ def write_answer(chunks: list[Chunk], model: str, id: str, created: int, asked: 
     collected = collect(chunks)
     choice = collected.choices[0]
     content = [_write_said(part) for part in choice.parts]
-    end = _tell_end(choice.finish, choice.stop_sequence, asked)
+    end = _tell_end(_end_of(choice.finish, is_refusal=choice.is_refusal), choice.stop_sequence, asked)
     return msgspec.json.encode(_write_message(id, model, content, end, collected.usage))
+
+
+def _end_of(finish: FinishReason, *, is_refusal: bool) -> FinishReason:
+    """OpenAI's models end a refusal as they end an answer."""
+    return "content_filter" if is_refusal and finish == "stop" else finish
 
 
 def _tell_end(finish: FinishReason, told: str, asked: ChatRequest | None) -> tuple[str, str | None]:

@@ -113,7 +113,7 @@ class StreamedAnswer:
         kind, delta = event.type, event.delta if isinstance(event.delta, str) else ""
         if kind == "response.output_text.delta" or kind == "response.refusal.delta":
             self._heard.add(event.output_index)
-            chunks.append(Chunk(delta))
+            chunks.append(Chunk(delta, is_refusal=kind == "response.refusal.delta"))
         elif kind == "response.function_call_arguments.delta":
             if event.output_index in self._calls:
                 self._heard.add(event.output_index)
@@ -194,8 +194,10 @@ def _take_thought(item: _Item, chunks: list[Chunk], *, is_told: bool) -> None:
 
 
 def _take_message(item: _Item, chunks: list[Chunk]) -> None:
-    if text := "".join(part.text or part.refusal or "" for part in item.content or ()):
+    if text := "".join(part.text or "" for part in item.content or ()):
         chunks.append(Chunk(text))
+    if refusal := "".join(part.refusal or "" for part in item.content or ()):
+        chunks.append(Chunk(refusal, is_refusal=True))
 
 
 def _finish(status: str, details: _Details | None, *, has_calls: bool) -> FinishReason:
