@@ -144,9 +144,10 @@ class MessagesWriter:
             self._write_waiting(out)
 
     def _write_waiting(self, out: list[bytes]) -> None:
-        """Each call in one go, in their order."""
-        waiting, self._waiting = sorted(self._waiting, key=lambda piece: piece.position), []
-        for piece in waiting:
+        """Each call in one go, in the order in which they began."""
+        waiting, self._waiting = self._waiting, []
+        begun = list(dict.fromkeys(piece.position for piece in waiting))
+        for piece in sorted(waiting, key=lambda piece: begun.index(piece.position)):
             self._write_call(piece, out)
 
     def _write_call(self, piece: ToolCallPiece, out: list[bytes]) -> None:
