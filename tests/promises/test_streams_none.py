@@ -23,7 +23,7 @@ CANARY = "canary-1234"
 
 EVENTS, JSON, HTML = b"text/event-stream", b"application/json", b"text/html; charset=utf-8"
 DEEP = b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
-KEYS = b"{" + b",".join(b'"%s-%d":1' % (CANARY.encode(), number) for number in range(50_000)) + b"}"
+KEYS = b"{" + b",".join(b'"%s-%d":1' % (CANARY.encode(), number) for number in range(45_000)) + b"}"
 
 
 def answer(content_type: bytes, body: bytes, *more: bytes, status: bytes = b"200 OK") -> bytes:
