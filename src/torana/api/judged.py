@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from torana.dialects.members import mend_half_letters
+from torana.dialects.bodies import mend_half_letters
 
 _COUNTED = ("model", "stream", "max_tokens", "max_completion_tokens", "max_output_tokens", "generationConfig")
 """The allow-list of models, the way back, and how limits estimate the answer."""

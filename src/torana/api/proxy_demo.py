@@ -14,12 +14,12 @@ from torana.api.streaming import STREAM_HEADERS, ClosingStream
 from torana.caller import Permit
 from torana.chat import ChatRequest, Message, Text
 from torana.counting import estimate_tokens
+from torana.dialects.bodies import decode_request
 from torana.dialects.dialect import EventWriter, ServedDialect
 from torana.dialects.embedding_dialect import MAX_DIMENSIONS, EmbeddingsRequest
 from torana.dialects.embeddings import read_request as read_embeddings
 from torana.dialects.embeddings import write_answer as write_embeddings
 from torana.dialects.generate_content import GENERATE_CONTENT
-from torana.dialects.members import decode_request
 from torana.dialects.messages import MESSAGES
 from torana.errors import Invalid, Refusal
 from torana.gateway import Gateway

@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-from torana.dialects.members import decode_request
+from torana.dialects.bodies import decode_request
 from torana.errors import Invalid
 
 Loc = tuple[str | int, ...]

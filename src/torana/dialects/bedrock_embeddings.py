@@ -11,9 +11,10 @@ from typing import Any
 import msgspec
 
 from torana.chat import Usage
+from torana.dialects.bodies import decode_answer
 from torana.dialects.converse_answers import read_error
 from torana.dialects.embedding_dialect import EmbeddingDialect, EmbeddingsRequest, Purpose, expect, texts_of
-from torana.dialects.members import Members, decode_answer, read_tokens
+from torana.dialects.members import Members, read_tokens
 from torana.errors import Invalid, ProviderBroke
 
 PATH = "/invoke"

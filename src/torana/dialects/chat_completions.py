@@ -28,6 +28,7 @@ from torana.dialects import chat_completions_answers as answers
 from torana.dialects import chat_completions_asking as asking
 from torana.dialects import chat_completions_writing as writing
 from torana.dialects import openai_style
+from torana.dialects.bodies import decode_request
 from torana.dialects.chat_completions_answers import NAME
 from torana.dialects.dialect import Dialect
 from torana.dialects.freeform import lost_grammars, schema_of, spread_grammar, wrap
@@ -36,7 +37,6 @@ from torana.dialects.members import (
     Loc,
     Members,
     arguments_text,
-    decode_request,
     find_flag,
     find_number,
     find_object,

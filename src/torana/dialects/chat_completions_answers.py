@@ -8,9 +8,10 @@ import msgspec
 
 from torana.chat import Chunk, FinishReason, ToolCallPiece, Usage
 from torana.dialects import openai_style
+from torana.dialects.bodies import decode_answer
 from torana.dialects.call_ids import make_call_id
 from torana.dialects.freeform import BEGIN, END, escape
-from torana.dialects.members import arguments_text, decode_answer
+from torana.dialects.members import arguments_text
 from torana.dialects.streams import Seen
 from torana.errors import ProviderBroke, provider_refused
 

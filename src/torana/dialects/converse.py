@@ -32,6 +32,7 @@ from torana.dialects import claude
 from torana.dialects import converse_answers as answers
 from torana.dialects import converse_asking as asking
 from torana.dialects import converse_writing as writing
+from torana.dialects.bodies import decode_request
 from torana.dialects.converse_answers import NAME, PROOF
 from torana.dialects.converse_models import Traits, traits_of
 from torana.dialects.dialect import Dialect
@@ -40,7 +41,6 @@ from torana.dialects.freeform import lost_grammars
 from torana.dialects.members import (
     Loc,
     Members,
-    decode_request,
     find_flag,
     find_number,
     find_object,

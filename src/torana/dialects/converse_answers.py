@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 
 from torana.chat import Chunk, FinishReason, ToolCallPiece, Usage
+from torana.dialects.bodies import decode_answer
 from torana.dialects.event_stream import MAX_MESSAGE_CHARS, EventStreamParser
-from torana.dialects.members import decode_answer, read_tokens, suspect
+from torana.dialects.members import read_tokens, suspect
 from torana.errors import ProviderBroke, ProviderError, ProviderGaveUp, ProviderRefused, provider_refused
 
 NAME = "converse"

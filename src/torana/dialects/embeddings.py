@@ -9,8 +9,9 @@ from msgspec.structs import replace
 
 from torana.chat import Usage
 from torana.dialects import openai_style
+from torana.dialects.bodies import decode_answer, decode_request
 from torana.dialects.embedding_dialect import EmbeddingDialect, EmbeddingsRequest, Encoding, Input
-from torana.dialects.members import Members, decode_answer, decode_request, find_text, find_whole, need_text
+from torana.dialects.members import Members, find_text, find_whole, need_text
 from torana.errors import Invalid, ProviderBroke
 
 PATH = "/v1/embeddings"

@@ -12,6 +12,7 @@ import msgspec
 from torana.chat import AnswerSchema, ChatRequest, Reasoning, Tool
 from torana.dialects import generate_content_answers as answers
 from torana.dialects import generate_content_writing as writing
+from torana.dialects.bodies import decode_request
 from torana.dialects.dialect import Dialect
 from torana.dialects.freeform import lost_grammars
 from torana.dialects.generate_content_answers import NAME
@@ -22,7 +23,6 @@ from torana.dialects.google_schema import lower_types
 from torana.dialects.members import (
     Loc,
     Members,
-    decode_request,
     find_number,
     find_object,
     find_rows,

@@ -13,10 +13,11 @@ import msgspec
 
 from torana.chat import Chunk, FinishReason, ToolCallPiece, Usage
 from torana.dialects import openai_style
+from torana.dialects.bodies import decode_answer
 from torana.dialects.call_ids import make_call_id
 from torana.dialects.generate_content_errors import Error, refuse
 from torana.dialects.json_pieces import EitherForm
-from torana.dialects.members import decode_answer, read_tokens, suspect
+from torana.dialects.members import read_tokens, suspect
 from torana.dialects.sse import Event
 from torana.dialects.streams import StreamReader
 from torana.errors import ProviderBroke, ProviderGaveUp

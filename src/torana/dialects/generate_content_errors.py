@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from torana.dialects.members import decode_answer
+from torana.dialects.bodies import decode_answer
 from torana.errors import ProviderBroke, ProviderRefused, ProviderSpent, provider_refused
 
 MAX_MESSAGE_CHARS = 300

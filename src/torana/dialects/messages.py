@@ -25,14 +25,13 @@ from torana.chat import (
 from torana.dialects import messages_answers as answers
 from torana.dialects import messages_asking as asking
 from torana.dialects import messages_writing as writing
+from torana.dialects.bodies import decode_answer, decode_request
 from torana.dialects.claude import GENERAL, Traits, traits_of
 from torana.dialects.dialect import Dialect
 from torana.dialects.freeform import lost_grammars
 from torana.dialects.members import (
     Loc,
     Members,
-    decode_answer,
-    decode_request,
     find_number,
     find_object,
     find_rows,

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from torana.chat import Chunk, FinishReason, ToolCallPiece, Usage
-from torana.dialects.members import decode_answer, plain_text, read_tokens, suspect
+from torana.dialects.bodies import decode_answer, plain_text
+from torana.dialects.members import read_tokens, suspect
 from torana.dialects.streams import Seen
 from torana.errors import ProviderBroke, ProviderRefused, provider_refused
 

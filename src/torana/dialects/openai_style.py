@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 
 from torana.chat import Chunk, FinishReason, Usage
-from torana.dialects.members import Members, decode_answer, plain_text, read_tokens, suspect
+from torana.dialects.bodies import decode_answer, plain_text
+from torana.dialects.members import Members, read_tokens, suspect
 from torana.errors import SPENT_KINDS, ProviderBroke, ProviderRefused, provider_refused
 
 MAX_MESSAGE_CHARS = 300

@@ -12,8 +12,9 @@ from typing import Any
 import msgspec
 
 from torana.chat import Chunk, ToolCallPiece
+from torana.dialects.bodies import BOM, decode_mended
 from torana.dialects.dialect import Dialect, EventReader, RelayScan
-from torana.dialects.members import BOM, Members, decode_mended
+from torana.dialects.members import Members
 from torana.dialects.openai_style import DONE
 from torana.dialects.sse import MAX_EVENT_BYTES, read_event
 from torana.dialects.streams import MAX_WATCHED_LINE_BYTES

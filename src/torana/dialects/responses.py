@@ -24,13 +24,13 @@ from torana.dialects import namespaces, openai_style
 from torana.dialects import responses_answers as answers
 from torana.dialects import responses_asking as asking
 from torana.dialects import responses_writing as writing
+from torana.dialects.bodies import decode_request
 from torana.dialects.dialect import Dialect
 from torana.dialects.freeform import lost_grammars, schema_of, wrap
 from torana.dialects.media import read_file, read_image
 from torana.dialects.members import (
     Loc,
     Members,
-    decode_request,
     find_flag,
     find_number,
     find_object,

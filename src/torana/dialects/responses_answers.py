@@ -6,8 +6,9 @@ import msgspec
 
 from torana.chat import Chunk, FinishReason, ToolCallPiece, Usage
 from torana.dialects import openai_style
+from torana.dialects.bodies import decode_answer
 from torana.dialects.freeform import BEGIN, END, escape, wrap
-from torana.dialects.members import arguments_text, decode_answer
+from torana.dialects.members import arguments_text
 from torana.dialects.streams import Seen
 from torana.errors import ProviderBroke, ProviderRefused
 

@@ -4,7 +4,7 @@ The hot path of every stream: a read that holds whole events with plain `data:` 
 and a slice an event. Source: WHATWG HTML, "Server-sent events", parsing an event stream.
 """
 
-from torana.dialects.members import BOM
+from torana.dialects.bodies import BOM
 from torana.errors import ProviderBroke
 
 MAX_EVENT_BYTES = 1024 * 1024

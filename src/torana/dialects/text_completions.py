@@ -9,6 +9,7 @@ import msgspec
 
 from torana.chat import ChatRequest, Chunk, Document, FillIn, FinishReason, Foreign, Message, Text, Thought, Usage
 from torana.dialects import openai_style
+from torana.dialects.bodies import decode_answer, decode_request
 from torana.dialects.chat_completions_answers import look
 from torana.dialects.chat_completions_asking import write_sampling
 from torana.dialects.collecting import collect
@@ -16,8 +17,6 @@ from torana.dialects.dialect import Dialect
 from torana.dialects.media import tell_document, text_of
 from torana.dialects.members import (
     Members,
-    decode_answer,
-    decode_request,
     find_number,
     find_text,
     find_texts,

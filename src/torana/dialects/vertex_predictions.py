@@ -8,10 +8,11 @@ from typing import Any
 import msgspec
 
 from torana.chat import Usage
+from torana.dialects.bodies import decode_answer
 from torana.dialects.embedding_dialect import EmbeddingDialect, EmbeddingsRequest, expect, texts_of
 from torana.dialects.gemini_embeddings import TASKS
 from torana.dialects.generate_content_errors import read_error
-from torana.dialects.members import Members, decode_answer, read_tokens
+from torana.dialects.members import Members, read_tokens
 from torana.errors import ProviderBroke
 
 PATH = "/v1/models:predict"

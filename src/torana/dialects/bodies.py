@@ -1,0 +1,147 @@
+"""Bodies as they come: JSON decoded with care, of no more levels and values than anybody needs; errors as text."""
+
+import re
+from contextlib import suppress
+from itertools import islice
+from typing import Any, TypeVar
+
+import msgspec
+
+from torana.dialects.members import Members
+from torana.errors import Invalid, ProviderBroke
+
+T = TypeVar("T")
+
+MAX_DEPTH = 128
+MAX_VALUES = 400_000
+"""Lists, objects, members and commas of a request, lists and objects of an answer; so many take a tenth of a second."""
+MAX_ESCAPES = 200_000
+"""Of JSON in which half letters are mended; finding them takes a call for each escape."""
+BOM = b"\xef\xbb\xbf"
+_NOTHING = frozenset({"", "null", "{}", "[]", '""'})
+_json: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+_escape = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}|\\.")
+
+
+def _look_for(signs: bytes) -> re.Pattern[bytes]:
+    """Each of these signs that stands outside of texts, with all before it; and what is left."""
+    each = re.escape(signs)
+    return re.compile(rb'(?:"[^"]*+"?|[^"%b]++)*+(?:[%b]|\Z)' % (each, each))
+
+
+_IN_REQUESTS, _IN_ANSWERS = b"[{:,", b"[{"
+_looks = {signs: _look_for(signs) for signs in (_IN_REQUESTS, _IN_ANSWERS)}
+_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+
+
+def decode_mended(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
+    """As `decoder` reads it, or what it makes of it with half letters mended; raises what `data` itself raised.
+
+    Some servers cut a letter outside the BMP in two and send each half as an escape.
+    """
+    try:
+        return decoder.decode(data)
+    except _UNREADABLE:
+        if rb"\u" in data:
+            with suppress(*_UNREADABLE):
+                return decoder.decode(mend_half_letters(data))
+        raise
+
+
+def mend_half_letters(data: bytes) -> bytes:
+    """The same JSON, each escape of half a letter read as U+FFFD; left as it is beyond MAX_ESCAPES."""
+    if data.count(b"\\") > MAX_ESCAPES:
+        return data
+    return _escape.sub(_mend_surrogate, data)
+
+
+def decode_answer(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
+    """What a provider said; raises ProviderBroke, and nothing else, for anything that cannot be."""
+    if len(data) > MAX_VALUES and _is_crowded(data, _IN_ANSWERS):
+        raise ProviderBroke("an answer of more parts than any has")
+    try:
+        # JSON may not begin with a mark, but readers may pass over it (RFC 8259, 8.1).
+        return decode_mended(decoder, data.removeprefix(BOM))
+    except _UNREADABLE as error:
+        # The text may quote the answer; the kind says enough, and holds nothing of what came.
+        cause = type(error).__name__
+    raise ProviderBroke(f"not the JSON that this dialect promises: {cause}")
+
+
+def decode_request(body: bytes) -> Members:
+    """A client's JSON object; raises Invalid for anything else, more than MAX_DEPTH levels or MAX_VALUES included."""
+    try:
+        members = None if _is_crowded(body, _IN_REQUESTS) else decode_mended(_json, body)
+    except _UNREADABLE:
+        members = None
+    if not isinstance(members, dict) or _is_too_deep(members, body):
+        raise Invalid((), "JSON decode error", "json_invalid")
+    return members
+
+
+def _is_crowded(data: bytes, signs: bytes) -> bool:
+    """True for more than MAX_VALUES: a few MiB can hold millions, which take a second and half a GiB."""
+    if not _may_be_crowded(data, signs):
+        return False
+    if data.count(b"\\") > MAX_VALUES * 10:
+        return True
+    # Most of those signs may stand in texts, whose ends are plain to see without escapes. Few signs part few texts.
+    bare = data.replace(rb"\\", b"").replace(rb"\"", b"")
+    is_full_of_texts = bare.count(b'"') > MAX_VALUES * 4
+    return is_full_of_texts or next(islice(_looks[signs].finditer(bare), MAX_VALUES, None), None) is not None
+
+
+def _may_be_crowded(data: bytes, signs: bytes) -> bool:
+    """False spares a closer look: counting signs costs next to nothing where they are few."""
+    found, step = 0, 1024 * 1024
+    for start in range(0, len(data), step):
+        found += sum(data.count(sign, start, start + step) for sign in signs)
+        if found > MAX_VALUES:
+            return True
+    return False
+
+
+def _mend_surrogate(match: re.Match[bytes]) -> bytes:
+    return rb"\ufffd" if len(match[0]) == 6 else match[0]
+
+
+def _is_too_deep(value: Any, body: bytes) -> bool:
+    """True for more than MAX_DEPTH levels; `value` is what `body` says."""
+    if not _may_be_deep(body):
+        return False
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inner: list[Any] = []
+        for item in level:
+            kind = type(item)
+            if kind is dict:
+                inner += item.values()
+            elif kind is list:
+                inner += item
+        if not inner:
+            return False
+        level = inner
+    return any(type(item) in (dict, list) for item in level)
+
+
+def _may_be_deep(body: bytes) -> bool:
+    """False spares the walk: so few openings cannot be too deep. Finding some of them costs little in a body of any
+    length, counting them all takes 2 ms a MiB."""
+    openings = 0
+    for mark in (b"[", b"{"):
+        at = body.find(mark)
+        while at >= 0:
+            openings += 1
+            if openings > MAX_DEPTH:
+                return True
+            at = body.find(mark, at + 1)
+    return False
+
+
+def plain_text(body: bytes) -> str:
+    """An error body that has none of the shapes we know, where people can read it; pages of proxies say nothing."""
+    try:
+        text = body.decode().strip()
+    except UnicodeDecodeError:
+        return ""
+    return "" if text.startswith("<") or text in _NOTHING or not " ".join(text.split()).isprintable() else text
