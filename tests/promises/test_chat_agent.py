@@ -230,6 +230,13 @@ async def test_an_unreachable_model_is_an_error_line(gateway: RunningGateway) ->
     assert [line["type"] for line in lines_of(await ask(gateway))] == ["error"]
 
 
+@one_gateway
+async def test_a_step_without_an_end_is_an_error_line(shared: RunningGateway) -> None:
+    shared.provider.answer_with(pieces=("and so on " * 1_000,) * 250)
+
+    assert [line["type"] for line in lines_of(await ask(shared))] == ["error"]
+
+
 @pytest.mark.parametrize("how", ["no_end", "html", "error_event", "bad_chunk"])
 @one_gateway
 async def test_a_stream_that_breaks_ends_with_an_error_line_and_no_usage(

@@ -27,6 +27,10 @@ from torana.agents.markers import (
 )
 from torana.agents.tools import find_tool
 from torana.chat import ToolCallPiece
+from torana.errors import ProviderBroke
+
+MAX_CHARS = 2_000_000
+"""Of a step whose answer has not begun, and of a tool's arguments; a model's longest output is a quarter of it."""
 
 _NEXT = (OBSERVATION, *(f"\n{sign}{marker}" for sign in ("", *EMPHASIS) for marker in (THOUGHT, ACTION)))
 """How what follows an action's input begins."""
@@ -93,11 +97,14 @@ class StepReader:
         self._call_name = ""
         self._call_arguments: list[str] = []
         self._call_position: int | None = None
+        self._chars = 0
+        """Held altogether."""
 
     def feed(self, text: str) -> list[Event]:
-        """Take the next piece of text."""
+        """Take the next piece of text; raises ProviderBroke for a step without an end."""
         if not text or self._is_over:
             return []
+        self._hold(len(text))
         if not self._in_answer:
             self._held.append(text)
             window = self._window + text
@@ -122,8 +129,14 @@ class StepReader:
         if self._call_position is None:
             self._call_position = piece.position
         if piece.position == self._call_position:
+            self._hold(len(piece.name) + len(piece.arguments))
             self._call_name += piece.name
             self._call_arguments.append(piece.arguments)
+
+    def _hold(self, chars: int) -> None:
+        self._chars += 0 if self._has_answered else chars
+        if self._chars > MAX_CHARS:
+            raise ProviderBroke("a step without an end")
 
     def close(self) -> list[Event]:
         """End of the model's answer."""
