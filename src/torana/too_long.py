@@ -6,6 +6,9 @@ Each pattern is from the error pages, sources or answers of those named beside i
 import re
 from typing import NamedTuple
 
+_MAX_CHARS = 2_000
+"""Of an error that is looked at. It is the word of whoever runs the server: a long one could take minutes."""
+
 _TOLD = re.compile(
     r"context ?(length|window|limit|size)"  # OpenAI, vLLM, SGLang, Mistral, OpenRouter, llama.cpp, LM Studio, …
     r"|(prompt|input) is too long|prompt too long"  # Anthropic, Bedrock, Fireworks; Ollama
@@ -56,13 +59,13 @@ class Counted(NamedTuple):
 
 def is_too_long(said: str) -> bool:
     """Whether a vendor's error is about the length of the prompt."""
-    return _TOLD.search(said) is not None
+    return _TOLD.search(said, 0, _MAX_CHARS) is not None
 
 
 def read_counted(said: str) -> Counted | None:
     """The numbers in such an error; None where it has none that are known of."""
     for pattern in _COUNTED:
-        if found := pattern.search(said):
+        if found := pattern.search(said, 0, _MAX_CHARS):
             told = found.groupdict()
             return Counted(int(told["input"]), int(told.get("output") or 0), int(told["limit"]))
     return None

@@ -14,7 +14,8 @@ from torana.dialects.dialect import Dialect
 from torana.dialects.messages import MESSAGES
 from torana.dialects.responses import RESPONSES
 from torana.dialects.text_completions import TEXT_COMPLETIONS
-from torana.errors import ProviderBroke
+from torana.dialects.messages_writing import tell_too_long
+from torana.errors import ProviderBroke, provider_refused
 
 DIALECTS = [MESSAGES, CHAT_COMPLETIONS, TEXT_COMPLETIONS, RESPONSES]
 dialects = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
@@ -264,3 +265,23 @@ def test_brackets_that_an_answer_says_are_no_parts() -> None:
     chunks = CHAT_COMPLETIONS.read_answer(b'{"choices":[{"message":{"content":"%b"}}]}' % said.encode())
 
     assert len("".join(chunk.text for chunk in chunks)) == 12 * 500_000
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "length is 1 tokens (1 in the messages ",
+        "too large: 1 ",
+        "contains 1 tokens ",
+        "exceeds the available a ",
+        "inputs.",
+    ],
+)
+def test_the_words_of_an_error_are_understood_at_once_however_many_they_are(words: str) -> None:
+    said = words * (60_000 // len(words))
+    before = time.thread_time()
+
+    told = tell_too_long(str(provider_refused(400, said)))
+
+    assert time.thread_time() - before < 0.25
+    assert "prompt is too long" in told
