@@ -12,9 +12,9 @@ from torana.dialects.chat_completions import CHAT_COMPLETIONS
 from torana.dialects.collecting import collect
 from torana.dialects.dialect import Dialect
 from torana.dialects.messages import MESSAGES
+from torana.dialects.messages_writing import tell_too_long
 from torana.dialects.responses import RESPONSES
 from torana.dialects.text_completions import TEXT_COMPLETIONS
-from torana.dialects.messages_writing import tell_too_long
 from torana.errors import ProviderBroke, provider_refused
 
 DIALECTS = [MESSAGES, CHAT_COMPLETIONS, TEXT_COMPLETIONS, RESPONSES]
