@@ -22,10 +22,14 @@ _NAMES = "|".join(sorted((re.escape(name) for name in SECRET_NAMES), key=len, re
 _SHAPES = (
     r"(?s:-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z))"
     r"|(?i:\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{6,}"
-    r"|\beyJ[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*){1,2}"
     r"|\b(?:sk|gsk|glpat|ghp|xox[a-z])-[A-Za-z0-9_-]{6,}"
     r"|\bAIza[A-Za-z0-9_-]{20,}"
     r"|\bAKIA[A-Z0-9]{12,}"
+)
+# Looked for in what a dot ends alone, and from its beginning: it may hold thousands of places where one might begin.
+_JWT = (
+    r"(?<![A-Za-z0-9_-])(?=[A-Za-z0-9_-]*+\.)(?P<before>[A-Za-z0-9_-]*?\b)"
+    r"eyJ[A-Za-z0-9_-]{4,}+(?:\.[A-Za-z0-9_-]*+){1,2}"
 )
 # `key=value`, `key: value`, `"key": "value"`; the value ends where a list, query or JSON text goes on.
 _NAMED = rf"""(?i:(?<![A-Za-z0-9])(?P<name>(?:{_NAMES})\\*["']?\s*[=:]\s*\\*["']?))(?!\*\*\*)[^\s"'&,;\\}}\])]+"""
@@ -40,9 +44,12 @@ class Redactor:
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         known = [re.escape(secret) for secret in secrets if len(secret) >= 8]
         self._shapes = re.compile("|".join([*known, _SHAPES]))
+        self._jwt = re.compile(_JWT)
         self._named = re.compile(_NAMED)
 
     def text(self, text: str) -> str:
+        if "eyJ" in text:  # first: what looks like a key may stand within a token
+            text = self._jwt.sub(rf"\g<before>{MASK}", text)
         return self._named.sub(rf"\g<name>{MASK}", self._shapes.sub(MASK, text))
 
     def value(self, value: Any, name: str = "") -> Any:
