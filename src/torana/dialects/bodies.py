@@ -57,7 +57,7 @@ def mend_half_letters(data: bytes) -> bytes:
 
 def decode_answer(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
     """What a provider said; raises ProviderBroke, and nothing else, for anything that cannot be."""
-    if len(data) > MAX_VALUES and _is_crowded(data, _IN_ANSWERS):
+    if _is_crowded(data, _IN_ANSWERS):
         raise ProviderBroke("an answer of more parts than any has")
     try:
         # JSON may not begin with a mark, but readers may pass over it (RFC 8259, 8.1).
@@ -81,7 +81,7 @@ def decode_request(body: bytes) -> Members:
 
 def _is_crowded(data: bytes, signs: bytes) -> bool:
     """True for more than MAX_VALUES: a few MiB can hold millions, which take a second and half a GiB."""
-    if not _may_be_crowded(data, signs):
+    if len(data) <= MAX_VALUES or not _may_be_crowded(data, signs):
         return False
     if data.count(b"\\") > MAX_VALUES * 10:
         return True
