@@ -118,6 +118,45 @@ async def test_a_model_that_knows_no_temperature_is_asked_again_without(
     assert asked == [["temperature", "top_p"], [], []]  # remembered
 
 
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        ("max_tokens is too large: 32000. This model supports at most 16384 completion tokens.", 16384),
+        ("Invalid 'max_output_tokens': integer above maximum value. Expected a value <= 16384, but got 32000.", 16384),
+        (
+            "The model returned the following errors: max_tokens: 32000 > 8192, which is the maximum allowed number",
+            8192,
+        ),
+        ("The maximum tokens you requested exceeds the model limit of 10000. Try again with a lower value.", 10000),
+        (
+            "it has a maxOutputTokens value of 32000 but the supported range is from 1 (inclusive) to 8193 (exclusive)",
+            8192,
+        ),
+        ("`max_tokens` must be less than or equal to `8192`, the maximum value for `max_tokens` is less than", 8192),
+        ("Invalid max_tokens value, the valid range of max_tokens is [1, 8192]", 8192),
+    ],
+)
+async def test_a_model_that_writes_less_than_is_asked_for_is_asked_for_as_much_as_it_writes(
+    gateway: RunningGateway, text: str, limit: int
+) -> None:
+    gateway.provider.fail_with(400, refusal(text), times=1)
+
+    asked = [await ask(gateway, MESSAGES, "acme_large", max_tokens=tokens) for tokens in (32000, 32000, 100)]
+
+    assert [each.header("x-torana-dropped") for each in asked] == ["max_tokens", "max_tokens", None]
+    limits = [request.json()["max_tokens"] for request in gateway.provider.requests]
+    assert limits == [32000, limit, limit, 100]  # remembered, and of no concern to who asks for less
+
+
+async def test_a_limit_that_does_not_help_is_not_asked_for_again_and_again(gateway: RunningGateway) -> None:
+    gateway.provider.fail_with(400, refusal("This model supports at most 16384 completion tokens."))
+
+    answer = await ask(gateway, MESSAGES, "acme_large", max_tokens=32000)
+
+    assert answer.status == 400
+    assert [request.json()["max_tokens"] for request in gateway.provider.requests] == [32000, 16384]
+
+
 async def test_a_template_that_refuses_the_effort_with_500_is_asked_without_it(gateway: RunningGateway) -> None:
     text = "Unexpected reasoning effort high. Supported types are xhigh (default), medium, and low"
     gateway.provider.fail_with(500, {"error": {"message": text, "type": "InternalServerError", "code": 500}}, times=1)

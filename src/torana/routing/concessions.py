@@ -3,10 +3,12 @@
 A request that ends in the first letters of the answer, as older clients' do with `<new_code>`, is refused by models
 that want a user to speak last; one that asks for thinking, as coding agents do, or tells of earlier thoughts, by models
 that never think; one that names a temperature by models that know none, where a deployment's name hides which model it
-is. Such a refusal is answered with a request that gives way, and what helped is remembered. A client whose own bytes
-pass reads it.
+is; one that asks for a longer answer than the model writes, as Claude Code does of models that it does not know. Such a
+refusal is answered with a request that gives way, and what helped is remembered. A client whose own bytes pass reads
+it.
 """
 
+import dataclasses
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +37,8 @@ class Concession:
     without: Callable[[ChatRequest], ChatRequest]
     lost: Callable[[ChatRequest], tuple[str, ...]] | None = None
     """What the client is told that it loses; None: the name."""
+    fit: "Callable[[Concession, re.Match[str]], Concession] | None" = None
+    """What this refusal alone tells: the same for its deployment. None: it tells no more."""
 
 
 def _is_to_carry_on(chat: ChatRequest) -> bool:
@@ -48,6 +52,17 @@ def _lose_reasoning(chat: ChatRequest) -> tuple[str, ...]:
 
 def _lose_sampling(chat: ChatRequest) -> tuple[str, ...]:
     return tuple(name for name in _SAMPLING if getattr(chat, name) is not None)
+
+
+def _fit_limit(each: Concession, refusal: re.Match[str]) -> Concession:
+    """As many tokens as the refusal allows, for whoever asks for more."""
+    told = next(digits for digits in refusal.groups() if digits)
+    limit = int(told) - (told == refusal["beyond"])
+    return dataclasses.replace(
+        each,
+        is_asked=lambda chat: (chat.max_tokens or 0) > limit > 0,
+        without=lambda chat: replace(chat, max_tokens=limit),
+    )
 
 
 def _read_as(pattern: str) -> re.Pattern[str]:
@@ -101,6 +116,23 @@ CONCESSIONS = (
         lambda chat: replace(chat, temperature=None, top_p=None, top_k=None),
         _lose_sampling,
     ),
+    # OpenAI: "max_tokens is too large: 32000. This model supports at most 16384 completion tokens", and in `responses`
+    # "Expected a value <= 16384". Claude: "max_tokens: 100000 > 64000, which is the maximum". Bedrock: "exceeds the
+    # model limit of 10000". Google: "supported range is from 1 (inclusive) to 8193 (exclusive)". Groq: "must be less
+    # than or equal to `8192`". DeepSeek, DashScope: "range of max_tokens is [1, 8192]".
+    Concession(
+        "max_tokens",
+        lambda chat: chat.max_tokens is not None,
+        _read_as(
+            r"supports at most (\d+) (?:completion|output) tokens|max_output_tokens\b.{0,60} value <= (\d+)"
+            r"|max_tokens: \d+ > (\d+), which is the maximum|tokens you requested exceeds the model limit of (\d+)"
+            r"|maxOutputTokens\b.{0,80} to (?P<beyond>\d+) \(exclusive\)"
+            r"|max_(?:completion_)?tokens\W{0,2} must be less than or equal to \W?(\d+)"
+            r"|range of max_tokens (?:is|should be) \[1, ?(\d+)\]"
+        ),
+        lambda chat: chat,
+        fit=_fit_limit,
+    ),
 )
 
 
@@ -108,8 +140,8 @@ class Concessions:
     """Which deployments refuse what, as far as they were seen to."""
 
     def __init__(self) -> None:
-        self._made: dict[tuple[str, str, str], None] = {}
-        """Name and address of the deployment, and of the concession; the oldest first."""
+        self._made: dict[tuple[str, str, str], Concession] = {}
+        """By name and address of the deployment, and name of the concession; the oldest first."""
 
     def ask(self, deployment: Deployment, chat: ChatRequest) -> ChatRequest:
         """The request, as this deployment takes it as far as is known."""
@@ -126,18 +158,24 @@ class Concessions:
         """What may be left out after this refusal; None: it is about something else."""
         if refused.upstream_code not in STATUSES:
             return None
-        return next((each for each in CONCESSIONS if each.is_asked(asked) and each.refusal.search(str(refused))), None)
+        for each in CONCESSIONS:
+            if each.is_asked(asked) and (found := each.refusal.search(str(refused))):
+                made = each if each.fit is None else each.fit(each, found)
+                if made.is_asked(asked):
+                    return made
+        return None
 
     def remember(self, deployment: Deployment, made: Concession) -> None:
         """It helped: a refusal may quote what it refuses, and then its words prove nothing."""
-        self._made[_key(deployment, made)] = None
+        self._made[_key(deployment, made)] = made
         if len(self._made) > MAX_REMEMBERED:
             del self._made[next(iter(self._made))]
 
     def _find(self, deployment: Deployment, chat: ChatRequest) -> tuple[Concession, ...]:
         if not self._made:
             return ()
-        return tuple(each for each in CONCESSIONS if _key(deployment, each) in self._made and each.is_asked(chat))
+        made = (self._made.get(_key(deployment, each)) for each in CONCESSIONS)
+        return tuple(each for each in made if each is not None and each.is_asked(chat))
 
 
 def _key(deployment: Deployment, concession: Concession) -> tuple[str, str, str]:
