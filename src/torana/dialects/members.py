@@ -1,7 +1,7 @@
 """Members of JSON bodies: read strictly, kept where we have no word for them."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from msgspec import UNSET
@@ -9,7 +9,6 @@ from msgspec import UNSET
 from torana.chat import ChatRequest, Usage
 from torana.errors import Invalid
 
-T = TypeVar("T")
 Members = dict[str, Any]
 Loc = tuple[str | int, ...]
 
