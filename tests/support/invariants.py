@@ -100,8 +100,9 @@ def _look(gateway: RunningGateway) -> _State:
 
 
 def _is_the_gateways(task: "asyncio.Task[Any]") -> bool:
-    """Those of the fakes come and go with the connections that rest."""
-    return "/tests/" not in str(getattr(getattr(task.get_coro(), "cr_code", None), "co_filename", ""))
+    """Those of the fakes come and go with the connections that rest; that for syntax trees stays once it is up."""
+    file = str(getattr(getattr(task.get_coro(), "cr_code", None), "co_filename", ""))
+    return "/tests/" not in file and not file.endswith("/torana/code/cleaning.py")
 
 
 def _is_socket(descriptor: str) -> bool:
