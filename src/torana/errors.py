@@ -128,6 +128,10 @@ class Invalid(Refusal):
         missing = ".".join(str(part) for part in loc) or "body"
         super().__init__(422, "request_invalid", members={"detail": [row]}, missing=missing, details=details)
 
+    @property
+    def type(self) -> str:
+        return str(self.members["detail"][0]["type"])
+
     def at(self, *loc: str | int) -> "Invalid":
         """The same fault, of a member that this request has elsewhere."""
         row = self.members["detail"][0]

@@ -416,6 +416,19 @@ async def test_a_model_goes_by_alias_catalogue_name_or_its_providers_name(
     assert gateway.provider.requests[0].json()["model"] == used
 
 
+@pytest.mark.parametrize("filler", [b"[]," * 300_000 + b"1", b"[" * 200 + b"]" * 200], ids=["crowded", "deep"])
+@pytest.mark.parametrize("path", ASKED)
+async def test_json_that_is_refused_is_not_passed_on_to_its_own_vendor(
+    gateway: RunningGateway, path: str, filler: bytes
+) -> None:
+    model = (CLAUDE if path == MESSAGES else GPT).encode()
+
+    answer = await ask(gateway, path, "", body=b'{"model":"%b","x":[%b]}' % (model, filler))
+
+    assert answer.status == 400
+    assert gateway.provider.requests == []
+
+
 @pytest.mark.parametrize("path", ASKED)
 async def test_an_unknown_model_is_the_dialects_not_found(gateway: RunningGateway, path: str) -> None:
     answer = await ask(gateway, path, "no-such-model")

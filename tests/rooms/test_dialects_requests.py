@@ -1,13 +1,14 @@
 """Requests: what clients get wrong, what vendors refuse, and the way from one dialect into another."""
 
 import json
+import time
 from typing import Any
 
 import msgspec
 import pytest
 from tests.golden.compare import read
 
-from torana.chat import ChatRequest, FillIn, Message, Text, Tool, ToolCall, ToolResult
+from torana.chat import ChatRequest, FillIn, Image, Message, Text, Tool, ToolCall, ToolResult
 from torana.dialects import embeddings
 from torana.dialects.chat_completions import CHAT_COMPLETIONS
 from torana.dialects.converse import CONVERSE
@@ -303,3 +304,15 @@ def test_how_closely_to_look_at_a_picture_crosses_where_it_can(asked: object, to
     assert (row["image_url"].get("detail"), again["detail"]) == (told, told or "auto")
     for dialect in (MESSAGES, CONVERSE, GENERATE_CONTENT):
         assert dialect.losses(chat, "m") == (("image.detail",) if told else ())
+
+
+def test_a_data_url_of_parameters_without_an_end_is_an_address_at_once() -> None:
+    picture = {"type": "image_url", "image_url": {"url": "data:" + ";a" * 4_000_000}}
+    before = time.thread_time()
+
+    asked = {"model": "m", "messages": [{"role": "user", "content": [picture]}]}
+    chat, _ = CHAT_COMPLETIONS.read_request(json.dumps(asked).encode())
+
+    assert time.thread_time() - before < 0.5
+    assert isinstance(image := chat.messages[0].parts[0], Image)
+    assert (image.data, image.url[:5]) == ("", "data:")

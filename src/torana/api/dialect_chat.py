@@ -101,9 +101,9 @@ class DialectChat:
         )
         try:
             chat, _ = dialect.read_request(exchange.body)
-        except Invalid:
+        except Invalid as fault:
             # A member that is new to us is none of our business where its own vendor answers.
-            if not self.gateway.speaks(model, dialect.name):
+            if fault.type == "json_invalid" or not self.gateway.speaks(model, dialect.name):
                 raise
             chat, source = ChatRequest(messages=()), replace_fields(source, is_read=False, allowed_tokens=allowed)
         # Agents seldom name a limit, and mean the model's own.

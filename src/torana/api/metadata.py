@@ -34,7 +34,7 @@ def read_model_metadata(
         for other in ("friendly_name", "role_arn"):
             reading.text(value, other, loc, limit=255)
     except Invalid as error:
-        if has_endpoint or error.members["detail"][0]["type"] == "string_too_long":
+        if has_endpoint or error.type == "string_too_long":
             raise
         return None
     if provider == "amazon_q":

@@ -7,6 +7,9 @@ import re
 from torana.chat import Document, Image
 
 _data_url = re.compile(r"data:([\w.+-]+/[\w.+-]+)?(?:;[^,;]+)*?;base64,", re.ASCII)
+MAX_HEAD_CHARS = 1_000
+"""Of a data URL, before its data; parameters without an end would be read with memory for each of them."""
+
 _TYPES = {
     "pdf": "application/pdf",
     "txt": "text/plain",
@@ -23,7 +26,7 @@ _PDF = "application/pdf"
 
 def read_data_url(url: str) -> tuple[str, str] | None:
     """Media type, maybe empty, and base64; None for a URL of any other kind."""
-    found = _data_url.match(url)
+    found = _data_url.match(url, 0, MAX_HEAD_CHARS)
     return (found[1] or "", url[found.end() :]) if found else None
 
 
