@@ -27,7 +27,8 @@ async def test_a_storm_of_failures_costs_a_tenth_more_and_ends_with_it(
         for name in "abc":
             fleet[name].fail_with(500)
         tasks = []
-        async with unharmed(fleet.gateway, is_long=True):
+        async with unharmed(fleet.gateway, is_long=True) as watch:
+            watch.providers = 3
             loop = asyncio.get_running_loop()
             began = loop.time()
             for number in range(int(STORM_S * RATE)):

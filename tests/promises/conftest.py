@@ -21,7 +21,7 @@ async def _standing(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[R
         FakeIssuer() as issuer,
         running_gateway(provider, issuer, folder, {"AIGW_CUSTOM_MODELS__ENABLED": "true"}) as gateway,
     ):
-        gateway.running.parts.cleaner.prepare("python")  # the first case that needs a syntax tree is to find it up
+        await gateway.begin_trees()
         yield gateway
 
 

@@ -15,6 +15,7 @@ from tests.support.provider import ScriptedProvider
 from tests.support.usage import read_spool
 
 from torana.clock import Clock
+from torana.code.orders import Cursor
 from torana.environment import load_settings
 from torana.usage.disk import Disk
 
@@ -107,6 +108,11 @@ class RunningGateway:
             "scopes": list(unit_primitives),
         }
         return sign(usual | claims, rsa_key(SIGNING_KEY), {"kid": f"{AUDIENCE}_signing_key"})
+
+    async def begin_trees(self) -> None:
+        """Have the process for syntax trees up; else the first completion that needs one starts it."""
+        cursor = Cursor(prefix="def a\n", file_name="a.rb")
+        await self.running.parts.cleaner.clean("b\nend", cursor, "completion", excluded=frozenset(), is_cut=False)
 
     async def post(
         self,

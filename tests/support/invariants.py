@@ -33,6 +33,8 @@ class Watch:
     """What clients got, if the drill wants it looked at."""
     is_ready: bool = True
     """What readiness is to say afterwards."""
+    providers: int = 1
+    """To each of which some connections stay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +51,10 @@ async def unharmed(gateway: RunningGateway, *, is_long: bool = False) -> AsyncIt
     """Raises AssertionError, with what is wrong, where a drill has left traces."""
     watch = Watch()
     await eventually(lambda: _is_up(gateway))
+    await gateway.begin_trees()  # it stays, as pools do
     before, booked = _look(gateway), len(gateway.usage())
     yield watch
-    await _calm_again(gateway, before)  # (b), (h)
+    await _calm_again(gateway, before, watch.providers)  # (b), (h)
     lines = _lines(gateway, before)
     strange = [line for line in lines if "exception_backtrace" in line or line["message"] == "unexpected error"]
     assert not strange, strange  # (a)
@@ -69,13 +72,13 @@ async def _is_up(gateway: RunningGateway) -> bool:
     return all(check["ok"] for check in told["checks"].values())
 
 
-async def _calm_again(gateway: RunningGateway, before: _State) -> None:
+async def _calm_again(gateway: RunningGateway, before: _State, providers: int) -> None:
     async def is_calm() -> bool:
         now = _look(gateway)
         in_flight = re.findall(r"^model_inferences_in_flight{.*} (\S+)$", await _metrics(gateway), re.MULTILINE)
         return (
             now.tasks <= before.tasks
-            and now.upstream <= before.upstream + KEPT_WARM
+            and now.upstream <= before.upstream + KEPT_WARM * providers
             # A connection that rests has two ends in this process, and two more where a proxy stands between.
             and now.sockets <= before.sockets + 4 * max(0, now.upstream - before.upstream)
             and _access_lines(gateway, before) == now.asked - before.asked
