@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -344,6 +345,16 @@ def test_documents_get_names_that_are_allowed_and_unlike() -> None:
     names = [block["document"]["name"] for block in turn["content"] if "document" in block]
     assert names == ["report pdf", "report pdf (2)", "gr e 1 pdf", "document"]
     assert turn["content"][-1] == {"text": "See the attached document."}
+
+
+def test_thousands_of_documents_of_one_name_take_linear_time() -> None:
+    chat = asked(*[Document("application/pdf", "AA==", title="a")] * 20_000)
+    before = time.thread_time()
+
+    (turn,) = written(chat)["messages"]
+
+    assert time.thread_time() - before < 2
+    assert len({block["document"]["name"] for block in turn["content"] if "document" in block}) == 20_000
 
 
 def test_cache_points_stand_behind_what_is_kept_and_are_at_most_four() -> None:

@@ -316,3 +316,17 @@ def test_a_data_url_of_parameters_without_an_end_is_an_address_at_once() -> None
     assert time.thread_time() - before < 0.5
     assert isinstance(image := chat.messages[0].parts[0], Image)
     assert (image.data, image.url[:5]) == ("", "data:")
+
+
+def test_an_endless_id_of_a_call_is_told_by_its_hash_and_stays_the_calls_own() -> None:
+    ids = [letter + "^" * 4_000_000 for letter in "ab"]
+    calls = Message("assistant", tuple(ToolCall(each, "t", "{}") for each in ids))
+    results = Message("user", tuple(ToolResult(each, (Text("x"),)) for each in ids))
+    before = time.thread_time()
+
+    asked, told = write(MESSAGES, ChatRequest(messages=(*HELLO, calls, results), max_tokens=5))["messages"][1:]
+
+    assert time.thread_time() - before < 0.5
+    assert [row["id"] for row in asked["content"]] == [row["tool_use_id"] for row in told["content"]]
+    assert len({row["id"] for row in asked["content"]}) == 2
+    assert all(len(row["id"]) == 64 for row in asked["content"])

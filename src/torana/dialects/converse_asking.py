@@ -69,6 +69,7 @@ OPENING = "Begin."
 
 _MAX_NAME_CHARS = 200
 _MAX_ID_CHARS = 64
+
 _CACHE_POINT: Members = {"cachePoint": {"type": "default"}}
 _EMPTY_SCHEMA: Members = {"type": "object", "properties": {}}
 _EFFORTS: tuple[Effort, ...] = ("low", "medium", "high")
@@ -83,8 +84,8 @@ class _Page:
 
     traits: Traits
     lost: set[str]
-    names: set[str] = field(default_factory=set)
-    """Of documents: no two may be alike."""
+    names: dict[str, int] = field(default_factory=dict)
+    """Of documents: no two may be alike. Each with the last number that was put behind it."""
 
 
 def write_words(chat: ChatRequest, traits: Traits, mind: claude.Traits, lost: set[str]) -> Members:
@@ -129,7 +130,7 @@ def write_words(chat: ChatRequest, traits: Traits, mind: claude.Traits, lost: se
         members["additionalModelRequestFields"] = more
     if chat.user:
         # Shown in the invocation logs, and nowhere else.
-        members["requestMetadata"] = {"user": _forbidden_in_metadata.sub("_", chat.user)[:256]}
+        members["requestMetadata"] = {"user": _forbidden_in_metadata.sub("_", chat.user[:256])}
     _limit_marks(members)
     return members
 
@@ -358,11 +359,14 @@ def _write_source(data: str, url: str, what: str) -> Members:
 
 def _name_document(title: str, page: _Page) -> str:
     """A name of the letters that are allowed, unlike the others of the request."""
-    name = " ".join(_forbidden_in_name.sub(" ", title).split())[: _MAX_NAME_CHARS - 6] or "document"
-    unique, number = name, 2
+    name = (
+        " ".join(_forbidden_in_name.sub(" ", title[: 4 * _MAX_NAME_CHARS]).split())[: _MAX_NAME_CHARS - 6] or "document"
+    )
+    unique = name
     while unique in page.names:
-        unique, number = f"{name} ({number})", number + 1
-    page.names.add(unique)
+        page.names[name] += 1
+        unique = f"{name} ({page.names[name]})"
+    page.names[unique] = 1
     return unique
 
 
@@ -379,7 +383,7 @@ def _write_result(part: ToolResult, page: _Page) -> Members:
 
 def legal_id(call_id: str) -> str:
     """Other vendors' ids are longer, or hold letters that this API refuses."""
-    legal = _forbidden_in_id.sub("_", call_id)
+    legal = _forbidden_in_id.sub("_", call_id[: _MAX_ID_CHARS + 1])
     if len(legal) > _MAX_ID_CHARS:
         legal = f"{legal[:47]}-{sha256(call_id.encode()).hexdigest()[:16]}"
     return legal or "_"

@@ -5,6 +5,7 @@ What the format or the model does not take is left out, and named in `lost`.
 
 import re
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 from torana.chat import (
     ChatRequest,
@@ -36,6 +37,8 @@ MAX_MARKS = 4
 _CACHED = {"type": "ephemeral"}
 _EMPTY_SCHEMA: Members = {"type": "object", "properties": {}}
 _forbidden_in_id = re.compile(r"[^a-zA-Z0-9_-]")
+MAX_ID_CHARS = 4_096
+"""Some servers put what a model thought into them; longer ones are told by their hash."""
 
 
 @dataclass(slots=True)
@@ -336,4 +339,6 @@ def _write_result(part: ToolResult, page: _Page) -> Members:
 
 def _legal_id(call_id: str) -> str:
     """Other vendors' ids hold letters that this API refuses."""
+    if len(call_id) > MAX_ID_CHARS:
+        return sha256(call_id.encode("utf-8", "replace")).hexdigest()
     return _forbidden_in_id.sub("_", call_id)
