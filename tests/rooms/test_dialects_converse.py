@@ -357,6 +357,17 @@ def test_thousands_of_documents_of_one_name_take_linear_time() -> None:
     assert len({block["document"]["name"] for block in turn["content"] if "document" in block}) == 20_000
 
 
+def test_thousands_of_cache_points_are_dropped_in_linear_time() -> None:
+    chat = ChatRequest(messages=(Message("user", (Text("a", cached=True),) * 20_000),))
+    before = time.thread_time()
+
+    (turn,) = written(chat)["messages"]
+
+    assert time.thread_time() - before < 1
+    assert turn["content"][-8:] == [{"text": "a"}, {"cachePoint": {"type": "default"}}] * 4
+    assert len(turn["content"]) == 20_004
+
+
 def test_cache_points_stand_behind_what_is_kept_and_are_at_most_four() -> None:
     chat = ChatRequest(
         messages=(

@@ -394,7 +394,6 @@ def _limit_marks(members: Members) -> None:
     places = [members.get("toolConfig", {}).get("tools", []), members.get("system", [])]
     places += [turn["content"] for turn in members["messages"]]
     surplus = sum(row == _CACHE_POINT for rows in places for row in rows) - MAX_MARKS
+    dropped = iter(range(surplus))
     for rows in places:
-        for row in [row for row in rows if row == _CACHE_POINT][: max(surplus, 0)]:
-            rows.remove(row)  # equal rows: the first one goes
-            surplus -= 1
+        rows[:] = [row for row in rows if row != _CACHE_POINT or next(dropped, None) is None]

@@ -7,6 +7,7 @@ parametersJsonSchema; "Structured output", JSON schema support.
 """
 
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -47,9 +48,8 @@ def _clean(schema: Schema, lost: set[str]) -> Schema:
     if "definitions" in schema:
         kept["$defs"] = {**_each(schema["definitions"], lost), **kept.get("$defs", {})}
     _narrow(kept, schema, lost)
-    for part in schema["allOf"] if isinstance(schema.get("allOf"), list) else ():
-        if isinstance(part, dict):
-            _merge(kept, _clean(part, lost), lost)
+    if isinstance(schema.get("allOf"), list):
+        _merge(kept, [_clean(part, lost) for part in schema["allOf"] if isinstance(part, dict)], lost)
     if untold:
         said = kept.get("description")
         kept["description"] = "\n\n".join(filter(None, [said, f"{{{', '.join(untold)}}}"]))
@@ -121,15 +121,24 @@ def _narrow(kept: Schema, schema: Schema, lost: set[str]) -> None:
             kept.setdefault(bound, value + step if is_whole else value)
 
 
-def _merge(kept: Schema, part: Schema, lost: set[str]) -> None:
+def _merge(kept: Schema, parts: list[Schema], lost: set[str]) -> None:
     """All of `allOf` hold: their members come together, and of two that differ the first one stands."""
-    for name, value in part.items():
+    required = dict.fromkeys(_names(kept.get("required")))
+    for name, value in chain.from_iterable(part.items() for part in parts):
         if name in ("properties", "$defs"):
-            kept[name] = {**value, **kept.get(name, {})}
-        elif name == "required" and isinstance(value, list):
-            kept[name] = list(dict.fromkeys([*kept.get(name, []), *value]))
+            held = kept.setdefault(name, {})
+            for each, sub in value.items():
+                held.setdefault(each, sub)
+        elif name == "required":
+            required.update(dict.fromkeys(_names(value)))
         elif kept.setdefault(name, value) != value:
             lost.add("allOf")
+    if required:
+        kept["required"] = list(required)
+
+
+def _names(value: Any) -> list[str]:
+    return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
 
 
 def lower_types(value: Any) -> Any:
