@@ -249,6 +249,17 @@ def test_arguments_without_an_end_of_a_call_without_an_id_take_linear_time() -> 
     assert time.thread_time() - before < 1
 
 
+def test_arguments_in_many_pieces_are_written_in_linear_time() -> None:
+    writer = MESSAGES.write_events("m", "id", 1, None)
+    writer.write([Chunk(tool_call=ToolCallPiece(0, "c", "f"))])
+    before = time.thread_time()
+
+    for _ in range(20_000):
+        writer.write([Chunk(tool_call=ToolCallPiece(0, arguments="1" * 500))])
+
+    assert time.thread_time() - before < 1
+
+
 def test_a_response_asked_with_forty_thousand_items_is_read_in_linear_time() -> None:
     item = {"role": "user", "content": "x"}
     before = time.thread_time()

@@ -135,8 +135,8 @@ class MessagesWriter:
     def _take_call(self, piece: ToolCallPiece, out: list[bytes]) -> None:
         """Write it, or have it wait until the block that is open is whole."""
         is_open = self._calls.get(piece.position) == self._block
-        is_free = not self._waiting and (self._open != "call" or _is_whole("".join(self._arguments)))
-        if not (is_open or is_free):
+        # What an open call has said so far is put together for pieces of others alone: they are few.
+        if not is_open and (self._waiting or (self._open == "call" and not _is_whole("".join(self._arguments)))):
             self._waiting.append(piece)
             return
         self._write_call(piece, out)
@@ -146,8 +146,8 @@ class MessagesWriter:
     def _write_waiting(self, out: list[bytes]) -> None:
         """Each call in one go, in the order in which they began."""
         waiting, self._waiting = self._waiting, []
-        begun = list(dict.fromkeys(piece.position for piece in waiting))
-        for piece in sorted(waiting, key=lambda piece: begun.index(piece.position)):
+        begun = {position: place for place, position in enumerate(dict.fromkeys(piece.position for piece in waiting))}
+        for piece in sorted(waiting, key=lambda piece: begun[piece.position]):
             self._write_call(piece, out)
 
     def _write_call(self, piece: ToolCallPiece, out: list[bytes]) -> None:
