@@ -120,7 +120,7 @@ def refused_line(
         client_ip=client[0],
         client_port=client[1],
         content_type="application/json" if method else "text/plain; charset=utf-8",
-        gitlab_instance_id=instance,
+        gitlab_instance_id=instance or None,
     )
 
 
