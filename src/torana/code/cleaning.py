@@ -25,8 +25,9 @@ WAIT_S = 1.0
 vain, nobody waits until it answers again."""
 STUCK_S = 5.0
 """A process that has not answered for so long is ended; when it computes it ends itself long before."""
-RESTART_S = 1.0
-"""Between two starts, at least: each costs 100 ms of CPU time, and whoever sends such code can send more of it."""
+RESTART_S, MOST_RESTART_S = 1.0, 30.0
+"""Between two starts, at least: each costs 100 ms of CPU time, and whoever sends such code can send more of it. It
+doubles with each process that answered nobody: where one cannot be started, the next one cannot be either."""
 LEAVE_S = 0.5
 """For a process to go by itself."""
 MOST_WAITING = 500
@@ -41,6 +42,7 @@ class Cleaner:
     def __init__(self) -> None:
         self._jobs: asyncio.Queue[tuple[Job, asyncio.Future[str | None]]] = asyncio.Queue(MOST_WAITING)
         self._life: asyncio.Task[None] | None = None
+        self._restart_s = RESTART_S
         self._is_away = False
         """The process has ended, or has kept somebody waiting in vain: who asks does without."""
 
@@ -95,7 +97,8 @@ class Cleaner:
             self._is_away = True
             while not self._jobs.empty():
                 _give_up(self._jobs.get_nowait()[1])
-        await asyncio.sleep(began + RESTART_S - loop.time())
+        await asyncio.sleep(began + self._restart_s - loop.time())
+        self._restart_s = min(2 * self._restart_s, MOST_RESTART_S)
         self._life = None
 
     async def _run(self) -> None:
@@ -124,7 +127,7 @@ class Cleaner:
             try:
                 process.stdin.write(framed(msgspec.msgpack.encode(job)))
                 told = await _read(process.stdout)
-                self._is_away = False
+                self._is_away, self._restart_s = False, RESTART_S
                 if not cleaned.done():
                     cleaned.set_result(told.decode())
             finally:
