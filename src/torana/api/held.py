@@ -153,9 +153,9 @@ class HeldConnection(Connection):
         return True
 
     def _start(self, data: bytes) -> None:
-        if self.door.over_limit.are_any:
-            head = self._look(data)
-            self.door.over_limit.begin(Asked(head.route, head.standing.instance))
+        # Where any are over their limit it was looked at just now; who sends it is unknown if that is not kept.
+        if self.door.over_limit.are_any and self.head is not None:
+            self.door.over_limit.begin(Asked(self.head.route, self.head.standing.instance))
         self._receive(data)
 
     def _all(self) -> "set[HeldConnection]":
