@@ -66,7 +66,7 @@ class DocsEndpoints:
     async def show_page(self, exchange: Exchange, permit: Permit, _order: Any) -> Reply:
         # Kept, because putting 2 MB together anew would hold everybody else up for some 30 ms.
         self._page = self._page or self._write_page()
-        return Reply(200, self._page, _HEADERS)
+        return Reply(200, self._page, [*_HEADERS])
 
     def _write_page(self) -> bytes:
         document = msgspec.json.encode(openapi_document(self._described)).decode()

@@ -146,7 +146,7 @@ class Turnstile:
 
     def _hand_out(self) -> None:
         while self.waiting and self.in_use < self.places:
-            # Tenants stand in the order in which they began to wait.
+            # Parties stand in the order in which they began to wait.
             party = min(self._waiting, key=lambda name: self._held.get(name, 0))
             waiter = self._waiting[party].popleft()
             self._forget(party, waiter)
