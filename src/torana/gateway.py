@@ -15,7 +15,7 @@ from torana.code.cleaning import Cleaner
 from torana.code.fill_in import FORMATS, mark_cursor
 from torana.code.fitting import Room, fit_order, fit_request
 from torana.code.languages import extension_of
-from torana.code.orders import GENERATIONS, CompletionOrder, Cursor, GenerationOrder
+from torana.code.orders import COMPLETIONS, CompletionOrder, Cursor, GenerationOrder
 from torana.code.window import Window
 from torana.dialects.embedding_dialect import EmbeddingsRequest
 from torana.errors import ProviderError, ProviderRefused, ProviderRefusedKey
@@ -201,8 +201,8 @@ class Gateway:
         if not order.prompt_id:
             # The default way only borrows the registry's prompt: its name and its patience are not the endpoint's.
             named, chat = None, replace_fields(chat, timeout_s=None)
-        if not order.stream and order.cleaning not in ("none", *GENERATIONS):
-            self.cleaner.prepare(cursor.grammar)
+        if not order.stream and order.cleaning in COMPLETIONS:
+            self.cleaner.prepare(cursor)
         answer = await self.walk.answer(permit, model, chat, facts, prompt=named, rendered=prompt, is_suggestion=True)
         least = (
             self.settings.score_thresholds.get(answer.upstream_model.rpartition("/")[2]) if chat.wants_scores else None

@@ -28,6 +28,7 @@ from torana.catalog.snapshot import Catalogue
 from torana.chat import ChatRequest, ModelWish
 from torana.clock import Clock
 from torana.code.cleaning import Cleaner
+from torana.code.orders import Cursor
 from torana.dialects.embedding_dialect import EmbeddingsRequest
 from torana.errors import ProviderError, Refusal
 from torana.gateway import Gateway
@@ -208,7 +209,7 @@ class _NoSender(Sender):
 class _NoCleaner(Cleaner):
     """There will be no answer to clean, so no process is needed for it."""
 
-    def prepare(self, grammar: str) -> None:
+    def prepare(self, cursor: Cursor) -> None:
         pass
 
 

@@ -46,9 +46,9 @@ class Cleaner:
         self._is_away = False
         """The process has ended, or has kept somebody waiting in vain: who asks does without."""
 
-    def prepare(self, grammar: str) -> None:
+    def prepare(self, cursor: Cursor) -> None:
         """A completion is asked for: when its model has answered, the process should be there."""
-        if self._life is None and may_have_tree(grammar):
+        if self._life is None and may_have_tree(cursor.grammar):
             self._is_away = False
             self._life = asyncio.get_running_loop().create_task(self._live())
 
@@ -60,7 +60,7 @@ class Cleaner:
             elsewhere = replace_fields(cursor, trees=TREES_ELSEWHERE)
             return clean(text, elsewhere, cleaning, excluded=excluded, is_cut=is_cut)
         except TreeWanted:
-            self.prepare(cursor.grammar)
+            self.prepare(cursor)
         cleaned = await self._ask(Job.of(text, cursor, cleaning, excluded, is_cut))
         return clean(text, cursor, cleaning, excluded=excluded, is_cut=is_cut) if cleaned is None else cleaned
 

@@ -16,6 +16,9 @@ Cleaning = Literal["none", "blank_only", "completion", "fast_completion", "codes
 """What `clean.clean` does to a collected answer (contract 6.7): nothing; white space only becomes empty;
 the completion steps, with extras for the fast and the hosted codestral aliases; the generation steps."""
 
+COMPLETIONS = ("completion", "fast_completion", "codestral_completion")
+"""What completions are cleaned with, and what may take a syntax tree."""
+
 GENERATIONS = ("generation", "blank_only")
 """What generations are cleaned with."""
 
