@@ -249,6 +249,8 @@ class Usage(msgspec.Struct, frozen=True):
     """The provider said a number that cannot be. These are the last ones that could; books count for themselves."""
     cache_write_1h_tokens: int = 0
     """Of `cache_write_tokens`: to be kept for an hour, at a price of their own."""
+    tiers: tuple[str, ...] = ()
+    """What of the provider's service was not the usual and has prices of its own, in its words: `fast`, `flex` …"""
 
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "stop_sequence", "other"]

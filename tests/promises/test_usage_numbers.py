@@ -14,6 +14,37 @@ ABSURD = [
 ]
 
 
+COUNTS = {"input_tokens": 114, "output_tokens": 20}
+WHOLE: dict[str, dict[str, Any]] = {
+    "completions": {
+        "id": "x",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "gpt-5-mini-2025-08-07",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "fine"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 114, "completion_tokens": 20},
+    },
+    "responses": {
+        "id": "x",
+        "object": "response",
+        "created_at": 1,
+        "status": "completed",
+        "model": "gpt-5-mini-2025-08-07",
+        "output": [{"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "fine"}]}],
+        "usage": COUNTS,
+    },
+    "messages": {
+        "id": "x",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude-sonnet-4-6",
+        "content": [{"type": "text", "text": "fine"}],
+        "stop_reason": "end_turn",
+        "usage": COUNTS,
+    },
+}
+
+
 @pytest.mark.parametrize("usage", ABSURD)
 @pytest.mark.parametrize("is_relayed", [True, False])
 async def test_numbers_that_cannot_be_are_replaced_by_our_own_and_marked(
@@ -192,6 +223,58 @@ async def test_a_relayed_answer_that_nobody_understands_is_counted_as_it_is(gate
 
     (record,) = gateway.usage()
     assert (record["source"], record["output_tokens"] >= 100) == ("counted", True)
+
+
+PRIORITY, ODD, US, FAST = (
+    {"service_tier": "priority"},
+    {"service_tier": {"odd": 1}},
+    {"usage": {"inference_geo": "us", "service_tier": "standard"}},
+    {"usage": {"speed": "fast"}},
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "model", "told", "tiers", "cost"),
+    [
+        ("/openai/v1/chat/completions", "gpt_5_mini", PRIORITY, ["priority"], "0.0001233"),
+        ("/openai/v1/chat/completions", "gpt_5_mini", {"service_tier": "default"}, [], "0.0000685"),
+        ("/openai/v1/chat/completions", "gpt_5_mini", {"service_tier": "unheard_of"}, ["unheard_of"], None),
+        ("/openai/v1/chat/completions", "gpt_5_mini", ODD, [], "0.0000685"),
+        ("/anthropic/v1/messages", "claude_sonnet_4_6", US, ["us"], "0.0007062"),
+        ("/anthropic/v1/messages", "claude_sonnet_4_6", FAST, ["fast"], None),
+        ("/v1/proxy/anthropic/v1/messages", "claude-sonnet-4-6", US, ["us"], "0.0007062"),
+        ("/v1/proxy/anthropic/v1/messages", "claude-sonnet-4-6", {"usage": {"speed": "standard"}}, [], "0.000642"),
+        # The tests' server of this kind is nobody's whose prices are known.
+        ("/v1/proxy/openai/v1/chat/completions", "gpt-5-mini-2025-08-07", PRIORITY, ["priority"], None),
+        ("/v1/proxy/openai/v1/responses", "gpt-5-mini-2025-08-07", {"service_tier": "flex"}, ["flex"], None),
+    ],
+)
+async def test_what_a_provider_serves_in_a_tier_is_told_and_has_its_price(
+    gateway: RunningGateway, path: str, model: str, told: dict[str, Any], tiers: list[str], cost: str | None
+) -> None:
+    whole = WHOLE[path.rpartition("/")[2]]
+    gateway.provider.answer_with(body=whole | told | {"usage": whole["usage"] | told.get("usage", {})})
+    asked = messages(False) | {"model": model, "input": "Hi"}
+    token = gateway.token(unit_primitives=[PROXY])
+
+    answer = await gateway.post(path, json=asked, token=token, headers=dict(PROXY_HEADERS))
+
+    assert answer.status == 200
+    (record,) = gateway.usage()
+    assert (record["tiers"], record["cost_usd"]) == (tiers, cost)
+
+
+@pytest.mark.parametrize("path", ["/anthropic/v1/messages", "/v1/proxy/anthropic/v1/messages"])
+async def test_a_tier_that_the_beginning_of_a_stream_tells_holds_for_its_end(
+    gateway: RunningGateway, path: str
+) -> None:
+    gateway.provider.answer_with(events=stream_of_messages({"input_tokens": 114, "speed": "fast"}, 20))
+    token = gateway.token(unit_primitives=[PROXY])
+
+    await gateway.post(path, json=messages(True), token=token, headers=dict(PROXY_HEADERS))
+
+    (record,) = gateway.usage()
+    assert (record["tiers"], record["output_tokens"]) == (["fast"], 20)
 
 
 def whole_chat_completion(text: str) -> dict[str, Any]:

@@ -543,6 +543,15 @@ def test_a_prompt_authors_members_go_to_the_model_and_the_formats_own_stay() -> 
     assert body["serviceTier"] == {"type": "flex"}
 
 
+@pytest.mark.parametrize(("tier", "tiers"), [({"type": "flex"}, ("flex",)), ({"type": "default"}, ()), ("odd", ())])
+def test_the_tier_that_served_a_call_is_read(tier: Any, tiers: tuple[str, ...]) -> None:
+    whole = json.loads(read("converse/tools.answer.json")) | {"serviceTier": tier}
+
+    usage = CONVERSE.scan_answer(json.dumps(whole).encode())
+
+    assert usage == Usage(120, 34, 100, 8, tiers=tiers)
+
+
 def test_what_passes_by_is_watched_for_its_usage_and_its_end() -> None:
     scan = CONVERSE.scan_events()
     stream = stream_of("tools")

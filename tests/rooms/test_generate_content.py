@@ -259,6 +259,9 @@ USAGES: list[tuple[dict[str, Any], Usage]] = [
     ({"promptTokenCount": 5, "toolUsePromptTokenCount": 2, "candidatesTokenCount": 1}, Usage(7, 1)),
     # The output is not told at all: it is counted.
     ({"promptTokenCount": 5, "cachedContentTokenCount": 4}, Usage(5, 0, cache_read_tokens=4, is_counted=True)),
+    ({"promptTokenCount": 5, "candidatesTokenCount": 3, "trafficType": "ON_DEMAND_FLEX"}, Usage(5, 3, tiers=("flex",))),
+    ({"promptTokenCount": 5, "candidatesTokenCount": 3, "serviceTier": "priority"}, Usage(5, 3, tiers=("priority",))),
+    ({"promptTokenCount": 5, "candidatesTokenCount": 3, "trafficType": "ON_DEMAND"}, Usage(5, 3)),
     ({"promptTokenCount": -5, "candidatesTokenCount": 3}, Usage(is_suspect=True)),
     ({"promptTokenCount": 5, "candidatesTokenCount": 10**30}, Usage(is_suspect=True)),
     ({"promptTokenCount": "5"}, Usage(is_suspect=True)),

@@ -5,6 +5,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from torana.chat import Usage
 from torana.usage.prices import Price, UnknownPrice, cost_usd
@@ -30,6 +31,28 @@ def test_what_the_cache_keeps_for_an_hour_has_a_price_of_its_own() -> None:
     assert cost_usd(usage, price) == Decimal("0.00465")
     with pytest.raises(UnknownPrice):
         cost_usd(usage, SONNET)
+
+
+def test_a_call_with_a_long_prompt_costs_its_price_whole() -> None:
+    long = (1_000, {"input": "6", "output": "22.5"})
+    price = Price.of("2026-05-01", input="3", output="15", cache_read="0.3", long=long)
+
+    assert cost_usd(Usage(input_tokens=1_000, output_tokens=100), price) == Decimal("0.0045")
+    assert cost_usd(Usage(input_tokens=1_001, output_tokens=100), price) == Decimal("0.008256")
+    with pytest.raises(UnknownPrice, match="cache_read"):
+        cost_usd(Usage(input_tokens=1_001, cache_read_tokens=1), price)
+
+
+def test_a_call_in_a_tier_costs_times_as_much_and_nobody_knows_what_where_the_list_is_silent() -> None:
+    price = Price.of("2026-05-01", input="3", output="15", times={"fast": "6", "us": "1.1", "free": "0"})
+    usage = Usage(input_tokens=1_000, output_tokens=100)
+
+    assert cost_usd(replace(usage, tiers=("fast",)), price) == Decimal("0.027")
+    assert cost_usd(replace(usage, tiers=("fast", "us")), price) == Decimal("0.0297")
+    assert cost_usd(replace(usage, tiers=("free",)), price) == 0
+    assert cost_usd(Usage(tiers=("priority",)), price) == 0
+    with pytest.raises(UnknownPrice, match="priority"):
+        cost_usd(replace(usage, tiers=("fast", "priority")), price)
 
 
 def test_a_call_without_tokens_costs_nothing() -> None:

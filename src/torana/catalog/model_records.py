@@ -19,6 +19,9 @@ Stage = Literal["registered", "staging", "production", "deprecated"]
 Price = Annotated[
     str, msgspec.Meta(pattern=r"^([0-9]{1,9}(\.[0-9]{1,9})?)?\Z", description='US dollars as text, such as "3.75"')
 ]
+Times = Annotated[
+    str, msgspec.Meta(pattern=r"^[0-9]{1,4}(\.[0-9]{1,9})?\Z", description='a number as text, such as "0.5"')
+]
 Day = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}\Z", description="a day as YYYY-MM-DD")]
 Count = Annotated[int, msgspec.Meta(ge=0, description="a whole number from 0 on")]
 Some = Annotated[int, msgspec.Meta(ge=1, description="a whole number from 1 on")]
@@ -112,6 +115,18 @@ class ProviderRecord(Record, frozen=True, kw_only=True):
         return tuple(name for name in names if name)
 
 
+class LongPrice(Record, frozen=True, kw_only=True):
+    """What a call with a long prompt costs, all its tokens; what is empty is unknown."""
+
+    over: Some
+    """Tokens of input, cached ones included."""
+    input: Price = ""
+    output: Price = ""
+    cache_read: Price = ""
+    cache_write: Price = ""
+    cache_write_1h: Price = ""
+
+
 class LaterPrice(Record, frozen=True, kw_only=True):
     """What a model costs from a day on; all figures anew."""
 
@@ -122,6 +137,8 @@ class LaterPrice(Record, frozen=True, kw_only=True):
     cache_read: Price = ""
     cache_write: Price = ""
     cache_write_1h: Price = ""
+    long: LongPrice | None = None
+    times: dict[str, Times] = {}
 
 
 class PriceRecord(Record, frozen=True, kw_only=True):
@@ -139,6 +156,12 @@ class PriceRecord(Record, frozen=True, kw_only=True):
     """Input tokens that were put into it."""
     cache_write_1h: Price = ""
     """Those of them that it is to keep for an hour."""
+    long: LongPrice | None = None
+    """Of calls whose prompt is longer than a vendor's line for it."""
+    times: dict[str, Times] = {}
+    """Tier → how many times the figures a call in it costs: `{flex: "0.5", priority: "2"}`. Tiers are told by the
+    provider's answer (`fast`, `priority`, `flex` …; of Anthropic also the place, `us`); one that is not named here
+    makes the cost unknown."""
     later: tuple[LaterPrice, ...] = ()
     """Changes that the vendor has announced, in the order of their days."""
 

@@ -163,22 +163,30 @@ def _summary(shop: "Workshop", record: "ModelRecord") -> dict[str, Any]:
     }
 
 
-def _prices(record: "PriceRecord | None") -> dict[str, str] | None:
+def _prices(record: "PriceRecord | None") -> dict[str, Any] | None:
     """US dollars per million tokens as the catalogue has them today; None: unknown."""
     from torana.routing.price_list import price_of
 
     return _price_of(price_of(record, time.time()))
 
 
-def _price_of(price: "Price | None") -> dict[str, str] | None:
+def _price_of(price: "Price | None") -> dict[str, Any] | None:
     return None if price is None else {"as_of": price.as_of, **price.figures()}
 
 
-def _price_text(prices: dict[str, str] | None) -> str:
+def _price_text(prices: dict[str, Any] | None) -> str:
     if prices is None:
         return "price unknown"
-    parts = [f"{name.replace('_', ' ')} ${value}" for name, value in prices.items() if name != "as_of"]
-    return f"{', '.join(parts)} per million tokens ({prices['as_of']})"
+    told = f"{_figures_text(prices)} per million tokens ({prices['as_of']})"
+    if "long" in prices:
+        told += f"; over {prices['long']['over']} tokens of input: {_figures_text(prices['long'])}"
+    return "; ".join([told, *(f"{tier} {times} times that" for tier, times in prices.get("times", {}).items())])
+
+
+def _figures_text(prices: dict[str, Any]) -> str:
+    from torana.usage.prices import PARTS
+
+    return ", ".join(f"{name.replace('_', ' ')} ${value}" for name, value in prices.items() if name in PARTS)
 
 
 def _users_of(catalogue: Any, names: set[str]) -> list[str]:

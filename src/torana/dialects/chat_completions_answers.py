@@ -88,6 +88,7 @@ class _Answer(msgspec.Struct):
     model: str | None = None
     choices: list[_Choice] | None = None
     usage: Any = None
+    service_tier: Any = None
     error: openai_style.Error | str | None = None
     x_groq: Any = None
     """Of Groq: the usage, or why the stream stopped early."""
@@ -98,6 +99,7 @@ class _Glance(msgspec.Struct):
 
     model: str | None = None
     usage: Any = None
+    service_tier: Any = None
     choices: Any = None
 
 
@@ -169,7 +171,7 @@ class StreamedAnswer:
         if event.choices is None:
             # A server's own kind of event, such as content filter results.
             openai_style.check_event(data)
-        self._usage = openai_style.read_usage(_find_usage(event), self._usage)
+        self._usage = openai_style.read_usage(_find_usage(event), self._usage, event.service_tier)
         # Azure begins with an event without choices, id or model.
         if event.choices and not self._is_begun:
             self._is_begun, self._id = True, openai_style.text_of_id(event.id)
@@ -267,7 +269,8 @@ def read_answer(body: bytes) -> list[Chunk]:
         state._close_texts(number, chunks)
         finish = state._finish_of(choice)
         chunks.append(Chunk(choice=number, finish=finish, stop_sequence=choice.stop_sequence))
-    chunks.append(Chunk(usage=openai_style.read_usage(_find_usage(answer)), is_last=True))
+    usage = openai_style.read_usage(_find_usage(answer), tier=answer.service_tier)
+    chunks.append(Chunk(usage=usage, is_last=True))
     return chunks
 
 
@@ -295,7 +298,8 @@ def look(data: bytes, usage: Usage | None) -> Seen:
     if data == openai_style.DONE:
         return usage, "", True, None
     event = decode_answer(_glances, data)
-    return openai_style.read_usage(event.usage, usage), event.model or "", False, _find_finish(event.choices)
+    told = openai_style.read_usage(event.usage, usage, event.service_tier)
+    return told, event.model or "", False, _find_finish(event.choices)
 
 
 def _find_finish(choices: Any) -> FinishReason | None:

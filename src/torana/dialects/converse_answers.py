@@ -10,7 +10,7 @@ import msgspec
 from torana.chat import Chunk, FinishReason, ToolCallPiece, Usage
 from torana.dialects.bodies import decode_answer
 from torana.dialects.event_stream import MAX_MESSAGE_CHARS, EventStreamParser
-from torana.dialects.members import read_tokens, suspect
+from torana.dialects.members import read_tiers, read_tokens, suspect
 from torana.errors import ProviderBroke, ProviderError, ProviderGaveUp, ProviderRefused, provider_refused
 
 NAME = "converse"
@@ -118,6 +118,7 @@ class _MessageStop(msgspec.Struct, rename="camel"):
 
 class _Metadata(msgspec.Struct, rename="camel"):
     usage: Any = None
+    service_tier: Any = None
 
 
 class _Event(msgspec.Struct, rename="camel"):
@@ -143,6 +144,7 @@ class _Answer(msgspec.Struct, rename="camel"):
     output: _Output | None = None
     stop_reason: str | None = None
     usage: Any = None
+    service_tier: Any = None
     additional_model_response_fields: Any = None
 
 
@@ -159,12 +161,13 @@ _failures = msgspec.json.Decoder(_Failure)
 _glances = msgspec.json.Decoder(_Glance)
 
 
-def read_usage(said: Any) -> Usage | None:
+def read_usage(told: "_Metadata | _Answer") -> Usage | None:
     """None where it is missing, suspect where a number cannot be, counted where the output is missing.
 
     `inputTokens` counts what was neither read from the cache nor written to it.
     Source: Bedrock user guide, "Prompt caching".
     """
+    said, tier = told.usage, told.service_tier
     if not isinstance(said, dict):
         return None
     counts: list[int] = []
@@ -181,6 +184,7 @@ def read_usage(said: Any) -> Usage | None:
         cache_write_tokens=written,
         is_counted=said.get("outputTokens") is None,
         cache_write_1h_tokens=min(_read_hours(said.get("cacheDetails")), written),
+        tiers=read_tiers(tier.get("type")) if isinstance(tier, dict) else (),
     )
 
 
@@ -228,7 +232,7 @@ class StreamedAnswer:
         elif event.metadata is not None:
             if not self._is_begun or self._finish is None:
                 raise ProviderBroke("the stream told its cost before its end")
-            chunks.append(Chunk(usage=read_usage(event.metadata.usage), is_last=True))
+            chunks.append(Chunk(usage=read_usage(event.metadata), is_last=True))
             return True
         elif data.find(b"Exception", 0, 64) > 0:
             raise _refused(data)
@@ -293,7 +297,7 @@ def read_answer(body: bytes) -> list[Chunk]:
             chunks.append(Chunk(tool_call=ToolCallPiece(position, call.tool_use_id, call.name, arguments)))
             position += 1
     finish = _finish(answer.stop_reason, has_said=bool(chunks))
-    ended_by, usage = _ended_by(answer), read_usage(answer.usage)
+    ended_by, usage = _ended_by(answer), read_usage(answer)
     chunks.append(Chunk(finish=finish, stop_sequence=ended_by, usage=usage, is_last=True))
     return chunks
 
@@ -340,7 +344,7 @@ class Scan:
             for _, event in self._parser.feed(data):
                 if event.startswith(b'{"metadata"'):
                     metadata = decode_answer(_glances, event).metadata or _Metadata()
-                    self.usage = read_usage(metadata.usage) or self.usage
+                    self.usage = read_usage(metadata) or self.usage
                     self.is_complete = True
         except ProviderError:
             self._parser = None  # nobody can tell where the next event begins
@@ -348,6 +352,6 @@ class Scan:
 
 def scan_answer(body: bytes) -> Usage | None:
     try:
-        return read_usage(decode_answer(_answers, body).usage)
+        return read_usage(decode_answer(_answers, body))
     except ProviderBroke:
         return None

@@ -17,7 +17,7 @@ from torana.dialects.bodies import decode_answer
 from torana.dialects.call_ids import make_call_id
 from torana.dialects.generate_content_errors import Error, refuse
 from torana.dialects.json_pieces import EitherForm
-from torana.dialects.members import read_tokens, suspect
+from torana.dialects.members import Members, read_tiers, read_tokens, suspect
 from torana.dialects.sse import Event
 from torana.dialects.streams import StreamReader
 from torana.errors import ProviderBroke, ProviderGaveUp
@@ -132,6 +132,7 @@ def merge_usage(before: Usage | None, said: Any) -> Usage | None:
         reasoning_tokens=min(thoughts, output),
         is_counted=answered is None and total is None and (before is None or before.is_counted),
         is_suspect=known.is_suspect,
+        tiers=_read_tiers(said) or known.tiers,
     )
 
 
@@ -139,6 +140,12 @@ _COUNTS = (
     *("promptTokenCount", "toolUsePromptTokenCount", "cachedContentTokenCount"),
     *("candidatesTokenCount", "thoughtsTokenCount", "totalTokenCount"),
 )
+
+
+def _read_tiers(said: Members) -> tuple[str, ...]:
+    """Gemini's own API tells `serviceTier`, Google Cloud `trafficType`: ON_DEMAND, ON_DEMAND_FLEX …"""
+    traffic = said.get("trafficType")
+    return read_tiers(said.get("serviceTier"), traffic.removeprefix("ON_DEMAND_") if isinstance(traffic, str) else None)
 
 
 def read_events() -> StreamReader:

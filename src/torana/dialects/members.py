@@ -15,6 +15,14 @@ Loc = tuple[str | int, ...]
 MAX_TOKENS = 10**12
 """No call has used that many; a provider that says more is mistaken."""
 
+_USUAL_TIERS = frozenset(
+    (
+        *("", "auto", "default", "standard", "on_demand", "traffic_type_unspecified", "service_tier_unspecified"),
+        *("global", "not_available"),  # places of Anthropic's
+    )
+)
+_MAX_TIER_CHARS = 32
+
 _WORDS = (
     *("messages", "max_tokens", "temperature", "top_p", "top_k", "stop"),
     *("tools", "tool_choice", "parallel_tool_calls", "answer_schema", "wants_json", "reasoning"),
@@ -28,6 +36,12 @@ def read_tokens(value: Any) -> int | None:
         value = int(value)
     is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_TOKENS
     return value if is_count else None
+
+
+def read_tiers(*told: Any) -> tuple[str, ...]:
+    """What of a provider's service was not the usual, of all that it told: see `Usage.tiers`."""
+    words = (word.lower() for word in told if isinstance(word, str) and len(word) <= _MAX_TIER_CHARS)
+    return tuple(word for word in words if word not in _USUAL_TIERS)
 
 
 def arguments_text(value: Any) -> str:

@@ -9,7 +9,7 @@ import msgspec
 
 from torana.chat import Chunk, FinishReason, ToolCallPiece, Usage
 from torana.dialects.bodies import decode_answer, plain_text
-from torana.dialects.members import read_tokens, suspect
+from torana.dialects.members import read_tiers, read_tokens, suspect
 from torana.dialects.streams import Seen
 from torana.errors import ProviderBroke, ProviderRefused, provider_refused
 
@@ -152,6 +152,7 @@ def merge_usage(before: Usage | None, said: Any) -> Usage | None:
         cache_write_1h_tokens=min(for_an_hour, written),
         is_counted=not has_output and (before is None or before.is_counted),
         is_suspect=known.is_suspect and not (has_output and said.get("input_tokens") is not None),
+        tiers=read_tiers(said.get("service_tier"), said.get("speed"), said.get("inference_geo")) or known.tiers,
     )
 
 

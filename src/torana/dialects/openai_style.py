@@ -7,7 +7,7 @@ import msgspec
 
 from torana.chat import Chunk, FinishReason, Usage
 from torana.dialects.bodies import decode_answer, plain_text
-from torana.dialects.members import Members, read_tokens, suspect
+from torana.dialects.members import Members, read_tiers, read_tokens, suspect
 from torana.errors import SPENT_KINDS, ProviderBroke, ProviderRefused, provider_refused
 
 MAX_MESSAGE_CHARS = 300
@@ -116,27 +116,28 @@ class Failure(msgspec.Struct):
 
 class _Relayed(msgspec.Struct):
     usage: Any = None
+    service_tier: Any = None
 
 
 _failures = msgspec.json.Decoder(Failure | list[Failure])
 _relayed = msgspec.json.Decoder(_Relayed)
 
 
-def read_usage(said: Any, before: Usage | None = None) -> Usage | None:
-    """Usage of the completions and embeddings formats, after the provider said `said`.
+def read_usage(said: Any, before: Usage | None = None, tier: Any = None) -> Usage | None:
+    """Usage of the completions and embeddings formats, after the provider said `said`, and `service_tier` beside it.
 
     Counts are cumulative and the last report wins. One with an impossible number is suspect: what
     was known before it stands, and is marked. Of one that does not tell the output, the total does.
     """
-    return _read_usage(said, "prompt", "completion", before)
+    return _read_usage(said, "prompt", "completion", before, tier)
 
 
-def read_responses_usage(said: Any, before: Usage | None = None) -> Usage | None:
+def read_responses_usage(said: Any, before: Usage | None = None, tier: Any = None) -> Usage | None:
     """Usage of the responses format: the same numbers under other names."""
-    return _read_usage(said, "input", "output", before)
+    return _read_usage(said, "input", "output", before, tier)
 
 
-def _read_usage(said: Any, inwards: str, outwards: str, before: Usage | None) -> Usage | None:
+def _read_usage(said: Any, inwards: str, outwards: str, before: Usage | None, tier: Any) -> Usage | None:
     if not isinstance(said, dict):
         return before
     taken = read_tokens(said.get(f"{inwards}_tokens"))
@@ -156,6 +157,7 @@ def _read_usage(said: Any, inwards: str, outwards: str, before: Usage | None) ->
         cache_write_tokens=min(_read_detail(taken_details, "cache_write_tokens"), taken),
         reasoning_tokens=min(_read_detail(given_details, "reasoning_tokens"), given),
         is_counted=told is None,
+        tiers=read_tiers(tier),
     )
 
 
@@ -210,7 +212,8 @@ def end_open(finished: Mapping[int, bool], usage: Usage | None, chunks: list[Chu
 def scan_answer(body: bytes) -> Usage | None:
     """What a relayed JSON answer says it used; never raises."""
     try:
-        return read_usage(decode_answer(_relayed, body).usage)
+        relayed = decode_answer(_relayed, body)
+        return read_usage(relayed.usage, tier=relayed.service_tier)
     except ProviderBroke:
         return None
 

@@ -53,6 +53,7 @@ class _Response(msgspec.Struct):
     status: str = ""
     output: list[_Item] | None = None
     usage: Any = None
+    service_tier: Any = None
     error: openai_style.Error | str | None = None
     incomplete_details: _Details | None = None
 
@@ -78,6 +79,7 @@ class _Told(msgspec.Struct):
     id: str | None = None
     model: str | None = None
     usage: Any = None
+    service_tier: Any = None
     error: openai_style.Error | str | None = None
     incomplete_details: _Details | None = None
 
@@ -178,7 +180,7 @@ class StreamedAnswer:
                 self._end_item(number, item, chunks)
         if not (self._is_begun or self._heard):
             raise ProviderBroke("the stream ended before it began")
-        usage = openai_style.read_responses_usage(response.usage)
+        usage = openai_style.read_responses_usage(response.usage, tier=response.service_tier)
         finish = _finish(kind.rpartition(".")[2], response.incomplete_details, has_calls=bool(self._calls))
         chunks.append(Chunk(finish=finish, usage=usage, is_last=True))
 
@@ -229,7 +231,7 @@ def read_answer(body: bytes) -> list[Chunk]:
             _take_thought(item, chunks, is_told=False)
         elif item.type == "message":
             _take_message(item, chunks)
-    usage = openai_style.read_responses_usage(answer.usage)
+    usage = openai_style.read_responses_usage(answer.usage, tier=answer.service_tier)
     finish = _finish(answer.status, answer.incomplete_details, has_calls=position > 0)
     chunks.append(Chunk(finish=finish, usage=usage, is_last=True))
     return chunks
@@ -239,7 +241,7 @@ def look(data: bytes, usage: Usage | None) -> Seen:
     """What a relayed event says; raises ProviderBroke for junk."""
     event = decode_answer(_glances, data)
     response = event.response or _Told()
-    told = openai_style.read_responses_usage(response.usage, usage)
+    told = openai_style.read_responses_usage(response.usage, usage, response.service_tier)
     if event.type not in _ENDS:
         return told, response.model or "", False, None
     status = event.type.rpartition(".")[2]
@@ -251,6 +253,7 @@ def look(data: bytes, usage: Usage | None) -> Seen:
 
 def scan_answer(body: bytes) -> Usage | None:
     try:
-        return openai_style.read_responses_usage(decode_answer(_told, body).usage)
+        told = decode_answer(_told, body)
+        return openai_style.read_responses_usage(told.usage, tier=told.service_tier)
     except ProviderBroke:
         return None

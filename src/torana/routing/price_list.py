@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from torana.catalog.model_records import DeploymentRecord, LaterPrice, ModelRecord, PriceRecord
+from torana.catalog.model_records import DeploymentRecord, LaterPrice, LongPrice, ModelRecord, PriceRecord
 from torana.clock import Clock
 from torana.routing.stages import NEVER, start_of
 from torana.usage.prices import Price
@@ -46,11 +46,15 @@ def price_of(record: PriceRecord | None, now: float) -> Price | None:
     for later in record.later:
         if start_of(later.since) <= now:
             told, as_of = later, later.since
-    return Price.of(
-        as_of,
-        input=told.input,
-        output=told.output,
-        cache_read=told.cache_read,
-        cache_write=told.cache_write,
-        cache_write_1h=told.cache_write_1h,
-    )
+    long = None if told.long is None else (told.long.over, _figures(told.long))
+    return Price.of(as_of, long=long, times=told.times, **_figures(told))
+
+
+def _figures(told: PriceRecord | LaterPrice | LongPrice) -> dict[str, str]:
+    return {
+        "input": told.input,
+        "output": told.output,
+        "cache_read": told.cache_read,
+        "cache_write": told.cache_write,
+        "cache_write_1h": told.cache_write_1h,
+    }

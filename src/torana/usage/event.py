@@ -99,6 +99,8 @@ class UsageEvent(msgspec.Struct, frozen=True, kw_only=True):
     cache_write_tokens: int
     reasoning_tokens: int
     source: Source
+    tiers: tuple[str, ...] = ()
+    """What of the provider's service was not the usual, in its words: `fast`, `priority`, `flex` …"""
     cost_usd: str | None
     """Decimal text; None: the price is unknown."""
     price_as_of: str
@@ -149,6 +151,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     source: Source = "counted"
+    tiers: tuple[str, ...] = ()
     cost_usd: str | None = None
     price_as_of: str = ""
     tries: tuple[ToldTry, ...] = ()

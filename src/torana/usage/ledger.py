@@ -240,6 +240,7 @@ class Record:
             cache_write_tokens=used.cache_write_tokens,
             reasoning_tokens=used.reasoning_tokens,
             source="suspect" if used.is_suspect else "counted" if used.is_counted else "provider",
+            tiers=used.tiers,
             cost_usd=cost,
             price_as_of=price_as_of,
             tries=tuple(tries),
