@@ -23,6 +23,8 @@ def tell(scene: Rehearsal, exchange: Exchange, notes: Notes) -> dict[str, Any]:
     told: dict[str, Any] = {"request": f"{exchange.method} {exchange.path}"}
     if notes.route is not None:
         told["route"] = notes.route.path
+    if notes.route is not None and notes.route.is_open:
+        told["access"] = "open to everybody"
     if notes.unit_primitives:
         told["access"] = {
             "unit_primitives": notes.unit_primitives,
@@ -31,7 +33,9 @@ def tell(scene: Rehearsal, exchange: Exchange, notes: Notes) -> dict[str, Any]:
         }
     if notes.prompt is not None:
         told["prompt"] = _tell_prompt(scene, notes)
-    if notes.model is not None:
+    if notes.calls_no_model:
+        told["model"] = "this endpoint calls none"
+    elif notes.model is not None:
         told["model"] = _tell_model(scene, notes)
     if notes.deployment is not None:
         told["sent_to"] = notes.deployment.name + (f" {notes.upstream_path}" if notes.upstream_path else "")

@@ -219,7 +219,9 @@ CODES: dict[str, Code] = {
     "not_found": Code(
         "client", "Nothing is served under this path.", "Check the path and the base URL: no slash at its end."
     ),
-    "method_not_allowed": Code("client", "The path does not answer this method.", "Use the method of the contract."),
+    "method_not_allowed": Code(
+        "client", "The path does not answer this method.", "Use one that the header Allow names."
+    ),
     "cors_method": Code("client", "A CORS pre-flight asked for another method than POST.", "Use POST from a browser."),
     "body_too_large": Code(
         "client",
@@ -257,9 +259,11 @@ CODES: dict[str, Code] = {
         "No model of this name is served here.",
         "Ask for one that GET /openai/v1/models lists; `torana models list` shows them all.",
     ),
-    "prompt_not_found": Code("client", "No prompt has this id.", "See the ids under prompts/ of the catalogue."),
+    "prompt_not_found": Code("client", "No prompt has this id.", "`torana prompts list` shows the ids."),
     "prompt_version_unmatched": Code(
-        "client", "The prompt has no version that the constraint allows.", "Ask for a version that exists."
+        "client",
+        "The prompt has no version that the constraint allows.",
+        "`torana prompts list` shows those that it has.",
     ),
     "docs_release_missing": Code(
         "gateway",
@@ -295,8 +299,9 @@ CODES: dict[str, Code] = {
     ),
     "overloaded": Code(
         "gateway",
-        "The gateway has more to do than it can; this request was turned away before anything of it was read.",
-        "Ask again after Retry-After. Add workers (--workers) or replicas; torana_requests_shed_total counts these.",
+        "The gateway has more to do than it can, or the model's deployment has no place left; nothing was sent.",
+        "Ask again later. Operators: more --workers or replicas; where a deployment is full (`no_room`), more "
+        "`concurrency` or AIGW_ROUTING__CONNECTIONS.",
         is_retryable=True,
     ),
     "server_draining": Code(
@@ -351,7 +356,9 @@ CODES: dict[str, Code] = {
         "provider", "The provider's answer was cut or is no answer at all.", "Try again.", is_retryable=True
     ),
     "provider_no_credentials": Code(
-        "provider", "No credentials are configured for the chosen model's provider.", "Set the provider's key."
+        "provider",
+        "No credentials are configured for the chosen model's provider.",
+        "Operators: `torana models show NAME` names the provider, docs/reference/providers.md what it needs.",
     ),
     "provider_refused": Code(
         "provider", "The provider refused the request.", "Look for the request id in the gateway's log."

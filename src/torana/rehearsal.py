@@ -9,18 +9,26 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from torana.access.local_keys import LocalKeys
+from torana.access.minting import Minter
 from torana.access.permissions import for_user
 from torana.api.amazon_q import AmazonQEndpoints
 from torana.api.chat import ChatEndpoints
 from torana.api.chat_v1 import ChatV1Endpoints
 from torana.api.code import CodeEndpoints
 from torana.api.dialect_routes import DialectEndpoints
+from torana.api.docs import DocsEndpoints
 from torana.api.embeddings import EmbeddingEndpoints
+from torana.api.entrance import lookup
 from torana.api.exchange import Exchange, Route, StreamReply
 from torana.api.feature import FeatureEndpoints
+from torana.api.models import ModelEndpoints
+from torana.api.monitoring import MonitoringEndpoints, Readiness
 from torana.api.prompts import PromptEndpoints
 from torana.api.proxy import ProxyEndpoints
 from torana.api.route_table import RouteTable
+from torana.api.search import SearchEndpoints
+from torana.api.tokens import TokenEndpoints
 from torana.api.x_ray import XRayEndpoints
 from torana.books import ModelCall
 from torana.caller import DEBUG_CALLER, Caller, Permit
@@ -51,6 +59,7 @@ from torana.routing.models import CHAT, Model, Models
 from torana.routing.router import Router
 from torana.routing.traffic import Traffic
 from torana.routing.tries import Route as Picked
+from torana.search.index import DocsIndex
 from torana.settings import Settings
 from torana.telemetry.metrics import Known, Metrics
 from torana.telemetry.redaction import Redactor
@@ -70,6 +79,7 @@ class Notes:
     unit_primitives: list[str] = field(default_factory=list)
     """All are needed; `a or b` where one of them is enough."""
     is_instance_only: bool = False
+    calls_no_model: bool = False
     quota_event: str = ""
     wish: ModelWish | None = None
     model: Model | None = None
@@ -262,6 +272,8 @@ class Rehearsal:
             FeatureEndpoints(gateway, catalogue.features.values(), settings, clock),
         )
         self.routes = RouteTable([route for each in endpoints for route in each.routes()])
+        self._quiet = _quiet_routes(models, settings, clock)
+        self._limits = noted_limits
 
     async def walk(self, exchange: Exchange, caller: Caller | None = None) -> tuple[Notes, Any]:
         """What is decided, and what the body was read as.
@@ -276,11 +288,15 @@ class Rehearsal:
         order: Any = None
         try:
             route, tail, others = self.routes.find(exchange.method, exchange.path)
+            is_quiet = route is None and not others
+            if is_quiet:
+                route, tail, others = self._quiet.find(exchange.method, exchange.path)
             if route is None:
                 if others:
                     raise Refusal(405, "method_not_allowed", "Method Not Allowed")
                 raise Refusal(404, "not_found", "Not Found")
             notes.route = exchange.route = route
+            notes.calls_no_model = is_quiet or route.asks_no_model
             exchange.tail = tail
             exchange.facts.origin = exchange
             exchange.caller = caller or DEBUG_CALLER
@@ -293,7 +309,9 @@ class Rehearsal:
             exchange.caller = caller if may and caller is not None else DEBUG_CALLER
             if route.policy is not None:
                 permitted = for_user(route.policy(exchange, order), exchange.headers)
-                reply = await route.handle(exchange, permitted, order)
+                if route.asks_no_model:
+                    await self._limits.hold(lookup(permitted, exchange), Spent)
+                reply = None if is_quiet else await route.handle(exchange, permitted, order)
                 if isinstance(reply, StreamReply):
                     # What keeps a client waiting with signs of life opens its answer behind them.
                     async for _ in reply.parts:
@@ -341,3 +359,15 @@ class Rehearsal:
         scopes = frozenset(name for each in needed for name in each.split(" or "))
         refusal = self.refusal_of(route, exchange, order, Caller(scopes=scopes, is_user=True))
         return refusal is not None and refusal.code == "user_token_not_accepted"
+
+
+def _quiet_routes(models: Models, settings: Settings, clock: Clock) -> RouteTable:
+    """What is served without the gateway's walk, so that there is no more to tell of it than who may ask."""
+    minter = Minter(settings.auth, LocalKeys(settings.auth.service_name), clock)
+    endpoints = (
+        MonitoringEndpoints(Readiness({}), dict, lambda _: None, settings.serve.public_url),
+        ModelEndpoints(models, settings.auth),
+        TokenEndpoints(minter),
+        SearchEndpoints(DocsIndex(settings.search.index), settings, clock),
+    )
+    return RouteTable([*(route for each in endpoints for route in each.routes()), *DocsEndpoints(settings).routes(())])

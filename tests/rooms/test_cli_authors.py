@@ -1,6 +1,7 @@
 """`torana prompts`, `torana models` and `torana explain`: interface 2."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -275,6 +276,27 @@ def test_diff_takes_no_other_version_for_one_that_is_not_there(run: Run, wanted:
     assert f"team/say has no {wanted}, expected one of base/1.0.0, " in result.stderr
 
 
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("prompts", "show", "team/say", "--version", "1.9.0"),
+        ("prompts", "diff", "team/say", "1.0.0", "1.9.0"),
+        ("keys", "list"),
+    ],
+)
+def test_what_a_command_tells_itself_is_not_told_by_the_log_as_well(
+    run: Run, tmp_path: Path, args: tuple[str, ...]
+) -> None:
+    env = {**os.environ, "AIGW_CATALOG": str(tmp_path / "overlay"), "AIGW_GITLAB_URL": "http://127.0.0.1:9"}
+    code = "from torana.cli import main; main()"
+    command = [sys.executable, "-c", code, *args]
+
+    ended = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+
+    assert "pinned prompt version" not in ended.stderr
+    assert "keys could not be fetched" not in ended.stderr
+
+
 # torana prompts test
 
 
@@ -462,6 +484,7 @@ def explain(run: Run, body: Any, *args: str, **env: str | None) -> tuple[int, An
     return result.exit_code, told(result)
 
 
+LOOKUPS = "- {name: lookups, limit: 5 requests per minute, match: {unit_primitives: [documentation_search]}}\n"
 CURSOR = {"file_name": "a.py", "content_above_cursor": "def f(", "content_below_cursor": ""}
 CHAT = {"messages": [{"role": "user", "content": "Hi"}]}
 GENERATION = {"prompt_components": [{"type": "code_editor_generation", "payload": CURSOR}]}
@@ -586,6 +609,41 @@ def test_explain_says_what_is_refused_and_ends_with_1(run: Run, body: Any, path:
     assert exit_code == 1
     assert (found["refused"]["status"], found["refused"]["code"]) == (status, code)
     assert not found["refused"]["text"].endswith(": ")
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "body", "rights"),
+    [
+        ("/v1/code/user_access_token", "POST", {}, ["complete_code or ai_gateway_model_provider_proxy"]),
+        (
+            "/ai/v1/search/gitlab-docs",
+            "POST",
+            {"type": "search", "metadata": {"source": "x", "version": "18.6"}, "payload": {"query": "x"}},
+            ["documentation_search"],
+        ),
+        ("/openai/v1/models", "GET", {}, ["ai_gateway_model_provider_proxy"]),
+        ("/v1/models/definitions", "GET", {}, None),
+        ("/monitoring/ready", "GET", {}, None),
+    ],
+)
+def test_explain_tells_who_may_ask_an_endpoint_that_calls_no_model(
+    run: Run, overlay: Path, path: str, method: str, body: Any, rights: Any
+) -> None:
+    (overlay / "limits.yml").write_text(LOOKUPS)
+
+    exit_code, found = explain(run, body, "--path", path, "--method", method)
+
+    assert (exit_code, found["route"]) == (0, path.removeprefix("/ai"))
+    assert found["model"] == "this endpoint calls none"
+    assert found["access"] == "open to everybody" if rights is None else found["access"]["unit_primitives"] == rights
+    assert (found["limits"] == "none") is ("search" not in path)
+    assert "sent_to" not in found
+
+
+def test_explain_refuses_another_method_as_the_server_does(run: Run) -> None:
+    exit_code, found = explain(run, {}, "--path", "/v1/models/definitions")
+
+    assert (exit_code, found["refused"]["code"]) == (1, "method_not_allowed")
 
 
 def test_explain_decides_about_a_token(run: Run) -> None:

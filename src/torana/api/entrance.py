@@ -335,14 +335,18 @@ class Entrance:
         self.log.write_access(line)
 
 
+def lookup(permit: Permit, exchange: Exchange) -> Call:
+    """As limits see a request that no model will answer."""
+    unit_primitive = permit.unit_primitives[0] if permit.unit_primitives else ""
+    feature = asked_for(exchange.feature, "", exchange.endpoint)
+    return Call(permit.caller, permit.user, unit_primitive, feature=feature)
+
+
 async def _limited(
     limits: Limits, permit: Permit, exchange: Exchange, handle: Callable[[], Awaitable[Reply | StreamReply]]
 ) -> Reply | StreamReply:
     """The handler's answer, if the limits let it pass; for routes whose call no model will count."""
-    unit_primitive = permit.unit_primitives[0] if permit.unit_primitives else ""
-    feature = asked_for(exchange.feature, "", exchange.endpoint)
-    call = Call(permit.caller, permit.user, unit_primitive, feature=feature)
-    hold = await limits.hold(call, Spent)
+    hold = await limits.hold(lookup(permit, exchange), Spent)
     try:
         reply = await handle()
         if hold is not None:

@@ -1,6 +1,7 @@
 """The commands of `torana`. Each is imported when it is called, so that `--version` stays instant."""
 
 import importlib
+import logging
 import os
 import sys
 from contextlib import suppress
@@ -59,3 +60,6 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, message="torana %(version)s")
 def main() -> None:
     """An AI gateway. `torana serve` serves; `torana COMMAND --help` tells the rest."""
+    # Commands tell what they find; of the rooms' own lines errors alone have no other place. `serve` has its log.
+    if logging.lastResort is not None:
+        logging.lastResort.setLevel(logging.ERROR)

@@ -18,17 +18,21 @@ _LISTED = re.compile(
 _NAME = re.compile(r"[`'\"]([A-Za-z_][\w-]{0,60})[`'\"]")
 _BARE_NAME = re.compile(r"(?:^|,|\band\b|:)\s*([a-z_]\w{0,60})(?=\s*(?:,|and\b|$))")
 
+_GAP = re.compile(r"<[^<>]+>")
+
 
 def answer_object(messages: Sequence[Message], schema: dict[str, Any] | None = None) -> str:
     """One JSON object as text: by the schema asked for, by an example, by listed keys, else empty."""
     if schema is not None:
         value = make_value(schema)
         return json.dumps(value if isinstance(value, dict) else {}, ensure_ascii=False)
-    for message in reversed(messages):
+    # What the system says comes first: an object in a user's words may be material.
+    latest_first = messages[::-1]
+    for message in sorted(latest_first, key=lambda each: each.role != "system"):
         text = message.text[-LOOKED_AT_CHARS:]
         example = _find_example(text)
         if example is not None:
-            return json.dumps(example, ensure_ascii=False)
+            return json.dumps(_without_gaps(example), ensure_ascii=False)
     for message in reversed(messages):
         names = _find_names(message.text[-LOOKED_AT_CHARS:])
         if names:
@@ -37,18 +41,28 @@ def answer_object(messages: Sequence[Message], schema: dict[str, Any] | None = N
 
 
 def _find_example(text: str) -> dict[str, Any] | None:
-    """The largest object among the last ones; an object inside another is not tried before it."""
+    """The largest object among the last ones, best without gaps; an object inside another is not tried before it."""
     decoder = json.JSONDecoder()
     best: dict[str, Any] | None = None
-    best_chars = 0
+    best_rank = (False, 0)
     for found in [place.start() for place in re.finditer(r"\{", text)][-MAX_TRIES:]:
         try:
             value, end = decoder.raw_decode(text, found)
+            rank = (_without_gaps(value) == value, end - found)
         except (ValueError, RecursionError):
             continue
-        if isinstance(value, dict) and value and end - found > best_chars:
-            best, best_chars = value, end - found
+        if isinstance(value, dict) and value and rank > best_rank:
+            best, best_rank = value, rank
     return best
+
+
+def _without_gaps(value: Any) -> Any:
+    """As it is, but for texts such as `<intent>`, which stand for what is to be put there."""
+    if isinstance(value, dict):
+        return {name: _without_gaps(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_without_gaps(each) for each in value]
+    return "" if isinstance(value, str) and _GAP.fullmatch(value) else value
 
 
 def _find_names(text: str) -> list[str]:
