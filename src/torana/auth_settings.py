@@ -42,7 +42,7 @@ class AuthSettings:
     failures_per_minute: int = setting(
         50,
         "AIGW_AUTH__FAILURES_PER_MINUTE",
-        "refused tokens per client address before no more cryptography; 0: no bound",
+        "refused tokens per client address (IPv6: /64) before no more cryptography; 0: no bound",
     )
     mint_per_minute: int = setting(600, "AIGW_AUTH__MINT_PER_MINUTE", "tokens minted per instance; 0: no bound")
     operator_token: Secret = setting(

@@ -7,6 +7,8 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_netw
 REMEMBERED = 4096
 """Addresses whose verdict is kept: reading an address costs more than all the rest of the question."""
 
+_SUBSCRIBER_BITS = 64
+
 
 @lru_cache(REMEMBERED)
 def plain(address: str) -> str:
@@ -22,6 +24,16 @@ def plain(address: str) -> str:
     except ValueError:
         return address
     return str((isinstance(parsed, IPv6Address) and parsed.ipv4_mapped) or parsed)
+
+
+@lru_cache(REMEMBERED)
+def holder(address: str) -> str:
+    """Who has a plain address: an IPv4 one alone, of IPv6 the network of 64 bits that one subscriber is given."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    return str(IPv6Network((int(parsed), _SUBSCRIBER_BITS), strict=False)) if parsed.version == 6 else address
 
 
 class Networks:

@@ -231,6 +231,20 @@ async def test_a_claimed_address_does_not_shake_off_the_bound_on_failures(start_
     assert codes == ["token_signature"] * 5 + ["auth_failures_exceeded"] * 5
 
 
+async def test_whoever_has_a_network_of_addresses_has_one_count_of_failures(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(env={"AIGW_AUTH__FAILURES_PER_MINUTE": "5", "AIGW_TRUSTED_PROXIES": "127.0.0.1"})
+
+    async def fail(address: str) -> str:
+        token = gateway.token(unit_primitives=["complete_code"])[:-4] + "AAAA"
+        answer = await gateway.post(PATH, body=BODY, token=token, headers={"X-Forwarded-For": address})
+        return answer.refusal.code
+
+    codes = [await fail(f"2001:db8:7:1:{number}::{number}") for number in range(7)]
+
+    assert codes == ["token_signature"] * 5 + ["auth_failures_exceeded"] * 2
+    assert [await fail(other) for other in ("2001:db8:7:2::1", "203.0.113.7")] == ["token_signature"] * 2
+
+
 async def test_no_log_line_shows_a_token_good_or_bad(gateway: RunningGateway) -> None:
     good = gateway.token(unit_primitives=["complete_code"])
     bad = good[:-4] + "AAAA"

@@ -27,7 +27,7 @@ from torana.catalog.records import DenyRecord, UnitPrimitive
 from torana.clock import Clock
 from torana.errors import Layer, Refusal
 from torana.headers import Headers
-from torana.networks import Networks
+from torana.networks import Networks, holder
 
 logger = logging.getLogger("torana.access")
 
@@ -306,13 +306,13 @@ class Verifier:
             if remembered.code != "token_signature":
                 self._count_failure(client)
             raise _refusal(remembered.code, remembered.detail, remembered.layer)
-        if self._failures.wait_s(client):
+        if self._failures.wait_s(holder(client)):
             raise _refusal("auth_failures_exceeded", layer="client")
 
     def _count_failure(self, client: str) -> None:
         if not self._settings.failures_per_minute or self._trusted.hold(client):
             return
-        if self._failures.count(client) == self._settings.failures_per_minute:
+        if self._failures.count(holder(client)) == self._settings.failures_per_minute:
             logger.warning(
                 "an address reached AIGW_AUTH__FAILURES_PER_MINUTE; its unknown tokens are refused for a minute",
                 extra={"client_ip": client},
