@@ -123,6 +123,36 @@ async def test_a_spool_that_cannot_be_made_does_not_stop_the_start(start_gateway
     assert (await ask(gateway)).status == 200
 
 
+async def test_a_spool_that_is_taken_away_is_told_and_goes_on_where_it_comes_back(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    gateway = await start_gateway(env={"AIGW_USAGE__SPOOL_DIR": str(tmp_path / "usage")} | delivering_nothing(tmp_path))
+    assert (await ask(gateway)).status == 200
+
+    (tmp_path / "usage").rename(tmp_path / "elsewhere")
+    await until_spool_is(gateway, full=True)
+    refused = await ask(gateway)
+    (tmp_path / "elsewhere").rename(tmp_path / "usage")
+    await until_spool_is(gateway, full=False)
+
+    assert (refused.status, refused.refusal.code) == (503, "usage_spool_full")
+    assert (await ask(gateway)).status == 200
+    assert len(read_spool(tmp_path / "usage")) == 2
+
+
+async def test_the_log_names_what_the_system_says_and_takes_no_broken_disk_for_a_full_one(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    disk = BrokenDisk()
+    disk.operations = frozenset(("reserve",))
+    disk.breaks = errno.EIO
+    gateway = await start_gateway(env=delivering_nothing(tmp_path), disk=disk)
+
+    await until_spool_is(gateway, full=True)
+
+    assert "EIO" in (await gateway.log.find(message="no usage record can be written"))["reason"]
+
+
 async def test_readiness_tells_of_a_worker_without_space_whichever_worker_is_asked(
     start_gateway: StartGateway, tmp_path: Path
 ) -> None:

@@ -12,9 +12,11 @@ from tests.support.clock import HandClock
 from tests.support.usage import BrokenDisk
 
 from torana.chat import Usage
+from torana.usage.adoption import Orphans
 from torana.usage.cursor import Cursor, CursorFile
 from torana.usage.disk import Disk
-from torana.usage.folder import READ_BYTES, Folder, Position, make_folder, take_orphans
+from torana.usage.event import id_of
+from torana.usage.folder import READ_BYTES, Folder, Position, make_folder, take_orphan
 from torana.usage.frames import HEAD_BYTES, MARK, MAX_PAYLOAD_BYTES, read_frames, write_frame
 from torana.usage.ids import Ids
 from torana.usage.running import FIRST_SLOTS, RunningTable, read_table
@@ -172,7 +174,7 @@ def test_room_taken_ahead_leaves_the_records_that_outgrew_the_last_room(folder: 
     write(folder, segments, *written)
     assert segments.room < 0
 
-    assert segments.has_room(1)
+    segments.make_room(1)
 
     assert everything(folder, max_records=10_000) == (written, 0)
 
@@ -197,14 +199,47 @@ def test_a_folder_is_taken_over_once_and_only_when_its_worker_is_dead(tmp_path: 
     spool = tmp_path / "spool"
     mine = make_folder(Disk(), spool, "mine")
     write(mine, Segments(Disk(), mine.path, max_bytes=1000), b"one")
-    assert list(take_orphans(Disk(), spool, set())) == []
+    assert take_orphan(Disk(), mine.path) is None
     mine.release()
 
-    (first,) = take_orphans(Disk(), spool, set())
-    second = list(take_orphans(Disk(), spool, set()))
+    first, second = take_orphan(Disk(), mine.path), take_orphan(Disk(), mine.path)
 
+    assert first is not None
     assert everything(first) == ([b"one"], 0)
-    assert second == []
+    assert second is None
+
+
+def test_a_folder_that_cannot_be_read_keeps_no_other_from_being_taken_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "another users" / "lock").mkdir(parents=True)  # opening it fails, whoever asks
+    dead = make_folder(Disk(), tmp_path, "dead")
+    write(dead, Segments(Disk(), dead.path, max_bytes=1000), b"one")
+    dead.release()
+    orphans = Orphans(Disk())
+
+    ((taken, _),) = orphans.take(tmp_path, set())
+    again = list(orphans.take(tmp_path, {"dead"}))
+
+    assert everything(taken) == ([b"one"], 0)
+    assert again == []
+    assert [record.getMessage() for record in caplog.records if "cannot be read" in record.getMessage()] == [
+        "a dead worker's usage records cannot be read yet"
+    ]
+
+
+def test_a_call_noted_by_another_version_keeps_no_other_from_its_record(tmp_path: Path) -> None:
+    dead = make_folder(Disk(), tmp_path, "dead")
+    table = RunningTable(Disk(), Disk().open(dead.path / "running"))
+    for number, price in ((1, b"null"), (2, b'{"per":"hour"}')):
+        table.take(b'{"id":"%036d","started_at":"2026-01-01T00:00:00.000Z"}\n%b' % (number, price))
+    dead.release()
+
+    ((taken, found),) = Orphans(Disk()).take(tmp_path, set())
+
+    (record,), damaged = everything(taken)
+    assert (found.interrupted, found.damaged, damaged) == (1, 1, 0)
+    assert id_of(record) == b"%036d" % 1
 
 
 def test_a_cursor_survives_and_a_torn_one_says_that_anything_may_have_arrived(folder: Folder) -> None:

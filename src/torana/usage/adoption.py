@@ -1,18 +1,23 @@
 """What a killed worker leaves behind: each call that was running becomes one `interrupted` record."""
 
+import logging
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import msgspec
 
 from torana.usage.disk import Disk
 from torana.usage.event import Ending, encode, id_of
-from torana.usage.folder import Folder, Position
+from torana.usage.folder import Folder, Position, orphans, take_orphan
 from torana.usage.frames import write_frame
 from torana.usage.prices import Price, price_text
 from torana.usage.running import Left, read_table
 from torana.usage.segments import Segments
+
+logger = logging.getLogger("torana.usage")
 
 _LAST_SEGMENTS = 3
 """A call's record and its slot stand side by side for one sync at most; that may span the end of a segment."""
@@ -29,6 +34,51 @@ class _Started(msgspec.Struct):
     started_at: str
 
 
+class Orphans:
+    """Looks for folders of dead workers. One that cannot be read keeps no other from being taken."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+        self._unread: set[str] = set()
+        """Of which the log has told that they cannot be read."""
+
+    def take(self, spool: Path, own: set[str]) -> Iterator[tuple[Folder, Adopted]]:
+        """Those that are ours from now on, with the records that they owed. Raises OSError.
+
+        own  the folders that were ours before
+        """
+        for name in orphans(spool, own):
+            try:
+                taken = self._take(spool / name)
+            except OSError as error:
+                if name not in self._unread:
+                    self._unread.add(name)
+                    logger.warning(
+                        "a dead worker's usage records cannot be read yet",
+                        extra={"folder": str(spool / name), "reason": str(error)},
+                    )
+                continue
+            self._unread.discard(name)
+            if taken is not None:
+                logger.warning(
+                    "took over a dead worker's usage records",
+                    extra={
+                        "folder": str(spool / name), "interrupted": taken[1].interrupted, "damaged": taken[1].damaged,
+                    },
+                )  # fmt: skip
+                yield taken
+
+    def _take(self, path: Path) -> tuple[Folder, Adopted] | None:
+        folder = take_orphan(self._disk, path)
+        if folder is None:
+            return None
+        try:
+            return folder, adopt(self._disk, folder)
+        except OSError:
+            folder.release()
+            raise
+
+
 def adopt(disk: Disk, folder: Folder) -> Adopted:
     """Write the records that a dead worker owes, and empty its table. Raises OSError; it may be called again.
 
@@ -43,7 +93,14 @@ def adopt(disk: Disk, folder: Folder) -> Adopted:
     finally:
         disk.close(fd)
     done = _ids_at_the_end(folder) if left else set()
-    owed = [_interrupt(each) for each in left if id_of(each.admitted) not in done]
+    owed: list[bytes] = []
+    for each in left:
+        if id_of(each.admitted) in done:
+            continue
+        try:
+            owed.append(_interrupt(each))
+        except ValueError:  # of another version, before or after this one
+            damaged += 1
     if owed:
         segments = Segments(disk, folder.path, 1 << 40, folder.end.segment, folder.end.offset)
         segments.append(b"".join(map(write_frame, owed)))

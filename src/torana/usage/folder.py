@@ -1,7 +1,6 @@
 """One worker's folder in the spool: made and locked by its worker, found and taken over when that one is dead."""
 
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -159,22 +158,26 @@ def make_folder(disk: Disk, spool: Path, name: str) -> Folder:
     return Folder(disk, path, fd)
 
 
-def take_orphans(disk: Disk, spool: Path, own: set[str]) -> Iterator[Folder]:
-    """Folders whose worker is dead, locked: each is handed to one taker only. Raises OSError."""
-    for name in sorted(os.listdir(spool)):
-        if name in own or name.startswith((".", "_")) or not (spool / name / "lock").exists():
-            continue
-        fd = disk.open(spool / name / "lock")
-        if not disk.lock(fd):
-            disk.close(fd)
-            continue
-        folder = Folder(disk, spool / name, fd)
+def orphans(spool: Path, own: set[str]) -> list[str]:
+    """Names of folders whose worker may be dead. Raises OSError."""
+    return sorted(name for name in os.listdir(spool) if name not in own and not name.startswith((".", "_")))
+
+
+def take_orphan(disk: Disk, path: Path) -> Folder | None:
+    """A folder whose worker is dead, locked: it is handed to one taker only. None: it is in use. Raises OSError."""
+    lock = path / "lock"
+    if not lock.exists():
+        return None
+    fd = disk.open(lock)
+    folder = Folder(disk, path, fd)
+    try:
         # Between the two looks it may have been emptied by another taker, and its lock with it.
-        if not (spool / name / "lock").exists() or os.fstat(fd).st_nlink == 0:
-            folder.release()
-            continue
-        numbers = folder.segments()
-        if numbers:
-            last = segment_path(folder.path, numbers[-1])
-            folder.end = Position(numbers[-1], last.stat().st_size)
-        yield folder
+        is_ours = disk.lock(fd) and lock.exists() and os.fstat(fd).st_nlink > 0
+        if is_ours and (numbers := folder.segments()):
+            folder.end = Position(numbers[-1], segment_path(path, numbers[-1]).stat().st_size)
+    except OSError:
+        folder.release()
+        raise
+    if not is_ours:
+        folder.release()
+    return folder if is_ours else None

@@ -85,15 +85,12 @@ class Segments:
         self.end = self._begins_at
         return True
 
-    def has_room(self, wanted_bytes: int) -> bool:
-        """Whether so much more is sure to fit; reserves space for it."""
+    def make_room(self, wanted_bytes: int) -> None:
+        """Reserve space, so that so much more is sure to fit. Raises OSError where it is not."""
         if self._fd < 0:
-            try:
-                self.begin_next()
-            except OSError:
-                return False
+            self.begin_next()
         if not self._can_reserve or self._reserved - self.end >= wanted_bytes:
-            return True
+            return
         least = max(wanted_bytes, RESERVE_BYTES)
         for length in (least + AHEAD_BYTES, least):
             try:
@@ -102,11 +99,12 @@ class Segments:
             except OSError as error:
                 self._can_reserve = error.errno not in _CANNOT_RESERVE
                 if not self._can_reserve:
-                    return True
+                    return
+                if length == least:
+                    raise
             else:
                 self._reserved = self.end + length
-                return True
-        return False
+                return
 
     def _reserve(self, fd: int, start: int, end: int) -> None:
         """Space from `start` to `end`, filled with zeros. Raises OSError.

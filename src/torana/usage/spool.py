@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Protocol
 
 from torana.chat import Usage
-from torana.usage.adoption import adopt
+from torana.usage.adoption import Orphans
 from torana.usage.disk import Disk
-from torana.usage.folder import Folder, Position, make_folder, take_orphans
+from torana.usage.folder import Folder, Position, make_folder
 from torana.usage.frames import write_frame
 from torana.usage.running import RunningTable
 from torana.usage.segments import RESERVE_BYTES, Segments
@@ -123,8 +123,9 @@ class Spool:
         self._checkpoint = 0
         self._size = 0
         self._segment_since = time.monotonic()
-        self._begin()
+        self._orphans = Orphans(disk)
         self.loop = asyncio.get_running_loop()
+        self._begin()
         self._thread = threading.Thread(target=self._run, name="usage-spool", daemon=True)
         self._thread.start()
         self._timer = self.loop.call_later(1.0, self._watch)
@@ -281,29 +282,35 @@ class Spool:
     def _look_for_room(self) -> None:
         segments = self._segments
         if segments is None:
-            self._tell(self._show)
             return
-        wanted = self._wanted()
         try:
-            size = sum(folder.size() for folder in self.folders)
+            self._size = sum(folder.size() for folder in self.folders)
             if time.monotonic() - self._segment_since > SEGMENT_AGE_S:
                 self._segment_since = time.monotonic()
                 if segments.has_records:
                     segments.begin_next()
-            has_room = not self._stuck and segments.has_room(wanted)
-            if not has_room and not self._stuck and self._make_room():
-                has_room = segments.has_room(wanted)
+            if not self._stuck:
+                self._reserve(segments)
         except OSError as error:
             self._note_full(error)
             return
-        if has_room and size < self._max_bytes:
+        if self._size >= self._max_bytes:
+            self._note_full(OSError(f"{self._size} bytes wait, more are not wanted"))
+        elif not self._stuck:
             if self.is_full:
                 logger.warning("usage records have space again", extra={"folder": str(self.path)})
             self.is_full, self.why = False, ""
-        else:
-            self._note_full(OSError(f"{size} bytes wait, more are not wanted" if has_room else "no space left"))
-        self._size = size
         self._tell(self._show)
+
+    def _reserve(self, segments: Segments) -> None:
+        """Raises OSError."""
+        wanted = self._wanted()
+        try:
+            segments.make_room(wanted)
+        except OSError:
+            if not self._make_room():
+                raise
+            segments.make_room(wanted)
 
     def _make_room(self) -> bool:
         """Delete what everybody has, which on a small disk may be all that is in the way. Raises OSError."""
@@ -327,26 +334,14 @@ class Spool:
     def _adopt(self) -> None:
         own = {folder.name for folder in self.folders}
         with suppress(OSError):
-            for folder in take_orphans(self._disk, self.path, own):
-                try:
-                    found = adopt(self._disk, folder)
-                except OSError as error:
-                    logger.warning(
-                        "a dead worker's usage records cannot be read yet",
-                        extra={"folder": str(folder.path), "reason": str(error)},
-                    )
-                    folder.release()
-                    continue
-                logger.warning(
-                    "took over a dead worker's usage records",
-                    extra={"folder": str(folder.path), "interrupted": found.interrupted, "damaged": found.damaged},
-                )
+            for folder, found in self._orphans.take(self.path, own):
                 self._tell(lambda folder=folder, found=found: self._adopted(folder, found.damaged))  # type: ignore[misc]
 
     def _note_full(self, error: OSError) -> None:
         if not self.is_full:
             logger.error("no usage record can be written", extra={"folder": str(self.path), "reason": str(error)})
         self.is_full, self.why = True, str(error)
+        self._tell(self._show)
 
     def _tell(self, what: Callable[[], None]) -> None:
         with suppress(RuntimeError):  # the loop has ended: nobody is left to be told
