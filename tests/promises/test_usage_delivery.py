@@ -152,6 +152,7 @@ async def test_parked_records_are_sent_again_to_their_sink_alone_when_an_operato
     assert (again.exit_code, again.output) == (1, "nothing is parked for billing\n")
     assert [each["id"] for each in sink.records if each["request_id"] == bad] == [line["event"]["id"]]
     assert await figure(gateway, 'usage_delivered_total{sink="rollup"}') == 2
+    assert (await gateway.log.find(message="parked usage records are sent again"))["level"] == "info"
 
 
 async def test_a_receiver_that_refuses_everything_loses_nothing(

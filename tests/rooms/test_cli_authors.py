@@ -723,11 +723,14 @@ def test_explain_takes_headers_into_account(run: Run) -> None:
 
 def test_explain_names_a_features_limit(run: Run, overlay: Path) -> None:
     add_feature(overlay)
+    body = {"prompt_components": [{"type": "say", "payload": {"word": "x"}}]}
 
-    _, found = explain(run, {"prompt_components": [{"type": "say", "payload": {"word": "x"}}]}, ANTHROPIC_API_KEY="x")
+    _, found = explain(run, body, ANTHROPIC_API_KEY="x")
+    text = run("explain", "request", "-f", "-", typed=json.dumps(body), ANTHROPIC_API_KEY="x").stdout
 
     assert (found["route"], found["prompt"]["id"]) == ("/v1/say", "team/say")
     assert found["limits"] == ["feature/say: 5 per minute per user"]
+    assert "limits: feature/say: 5 per minute per user\n" in text
 
 
 def test_a_body_that_does_not_tell_where_it_belongs_needs_a_path(run: Run) -> None:

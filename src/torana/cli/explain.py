@@ -129,7 +129,7 @@ def _as_text(told: dict[str, Any]) -> str:
     lines = []
     for name, value in told.items():
         if not isinstance(value, dict):
-            lines.append(f"{name}: {value}")
+            lines.append(f"{name}: {_word(value)}")
             continue
         lines.append(f"{name}:")
         for member, inner in value.items():

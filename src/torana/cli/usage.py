@@ -46,7 +46,7 @@ rollup_option = click.option(
     "--rollup", type=click.Path(dir_okay=False, path_type=Path), help="The roll-up; default: that of sinks.yml here."
 )
 catalog_option = click.option(
-    "--catalog", "folders", multiple=True, metavar="DIR", help="An overlay that may name the roll-up; repeatable."
+    "--catalog", "folders", multiple=True, metavar="DIR", help="An overlay whose sinks.yml counts; repeatable."
 )
 
 
@@ -103,7 +103,10 @@ def report(
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--provider", default="", help="Whose calls are compared; default: whose export it is.")
 @click.option(
-    "--columns", default="", help="day=…,model=…,calls=…,input_tokens=…,output_tokens=…,cost_usd=… for other files."
+    "--columns",
+    default="",
+    help="For other files: day=…,model=…, and some of calls=…, input_tokens=…, output_tokens=…, "
+    "cache_read_tokens=…, cache_write_tokens=…, cost_usd=…, joined by commas.",
 )
 @click.option(
     "--tolerance",

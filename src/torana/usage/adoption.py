@@ -11,7 +11,7 @@ import msgspec
 
 from torana.usage.disk import Disk
 from torana.usage.event import Ending, encode, id_of
-from torana.usage.folder import Folder, Position, orphans, take_orphan
+from torana.usage.folder import RESENT, Folder, Position, orphans, take_orphan
 from torana.usage.frames import write_frame
 from torana.usage.prices import Price, price_text
 from torana.usage.running import Left, read_table
@@ -60,8 +60,10 @@ class Orphans:
                 continue
             self._unread.discard(name)
             if taken is not None:
-                logger.warning(
-                    "took over a dead worker's usage records",
+                is_resent = name.startswith(RESENT)
+                logger.log(
+                    logging.INFO if is_resent else logging.WARNING,
+                    "parked usage records are sent again" if is_resent else "took over a dead worker's usage records",
                     extra={
                         "folder": str(spool / name), "interrupted": taken[1].interrupted, "damaged": taken[1].damaged,
                     },

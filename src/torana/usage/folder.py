@@ -142,6 +142,10 @@ class Folder:
         return found
 
 
+RESENT = "resent-"
+"""How names of folders begin that no worker left behind: an operator has parked records sent again."""
+
+
 def make_folder(disk: Disk, spool: Path, name: str) -> Folder:
     """A new folder of our own. Raises OSError."""
     disk.make_folder(spool)

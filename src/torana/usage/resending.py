@@ -14,7 +14,7 @@ import msgspec
 
 from torana.usage.cursor import Cursor, CursorFile
 from torana.usage.disk import Disk
-from torana.usage.folder import Position, make_folder
+from torana.usage.folder import RESENT, Position, make_folder
 from torana.usage.frames import write_frame
 from torana.usage.parking import Parking
 from torana.usage.segments import Segments
@@ -52,7 +52,7 @@ def resend(spool: Path, sink: str, others: Iterable[str]) -> int:
 
 def _spool(spool: Path, events: list[bytes], others: Iterable[str]) -> None:
     disk = Disk()
-    folder = make_folder(disk, spool, f"resent-{token_hex(8)}")
+    folder = make_folder(disk, spool, f"{RESENT}{token_hex(8)}")
     try:
         segments = Segments(disk, folder.path, SEGMENT_BYTES)
         for start in range(0, len(events), BATCH):
