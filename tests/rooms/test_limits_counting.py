@@ -1,12 +1,13 @@
 """The counts: windows, flows and streams against a plain model of each; one table for several workers."""
 
+import asyncio
 import fcntl
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support.clock import HandClock
 from tests.support.limit_desk import Desk
+from tests.support.waiting import eventually
 
 from torana.catalog.records import LimitRecord
 from torana.limits.calendar import end_of
 from torana.limits.hold import Hold
 from torana.limits.minutes import MinuteLimit
+from torana.limits.questions import Command
 from torana.limits.reached import LimitReached, Shown, Standing, anthropic_headers, openai_headers
 from torana.limits.shared_table import LOCK_LIMIT_S, LOCK_PATIENCE_S, SharedTable, clear_directory
-from torana.limits.table import PROBES, Table
+from torana.limits.table import PROBES, Key, Table
 
 MIDNIGHT = 1_700_006_400.0
 """2023-11-15, a Wednesday."""
@@ -429,6 +432,31 @@ def test_minutes_are_counted_for_all_workers(tables: list[SharedTable]) -> None:
     assert MinuteLimit("other", 3, tables[0], clock).wait_s("a") == 0
     clock.advance(41.6)
     assert (first.wait_s("a"), second.count("a")) == (0, 1)
+
+
+async def test_minutes_that_nobody_heard_of_are_not_told_as_one() -> None:
+    clock, told = HandClock(MIDNIGHT), list[int]()
+
+    class Deaf:
+        """A store that is away, and what it would have heard: one more count for each number."""
+
+        def put(self, limits: Sequence[tuple[Key, Command]]) -> asyncio.Future[list[int]]:
+            told.extend(-int(words[6]) for _, words in limits)
+            future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+            future.set_exception(ConnectionError())
+            return future
+
+    async def has_told(times: int) -> bool:
+        return len(told) == times
+
+    minted = MinuteLimit("minted", 9, Table(64), clock, Deaf())
+    assert [minted.count("a") for _ in range(3)] == [1, 2, 3]
+    await eventually(lambda: has_told(1))
+    clock.advance(60)
+    assert [minted.count("a") for _ in range(2)] == [1, 2]
+
+    await eventually(lambda: has_told(2))
+    assert told == [3, 2]
 
 
 def test_a_minute_limit_of_nothing_bounds_nothing() -> None:

@@ -42,7 +42,8 @@ class MinuteLimit:
         self._table = table
         self._clock = clock
         self._store = store
-        self._untold: dict[Key, int] = {}
+        self._untold: dict[Key, tuple[int, int]] = {}
+        """How often since the last telling, and when the minute of it is over."""
         self._timer: asyncio.TimerHandle | None = None
 
     def count(self, key: str) -> int:
@@ -51,18 +52,19 @@ class MinuteLimit:
             return 0
         now, table, hashed = int(self._clock.monotonic() * 1e9), self._table, self._hash(key)
         numbers = table.numbers
-        if self._store is not None and len(self._untold) < MAX_UNTOLD:
-            self._untold[hashed] = self._untold.get(hashed, 0) + 1
-            self._tell_in(TELL_S)
         table.lock()
         try:
             slot = table.find(hashed, now)
             if numbers[slot + UNTIL] <= now:
                 numbers[slot + UNTIL], numbers[slot + USED], numbers[slot + END] = now + MINUTE, 0, 0
             numbers[slot + USED] += 1
-            return numbers[slot + USED]
+            counted, until = numbers[slot + USED], numbers[slot + UNTIL]
         finally:
             table.unlock()
+        if self._store is not None and len(self._untold) < MAX_UNTOLD:
+            self._keep(hashed, 1, until, now)
+            self._tell_in(TELL_S)
+        return counted
 
     def wait_s(self, key: str) -> int:
         """Whole seconds until `key` is below its limit again; 0 when it is."""
@@ -77,28 +79,38 @@ class MinuteLimit:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(seconds, self._tell)
 
+    def _keep(self, key: Key, count: int, until: int, now: int) -> None:
+        """For the next telling. A minute that is over, because nobody listened for so long, is nobody's any more."""
+        known, known_until = self._untold.get(key, (0, 0))
+        self._untold[key] = (count + known, known_until) if known_until > now else (count, until)
+
     def _tell(self) -> None:
         assert self._store is not None
         self._timer = None
-        batch = [(key, self._untold.pop(key)) for key in list(self._untold)[:BATCH]]
-        future = self._store.put([(key, minute_arguments(self.limit, count)) for key, count in batch])
-        future.add_done_callback(partial(self._heard, batch))
+        now = int(self._clock.monotonic() * 1e9)
+        popped = [(key, *self._untold.pop(key)) for key in list(self._untold)[:BATCH]]
+        batch = [each for each in popped if each[2] > now]
+        if batch:
+            future = self._store.put([(key, minute_arguments(self.limit, count)) for key, count, _ in batch])
+            future.add_done_callback(partial(self._heard, batch))
         if self._untold:
             self._tell_in(TELL_S)
 
-    def _heard(self, batch: Sequence[tuple[Key, int]], future: "asyncio.Future[list[int]]") -> None:
+    def _heard(self, batch: Sequence[tuple[Key, int, int]], future: "asyncio.Future[list[int]]") -> None:
         if future.cancelled():
             return
-        if future.exception() is not None:
-            for key, count in batch:
-                self._untold[key] = self._untold.get(key, 0) + count
-            self._tell_in(AGAIN_S)
-            return
         now, table = int(self._clock.monotonic() * 1e9), self._table
+        if future.exception() is not None:
+            for key, count, until in batch:
+                if until > now:
+                    self._keep(key, count, until, now)
+            if self._untold:
+                self._tell_in(AGAIN_S)
+            return
         numbers = table.numbers
         table.lock()
         try:
-            for (key, _), answer in zip(batch, read_answers(future.result()).limits, strict=True):
+            for (key, *_), answer in zip(batch, read_answers(future.result()).limits, strict=True):
                 slot, total = table.find(key, now), self.limit - answer.left
                 is_same = numbers[slot + UNTIL] > now and numbers[slot + END] == answer.end
                 numbers[slot + USED] = max(numbers[slot + USED], total) if is_same else total
