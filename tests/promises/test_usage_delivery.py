@@ -94,6 +94,25 @@ async def test_calls_go_on_while_a_receiver_is_down_and_it_gets_all_of_them_late
     assert set(sink.ids.values()) == {1}  # nothing was ever sent that might have arrived
 
 
+async def test_how_long_records_wait_is_told_also_where_the_sink_cannot_even_be_asked(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    (tmp_path / "rollup").mkdir()  # no file can be opened there
+    overlay = write_sinks(tmp_path / "overlay", {"name": "rollup", "type": "rollup", "path": str(tmp_path / "rollup")})
+    gateway = await start_gateway(env={"AIGW_CATALOG": str(overlay)})
+
+    await call(gateway)
+    await counts(gateway, 'usage_oldest_undelivered_seconds{sink="rollup"}', 0.1)
+    (tmp_path / "rollup").rmdir()
+
+    await counts(gateway, "usage_delivered_total", 1)
+
+    async def nothing_waits() -> bool:
+        return await figure(gateway, "usage_oldest_undelivered_seconds") == 0
+
+    await eventually(nothing_waits)
+
+
 @pytest.mark.parametrize("status", [500, 503, 429, 401, 404])
 async def test_a_receiver_that_fails_gets_the_same_records_again(
     start_gateway: StartGateway, sink: UsageSink, tmp_path: Path, status: int

@@ -3,8 +3,12 @@
 import csv
 import io
 import json
+import os
 import sqlite3
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -132,6 +136,51 @@ async def test_a_rollup_that_cannot_be_written_is_tried_again_later(tmp_path: Pa
     await sink.send(batch(event(1)))
 
     await sink.aclose()
+
+
+async def test_a_rollup_that_is_deleted_begins_anew_and_no_worker_adds_to_the_deleted_one(
+    sink: RollupSink, rollup: Path, torana: Callable[..., Result]
+) -> None:
+    other = RollupSink(rollup, KEEP)
+    await sink.send(batch(event(1)))
+    await other.send(batch(event(2), folder="theirs"))
+
+    for path in rollup.parent.glob("rollup.sqlite3*"):
+        path.unlink()
+    await sink.send(batch(event(3), start=2))
+    await other.send(batch(event(4), start=2, folder="theirs"))
+
+    assert await other.position("theirs") == Position(1, 2)
+    assert [row["calls"] for row in report(torana)] == [2]
+    await other.aclose()
+    await sink.send(batch(event(5), start=3))
+    assert [row["calls"] for row in report(torana)] == [3]
+
+
+@contextmanager
+def opened_by_another_worker(rollup: Path) -> Iterator[None]:
+    idle = (
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM usage').fetchall(); "
+        "print(flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", idle, str(rollup)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
+        assert worker.stdout is not None
+        worker.stdout.readline()
+        yield
+        worker.communicate()
+
+
+async def test_what_was_beside_a_deleted_rollup_spoils_no_new_one(
+    sink: RollupSink, rollup: Path, torana: Callable[..., Result]
+) -> None:
+    await sink.send(batch(event(1)))
+    with opened_by_another_worker(rollup):
+        os.unlink(rollup)  # its -wal and -shm are left
+
+        await sink.send(batch(event(2), start=2))
+
+    assert [row["calls"] for row in report(torana)] == [1]
 
 
 # Reports

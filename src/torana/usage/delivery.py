@@ -72,6 +72,8 @@ class Delivery:
         self._wake = asyncio.Event()
         self._closing = asyncio.Event()
         self._failures = 0
+        self._oldest: float | None = None
+        """When the oldest record that waits came to be, in Unix seconds; None: none waits, as far as is known."""
         self._is_behind = False
         """More than one batch was there."""
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -125,14 +127,14 @@ class Delivery:
             elif self._closing.is_set():
                 return
             else:
-                self._meter.behind(0.0)
+                self._note_oldest(None)
                 await self._wake.wait()
                 await self._pause(self.pace.linger_s)
 
     async def _deliver(self, folder: Folder) -> bool:
         """One batch of a folder; False where nothing is left. Raises SinkDown."""
         try:
-            cursor, part = await asyncio.to_thread(self._read, folder, await self.sink.position(folder.name))
+            cursor, part = await self._next(folder)
         except OSError as error:
             if folder not in self._spool.folders:
                 return False  # everybody has it, and meanwhile it was deleted
@@ -143,10 +145,29 @@ class Delivery:
             return False
         self._is_behind |= part.is_full
         if part.payloads:
-            self._meter.behind(max(0.0, self._clock.now() - time_of(part.payloads[0])))
+            self._note_oldest(part)
             await self._hand_over(folder, Batch(folder.name, part.payloads, part.positions), cursor)
         await self._advance(folder, Cursor(part.next, max(cursor.tried, part.next), cursor.tried_at))
         return True
+
+    async def _next(self, folder: Folder) -> tuple[Cursor, Part]:
+        """What the sink does not have yet. Raises OSError, SinkDown."""
+        try:
+            told = await self.sink.position(folder.name)
+        except SinkDown:
+            _, waiting = await asyncio.to_thread(self._read, folder, None)
+            if waiting.payloads:
+                self._note_oldest(waiting)
+            raise
+        return await asyncio.to_thread(self._read, folder, told)
+
+    def _note_oldest(self, part: Part | None) -> None:
+        """The first of these has waited longest; None: nothing waits."""
+        self._oldest = None if part is None else time_of(part.payloads[0])
+        self._show_behind()
+
+    def _show_behind(self) -> None:
+        self._meter.behind(0.0 if self._oldest is None else max(0.0, self._clock.now() - self._oldest))
 
     def _read(self, folder: Folder, told: Position | None) -> tuple[Cursor, Part]:
         cursor = self._cursors.get(folder.name)
@@ -244,6 +265,7 @@ class Delivery:
 
     async def _back_off(self, failure: SinkDown) -> None:
         self._failures += 1
+        self._show_behind()
         pause_s = min(self.pace.retry_max_s, self.pace.retry_s * 2 ** min(self._failures - 1, 20))
         pause_s *= random.uniform(0.5, 1.0)  # noqa: S311 jitter, no secret
         if failure.retry_after_s is not None:

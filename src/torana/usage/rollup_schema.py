@@ -1,5 +1,9 @@
 """The tables of the embedded roll-up, for its one writer and its readers."""
 
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +46,7 @@ def rollup_path(spool: Path) -> Path:
 
 
 def open_rollup(path: Path, *, is_reader: bool = False) -> "sqlite3.Connection":
-    """Raises sqlite3.Error."""
+    """Raises sqlite3.Error, OSError."""
     import sqlite3
 
     if is_reader:
@@ -50,8 +54,34 @@ def open_rollup(path: Path, *, is_reader: bool = False) -> "sqlite3.Connection":
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=5)
         connection.execute("PRAGMA query_only = ON")
         return connection
-    connection = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
-    path.chmod(0o600)
+    with _alone(path):
+        if not path.exists():
+            for leftover in ("-wal", "-shm"):  # of one that was deleted; with a new one they make no sense
+                path.with_name(path.name + leftover).unlink(missing_ok=True)
+        connection = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
+        try:
+            path.chmod(0o600)
+            _make(connection, path)
+        except (sqlite3.Error, OSError):
+            connection.close()
+            raise
+    return connection
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """No other worker opens it meanwhile. Raises OSError."""
+    lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _make(connection: "sqlite3.Connection", path: Path) -> None:
+    import sqlite3
+
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA cache_size = -2000")
@@ -65,4 +95,3 @@ def open_rollup(path: Path, *, is_reader: bool = False) -> "sqlite3.Connection":
             for statement in _TABLES.split(";\n"):
                 if statement.strip():
                     connection.execute(statement)
-    return connection

@@ -40,6 +40,8 @@ class RollupSink:
         self._keep_s = keep_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="usage-rollup")
         self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
+        """Which one the connection has open."""
         self._pruned_at = 0.0
         self._is_closed = False
 
@@ -58,18 +60,22 @@ class RollupSink:
         self._thread.shutdown(wait=False)
 
     def _open(self) -> "sqlite3.Connection":
+        # Deleted, or put in another's place, it would take sums that nobody ever finds.
+        if self._connection is not None and _file_at(self._path) != self._file:
+            self._close()
         if self._connection is None:
             self._connection = open_rollup(self._path)
+            self._file = _file_at(self._path)
         return self._connection
 
     def _position(self, folder: str) -> Position:
         import sqlite3
 
         try:
-            row = self._open().execute("SELECT segment, offset FROM counted WHERE folder = ?", (folder,)).fetchone()
-        except sqlite3.Error as error:
+            return _position(self._open(), folder)
+        except (sqlite3.Error, OSError) as error:
+            self._close()
             raise SinkDown(str(error), is_ambiguous=False) from error
-        return Position(*row) if row is not None else Position()
 
     def _add(self, batch: Batch) -> None:
         import sqlite3
@@ -78,7 +84,7 @@ class RollupSink:
             connection = self._open()
             with connection:
                 connection.execute("BEGIN IMMEDIATE")
-                counted = self._position(batch.folder)
+                counted = _position(connection, batch.folder)
                 fresh = batch.events[bisect_right(batch.positions, counted) :]
                 connection.executemany(_ADD, _rows(fresh))
                 end = max(counted, batch.positions[-1])
@@ -87,7 +93,8 @@ class RollupSink:
                     (batch.folder, end.segment, end.offset, int(time.time())),
                 )
             self._prune(connection)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
+            self._close()
             raise SinkDown(str(error), is_ambiguous=False) from error
 
     def _prune(self, connection: "sqlite3.Connection") -> None:
@@ -101,9 +108,23 @@ class RollupSink:
             connection.execute("DELETE FROM counted WHERE at < ?", (now - 90 * 86_400,))
 
     def _close(self) -> None:
+        """Also after a failure: what is open may be broken, and a sound file in its place by now."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _position(connection: "sqlite3.Connection", folder: str) -> Position:
+    row = connection.execute("SELECT segment, offset FROM counted WHERE folder = ?", (folder,)).fetchone()
+    return Position(*row) if row is not None else Position()
+
+
+def _file_at(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 _ADD = (
