@@ -357,8 +357,9 @@ CODES: dict[str, Code] = {
     ),
     "provider_no_credentials": Code(
         "provider",
-        "No credentials are configured for the chosen model's provider.",
-        "Operators: `torana models show NAME` names the provider, docs/reference/providers.md what it needs.",
+        "No credentials are configured for the chosen model's provider, or none can be fetched.",
+        "Operators: `torana models show NAME` names the provider, docs/reference/providers.md what it needs; the log "
+        "says why none is fetched.",
     ),
     "provider_refused": Code(
         "provider", "The provider refused the request.", "Look for the request id in the gateway's log."

@@ -370,7 +370,7 @@ async def test_no_token_to_be_had_is_502_and_an_alarm(vertex: RunningGateway, go
     assert answer.json()["refusal"]["code"] == "provider_no_credentials"
     assert b"disabled" not in answer.body
     alarm = await vertex.log.find(level="error", message="credentials cannot be fetched")
-    assert "account disabled" in alarm["reason"]
+    assert "invalid_grant: account disabled" in alarm["reason"]
     assert vertex.provider.requests == []
 
 

@@ -144,7 +144,7 @@ def provider_failed(error: ProviderError, front: Front, mask: Callable[[str], st
     elif isinstance(error, ProviderRefusedKey):
         status, text = 502, "The provider refuses the gateway's own key"
     elif isinstance(error, NoCredentials):
-        status, text = 503, "No credentials are configured for this model's provider"
+        status, text = 503, "The gateway has no credentials for this model's provider"
     elif isinstance(error, ProviderSpent):
         status, text = 502, "The gateway's account with the provider is used up"
     elif isinstance(error, PromptTooLong):

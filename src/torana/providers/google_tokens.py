@@ -67,7 +67,8 @@ class GoogleTokens:
             self._credentials.refresh(self._ask)
         except (auth_errors.GoogleAuthError, ValueError, OSError) as error:
             said = error.args[0] if error.args else type(error).__name__
-            raise NoCredentials(f"Google Cloud gives no token: {said}"[:300]) from error
+            # In brackets: the log masks what stands behind `token:`.
+            raise NoCredentials(f"Google Cloud gives no token ({str(said)[:270]})") from error
         expiry = self._credentials.expiry
         lasts_s = math.inf if expiry is None else (expiry - helpers.utcnow()).total_seconds()
         return str(self._credentials.token), self.clock.now() + lasts_s
