@@ -84,6 +84,20 @@ async def test_a_dry_run_takes_nothing_of_a_limit_and_leaves_no_usage(gateway: R
     assert not [line for line in before.splitlines() if line.startswith("model_inferences_total")]
 
 
+async def test_what_is_left_is_told_as_the_operator_writes_it(start_gateway: StartGateway, tmp_path: Path) -> None:
+    limits = "- {name: flow, limit: 60 requests per minute, burst: 10}\n- {name: spend, limit: 5 USD per day}\n"
+    (tmp_path / "limits.yml").write_text(limits)
+    gateway = await start_gateway(env={"AIGW_OPERATOR_TOKEN": TOKEN, "AIGW_CATALOG": str(tmp_path)})
+
+    before = (await run(gateway)).json()["limits"]
+    await gateway.post(EXPLAIN, json=BODY, token=gateway.token(unit_primitives=["explain_code"]))
+    after = (await run(gateway)).json()["limits"]
+
+    assert before == ["flow: 60 requests per minute, 10 left", "spend: 5 USD per day, 5 USD left"]
+    assert after[0] == "flow: 60 requests per minute, 9 left"
+    assert re.fullmatch(r"spend: 5 USD per day, 4\.99\d+ USD left", after[1])
+
+
 async def test_what_is_left_of_a_limit_for_each_feature_is_that_of_the_endpoint_itself(
     start_gateway: StartGateway, tmp_path: Path
 ) -> None:

@@ -80,7 +80,7 @@ class Here:
         try:
             slots = [table.look_for(tally) for tally in met.tallies]
             return [
-                rule.amount if slot < 0 else max(0, rule.left(table.numbers, slot, now))
+                rule.whole if slot < 0 else max(0, rule.left(table.numbers, slot, now))
                 for rule, slot in zip(met.rules, slots, strict=True)
             ]
         finally:

@@ -221,7 +221,7 @@ class Books:
         if share is not None:
             return share - used
         if numbers[slot + UNTIL] <= now or numbers[slot + END] == ALONE:  # the store has not said anything yet
-            return rule.amount - used
+            return rule.whole - used
         return numbers[slot + LEFT] + numbers[slot + GRANTED] - used
 
     # --- Settling ---

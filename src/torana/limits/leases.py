@@ -154,7 +154,7 @@ class Leases:
         try:
             slots = [table.look_for(tally) for tally in met.tallies]
             return [
-                tally.rule.amount if slot < 0 else max(0, self._books.left(tally, slot, now))
+                tally.rule.whole if slot < 0 else max(0, self._books.left(tally, slot, now))
                 for tally, slot in zip(met.tallies, slots, strict=True)
             ]
         finally:
