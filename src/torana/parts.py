@@ -34,7 +34,7 @@ from torana.settings import Settings
 from torana.sinks import SinkMakers
 from torana.telemetry.log import Log
 from torana.telemetry.metrics import Metrics
-from torana.transport import Transport
+from torana.transport import Transport, extra_certificates
 from torana.usage.deliveries import Deliveries
 from torana.usage.disk import Disk
 from torana.usage.ledger import Ledger, WhenFull
@@ -177,6 +177,7 @@ def _make_leases(settings: Settings, counts: Table, clock: Clock, metrics: Metri
         timeout_s=limits.patience_s,
         workers=settings.serve.workers,
         replicas=limits.replicas,
+        trusted=extra_certificates(settings.transport),
     )
 
 

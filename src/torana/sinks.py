@@ -11,7 +11,7 @@ from torana.clock import Clock
 from torana.errors import BadSetting
 from torana.settings import Secret, Settings
 from torana.telemetry.metrics import Metrics
-from torana.transport import Transport
+from torana.transport import Transport, extra_certificates
 from torana.usage.delivery import Delivery, Pace
 from torana.usage.rollup_schema import rollup_path
 from torana.usage.sinks.files import LineSink, RotatingFile, write_stdout
@@ -75,6 +75,7 @@ class SinkMakers:
                     record.stream,
                     max_length=record.max_length,
                     timeout_s=record.timeout_s,
+                    trusted=extra_certificates(self._settings.transport),
                 )
             case "postgres":
                 from torana.usage.sinks.stores import PostgresTable

@@ -151,11 +151,8 @@ def tls_context(settings: TransportSettings) -> ssl.SSLContext:
     """The system's store or the file named instead of it, the operator's extra CA, a client certificate."""
     context = ssl.create_default_context(cafile=settings.mtls_ca_bundle or settings.ssl_cert_file or None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if settings.extra_ca:
-        extra = Path(settings.extra_ca)
-        for file in sorted(extra.glob("*")) if extra.is_dir() else [extra]:
-            if file.suffix in (".pem", ".crt", ".cer") or not extra.is_dir():
-                context.load_verify_locations(cafile=str(file))
+    for file in _extra_files(settings):
+        context.load_verify_locations(cafile=str(file))
     if settings.mtls_enabled:
         if not settings.mtls_verify:
             context.check_hostname = False
@@ -164,3 +161,18 @@ def tls_context(settings: TransportSettings) -> ssl.SSLContext:
         password = settings.mtls_key_password.reveal()
         context.load_cert_chain(settings.mtls_cert_file, settings.mtls_key_file or None, password)
     return context
+
+
+def extra_certificates(settings: TransportSettings) -> str:
+    """The operator's own authorities as PEM, for libraries that make their connections themselves. Raises OSError."""
+    files = [*_extra_files(settings), *([Path(settings.ssl_cert_file)] if settings.ssl_cert_file else [])]
+    return "\n".join(file.read_text(encoding="utf-8", errors="replace") for file in files)
+
+
+def _extra_files(settings: TransportSettings) -> list[Path]:
+    if not settings.extra_ca:
+        return []
+    extra = Path(settings.extra_ca)
+    if not extra.is_dir():
+        return [extra]
+    return [file for file in sorted(extra.glob("*")) if file.suffix in (".pem", ".crt", ".cer")]

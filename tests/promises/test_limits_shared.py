@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from tests.conftest import StartGateway
 from tests.promises.test_access import MINT
+from tests.support.certificates import Authority
 from tests.support.fault_proxy import FaultProxy
 from tests.support.gateway import RunningGateway, running_gateway
+from tests.support.harm import HarmfulProxy
 from tests.support.issuer import FakeIssuer
 from tests.support.keys import rsa_key
 from tests.support.limits import ask, body, is_figure, statuses, token_of, write_limits
@@ -447,6 +449,21 @@ async def test_a_password_is_used_and_never_shown(start: Start, start_gateway: S
     shown = json.dumps([gateway.log.lines, wrong.log.lines])
     assert "canary-password" not in shown
     assert '"auth"' in shown
+
+
+async def test_a_store_behind_tls_is_believed_by_the_operators_own_authority(
+    start: Start, store: Store, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    async with HarmfulProxy(store.port, authority.issue("127.0.0.1").server_context()) as tls:
+        url = f"rediss://127.0.0.1:{tls.port}/0"
+        doubting = await start("2 per minute", url=url)
+        trusting = await start("2 per minute", url=url, AIGW_EXTRA_CA=str(authority.cert))
+
+        await eventually(lambda: is_shared(trusting))
+        line = await doubting.log.find(message="limits are not shared: this server counts alone")
+
+    assert line["reason"] == "tls"
 
 
 async def test_readiness_tells_whether_counts_are_shared_and_does_not_fail(start: Start, store: Store) -> None:

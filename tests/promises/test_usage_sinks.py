@@ -13,7 +13,9 @@ from tests.conftest import StartGateway
 from tests.promises.test_process import MESSAGES, relay, relay_bytes
 from tests.promises.test_usage_delivery import call, counts
 from tests.support import postgres
+from tests.support.certificates import Authority
 from tests.support.gateway import USER_ID, RunningGateway, default_env
+from tests.support.harm import HarmfulProxy
 from tests.support.http_client import connect
 from tests.support.http_server import Answering, LoopbackServer, Request
 from tests.support.issuer import FakeIssuer
@@ -221,6 +223,19 @@ async def test_a_redis_stream_gets_an_entry_a_record_through_an_outage(start_wit
     entries = store.client().xrange("torana:usage")
     assert [json.loads(fields[b"event"])["request_id"] for _, fields in entries] == before + after
     assert [fields[b"id"].decode() for _, fields in entries] == [record["id"] for record in gateway.usage()]
+
+
+async def test_a_redis_stream_behind_tls_is_believed_by_the_operators_own_authority(
+    start_with: Any, store: ValkeyServer, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    async with HarmfulProxy(store.port, authority.issue("127.0.0.1").server_context()) as tls:
+        gateway = await start_with(
+            {"AIGW_EXTRA_CA": str(authority.cert)}, type="redis", url=f"rediss://127.0.0.1:{tls.port}/0"
+        )
+
+        await call(gateway)
+        await counts(gateway, 'usage_delivered_total{sink="out"}', 1)
 
 
 async def test_a_redis_stream_is_kept_as_short_as_told(start_with: Any, store: ValkeyServer) -> None:

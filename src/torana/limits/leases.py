@@ -45,12 +45,22 @@ class Leases:
     """Counts that all servers share."""
 
     def __init__(
-        self, table: Table, url: str, clock: Clock, metrics: Metrics, *, timeout_s: float, workers: int, replicas: int
+        self,
+        table: Table,
+        url: str,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        timeout_s: float,
+        workers: int,
+        replicas: int,
+        trusted: str = "",
     ) -> None:
         """
         timeout_s  for one question; a call waits no longer than this
         workers    of this server
         replicas   servers in all, for its share while it is alone; 0: as many as were last seen
+        trusted    authorities besides the system's, as PEM
         """
         self.table = table
         self._books = Books(table)
@@ -63,7 +73,7 @@ class Leases:
         """Those of connections that are broken, until the store knows."""
         self._flush: asyncio.TimerHandle | None = None
         self._keeper: asyncio.Task[None] | None = None
-        self._line = Line(url, timeout_s, self._probe, self._told)
+        self._line = Line(url, timeout_s, self._probe, self._told, trusted)
         self._queues = Queues(self._books, self._put, self.now, metrics, self._flush_soon)
 
     def start(self) -> None:

@@ -50,10 +50,14 @@ class Line:
     timeout_s  from laying a command down to its reply
     probe      a command that has to work before the line counts as up: it reads and writes
     tell       called with True or False and a reason, whenever the line goes up or down
+    trusted    authorities besides the system's, as PEM; for `rediss://`
     """
 
-    def __init__(self, url: str, timeout_s: float, probe: Probe, tell: Callable[[bool, str], None]) -> None:
+    def __init__(
+        self, url: str, timeout_s: float, probe: Probe, tell: Callable[[bool, str], None], trusted: str = ""
+    ) -> None:
         self._url = url
+        self._trusted = trusted
         self._timeout_s = timeout_s
         self._probe = probe
         self._tell = tell
@@ -244,7 +248,7 @@ class Line:
             return self._reason_of(error)
 
     def _make(self) -> "AbstractConnection":
-        from redis.asyncio.connection import Connection, parse_url
+        from redis.asyncio.connection import Connection, SSLConnection, parse_url
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
 
@@ -252,6 +256,8 @@ class Line:
         kind = members.pop("connection_class", Connection)
         if self._where is not None:
             members["host"], members["port"] = self._where
+        if self._trusted and issubclass(kind, SSLConnection):
+            members["ssl_ca_data"] = self._trusted
         return kind(  # type: ignore[no-any-return]
             **members
             | {
@@ -278,6 +284,8 @@ class Line:
                 return reason
         if "max number of clients" in text:
             return "maxclients"
+        if "SSL" in text:
+            return "tls"
         if isinstance(error, TimeoutError) or "imeout" in name:
             return "timeout"
         if isinstance(error, OSError) or name == "ConnectionError":

@@ -51,9 +51,10 @@ class RedisStream(_StoreSink):
     """XADD, one entry a record: fields `id` and `event`. The stream may hold an id twice; readers drop the second.
 
     max_length  the stream is cut to about so many entries; 0: never
+    trusted     authorities besides the system's, as PEM; for `rediss://`
     """
 
-    def __init__(self, url: str, stream: str, *, max_length: int, timeout_s: float) -> None:
+    def __init__(self, url: str, stream: str, *, max_length: int, timeout_s: float, trusted: str = "") -> None:
         # Now: threads that import it at the same time find it half made, and so may the one of the shared counts.
         import redis
 
@@ -62,15 +63,15 @@ class RedisStream(_StoreSink):
         self._url = url
         self._stream = stream
         self._max_length = max_length
-        self._timeout_s = timeout_s
+        self._members: dict[str, Any] = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
+        if trusted and url.lower().startswith("rediss:"):
+            self._members["ssl_ca_data"] = trusted
 
     def _store(self, events: list[bytes]) -> None:
         redis = self._redis
         try:
             if self._connection is None:
-                self._connection = redis.Redis.from_url(
-                    self._url, socket_timeout=self._timeout_s, socket_connect_timeout=self._timeout_s
-                )
+                self._connection = redis.Redis.from_url(self._url, **self._members)
             self._connection.ping()
         except redis.RedisError as error:
             raise SinkDown(str(error), is_ambiguous=False) from error
