@@ -120,7 +120,11 @@ async def test_no_clients_text_breaks_a_line_of_stdout_or_a_file_or_commands_a_t
 
         async def told() -> bool:
             shown = server.stdout
-            return all(part in shown for part in ("torana.usage", "/v1/prompts/", MESSAGES)) and path.exists()
+            return (
+                all(part in shown for part in ("torana.usage", "/v1/prompts/", MESSAGES))
+                and path.exists()
+                and bool(path.read_text())
+            )
 
         await server.until(told)
         written = server.stdout + path.read_text()
