@@ -1,12 +1,15 @@
 """Any client, any model: the dialect routes, same dialect and translated, whole and streamed (interface 6)."""
 
 import json
+import math
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.conftest import StartGateway
+from tests.support.clock import HandClock
 from tests.support.gateway import ANTHROPIC_KEY, OPENAI_KEY, RunningGateway
 from tests.support.http_client import Answer
 from tests.support.limits import write_limits
@@ -831,20 +834,25 @@ async def test_a_stream_that_outlives_the_drain_ends_with_an_error_event(
 
 @pytest.mark.parametrize(
     ("path", "name", "reset"),
-    [(CHAT, "x-ratelimit-{}-requests", "1m"), (MESSAGES, "anthropic-ratelimit-requests-{}", "Z")],
+    [
+        (CHAT, "x-ratelimit-{}-requests", "1m0s"),
+        (MESSAGES, "anthropic-ratelimit-requests-{}", "{:%Y-%m-%dT%H:%M:%SZ}"),
+    ],
 )
 @pytest.mark.parametrize("stream", [False, True])
 async def test_limits_are_told_in_the_vendors_own_headers(
-    start_gateway: StartGateway, tmp_path: Path, path: str, name: str, reset: str, stream: bool
+    start_gateway: StartGateway, tmp_path: Path, clock: HandClock, path: str, name: str, reset: str, stream: bool
 ) -> None:
-    gateway = await start_gateway(env=write_limits(tmp_path / "overlay", "2 per minute per instance"))
+    limits = write_limits(tmp_path / "overlay", "2 per minute per instance")
+    gateway = await start_gateway(env=limits, clock=clock)
+    over = datetime.fromtimestamp(math.ceil(clock.now() + 60), UTC)
 
     answers = [await ask(gateway, path, stream=stream) for _ in range(3)]
 
     assert [answer.status for answer in answers] == [200, 200, 429]
     assert [answer.header(name.format("remaining")) for answer in answers] == ["1", "0", "0"]
     assert all(answer.header(name.format("limit")) == "2" for answer in answers)
-    assert all(answer.header(name.format("reset")) for answer in answers)
+    assert {answer.header(name.format("reset")) for answer in answers} == {reset.format(over)}
     assert answers[-1].json()["error"]["code"] == answers[-1].header("x-torana-code") == "limit_reached"
     assert answers[-1].json()["error"]["type"] == "rate_limit_error"
     # All that OpenAI's SDK shows of an error.

@@ -350,6 +350,30 @@ async def test_tokens_are_reserved_before_sending(start: Start) -> None:
     under_way.cancel()
 
 
+@pytest.mark.parametrize(
+    ("part", "tokens"),
+    [
+        ({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "A" * 40_000}}, 1_600),
+        (
+            {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "A" * 40_000}},
+            8_571,
+        ),
+    ],
+)
+async def test_a_picture_counts_as_vendors_count_it_and_a_file_by_its_size(
+    start: Start, part: dict[str, Any], tokens: int
+) -> None:
+    gateway = await start("50000 input tokens per minute")
+    token = {"Authorization": f"Bearer {gateway.token(unit_primitives=['ai_gateway_model_provider_proxy'])}"}
+    asked = messages(messages=[{"role": "user", "content": [{"type": "text", "text": "What?"}, part]}])
+
+    answer = await gateway.post("/anthropic/v1/messages", json=asked, headers=token)
+
+    left = int((answer.header("ratelimit") or "").removeprefix('"limit-0";r=').partition(";")[0])
+    assert answer.status == 200
+    assert 0 <= 50_000 - left - tokens < 10
+
+
 async def test_what_was_reserved_and_not_used_is_free_again(start: Start) -> None:
     gateway = await start("1000 output tokens per minute")
     gateway.provider.answer_with(output_tokens=7)

@@ -46,6 +46,7 @@ steps = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(steps, st.integers(1, 300))
 def test_a_window_counts_as_its_model_does(doings: list[tuple[str, int]], amount: int) -> None:
     desk = Desk(f"{amount} tokens per minute")
@@ -79,6 +80,7 @@ def test_a_window_counts_as_its_model_does(doings: list[tuple[str, int]], amount
                 used += number - reserved
 
 
+@settings(deadline=None)
 @given(steps, st.integers(1, 200), st.integers(1, 200))
 def test_a_flow_counts_as_its_model_does(doings: list[tuple[str, int]], amount: int, burst: int) -> None:
     burst = min(burst, amount)
@@ -107,6 +109,7 @@ def test_a_flow_counts_as_its_model_does(doings: list[tuple[str, int]], amount: 
             level = max(Fraction(0), level + number - reserved)
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.just("begin"), st.integers(0, 20)), max_size=80), st.integers(1, 6))
 def test_streams_are_those_under_way(doings: list[Any], amount: int) -> None:
     desk = Desk(f"{amount} concurrent streams")
@@ -126,6 +129,7 @@ def test_streams_are_those_under_way(doings: list[Any], amount: int) -> None:
     assert desk.passes(amount + 1) == amount  # nothing is held after the drain
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 500), st.integers(0, 500), st.integers(0, 3)), max_size=30))
 def test_nothing_is_held_when_every_call_has_ended(calls: list[tuple[int, int, int]]) -> None:
     desk = Desk("100000 tokens per minute", "100 USD per day", "50 concurrent streams per user")
@@ -142,7 +146,7 @@ def test_nothing_is_held_when_every_call_has_ended(calls: list[tuple[int, int, i
     assert desk.passes(51) == 50
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 70)), min_size=1, max_size=200))
 def test_no_caller_ever_gets_more_than_the_amount_in_a_window(calls: list[tuple[int, int]]) -> None:
     desk = Desk("3 per minute per user", table=Table(64))
