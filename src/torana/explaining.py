@@ -6,6 +6,8 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
+import msgspec
+
 from torana.api.exchange import Exchange
 from torana.catalog.limit_text import USD
 from torana.counting import estimate_tokens
@@ -36,7 +38,7 @@ def tell(scene: Rehearsal, exchange: Exchange, notes: Notes) -> dict[str, Any]:
     if notes.calls_no_model:
         told["model"] = "this endpoint calls none"
     elif notes.model is not None:
-        told["model"] = _tell_model(scene, notes)
+        told["model"] = _tell_model(scene, exchange, notes)
     if notes.deployment is not None:
         told["sent_to"] = notes.deployment.name + (f" {notes.upstream_path}" if notes.upstream_path else "")
     if notes.chat is not None:
@@ -63,12 +65,12 @@ def _tell_prompt(scene: Rehearsal, notes: Notes) -> dict[str, Any]:
     }
 
 
-def _tell_model(scene: Rehearsal, notes: Notes) -> dict[str, Any]:
+def _tell_model(scene: Rehearsal, exchange: Exchange, notes: Notes) -> dict[str, Any]:
     model = notes.model
     assert model is not None
     return {
         "name": model.name,
-        "why": _explain_model(scene, notes),
+        "why": _explain_model(scene, exchange, notes),
         "stage": model.stage,
         "families": list(model.families),
         "input_limit": model.input_limit,
@@ -104,11 +106,20 @@ def _tell_candidates(scene: Rehearsal, notes: Notes) -> list[dict[str, Any]]:
     ]
 
 
-def _explain_model(scene: Rehearsal, notes: Notes) -> str:
+class _Named(msgspec.Struct):
+    model: str
+
+
+def _explain_model(scene: Rehearsal, exchange: Exchange, notes: Notes) -> str:
     """Which member of the request chose, in the order in which they are looked at."""
     wish, catalogue = notes.wish, scene.catalogue
-    if wish is None:
-        return "the endpoint's own"
+    if wish is None:  # a vendor's dialect, whose body names it
+        try:
+            name = msgspec.json.decode(exchange.body, type=_Named).model
+        except msgspec.DecodeError:  # half a letter, which the dialects read all the same
+            return "the body's model"
+        alias = catalogue.aliases.get(name)
+        return f"model {name}" + (f", the first configured of {', '.join(alias.models)}" if alias is not None else "")
     if wish.is_own:
         return f"the client's own server, family {wish.family or 'none'}"
     if wish.identifier and not wish.identifier.startswith(PSEUDO):

@@ -573,6 +573,23 @@ def test_explain_says_which_member_chose_the_model(run: Run, metadata: Any, why:
         assert (found["prompt"]["variant"], found["sent"]["roles"]) == ("mistral", ["user"])
 
 
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("claude_haiku_4_5", "model claude_haiku_4_5"),
+        ("anthropic/claude-haiku-4-5-20251001", "model anthropic/claude-haiku-4-5-20251001"),
+        ("completions_default", "model completions_default, the first configured of claude_haiku_4_5, "),
+    ],
+)
+def test_explain_says_which_name_of_a_vendors_body_chose_the_model(run: Run, name: str, why: str) -> None:
+    body = {"model": name, **CHAT}
+
+    _, found = explain(run, body, "--path", "/openai/v1/chat/completions", ANTHROPIC_API_KEY="x")
+
+    assert found["model"]["name"] == "claude_haiku_4_5"
+    assert found["model"]["why"].startswith(why)
+
+
 def test_explain_shows_a_families_folded_turns(run: Run) -> None:
     own = {"provider": "openai", "name": "codegemma", "endpoint": "http://127.0.0.1:9/v1", "identifier": "m"}
 

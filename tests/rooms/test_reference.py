@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]
         ("settings-table", "settings.md"),
         ("catalogue-reference", "catalogue.md"),
         ("providers-reference", "providers.md"),
+        ("metrics-table", "metrics.md"),
     ],
 )
 def test_a_generated_page_is_what_its_generator_prints(tool: str, page: str) -> None:
