@@ -79,6 +79,19 @@ async def test_a_file_gets_a_line_a_record_and_moves_on_by_size(start_with: Any,
     assert all(file.stat().st_size < 3000 + 2000 for file in path.parent.glob("usage.jsonl*"))
 
 
+async def test_a_line_that_was_torn_by_a_death_takes_no_record_with_it(start_with: Any, tmp_path: Path) -> None:
+    path = tmp_path / "usage.jsonl"
+    path.write_text('{"id":"torn')
+    gateway = await start_with(type="file", path=str(path))
+
+    asked = await call(gateway, times=2)
+    await counts(gateway, 'usage_delivered_total{sink="out"}', 2)
+
+    torn, *whole = path.read_text().splitlines()
+    assert torn == '{"id":"torn'
+    assert [json.loads(line)["request_id"] for line in whole] == asked
+
+
 async def test_stdout_has_a_json_line_a_record_among_the_log_lines(
     provider: ScriptedProvider, issuer: FakeIssuer, tmp_path: Path
 ) -> None:

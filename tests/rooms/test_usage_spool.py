@@ -19,6 +19,8 @@ from torana.usage.event import id_of
 from torana.usage.folder import READ_BYTES, Folder, Position, make_folder, take_orphan
 from torana.usage.frames import HEAD_BYTES, MARK, MAX_PAYLOAD_BYTES, read_frames, write_frame
 from torana.usage.ids import Ids
+from torana.usage.parking import Parking
+from torana.usage.resending import resend
 from torana.usage.running import FIRST_SLOTS, RunningTable, read_table
 from torana.usage.segments import Segments, segment_path
 
@@ -240,6 +242,21 @@ def test_a_call_noted_by_another_version_keeps_no_other_from_its_record(tmp_path
     (record,), damaged = everything(taken)
     assert (found.interrupted, found.damaged, damaged) == (1, 1, 0)
     assert id_of(record) == b"%036d" % 1
+
+
+def test_a_torn_line_among_the_parked_keeps_no_record_from_being_sent_again(tmp_path: Path) -> None:
+    parking = Parking(tmp_path, "billing")
+    parking.park([b'{"id":"one"}'], "refused", "now")
+    with parking.path.open("ab") as file:
+        file.write(b'{"at": "no')  # killed in the middle
+    parking.park([b'{"id":"two"}'], "refused", "now")
+
+    count = resend(tmp_path, "billing", [])
+
+    ((taken, _),) = Orphans(Disk()).take(tmp_path, set())
+    assert (count, everything(taken)) == (2, ([b'{"id":"one"}', b'{"id":"two"}'], 0))
+    assert parking.path.read_bytes() == b'{"at": "no\n'
+    assert resend(tmp_path, "billing", []) == 0
 
 
 def test_a_cursor_survives_and_a_torn_one_says_that_anything_may_have_arrived(folder: Folder) -> None:

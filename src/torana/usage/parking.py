@@ -3,10 +3,11 @@
 `torana usage resend` empties the file in place, under its lock.
 """
 
-import fcntl
 import json
 import os
 from pathlib import Path
+
+from torana.usage.lines import append_lines
 
 FOLDER = "_parked"
 
@@ -23,16 +24,8 @@ class Parking:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         head = json.dumps({"at": at, "sink": self._sink, "why": why})[:-1].encode()
         data = b"".join([head + b', "event": ' + event + b"}\n" for event in events])
-        fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            length = os.fstat(fd).st_size
-            try:
-                if os.write(fd, data) != len(data):
-                    raise OSError("the disk is full")
-                os.fsync(fd)
-            except OSError:
-                os.ftruncate(fd, length)
-                raise
+            append_lines(fd, data)
         finally:
             os.close(fd)

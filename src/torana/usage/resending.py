@@ -40,14 +40,26 @@ def resend(spool: Path, sink: str, others: Iterable[str]) -> int:
         return 0
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)  # nobody parks meanwhile
-        events = [bytes(msgspec.json.decode(line, type=_Line).event) for line in path.read_bytes().splitlines()]
+        events, torn = _read(path)
         if events:
             _spool(spool, events, others)
-        os.ftruncate(fd, 0)
-        os.fsync(fd)
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, torn, 0)
+            os.fsync(fd)
     finally:
         os.close(fd)
     return len(events)
+
+
+def _read(path: Path) -> tuple[list[bytes], bytes]:
+    """(the records, the lines that hold none because somebody was killed while he wrote them)"""
+    events, torn = [], []
+    for line in path.read_bytes().splitlines(keepends=True):
+        try:
+            events.append(bytes(msgspec.json.decode(line, type=_Line).event))
+        except msgspec.DecodeError:
+            torn.append(line)
+    return events, b"".join(torn)
 
 
 def _spool(spool: Path, events: list[bytes], others: Iterable[str]) -> None:

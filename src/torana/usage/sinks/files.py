@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torana.json_lines import one_line
 from torana.usage.folder import Position
+from torana.usage.lines import append_lines
 from torana.usage.sinks.sink import Batch, SinkDown
 
 
@@ -47,20 +48,14 @@ class RotatingFile:
     def write(self, events: list[bytes]) -> None:
         """Durable when it returns. Raises OSError."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        data = b"\n".join(events) + b"\n"
         fd = self._open()
         try:
-            start = os.fstat(fd).st_size
-            # One call: in append mode, lines of several workers do not mix.
-            if os.write(fd, data) != len(data):
-                os.ftruncate(fd, start)
-                raise OSError(f"{self._path}: the disk is full")
-            os.fsync(fd)
+            append_lines(fd, b"\n".join(events) + b"\n")
         finally:
             os.close(fd)
 
     def _open(self) -> int:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         if self._path.exists() and self._path.stat().st_size >= self._max_bytes:
             # Under a lock of its own, so that two workers do not move one file twice.
             import fcntl
