@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,19 @@ async def test_streams_are_counted_over_all_servers(start: Start) -> None:
     await eventually(passes)
 
 
+async def test_an_answer_says_what_is_left_for_all_servers(start: Start) -> None:
+    gateways = [await start(exact("10 per hour"), "1000 per day") for _ in range(2)]
+
+    answers = [await ask(gateways[0]), await ask(gateways[0]), await ask(gateways[1])]
+
+    told = [
+        [re.sub(";t=.*", "", part) for part in (answer.header("ratelimit") or "").split(", ")] for answer in answers
+    ]
+    assert told[:2] == [['"limit-0";r=9', '"limit-1";r=999'], ['"limit-0";r=8', '"limit-1";r=998']]
+    assert told[2][0] == '"limit-0";r=7'
+    assert re.match(r'"limit-0";r=7;t=3(600|59\d),', answers[2].header("ratelimit") or "")
+
+
 async def test_a_burst_is_one_for_all_servers(start: Start) -> None:
     gateways = [await start(exact("60 per hour", burst=3)) for _ in range(2)]
 
@@ -272,6 +286,9 @@ async def test_while_the_store_is_away_a_server_lets_its_share_pass_and_says_so(
     # Half of the eight that were left when it last asked; the other one's view is newer by one.
     assert [answer.status for answer in answers] == [200, 200, 200, 200, 429, 429]
     assert {answer.header("x-torana-limits") for answer in answers} == {"degraded"}
+    assert [str(answer.header("ratelimit"))[:14] for answer in answers] == [
+        f'"limit-0";r={left};' for left in [3, 2, 1, 0, 0, 0]
+    ]
     assert await statuses(gateways[1], 5) == [200, 200, 200, 429, 429]  # so that ten have passed in all
     assert await plain_figure(gateways[0], "torana_limited_alone_total") == 6
 
@@ -283,6 +300,18 @@ async def test_how_many_servers_there_are_may_be_told(start: Start) -> None:
         )
 
         assert await statuses(gateway, 3) == [200, 200, 429]
+
+
+async def test_streams_that_ended_before_take_no_place_while_the_store_is_away(start: Start, store: Store) -> None:
+    gateway = await start("2 concurrent streams")
+    assert await statuses(gateway, 3) == [200] * 3
+    store.stop()
+    await eventually(lambda: is_shared(gateway, 0))
+
+    answers = [await ask(gateway) for _ in range(3)]
+
+    assert [answer.status for answer in answers] == [200] * 3
+    assert [answer.header("ratelimit") for answer in answers] == ['"limit-0";r=1'] * 3
 
 
 async def test_a_closed_limit_lets_nothing_pass_while_the_store_is_away(start: Start, store: Store) -> None:
