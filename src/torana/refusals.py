@@ -268,7 +268,8 @@ CODES: dict[str, Code] = {
     "docs_release_missing": Code(
         "gateway",
         "The documentation index holds neither the version of the instance nor the fallback version, or there is none.",
-        "Add it with `torana docs index`, or name one that is there in AIGW_VERTEX_SEARCH__FALLBACK_DATASTORE_VERSION.",
+        "`torana docs index` adds it to the file of AIGW_DOCS_SEARCH__INDEX; or name one that is there in "
+        "AIGW_VERTEX_SEARCH__FALLBACK_DATASTORE_VERSION.",
     ),
     "docs_search_failed": Code(
         "gateway",
