@@ -79,6 +79,8 @@ def read_float(name: str, text: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number) or number < 0:
+        if name.endswith("_RATE"):
+            raise BadSetting(name, f"{text!r} is no share", "expected 0 to 1")
         raise BadSetting(name, f"{text!r} is no duration", "expected seconds as a decimal number, 0 or more")
     return number
 

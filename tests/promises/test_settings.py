@@ -227,7 +227,7 @@ def test_secrets_never_print_themselves() -> None:
         ("AIGW_FASTAPI__RELOAD", "maybe", "'maybe' is no boolean"),
         ("AIGW_ABUSE_DETECTION__ENABLED", "maybe", "'maybe' is no boolean"),
         ("AIGW_SNOWPLOW__ENABLED", "maybe", "'maybe' is no boolean"),
-        ("AIGW_ABUSE_DETECTION__SAMPLING_RATE", "often", "'often' is no duration"),
+        ("AIGW_ABUSE_DETECTION__SAMPLING_RATE", "often", "'often' is no share, expected 0 to 1"),
         ("AIGW_DEFAULT_PROMPTS", '{"chat/react": 1}', "'chat/react' is no text"),
         ("AIGW_MODEL_SELECTION__DEFAULT_MODELS", '{"duo_chat": ["a"]}', "'duo_chat' is no text"),
         ("AIGW_MODEL_SELECTION__MODEL_PARAMS", '{"m": 1}', "'m' is no object"),
