@@ -244,6 +244,32 @@ async def test_places_that_one_worker_has_left_are_free_for_the_next_one(store: 
         await worker.leases.aclose()
 
 
+async def test_what_a_server_has_already_counts_toward_a_call(store: Store) -> None:
+    limit = "100 input tokens per hour"
+    async with servers(store, 1, limit) as (first,):
+        assert await first.ask(input_tokens=10) is not None  # and 5 beyond
+        other = await Server(store, LimitRecord(name="limit-0", limit=limit, exact=True)).start()
+        assert await other.ask(input_tokens=83) is not None
+
+        assert await first.ask(input_tokens=7) is not None
+        assert await first.ask(input_tokens=1) is None
+        await other.leases.aclose()
+
+
+async def test_a_server_that_nobody_asks_says_that_it_lives(store: Store) -> None:
+    async with servers(store, 1, "2 concurrent streams") as (server,):
+
+        def lives_until() -> float:
+            return float(store.command("ZSCORE", "{torana}:living", server.leases._asker.name).split(b"\r\n")[1])
+
+        async def has_said_so() -> bool:
+            return lives_until() > first
+
+        first = lives_until()
+
+        await eventually(has_said_so)
+
+
 async def test_a_killed_servers_lease_is_lost_for_the_window_and_no_more_than_it(store: Store) -> None:
     limit = "1000 per hour"
     async with servers(store, 3, limit) as found:
