@@ -92,6 +92,18 @@ async def test_a_limit_per_instance_holds_for_all_its_users_together(start: Star
     assert [(await ask(gateway, user=name)).status for name in ("mia", "lea", "ann")] == [200, 200, 429]
 
 
+async def test_instances_that_are_known_by_their_uid_alone_are_counted_apart(start: Start) -> None:
+    gateway = await start("1 per minute per instance")
+
+    async def ask_as(uid: str) -> int:
+        claims = {"gitlab_instance_id": None, "gitlab_instance_uid": uid}
+        token = gateway.user_token(unit_primitives=["ai_gateway_model_provider_proxy"], **claims)
+        headers = {"Authorization": f"Bearer {token}"}
+        return (await gateway.post("/anthropic/v1/messages", json=messages(), headers=headers)).status
+
+    assert [await ask_as(uid) for uid in "aabb"] == [200, 429, 200, 429]
+
+
 async def test_a_limit_without_whom_holds_for_all_callers_together(start: Start) -> None:
     gateway = await start("2 per hour")
 
