@@ -203,7 +203,7 @@ CODES: dict[str, Code] = {
     ),
     # The request itself
     "request_invalid": Code(
-        "client", "A member of the body is not what it should be.", "Correct the member that `detail` names."
+        "client", "A member of the body is not what it should be.", "Correct the member that `missing` names."
     ),
     "dialect_loss": Code(
         "client",

@@ -55,7 +55,7 @@ class DemoCall:
                 return await self._embed(body)
             reply = await self._predict(body) if target.names_model else _look_up(path, body)
         except Invalid as error:
-            raise Refusal(400, "request_invalid", f"Invalid request: {error.missing}") from error
+            raise Refusal(400, "request_invalid", f"Invalid request: {error.missing}", missing=error.missing) from error
         reply.headers.append((b"x-torana-demo", b"true"))
         return reply
 
