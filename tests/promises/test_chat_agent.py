@@ -43,10 +43,11 @@ async def ask(
 
 
 def lines_of(answer: Answer) -> list[dict[str, Any]]:
-    """The lines; checks what clients rely on to put them together."""
+    """The lines; checks what clients rely on to put them together. Those of GitLab 17 read each HTTP chunk as one."""
     assert (answer.status, answer.is_whole) == (200, True)
     assert answer.header("content-type") == "application/x-ndjson; charset=utf-8"
-    assert answer.body.endswith(b"\n")
+    assert all(chunk.endswith(b"\n") for chunk in answer.chunks)
+    assert len(answer.chunks) == answer.body.count(b"\n")
     return [json.loads(line) for line in answer.body.removesuffix(b"\n").split(b"\n")]
 
 
@@ -71,6 +72,7 @@ async def test_an_action_is_one_line_and_usage_the_last(shared: RunningGateway) 
         b'"thought": "I need the issue."}}\n'
         b'{"type": "usage", "data": {"usage": {"claude-sonnet-4-6": {"input_tokens": 25, "output_tokens": 7}}}}\n'
     )
+    assert len(answer.chunks) == 2
     assert answer.header("x-accel-buffering") == "no"
     request = shared.provider.requests[0].json()
     assert (request["model"], request["stream"]) == (SONNET, True)

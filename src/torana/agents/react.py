@@ -100,7 +100,7 @@ class StepReader:
         self._chars = 0
         """Held altogether."""
 
-    def feed(self, text: str) -> list[Event]:
+    def feed(self, text: str) -> list[AnswerDelta]:
         """Take the next piece of text; raises ProviderBroke for a step without an end."""
         if not text or self._is_over:
             return []
@@ -152,7 +152,7 @@ class StepReader:
         parts = split_action(head)
         return [Unknown(text) if parts is None else self._act(*parts)]
 
-    def _begin_answer(self, text: str) -> list[Event]:
+    def _begin_answer(self, text: str) -> list[AnswerDelta]:
         """Pass over white space and the end of the marker's emphasis."""
         text = (self._window + text).lstrip()
         if self._emphasis.startswith(text) and text != self._emphasis:
@@ -170,7 +170,7 @@ class StepReader:
             self._window, self._tail = text, ""
         return events
 
-    def _read_answer(self, text: str) -> list[Event]:
+    def _read_answer(self, text: str) -> list[AnswerDelta]:
         """The next piece; in a fence without what may be its last line, which waits for what follows."""
         if self._fence:
             text = self._tail + text

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -74,12 +74,14 @@ class ChatEndpoints:
 
 
 async def write_step(answer: Answer, reader: StepReader, facts: Facts) -> AsyncIterator[bytes]:
-    """The lines of one step, those of one batch together. A failing model is a line as well, then a clean end."""
+    """The lines of one step, each a part of its own: GitLab 17 reads an HTTP chunk as one line, and nothing of two.
+
+    A failing model is a line as well, then a clean end.
+    """
     try:
         async for batch in answer:
-            events = read_batch(reader, batch)
-            if events:
-                yield write_lines(events)
+            for delta in read_batch(reader, batch):
+                yield write_line(delta)
     except ProviderError as error:
         facts["exception_class"] = type(error).__name__
         yield write_line(_failure(error))
@@ -90,28 +92,23 @@ async def write_step(answer: Answer, reader: StepReader, facts: Facts) -> AsyncI
         yield write_line(Failed("the gateway is stopping; ask again", retryable=True))
         return
     events = reader.close()
-    end = write_lines(events)
     for event in events:
         if isinstance(event, Action):
             facts["duo_chat.agent_tool_action"] = event.tool
+        yield write_line(event)
     if answer.usage is not None and not any(isinstance(event, Failed) for event in events):
-        end += write_usage(answer.upstream_model, answer.usage)
-    if end:
-        yield end
+        yield write_usage(answer.upstream_model, answer.usage)
 
 
-def read_batch(reader: StepReader, batch: Sequence[Chunk]) -> list[Event]:
-    events: list[Event] = []
+def read_batch(reader: StepReader, batch: Sequence[Chunk]) -> list[AnswerDelta]:
+    """What a batch adds to the answer."""
+    said: list[AnswerDelta] = []
     for chunk in batch:
         if chunk.text:
-            events += reader.feed(chunk.text)
+            said += reader.feed(chunk.text)
         if chunk.tool_call is not None:
             reader.feed_call(chunk.tool_call)
-    return events
-
-
-def write_lines(events: Iterable[Event]) -> bytes:
-    return b"".join(map(write_line, events))
+    return said
 
 
 def write_line(event: Event) -> bytes:
