@@ -284,6 +284,13 @@ def rows(dsn: str, query: str) -> list[Any]:
         return connection.execute(query).fetchall()
 
 
+def execute(dsn: str, statements: str) -> None:
+    import psycopg
+
+    with psycopg.connect(dsn) as connection:
+        connection.execute(statements)
+
+
 async def test_a_table_gets_a_row_a_record_and_never_a_second_one(start_with: Any, database: str) -> None:
     gateway = await start_with(
         {"AIGW_SINK__DSN": database}, type="postgres", url_env="AIGW_SINK__DSN", table="public.billing"
@@ -315,6 +322,29 @@ async def test_workers_that_begin_at_once_make_one_table(database: str) -> None:
     assert await asyncio.to_thread(rows, database, "SELECT count(*) FROM begun_at_once") == [(0,)]
     for sink in sinks:
         await sink.aclose()
+
+
+async def test_who_may_only_write_to_the_table_writes_to_it(start_with: Any, database: str) -> None:
+    owner = PostgresTable(database, "billing", timeout_s=10)
+    await owner.send(Batch("folder", [], []))
+    await owner.aclose()
+    rights = "REVOKE CREATE ON SCHEMA public FROM public; GRANT INSERT, SELECT ON billing TO writer"
+    await asyncio.to_thread(execute, database, f"CREATE ROLE writer LOGIN; {rights}")
+
+    gateway = await start_with(type="postgres", url=database.replace("torana@", "writer@"), table="billing")
+    await call(gateway)
+
+    await counts(gateway, 'usage_delivered_total{sink="out"}', 1)
+
+
+async def test_options_of_a_databases_address_hold(start_with: Any, database: str) -> None:
+    await asyncio.to_thread(execute, database, "CREATE SCHEMA elsewhere")
+
+    gateway = await start_with(type="postgres", url=f"{database}?options=-csearch_path%3Delsewhere", table="billing")
+    await call(gateway)
+    await counts(gateway, 'usage_delivered_total{sink="out"}', 1)
+
+    assert len(await asyncio.to_thread(rows, database, "SELECT 1 FROM elsewhere.billing")) == 1
 
 
 async def test_a_record_that_a_database_cannot_hold_is_parked(start_with: Any, database: str) -> None:

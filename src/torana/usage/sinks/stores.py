@@ -126,18 +126,30 @@ class PostgresTable(_StoreSink):
             raise SinkDown(str(error), is_ambiguous=True) from error
 
     def _connect(self, psycopg: Any) -> Any:
+        told = psycopg.conninfo.conninfo_to_dict(self._dsn)
         connection = psycopg.connect(
-            self._dsn,
-            autocommit=True,
-            connect_timeout=max(2, int(self._timeout_s)),
-            options=f"-c statement_timeout={int(self._timeout_s * 1000)}",
+            **_LIVELY | told | {"connect_timeout": max(2, int(self._timeout_s))}, autocommit=True
         )
+        try:
+            self._make_ready(connection)
+        except psycopg.Error:
+            connection.close()
+            raise
+        return connection
+
+    def _make_ready(self, connection: Any) -> None:
+        # Not as an option of the connection: the address may have its own.
+        connection.execute("SELECT set_config('statement_timeout', %s, false)", (str(int(self._timeout_s * 1000)),))
         with connection.transaction():
             # Of two that make a missing table at the same moment one fails, whatever IF NOT EXISTS says.
             connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (self._table,))
-            connection.execute(_CREATE.format(table=self._table))
-        return connection
+            # Who may write to a table need not be allowed to make one.
+            if connection.execute("SELECT to_regclass(%s)", (self._table,)).fetchone() == (None,):
+                connection.execute(_CREATE.format(table=self._table))
 
+
+_LIVELY = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
+"""A server that vanished with its network says nothing: the system's own patience with it is two hours."""
 
 _CREATE = """CREATE TABLE IF NOT EXISTS {table} (
     id uuid PRIMARY KEY, ended_at timestamptz NOT NULL, instance text NOT NULL, realm text NOT NULL,
