@@ -144,6 +144,46 @@ async def test_the_first_delta_does_not_wait_for_the_end(gateway: RunningGateway
     assert rest.is_whole
 
 
+@pytest.mark.parametrize("version", ["19.0.0-pre", "19.2.1-ee"])
+@pytest.mark.parametrize("is_cut", [False, True])
+@one_gateway
+async def test_clients_who_warn_of_cut_answers_are_told_how_each_ended(
+    shared: RunningGateway, version: str, is_cut: bool
+) -> None:
+    shared.provider.answer_with(pieces=("Final Answer: It", " was", " Mia."), is_cut_by_limit=is_cut)
+
+    *deltas, usage = lines_of(await ask(shared, **{"X-Gitlab-Version": version}))
+
+    assert usage == usage_line()
+    assert {line["type"] for line in deltas} == {"final_answer_delta"}
+    assert "".join(line["data"]["text"] for line in deltas) == "It was Mia."
+    assert deltas[-1]["data"] == {"text": ".", "finish_reason": "length" if is_cut else "stop"}
+    assert [line for line in deltas[:-1] if "finish_reason" in line["data"] or not line["data"]["text"]] == []
+
+
+@one_gateway
+async def test_an_answer_that_breaks_off_does_not_tell_that_it_ended(shared: RunningGateway) -> None:
+    events = messages_events(Saying(pieces=("Final Answer: It", " was")), {"model": SONNET})
+    shared.provider.answer_with(events=[each for each in events if b"message_" not in each or b"_start" in each])
+
+    lines = lines_of(await ask(shared, **{"X-Gitlab-Version": "19.0.0"}))
+
+    assert "".join(line["data"]["text"] for line in lines[:-1]) == "It was"
+    assert lines[-1]["type"] == "error"
+    assert [line for line in lines if "finish_reason" in line["data"]] == []
+
+
+@pytest.mark.parametrize("said", [ACTION, "Hello."])
+@one_gateway
+async def test_what_is_no_answer_has_no_end_to_tell(shared: RunningGateway, said: str) -> None:
+    shared.provider.answer_with(text=said)
+
+    lines = lines_of(await ask(shared, **{"X-Gitlab-Version": "19.0.0"}))
+
+    assert [line["type"] for line in lines] == ["action" if said == ACTION else "unknown", "usage"]
+    assert "finish_reason" not in lines[0]["data"]
+
+
 @one_gateway
 async def test_text_of_neither_form_is_unknown_and_whole(shared: RunningGateway) -> None:
     shared.provider.answer_with(pieces=["Hello, ", "I am a model."])

@@ -50,6 +50,8 @@ class AnswerDelta:
     """The next piece of the answer."""
 
     text: str
+    finish_reason: str = ""
+    """Of the last one, for clients who ask: `stop`, `length` or `content_filter`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,12 @@ def find_tool(said: str) -> str:
     return next((_PLAIN_NAMES[name] for name in plain if name in _PLAIN_NAMES), "")
 
 
+def warns_of_cuts(version_text: str) -> bool:
+    """True for clients who tell their users that an answer was cut off, unless its last piece says how it ended."""
+    version = read_version(version_text)
+    return version is not None and version >= _bound("19.0.0-pre")
+
+
 def offer(
     scopes: Collection[str], version_text: str, flags: Collection[str], *, is_debug: bool = False
 ) -> tuple[ToolSpec, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 from torana.access.permissions import all_of, permit
 from torana.agents.react import Action, AnswerDelta, Event, Failed, StepReader
 from torana.agents.step import StepOrder
-from torana.agents.tools import offer
+from torana.agents.tools import offer, warns_of_cuts
 from torana.answers import Answer
 from torana.api.amazon_q import amazon_q_unavailable
 from torana.api.chat_reading import read_order
@@ -18,7 +18,7 @@ from torana.api.exchange import Exchange, Reply, Route, StreamReply
 from torana.api.metadata import AMAZON_Q
 from torana.api.streaming import STREAM_HEADERS, ClosingStream
 from torana.caller import Permit
-from torana.chat import Chunk, Usage
+from torana.chat import Chunk, FinishReason, Usage
 from torana.errors import ProviderError, ProviderLimited, ProviderOverloaded
 from torana.facts import Facts
 from torana.gateway import Gateway
@@ -26,6 +26,8 @@ from torana.settings import Settings
 
 CONTENT_TYPE = b"application/x-ndjson; charset=utf-8"
 CLASSIC_MENTION = "@GitLabDuo"
+_ENDS: dict[FinishReason | None, str] = {"length": "length", "content_filter": "content_filter"}
+"""How an answer ended, where it did not just stop."""
 
 
 class ChatEndpoints:
@@ -69,29 +71,42 @@ class ChatEndpoints:
             exchange.facts["exception_class"] = type(error).__name__
             return Reply(200, write_line(_failure(error)), [(b"content-type", CONTENT_TYPE), *STREAM_HEADERS])
         reader = StepReader([tool.name for tool in order.tools])
-        lines = ClosingStream(answer, write_step(answer, reader, exchange.facts))
+        tells_end = warns_of_cuts(exchange.headers.text(b"x-gitlab-version"))
+        lines = ClosingStream(answer, write_step(answer, reader, exchange.facts, tells_end=tells_end))
         return StreamReply(CONTENT_TYPE, lines, headers=STREAM_HEADERS + answer.headers)
 
 
-async def write_step(answer: Answer, reader: StepReader, facts: Facts) -> AsyncIterator[bytes]:
+async def write_step(
+    answer: Answer, reader: StepReader, facts: Facts, *, tells_end: bool = False
+) -> AsyncIterator[bytes]:
     """The lines of one step, each a part of its own: GitLab 17 reads an HTTP chunk as one line, and nothing of two.
 
     A failing model is a line as well, then a clean end.
+
+    tells_end  the last piece of an answer tells how it ended; until that is known, its last letter waits
     """
+    held = ""
+    failed: Failed | None = None
     try:
         async for batch in answer:
             for delta in read_batch(reader, batch):
-                yield write_line(delta)
+                text = held + delta.text
+                held = text[-1:] if tells_end else ""
+                if text := text.removesuffix(held):
+                    yield write_line(AnswerDelta(text))
     except ProviderError as error:
         facts["exception_class"] = type(error).__name__
-        yield write_line(_failure(error))
-        return
+        failed = _failure(error)
     except asyncio.CancelledError as stopped:
         if stopped.args != (DRAINING,):
             raise
-        yield write_line(Failed("the gateway is stopping; ask again", retryable=True))
-        return
-    events = reader.close()
+        failed = Failed("the gateway is stopping; ask again", retryable=True)
+    events: list[Event] = reader.close() if failed is None else [failed]
+    if held and failed is not None:
+        yield write_line(AnswerDelta(held))
+    elif held:
+        rest = "".join(event.text for event in events if isinstance(event, AnswerDelta))
+        events = [AnswerDelta(held + rest, _ENDS.get(answer.finish, "stop"))]
     for event in events:
         if isinstance(event, Action):
             facts["duo_chat.agent_tool_action"] = event.tool
@@ -117,7 +132,8 @@ def write_line(event: Event) -> bytes:
         case Action():
             return _line("action", {"tool": event.tool, "tool_input": event.tool_input, "thought": event.thought})
         case AnswerDelta():
-            return _line("final_answer_delta", {"text": event.text})
+            told = {"finish_reason": event.finish_reason} if event.finish_reason else {}
+            return _line("final_answer_delta", {"text": event.text, **told})
         case Failed():
             return _line("error", {"message": event.message, "retryable": event.retryable})
         case _:
