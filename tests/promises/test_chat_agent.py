@@ -257,6 +257,18 @@ async def test_a_failing_model_is_an_error_line(shared: RunningGateway, status: 
     assert "scripted failure" not in line["data"]["message"]
 
 
+@one_gateway
+async def test_a_conversation_that_is_too_long_is_told_in_the_words_that_clients_look_for(
+    shared: RunningGateway,
+) -> None:
+    said = {"type": "invalid_request_error", "message": "prompt is too long: 210000 tokens > 200000 maximum"}
+    shared.provider.answer_with(status=400, body={"type": "error", "error": said})
+
+    (line,) = lines_of(await ask(shared))
+
+    assert line == {"type": "error", "data": {"message": "prompt is too long", "retryable": False}}
+
+
 async def test_a_silent_model_is_an_error_line(start_gateway: StartGateway) -> None:
     gateway = await start_gateway(env={"AIGW_DUO_CHAT__MODEL_REQUEST_TIMEOUT": "0.05"})
     gateway.provider.stall()

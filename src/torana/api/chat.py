@@ -19,7 +19,7 @@ from torana.api.metadata import AMAZON_Q
 from torana.api.streaming import STREAM_HEADERS, ClosingStream
 from torana.caller import Permit
 from torana.chat import Chunk, FinishReason, Usage
-from torana.errors import ProviderError, ProviderLimited, ProviderOverloaded
+from torana.errors import PromptTooLong, ProviderError, ProviderLimited, ProviderOverloaded
 from torana.facts import Facts
 from torana.gateway import Gateway
 from torana.settings import Settings
@@ -156,4 +156,7 @@ def _failure(error: ProviderError) -> Failed:
         return Failed("upstream rate limit reached", retryable=True)
     if isinstance(error, ProviderOverloaded):
         return Failed("upstream overloaded", retryable=True)
+    if isinstance(error, PromptTooLong):
+        # Clients look for these words, and tell their user to begin anew.
+        return Failed("prompt is too long", retryable=False)
     return Failed(f"upstream failed: {error.phrase}", retryable=False)
