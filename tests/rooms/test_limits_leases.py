@@ -270,6 +270,19 @@ async def test_a_server_that_nobody_asks_says_that_it_lives(store: Store) -> Non
         await eventually(has_said_so)
 
 
+async def test_a_server_that_is_alone_counts_as_one_that_shares(store: Store) -> None:
+    clock = HandClock()
+    server = Server(store, "2 per minute", "100 input tokens per minute", port=1, clock=clock)
+    server.leases.start()
+
+    for _ in range(2):  # the second time in a minute of its own
+        assert [await server.ask(input_tokens=30) is not None for _ in range(3)] == [True, True, False]
+        clock.advance(60)
+    # More than there is passes where nothing is taken.
+    assert [await server.ask(input_tokens=101) is not None for _ in range(2)] == [True, False]
+    await server.leases.aclose()
+
+
 async def test_a_killed_servers_lease_is_lost_for_the_window_and_no_more_than_it(store: Store) -> None:
     limit = "1000 per hour"
     async with servers(store, 3, limit) as found:
