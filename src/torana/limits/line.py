@@ -317,10 +317,7 @@ _REASONS: tuple[tuple[frozenset[str], str], ...] = (
 def _address_in(error: Exception) -> tuple[str, int] | None:
     """Of `MOVED 1234 10.0.0.2:6379`, as redis-py has cut it."""
     host, port = getattr(error, "host", None), getattr(error, "port", None)
-    if isinstance(host, str) and host and isinstance(port, int):
-        return host, port
-    host, _, number = str(error).rsplit(" ", 1)[-1].rpartition(":")
-    return (host, int(number)) if host and number.isdigit() else None
+    return (host, port) if isinstance(host, str) and host and isinstance(port, int) else None
 
 
 async def _hang_up(connection: "AbstractConnection") -> None:
