@@ -246,6 +246,9 @@ def test_openais_headers_tell_of_the_limit_that_stops_the_caller_first() -> None
     }
     assert dict(openai_headers(STANDINGS[3:]))[b"x-ratelimit-reset-tokens"] == b"120ms"
     assert dict(openai_headers(STANDINGS[:1]))[b"x-ratelimit-reset-requests"] == b"43s"
+    overdrawn = [Standing(Shown("f", "tokens", 100, 60), -7, 60)]  # an answer came out longer than reserved
+    assert dict(openai_headers(overdrawn))[b"x-ratelimit-remaining-tokens"] == b"0"
+    assert dict(anthropic_headers(overdrawn, MIDNIGHT))[b"anthropic-ratelimit-tokens-remaining"] == b"0"
 
 
 def test_anthropics_headers_tell_times_as_dates() -> None:

@@ -18,6 +18,7 @@ from torana.clock import Clock
 from torana.limits.hold import Hold
 from torana.limits.leases import Leases
 from torana.limits.limits import Limits
+from torana.limits.minutes import MinuteLimit
 from torana.limits.reached import LimitReached
 from torana.limits.rules import Call
 from torana.limits.spent import Spent
@@ -316,15 +317,16 @@ async def test_a_server_that_was_taken_for_dead_says_anew_what_it_holds(store: S
     async with servers(store, 2, limit, "2 concurrent streams") as (first, second):
         hold = await first.ask(input_tokens=800)
         assert hold is not None
+        before = [server.leases._asker.name for server in (first, second)]
         store.command("CLIENT", "KILL", "TYPE", "normal")
 
-        async def is_back() -> bool:
-            return first.leases.state[0] and second.leases.state[0]
+        async def are_back() -> bool:
+            """Under other names, and the store has forgotten the old ones."""
+            both = first.leases, second.leases
+            return all(each.state[0] and each._asker.name not in before and not each._gone for each in both)
 
-        async def both_refuse() -> bool:
-            return await is_back() and await second.ask(input_tokens=300) is None
-
-        await eventually(both_refuse, within_s=10)
+        await eventually(are_back, within_s=10)
+        assert await second.ask(input_tokens=300) is None
         first.settle(hold, input_tokens=100)
 
         async def passes() -> bool:
@@ -345,6 +347,23 @@ async def test_a_quiet_lease_goes_back(store: Store) -> None:
         await eventually(has_returned, within_s=10)
 
         assert [await second.ask() is not None for _ in range(38)] == [True] * 37 + [False]
+
+
+async def test_minutes_are_counted_over_all_servers(store: Store) -> None:
+    async with servers(store, 2) as found:
+        first, second = [MinuteLimit("minted", 3, each.leases.table, Clock(), each.leases) for each in found]
+
+        async def is_known() -> bool:
+            return second.wait_s("mia") > 0
+
+        for _ in range(3):
+            first.count("mia")
+        assert second.count("mia") == 1
+        second.count("lea")
+        await eventually(is_known)
+
+        assert 0 < second.wait_s("mia") <= 60
+        assert second.wait_s("lea") == 0
 
 
 def test_metrics_of_a_server_without_limits_show_none() -> None:
