@@ -401,7 +401,7 @@ def test_a_review_is_asked_for_as_comments_with_line_numbers(version: str) -> No
     comment = forms[0][0]
     assert (comment.tag, comment.attrib) == (
         "comment",
-        {"old_line": "", "new_line": "12", "file": "app/models/user.rb"},
+        {"priority": "3", "old_line": "", "new_line": "12", "file": "app/models/user.rb"},
     )
     assert [len(form) for form in forms] == [1, 0]  # and the form of a review without comments
 
