@@ -114,6 +114,7 @@ class Invalid(Refusal):
 
     loc   path of the member, without "body": ("current_file", "file_name")
     type  one of the contract's names: missing, string_type, string_too_long, …
+    code  where there is more to say than that it is invalid
     """
 
     def __init__(
@@ -122,11 +123,12 @@ class Invalid(Refusal):
         msg: str,
         type: str = "value_error",
         *,
+        code: str = "request_invalid",
         details: Mapping[str, Any] | None = None,
     ) -> None:
         row = {"loc": ["body", *loc], "msg": msg, "type": type}
         missing = ".".join(str(part) for part in loc) or "body"
-        super().__init__(422, "request_invalid", members={"detail": [row]}, missing=missing, details=details)
+        super().__init__(422, code, members={"detail": [row]}, missing=missing, details=details)
 
     @property
     def type(self) -> str:
@@ -135,7 +137,7 @@ class Invalid(Refusal):
     def at(self, *loc: str | int) -> "Invalid":
         """The same fault, of a member that this request has elsewhere."""
         row = self.members["detail"][0]
-        return Invalid(loc, row["msg"], row["type"])
+        return Invalid(loc, row["msg"], row["type"], code=self.code)
 
 
 class BadSetting(ToranaError):

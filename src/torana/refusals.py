@@ -276,7 +276,6 @@ CODES: dict[str, Code] = {
         "The documentation index cannot be read.",
         "Build it anew with `torana docs index`; the gateway's log says what is wrong with AIGW_DOCS_SEARCH__INDEX.",
     ),
-    "tool_unavailable": Code("client", "This tool is not available here.", "Choose one of the offered tools."),
     "scratchpad_misplaced": Code(
         "client",
         "A message that is not the assistant's carries an agent scratchpad.",

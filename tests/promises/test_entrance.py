@@ -316,11 +316,14 @@ async def test_a_header_block_over_32_kib_is_431(gateway: RunningGateway) -> Non
 
 
 @pytest.mark.parametrize(
-    ("status", "path", "headers"),
-    [(414, "/" + "a" * 8192, {}), (431, "/v2/completions", header_block(32_000))],
+    ("status", "path", "headers", "code"),
+    [
+        (414, "/" + "a" * 8192, {}, "uri_too_long"),
+        (431, "/v2/completions", header_block(32_000), "headers_too_large"),
+    ],
 )
 async def test_what_is_too_large_to_be_read_is_answered_to_its_request_id_and_its_page(
-    gateway: RunningGateway, status: int, path: str, headers: dict[str, str | None]
+    gateway: RunningGateway, status: int, path: str, headers: dict[str, str | None], code: str
 ) -> None:
     named = {"X-Request-ID": "big 1", "Origin": "https://ide.example"}
 
@@ -328,7 +331,8 @@ async def test_what_is_too_large_to_be_read_is_answered_to_its_request_id_and_it
 
     assert (answer.status, answer.header("x-request-id")) == (status, "big 1")
     assert answer.header("access-control-allow-origin") == "*"
-    assert (await gateway.log.find(correlation_id="big 1"))["status_code"] == status
+    line = await gateway.log.find(correlation_id="big 1")
+    assert (line["status_code"], line["refusal_code"]) == (status, code)
     plain = await gateway.get(path, headers=headers | {"Y": "y" * 900 if headers else "y"})
     assert (plain.status, plain.header("access-control-allow-origin")) == (status, None)
     assert len(plain.header("x-request-id") or "") == 32

@@ -501,17 +501,19 @@ async def test_invalid_metadata_beside_an_endpoint_is_422_and_reaches_no_model(
 
 
 @pytest.mark.parametrize(
-    ("path", "is_allowed"), [("/own/v1", True), ("/own/v1/deep", True), ("/own/v10", False), ("/own/../x", False)]
+    ("path", "code"),
+    [("/own/v1", ""), ("/own/v1/deep", ""), ("/own/v10", "endpoint_not_allowed"), ("/own/../x", "request_invalid")],
 )
 async def test_the_operators_list_bounds_the_endpoints(
-    start_gateway: StartGateway, provider: ScriptedProvider, path: str, is_allowed: bool
+    start_gateway: StartGateway, provider: ScriptedProvider, path: str, code: str
 ) -> None:
     gateway = await start_gateway(env={**ON, "AIGW_CUSTOM_MODELS__ALLOWED_ENDPOINTS": f"{provider.url}/own/v1"})
 
     answer = await ask(gateway, CHAT, question(metadata(f"{provider.url}{path}", "llama3")))
 
-    assert answer.status == (200 if is_allowed else 422)
-    assert len(provider.requests) == is_allowed
+    assert answer.status == (422 if code else 200)
+    assert not code or answer.refusal.code == code
+    assert len(provider.requests) == (not code)
 
 
 @one_gateway

@@ -56,6 +56,9 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 MAX_REQUEST_ID_BYTES = 1024
 
+UNREADABLE = {414: "uri_too_long", 431: "headers_too_large"}
+"""Codes of requests that never became one."""
+
 ENDED = {
     DRAINING: (503, "server_draining", "Service Unavailable"),
     BODY_TOO_SLOW: (408, "body_too_slow", "Request Timeout"),
@@ -332,7 +335,8 @@ class Entrance:
         self.metrics.request("unknown", "other", status, time.monotonic() - connection.since)
         path = connection.url.partition(b"?")[0].decode("latin-1")
         line = refused_line(connection.client or ("", 0), datetime.now(UTC), status, request_id, path=path)
-        self.log.write_access(line)
+        code = UNREADABLE.get(status)
+        self.log.write_access(line, {"refusal_code": code, "refusal_layer": "client"} if code else {})
 
 
 def lookup(permit: Permit, exchange: Exchange) -> Call:

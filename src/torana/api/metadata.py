@@ -87,7 +87,7 @@ def _check_endpoint(endpoint: str, settings: ProviderSettings, loc: tuple[str | 
     if fault == "no_url":
         raise Invalid(loc, "Input should be an http or https URL", "value_error")
     if fault or (settings.allowed_endpoints and not Prefixes(settings.allowed_endpoints).hold(endpoint)):
-        raise Invalid(loc, "This endpoint is not allowed", "value_error")
+        raise Invalid(loc, "This endpoint is not allowed", "value_error", code="endpoint_not_allowed")
 
 
 def named(error: Invalid, wish: ModelWish, loc: reading.Loc, name: str) -> Invalid:
