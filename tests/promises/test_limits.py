@@ -223,8 +223,13 @@ async def test_a_burst_lets_a_few_pass_at_once_and_then_one_by_one(start: Start)
     assert await statuses(gateway, 3) == [200, 200, 429]  # no more than the burst, however long one waits
 
 
-async def test_a_call_takes_from_all_its_limits_or_from_none(start: Start) -> None:
-    gateway = await start("1 per minute per user", "3 per minute per instance")
+@pytest.mark.parametrize("burst", [0, 3])
+@pytest.mark.parametrize("is_first", [False, True])
+async def test_a_call_takes_from_all_its_limits_or_from_none(start: Start, burst: int, is_first: bool) -> None:
+    others = {"name": "others", "limit": "3 per minute per instance", "burst": burst}
+    own = "1 per minute per user and model"  # not known before the body is read
+    limits: list[Any] = [others, own] if is_first else [own, others]
+    gateway = await start(*limits)
 
     first = await statuses(gateway, 3)  # refused twice by the first limit
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tests.support.clock import HandClock
 from tests.support.limit_desk import Desk
@@ -47,6 +47,7 @@ steps = st.lists(
 
 
 @settings(deadline=None)
+@example([("ask", 1), ("wait", 60), ("settle", 2), ("ask", 1)], 1)
 @given(steps, st.integers(1, 300))
 def test_a_window_counts_as_its_model_does(doings: list[tuple[str, int]], amount: int) -> None:
     desk = Desk(f"{amount} tokens per minute")
@@ -173,8 +174,9 @@ def test_a_full_table_gives_up_the_count_that_is_over_soonest() -> None:
     assert desk.passes(1, user="one more") == 1
 
     assert desk.table.lost == 1
-    # Its neighbour keeps its count; the oldest begins anew.
-    assert desk.passes(1, user="5") == 0
+    # Its neighbours keep their counts; the oldest begins anew.
+    assert [desk.passes(1, user=str(number)) for number in range(1, PROBES)] == [0] * (PROBES - 1)
+    assert desk.passes(1, user="0") == 1
 
 
 def test_nobody_can_name_users_that_push_a_count_out() -> None:
@@ -282,6 +284,17 @@ def test_two_workers_count_as_one(tables: list[SharedTable]) -> None:
     assert seen == [True] * 5 + [False] * 19
 
 
+def test_workers_of_one_server_know_where_counts_stand_and_nobody_else(
+    tables: list[SharedTable], tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    other = SharedTable(tmp_path / "other", 1024)
+
+    assert tables[0].salt == tables[1].salt != other.salt
+
+    other.close()
+
+
 def test_what_one_worker_took_another_gives_back(tables: list[SharedTable]) -> None:
     clock = HandClock(MIDNIGHT)
     first, second = (Desk("100 tokens per minute", table=table, clock=clock) for table in tables)
@@ -313,6 +326,12 @@ def die_holding(folder: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def hold_and_die(folder: str) -> None:
+    """In a process of its own."""
+    assert Desk(*KILLED, table=SharedTable(Path(folder), 1024)).passes(1, input_tokens=9) == 1
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def take_many(folder: str) -> None:
     """In a process of its own: as many as pass, printed."""
     desk = Desk("1000 per hour", table=SharedTable(Path(folder), 1024))
@@ -341,6 +360,18 @@ def test_what_a_killed_worker_held_is_free_again(tables: list[SharedTable], tmp_
     assert desk.passes(1, input_tokens=71) == 0  # ten tokens were used, of 80 that flow
     assert desk.passes(1, input_tokens=70) == 1
     assert tables[0].give_back_for_the_dead() == 0
+
+
+def test_what_the_living_hold_stays_taken_when_another_worker_is_killed(
+    tables: list[SharedTable], tmp_path: Path
+) -> None:
+    desk = Desk(*KILLED, table=tables[0])
+    assert desk.passes(1, input_tokens=9) == 1
+    start_process("hold_and_die", tmp_path).communicate()
+
+    assert tables[0].give_back_for_the_dead() == 3
+    assert desk.passes(1, input_tokens=72) == 0
+    assert desk.passes(3, input_tokens=1) == 2  # streams
 
 
 def test_the_next_worker_takes_a_dead_ones_place(tmp_path: Path) -> None:
