@@ -441,7 +441,12 @@ NO_TYPE = "unknown unit primitive `fly`, expected the name of a known unit primi
         ),
         ("translate", {"inputs": {"content": {"type": "string", "max_char": 1}}}, 10, "unknown member `max_char`"),
         ("translate", {"inputs": {}}, 7, "has no inputs"),
-        ("translate", {"inputs": {"stream": {"type": "boolean"}}}, 8, "`stream` is no name of an input"),
+        (
+            "translate",
+            {"inputs": {"stream": {"type": "boolean"}}},
+            8,
+            "`stream` is no name of an input, expected another: ",
+        ),
         ("translate", {"inputs": {"content": {"type": "integer", "default": True}}}, 10, "`default` is no integer"),
         ("translate", {"inputs": {"content": {"type": "list", "default": "x"}}}, 10, "`default` is no list"),
         (

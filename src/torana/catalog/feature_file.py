@@ -64,7 +64,14 @@ def _wrong_members(document: Document, record: FeatureRecord, name: str) -> Iter
 
 
 def _wrong_input(document: Document, key: str, each: FeatureInput) -> Iterator[str]:
-    if not _NAME.fullmatch(key) or key in ENVELOPE_MEMBERS:
+    if key in ENVELOPE_MEMBERS:
+        yield document.problem(
+            f"`{key}` is no name of an input",
+            "expected another: requests ask by it for a stream",
+            "inputs",
+            key,
+        )
+    elif not _NAME.fullmatch(key):
         yield document.problem(f"`{key}` is no name of an input", "expected small letters, digits and _", "inputs", key)
     for limit in ("max_chars", "max_items"):
         if getattr(each, limit) < 1:
