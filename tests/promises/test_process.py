@@ -117,6 +117,17 @@ async def test_the_banner_says_that_a_server_is_asked_for_its_first_model(
     assert "chat_default: openai/(the first model it lists)," in banner
 
 
+async def test_the_banner_says_what_editors_get_that_name_no_model(tmp_path: Path, provider: ScriptedProvider) -> None:
+    # An editor's direct connection names none where GitLab's models are the administrator's own.
+    said = "editors that connect directly are answered by the built-in demo"
+    custom = {"AIGW_CUSTOM_MODELS__ENABLED": "true", "ANTHROPIC_API_KEY": ""}
+
+    async with served(tmp_path, env=custom) as server:
+        assert said in await server.banner()
+    async with served(tmp_path, env=custom | {"OPENAI_BASE_URL": provider.url}) as server:
+        assert said not in await server.banner()
+
+
 async def test_stdout_holds_json_lines_and_stderr_the_banner(serve: Serve) -> None:
     server = await serve(
         env={

@@ -80,10 +80,20 @@ def _providers(settings: Settings, models: Models) -> str:
     others = (name for name in models.catalogue.providers if name not in ("anthropic", "openai", "demo"))
     found += [name for name in others if models.is_configured(name)]
     if settings.providers.custom_models:
-        found.append("clients' own model servers")
+        found.append("clients' own model servers" + _said_of_editors(models))
     if found:
         return ", ".join(found)
     return "none; the built-in demo answers (set ANTHROPIC_API_KEY, OPENAI_API_KEY or OPENAI_BASE_URL for real models)"
+
+
+def _said_of_editors(models: Models) -> str:
+    """GitLab names its administrator's model; an editor that asks us directly names none, and would get the demo."""
+    if models.find_by_name("completions_default").deployments[0].provider != "demo":
+        return ""
+    return (
+        " (editors that connect directly are answered by the built-in demo: set OPENAI_BASE_URL to such a server, or "
+        "choose indirect connections in GitLab)"
+    )
 
 
 def _catalogue(settings: Settings, models: Models) -> str:
