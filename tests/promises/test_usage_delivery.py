@@ -51,6 +51,12 @@ async def figure(gateway: RunningGateway, name: str) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name))
 
 
+async def fails_again(gateway: RunningGateway) -> None:
+    """Returns once all that waits has been sent in vain."""
+    name = 'usage_retries_total{sink="billing"}'
+    await counts(gateway, name, await figure(gateway, name) + 2)
+
+
 async def counts(gateway: RunningGateway, name: str, least: float) -> None:
     """Returns once a figure is as high."""
 
@@ -215,8 +221,11 @@ async def test_what_may_have_arrived_before_the_receiver_forgot_is_parked_and_no
     await sink.asked(1)
     sink.server.stop_listening()
     (certain,) = await call(gateway)
+    await fails_again(gateway)
 
     clock.advance(4000)
+    await counts(gateway, 'usage_parked_total{sink="billing"}', 1)
+    await fails_again(gateway)
     sink.is_mute = False
     sink.received.clear()
     await sink.server.start()

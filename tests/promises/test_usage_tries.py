@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.conftest import StartGateway
 from tests.promises.test_usage import STREAMED, WHOLE, messages
-from tests.promises.test_usage_delivery import figure
+from tests.promises.test_usage_delivery import counts, figure
 from tests.support.fleet import CODE, Fleet, running_fleet
 from tests.support.gateway import RunningGateway
 from tests.support.issuer import INSTANCE_ID
@@ -77,9 +77,10 @@ async def test_a_price_that_nobody_knows_is_unknown_and_not_nought(start_fleet: 
 
 
 async def test_records_of_a_fenced_instance_stay_in_its_regions(start_fleet: StartFleet) -> None:
+    quick = {"linger_s": 0.0, "retry_s": 0.01, "retry_max_s": 0.05}
     async with UsageSink() as here, UsageSink() as abroad, UsageSink() as nowhere:
         sinks = [
-            {"name": name, "type": "http", "url": sink.url, "linger_s": 0.0, **regions}
+            {"name": name, "type": "http", "url": sink.url, **quick, **regions}
             for name, sink, regions in (
                 ("here", here, {"regions": ["eu-central"]}),
                 ("abroad", abroad, {"regions": ["eu-central", "us-east1"]}),
@@ -90,9 +91,13 @@ async def test_records_of_a_fenced_instance_stay_in_its_regions(start_fleet: Sta
         (fleet.folder / "sinks.yml").write_text(json.dumps(sinks))
         await fleet.gateway.running.reloader.reload()
         other = fleet.token(sub="another-instance", gitlab_instance_id="another-instance")
+        nowhere.server.stop_listening()
 
-        await fleet.ask()
         await fleet.ask(token=other)
+        await fleet.ask()
+        tried = await figure(fleet.gateway, 'usage_retries_total{sink="nowhere"}')
+        await counts(fleet.gateway, 'usage_retries_total{sink="nowhere"}', tried + 3)
+        await nowhere.server.start()
 
         assert {record["instance"] for record in await here.has(2)} == {INSTANCE_ID, "another-instance"}
         for sink in (abroad, nowhere):

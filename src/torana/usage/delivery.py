@@ -146,7 +146,11 @@ class Delivery:
         self._is_behind |= part.is_full
         if part.payloads:
             self._note_oldest(part)
-            await self._hand_over(folder, Batch(folder.name, part.payloads, part.positions), cursor)
+            kept = self._within_borders(Batch(folder.name, part.payloads, part.positions))
+            if kept.events:
+                await self._hand_over(folder, kept, cursor)
+            if withheld := len(part.payloads) - len(kept.events):
+                self._meter.withheld(withheld)
         await self._advance(folder, Cursor(part.next, max(cursor.tried, part.next), cursor.tried_at))
         return True
 
@@ -180,7 +184,6 @@ class Delivery:
 
     async def _hand_over(self, folder: Folder, batch: Batch, cursor: Cursor) -> None:
         """Sends what may be sent, parks what must be parked. Raises SinkDown."""
-        batch = self._within_borders(batch)
         is_doubtful = cursor.is_doubtful
         window_s = self.pace.dedupe_window_s
         if is_doubtful and window_s and self._clock.now() - cursor.tried_at > window_s:
@@ -188,9 +191,13 @@ class Delivery:
             if old:
                 why = f"sent before without a clear answer, more than {window_s:g} s ago: it might be counted twice"
                 await self._park(batch.part(0, old), why)
+                # At once: whatever becomes of the others, these are not sent.
+                cursor = replace(cursor, position=batch.positions[old - 1])
+                await self._advance(folder, cursor)
             batch, is_doubtful = batch.part(old, len(batch.events)), False
         if not batch.events:
             return
+        before = cursor if is_doubtful else replace(cursor, tried=Position(), tried_at=0.0)
         if not is_doubtful:
             cursor = replace(cursor, tried=batch.positions[-1], tried_at=self._clock.now())
         elif batch.positions[-1] > cursor.tried:
@@ -200,8 +207,8 @@ class Delivery:
         try:
             await self._send(batch)
         except SinkDown as failure:
-            if not failure.is_ambiguous and not is_doubtful:
-                await self._advance(folder, replace(cursor, tried=Position(), tried_at=0.0))
+            if not failure.is_ambiguous:
+                await self._advance(folder, before)
             raise
 
     async def _send(self, batch: Batch) -> None:
@@ -255,7 +262,6 @@ class Delivery:
         kept = [index for index, event in enumerate(batch.events) if may_be_in(event, regions)]
         if len(kept) == len(batch.events):
             return batch
-        self._meter.withheld(len(batch.events) - len(kept))
         return Batch(batch.folder, [batch.events[at] for at in kept], [batch.positions[at] for at in kept])
 
     async def _advance(self, folder: Folder, cursor: Cursor) -> None:
