@@ -185,6 +185,7 @@ async def test_a_preflight_for_post_is_answered_without_a_token(gateway: Running
     assert answer.header("access-control-allow-origin") == "*"
     assert answer.header("access-control-allow-methods") == "POST"
     assert answer.header("access-control-allow-headers") == "authorization,x-gitlab-realm"
+    assert answer.header("access-control-max-age") == "600"  # else editors in browsers ask before every completion
 
 
 async def test_a_preflight_for_another_method_is_400(gateway: RunningGateway) -> None:

@@ -7,6 +7,9 @@ from torana.api.exchange import Exchange, Reply, Route
 from torana.errors import Refusal
 from torana.headers import Headers
 
+REMEMBERED = (b"access-control-max-age", b"600")
+"""Unless told, browsers forget within seconds, and an editor in one would ask before every completion."""
+
 
 def preflight(headers: Headers) -> Reply:
     """POST may be asked for; raises Refusal 400 for anything else."""
@@ -19,7 +22,7 @@ def preflight(headers: Headers) -> Reply:
         answer.append((b"access-control-allow-headers", wanted.encode("latin-1")))
     if asked != "POST":
         raise Refusal(400, "cors_method", "Disallowed CORS method", headers=tuple(answer))
-    return Reply(200, b"OK", [(b"content-type", b"text/plain; charset=utf-8"), *answer])
+    return Reply(200, b"OK", [(b"content-type", b"text/plain; charset=utf-8"), *answer, REMEMBERED])
 
 
 async def _no_handler(exchange: Exchange, permit: Any, order: Any) -> Reply:
