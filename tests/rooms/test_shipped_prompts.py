@@ -94,7 +94,7 @@ ROWS = [
     Row("summarize_new_merge_request", "summarize_new_merge_request", None, "extracted_diff", versions="1.0.0 2.0.0"),
     Row("summarize_review", "summarize_review", None, "draft_notes_content", versions="1.0.0 2.0.0 3.0.0"),
     Row("model_configuration/check", "complete_code", 60, ""),
-    Row("feature_discovery_search", "feature_discovery_search", 3, "query catalog"),
+    Row("feature_discovery_search", "feature_discovery_search", 3, "query catalog", "features"),
     Row("classify_code_review_mention_intent", "duo_agent_platform", 30, "message"),
     Row("generate_session_title", "duo_agent_platform", 30, "context", "definition"),
     Row("summarize_duo_workflow", "duo_agent_platform", 30, "logs"),
@@ -328,8 +328,15 @@ def test_a_readers_examples_are_objects_that_rails_can_parse(prompt_id: str, fam
     assert len(examples) >= 3
     assert all(set(each) == {"ResourceIdentifierType", "ResourceIdentifier"} for each in (form, *examples))
     kinds = {example["ResourceIdentifierType"] for example in examples}
-    assert {"url", "current"} < kinds <= {"iid", "id", "url", "reference", "current"}
+    assert {"url", "current"} <= kinds <= {"iid", "url", "reference", "current"}
     assert all(example["ResourceIdentifier"] for example in examples)
+    assert '"id"' not in text_of(chat)  # Rails looks nothing up by it
+
+
+def test_a_job_that_is_named_by_its_number_is_looked_up_as_a_url() -> None:
+    _, example, *_ = objects_in(text_of(render("chat/build_reader", {"input": "?"})))
+
+    assert example == {"ResourceIdentifierType": "url", "ResourceIdentifier": "1234"}
 
 
 def test_a_categorys_example_keeps_to_the_list_of_categories() -> None:
@@ -406,10 +413,45 @@ def test_a_review_is_asked_for_as_comments_with_line_numbers(version: str) -> No
     assert [len(form) for form in forms] == [1, 0]  # and the form of a review without comments
 
 
-def test_a_fix_is_asked_for_between_markers() -> None:
+def test_a_fix_is_asked_for_between_the_markers_that_rails_cuts_it_out_by() -> None:
     system = text_of(render("resolve_vulnerability", {"name": "x", "vulnerable_code": "y"}), "system")
 
-    assert re.search(r"<fixed_code>\n.+\n</fixed_code>\n<explanation>\n.+\n</explanation>", system)
+    def cut_out(tag: str, text: str = system) -> list[str]:
+        return re.findall(rf"(?<=<{tag}>\n).*?(?=</{tag}>)", text, re.DOTALL)
+
+    (patch,) = cut_out("fixed_code")
+    assert len(cut_out("old_code", patch)) == len(cut_out("new_code", patch)) == 1
+    assert cut_out("is_false_positive") == ["false\n"]
+    assert len(cut_out("analysis")) == len(cut_out("summary")) == 1
+
+
+def test_a_comments_tone_is_asked_for_between_the_tags_that_the_form_looks_for() -> None:
+    system = text_of(render("measure_comment_temperature", {"content": "x"}), "system")
+
+    forms = re.findall(r"<temperature_rating>\s*(\{.*?\})\s*</temperature_rating>", system, re.DOTALL)
+
+    rated = [json.loads(form) for form in forms]
+    assert [set(each) for each in rated] == [{"rating", "issues"}] * 2
+    assert all(isinstance(each["rating"], int) for each in rated)
+    assert all(isinstance(issue, str) for each in rated for issue in each["issues"])
+
+
+def test_an_intent_is_asked_for_as_one_of_the_words_that_rails_compares_it_with() -> None:
+    system = text_of(render("classify_code_review_mention_intent", {"message": "x"}), "system")
+
+    assert re.findall(r"^- (\w+): ", system, re.MULTILINE) == ["code_review_request", "write_actions", "agentic_chat"]
+    assert "\ncode_review_request\n" in system
+
+
+def test_features_are_asked_for_by_their_ids_whatever_the_catalogue_is_called() -> None:
+    texts = [
+        text_of(render("feature_discovery_search", {"query": "x", name: [{"id": "boards"}]}))
+        for name in ("catalog", "features")
+    ]
+
+    assert texts[0] == texts[1]
+    assert next(objects_in(texts[0])) == {"feature_ids": ["<id of the catalogue>"]}
+    assert '<catalog>\n[{"id": "boards"}]\n</catalog>' in texts[0]
 
 
 def test_commands_are_asked_for_in_one_bare_fence() -> None:
