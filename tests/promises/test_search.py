@@ -70,7 +70,7 @@ async def test_an_answer_has_the_shape_that_instances_read(
         "response": {
             "results": [
                 {
-                    "id": "doc-1",
+                    "id": "doc1",
                     "content": "runners of 18.6",
                     "metadata": {
                         "title": "Runners",

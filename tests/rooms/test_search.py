@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sqlite3
 from pathlib import Path
 
@@ -339,7 +340,15 @@ def test_a_title_counts_more_than_the_text(tmp_path: Path) -> None:
 
     hits = DocsIndex(str(file)).search("zebras", 2, None) or []
 
-    assert [(hit.source, hit.id) for hit in hits] == [("b.md", "doc-2"), ("a.md", "doc-1")]
+    assert [(hit.source, hit.id) for hit in hits] == [("b.md", "doc2"), ("a.md", "doc1")]
+
+
+def test_an_id_survives_the_reading_of_a_cited_source(file: Path) -> None:
+    hits = DocsIndex(str(file)).search("runners", 4, None) or []
+
+    # What Rails reads of `CNT-IDX-<id>`.
+    assert hits
+    assert all(re.fullmatch(r"[0-9a-z]+", each.id) for each in hits)
 
 
 def test_common_words_count_only_where_there_are_no_others(tmp_path: Path) -> None:
@@ -411,7 +420,7 @@ def test_so_many_words_are_looked_for_and_no_more() -> None:
 
 
 def hit(content: str) -> Hit:
-    return Hit("doc-1", "t", "", content, "a.md", f"{BASE}/a/", "0" * 32)
+    return Hit("doc1", "t", "", content, "a.md", f"{BASE}/a/", "0" * 32)
 
 
 def test_results_together_stay_within_the_tokens() -> None:

@@ -368,7 +368,7 @@ async def test_the_demos_answer_to_a_json_prompt_has_the_form_that_it_shows(
 
 def test_documentation_is_cited_by_the_ids_that_rails_looks_for() -> None:
     documents = [
-        {"id": "doc-1", "content": "one"},
+        {"id": "doc1", "content": "one"},
         {"id": "CNT-IDX-2", "content": "two"},
         {"id": 3, "content": "three"},
     ]
@@ -377,7 +377,7 @@ def test_documentation_is_cited_by_the_ids_that_rails_looks_for() -> None:
 
     assert "\nATTRS: CNT-IDX-<id> CNT-IDX-<id>\n" in text_of(chat, "system")
     ids = re.findall(r"<id>\n(.*)\n</id>\n<document>\n(.*)\n", text_of(chat, "user"))
-    assert ids == [("CNT-IDX-doc-1", "one"), ("CNT-IDX-2", "two"), ("CNT-IDX-3", "three")]
+    assert ids == [("CNT-IDX-doc1", "one"), ("CNT-IDX-2", "two"), ("CNT-IDX-3", "three")]
 
 
 @pytest.mark.parametrize(

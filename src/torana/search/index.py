@@ -42,6 +42,7 @@ class Hit:
     """One section that was found."""
 
     id: str
+    """Small letters and digits alone: Rails reads no more of an id that an answer cites."""
     title: str
     heading: str
     content: str
@@ -92,7 +93,7 @@ class DocsIndex:
                 SELECT rowid, title, heading, content, source, source_url, md5sum FROM {table}
                 WHERE {table} MATCH ? ORDER BY bm25({table}, {_WEIGHTS}), rowid LIMIT ?"""  # noqa: S608
             rows = database.execute(statement, (expression, limit)).fetchall()
-        return fit_hits([Hit(f"doc-{rowid}", *texts) for rowid, *texts in rows], MAX_TOKENS)
+        return fit_hits([Hit(f"doc{rowid}", *texts) for rowid, *texts in rows], MAX_TOKENS)
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
