@@ -657,6 +657,14 @@ def test_explain_tells_who_may_ask_an_endpoint_that_calls_no_model(
     assert "sent_to" not in found
 
 
+def test_explain_wants_a_body_where_one_is_sent(run: Run) -> None:
+    listed = run("explain", "request", "--path", "/openai/v1/models", "--method", "get")
+    sent = run("explain", "request", "--path", "/v2/chat/agent")
+
+    assert (listed.exit_code, "route: /openai/v1/models\n" in listed.stdout) == (0, True)
+    assert (sent.exit_code, "-f BODY.json" in sent.stderr) == (2, True)
+
+
 def test_explain_refuses_another_method_as_the_server_does(run: Run) -> None:
     exit_code, found = explain(run, {}, "--path", "/v1/models/definitions")
 

@@ -21,7 +21,7 @@ def explain() -> None:
 
 
 @explain.command()
-@click.option("-f", "--file", "file", required=True, metavar="BODY.json|-", help="The request's body.")
+@click.option("-f", "--file", "file", metavar="BODY.json|-", help="The request's body; not for GET.")
 @click.option("--path", default="", metavar="PATH", help="Where it is sent, such as /v1/prompts/chat/explain_code.")
 @click.option("--method", default="POST", show_default=True)
 @click.option("--header", "headers", multiple=True, metavar="'Name: value'", help="A header of it; repeatable.")
@@ -30,7 +30,7 @@ def explain() -> None:
 @click.option("--catalog", "folders", multiple=True, metavar="DIR", help="An overlay; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def request(
-    file: str,
+    file: str | None,
     path: str,
     method: str,
     headers: tuple[str, ...],
@@ -51,7 +51,9 @@ def request(
     from torana.headers import Headers
     from torana.rehearsal import Rehearsal
 
-    body = _read_body(file)
+    if file is None and method.upper() == "POST":
+        raise click.UsageError("name the request's body with -f BODY.json, or - for standard input")
+    body = b"" if file is None else _read_body(file)
     shop = open_workshop(folders)
     pairs = [_read_header(text) for text in headers]
     path = path or _guess_path(body, shop)
