@@ -1,6 +1,7 @@
 """POST /v3/code/completions and /v4/code/suggestions: the component envelope, plain and event streams (contract 6)."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -206,7 +207,7 @@ async def test_v4_streams_these_very_bytes(shared: RunningGateway) -> None:
     assert answer.body == (
         b"event: stream_start\r\n"
         b'data: {"metadata": {"model": {"engine": "anthropic", "name": "claude-haiku-4-5-20251001"}, '
-        b'"timestamp": %d}}\r\n\r\n'
+        b'"timestamp": %d, "region": ""}}\r\n\r\n'
         b"event: content_chunk\r\n"
         b'data: {"choices": [{"delta": {"content": "\\ndef \\"hell\\u00f6\\""}, "index": 0}]}\r\n\r\n'
         b"event: stream_end\r\ndata: null\r\n\r\n" % timestamp
@@ -217,6 +218,19 @@ async def test_v4_streams_these_very_bytes(shared: RunningGateway) -> None:
     assert answer.header("cache-control") == "no-store"
     assert answer.header("x-accel-buffering") == "no"
     assert answer.header("x-aigw-model") == f"anthropic/{HAIKU}"
+
+
+async def test_a_v4_stream_tells_where_its_model_is(start_gateway: StartGateway, tmp_path: Path) -> None:
+    # Editors of 18 and later drop a start whose region is no text, and what it says of the model with it.
+    (tmp_path / "models.yml").write_text(
+        "models:\n- name: claude_haiku_4_5\n  title: H\n"
+        "  deployments: [{provider: anthropic, model: m, region: eu-west-1}]\n"
+    )
+    gateway = await start_gateway({"AIGW_CATALOG": str(tmp_path)})
+
+    (_, start), *_ = events_of(await ask(gateway, V4, body(stream=True)))
+
+    assert start["metadata"]["region"] == "eu-west-1"
 
 
 @one_gateway

@@ -396,7 +396,7 @@ async def test_a_bare_stream_that_fails_later_is_cut() -> None:
 
 START = (
     b'event: stream_start\r\ndata: {"metadata": {"model": {"engine": "agent", "name": "Completion default"}, '
-    b'"timestamp": 1760000000}}\r\n\r\n'
+    b'"timestamp": 1760000000, "region": ""}}\r\n\r\n'
 )
 END = b"event: stream_end\r\ndata: null\r\n\r\n"
 

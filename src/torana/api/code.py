@@ -179,7 +179,8 @@ class CodeEndpoints:
 
     def _start_metadata(self, answer: CodeAnswer) -> dict[str, Any]:
         model = {"engine": answer.engine, "name": answer.model}
-        return {"model": model, "timestamp": int(self.clock.now())}
+        # Editors of 18 drop a start without a region that is a text, and what it says of the model with it.
+        return {"model": model, "timestamp": int(self.clock.now()), "region": answer.region}
 
 
 def code_failed(error: ProviderError) -> Refusal:
