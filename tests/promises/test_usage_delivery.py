@@ -244,17 +244,25 @@ async def server(
         yield gateway
 
 
+@pytest.mark.parametrize("is_cursor_lost", [False, True])
 async def test_a_server_stops_with_its_receiver_down_and_the_next_one_delivers(
-    provider: ScriptedProvider, issuer: FakeIssuer, sink: UsageSink, tmp_path: Path
+    provider: ScriptedProvider, issuer: FakeIssuer, sink: UsageSink, tmp_path: Path, is_cursor_lost: bool
 ) -> None:
     sink.server.stop_listening()
     env = sending_to(tmp_path, sink)
     async with asyncio.timeout(10), server(provider, issuer, tmp_path, env) as first:
         asked = await call(first, times=30)
+        spool = first.running.parts.ledger.spool.path
+    if is_cursor_lost:  # as by a death right after the roll-up has what it notes itself
+        for file in spool.glob("*/cursor-rollup"):
+            file.unlink()
 
     await sink.server.start()
-    async with server(provider, issuer, tmp_path, env):
+    async with server(provider, issuer, tmp_path, env) as second:
         records = await sink.has(30)
+        # All of what the first one left is delivered, and is deleted.
+        await second.log.find(message="a dead worker's usage records are all delivered")
+        assert len(list(spool.glob("*/lock"))) == 1
 
     assert sorted(record["request_id"] for record in records) == sorted(asked)
     assert set(sink.ids.values()) == {1}

@@ -10,10 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.clock import HandClock
 from tests.support.usage import BrokenDisk
+from tests.support.waiting import eventually
 
 from torana.chat import Usage
+from torana.telemetry.metrics import Known, Metrics
 from torana.usage.adoption import Orphans
 from torana.usage.cursor import Cursor, CursorFile
+from torana.usage.deliveries import Deliveries
 from torana.usage.disk import Disk
 from torana.usage.event import id_of
 from torana.usage.folder import READ_BYTES, Folder, Position, make_folder, take_orphan
@@ -23,6 +26,7 @@ from torana.usage.parking import Parking
 from torana.usage.resending import resend
 from torana.usage.running import FIRST_SLOTS, RunningTable, read_table
 from torana.usage.segments import Segments, segment_path
+from torana.usage.spool import SEGMENT_BYTES, Spool
 
 PAYLOADS = [b"first", b"", b"x" * 5000, "größer".encode(), MARK + b"not a frame"]
 
@@ -270,6 +274,41 @@ def test_a_cursor_survives_and_a_torn_one_says_that_anything_may_have_arrived(fo
     path.write_bytes(path.read_bytes()[:-1] + b"\xff")
 
     assert file.read(now=1.0).is_doubtful
+
+
+# The spool
+
+
+class Waiting:
+    """A record on its way to the disk."""
+
+    slot = -1
+    is_settled = False
+
+    def __init__(self, event: bytes) -> None:
+        self.event = event
+
+    def durable(self, is_safe: bool) -> None:
+        self.is_settled = is_safe
+
+
+async def test_what_every_sink_has_takes_no_space(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, "me", Disk(), Metrics(Known()).usage)
+    Deliveries(spool, {})  # no sink at all: what is durable everybody has
+    records = [Waiting(bytes(MAX_PAYLOAD_BYTES)) for _ in range(2 * SEGMENT_BYTES // MAX_PAYLOAD_BYTES)]
+    for record in records:
+        spool.put(record)
+
+    async def are_durable() -> bool:
+        return all(record.is_settled for record in records)
+
+    async def is_one_segment() -> bool:
+        return spool.own is not None and len(spool.own.segments()) == 1
+
+    await eventually(are_durable)
+    await eventually(is_one_segment)
+    await spool.stop()
+    spool.release()
 
 
 # The table of running calls

@@ -133,6 +133,7 @@ class Delivery:
 
     async def _deliver(self, folder: Folder) -> bool:
         """One batch of a folder; False where nothing is left. Raises SinkDown."""
+        known = self.position(folder)
         try:
             cursor, part = await self._next(folder)
         except OSError as error:
@@ -142,6 +143,8 @@ class Delivery:
         if part.damaged:
             self._spool.note_damage(folder, part.damaged)
         if part.next == cursor.position:
+            if cursor.position > known:
+                self.moved()  # it has more than was known: what an earlier worker delivered to it
             return False
         self._is_behind |= part.is_full
         if part.payloads:
@@ -177,9 +180,9 @@ class Delivery:
         cursor = self._cursors.get(folder.name)
         if cursor is None:
             cursor = CursorFile(folder.disk, folder.path, self.name).read(self._clock.now())
-            self._cursors[folder.name] = cursor
         if told is not None and told > cursor.position:
             cursor = Cursor(told, max(told, cursor.tried), cursor.tried_at)
+        self._cursors[folder.name] = cursor
         return cursor, folder.read(cursor.position, self.pace.batch)
 
     async def _hand_over(self, folder: Folder, batch: Batch, cursor: Cursor) -> None:
