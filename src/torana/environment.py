@@ -90,6 +90,7 @@ def load_settings(
         break
     if faults:
         raise faults[0] if len(faults) == 1 else BadSettings(faults)
+    object.__setattr__(settings, "warnings", (*settings.warnings, *_unread_lines(dotenv)))
     return settings
 
 
@@ -323,6 +324,18 @@ def _read_dotenv(path: Path | None) -> dict[str, str]:
         raise BadSetting(
             str(path), f"cannot be read ({type(error).__name__})", "expected NAME=value lines in UTF-8"
         ) from error
+
+
+def _unread_lines(path: Path | None) -> list[str]:
+    """Of a file that could be read as a whole. Never what stands there: it may be a key."""
+    if path is None or not path.is_file():
+        return []
+    from dotenv.parser import parse_stream
+
+    with path.open(encoding="utf-8") as file:
+        return [
+            f"{path}: line {each.original.line} is no NAME=value, ignored" for each in parse_stream(file) if each.error
+        ]
 
 
 def _unknown_names(found: Mapping[str, str]) -> list[str]:

@@ -135,6 +135,15 @@ def test_a_secrets_file_of_the_environment_wins_over_the_secret_of_the_env_file(
     assert found.providers.openai_api_key.reveal() == "from the environment"
 
 
+def test_a_line_of_an_env_file_that_says_nothing_is_told_without_its_words(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text('WEB_CONCURRENCY=2\nOPENAI_API_KEY sk-secret\nANTHROPIC_API_KEY="sk-secret\n')
+
+    found = load_settings({}, tmp_path / ".env")
+
+    assert found.serve.workers == 2
+    assert found.warnings == tuple(f"{tmp_path}/.env: line {line} is no NAME=value, ignored" for line in (2, 3))
+
+
 def test_an_env_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"WEB_CONCURRENCY=\xff")
 

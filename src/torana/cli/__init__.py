@@ -56,10 +56,15 @@ class LazyGroup(click.Group):
             sys.exit(1)
 
 
+def _is_told_nowhere_else(record: logging.LogRecord) -> bool:
+    """Commands tell what they find; of the rooms' own lines errors alone have no other place."""
+    return record.levelno >= logging.ERROR or not record.name.startswith("torana")
+
+
 @click.group(cls=LazyGroup)
 @click.version_option(__version__, message="torana %(version)s")
 def main() -> None:
     """An AI gateway. `torana serve` serves; `torana COMMAND --help` tells the rest."""
-    # Commands tell what they find; of the rooms' own lines errors alone have no other place. `serve` has its log.
+    # `serve` has its log.
     if logging.lastResort is not None:
-        logging.lastResort.setLevel(logging.ERROR)
+        logging.lastResort.addFilter(_is_told_nowhere_else)
