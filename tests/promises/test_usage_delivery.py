@@ -236,6 +236,32 @@ async def test_what_may_have_arrived_before_the_receiver_forgot_is_parked_and_no
     assert "counted twice" in line["why"]
 
 
+async def test_what_arrived_of_a_batch_is_not_sent_again_once_the_receiver_forgot(
+    start_gateway: StartGateway, sink: UsageSink, tmp_path: Path, clock: HandClock
+) -> None:
+    def verdict(records: list[dict[str, Any]]) -> int:
+        if not any(record["instance"] == "poison" for record in records):
+            return 204
+        return 429 if len(records) == 1 else 400
+
+    gateway = await start_gateway(env=sending_to(tmp_path, sink, dedupe_window_s=3600), clock=clock)
+    sink.server.stop_listening()
+    (good,) = await call(gateway)
+    await call(gateway, sub="poison", gitlab_instance_id="poison")
+    sink.verdict = verdict
+    await sink.server.start()
+    await sink.has(1)
+    await fails_again(gateway)
+
+    clock.advance(4000)
+    sink.received.clear()
+    sink.verdict = lambda records: 204
+    await counts(gateway, 'usage_parked_total{sink="billing"}', 1)
+
+    assert good not in {record["request_id"] for record in sink.received}
+    assert good in {line["event"]["request_id"] for line in parked(gateway)}
+
+
 @asynccontextmanager
 async def server(
     provider: ScriptedProvider, issuer: FakeIssuer, folder: Path, env: dict[str, str]

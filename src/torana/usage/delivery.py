@@ -221,8 +221,11 @@ class Delivery:
         if refused and len(refused) == count > 1:
             # Not one is good: it is the receiver that has changed its mind, not the records.
             raise SinkDown(f"all of {count} records are refused: {refused[0][1]}", is_ambiguous=False)
-        for event, reason in refused:
-            await self._park(Batch(batch.folder, [event], []), f"refused: {reason}")
+        try:
+            for event, reason in refused:
+                await self._park(Batch(batch.folder, [event], []), f"refused: {reason}")
+        except SinkDown as failure:
+            raise _in_part(failure) from None
         self._meter.delivered(count - len(refused))
 
     async def _find_refused(self, batch: Batch) -> list[tuple[bytes, str]]:
@@ -241,10 +244,11 @@ class Delivery:
         if count == 1:
             return [(batch.events[0], reason)]
         middle = count // 2
-        return [
-            *await self._find_refused(batch.part(0, middle)),
-            *await self._find_refused(batch.part(middle, count)),
-        ]
+        found = await self._find_refused(batch.part(0, middle))
+        try:
+            return [*found, *await self._find_refused(batch.part(middle, count))]
+        except SinkDown as failure:
+            raise (_in_part(failure) if len(found) < middle else failure) from None
 
     async def _park(self, batch: Batch, why: str) -> None:
         try:
@@ -290,3 +294,8 @@ class Delivery:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._closing.wait()
+
+
+def _in_part(failure: SinkDown) -> SinkDown:
+    """Some of a batch has arrived before it, so that nobody can say that nothing was sent."""
+    return SinkDown(str(failure), is_ambiguous=True, retry_after_s=failure.retry_after_s)
