@@ -185,6 +185,17 @@ async def test_v3_streams_the_bare_text(shared: RunningGateway) -> None:
     assert (answer.text, answer.is_whole) == ("func main() {}", True)
 
 
+@pytest.mark.parametrize("segment_bytes", [None, 1, 3])
+@one_gateway
+async def test_each_v3_chunk_is_of_whole_letters(shared: RunningGateway, segment_bytes: int | None) -> None:
+    # Editors decode what arrives chunk by chunk; half a letter would be shown as two broken ones.
+    shared.provider.answer_with(pieces=["größe ", "日本", "語 😀", "é"], segment_bytes=segment_bytes)
+
+    answer = await ask(shared, V3, body(stream=True))
+
+    assert "".join(chunk.decode() for chunk in answer.chunks) == "größe 日本語 😀é"
+
+
 def events_of(answer: Answer) -> list[tuple[str, Any]]:
     """(event, data) in order; checks the framing on the way."""
     assert answer.body.endswith(b"\r\n\r\n")
