@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +111,41 @@ async def test_stdout_has_a_json_line_a_record_among_the_log_lines(
 
     assert line["request_id"] == answer.header("x-request-id")
     assert (line["message"], line["status"]) == ("usage", "completed")
+
+
+def unread(path: Path) -> int:
+    """A pipe there that is full, and that nobody reads; its reading end."""
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    writer = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, bytes(4096))
+    os.close(writer)
+    return reader
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_stdout_that_nobody_reads_shows_in_the_figures_and_keeps_no_server_from_its_end(
+    provider: ScriptedProvider, issuer: FakeIssuer, tmp_path: Path, workers: str
+) -> None:
+    reader = unread(tmp_path / "stdout")
+    overlay = write_sinks(tmp_path / "overlay", {"name": "out", "type": "stdout", "linger_s": 0.01})
+    env = {k: v for k, v in default_env(provider, issuer, tmp_path / "state").items() if not k.endswith("_PORT")}
+    async with served(tmp_path, "--workers", workers, env=env | {"AIGW_CATALOG": str(overlay)}) as server:
+        await server.ready()
+        assert (await relay(server.port, issuer)).status == 200
+
+        async def waits() -> bool:
+            told = (await server.monitoring("/metrics")).text.splitlines()
+            (line,) = [line for line in told if line.startswith('usage_oldest_undelivered_seconds{sink="out"}')]
+            return float(line.split()[-1]) > 0.5
+
+        await server.until(waits)
+        server.process.send_signal(signal.SIGTERM)
+
+        assert await server.end() == 0
+    os.close(reader)
 
 
 async def test_no_clients_text_breaks_a_line_of_stdout_or_a_file_or_commands_a_terminal(

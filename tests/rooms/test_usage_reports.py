@@ -335,6 +335,7 @@ OPENAI_USAGE = (
     "start_time,end_time,input_tokens,output_tokens,input_cached_tokens,num_model_requests,project_id,model\n"
 )
 DAY = NOW.date().isoformat()
+YESTERDAY = (NOW - timedelta(days=1)).date().isoformat()
 STAMP = int(datetime(NOW.year, NOW.month, NOW.day, tzinfo=UTC).timestamp())
 OPENAI = {"provider": "openai", "upstream_model": "gpt-5-mini-2025-08-07"}
 
@@ -368,6 +369,9 @@ AGREE = [
         f"{STAMP - 86400},{STAMP},,,,,,,,,,,,,,,\n", id="openai cost",
     ),
     pytest.param(f"{OPENAI_USAGE}{STAMP},{STAMP + 86400},70,7,0,1,proj,gpt-5-mini-2025-08-07\n", id="openai usage"),
+    pytest.param(
+        f"{OPENAI_USAGE}{YESTERDAY}T23:00:00-08:00,,70,7,0,1,proj,gpt-5-mini-2025-08-07\n", id="another time zone"
+    ),
 ]  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import resource
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 ISSUERS_MOMENT_S = 0.5
 """How long the banner waits for the issuers' first answers, so that it can name those that gave none."""
+
+THREADS_S = 2.0
+"""What threads are given at the end."""
 
 MAX_FILES = 1 << 18
 
@@ -202,6 +206,10 @@ async def _serve(
     await running.aclose()
     if beating is not None:
         beating.cancel()
+    # The interpreter waits for every thread, and one may stand in a pipe that nobody reads, or in a frozen database.
+    late = threading.Timer(THREADS_S, os._exit, (0,))
+    late.daemon = True
+    late.start()
     return 0
 
 

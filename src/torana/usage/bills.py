@@ -152,7 +152,8 @@ def _day(text: str, place: str) -> date:
     try:
         if text.isdecimal() and len(text) >= 9:
             return datetime.fromtimestamp(int(text), UTC).date()
-        return datetime.fromisoformat(text).date()
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo is None else moment.astimezone(UTC)).date()
     except (ValueError, OverflowError) as error:
         raise BadBill(f"{place}: {text[:40]!r} is no day, expected 2026-11-01 or Unix seconds") from error
 

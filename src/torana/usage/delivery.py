@@ -25,6 +25,9 @@ from torana.usage.spool import Spool
 
 logger = logging.getLogger("torana.usage")
 
+SHOW_S = 1.0
+"""Between two looks at how long what is being sent has waited."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
@@ -73,10 +76,12 @@ class Delivery:
         self._closing = asyncio.Event()
         self._failures = 0
         self._oldest: float | None = None
-        """When the oldest record that waits came to be, in Unix seconds; None: none waits, as far as is known."""
+        """When the oldest record that is being sent, or could not be, came to be, in Unix seconds."""
         self._is_behind = False
         """More than one batch was there."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(self._run())
+        self._timer = self._loop.call_later(SHOW_S, self._show_behind)
 
     def notify(self) -> None:
         """There is more to deliver."""
@@ -97,6 +102,7 @@ class Delivery:
         await asyncio.wait((self._task,), timeout=grace_s)
         self._task.cancel()
         await asyncio.wait((self._task,))
+        self._timer.cancel()
         await self.sink.aclose()
 
     async def _run(self) -> None:
@@ -127,7 +133,7 @@ class Delivery:
             elif self._closing.is_set():
                 return
             else:
-                self._note_oldest(None)
+                self._meter.behind(0.0)
                 await self._wake.wait()
                 await self._pause(self.pace.linger_s)
 
@@ -154,6 +160,7 @@ class Delivery:
                 await self._hand_over(folder, kept, cursor)
             if withheld := len(part.payloads) - len(kept.events):
                 self._meter.withheld(withheld)
+        self._oldest = None
         await self._advance(folder, Cursor(part.next, max(cursor.tried, part.next), cursor.tried_at))
         return True
 
@@ -168,13 +175,18 @@ class Delivery:
             raise
         return await asyncio.to_thread(self._read, folder, told)
 
-    def _note_oldest(self, part: Part | None) -> None:
-        """The first of these has waited longest; None: nothing waits."""
-        self._oldest = None if part is None else time_of(part.payloads[0])
-        self._show_behind()
+    def _note_oldest(self, part: Part) -> None:
+        self._oldest = time_of(part.payloads[0])
+        self._note_behind(self._oldest)
+
+    def _note_behind(self, oldest: float) -> None:
+        self._meter.behind(max(0.0, self._clock.now() - oldest))
 
     def _show_behind(self) -> None:
-        self._meter.behind(0.0 if self._oldest is None else max(0.0, self._clock.now() - self._oldest))
+        """All the time: a receiver that neither takes nor fails must not look like one that has everything."""
+        self._timer = self._loop.call_later(SHOW_S, self._show_behind)
+        if self._oldest is not None:
+            self._note_behind(self._oldest)
 
     def _read(self, folder: Folder, told: Position | None) -> tuple[Cursor, Part]:
         cursor = self._cursors.get(folder.name)
@@ -278,7 +290,6 @@ class Delivery:
 
     async def _back_off(self, failure: SinkDown) -> None:
         self._failures += 1
-        self._show_behind()
         pause_s = min(self.pace.retry_max_s, self.pace.retry_s * 2 ** min(self._failures - 1, 20))
         pause_s *= random.uniform(0.5, 1.0)  # noqa: S311 jitter, no secret
         if failure.retry_after_s is not None:
