@@ -231,6 +231,22 @@ async def test_escaped_underscores_of_a_thought_are_unescaped_and_the_input_is_l
     assert lines_of(await ask(shared))[0] == {"type": "action", "data": expected}
 
 
+@one_gateway
+async def test_the_first_form_of_a_step_is_answered_without_the_line_of_usage(shared: RunningGateway) -> None:
+    shared.provider.answer_with(text=ANSWER)
+    step = {"thought": "I need it.", "tool": "issue_reader", "tool_input": "#12", "observation": "by Mia"}
+    scratchpad = {"agent_type": "react", "steps": [step]}
+    options = {"chat_history": [{"role": "user", "content": "Hi"}], "agent_scratchpad": scratchpad}
+
+    lines = lines_of(await ask(shared, {"prompt": "Who wrote #12?", "options": options}))
+
+    # What GitLab 17.3 does not know stops it: it takes every line of an answer for a piece of text.
+    assert {line["type"] for line in lines} == {"final_answer_delta"}
+    assert "".join(line["data"]["text"] for line in lines) == "It was written by Mia, grüße 😀."
+    assert "Who wrote #12?" in sent_text(shared)
+    assert "Observation: by Mia" in sent_text(shared)
+
+
 @pytest.mark.parametrize("tool", ["issue_reader", "rm"])
 @one_gateway
 async def test_a_tool_that_was_not_offered_is_an_error_without_usage(shared: RunningGateway, tool: str) -> None:

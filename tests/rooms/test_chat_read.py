@@ -158,6 +158,43 @@ def test_both_forms_of_the_scratchpad_are_read() -> None:
     assert newer.turns[1].steps == (STEP, PastStep(observation="p"))
 
 
+def test_the_first_form_of_a_step_is_read() -> None:
+    options = {
+        "chat_history": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}],
+        "agent_scratchpad": {"agent_type": "react", "steps": [FLAT]},
+        "context": {"type": "issue", "content": "#12 Broken"},
+        "current_file": {"file_path": "a.py", "data": "x = 1", "selected_code": True},
+        "additional_context": [{"category": "file", "id": "b.py", "content": "y"}],
+    }
+
+    order = read({"prompt": "Who wrote #12?", "options": options, "unavailable_resources": ["Pipelines"]})
+
+    newer = {name: options[name] for name in ("context", "current_file", "additional_context")}
+    turns = [*options["chat_history"], {**USER, **newer}]
+    written_new = read_messages(*turns, options={"agent_scratchpad": options["agent_scratchpad"]})
+    assert (order.turns, order.steps, order.wish) == (written_new.turns, written_new.steps, written_new.wish)
+    assert order.unavailable_resources == ("Pipelines",)
+    assert (order.is_first_form, written_new.is_first_form) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("history", "told"),
+    [(None, []), ("", []), ([], []), ("user: Hi", ["user: Hi"]), (["Hi", "Hello"], ["Hi", "Hello"])],
+)
+def test_the_history_of_the_first_form_may_be_text(history: Any, told: list[str]) -> None:
+    order = read({"prompt": "Q", "options": {"chat_history": history, "context": None}})
+
+    assert [(turn.role, turn.text) for turn in order.turns] == [("user", text) for text in (*told, "Q")]
+
+
+@pytest.mark.parametrize("prompt", [None, "", 1])
+def test_neither_messages_nor_a_prompt_is_a_fault(prompt: Any) -> None:
+    with pytest.raises(Invalid) as caught:
+        read({"prompt": prompt})
+
+    assert caught.value.members["detail"][0]["loc"] == ["body", "messages"]
+
+
 @pytest.mark.parametrize("role", ["user", "system"])
 def test_a_scratchpad_on_a_turn_that_is_not_the_assistants_is_refused(role: str) -> None:
     with pytest.raises(Refusal) as caught:

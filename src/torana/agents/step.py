@@ -77,6 +77,8 @@ class StepOrder:
     wish: ModelWish = field(default_factory=lambda: ModelWish(role="chat_default"))
     user: str = ""
     """Opaque id of the end user."""
+    is_first_form: bool = False
+    """Sent in the form of GitLab 17.3, which reads no line but those it was made for."""
 
     @property
     def question(self) -> Turn:

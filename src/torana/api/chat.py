@@ -72,18 +72,19 @@ class ChatEndpoints:
             return Reply(200, write_line(_failure(error)), [(b"content-type", CONTENT_TYPE), *STREAM_HEADERS])
         reader = StepReader([tool.name for tool in order.tools])
         tells_end = warns_of_cuts(exchange.headers.text(b"x-gitlab-version"))
-        lines = ClosingStream(answer, write_step(answer, reader, exchange.facts, tells_end=tells_end))
-        return StreamReply(CONTENT_TYPE, lines, headers=STREAM_HEADERS + answer.headers)
+        lines = write_step(answer, reader, exchange.facts, tells_end=tells_end, tells_usage=not order.is_first_form)
+        return StreamReply(CONTENT_TYPE, ClosingStream(answer, lines), headers=STREAM_HEADERS + answer.headers)
 
 
 async def write_step(
-    answer: Answer, reader: StepReader, facts: Facts, *, tells_end: bool = False
+    answer: Answer, reader: StepReader, facts: Facts, *, tells_end: bool = False, tells_usage: bool = True
 ) -> AsyncIterator[bytes]:
     """The lines of one step, each a part of its own: GitLab 17 reads an HTTP chunk as one line, and nothing of two.
 
     A failing model is a line as well, then a clean end.
 
-    tells_end  the last piece of an answer tells how it ended; until that is known, its last letter waits
+    tells_end    the last piece of an answer tells how it ended; until that is known, its last letter waits
+    tells_usage  a step that did not fail ends with a line of its usage
     """
     held = ""
     failed: Failed | None = None
@@ -111,7 +112,7 @@ async def write_step(
         if isinstance(event, Action):
             facts["duo_chat.agent_tool_action"] = event.tool
         yield write_line(event)
-    if answer.usage is not None and not any(isinstance(event, Failed) for event in events):
+    if tells_usage and answer.usage is not None and not any(isinstance(event, Failed) for event in events):
         yield write_usage(answer.upstream_model, answer.usage)
 
 

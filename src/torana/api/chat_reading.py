@@ -30,16 +30,41 @@ def read_order(body: bytes, settings: ProviderSettings) -> StepOrder:
     that is not the assistant's.
     """
     members = reading.read_object(body)
-    rows = reading.items(members, "messages", at_least=1, required=True)
-    turns = tuple(_read_turn(reading.as_object(row, ("messages", i)), ("messages", i)) for i, row in enumerate(rows))
+    is_first_form = members.get("messages") is None and _is_told(members.get("prompt"))
+    rows = [] if is_first_form else reading.items(members, "messages", at_least=1, required=True)
     scratchpad = reading.mapping(reading.mapping(members, "options"), "agent_scratchpad", ("options",))
     wish = read_model_metadata(members.get("model_metadata"), settings) or ModelWish(feature_setting="duo_chat")
     return StepOrder(
-        turns=turns,
+        turns=_read_first_form(members) if is_first_form else _read_turns(rows, ("messages",)),
         steps=_read_flat_steps(scratchpad, ("options", "agent_scratchpad")),
         unavailable_resources=_read_texts(members, "unavailable_resources"),
         wish=wish if wish.is_own else msgspec.structs.replace(wish, role=CHAT_ROLE),
+        is_first_form=is_first_form,
     )
+
+
+def _is_told(text: Any) -> bool:
+    return isinstance(text, str) and bool(text)
+
+
+def _read_first_form(members: Members) -> tuple[Turn, ...]:
+    """`{prompt, options: {chat_history, context, …}}`, as GitLab 17.3 to 17.5 sends what became `messages`.
+
+    The history is a list of turns, or text.
+    """
+    options = reading.mapping(members, "options")
+    told = options.get("chat_history")
+    texts = told if isinstance(told, list) else [told]
+    question = {**options, "role": "user", "content": members["prompt"], "agent_scratchpad": None}
+    if any(isinstance(row, dict) for row in texts):
+        earlier = _read_turns(texts, ("options", "chat_history"))
+    else:
+        earlier = tuple(Turn(role="user", text=str(text)) for text in texts if _is_told(text))
+    return (*earlier, _read_turn(question, ("options",)))
+
+
+def _read_turns(rows: list[Any], loc: reading.Loc) -> tuple[Turn, ...]:
+    return tuple(_read_turn(reading.as_object(row, (*loc, i)), (*loc, i)) for i, row in enumerate(rows))
 
 
 def _read_turn(members: Members, loc: reading.Loc) -> Turn:
