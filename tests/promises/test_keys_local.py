@@ -248,6 +248,21 @@ async def test_a_reloaded_deny_list_revokes_at_once_what_was_verified_before(
         assert await refused() == expected, row
 
 
+async def test_a_denied_user_is_refused_where_no_header_names_them(start_gateway: StartGateway, tmp_path: Path) -> None:
+    deny(tmp_path / "overlay", user=USER_ID)
+    gateway = await start_gateway(env={"AIGW_CATALOG": str(tmp_path / "overlay")})
+    scope = ["ai_gateway_model_provider_proxy"]
+
+    async def ask_with(token: str) -> Answer:
+        body = {"model": "claude-sonnet-4-6", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
+        return await gateway.post("/anthropic/v1/messages", json=body, headers={"Authorization": f"Bearer {token}"})
+
+    denied = await ask_with(gateway.user_token(unit_primitives=scope))
+    other = await ask_with(gateway.user_token(unit_primitives=scope, user_id="another"))
+
+    assert (denied.status, denied.header("x-torana-code"), other.status) == (401, "token_revoked", 200)
+
+
 async def test_a_denied_instance_mints_nothing(start_gateway: StartGateway, tmp_path: Path) -> None:
     deny(tmp_path / "overlay", instance=INSTANCE_ID)
     gateway = await start_gateway(env={"AIGW_CATALOG": str(tmp_path / "overlay")})

@@ -92,11 +92,12 @@ async def test_calls_go_on_while_a_receiver_is_down_and_it_gets_all_of_them_late
     sink.server.stop_listening()
     gateway = await start_gateway(env=sending_to(tmp_path, sink, batch=7))
     asked = await call(gateway, times=20)
-    await counts(gateway, 'usage_retries_total{sink="billing"}', 2)
+    await counts(gateway, 'usage_retries_total{sink="billing"}', 12)  # pauses grow no longer than is said
 
     await sink.server.start()
 
     assert sorted(record["request_id"] for record in await sink.has(20)) == sorted(asked)
+    assert max(len(json.loads(request.body)) for request in sink.requests) <= 7
     assert set(sink.ids.values()) == {1}  # nothing was ever sent that might have arrived
 
 
@@ -153,6 +154,9 @@ async def test_a_bad_record_is_parked_with_an_alarm_and_the_rest_flows(
     assert (line["event"]["request_id"], line["why"]) == (bad, "refused: status 400: ")
     assert (await gateway.log.find(message="usage records are parked"))["level"] == "error"
     assert sum(json.loads(request.body)[0]["data"]["instance"] == "poison" for request in sink.requests) >= 3
+    await call(gateway, sub="poison", gitlab_instance_id="poison")
+    await counts(gateway, 'usage_parked_total{sink="billing"}', 2)
+    assert len(parked(gateway)) == 2
 
 
 async def test_parked_records_are_sent_again_to_their_sink_alone_when_an_operator_says_so(
@@ -176,6 +180,7 @@ async def test_parked_records_are_sent_again_to_their_sink_alone_when_an_operato
     assert (first.exit_code, first.output) == (0, "1 records wait for billing again\n")
     assert (again.exit_code, again.output) == (1, "nothing is parked for billing\n")
     assert [each["id"] for each in sink.records if each["request_id"] == bad] == [line["event"]["id"]]
+    await gateway.log.find(message="a dead worker's usage records are all delivered")
     assert await figure(gateway, 'usage_delivered_total{sink="rollup"}') == 2
     assert (await gateway.log.find(message="parked usage records are sent again"))["level"] == "info"
 

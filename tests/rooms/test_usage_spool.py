@@ -1,9 +1,14 @@
 """What lies on the disk, and what is left of it after a death: frames, segments, the table of running calls, ids."""
 
+import errno
+import json
 import os
 from bisect import bisect_right
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -12,9 +17,10 @@ from tests.support.clock import HandClock
 from tests.support.usage import BrokenDisk
 from tests.support.waiting import eventually
 
+from torana.caller import Caller
 from torana.chat import Usage
 from torana.telemetry.metrics import Known, Metrics
-from torana.usage.adoption import Orphans
+from torana.usage.adoption import Orphans, adopt
 from torana.usage.cursor import Cursor, CursorFile
 from torana.usage.deliveries import Deliveries
 from torana.usage.disk import Disk
@@ -22,9 +28,10 @@ from torana.usage.event import id_of
 from torana.usage.folder import READ_BYTES, Folder, Position, make_folder, take_orphan
 from torana.usage.frames import HEAD_BYTES, MARK, MAX_PAYLOAD_BYTES, read_frames, write_frame
 from torana.usage.ids import Ids
+from torana.usage.ledger import Ledger, NoOrigin, Record, Site
 from torana.usage.parking import Parking
 from torana.usage.resending import resend
-from torana.usage.running import FIRST_SLOTS, RunningTable, read_table
+from torana.usage.running import FIRST_SLOTS, MAX_ADMITTED_BYTES, SLOT_BYTES, RunningTable, read_table
 from torana.usage.segments import Segments, segment_path
 from torana.usage.spool import SEGMENT_BYTES, Spool
 
@@ -381,6 +388,107 @@ def test_a_death_in_the_middle_of_a_checkpoint_leaves_the_one_before(offset: int
 
     assert damaged == 0
     assert left.usage.output_tokens in (5, 9)
+
+
+def test_a_slot_that_was_torn_is_told_and_keeps_no_other_from_being_read(tmp_path: Path) -> None:
+    table, fd = table_of(tmp_path)
+    torn, long, _ = (table.take(name) for name in (b"torn", b"long", b"whole"))
+    os.pwrite(fd, b"T", torn * SLOT_BYTES + 8)
+    os.pwrite(fd, (2**31).to_bytes(4, "little"), long * SLOT_BYTES)
+
+    left, damaged = read_table(fd)
+
+    assert ([each.admitted for each in left], damaged) == ([b"whole"], 2)
+
+
+# The ledger
+
+
+@pytest.fixture
+async def spool(tmp_path: Path) -> AsyncIterator[Spool]:
+    spool = Spool(tmp_path / "spool", "me", BrokenDisk(), Metrics(Known()).usage)
+    yield spool
+    await spool.stop()
+    spool.release()
+
+
+def ledger_of(spool: Spool) -> Ledger:
+    return Ledger(spool, HandClock(), "gateway", "continue")
+
+
+def open_record(ledger: Ledger, **origin: str) -> Record:
+    site = Site(provider="anthropic", model="m", deployment="d", region="")
+    caller = Caller(instance_id="acme")
+    return ledger.open(replace(NoOrigin(), **origin), caller, site, unit_primitive="duo_chat", model="m")
+
+
+async def settled_records(spool: Spool, *records: Record) -> list[dict[str, Any]]:
+    for record in records:
+        await record.settled()
+    assert spool.own is not None
+    return [json.loads(event) for event in everything(spool.own)[0]]
+
+
+async def test_only_the_first_final_word_on_a_call_counts(spool: Spool) -> None:
+    record = open_record(ledger_of(spool))
+
+    record.close("completed", Usage(10, 5))
+    record.close("client_cancelled", Usage(10, 7))
+
+    (written,) = await settled_records(spool, record)
+    assert (written["status"], written["output_tokens"]) == ("completed", 5)
+
+
+async def test_calls_are_booked_also_where_the_table_of_running_ones_cannot_grow(spool: Spool) -> None:
+    ledger = ledger_of(spool)
+    first = open_record(ledger)
+    first.close("completed", Usage(1, 1))
+    await settled_records(spool, first)
+    assert spool.own is not None
+    disk = spool.own.disk
+    assert isinstance(disk, BrokenDisk)
+    disk.operations, disk.breaks = frozenset({"reserve"}), errno.ENOSPC
+
+    records = [open_record(ledger) for _ in range(FIRST_SLOTS + 2)]
+    for record in records:
+        record.close("completed", Usage(1, 1))
+
+    assert len(await settled_records(spool, *records)) == FIRST_SLOTS + 3
+
+
+async def test_a_call_of_absurd_names_has_a_whole_record_when_its_worker_dies(spool: Spool, tmp_path: Path) -> None:
+    record = open_record(ledger_of(spool), request_id="r" * 1000, user="u" * 1000, endpoint="/" + "e" * 1000)
+    assert len(record.admitted()) <= MAX_ADMITTED_BYTES
+    path = make_folder(Disk(), tmp_path / "dead", "dead").path
+    RunningTable(Disk(), Disk().open(path / "running")).take(record.admitted())
+
+    dead = Folder(Disk(), path, -1)
+    assert adopt(Disk(), dead).interrupted == 1
+
+    ((written,), _) = everything(dead)
+    assert json.loads(written)["request_id"] == "r" * 48
+
+
+async def test_a_call_whose_record_was_written_before_its_worker_died_has_no_other(
+    spool: Spool, tmp_path: Path
+) -> None:
+    ledger = ledger_of(spool)
+    ended, running = open_record(ledger), open_record(ledger)
+    path = make_folder(Disk(), tmp_path / "dead", "dead").path
+    table = RunningTable(Disk(), Disk().open(path / "running"))
+    for record in (ended, running):
+        table.take(record.admitted())
+    ended.close("completed", Usage(10, 5))
+    segments = Segments(Disk(), path, 1 << 20)
+    segments.append(write_frame(ended.event))
+    segments.close()
+
+    dead = Folder(Disk(), path, -1)
+    dead.end = Position(segments.number, segments.end)
+    assert adopt(Disk(), dead).interrupted == 1
+
+    found = [json.loads(event) for event in everything(dead)[0]]
+    assert [(each["id"], each["status"]) for each in found] == [(ended.id, "completed"), (running.id, "interrupted")]
 
 
 # Ids
