@@ -305,6 +305,43 @@ def test_a_file_gets_the_lines_as_well(tmp_path: Path) -> None:
     assert sink.dropped_lines == 0
 
 
+def test_a_file_that_was_moved_away_is_begun_anew(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    path = tmp_path / "also"
+    sink = LogSink(writer, str(path))
+
+    for number, moved_to in enumerate(("first", "folder/second", "")):
+        sink.write(b"%d" % number)
+        assert os.read(reader, 100) == b"%d\n" % number  # the file has it before
+        if moved_to.startswith("folder"):
+            (tmp_path / "folder").mkdir()
+        if moved_to:
+            path.rename(tmp_path / moved_to)
+    sink.close()
+    os.close(writer)
+    os.close(reader)
+
+    told = [(tmp_path / name).read_text() for name in ("first", "folder/second", "also")]
+    assert told == ["0\n", "1\n", "2\n"]
+
+
+def test_a_file_whose_folder_is_gone_is_written_on(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    sink = LogSink(writer, str(folder / "also"))
+
+    folder.rename(tmp_path / "elsewhere")
+    sink.write(b"0")
+    assert os.read(reader, 100) == b"0\n"
+    sink.close()
+    os.close(writer)
+    os.close(reader)
+
+    assert (tmp_path / "elsewhere/also").read_text() == "0\n"
+    assert sink.dropped_lines == 0
+
+
 def test_a_blocked_pipe_costs_lines_and_never_a_wait() -> None:
     reader, writer = os.pipe()
     sink = LogSink(writer, cap_bytes=500_000)

@@ -8,6 +8,7 @@ import os
 import select
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 from torana.errors import BadSetting
 
@@ -26,17 +27,17 @@ class LogSink:
     def __init__(self, fd: int = 1, path: str = "", cap_bytes: int = 8 << 20) -> None:
         # The file first: a stdout that nobody reads stops the thread where it stands.
         self._targets = [_Target(fd)]
-        self._file = -1
+        self._file: _File | None = None
         if path:
             try:
-                self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+                self._file = _File(path)
             except OSError as error:
                 raise BadSetting(
                     "AIGW_LOGGING__TO_FILE",
                     f"{path!r} cannot be written ({error.strerror})",
                     "expected a file in a folder that is there",
                 ) from error
-            self._targets.insert(0, _Target(self._file))
+            self._targets.insert(0, self._file)
         self._cap_bytes = cap_bytes
         self._lines: list[bytes] = []
         self._waiting_bytes = 0
@@ -69,9 +70,9 @@ class LogSink:
         with self._lock:
             self._drop(len(self._lines))
             self._lines = []
-        if self._file >= 0 and not self._thread.is_alive():
-            os.close(self._file)
-            self._file = -1
+        if self._file is not None and not self._thread.is_alive():
+            self._file.close()
+            self._file = None
 
     def _drop(self, lines: int) -> None:
         if lines:
@@ -123,3 +124,33 @@ class _Target:
                 self._is_torn = len(rest) < len(batch)
                 return False
         return True
+
+
+class _File(_Target):
+    """A file by its name: one that was moved away, as those who keep logs small do, is begun anew."""
+
+    def __init__(self, path: str) -> None:
+        """Raises OSError."""
+        self._path = path
+        super().__init__(self._open())
+
+    def write(self, batch: bytes) -> bool:
+        # Where it cannot be begun anew, what is open is all there is.
+        with suppress(OSError):
+            if self._is_moved():
+                fd = self._open()
+                os.close(self._fd)
+                self._fd, self._is_torn = fd, False
+        return super().write(batch)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+
+    def _is_moved(self) -> bool:
+        try:
+            return not os.path.samestat(os.stat(self._path), os.fstat(self._fd))
+        except FileNotFoundError:
+            return True
