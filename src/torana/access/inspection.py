@@ -109,7 +109,7 @@ def _early(claims: Claims, now: float) -> str:
 
 def _skews(keys: KeyRing) -> str:
     # The header Date has whole seconds; less says nothing.
-    told = [f"the clock of {row.issuer} is {row.skew_s:+.0f} s from ours" for row in keys.states() if row.skew_s]
+    told = [f"the clock of {row.issuer} is {round(row.skew_s):+d} s from ours" for row in keys.states() if row.skew_s]
     return "; ".join(told)
 
 
