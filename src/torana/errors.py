@@ -17,6 +17,7 @@ ToranaError
     ├── NoCredentials           nothing configured to greet this provider with
     └── ProviderRefused         the provider answered with an error status
         ├── ProviderRefusedKey      401, 403: our own key is bad
+        ├── ProviderFoundNothing    404: no such model, or no such address
         ├── PromptTooLong           400, 413, 422: more than the model can read
         ├── ProviderLimited         429
         ├── ProviderSpent           402 and its like: our account's money or quota is used up
@@ -279,6 +280,12 @@ class ProviderRefusedKey(ProviderRefused):
     code = "provider_key_refused"
 
 
+class ProviderFoundNothing(ProviderRefused):
+    """404: it has no such model, or is no such server at that address."""
+
+    code = "provider_not_found"
+
+
 class PromptTooLong(ProviderRefused):
     """400 or its like, for a prompt that is longer than the model's context window."""
 
@@ -340,4 +347,6 @@ def provider_refused(status: int, message: str, where: str = "", kind: str = "")
         return PromptTooLong(status, message, where, kind)
     if kind == "overloaded_error":
         return ProviderOverloaded(529, message, where, kind)
+    if status == 404:
+        return ProviderFoundNothing(status, message, where, kind)
     return ProviderRefused(status, message, where, kind)

@@ -361,6 +361,12 @@ CODES: dict[str, Code] = {
         "Operators: `torana models show NAME` names the provider, docs/reference/providers.md what it needs; the log "
         "says why none is fetched.",
     ),
+    "provider_not_found": Code(
+        "provider",
+        "The provider has no such model, or nothing at that address.",
+        "An endpoint mostly ends in /v1, and the model's name is the server's own: `torana models discover URL` tells "
+        "both.",
+    ),
     "provider_refused": Code(
         "provider", "The provider refused the request.", "Look for the request id in the gateway's log."
     ),
@@ -370,7 +376,9 @@ CODES: dict[str, Code] = {
         "Send less of the conversation, or choose a model that reads more: GET /openai/v1/models tells how much.",
     ),
     "provider_key_refused": Code(
-        "provider", "The provider refused the gateway's own key.", "Replace the provider's key."
+        "provider",
+        "The provider refused the gateway's own key.",
+        "Replace the provider's key; of a model server that the request names, the one that came along.",
     ),
     "provider_limited": Code(
         "provider",

@@ -567,7 +567,7 @@ async def test_a_wrong_method_and_a_large_body_are_told_in_the_dialects_shape(st
         (400, 400, "provider_refused"),
         (401, 502, "provider_key_refused"),
         (403, 502, "provider_key_refused"),
-        (404, 404, "provider_refused"),
+        (404, 404, "provider_not_found"),
         (422, 400, "provider_refused"),
         (429, 429, "provider_limited"),
         (500, 502, "provider_overloaded"),

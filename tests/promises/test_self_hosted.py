@@ -517,6 +517,18 @@ async def test_the_operators_list_bounds_the_endpoints(
 
 
 @one_gateway
+async def test_an_address_where_nothing_is_says_what_may_be_wrong_with_it(shared: RunningGateway, server: str) -> None:
+    shared.provider.answer_with(status=404, body=b'{"detail":"Not Found"}')
+
+    answer = await ask(shared, f"{PROMPTS}model_configuration%2Fcheck", prompt(metadata(server)))
+
+    assert (answer.status, answer.json()["detail"]) == (421, "404: Not Found")
+    assert answer.refusal.code == "provider_not_found"
+    assert "/v1" in answer.refusal.remedy
+    assert "torana models discover" in answer.refusal.remedy
+
+
+@one_gateway
 async def test_a_redirect_of_the_clients_server_is_not_followed(shared: RunningGateway, server: str) -> None:
     shared.provider.answer_with(status=302, headers={"Location": "http://169.254.169.254/"})
 
