@@ -252,6 +252,23 @@ async def test_each_kind_of_body_has_its_own_limit_however_it_is_framed(start_ga
             assert beyond.header("connection") == "close"
 
 
+@pytest.mark.parametrize(("beyond", "status"), [(0, 422), (1, 413)])
+async def test_a_body_that_comes_while_it_is_read_has_the_same_limit(
+    start_gateway: StartGateway, beyond: int, status: int
+) -> None:
+    gateway = await start_gateway(env={"AIGW_MAX_BODY_BYTES": "2000"})
+    token = gateway.token(unit_primitives=["complete_code"])
+    head = gateway.request_bytes("POST", "/v2/completions", token=token, headers={"Transfer-Encoding": "chunked"})
+
+    async with await gateway.connect() as connection:
+        await connection.send(head + b"3e8\r\n" + b" " * 1000 + b"\r\n")
+        await gateway.monitoring("/healthz")
+        await connection.send(b"%x\r\n" % (1000 + beyond) + b" " * (1000 + beyond) + b"\r\n0\r\n\r\n")
+        answer = await connection.read_answer()
+
+    assert answer.status == status
+
+
 async def test_a_body_that_is_too_large_is_refused_only_after_authentication(gateway: RunningGateway) -> None:
     answer = await gateway.post("/v2/completions", headers={"Content-Length": str(2**40)})
 

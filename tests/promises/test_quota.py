@@ -389,6 +389,16 @@ async def test_one_consumers_answer_is_never_anothers(gateway: RunningGateway, p
     assert len(portal.questions) == 2
 
 
+@pytest.mark.parametrize("claim", ["gitlab_instance_uid", "gitlab_realm"])
+async def test_one_instances_answer_is_never_anothers(gateway: RunningGateway, portal: Portal, claim: str) -> None:
+    tokens = [gateway.token(unit_primitives=RIGHTS, **{claim: value}) for value in ("self-managed", "saas")]
+
+    for token in tokens:
+        await complete(gateway, token=token)
+
+    assert len(portal.questions) == 2
+
+
 @pytest.mark.parametrize("header", ["X-Gitlab-Project-Id", "X-Gitlab-Host-Name", "X-Request-ID"])
 async def test_what_is_not_in_the_key_shares_the_answer(gateway: RunningGateway, portal: Portal, header: str) -> None:
     for value in ("1", "2"):

@@ -22,6 +22,7 @@ from tests.support.access import (
 )
 from tests.support.keys import rsa_key
 
+from torana.access.memory import Bounded
 from torana.access.tokens import GAP_S, MOST_IN_LINE, PATIENCE_S
 from torana.caller import DEBUG_CALLER, Caller
 from torana.catalog.records import DenyRecord
@@ -621,6 +622,15 @@ async def test_a_record_that_does_not_match_whole_denies_nobody(access: Access, 
     access.verifier.set_deny_list([record])
 
     await ask(access, sign(access.claims()))
+
+
+def test_a_full_memory_forgets_what_was_put_in_first() -> None:
+    memory = Bounded[str, int](2)
+
+    for number, name in enumerate("abac"):
+        memory.put(name, number)
+
+    assert (len(memory), memory.get("a"), memory.get("b"), memory.get("c")) == (2, 2, None, 3)
 
 
 async def test_a_denied_user_is_refused_by_his_own_token_too() -> None:

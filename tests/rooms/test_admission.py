@@ -203,6 +203,17 @@ async def test_in_a_full_line_the_instance_that_waits_for_most_makes_room_for_an
     assert sorted(await crowd.turns(1)) == ["busy 1", "busy 2", "quiet"]
 
 
+async def test_an_instance_of_a_small_share_may_lose_its_only_place() -> None:
+    crowd = Crowd(max_waiting=1, weights={"small": 0.5})
+    crowd.fill_turn()
+    crowd.come("small", Standing(instance="small"))
+
+    crowd.come("usual", Standing(instance="usual"))
+
+    assert crowd.told == [("small", "overloaded")]
+    assert await crowd.turns(2) == ["usual"]
+
+
 async def test_in_a_full_line_background_work_makes_room_for_interactive() -> None:
     crowd = Crowd(max_waiting=1)
     crowd.fill_turn()
