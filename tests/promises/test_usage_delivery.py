@@ -275,6 +275,25 @@ async def server(
         yield gateway
 
 
+async def test_of_two_reloads_in_a_row_the_last_one_says_who_gets_records(
+    provider: ScriptedProvider, issuer: FakeIssuer, sink: UsageSink, tmp_path: Path
+) -> None:
+    sink.is_mute = True
+    env = sending_to(tmp_path, sink, timeout_s=1.0)
+    told = {"name": "file", "type": "file", "path": str(tmp_path / "usage.jsonl")}
+    async with server(provider, issuer, tmp_path, env) as gateway:
+        await call(gateway)
+        await sink.asked(1)  # and for a second it cannot be taken away
+
+        for sinks in ([told, {"name": "billing", "type": "http", "url": sink.url}], [told]):
+            write_sinks(tmp_path / "overlay", *sinks)
+            await gateway.running.reloader.reload()
+        sink.is_mute = False
+        await counts(gateway, 'usage_delivered_total{sink="file"}', 1)
+
+    assert len(sink.requests) == 1
+
+
 @pytest.mark.parametrize("is_cursor_lost", [False, True])
 async def test_a_server_stops_with_its_receiver_down_and_the_next_one_delivers(
     provider: ScriptedProvider, issuer: FakeIssuer, sink: UsageSink, tmp_path: Path, is_cursor_lost: bool

@@ -27,26 +27,25 @@ class Deliveries:
         """Every sink has been started: what all of these have, everybody has."""
         spool.on_change = self._notify
         spool.is_done = self._has_all
-        self._closing: set[asyncio.Task[None]] = set()
-        self.replace(makers)
+        self._makers = makers
+        self._exchange: asyncio.Task[None] | None = None
+        self._start()
 
     def replace(self, makers: Mapping[str, Callable[[], Delivery]]) -> None:
         """From now on these sinks get the records; each begins once its predecessor has ended."""
         self._is_complete = False
+        self._makers = makers
+        if self._exchange is None:  # else it starts these when all have ended
+            self._exchange = asyncio.get_running_loop().create_task(self._change())
+
+    async def _change(self) -> None:
         earlier, self._deliveries = self._deliveries, {}
-        if not earlier:
-            self._start(makers)
-            return
-        task = asyncio.get_running_loop().create_task(self._exchange(earlier, makers))
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
-
-    async def _exchange(self, earlier: Mapping[str, Delivery], makers: Mapping[str, Callable[[], Delivery]]) -> None:
         await asyncio.gather(*(delivery.aclose(GRACE_S) for delivery in earlier.values()))
-        self._start(makers)
+        self._exchange = None
+        self._start()
 
-    def _start(self, makers: Mapping[str, Callable[[], Delivery]]) -> None:
-        for name, make in makers.items():
+    def _start(self) -> None:
+        for name, make in self._makers.items():
             self._deliveries[name] = delivery = make()
             delivery.moved = self._tidy
         self._is_complete = True
@@ -54,8 +53,8 @@ class Deliveries:
 
     async def aclose(self) -> None:
         """The sinks get what is left, as far as they take it within a moment; the rest stays in the spool."""
-        if self._closing:
-            await asyncio.wait(self._closing)
+        if self._exchange is not None:
+            await asyncio.wait((self._exchange,))
         await asyncio.gather(*(delivery.aclose(GRACE_S) for delivery in self._deliveries.values()))
         if self._tidying is not None:
             await asyncio.wait((self._tidying,))
