@@ -277,6 +277,17 @@ async def test_a_tier_that_the_beginning_of_a_stream_tells_holds_for_its_end(
     assert (record["tiers"], record["output_tokens"]) == (["fast"], 20)
 
 
+async def test_a_call_is_booked_whose_token_names_half_a_letter(gateway: RunningGateway) -> None:
+    token = gateway.token(unit_primitives=[PROXY], instance_id="ac\ud800me")
+
+    answer = await gateway.post(
+        "/anthropic/v1/messages", json=messages(False), headers={"Authorization": f"Bearer {token}"}
+    )
+
+    (record,) = gateway.usage()
+    assert (answer.status, record["instance"], record["status"]) == (200, "ac?me", "completed")
+
+
 def whole_chat_completion(text: str) -> dict[str, Any]:
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
     model = "gpt-5-mini-2025-08-07"
