@@ -246,6 +246,17 @@ async def test_where_fine_sums_are_kept_for_a_shorter_time_than_is_asked_for_coa
     assert [row["calls"] for row in report(torana, "--since", since)] == [2]
 
 
+async def test_fine_sums_answer_where_they_reach_back_far_enough(
+    sink: RollupSink, torana: Callable[..., Result]
+) -> None:
+    hour = NOW.replace(minute=0, second=0) - timedelta(hours=2)
+    ended = [hour - timedelta(days=20), hour + timedelta(minutes=10), hour + timedelta(minutes=40)]
+    await sink.send(batch(*(event(number, at) for number, at in enumerate(ended))))
+
+    since = (hour + timedelta(minutes=30)).isoformat()
+    assert [row["calls"] for row in report(torana, "--since", since)] == [1]
+
+
 async def test_names_that_callers_choose_command_no_terminal_and_no_spreadsheet(
     sink: RollupSink, torana: Callable[..., Result]
 ) -> None:
