@@ -34,6 +34,7 @@ from torana.dialects.json_pieces import JsonPieces
 from torana.errors import (
     Invalid,
     ProviderBroke,
+    ProviderFoundNothing,
     ProviderLimited,
     ProviderOverloaded,
     ProviderRefused,
@@ -296,7 +297,7 @@ ERRORS: list[tuple[dict[str, Any], type[ProviderRefused], int, float | None]] = 
     (rpc(401, "UNAUTHENTICATED"), ProviderRefusedKey, 401, None),
     (rpc(403, "PERMISSION_DENIED"), ProviderRefusedKey, 403, None),
     (rpc(403, "PERMISSION_DENIED", ErrorInfo={"reason": "BILLING_DISABLED"}), ProviderSpent, 403, None),
-    (rpc(404, "NOT_FOUND"), ProviderRefused, 404, None),
+    (rpc(404, "NOT_FOUND"), ProviderFoundNothing, 404, None),
     (rpc(429, "RESOURCE_EXHAUSTED", RetryInfo={"retryDelay": "34.5s"}), ProviderLimited, 429, 34.5),
     (rpc(429, "RESOURCE_EXHAUSTED", QuotaFailure=MINUTE, RetryInfo={"retryDelay": "7s"}), ProviderLimited, 429, 7.0),
     (rpc(429, "RESOURCE_EXHAUSTED", RetryInfo={"retryDelay": "soon"}), ProviderLimited, 429, None),
