@@ -225,6 +225,25 @@ def test_days_weeks_and_months_end_with_the_calendar(period: str, now: float, en
     assert end_of(period, now) == end
 
 
+@pytest.mark.parametrize("period", ["day", "week", "month"])
+def test_a_period_is_over_when_a_wall_clock_that_was_wrong_says_so(period: str) -> None:
+    desk = Desk(f"100 tokens per {period}")
+    desk.clock.jump(3600)
+    under_way = desk.ask(input_tokens=60)
+    assert isinstance(under_way, Hold)
+
+    desk.clock.jump(-1800)
+    before = desk.passes(2, input_tokens=40)
+    desk.clock.jump(32 * 86_400)
+    after = desk.passes(2, input_tokens=40)
+    desk.settle(under_way, input_tokens=0)  # of the period before
+
+    assert (before, after) == (1, 2)
+    assert desk.passes(1, input_tokens=40) == 0
+    desk.clock.advance(32 * 86_400)
+    assert desk.passes(3, input_tokens=40) == 2
+
+
 # --- Headers of the dialects ---
 
 

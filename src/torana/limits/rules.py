@@ -16,7 +16,7 @@ from torana.clock import Clock
 from torana.limits.calendar import end_of
 from torana.limits.reached import Shown
 from torana.limits.spent import MEASURES, Spent
-from torana.limits.table import FOREVER, UNTIL, USED, Key, Numbers, Table
+from torana.limits.table import END, FOREVER, UNTIL, USED, Key, Numbers, Table
 from torana.telemetry.limit_figures import LimitFigures
 from torana.telemetry.metrics import Metrics
 
@@ -196,6 +196,41 @@ class Rule:
         return int((end_of(self.period, wall) - wall) * SECOND)
 
 
+class CalendarRule(Rule):
+    """A limit of a day, a week or a month: over when the wall clock says so, too.
+
+    The other clock knows nothing of a wall clock that was wrong and is set right, nor of a machine that slept.
+    """
+
+    def left(self, numbers: Numbers, slot: int, now: int) -> int:
+        self._look_at_the_wall(numbers, slot)
+        return super().left(numbers, slot, now)
+
+    def take(self, numbers: Numbers, slot: int, now: int, wanted: int) -> int | None:
+        self._look_at_the_wall(numbers, slot)
+        left = super().take(numbers, slot, now, wanted)
+        if left is not None and not numbers[slot + END]:
+            self._begin(numbers, slot)
+        return left
+
+    def count(self, numbers: Numbers, slot: int, now: int, more: int) -> None:
+        super().count(numbers, slot, now, more)
+        if not numbers[slot + END]:
+            self._begin(numbers, slot)
+
+    def give(self, table: Table, key: Key, slot: int, until: int, now: int, more: int) -> None:
+        if table.holds(slot, key):
+            self._look_at_the_wall(table.numbers, slot)
+        super().give(table, key, slot, until, now, more)
+
+    def _begin(self, numbers: Numbers, slot: int) -> None:
+        numbers[slot + END] = int(end_of(self.period, self._clock.now()))
+
+    def _look_at_the_wall(self, numbers: Numbers, slot: int) -> None:
+        if 0 < numbers[slot + END] <= self._clock.now():
+            numbers[slot + UNTIL] = numbers[slot + END] = 0
+
+
 class FlowRule(Rule):
     """A limit with a burst: so much at once, then evenly. GCRA: a slot's UNTIL is when it will have drained."""
 
@@ -257,6 +292,12 @@ class StreamRule(Rule):
 def make_rule(record: LimitRecord, models: Mapping[str, ModelRecord], clock: Clock, metrics: Metrics) -> Rule:
     """The rule of a record that `torana check` found good."""
     terms = read_limit(record.limit)
-    kind = FlowRule if record.burst else Rule if terms.period else StreamRule
+    kind = FlowRule if record.burst else _kind(terms)
     figures = metrics.limit(record.name, terms.unit, 1 / USD if terms.unit == "usd" else 1.0)
     return kind(record, terms, Match(record.match, models), clock, figures)
+
+
+def _kind(terms: LimitTerms) -> type[Rule]:
+    if not terms.period:
+        return StreamRule
+    return CalendarRule if terms.is_calendar else Rule
