@@ -456,6 +456,25 @@ async def test_calls_are_booked_also_where_the_table_of_running_ones_cannot_grow
     assert len(await settled_records(spool, *records)) == FIRST_SLOTS + 3
 
 
+async def test_records_of_a_server_without_a_spool_are_written_once_it_has_one(tmp_path: Path) -> None:
+    disk = BrokenDisk()
+    disk.breaks = errno.EACCES
+    spool = Spool(tmp_path / "spool", "me", disk, Metrics(Known()).usage)
+    record = open_record(ledger_of(spool))
+    record.close("completed", Usage(1, 1))
+    await record.settled()  # nobody waits for a disk that is not there
+    assert (spool.own, spool.is_full) == (None, True)
+
+    disk.breaks = 0
+
+    async def is_written() -> bool:
+        return spool.own is not None and len(everything(spool.own)[0]) == 1
+
+    await eventually(is_written)
+    await spool.stop()
+    spool.release()
+
+
 async def test_a_call_of_absurd_names_has_a_whole_record_when_its_worker_dies(spool: Spool, tmp_path: Path) -> None:
     record = open_record(ledger_of(spool), request_id="r" * 1000, user="u" * 1000, endpoint="/" + "e" * 1000)
     assert len(record.admitted()) <= MAX_ADMITTED_BYTES
