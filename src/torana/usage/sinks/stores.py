@@ -41,6 +41,7 @@ class _StoreSink:
     def _close(self) -> None:
         if self._connection is not None:
             self._connection.close()
+            self._connection = None
 
     def _store(self, events: list[bytes]) -> None:
         """Raises SinkDown, SinkRefused."""
@@ -66,14 +67,20 @@ class RedisStream(_StoreSink):
         self._members: dict[str, Any] = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
         if trusted and url.lower().startswith("rediss:"):
             self._members["ssl_ca_data"] = trusted
+        self._where: dict[str, str | int] = {}
+        """The node of a cluster that has the stream; nothing: the configured one."""
 
     def _store(self, events: list[bytes]) -> None:
         redis = self._redis
         try:
             if self._connection is None:
                 self._connection = redis.Redis.from_url(self._url, **self._members)
+                self._connection.connection_pool.connection_kwargs.update(self._where)
             self._connection.ping()
         except redis.RedisError as error:
+            if self._where:  # that node may be gone; where the others are, the configured one knows
+                self._where = {}
+                self._close()
             raise SinkDown(str(error), is_ambiguous=False) from error
         pipeline = self._connection.pipeline(transaction=True)
         for event in events:
@@ -85,9 +92,14 @@ class RedisStream(_StoreSink):
             )
         try:
             pipeline.execute()
+        except redis.exceptions.MovedError as moved:  # a cluster's other node has the stream: the next try goes there
+            self._where = {"host": moved.host, "port": moved.port}
+            self._close()
+            raise SinkDown(f"moved to {moved.host}:{moved.port}", is_ambiguous=False) from moved
         except redis.ResponseError as error:
             # Of the store, not of a record: out of memory, a replica, another type of key.
-            raise SinkDown(str(error), is_ambiguous=False) from error
+            reason = str(error).rpartition("caused error: ")[2]  # before it stands the record
+            raise SinkDown(reason, is_ambiguous=False) from error
         except redis.RedisError as error:
             raise SinkDown(str(error), is_ambiguous=True) from error
 
