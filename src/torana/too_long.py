@@ -13,9 +13,10 @@ _TOLD = re.compile(
     r"context ?(length|window|limit|size)"  # OpenAI, vLLM, SGLang, Mistral, OpenRouter, llama.cpp, LM Studio, …
     r"|(prompt|input) is too long|prompt too long"  # Anthropic, Bedrock, Fireworks; Ollama
     r"|input (token count|tokens exceed)|prompt token count|too many (input )?tokens"  # Gemini, OpenAI, Nova; Cohere
-    r"|maximum (model|prompt) length|input length \(\d+"  # vLLM, xAI; SGLang
+    r"|maximum (model|prompt|input) length|input length \(\d+"  # vLLM, xAI, OpenAI's embeddings; SGLang
     r"|reduce the length of the (input|messages|prompt)"  # Groq, Cerebras
     r"|inputs\W+(tokens \+|must have less than)"  # Hugging Face's TGI, Together
+    r"|max \d+ tokens per request"  # OpenAI's embeddings
     r"|exceeds? the (maximum|available)[a-z ]* (tokens|context)"
     r"|exceeded model token limit|prompt exceeds max|range of input length|sum of prompt length"  # Moonshot, Z.ai,
     # DashScope, TensorRT-LLM
@@ -32,6 +33,9 @@ _COUNTED = [
         # OpenAI and older vLLM; OpenRouter
         r"length is (?P<limit>\d+) tokens.+\((?P<input>\d+) (in the messages|of text input).*?"
         r" (?P<output>\d+) in the (completion|output)",
+        # OpenAI's embeddings: one text; all of them
+        r"length is (?P<limit>\d+) tokens.+requested (?P<input>\d+) tokens \(\d+ in your prompt; 0 for",
+        r"requested (?P<input>\d+) tokens, max (?P<limit>\d+) tokens per request",
         # SGLang
         r"length of (?P<limit>\d+) tokens.+ (?P<input>\d+) tokens from the input.+ (?P<output>\d+) tokens for the",
         # TGI, Together
@@ -39,7 +43,8 @@ _COUNTED = [
         # OpenAI, vLLM
         r"length is (?P<limit>\d+) tokens\. however, your (messages resulted in|request has) (?P<input>\d+)",
         r"limit of (?P<limit>\d+) tokens\. your messages resulted in (?P<input>\d+)",
-        # Gemini; llama.cpp, SGLang
+        # Vertex AI; Gemini; llama.cpp, SGLang
+        r"input token count is (?P<input>\d+) but (the )?model (only )?supports up to (?P<limit>\d+)",
         r"input token count \((?P<input>\d+)\) exceeds.+\((?P<limit>\d+)\)",
         r"\((?P<input>\d+) tokens\) (exceeds|is longer than).+\((?P<limit>\d+) tokens\)",
         # Mistral; xAI

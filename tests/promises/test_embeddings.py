@@ -305,6 +305,32 @@ async def test_each_upstream_failure_has_its_status(
     assert answer.refusal.layer == "provider"
 
 
+@pytest.mark.parametrize(
+    ("says", "counted"),
+    [
+        ("Unable to submit request because the input token count is 21001 but model only supports up to 20000.", True),
+        ("Requested 21001 tokens, max 20000 tokens per request", True),
+        (
+            "This model's maximum context length is 20000 tokens, however you requested 21001 tokens "
+            "(21001 in your prompt; 0 for the completion). Please reduce your prompt; or completion length.",
+            True,
+        ),
+        ("Invalid 'input[2]': maximum input length is 20000 tokens.", False),
+    ],
+)
+async def test_texts_that_are_too_long_are_told_so_that_gitlab_halves_them(
+    start_gateway: StartGateway, says: str, counted: bool
+) -> None:
+    gateway = await start_gateway(env=ONE_TRY)
+    gateway.provider.fail_with(400, {"error": {"message": says, "type": "invalid_request_error"}})
+
+    answer = await ask(gateway, body("a", "b"))
+
+    told = ", the input token count is 21001 but the model supports up to 20000" if counted else ""
+    assert (answer.status, answer.json()["detail"]) == (400, f"400: Bad Request{told}")
+    assert answer.refusal.code == "context_length_exceeded"
+
+
 @pytest.mark.parametrize("how", ["html", "cut_json", "short_body", "error_event"])
 async def test_an_answer_that_is_none_is_503(start_gateway: StartGateway, how: Any) -> None:
     gateway = await start_gateway(env=ONE_TRY)

@@ -17,10 +17,11 @@ from torana.caller import Permit
 from torana.chat import ModelWish
 from torana.dialects.embedding_dialect import MAX_DIMENSIONS, EmbeddingsRequest, Purpose
 from torana.dialects.embeddings import MAX_INPUTS
-from torana.errors import Invalid, ProviderError, Refusal
+from torana.errors import Invalid, PromptTooLong, ProviderError, Refusal
 from torana.gateway import Gateway
 from torana.routing.models import Model
 from torana.settings import ProviderSettings, Settings
+from torana.too_long import read_counted
 
 PATH = "/v1/embeddings/code_embeddings"
 
@@ -101,9 +102,13 @@ class EmbeddingEndpoints:
 
 def embedding_failed(error: ProviderError) -> Refusal:
     """400 and 401 of the provider are the client's to see: it may name model, server and key itself."""
-    if error.upstream_code in (400, 401):
-        return Refusal(error.upstream_code, error.code, error.phrase, layer="provider")
-    return code_failed(error)
+    if error.upstream_code not in (400, 401):
+        return code_failed(error)
+    text = error.phrase
+    if isinstance(error, PromptTooLong) and (counted := read_counted(str(error))):
+        # GitLab sends the halves of its texts when it reads Vertex AI's words, and gives up on all of them otherwise.
+        text += f", the input token count is {counted.input} but the model supports up to {counted.limit}"
+    return Refusal(error.upstream_code, error.code, text, layer="provider")
 
 
 def _read_wish(metadata: dict[str, Any], settings: ProviderSettings) -> ModelWish:
