@@ -92,6 +92,19 @@ async def test_messages_are_sent_as_they_are(gateway: RunningGateway) -> None:
     assert "Be kind" in str(sent["system"])
 
 
+async def test_a_turn_of_the_assistant_that_says_nothing_is_left_out(start_gateway: StartGateway) -> None:
+    """GitLab 17 ends the comments to summarize with one; servers that take no begun answer refuse it."""
+    gateway = await start_gateway(env=OWN)
+    silent = {"role": "assistant", "content": " "}
+
+    await ask(gateway, own(gateway, content=[silent, *turns("Hello"), silent]))
+    await ask(gateway, own(gateway, content=[silent]))
+
+    first, second = (request.json()["messages"] for request in gateway.provider.requests)
+    assert first == turns("Hello")
+    assert second == [silent]  # nothing else is there to be asked
+
+
 async def test_a_begun_answer_is_followed_by_a_request_to_go_on_where_it_is_refused(gateway: RunningGateway) -> None:
     content = [*turns("Hello"), {"role": "assistant", "content": "Hi,"}]
     gateway.provider.fail_with(400, NO_PREFILL, times=1)

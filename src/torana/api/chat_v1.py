@@ -186,7 +186,12 @@ def _read_content(payload: dict[str, Any]) -> tuple[Message, ...]:
         role = reading.choice(members, "role", ("system", "user", "assistant"), here, required=True)
         text = reading.text(members, "content", here, required=True)
         messages.append(Message(cast(Role, role), (Text(text),)))
-    return tuple(messages)
+    return tuple(filter(_says_something, messages)) or tuple(messages)
+
+
+def _says_something(message: Message) -> bool:
+    """A blank turn of the assistant's begins no answer; GitLab 17 ends some of its lists with one."""
+    return message.role != "assistant" or any(isinstance(part, Text) and part.text.strip() for part in message.parts)
 
 
 def _read_wish(payload: dict[str, Any], settings: ProviderSettings) -> ModelWish:
