@@ -276,10 +276,10 @@ async def test_a_generation_without_a_prompt_asks_the_default_model(shared: Runn
 
 @one_gateway
 async def test_a_generation_prompt_is_sent_as_one_user_turn(shared: RunningGateway) -> None:
-    await ask(shared, body(prompt_version=2, prompt="Write a parser"), GENERATIONS)
+    await ask(shared, body(prompt_version=2, prompt="\n  Write a parser\n"), GENERATIONS)
 
     assert len(sent(shared).json()["messages"]) == 1
-    assert "Write a parser" in json.dumps(sent(shared).json()["messages"])
+    assert r"\n  Write a parser\n" in json.dumps(sent(shared).json()["messages"])
 
 
 @pytest.mark.parametrize("path", [COMPLETIONS, GENERATIONS])

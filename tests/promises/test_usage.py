@@ -123,7 +123,7 @@ async def test_a_call_leaves_one_record_with_its_tokens_and_for_whom_it_was(gate
     assert (record["instance"], record["realm"], record["user"]) == (INSTANCE_ID, "self-managed", USER_ID)
     assert record["unit_primitive"] == way.unit_primitive
     assert record["request_id"] == answer.header("x-request-id")
-    assert record["endpoint"] in way.path
+    assert way.path.startswith(record["endpoint"] or "?")
     assert record["stream"] is (way in STREAMED)
     is_unread = way in WHOLE and way.headers == PROXY_HEADERS  # of these only the tokens are looked at
     assert record["finish_reason"] == ("" if is_unread else "stop")
