@@ -2,9 +2,7 @@
 
 import asyncio
 import errno
-import os
 import shutil
-import subprocess
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import pytest
 from tests.conftest import StartGateway
 from tests.promises.test_usage import STREAMED, WHOLE, Way
 from tests.promises.test_usage_delivery import figure
+from tests.support.disks import fill, small_file_system
 from tests.support.gateway import RunningGateway
 from tests.support.http_client import Answer
 from tests.support.usage import BrokenDisk, HeldDisk, read_spool
@@ -188,33 +187,8 @@ async def test_too_many_records_that_nobody_takes_count_as_a_full_disk(
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Any:
     """A file system of 1 MiB and few inodes."""
-    if os.geteuid():
-        pytest.skip("mounting takes root")
-    place = tmp_path / "small"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=64", "tmpfs", str(place)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("nothing can be mounted here")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
-
-
-def fill(place: Path, how: str) -> Path:
-    rest = place / "rest"
-    rest.mkdir()
-    try:
-        if how == "space":
-            with (rest / "zeros").open("wb") as file:
-                while True:
-                    file.write(bytes(4096))
-                    file.flush()
-        for number in range(1000):
-            (rest / str(number)).touch()
-    except OSError:
-        return rest
-    raise AssertionError("it did not run full")
+    with small_file_system(tmp_path / "small", "size=1m,nr_inodes=64") as place:
+        yield place
 
 
 @pytest.mark.parametrize("how", ["space", "inodes"])

@@ -1,5 +1,6 @@
 """Metrics: names and labels of contract 15, bounded, cheap, and summed over workers."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from tests.support.clock import HandClock
+from tests.support.disks import fill, small_file_system
 
 from torana.chat import Usage
 from torana.errors import (
@@ -19,10 +21,10 @@ from torana.errors import (
     provider_refused,
 )
 from torana.telemetry.error_types import error_type_of
-from torana.telemetry.families import FAMILIES, REQUEST_SECONDS
+from torana.telemetry.families import FAMILIES, REQUEST_SECONDS, USAGE_DELIVERED
 from torana.telemetry.loop_watch import watch_loop
 from torana.telemetry.metrics import Known, Metrics
-from torana.telemetry.shards import MAX_SERIES
+from torana.telemetry.shards import MAX_SERIES, Shards
 
 KNOWN = Known(
     engines=frozenset({"anthropic"}),
@@ -300,3 +302,26 @@ async def test_a_late_event_loop_shows_in_the_histogram(metrics: Metrics) -> Non
     assert found['event_loop_lag_seconds_bucket{le="0.001"}'] == 1
     assert found["event_loop_lag_seconds_sum"] == pytest.approx(0.3)
     assert samples(metrics)["ai_gateway_threads_count"] >= 1
+
+
+def test_series_whose_names_find_no_space_are_not_counted_and_spoil_no_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with small_file_system(tmp_path / "small", "size=1m") as place:
+        mine, sibling = Shards(place), Shards(place)
+        mine.values[mine.place(USAGE_DELIVERED, ("before",))] += 1
+
+        rest = fill(place, "space")
+        for number in range(150):
+            mine.values[mine.place(USAGE_DELIVERED, (f"meanwhile {number}",))] += 1
+        shutil.rmtree(rest)
+        mine.values[mine.place(USAGE_DELIVERED, ("after",))] += 1
+
+        told = {labels[0]: numbers for labels, numbers in sibling.sum()[USAGE_DELIVERED]}
+        for shards in (mine, sibling):
+            shards.close()
+
+    assert (told["before"], told["after"]) == ([1], [1])
+    assert 2 < len(told) < 152
+    assert all(numbers == [1] for numbers in told.values())
+    assert "names cannot be written" in caplog.text

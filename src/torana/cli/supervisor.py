@@ -31,7 +31,9 @@ def supervise(settings: Settings, sockets: tuple[socket.socket, socket.socket]) 
     """Run `settings.serve.workers` workers until a signal; returns the exit code."""
     import torana.app  # noqa: F401 imported here once, so that every fork has it
     from torana.access.shelf import clear_shelf
-    from torana.limits.shared_table import clear_directory
+    from torana.limits.shared_table import COUNTS_BYTES, HELD_BYTES, clear_directory
+    from torana.shared_files import make_room
+    from torana.telemetry.shards import ARRAY_BYTES
 
     # Blocked and waited for, so that no signal falls between two looks.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -39,15 +41,16 @@ def supervise(settings: Settings, sockets: tuple[socket.socket, socket.socket]) 
     try:
         directory = Path(given or tempfile.mkdtemp(prefix="torana-metrics-"))
         directory.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=directory).close()
+        clear_directory(directory)
+        clear_shelf(directory)
+        with tempfile.TemporaryFile(dir=directory) as file:
+            make_room(file.fileno(), COUNTS_BYTES + settings.serve.workers * (HELD_BYTES + ARRAY_BYTES))
     except OSError as error:
         raise BadSetting(
             "PROMETHEUS_MULTIPROC_DIR",
             f"{given!r} cannot be used ({error.strerror})",
-            "expected a folder that may be written" + (", or nothing" if given else ""),
+            "expected a folder that may be written and has some MB of room" + (", or nothing" if given else ""),
         ) from error
-    clear_directory(directory)
-    clear_shelf(directory)
     try:
         return _Supervisor(settings, sockets, directory).run()
     finally:

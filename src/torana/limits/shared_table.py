@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from torana.limits.table import FOREVER, GRANTED, IS_EXACT, SALT_BYTES, SLOT_NUMBERS, SLOTS, UNTIL, USED, Key, Table
+from torana.shared_files import make_room
 
 MAX_HELD = 16_384
 """Takings that one worker lists; what is held beyond it is not given back should the worker die."""
@@ -25,6 +26,8 @@ LOCK_PATIENCE_S, LOCK_LIMIT_S = 0.02, 1.0
 it. One that only waits for its turn on a busy machine is waited for, up to the limit."""
 
 _COUNTS, _HELD = "limit-counts", "limit-held-"
+COUNTS_BYTES = (SLOTS * SLOT_NUMBERS + 1) * 8 + SALT_BYTES
+"""On the disk, beside HELD_BYTES for each worker."""
 
 
 class SharedTable(Table):
@@ -200,7 +203,11 @@ def clear_directory(directory: Path) -> None:
 
 def _open(path: Path, size: int) -> int:
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    os.ftruncate(file, size)
+    try:
+        make_room(file, size)
+    except OSError:
+        os.close(file)
+        raise
     return file
 
 

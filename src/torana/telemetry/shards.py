@@ -7,14 +7,19 @@ A worker holds a lock on its file for as long as it lives. The next worker to st
 file of a dead one, counters included: they never run backwards, and files do not pile up.
 """
 
+import errno
 import fcntl
 import json
+import logging
 import mmap
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from torana.shared_files import make_room
 from torana.telemetry.families import FAMILIES, Family
+
+logger = logging.getLogger("torana.telemetry")
 
 MAX_SERIES = 200
 """Per family, the one that collects what is too much included (contract 15)."""
@@ -22,7 +27,9 @@ MAX_SERIES = 200
 OTHER = "other"
 
 _FAMILY = {family.name: family for family in FAMILIES}
-_ARRAY_BYTES = 8 * MAX_SERIES * sum(family.slots for family in FAMILIES)
+_NOWHERE = MAX_SERIES * sum(family.slots for family in FAMILIES)
+"""Behind all places: for series that cannot be told to the siblings."""
+ARRAY_BYTES = 8 * (_NOWHERE + max(family.slots for family in FAMILIES))
 
 Labels = tuple[str, ...]
 
@@ -42,11 +49,11 @@ class Shards:
         self._series: int | None = None
         self._own = -1
         if directory is None:
-            self.values = memoryview(bytearray(_ARRAY_BYTES)).cast("d")
+            self.values = memoryview(bytearray(ARRAY_BYTES)).cast("d")
             return
         self._series = os.open(directory / "series", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._own = _take_array(directory)
-        self.values = memoryview(mmap.mmap(self._own, _ARRAY_BYTES)).cast("d")
+        self.values = memoryview(mmap.mmap(self._own, ARRAY_BYTES)).cast("d")
         self._read_series()
         self._clear_gauges()
 
@@ -107,12 +114,23 @@ class Shards:
             key = (family.name, (OTHER,) * len(family.labels))
             if key in self._places:
                 return self._places[key]
-        place = self._remember(*key)
-        if self._series is not None:
-            line = json.dumps(key).encode() + b"\n"
-            os.write(self._series, line)
-            self._read_bytes += len(line)
-        return place
+        if self._series is not None and not self._tell(json.dumps(key).encode() + b"\n"):
+            return _NOWHERE
+        return self._remember(*key)
+
+    def _tell(self, line: bytes) -> bool:
+        """Write a series down for the siblings; False where the disk does not take it."""
+        assert self._series is not None
+        length = os.fstat(self._series).st_size
+        try:
+            if os.write(self._series, line) != len(line):
+                os.ftruncate(self._series, length)  # half of it would spoil the next one
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            logger.error("figures are not counted: their names cannot be written", extra={"reason": str(error)})
+            return False
+        self._read_bytes += len(line)
+        return True
 
     def _remember(self, name: str, labels: Labels) -> int:
         place = self._places[(name, labels)] = self._next_place
@@ -153,14 +171,14 @@ def _take_array(directory: Path) -> int:
             os.close(array)
             number += 1
             continue
-        os.ftruncate(array, _ARRAY_BYTES)
+        make_room(array, ARRAY_BYTES)
         return array
 
 
 def _read_array(path: Path) -> "tuple[memoryview[float], bool]":
     """A sibling's numbers, and whether it is alive."""
     with path.open("rb") as file:
-        numbers = file.read().ljust(_ARRAY_BYTES, b"\0")  # one that is just being made is still short
+        numbers = file.read().ljust(ARRAY_BYTES, b"\0")  # one that is just being made is still short
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
