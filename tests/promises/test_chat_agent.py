@@ -352,6 +352,8 @@ async def test_each_tool_needs_its_own_unit_primitive(shared: RunningGateway, to
 
 
 GATED = {"merge_request_reader", "build_reader"}
+NEW = "work_item_reader"
+"""Clients before 18 have no such tool (contract 7.1, [18]+), and end the chat with an error when it is chosen."""
 
 
 @pytest.mark.parametrize(
@@ -359,12 +361,12 @@ GATED = {"merge_request_reader", "build_reader"}
     [
         ("18.6.1-ee", "", set()),
         ("18.4.0-pre", "", set()),
-        ("17.9.2-ee", "", {"commit_reader"}),
-        ("17.9.2-ee", "ai_commit_reader_for_chat", set()),
-        ("17.5.0", "", {"commit_reader"}),
-        ("17.5.0-pre", "", {"commit_reader"}),
-        ("17.4.9-ee", "ai_commit_reader_for_chat", {*GATED, "commit_reader"}),
-        ("16.11.0", "", {*GATED, "commit_reader"}),
+        ("17.9.2-ee", "", {"commit_reader", NEW}),
+        ("17.9.2-ee", "ai_commit_reader_for_chat", {NEW}),
+        ("17.5.0", "", {"commit_reader", NEW}),
+        ("17.5.0-pre", "", {"commit_reader", NEW}),
+        ("17.4.9-ee", "ai_commit_reader_for_chat", {*GATED, "commit_reader", NEW}),
+        ("16.11.0", "", {*GATED, "commit_reader", NEW}),
         ("garbage", "", {*GATED, "commit_reader"}),
         (None, "", {*GATED, "commit_reader"}),
     ],

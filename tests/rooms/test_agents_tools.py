@@ -6,6 +6,8 @@ from torana.agents.tools import COMMIT_FLAG, TOOLS, offer, read_version
 
 ALL = {tool.unit_primitive for tool in TOOLS}
 UNGATED = ["issue_reader", "epic_reader", "work_item_reader", "gitlab_documentation"]
+OLD = ["issue_reader", "epic_reader", "gitlab_documentation"]
+"""What clients before 18 have ungated: a work item reader would end their chat with an error."""
 GATED = ["merge_request_reader", "commit_reader", "build_reader"]
 
 
@@ -35,11 +37,16 @@ def test_without_unit_primitives_there_are_no_tools() -> None:
 
 def test_a_debug_caller_has_every_unit_primitive_but_no_newer_client() -> None:
     assert names("18.0.0", scopes=set(), is_debug=True) == {*UNGATED, *GATED}
-    assert names("17.4.0", scopes=set(), is_debug=True) == set(UNGATED)
+    assert names("17.4.0", scopes=set(), is_debug=True) == set(OLD)
 
 
-@pytest.mark.parametrize("version", ["17.4.9", "17.4.9-ee", "16.11.0", "", "null", "seventeen", "17", "17.5.0_x"])
-def test_older_missing_and_unreadable_versions_hide_the_gated_tools(version: str) -> None:
+@pytest.mark.parametrize("version", ["17.4.9", "17.4.9-ee", "16.11.0"])
+def test_older_versions_hide_the_gated_tools(version: str) -> None:
+    assert names(version, COMMIT_FLAG) == set(OLD)
+
+
+@pytest.mark.parametrize("version", ["", "null", "seventeen", "17", "17.5.0_x"])
+def test_missing_and_unreadable_versions_hide_the_gated_tools(version: str) -> None:
     assert names(version, COMMIT_FLAG) == set(UNGATED)
 
 
@@ -48,8 +55,8 @@ def test_older_missing_and_unreadable_versions_hide_the_gated_tools(version: str
     ["17.5.0-pre", "17.5.0", "17.5.0-ee", "17.5.0-ce.0", "17.5.0+build.7", "17.5.0-pre-ee", "17.10.1", "17.5"],
 )
 def test_the_gated_tools_come_with_the_pre_release_of_17_5(version: str) -> None:
-    assert names(version) == {*UNGATED, "merge_request_reader", "build_reader"}
-    assert names(version, COMMIT_FLAG) == {*UNGATED, *GATED}
+    assert names(version) == {*OLD, "merge_request_reader", "build_reader"}
+    assert names(version, COMMIT_FLAG) == {*OLD, *GATED}
 
 
 @pytest.mark.parametrize("version", ["18.0.0-pre", "18.0.0", "18.4.2-ee", "19.0.0", "100.0.0"])

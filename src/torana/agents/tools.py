@@ -18,6 +18,8 @@ class ToolSpec:
     """An action input that shows what the tool wants."""
     since: str = ""
     """First version of the client that has the tool; empty: all of them."""
+    missing_before: str = ""
+    """Clients that say a lower version have no such tool; one that says none may."""
     flag: str = ""
     """Feature flag that releases before `flag_until` also need."""
     flag_until: str = ""
@@ -42,6 +44,7 @@ TOOLS = (
         unit_primitive="ask_work_item",
         description="Reads one work item, such as a task, an objective, or an issue or epic in its newer form.",
         example="Summarize the work item at this URL: https://gitlab.example.com/group/app/-/work_items/42",
+        missing_before="18.0.0-pre",
     ),
     ToolSpec(
         name="merge_request_reader",
@@ -127,6 +130,8 @@ def read_version(text: str) -> Version | None:
 
 def _is_known(tool: ToolSpec, version: Version | None, flags: Collection[str]) -> bool:
     """True where the client's release has the tool."""
+    if tool.missing_before and version is not None and version < _bound(tool.missing_before):
+        return False
     if not tool.since:
         return True
     if version is None or version < _bound(tool.since):
