@@ -3,10 +3,12 @@
 import base64
 import json
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.conftest import StartGateway
+from tests.support.fleet import running_fleet
 from tests.support.gateway import OPENAI_KEY, RunningGateway
 from tests.support.http_client import Answer
 
@@ -199,3 +201,19 @@ async def test_what_the_provider_has_against_the_prompt_is_told(gateway: Running
     answer = await count(gateway, "chat_default")
 
     assert (answer.status, answer.json()["error"]["message"]) == (400, "scripted failure")
+
+
+@pytest.mark.parametrize("is_folding", [False, True])
+async def test_a_model_that_takes_no_system_turn_gets_none_whoever_writes_it(
+    start_gateway: StartGateway, tmp_path: Path, is_folding: bool
+) -> None:
+    family = ", families: [mistral]" if is_folding else ""
+    deployments = [{"provider": "vendor", "model": "small"}]
+    body = {"model": "fleet", "messages": [{"role": "system", "content": "Be"}, {"role": "user", "content": "Hi"}]}
+
+    async with running_fleet(start_gateway, tmp_path / "fleet", deployments, model=family) as fleet:
+        answer = await fleet.gateway.post("/openai/v1/chat/completions", json=body, headers=bearer(fleet.gateway))
+        (sent,) = fleet["vendor"].requests
+
+    folded = [{"role": "user", "content": "Be\n\nHi"}]
+    assert (answer.status, sent.json()["messages"]) == (200, folded if is_folding else body["messages"])

@@ -1,9 +1,11 @@
 """Numbers that providers tell and that cannot be, and those that they leave out: what the record has instead."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import StartGateway
 from tests.promises.test_usage import PROXY, PROXY_HEADERS, chat_completions, messages
 from tests.support.gateway import RunningGateway
 
@@ -275,6 +277,23 @@ async def test_a_tier_that_the_beginning_of_a_stream_tells_holds_for_its_end(
 
     (record,) = gateway.usage()
     assert (record["tiers"], record["output_tokens"]) == (["fast"], 20)
+
+
+async def test_a_model_costs_what_its_own_record_says_whoever_else_sells_it(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    prices = {"as_of": "2026-11-01", "input": "100", "output": "1000"}
+    deployments = [{"provider": "anthropic", "model": "claude-sonnet-4-6"}]
+    models = {"models": [{"name": "ours", "title": "Ours", "deployments": deployments, "prices": prices}]}
+    (tmp_path / "models.yml").write_text(json.dumps(models))
+    gateway = await start_gateway(env={"AIGW_CATALOG": str(tmp_path)})
+    gateway.provider.answer_with(text="fine", input_tokens=10, output_tokens=5)
+    token = {"Authorization": f"Bearer {gateway.token(unit_primitives=[PROXY])}"}
+
+    for model in ("ours", "claude-sonnet-4-6"):
+        await gateway.post("/anthropic/v1/messages", json=messages(False) | {"model": model}, headers=token)
+
+    assert [record["cost_usd"] for record in gateway.usage()] == ["0.006", "0.000105"]
 
 
 async def test_a_call_is_booked_whose_token_names_half_a_letter(gateway: RunningGateway) -> None:
