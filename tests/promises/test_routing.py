@@ -714,6 +714,31 @@ async def test_a_shadow_that_fails_is_no_concern_of_the_callers(start_fleet: Sta
     assert ended["outcome"] == "failed"
 
 
+@pytest.mark.parametrize(
+    ("ends", "status", "code"),
+    [("with the server", "interrupted", "server_draining"), ("by itself", "upstream_error", "provider_timeout")],
+)
+async def test_a_shadow_that_dawdles_is_booked_whatever_ends_it(
+    start_fleet: StartFleet, ends: str, status: str, code: str
+) -> None:
+    patience = {"AIGW_TIMEOUTS__REQUEST_S": "60" if ends == "with the server" else "1"}
+    fleet = await start_fleet({"provider": "a"}, {"provider": "b", "shadow_percent": 100}, env=patience)
+    fleet["b"].stall(after_events=3)
+    await fleet.ask(stream=True)
+    await fleet["b"].request()
+
+    if ends == "with the server":
+        await fleet.gateway.running.parts.traffic.aclose()
+
+    async def is_booked() -> bool:
+        return len(fleet.gateway.usage()) == 2
+
+    await eventually(is_booked)
+    (copy,) = (event for event in fleet.gateway.usage() if event["deployment"] == "b/b-1")
+    assert (copy["status"], copy["error_code"]) == (status, code)
+    assert copy["input_tokens"] > 0
+
+
 async def test_a_shadow_is_dropped_rather_than_waited_for(start_fleet: StartFleet) -> None:
     fleet = await start_fleet({"provider": "a"}, {"provider": "b", "shadow_percent": 100})
     fleet["b"].stall()

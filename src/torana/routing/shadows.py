@@ -68,12 +68,12 @@ class Shadows:
             self._end(health, "answered", "", usage or _estimate(chat, said_chars), record)
         except ProviderError as failure:
             health.bad(clock.monotonic(), turn, failure)
-            self._end(health, "failed", failure.code, usage, record)
+            self._end(health, "failed", failure.code, usage or _begun(chat, said_chars), record)
         except (Refusal, TimeoutError) as failure:
             # It cannot be asked this, or it dawdles: nobody waits for it.
             health.breaker.left(turn)
             code = failure.code if isinstance(failure, Refusal) else "provider_timeout"
-            self._end(health, "failed", code, usage, record)
+            self._end(health, "failed", code, usage or _begun(chat, said_chars), record)
         except asyncio.CancelledError:
             self._end(health, "stopped", "server_draining", usage or _estimate(chat, said_chars), record)
             raise
@@ -93,6 +93,11 @@ _STATUSES: dict[str, Status] = {
     "dropped": "upstream_error",
     "stopped": "interrupted",
 }
+
+
+def _begun(chat: ChatRequest, said_chars: int) -> Usage | None:
+    """What an answer took that broke off; nothing where it had not begun."""
+    return _estimate(chat, said_chars) if said_chars else None
 
 
 def _estimate(chat: ChatRequest, said_chars: int) -> Usage:
