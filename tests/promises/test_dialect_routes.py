@@ -829,6 +829,18 @@ async def test_a_stream_that_outlives_the_drain_ends_with_an_error_event(
     assert failure_of(Answer(b"HTTP/1.1 200 OK", [first, *rest.chunks], False)) == "server_draining"
 
 
+@pytest.mark.parametrize(
+    ("user", "told"), [("mia-1", "mia-1"), ("a\r\nX-Evil: 1", None), ("\u00fc", None), ("x" * 5000, None)]
+)
+async def test_a_users_id_keeps_calls_on_one_machine_where_a_header_can_carry_it(
+    gateway: RunningGateway, user: str, told: str | None
+) -> None:
+    answer = await ask(gateway, CHAT, user=user)
+
+    (sent,) = gateway.provider.requests
+    assert (answer.status, sent.header("x-session-affinity"), sent.header("x-evil")) == (200, told, None)
+
+
 # --- Limits ---
 
 

@@ -51,11 +51,15 @@ async def test_a_fallback_is_told_in_the_one_record_of_the_deployment_that_answe
     assert record["tries"][1]["input_tokens"] == record["input_tokens"]
 
 
+@pytest.mark.parametrize("is_silent", [False, True])
 async def test_a_try_that_its_provider_may_charge_is_listed_and_the_customer_pays_once(
-    start_fleet: StartFleet,
+    start_fleet: StartFleet, is_silent: bool
 ) -> None:
-    fleet = await start_fleet(*TWO, env={"AIGW_TIMEOUTS__FIRST_BYTE_S": "0.1"})
-    fleet["a"].stall()
+    fleet = await start_fleet(*TWO, env={"AIGW_TIMEOUTS__FIRST_BYTE_S": "0.1"} if is_silent else None)
+    if is_silent:
+        fleet["a"].stall()
+    else:
+        fleet["a"].cut_after(0)
 
     assert (await fleet.ask(CODE)).status == 200
 
