@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+from contextlib import suppress
 
 
 def append_lines(fd: int, lines: bytes) -> None:
@@ -10,7 +11,8 @@ def append_lines(fd: int, lines: bytes) -> None:
 
     fd  open for reading and appending; others wait for its lock until it is closed
     """
-    fcntl.flock(fd, fcntl.LOCK_EX)
+    with suppress(OSError):  # some file systems know no locks; lines of several workers still do not mix
+        fcntl.flock(fd, fcntl.LOCK_EX)
     length = os.fstat(fd).st_size
     if length and os.pread(fd, 1, length - 1) != b"\n":  # of a process that was killed while it wrote
         lines = b"\n" + lines
