@@ -829,6 +829,20 @@ async def test_a_stream_that_outlives_the_drain_ends_with_an_error_event(
     assert failure_of(Answer(b"HTTP/1.1 200 OK", [first, *rest.chunks], False)) == "server_draining"
 
 
+async def test_a_conversation_with_a_models_own_thoughts_goes_back_to_it_as_it_came(gateway: RunningGateway) -> None:
+    thought = b'{"type":"thinking","thinking":"Hm","signature":"c2VhbA==","of_tomorrow":1}'
+    turns = b'{"role":"user","content":"Hi"},{"role":"assistant","content":[%b,{"type":"text","text":"Ho"}]}' % thought
+    body = (
+        b'{"model":"claude-sonnet-4-6","of_tomorrow":[1],"max_tokens":9,"messages":[%b,{"role":"user","content":"?"}]}'
+        % turns
+    )
+
+    answer = await ask(gateway, MESSAGES, body=body)
+
+    (sent,) = gateway.provider.requests
+    assert (answer.status, sent.body) == (200, body)
+
+
 @pytest.mark.parametrize(
     ("user", "told"), [("mia-1", "mia-1"), ("a\r\nX-Evil: 1", None), ("\u00fc", None), ("x" * 5000, None)]
 )

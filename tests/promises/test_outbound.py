@@ -153,6 +153,7 @@ async def test_clouds_ignore_the_endpoint_and_serve_the_catalogue_alone(
         "http://[2002:a9fe:a9fe::1]/v1",
         "http://[2001:0:a9fe:a9fe::1]/v1",
         "http://[2001:db8::5efe:a9fe:a9fe]/v1",
+        "http://[2001:db8::200:5efe:a9fe:a9fe]/v1",
         "http://[fd00:ec2::23]/v1",
         "http://metadata.google.internal./v1",
         "http://169。254。169。254/v1",
