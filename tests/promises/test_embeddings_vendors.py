@@ -35,6 +35,7 @@ PLACE = f"/v1/projects/{PROJECT}/locations/global/publishers/google/models"
 PATHS = {
     "gemini_embedding_001": "/v1beta/models/gemini-embedding-001:batchEmbedContents",
     "vertex_text": f"{PLACE}/text-embedding-005:predict",
+    "text_embedding_005_vertex": f"{PLACE}/text-embedding-005:predict",
     "on_vertex": f"{PLACE}/gemini-embedding-001:predict",
     "titan": "/model/amazon.titan-embed-text-v2%3A0/invoke",
     "cohere": "/model/cohere.embed-multilingual-v3/invoke",
