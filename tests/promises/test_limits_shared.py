@@ -179,6 +179,27 @@ async def test_a_burst_is_one_for_all_servers(start: Start) -> None:
     assert 50 <= int(answers[-1].header("retry-after") or 0) <= 60
 
 
+@pytest.mark.parametrize("limit", ["1 per minute", "1 per day", "1 per month"])
+async def test_a_window_that_began_while_the_stores_clock_was_wrong_does_not_last(
+    start: Start, store: Store, limit: str
+) -> None:
+    gateway = await start({"limit": limit, "exact": True})
+    assert await statuses(gateway, 2) == [200, 429]
+
+    a_year = 365 * 86_400_000
+    moved = f"if redis.call('HEXISTS', key, 'e') == 1 then redis.call('HINCRBY', key, 'e', {a_year}) end"
+    hashes = f"if redis.call('TYPE', key).ok == 'hash' then {moved} end"
+    assert b"ERR" not in store.command(
+        "EVAL", f"for _, key in ipairs(redis.call('KEYS', '{{torana}}:*')) do {hashes} end", 0
+    )
+
+    async def passes() -> bool:
+        return await statuses(gateway, 1) == [200]
+
+    await eventually(passes)
+    assert await statuses(gateway, 1) == [429]
+
+
 @pytest.mark.parametrize("period", ["day", "week", "month"])
 async def test_quotas_of_the_calendar_are_shared_and_end_with_it(start: Start, period: str) -> None:
     gateways = [await start(exact(f"1 per {period}")) for _ in range(2)]

@@ -110,7 +110,7 @@ for i = 3, #KEYS do
   else
     local state = redis.call('HMGET', key, 'u', 'e')
     local used, ends = tonumber(state[1] or 0), tonumber(state[2] or 0)
-    if ends <= now then
+    if ends <= now or ends > now + 2 * period then -- over, or begun while the store's clock was wrong
       if ends > 0 then redis.call('DEL', key) end
       used, ends = 0, 0
     end
