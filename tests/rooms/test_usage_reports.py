@@ -436,6 +436,7 @@ def test_what_the_bill_does_not_know_is_named_too(torana: Callable[..., Result],
         ("colour,shape\nred,round\n", "no known export"),
         (f"{OPENAI_USAGE}{STAMP},0,seventy,7,0,1,p,gpt\n", "bill.csv:2: 'seventy' is no number"),
         (f"{OPENAI_USAGE}someday,0,70,7,0,1,p,gpt\n", "bill.csv:2: 'someday' is no day"),
+        (f"{OPENAI_USAGE}{10**20},0,70,7,0,1,p,gpt\n", "is no day"),
         (f"{OPENAI_USAGE}{STAMP},0,NaN,7,0,1,p,gpt\n", "is no number"),
     ],
 )
