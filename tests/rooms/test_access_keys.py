@@ -198,7 +198,7 @@ async def test_any_json_media_type_is_taken(access: Access, media_type: str) -> 
         ("http://gitlab.internal:8080", "https://gitlab.example/", "http://gitlab.internal:8080/keys", ()),
         ("http://gitlab.internal:8080", "https://gitlab.example", "https://gitlab.example/keys", ()),
         ("https://gitlab.internal", "https://gitlab.example", "https://GitLab.Internal:8443/keys", ()),
-        ("https://gitlab.internal", "https://gitlab.example", "https://keys.example/all", ("keys.example",)),
+        ("https://gitlab.internal", "https://gitlab.example", "https://keys.example/all", ("Keys.Example",)),
         ("https://gitlab.internal", "https://gitlab.example", "https://keys.example:1/all", ("keys.example:1",)),
     ],
 )
