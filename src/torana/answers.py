@@ -19,6 +19,7 @@ from torana.code.stops import cut_at_start, cut_at_stop
 from torana.code.streamed import StreamedGeneration
 from torana.code.window import Window
 from torana.counting import BYTES_PER_TOKEN
+from torana.dialects.begun_answers import BegunAnswer, awaited_in
 from torana.dialects.dialect import RelayScan
 from torana.dialects.lengths import LongNames
 from torana.dialects.think_blocks import ThinkBlocks
@@ -67,11 +68,14 @@ class Answer(msgspec.Struct, kw_only=True):
     _said: list[str] | None = None
     """The text so far, where it is to be logged."""
     _blocks: ThinkBlocks | None = None
+    _begun: ThinkBlocks | None = None
     _names: LongNames | None = None
 
     def __post_init__(self) -> None:
         if self.leaks_reasoning and not self.is_passing:
             self._blocks = ThinkBlocks()
+        if not self.is_passing and (awaited := awaited_in(self.chat)):
+            self._begun = ThinkBlocks(lambda: BegunAnswer(awaited))
         if self.chat.tools and not self.is_passing:
             self._names = LongNames(self.chat) or None
         if self.call.facts.logs_contents:
@@ -162,7 +166,9 @@ class Answer(msgspec.Struct, kw_only=True):
             self._said += [chunk.text for chunk in batch if chunk.choice == 0]
         if self._names is not None:
             batch = self._names.take(batch)
-        return batch if self._blocks is None else self._blocks.take(batch)
+        if self._blocks is not None:
+            batch = self._blocks.take(batch)
+        return batch if self._begun is None else self._begun.take(batch)
 
     async def collect(self) -> Collected:
         """The answer as one; raises ProviderError where the provider fails before its end."""

@@ -105,6 +105,22 @@ async def test_a_turn_of_the_assistant_that_says_nothing_is_left_out(start_gatew
     assert second == [silent]  # nothing else is there to be asked
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_begins_anew_loses_what_the_client_had_begun(
+    gateway: RunningGateway, stream: bool
+) -> None:
+    """GitLab 17 sets its beginning before the answer; with two of them no JSON comes of it."""
+    begun = '```json\n  {\n    "ResourceIdentifierType": "'
+    gateway.provider.answer_with(
+        pieces=["```json\n{", '"ResourceIdentifier', 'Type": "i', 'id", "ResourceIdentifier": 12}']
+    )
+
+    answer = await ask(gateway, body([*turns("#12?"), {"role": "assistant", "content": begun}], stream=stream))
+
+    said = answer.text if stream else answer.json()["response"]
+    assert said == 'iid", "ResourceIdentifier": 12}'
+
+
 async def test_a_begun_answer_is_followed_by_a_request_to_go_on_where_it_is_refused(gateway: RunningGateway) -> None:
     content = [*turns("Hello"), {"role": "assistant", "content": "Hi,"}]
     gateway.provider.fail_with(400, NO_PREFILL, times=1)

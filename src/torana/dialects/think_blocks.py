@@ -4,6 +4,9 @@ Servers with a parser for their model's thoughts tell them apart; those without 
 wrote. The block becomes what it is, a thought; whoever wants the text alone gets the text alone.
 """
 
+from collections.abc import Callable
+from typing import Protocol
+
 from msgspec.structs import replace
 
 from torana.chat import Chunk
@@ -12,6 +15,16 @@ _OPEN, _CLOSE = "<think>", "</think>"
 
 MAX_BLANK_CHARS = 1_000
 """White space before a block; behind more of it the answer has begun."""
+
+
+class Beginning(Protocol):
+    """Takes from an answer's text, as it comes in pieces, what does not belong at its beginning."""
+
+    def feed(self, text: str) -> tuple[str, str]:
+        """(thought, said)"""
+
+    def close(self) -> tuple[str, str]:
+        """What was held back."""
 
 
 class ThinkBlock:
@@ -70,12 +83,13 @@ def _overlap(text: str) -> int:
 
 
 class ThinkBlocks:
-    """The blocks of an answer with one or several choices."""
+    """The blocks, or other beginnings, of an answer with one or several choices."""
 
-    __slots__ = ("_blocks",)
+    __slots__ = ("_blocks", "_make")
 
-    def __init__(self) -> None:
-        self._blocks: dict[int, ThinkBlock] = {}
+    def __init__(self, make: Callable[[], Beginning] = ThinkBlock) -> None:
+        self._make = make
+        self._blocks: dict[int, Beginning] = {}
 
     def take(self, chunks: list[Chunk]) -> list[Chunk]:
         """The same chunks with the thoughts apart; fewer where some is held back, never without the last one."""
@@ -83,15 +97,18 @@ class ThinkBlocks:
         for chunk in chunks:
             thought, said = "", chunk.text
             if said:
-                thought, said = self._blocks.setdefault(chunk.choice, ThinkBlock()).feed(said)
+                block = self._blocks.get(chunk.choice)
+                if block is None:
+                    block = self._blocks[chunk.choice] = self._make()
+                thought, said = block.feed(said)
             if thought:
                 told.append(Chunk(choice=chunk.choice, reasoning=thought))
             if chunk.finish is not None or chunk.is_last:
                 # What was held back comes out before the end is told.
                 told += _tell(chunk.choice, "", said)
                 for number in tuple(self._blocks) if chunk.is_last else (chunk.choice,):
-                    if block := self._blocks.pop(number, None):
-                        told += _tell(number, *block.close())
+                    if ended := self._blocks.pop(number, None):
+                        told += _tell(number, *ended.close())
                 told.append(replace(chunk, text=""))
             elif said or not chunk.text:
                 told.append(chunk if said == chunk.text else replace(chunk, text=said))
