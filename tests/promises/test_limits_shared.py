@@ -364,6 +364,20 @@ async def test_what_passed_meanwhile_is_counted_when_the_store_is_back(start: St
     assert seen == [200, 200, 200, 429, 429]
 
 
+async def test_what_one_server_let_pass_meanwhile_the_others_learn(start: Start, store: Store) -> None:
+    gateways = [await start(exact("10 per minute"), AIGW_LIMITS__REPLICAS="2") for _ in range(2)]
+    store.stop()
+    for gateway in gateways:
+        await eventually(lambda gateway=gateway: is_shared(gateway, 0))
+    assert await statuses(gateways[0], 6) == [200] * 5 + [429]
+
+    store.start()
+    for gateway in gateways:
+        await eventually(lambda gateway=gateway: is_shared(gateway), within_s=15)
+
+    assert await statuses(gateways[1], 6) == [200] * 5 + [429]
+
+
 async def test_streams_that_run_while_the_store_comes_back_are_counted(start: Start, store: Store) -> None:
     gateway, other = [await start("3 concurrent streams per user") for _ in range(2)]
     provider = gateway.provider

@@ -22,6 +22,7 @@ from tests.support.waiting import eventually
 from torana.catalog.records import LimitRecord
 from torana.limits.calendar import end_of
 from torana.limits.hold import Hold
+from torana.limits.limits import REMEMBERED
 from torana.limits.minutes import MinuteLimit
 from torana.limits.questions import Command
 from torana.limits.reached import LimitReached, Shown, Standing, anthropic_headers, openai_headers
@@ -160,6 +161,28 @@ def test_no_caller_ever_gets_more_than_the_amount_in_a_window(calls: list[tuple[
             begun, passed = counted.get(user, (-1e9, 0))
             counted[user] = (begun, passed + 1) if now < begun + 60 else (now, 1)
             assert counted[user][1] <= 3
+
+
+def test_a_period_begins_with_a_call_that_passes() -> None:
+    desk = Desk("2 per minute", "1 per hour per user")
+    assert desk.passes(1, user="mia") == 1
+    desk.clock.advance(61)
+    assert desk.passes(1, user="mia") == 0  # for the other limit
+    desk.clock.advance(39)
+    assert [desk.passes(1, user=name) for name in ("lea", "ann")] == [1, 1]
+
+    desk.clock.advance(25)
+
+    assert desk.passes(1, user="tom") == 0
+
+
+def test_callers_are_remembered_up_to_a_bound() -> None:
+    desk = Desk("1 per minute per user", table=Table(16_384))
+
+    for number in range(REMEMBERED + 10):
+        assert desk.passes(1, user=str(number)) == 1
+
+    assert len(desk.limits._known) == 10
 
 
 # --- The table ---
