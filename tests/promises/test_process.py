@@ -513,6 +513,29 @@ async def test_the_folder_of_the_workers_counts_is_not_left_behind(serve: Serve,
     assert list(temporary.iterdir()) == []
 
 
+async def test_the_folder_of_a_killed_server_goes_with_the_next_start_and_that_of_a_running_one_stays(
+    serve: Serve, tmp_path: Path
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    env = {"TMPDIR": str(temporary), "PROMETHEUS_MULTIPROC_DIR": ""}
+    running = await serve("--workers", "2", env=env)
+    (kept,) = temporary.iterdir()
+    killed = await serve("--workers", "2", env=env)
+    workers = await killed.workers()
+    killed.process.kill()
+    await killed.end()
+    await killed.until(lambda: _are_gone(workers))
+    (left,) = set(temporary.iterdir()) - {kept}
+
+    await serve("--workers", "2", env=env)
+
+    now = set(temporary.iterdir())
+    assert (kept in now, left in now, len(now)) == (True, False, 2)
+    assert (await running.ask("/monitoring/healthz")).status == 200
+    assert await counted(running) >= 0
+
+
 async def test_a_worker_that_dies_again_and_again_is_restarted_ever_more_slowly(serve: Serve) -> None:
     server = await serve("--workers", "2")
     other, *_ = await server.workers()

@@ -6,12 +6,12 @@ itself: every worker answers on the metrics port for all of them.
 
 import ctypes
 import os
-import shutil
 import signal
 import socket
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from torana.cli.pulse import LOOK_S, STUCK_LOOKS, Pulse
@@ -32,30 +32,27 @@ def supervise(settings: Settings, sockets: tuple[socket.socket, socket.socket]) 
     import torana.app  # noqa: F401 imported here once, so that every fork has it
     from torana.access.shelf import clear_shelf
     from torana.limits.shared_table import COUNTS_BYTES, HELD_BYTES, clear_directory
-    from torana.shared_files import make_room
+    from torana.shared_files import make_room, own_folder
     from torana.telemetry.shards import ARRAY_BYTES
 
     # Blocked and waited for, so that no signal falls between two looks.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     given = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
-    try:
-        directory = Path(given or tempfile.mkdtemp(prefix="torana-metrics-"))
-        directory.mkdir(parents=True, exist_ok=True)
-        clear_directory(directory)
-        clear_shelf(directory)
-        with tempfile.TemporaryFile(dir=directory) as file:
-            make_room(file.fileno(), COUNTS_BYTES + settings.serve.workers * (HELD_BYTES + ARRAY_BYTES))
-    except OSError as error:
-        raise BadSetting(
-            "PROMETHEUS_MULTIPROC_DIR",
-            f"{given!r} cannot be used ({error.strerror})",
-            "expected a folder that may be written and has some MB of room" + (", or nothing" if given else ""),
-        ) from error
-    try:
+    with ExitStack() as stack:
+        try:
+            directory = Path(given) if given else stack.enter_context(own_folder("torana-metrics-"))
+            directory.mkdir(parents=True, exist_ok=True)
+            clear_directory(directory)
+            clear_shelf(directory)
+            with tempfile.TemporaryFile(dir=directory) as file:
+                make_room(file.fileno(), COUNTS_BYTES + settings.serve.workers * (HELD_BYTES + ARRAY_BYTES))
+        except OSError as error:
+            raise BadSetting(
+                "PROMETHEUS_MULTIPROC_DIR",
+                f"{given!r} cannot be used ({error.strerror})",
+                "expected a folder that may be written and has some MB of room" + (", or nothing" if given else ""),
+            ) from error
         return _Supervisor(settings, sockets, directory).run()
-    finally:
-        if not given:
-            shutil.rmtree(directory, ignore_errors=True)
 
 
 class _Supervisor:
