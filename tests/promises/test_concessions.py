@@ -181,6 +181,8 @@ async def test_a_feature_gives_way_too_and_loses_nothing_of_its_callers(gateway:
 
     assert (answer.status, answer.header("x-torana-dropped")) == (200, None)
     assert ["temperature" in request.json() for request in gateway.provider.requests] == [True, False]
+    (record,) = gateway.usage()
+    assert [(each["outcome"], each["status"]) for each in record["tries"]] == [("failed", 400), ("answered", 200)]
 
 
 async def test_who_asks_for_no_thought_loses_none(gateway: RunningGateway) -> None:

@@ -847,6 +847,12 @@ async def test_a_realm_has_its_regions_and_an_instances_own_rule_comes_first(sta
     assert (await fleet.ask(token=hosted)).json() == "This is b."  # free to go anywhere
 
 
+async def test_a_realms_regions_hold_where_no_instance_has_any(start_fleet: StartFleet) -> None:
+    fleet = await start_fleet(*ABROAD, more="residency:\n- {name: realm, realm: self-managed, regions: [europe-*]}\n")
+
+    assert (await fleet.ask()).json() == "This is b."
+
+
 async def test_a_bypass_does_not_lead_around_the_regions(start_fleet: StartFleet) -> None:
     fleet = await start_fleet(*ABROAD, more=EU, env={"AIGW_AUTH__BYPASS_EXTERNAL": "true"})
 
