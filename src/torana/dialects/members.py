@@ -40,8 +40,13 @@ def read_tokens(value: Any) -> int | None:
 
 def read_tiers(*told: Any) -> tuple[str, ...]:
     """What of a provider's service was not the usual, of all that it told: see `Usage.tiers`."""
-    words = (word.lower() for word in told if isinstance(word, str) and len(word) <= _MAX_TIER_CHARS)
-    return tuple(word for word in words if word not in _USUAL_TIERS)
+    tiers: tuple[str, ...] = ()
+    for word in told:
+        if not isinstance(word, str) or word in _USUAL_TIERS or len(word) > _MAX_TIER_CHARS:
+            continue  # nearly always
+        if (tier := word.lower()) not in _USUAL_TIERS:
+            tiers += (tier,)
+    return tiers
 
 
 def arguments_text(value: Any) -> str:
