@@ -105,6 +105,12 @@ class Stage:
     async def warm_up(self) -> None:
         for _ in range(20):
             assert (await self.gateway.post(**CODE.ask(self.gateway, "warm"))).status == 200
+        await self.gateway.post(**CODE.ask(self.gateway, "warm", stream=False))  # has the process for syntax trees up
+        await eventually(self._has_trees)  # it stays, and its pipes are sockets
+
+    async def _has_trees(self) -> bool:
+        pid = self.served.process.pid
+        return bool((self.proc / "task" / str(pid) / "children").read_text())
 
 
 @pytest.fixture
