@@ -25,8 +25,8 @@ def tell(scene: Rehearsal, exchange: Exchange, notes: Notes) -> dict[str, Any]:
     told: dict[str, Any] = {"request": f"{exchange.method} {exchange.path}"}
     if notes.route is not None:
         told["route"] = notes.route.path
-    if notes.route is not None and notes.route.is_open:
-        told["access"] = "open to everybody"
+        if notes.route.is_open:
+            told["access"] = "open to everybody"
     if notes.unit_primitives:
         told["access"] = {
             "unit_primitives": notes.unit_primitives,

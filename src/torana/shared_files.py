@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
+CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
+"""What file systems answer that cannot keep space for a file; they are written to without."""
 
 
 def make_room(file: int, size: int) -> None:
@@ -21,7 +22,7 @@ def make_room(file: int, size: int) -> None:
     try:
         os.posix_fallocate(file, 0, size)
     except OSError as error:
-        if error.errno not in _CANNOT_RESERVE:
+        if error.errno not in CANNOT_RESERVE:
             raise
 
 

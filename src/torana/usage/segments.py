@@ -1,12 +1,12 @@
 """The files of one worker, written: numbered segments of frames, each append durable before it counts."""
 
-import errno
 import os
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
+from torana.shared_files import CANNOT_RESERVE
 from torana.usage.disk import Disk
 from torana.usage.frames import write_frame
 
@@ -14,8 +14,6 @@ RESERVE_BYTES = 128 * 1024
 """Space that is taken ahead, so that what runs can still be put down when the disk is full."""
 AHEAD_BYTES = 256 * 1024
 """Taken on top of what is wanted, where the disk has it: each look for room costs as much as a sync."""
-
-_CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 HEADER_START = b'{"segment"'
 
@@ -97,7 +95,7 @@ class Segments:
                 # A crowd of records may have outgrown the room: what is written is not written over.
                 self._reserve(self._fd, max(self._reserved, self.end), self.end + length)
             except OSError as error:
-                self._can_reserve = error.errno not in _CANNOT_RESERVE
+                self._can_reserve = error.errno not in CANNOT_RESERVE
                 if not self._can_reserve:
                     return
                 if length == least:
@@ -146,7 +144,7 @@ class Segments:
             try:
                 self._reserve(fd, 0, length)
             except OSError as error:
-                self._can_reserve = error.errno not in _CANNOT_RESERVE
+                self._can_reserve = error.errno not in CANNOT_RESERVE
                 if self._can_reserve and length <= least:
                     raise
             else:
