@@ -63,7 +63,9 @@ async def test_workers_whose_disk_runs_full_serve_on_and_count_on(
 async def test_a_disk_that_has_no_room_for_the_workers_tables_is_told_at_the_start(tmp_path: Path) -> None:
     with small_file_system(tmp_path / "full", "size=1m") as place:
         env = {"PROMETHEUS_MULTIPROC_DIR": str(place)}
-        code, _, errors = await run(TORANA, "serve", "--workers", "2", "--port", "0", env=env, folder=tmp_path)
+        code, _, errors = await run(
+            TORANA, "serve", "--workers", "2", "--port", "0", "--metrics-port", "0", env=env, folder=tmp_path
+        )
 
     assert (code, errors.split(", ")[0]) == (
         2,
