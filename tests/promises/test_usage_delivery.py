@@ -15,10 +15,12 @@ from tests.support.clock import HandClock
 from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.issuer import FakeIssuer
 from tests.support.provider import ScriptedProvider
+from tests.support.served import TORANA, environment
 from tests.support.usage_sink import UsageSink, write_sinks
 from tests.support.waiting import eventually
 
 from torana.cli import main
+from torana.usage.parking import Parking
 
 
 @pytest.fixture
@@ -183,6 +185,57 @@ async def test_parked_records_are_sent_again_to_their_sink_alone_when_an_operato
     await gateway.log.find(message="a dead worker's usage records are all delivered")
     assert await figure(gateway, 'usage_delivered_total{sink="rollup"}') == 2
     assert (await gateway.log.find(message="parked usage records are sent again"))["level"] == "info"
+
+
+async def test_whoever_is_killed_while_he_sends_parked_records_again_sends_none_to_another_sink(
+    start_gateway: StartGateway, sink: UsageSink, tmp_path: Path
+) -> None:
+    env = sending_to(tmp_path, sink)
+    gateway = await start_gateway(env=env)
+    await call(gateway)
+    (record,) = await sink.has(1)
+    await counts(gateway, 'usage_delivered_total{sink="rollup"}', 1)
+    spool = gateway.running.parts.ledger.spool.path
+    (spool / "_parked").mkdir()
+    events = [json.dumps({**record, "id": f"{number:036d}"}, separators=(",", ":")) for number in range(16_000)]
+    (spool / "_parked" / "billing.jsonl").write_text("".join(f'{{"event":{event}}}\n' for event in events))
+    told = environment(tmp_path, {**env, "AIGW_USAGE__SPOOL_DIR": str(spool)})
+
+    async def has_begun() -> bool:
+        return bool(list(spool.glob("*resent-*/00000002.log")))
+
+    killed = await asyncio.create_subprocess_exec(TORANA, "usage", "resend", "billing", env=told, cwd=tmp_path)
+    await eventually(has_begun)
+    killed.kill()
+    await killed.wait()
+    again = await asyncio.to_thread(CliRunner().invoke, main, ["usage", "resend", "billing"], env=told)
+
+    assert (again.exit_code, again.output) == (0, "16000 records wait for billing again\n")
+    await sink.has(16_001)
+    await gateway.log.find(message="a dead worker's usage records are all delivered")
+    assert await figure(gateway, 'usage_delivered_total{sink="rollup"}') == 1
+    assert await figure(gateway, "usage_damaged_total") == 0
+    assert not list(spool.glob(".*resent*"))
+
+
+async def test_records_that_are_sent_again_wait_for_a_sink_that_the_gateway_does_not_have_yet(
+    start_gateway: StartGateway, sink: UsageSink, tmp_path: Path
+) -> None:
+    gateway = await start_gateway(env={"AIGW_CATALOG": str(write_sinks(tmp_path / "overlay"))})
+    await call(gateway)
+    await counts(gateway, 'usage_delivered_total{sink="rollup"}', 1)
+    spool = gateway.running.parts.ledger.spool.path
+    told = {**sending_to(tmp_path, sink), "AIGW_USAGE__SPOOL_DIR": str(spool)}
+    Parking(spool, "billing").park([b'{"id":"%036d","ended_at":"2026-01-01T00:00:00.000Z","residency":[]}' % 7], "", "")
+
+    sent = await asyncio.to_thread(CliRunner().invoke, main, ["usage", "resend", "billing"], env=told)
+    await gateway.log.find(message="parked usage records are sent again")
+    await call(gateway)  # whoever has it all, tidies up
+    await counts(gateway, 'usage_delivered_total{sink="rollup"}', 2)
+    await gateway.running.reloader.reload()
+
+    assert sent.exit_code == 0
+    assert f"{7:036d}" in [each["id"] for each in await sink.has(3)]
 
 
 async def test_a_receiver_that_refuses_everything_loses_nothing(

@@ -262,12 +262,26 @@ def test_a_torn_line_among_the_parked_keeps_no_record_from_being_sent_again(tmp_
         file.write(b'{"at": "no')  # killed in the middle
     parking.park([b'{"id":"two"}'], "refused", "now")
 
-    count = resend(tmp_path, "billing", [])
+    count = resend(tmp_path, "billing")
 
     ((taken, _),) = Orphans(Disk()).take(tmp_path, set())
     assert (count, everything(taken)) == (2, ([b'{"id":"one"}', b'{"id":"two"}'], 0))
     assert parking.path.read_bytes() == b'{"at": "no\n'
-    assert resend(tmp_path, "billing", []) == 0
+    assert resend(tmp_path, "billing") == 0
+
+
+def test_parked_records_that_are_on_their_way_already_are_not_sent_twice(tmp_path: Path) -> None:
+    parking = Parking(tmp_path, "billing")
+    parking.park([b'{"id":"one"}'], "refused", "now")
+    whole = parking.path.read_bytes()
+    resend(tmp_path, "billing")
+    parking.path.write_bytes(whole)  # killed before it was emptied
+
+    with pytest.raises(FileExistsError, match="on their way"):
+        resend(tmp_path, "billing")
+
+    assert parking.path.read_bytes() == whole
+    assert len(list(tmp_path.glob("resent-billing.*"))) == 1
 
 
 def test_a_cursor_survives_and_a_torn_one_says_that_anything_may_have_arrived(folder: Folder) -> None:

@@ -183,7 +183,7 @@ def resend(sink: str, as_json: bool, folders: tuple[str, ...]) -> None:
     if sink not in names:
         raise click.UsageError(f"sinks.yml has no {sink!r} that is switched on; it has {', '.join(names) or 'none'}")
     try:
-        count = send_again(settings.spool_path, sink, [name for name in names if name != sink])
+        count = send_again(settings.spool_path, sink)
     except OSError as error:
         click.echo(f"{settings.spool_path} cannot be written: {error}", err=True)
         sys.exit(1)

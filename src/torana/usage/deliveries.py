@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from torana.usage.delivery import Delivery
-from torana.usage.folder import Folder, Position
+from torana.usage.folder import START, Folder, Position, receiver_of
 from torana.usage.spool import Spool
 
 GRACE_S = 5.0
@@ -80,6 +80,9 @@ class Deliveries:
 
     def _reached(self, folder: Folder) -> Position:
         """How far all sinks have it."""
+        receiver = receiver_of(folder.name)
+        if receiver and receiver not in self._deliveries:
+            return START  # an operator wants it sent: until that sink is there, nobody has it
         return min((delivery.position(folder) for delivery in self._deliveries.values()), default=folder.end)
 
     def _has_all(self, folder: Folder) -> bool:

@@ -88,7 +88,9 @@ class Delivery:
         self._wake.set()
 
     def position(self, folder: Folder) -> Position:
-        """How far this sink has a folder."""
+        """How far this sink has a folder; one that is not for it, to the end."""
+        if not folder.is_for(self.name):
+            return folder.end
         cursor = self._cursors.get(folder.name)
         return Position() if cursor is None else cursor.position
 
@@ -139,6 +141,8 @@ class Delivery:
 
     async def _deliver(self, folder: Folder) -> bool:
         """One batch of a folder; False where nothing is left. Raises SinkDown."""
+        if not folder.is_for(self.name):
+            return False
         known = self.position(folder)
         try:
             cursor, part = await self._next(folder)

@@ -62,6 +62,11 @@ class Folder:
     def name(self) -> str:
         return self.path.name
 
+    def is_for(self, sink: str) -> bool:
+        """Whether this sink gets its records."""
+        receiver = receiver_of(self.name)
+        return not receiver or receiver == sink
+
     def segments(self) -> list[int]:
         """The numbers of the segments that are there. Raises OSError."""
         return sorted(int(name[:-4]) for name in os.listdir(self.path) if name.endswith(".log") and name[:-4].isdigit())
@@ -143,7 +148,13 @@ class Folder:
 
 
 RESENT = "resent-"
-"""How names of folders begin that no worker left behind: an operator has parked records sent again."""
+"""How names of folders begin that no worker left behind: an operator has parked records sent again. The name of the
+sink stands behind it, and then what the records are known by: `resent-billing.0123456789abcdef`."""
+
+
+def receiver_of(name: str) -> str:
+    """The one sink that a folder's records are for, by its name; empty: all."""
+    return name.removeprefix(RESENT).partition(".")[0] if name.startswith(RESENT) and "." in name else ""
 
 
 def make_folder(disk: Disk, spool: Path, name: str) -> Folder:

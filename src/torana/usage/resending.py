@@ -1,20 +1,20 @@
 """Parked records on their way again, because an operator says so.
 
-They become a folder of the spool whose worker is dead: the next one that looks takes it over, and delivers it to the
-one sink, as it delivers everything. To all others it seems delivered.
+They become a folder of the spool whose worker is dead: the next one that looks takes it over, and delivers it, as it
+delivers everything, to the one sink that its name says. Until it is whole nobody sees it, whoever is killed meanwhile.
 """
 
 import fcntl
 import os
-from collections.abc import Iterable
+import shutil
+from errno import EEXIST
+from hashlib import blake2b
 from pathlib import Path
-from secrets import token_hex
 
 import msgspec
 
-from torana.usage.cursor import Cursor, CursorFile
 from torana.usage.disk import Disk
-from torana.usage.folder import RESENT, Position, make_folder
+from torana.usage.folder import RESENT, make_folder
 from torana.usage.frames import write_frame
 from torana.usage.parking import Parking
 from torana.usage.segments import Segments
@@ -27,10 +27,9 @@ class _Line(msgspec.Struct):
     event: msgspec.Raw
 
 
-def resend(spool: Path, sink: str, others: Iterable[str]) -> int:
+def resend(spool: Path, sink: str) -> int:
     """Give a sink's parked records to whichever worker looks next; returns how many. They keep their ids.
 
-    others  the sinks that are not to get them
     Raises OSError, and then they are still parked.
     """
     path = Parking(spool, sink).path
@@ -42,7 +41,7 @@ def resend(spool: Path, sink: str, others: Iterable[str]) -> int:
         fcntl.flock(fd, fcntl.LOCK_EX)  # nobody parks meanwhile
         events, torn = _read(path)
         if events:
-            _spool(spool, events, others)
+            _spool(spool, sink, events)
             os.ftruncate(fd, 0)
             os.pwrite(fd, torn, 0)
             os.fsync(fd)
@@ -62,17 +61,23 @@ def _read(path: Path) -> tuple[list[bytes], bytes]:
     return events, b"".join(torn)
 
 
-def _spool(spool: Path, events: list[bytes], others: Iterable[str]) -> None:
-    disk = Disk()
-    folder = make_folder(disk, spool, f"{RESENT}{token_hex(8)}")
+def _spool(spool: Path, sink: str, events: list[bytes]) -> None:
+    # Known by what it holds: where somebody was killed before the file was empty, there is no second one beside it,
+    # and a sink that has counted it knows it again.
+    path = spool / f"{RESENT}{sink}.{blake2b(b''.join(events), digest_size=8).hexdigest()}"
+    if path.exists():
+        raise FileExistsError(EEXIST, "these records are on their way already", str(path))
+    disk, hidden = Disk(), spool / f".{RESENT}{sink}"
+    shutil.rmtree(hidden, ignore_errors=True)  # of one who was killed: the lock on the parked is ours now
+    folder = make_folder(disk, spool, hidden.name)
     try:
-        segments = Segments(disk, folder.path, SEGMENT_BYTES)
+        segments = Segments(disk, hidden, SEGMENT_BYTES)
         for start in range(0, len(events), BATCH):
             segments.append(b"".join(write_frame(event) for event in events[start : start + BATCH]))
         segments.close()
-        for name in others:
-            CursorFile(disk, folder.path, name).write(Cursor(Position(segments.number, segments.end)))
+        disk.rename(hidden, path)
     except OSError:
         folder.remove()
         raise
     folder.release()
+    disk.sync_folder(spool)
