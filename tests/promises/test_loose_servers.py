@@ -460,3 +460,124 @@ async def test_a_response_without_names_is_read(gateway: RunningGateway, provide
     provider.answer_with(events=[data(created), data(COMPLETED)])
 
     assert (await ask_as_claude(gateway, model="by_responses"))[0] == "Hello"
+
+
+def named_late(*pieces: tuple[str | None, str | None, str]) -> list[bytes]:
+    """One call in pieces: id, name, arguments."""
+    return [
+        piece({"tool_calls": [{"index": 0, "id": id_, "function": {"name": name, "arguments": arguments}}]})
+        for id_, name, arguments in pieces
+    ]
+
+
+@pytest.mark.parametrize(
+    "deltas",
+    [
+        named_late(("c1", "", ""), (None, "read", '{"path":'), (None, "", '"a"}')),
+        named_late((None, None, ""), ("c1", "read", '{"path":'), (None, None, '"a"}')),
+        named_late(("c1", None, '{"path":'), (None, "read", '"a"}')),
+        [
+            piece({"tool_calls": {"index": 0, "id": "c1", "function": {"name": "read", "arguments": ""}}}),
+            piece({"tool_calls": {"index": 0, "id": "", "function": {"name": None, "arguments": '{"path":"a"}'}}}),
+        ],
+    ],
+    ids=["empty name", "no id either", "arguments first", "no list"],
+)
+async def test_a_call_whose_name_comes_late_is_one_call(
+    gateway: RunningGateway, provider: ScriptedProvider, deltas: list[bytes]
+) -> None:
+    """vLLM with Cohere's parser and others name it behind its first piece; TGI's streams hold the call in no list."""
+    provider.answer_with(events=[*deltas, piece({}, "eos_token"), TOLD, DONE])
+
+    assert (await ask_as_claude(gateway))[1:3] == ([("c1", "read", {"path": "a"})], "tool_use")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    "nothing",
+    [{"function_call": {}}, {"function_call": {"name": "", "arguments": ""}}, {"tool_calls": [{"function": None}]}],
+)
+async def test_a_call_without_a_name_is_none(
+    gateway: RunningGateway, provider: ScriptedProvider, nothing: Chunk, stream: bool
+) -> None:
+    if stream:
+        provider.answer_with(events=[piece({"content": "", **nothing}), *HELLO, TOLD, DONE])
+    else:
+        message = {"role": "assistant", "content": "Hello", **nothing}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        provider.answer_with(body={"id": "x", "choices": [choice], "usage": usage()})
+
+    assert (await ask_as_claude(gateway, stream=stream))[:3] == ("Hello", [], "end_turn")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(("reason", "told"), [("eos_token", "end_turn"), ("max_tokens", "max_tokens")])
+async def test_why_an_answer_ended_is_understood_in_other_words(
+    gateway: RunningGateway, provider: ScriptedProvider, reason: str, told: str, stream: bool
+) -> None:
+    if stream:
+        provider.answer_with(events=[*HELLO[:2], piece({}, reason), TOLD, DONE])
+    else:
+        choice = {**HELLO_WHOLE, "finish_reason": reason}
+        provider.answer_with(body={"id": "x", "choices": [choice], "usage": usage()})
+
+    assert (await ask_as_claude(gateway, stream=stream))[2] == told
+
+
+XAIS = {
+    "prompt_tokens": 12,
+    "completion_tokens": 1,
+    "total_tokens": 399,
+    "completion_tokens_details": {"reasoning_tokens": 386},
+}
+GEMINIS = {"prompt_tokens": 20, "completion_tokens": 424, "total_tokens": 1016}
+CACHES = {
+    "prompt_tokens": 5,
+    "completion_tokens": 7,
+    "total_tokens": 32,
+    "prompt_tokens_details": {"cached_tokens": 20},
+}
+
+
+@pytest.mark.parametrize(
+    ("spent", "expected"), [(XAIS, (12, 387)), (GEMINIS, (20, 996)), (CACHES, (25, 7))], ids=["xai", "gemini", "cache"]
+)
+@pytest.mark.parametrize("place", ["whole", "stream", "own stream", "choice", "own stream's choice"])
+async def test_thoughts_that_the_total_alone_tells_are_paid_for(
+    gateway: RunningGateway, provider: ScriptedProvider, spent: Chunk, expected: tuple[int, int], place: str
+) -> None:
+    """Of xAI and of Gemini's server of OpenAI's format; Moonshot tells its usage within the choice."""
+    if place == "whole":
+        provider.answer_with(body={"id": "x", "choices": [HELLO_WHOLE], "usage": spent})
+    elif "choice" in place:
+        provider.answer_with(events=[*HELLO[:2], piece({}, "stop", choice={"usage": spent}), DONE])
+    else:
+        provider.answer_with(
+            events=[*HELLO, TOLD.replace(json.dumps(usage()).encode(), json.dumps(spent).encode()), DONE]
+        )
+
+    if place.startswith("own"):
+        await ask_as_its_own(gateway)
+        path = "/openai/v1/chat/completions"
+    else:
+        await ask_as_claude(gateway, stream=place != "whole")
+        path = "/anthropic/v1/messages"
+
+    line = await gateway.log.find(path=path)
+    assert (line["input_tokens"], line["output_tokens"]) == expected
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_that_openrouter_gave_up_tells_why(
+    gateway: RunningGateway, provider: ScriptedProvider, stream: bool
+) -> None:
+    failed = {"finish_reason": "error", "error": {"code": 429, "message": "Not now"}}
+    if stream:
+        provider.answer_with(events=[piece({"content": ""}, "error", choice=failed), DONE])
+    else:
+        provider.answer_with(body={"id": "x", "choices": [{"index": 0, "message": {"content": ""}, **failed}]})
+    body = {"model": "theirs", "max_tokens": 9, "stream": stream, "messages": [{"role": "user", "content": "?"}]}
+
+    answer = await gateway.post("/anthropic/v1/messages", json=body, token=gateway.token(unit_primitives=[PROXY]))
+
+    assert answer.status == 429, answer

@@ -11,7 +11,7 @@ from torana.dialects import openai_style
 from torana.dialects.bodies import decode_answer
 from torana.dialects.call_ids import make_call_id
 from torana.dialects.freeform import BEGIN, END, escape
-from torana.dialects.members import arguments_text
+from torana.dialects.members import Members, arguments_text
 from torana.dialects.streams import Seen
 from torana.errors import ProviderBroke, provider_refused
 
@@ -61,7 +61,8 @@ class _Said(msgspec.Struct):
     reasoning_content: Any = None
     reasoning: Any = None
     thinking: Any = None
-    tool_calls: list[_Call] | None = None
+    tool_calls: list[_Call] | _Call | None = None
+    """Of TGI's older streams the one call itself."""
     function_call: _Function | None = None
     """The older way, of one call without an id."""
 
@@ -75,6 +76,10 @@ class _Choice(msgspec.Struct):
     """Of vLLM: the text that ended the answer; a token's number is none."""
     matched_stop: Any = None
     """The same of SGLang."""
+    usage: Any = None
+    """Of Moonshot, beside the reason."""
+    error: openai_style.Error | str | None = None
+    """Of OpenRouter, beside the reason `error`."""
 
     @property
     def stop_sequence(self) -> str:
@@ -107,11 +112,12 @@ class _Glance(msgspec.Struct):
 class _Begun:
     """A tool call of which more may come."""
 
-    position: int
-    id: str
-    name: str
+    id: str = ""
+    name: str = ""
+    """Empty: nobody was told of it yet. Some servers name a call behind its first piece, others never: that is none."""
+    position: int = -1
     arguments: str = ""
-    """So far, of a call without an id; of long ones the beginning."""
+    """So far, of a call without an id or a name; of long ones the beginning."""
 
     def is_followed_by(self, id: str, name: str) -> bool:
         """True where a piece with these begins another call, although it has the same number.
@@ -119,6 +125,8 @@ class _Begun:
         Some servers repeat id and name with every piece, others give every call the number 0, and of those some
         give no ids either.
         """
+        if not self.name:
+            return False
         if id or self.id:
             return bool(id and name) and id != self.id
         return bool(name) and (name != self.name or _is_object(self.arguments))
@@ -200,13 +208,14 @@ class StreamedAnswer:
     def _finish_of(self, choice: _Choice) -> FinishReason:
         """Raises ProviderRefused for an answer that was given up."""
         said = choice.finish_reason or "stop"
+        if said in _GIVEN_UP and choice.error is not None:
+            raise openai_style.refused(choice.error)
         if said in _GIVEN_UP:
             raise provider_refused(_GIVEN_UP[said], "the answer was given up", kind=said)
         finish = openai_style.FINISHES.get(said, _OTHER)
-        # Older servers, and OpenAI where a call was forced, end with `stop` after calls too.
-        if finish == "stop" and any(number == (choice.index or 0) for number, _ in self._calls):
-            return "tool_calls"
-        return finish
+        # Older servers, and OpenAI where a call was forced, end with `stop` after calls too, others in their own words.
+        has_calls = self._positions[choice.index or 0] > 0
+        return "tool_calls" if has_calls and finish in ("stop", _OTHER) else finish
 
     def _take_said(self, choice: int, said: _Said, chunks: list[Chunk]) -> None:
         # A message's thoughts came first, whatever the order of its members.
@@ -217,36 +226,42 @@ class StreamedAnswer:
             _take_text(choice, said.content, chunks)
         elif said.refusal:
             chunks.append(Chunk(said.refusal, choice, is_refusal=True))
-        calls = said.tool_calls or ()
+        told = said.tool_calls or ()
+        calls = (told,) if isinstance(told, _Call) else told
         if said.function_call is not None:
             name = said.function_call.name
             calls = (*calls, _Call(0, name, said.function_call))
         for at, call in enumerate(calls):
-            number = at if call.index is None else call.index
-            function, custom = call.function or _Function(), call.custom
-            if custom is not None:
-                function = _Function(custom.name, escape(custom.input or ""))
-            id_, name, arguments = (
-                openai_style.text_of_id(call.id),
-                function.name or "",
-                arguments_text(function.arguments),
-            )
-            known = self._calls.get((choice, number))
-            if known is not None and not known.is_followed_by(id_, name):
-                piece = ToolCallPiece(known.position, arguments=arguments)
-            else:
-                # Servers count from 1 too, or number calls among other blocks; here they have no gaps.
-                position = self._positions[choice]
-                self._positions[choice] += 1
-                known = self._calls[choice, number] = _Begun(position, id_, name)
-                id_ = id_ or make_call_id(self._id, choice, position, name, arguments)
-                if custom is not None:
-                    self._freeform.append((choice, position))
-                    arguments = BEGIN + arguments
-                piece = ToolCallPiece(position, id_, name, arguments)
-            if not known.id and len(known.arguments) < MAX_WATCHED_CHARS:
-                known.arguments += arguments
-            chunks.append(Chunk(choice=choice, tool_call=piece))
+            self._take_call(choice, at if call.index is None else call.index, call, chunks)
+
+    def _take_call(self, choice: int, number: int, call: _Call, chunks: list[Chunk]) -> None:
+        function, custom = call.function or _Function(), call.custom
+        if custom is not None:
+            function = _Function(custom.name, escape(custom.input or ""))
+        id_, name, arguments = openai_style.text_of_id(call.id), function.name or "", arguments_text(function.arguments)
+        known = self._calls.get((choice, number))
+        if known is None or known.is_followed_by(id_, name):
+            known = self._calls[choice, number] = _Begun()
+        is_new = not known.name
+        if is_new:
+            known.id, known.name = known.id or id_, name
+        held = known.arguments
+        if (not known.id or not known.name) and len(held) < MAX_WATCHED_CHARS:
+            known.arguments += arguments
+        if not known.name:
+            return
+        if not is_new:
+            chunks.append(Chunk(choice=choice, tool_call=ToolCallPiece(known.position, arguments=arguments)))
+            return
+        # Servers count from 1 too, or number calls among other blocks; here they have no gaps.
+        known.position = self._positions[choice]
+        self._positions[choice] += 1
+        arguments = held + arguments
+        shown_id = known.id or make_call_id(self._id, choice, known.position, name, arguments)
+        if custom is not None:
+            self._freeform.append((choice, known.position))
+            arguments = BEGIN + arguments
+        chunks.append(Chunk(choice=choice, tool_call=ToolCallPiece(known.position, shown_id, name, arguments)))
 
 
 def read_answer(body: bytes) -> list[Chunk]:
@@ -290,7 +305,10 @@ def _find_usage(event: _Answer) -> Any:
     groqs = event.x_groq if isinstance(event.x_groq, dict) else {}
     if error := groqs.get("error"):
         raise openai_style.refused(error if isinstance(error, str) else None)
-    return groqs.get("usage") if event.usage is None else event.usage
+    if event.usage is not None:
+        return event.usage
+    told = (choice.usage for choice in event.choices or () if choice.usage is not None)
+    return groqs.get("usage") or next(told, None)
 
 
 def look(data: bytes, usage: Usage | None) -> Seen:
@@ -298,13 +316,15 @@ def look(data: bytes, usage: Usage | None) -> Seen:
     if data == openai_style.DONE:
         return usage, "", True, None
     event = decode_answer(_glances, data)
-    told = openai_style.read_usage(event.usage, usage, event.service_tier)
-    return told, event.model or "", False, _find_finish(event.choices)
+    choices = [each for each in event.choices if isinstance(each, dict)] if isinstance(event.choices, list) else []
+    said = event.usage or next((each["usage"] for each in choices if each.get("usage")), None)
+    told = openai_style.read_usage(said, usage, event.service_tier)
+    return told, event.model or "", False, _find_finish(choices)
 
 
-def _find_finish(choices: Any) -> FinishReason | None:
-    for choice in choices if isinstance(choices, list) else ():
-        reason = choice.get("finish_reason") if isinstance(choice, dict) else None
+def _find_finish(choices: list[Members]) -> FinishReason | None:
+    for choice in choices:
+        reason = choice.get("finish_reason")
         if reason and isinstance(reason, str):
             return openai_style.FINISHES.get(reason, _OTHER)
     return None

@@ -26,6 +26,12 @@ FINISHES: dict[str, FinishReason] = {
     "tool_calls": "tool_calls",
     "function_call": "tool_calls",
     "content_filter": "content_filter",
+    # TGI's, and those of Bedrock where a gateway leaves them as they are
+    "eos_token": "stop",
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "tool_use": "tool_calls",
+    "max_tokens": "length",
 }
 FINISH_NAMES: dict[FinishReason, str] = {
     "stop": "stop",
@@ -35,8 +41,10 @@ FINISH_NAMES: dict[FinishReason, str] = {
     "content_filter": "content_filter",
     "other": "stop",
 }
-_BAD_KEY_TEXT = "API key not valid"
-"""Of Google's server of this format, which tells it with 400, unlike every other vendor's."""
+_BAD_KEY_TEXTS = ("API key not valid", "Incorrect API key provided")
+"""Of Google's server of this format and of xAI's, which tell it with 400, unlike every other vendor's."""
+_FLAGGED_TEXT = "Content violates usage guidelines"
+"""Of xAI, which tells it with 403: "Failed check: SAFETY_CHECK_TYPE_…"."""
 _ERROR_TYPES = {
     401: "authentication_error",
     402: "insufficient_quota",
@@ -84,7 +92,8 @@ class Error(msgspec.Struct):
 
     @property
     def is_flagged(self) -> bool:
-        return isinstance(self.metadata, dict) and bool(self.metadata.get("reasons"))
+        is_moderated = isinstance(self.metadata, dict) and bool(self.metadata.get("reasons"))
+        return is_moderated or str(self.message).startswith(_FLAGGED_TEXT)
 
     @property
     def kind(self) -> str:
@@ -127,7 +136,8 @@ def read_usage(said: Any, before: Usage | None = None, tier: Any = None) -> Usag
     """Usage of the completions and embeddings formats, after the provider said `said`, and `service_tier` beside it.
 
     Counts are cumulative and the last report wins. One with an impossible number is suspect: what
-    was known before it stands, and is marked. Of one that does not tell the output, the total does.
+    was known before it stands, and is marked. Of one that does not tell the output, or tells it without the thoughts,
+    the total does.
     """
     return _read_usage(said, "prompt", "completion", before, tier)
 
@@ -138,7 +148,7 @@ def read_responses_usage(said: Any, before: Usage | None = None, tier: Any = Non
 
 
 def _read_usage(said: Any, inwards: str, outwards: str, before: Usage | None, tier: Any) -> Usage | None:
-    if not isinstance(said, dict):
+    if not isinstance(said, dict) or not said:
         return before
     taken = read_tokens(said.get(f"{inwards}_tokens"))
     told, total = said.get(f"{outwards}_tokens"), read_tokens(said.get("total_tokens"))
@@ -150,6 +160,13 @@ def _read_usage(said: Any, inwards: str, outwards: str, before: Usage | None, ti
     taken_details, given_details = said.get(f"{inwards}_tokens_details"), said.get(f"{outwards}_tokens_details")
     # DeepSeek has a name of its own for what the cache gave.
     cached = _read_detail(taken_details, "cached_tokens") or _read_detail(said, "prompt_cache_hit_tokens")
+    # xAI's and Gemini's servers of this format tell thoughts in the total alone, and who counts as Anthropic does what
+    # the cache gave.
+    unseen = max(0, (total or 0) - taken - given)
+    if unseen == cached:
+        taken += unseen
+    else:
+        given += unseen
     return Usage(
         input_tokens=taken,
         output_tokens=given,
@@ -228,7 +245,7 @@ def read_error(status: int, body: bytes) -> ProviderRefused:
     found = failures if isinstance(failures, Failure) else next(iter(failures), Failure())
     error = _find_error(found)
     error.message = error.message or plain_text(body)
-    if status == 400 and str(error.message).startswith(_BAD_KEY_TEXT):
+    if status == 400 and str(error.message).startswith(_BAD_KEY_TEXTS):
         status = 401
     if status == 403 and error.is_flagged:
         # What was asked is at fault, not our key.
