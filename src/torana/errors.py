@@ -17,6 +17,7 @@ ToranaError
     ├── NoCredentials           nothing configured to greet this provider with
     └── ProviderRefused         the provider answered with an error status
         ├── ProviderRefusedKey      401, 403: our own key is bad
+        ├── ProviderBlocked         403 with a page: a firewall before the provider
         ├── ProviderFoundNothing    404: no such model, or no such address
         ├── PromptTooLong           400, 413, 422: more than the model can read
         ├── ProviderLimited         429
@@ -280,6 +281,11 @@ class ProviderRefusedKey(ProviderRefused):
     code = "provider_key_refused"
 
 
+class ProviderBlocked(ProviderRefused):
+    """403 with a page in place of an error: a firewall before the provider. Code in a prompt looks like an attack to
+    some, so it says nothing of our key, nor of other requests."""
+
+
 class ProviderFoundNothing(ProviderRefused):
     """404: it has no such model, or is no such server at that address."""
 
@@ -312,6 +318,9 @@ class ProviderOverloaded(ProviderRefused):
     code = "provider_overloaded"
     is_retryable = True
 
+
+FLAGGED = "content_flagged"
+"""Kind of what a provider refuses for what it says, with the status of a bad key."""
 
 SPENT_KINDS = frozenset(
     {

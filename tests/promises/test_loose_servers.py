@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import StartGateway
 from tests.support.gateway import RunningGateway
 from tests.support.provider import ScriptedProvider
-from tests.support.vendor_answers import DONE, Chunk, data, piece, usage
+from tests.support.vendor_answers import DONE, XAI_UNSAFE, XAI_WRONG_KEY, Chunk, data, piece, usage
 
 PROXY = "ai_gateway_model_provider_proxy"
 HELLO = [piece({"role": "assistant", "content": "Hel"}), piece({"content": "lo"}), piece({}, "stop")]
@@ -299,6 +299,9 @@ async def test_an_error_in_place_of_a_stream_has_its_own_status(
         (400, b'[{"error":{"code":400,"message":"API key not valid."}}]', 502, "refuses the gateway's own key"),
         (422, b"Failed to deserialize the JSON body: `x`", 400, "Failed to deserialize the JSON body: `x`"),
         (422, b'{"error":"`inputs` tokens + `max_new_tokens` must be <= 4096"}', 400, "must be <= 4096"),
+        (400, json.dumps(XAI_WRONG_KEY).encode(), 502, "refuses the gateway's own key"),
+        (403, json.dumps(XAI_UNSAFE).encode(), 400, "own filter"),
+        (403, b"<html>Request blocked</html>", 502, "A firewall"),
         (400, b"<html>nginx</html>", 400, "no reason given"),
         (500, b"secret", 502, "The provider failed"),
     ],

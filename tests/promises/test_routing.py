@@ -357,6 +357,35 @@ async def test_a_refused_key_is_an_alarm_and_others_are_asked_first(start_fleet:
     assert [(line["level"], line["deployment"]) for line in alarms] == [("error", "a/a-1")]
 
 
+PAGE = b"<html><head><title>403 Forbidden</title></head><body>Request blocked.</body></html>"
+
+
+async def test_a_firewall_that_blocks_one_request_is_no_refused_key(start_fleet: StartFleet, clock: HandClock) -> None:
+    """Those before LiteLLM and others take code in a prompt for an attack; an agent asks again and again."""
+    fleet = await start_fleet({"provider": "a"}, clock=clock)
+    fleet["a"].fail_with(403, PAGE, times=12)
+
+    blocked = [await fleet.ask(CODE) for _ in range(12)]
+    other = await fleet.ask(CODE)
+
+    assert {(each.status, code_of(each)) for each in blocked} == {(503, "provider_refused")}
+    assert other.status == 200
+    assert not [line for line in fleet.gateway.log.lines if line["message"] == "the provider refuses our key"]
+
+
+async def test_who_blocks_everything_is_asked_last(start_fleet: StartFleet, clock: HandClock) -> None:
+    fleet = await start_fleet(*TWO, clock=clock)
+    fleet["a"].fail_with(403, PAGE)
+
+    answers = []
+    for _ in range(5):
+        answers.append((await fleet.ask()).json())
+        clock.advance(1)
+
+    assert answers == ["This is b."] * 5
+    assert fleet.asked == {"a": 3, "b": 5}
+
+
 async def test_a_reload_keeps_what_is_known_of_a_deployment(start_fleet: StartFleet, clock: HandClock) -> None:
     fleet = await start_fleet(*TWO, clock=clock)
     fleet["a"].fail_with(429, headers={"Retry-After": "3600"})

@@ -362,6 +362,7 @@ def test_an_answer_that_was_given_up_is_a_failure(events: list[bytes], status: i
         (400, vendors.LITELLM_BUDGET, ProviderSpent, "budget_exceeded"),
         (403, vendors.OPENROUTER_MODERATED, ProviderRefused, "content_flagged"),
         (403, {"error": {"code": 403, "message": "Key limit"}}, ProviderRefusedKey, ""),
+        (403, vendors.XAI_UNSAFE, ProviderRefused, "content_flagged"),
         (400, vendors.AZURE_FILTERED, ProviderRefused, "content_filter"),
         (401, vendors.AZURE_UNAUTHORIZED, ProviderRefusedKey, ""),
         (400, vendors.MISTRAL_CALL_ID, ProviderRefused, "3280"),

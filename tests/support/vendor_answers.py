@@ -146,6 +146,17 @@ def openrouter_broken_events(text: str = "Half") -> list[bytes]:
     ]
 
 
+XAI_UNSAFE = {
+    "code": "The caller does not have permission to execute the specified operation",
+    "error": "Content violates usage guidelines. Team: t, API key ID: k, Model: m, Failed check: SAFETY_CHECK_TYPE_BIO",
+}
+"""With 403. Source: its answers, as users of its API report them."""
+XAI_WRONG_KEY = {
+    "code": "Client specified an invalid argument",
+    "error": "Incorrect API key provided: ke***ey. You can obtain an API key from https://console.x.ai.",
+}
+"""With 400."""
+
 OPENROUTER_MODERATED = {
     "error": {
         "code": 403,

@@ -15,8 +15,10 @@ from torana.dialects.dialect import ServedDialect
 from torana.dialects.messages import MESSAGES
 from torana.dialects.messages_writing import tell_too_long
 from torana.errors import (
+    FLAGGED,
     NoCredentials,
     PromptTooLong,
+    ProviderBlocked,
     ProviderError,
     ProviderLimited,
     ProviderRefused,
@@ -143,6 +145,11 @@ def provider_failed(error: ProviderError, front: Front, mask: Callable[[str], st
         status, text = 429, "The provider limits the gateway's account; try again later"
     elif isinstance(error, ProviderRefusedKey):
         status, text = 502, "The provider refuses the gateway's own key"
+    elif isinstance(error, ProviderBlocked):
+        status, text = 502, "A firewall before the provider refuses this request"
+    elif isinstance(error, ProviderRefused) and error.kind == FLAGGED:
+        # Its words name the account.
+        status, text = 400, "The provider's own filter refuses what this request says"
     elif isinstance(error, NoCredentials):
         status, text = 503, "The gateway has no credentials for this model's provider"
     elif isinstance(error, ProviderSpent):

@@ -8,7 +8,7 @@ import msgspec
 from torana.chat import Chunk, FinishReason, Usage
 from torana.dialects.bodies import decode_answer, plain_text
 from torana.dialects.members import Members, read_tiers, read_tokens, suspect
-from torana.errors import SPENT_KINDS, ProviderBroke, ProviderRefused, provider_refused
+from torana.errors import FLAGGED, SPENT_KINDS, ProviderBroke, ProviderRefused, provider_refused
 
 MAX_MESSAGE_CHARS = 300
 """Of a provider's error, for the log."""
@@ -249,7 +249,7 @@ def read_error(status: int, body: bytes) -> ProviderRefused:
         status = 401
     if status == 403 and error.is_flagged:
         # What was asked is at fault, not our key.
-        return ProviderRefused(status, _shorten(error), kind="content_flagged")
+        return ProviderRefused(status, _shorten(error), kind=FLAGGED)
     return provider_refused(status, _shorten(error), kind=error.kind)
 
 

@@ -24,7 +24,15 @@ from torana.dialects.openai_models import traits_of
 from torana.dialects.passing import pass_on, replace_model
 from torana.dialects.responses import RESPONSES
 from torana.dialects.thoughts import has_thoughts, leave_thoughts_out
-from torana.errors import Invalid, NoCredentials, ProviderBroke, ProviderError, ProviderRefused, ProviderRefusedKey
+from torana.errors import (
+    Invalid,
+    NoCredentials,
+    ProviderBlocked,
+    ProviderBroke,
+    ProviderError,
+    ProviderRefused,
+    ProviderRefusedKey,
+)
 from torana.providers.anthropic import Anthropic
 from torana.providers.batches import MAX_ANSWER_BYTES, Batches, Passing, Sending
 from torana.providers.demo.demo import DemoProvider
@@ -314,7 +322,10 @@ async def _check_head(
 async def _read_refusal(
     answer: WireAnswer, deployment: Deployment, read_error: Callable[[int, bytes], ProviderRefused]
 ) -> ProviderRefused:
-    error = read_error(answer.status, await _read_words(answer))
+    words = await _read_words(answer)
+    error = read_error(answer.status, words)
+    if error.upstream_code == 403 and isinstance(error, ProviderRefusedKey) and words.lstrip().startswith(b"<"):
+        error = ProviderBlocked(403, "a page in place of an error", kind="blocked")
     error.where = deployment.name
     _note(error, answer.headers)
     return error

@@ -13,6 +13,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from torana.errors import (
+    ProviderBlocked,
     ProviderBroke,
     ProviderError,
     ProviderLimited,
@@ -189,6 +190,8 @@ class Health:
             self._shun(now, failure)
         elif isinstance(failure, (ProviderLimited, ProviderOverloaded)):
             self._cool(now, failure)
+        elif isinstance(failure, ProviderBlocked):
+            self._doubt(now)  # for whoever has another one to ask
         if isinstance(failure, _TO_BLAME) and (self.is_ours or not isinstance(failure, ProviderRefusedKey)):
             self._doubt(now)
             if is_repeated:

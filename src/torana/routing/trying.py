@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from torana.errors import (
+    ProviderBlocked,
     ProviderBroke,
     ProviderError,
     ProviderGaveUp,
@@ -42,6 +43,7 @@ _HELPS_ELSEWHERE = (
     ProviderLimited,
     ProviderOverloaded,
     ProviderRefusedKey,
+    ProviderBlocked,
     ProviderSpent,
 )
 """What another deployment may do better. What is wrong with the request is wrong everywhere."""
