@@ -85,6 +85,7 @@ class Serving:
             parts.metrics,
             parts.log,
             parts.settings.serve,
+            parts.heap,
             parts.loop_mark,
             auth.operator_token,
         )

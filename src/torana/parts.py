@@ -19,6 +19,7 @@ from torana.api.search import SearchEndpoints
 from torana.catalog.snapshot import Catalogue
 from torana.clock import Clock
 from torana.code.cleaning import Cleaner
+from torana.heap import Heap
 from torana.labels import known_labels
 from torana.limits.leases import Leases
 from torana.limits.minutes import MinuteLimit
@@ -52,6 +53,7 @@ class Parts:
     clock: Clock
     log: Log
     metrics: Metrics
+    heap: Heap
     transport: Transport
     loop_mark: str
     """What the headers of our own requests say, so that one that comes back is known."""
@@ -105,7 +107,9 @@ def make_parts(
     """
     auth = settings.auth
     metrics = Metrics(known_labels(catalogue, settings.providers), settings.providers.model_engine_limits, metrics_dir)
-    transport = Transport(settings.transport, allowed_endpoints=settings.providers.allowed_endpoints)
+    heap = Heap()
+    allowed = settings.providers.allowed_endpoints
+    transport = Transport(settings.transport, allowed_endpoints=allowed, heap=heap)
 
     counts = Table() if metrics_dir is None else SharedTable(metrics_dir)
     leases = _make_leases(settings, counts, clock, metrics)
@@ -141,6 +145,7 @@ def make_parts(
         clock=clock,
         log=log,
         metrics=metrics,
+        heap=heap,
         transport=transport,
         loop_mark=loop_mark,
         local_keys=local_keys,

@@ -14,6 +14,7 @@ from typing import Protocol
 import msgspec
 
 from torana.errors import ProviderError, ProviderTlsFailed, ProviderUnreachable
+from torana.heap import Heap
 from torana.settings import TransportSettings
 from torana.wire.addresses import AddressBook, Resolve, look_up, resolve_checked
 from torana.wire.client import WireAnswer, WireClient
@@ -68,9 +69,17 @@ class Transport:
     """All outbound HTTP of one process; `aclose` when it stops."""
 
     def __init__(
-        self, settings: TransportSettings, look_up: Resolve = look_up, *, allowed_endpoints: Sequence[str] = ()
+        self,
+        settings: TransportSettings,
+        look_up: Resolve = look_up,
+        *,
+        allowed_endpoints: Sequence[str] = (),
+        heap: Heap | None = None,
     ) -> None:
-        """allowed_endpoints  what URLs of clients' hosts must begin with; empty: any"""
+        """
+        allowed_endpoints  what URLs of clients' hosts must begin with; empty: any
+        heap               the memory of this process, where others look after it as well
+        """
         self.settings = settings
         self._allowed = Prefixes(allowed_endpoints) if allowed_endpoints else None
         self._tls: ssl.SSLContext | None = None
@@ -78,8 +87,10 @@ class Transport:
         self._addresses = AddressBook(look_up)
         # Apart, so that a connection to an unchecked address can never serve a client's own host.
         book = self._addresses
-        self._ours = WireClient(settings.connect_s, self._tls_context, book.resolve, doubt=book.doubt)
-        self._clients_own = WireClient(settings.connect_s, self._tls_context, partial(resolve_checked, look_up=look_up))
+        heap = heap or Heap()
+        checked = partial(resolve_checked, look_up=look_up)
+        self._ours = WireClient(settings.connect_s, self._tls_context, book.resolve, doubt=book.doubt, heap=heap)
+        self._clients_own = WireClient(settings.connect_s, self._tls_context, checked, heap=heap)
 
     @property
     def open_connections(self) -> int:

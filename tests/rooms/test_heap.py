@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.support.waiting import eventually
 
-from torana.api.heap import Heap
+from torana.heap import Heap
 
 pytestmark = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
 

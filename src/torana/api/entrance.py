@@ -36,6 +36,7 @@ from torana.api.unread import TurnedAway, start_of
 from torana.caller import Caller, Permit
 from torana.errors import ProviderError, Refusal
 from torana.headers import Headers
+from torana.heap import Heap
 from torana.limits.limits import Limits
 from torana.limits.reached import LimitReached
 from torana.limits.rules import Call
@@ -99,6 +100,7 @@ class Entrance:
         metrics: Metrics,
         log: Log,
         serve: ServeSettings,
+        heap: Heap,
         loop_mark: str,
         operator_token: Secret = Secret(),  # noqa: B008 immutable
     ) -> None:
@@ -120,7 +122,7 @@ class Entrance:
         )
         self.crowds = Crowds(metrics.shed)
         self.over_limit = OverLimit()
-        self.large_bodies = LargeBodies()
+        self.large_bodies = LargeBodies(heap)
         self.prefixes = Prefixes(serve.root_path)
         self.turned_away = TurnedAway(log, self.prefixes.strip, write_refusal, metrics)
         self.trusted = Networks(serve.trusted_proxies)

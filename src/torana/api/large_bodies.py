@@ -3,7 +3,7 @@ up everybody else for as long as all of them take."""
 
 import asyncio
 
-from torana.api.heap import Heap
+from torana.heap import Heap
 
 LARGE_BYTES = 262_144
 """About 3 ms of work and more; 8 MiB are a quarter of a second."""
@@ -12,9 +12,9 @@ LARGE_BYTES = 262_144
 class LargeBodies:
     """Those of one worker."""
 
-    def __init__(self) -> None:
+    def __init__(self, heap: Heap) -> None:
         self._next = asyncio.Lock()
-        self._heap = Heap()
+        self._heap = heap
 
     async def take_turn(self) -> None:
         """Returns in a turn of the event loop in which no other one does, first come, first served."""

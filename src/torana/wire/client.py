@@ -13,6 +13,7 @@ from torana.errors import (
     ProviderTlsFailed,
     ProviderUnreachable,
 )
+from torana.heap import LARGE_BYTES, Heap
 from torana.wire.addresses import Resolve
 from torana.wire.connection import Connection
 from torana.wire.pool import IDLE_CONNECTION_S, LIFE_S, Pool
@@ -25,11 +26,12 @@ MAX_TARGETS = 1024
 class WireAnswer:
     """An answer whose head is in. Read it to its end or close it; closing early aborts the connection."""
 
-    __slots__ = ("_connection", "_idle_s", "headers", "status")
+    __slots__ = ("_connection", "_heap", "_idle_s", "headers", "status")
 
-    def __init__(self, connection: Connection, idle_s: float) -> None:
+    def __init__(self, connection: Connection, idle_s: float, heap: Heap) -> None:
         self._connection: Connection | None = connection
         self._idle_s = idle_s
+        self._heap = heap
         self.status = connection.status
         self.headers: Mapping[str, str] = connection.headers
         """Lower-case names; a repeated header's values are joined with commas."""
@@ -69,6 +71,8 @@ class WireAnswer:
                     self.close()
                     raise AnswerTooLarge(f"the answer is larger than {limit_bytes} bytes")
                 parts.append(data)
+                if total_bytes > LARGE_BYTES:
+                    self._heap.keep()
                 if see is not None:
                     see(parts)
         except BaseException:
@@ -97,14 +101,19 @@ class WireClient:
         resolve: Resolve,
         *,
         doubt: Callable[[str, int], None] | None = None,
+        heap: Heap | None = None,
         idle_connection_s: float = IDLE_CONNECTION_S,
         connection_life_s: float = LIFE_S,
     ) -> None:
-        """doubt  told of a host and port where no address lets us in"""
+        """
+        doubt  told of a host and port where no address lets us in
+        heap   the memory of this process; None: nobody else looks after it
+        """
         self._connect_s = connect_s
         self._tls = tls
         self._resolve = resolve
         self._doubt = doubt
+        self._heap = heap or Heap()
         self._pool = Pool(idle_connection_s, connection_life_s)
         self._targets: dict[tuple[str, str], Target] = {}
 
@@ -153,7 +162,7 @@ class WireClient:
                     connection, may_repeat = None, False
                     continue
                 raise
-            return WireAnswer(connection, idle_s)
+            return WireAnswer(connection, idle_s, self._heap)
 
     async def aclose(self) -> None:
         """Abort everything; who still reads gets ProviderBroke."""

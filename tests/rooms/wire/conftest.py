@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 import pytest
 import uvloop
 
+from torana.heap import Heap
 from torana.wire.addresses import Resolve, look_up
 from torana.wire.client import WireClient
 
@@ -31,11 +32,17 @@ async def make_client() -> AsyncIterator[MakeClient]:
             connect_s: float = 5,
             tls: Callable[[], ssl.SSLContext] = no_tls,
             resolve: Resolve = look_up,
+            heap: Heap | None = None,
             idle_connection_s: float = 30,
             connection_life_s: float = 300,
         ) -> WireClient:
             client = WireClient(
-                connect_s, tls, resolve, idle_connection_s=idle_connection_s, connection_life_s=connection_life_s
+                connect_s,
+                tls,
+                resolve,
+                heap=heap,
+                idle_connection_s=idle_connection_s,
+                connection_life_s=connection_life_s,
             )
             stack.push_async_callback(client.aclose)
             return client

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 from tests.support.raw_server import Line, RawServer
+from tests.support.waiting import eventually
 
 from torana.errors import AnswerTooLarge, ProviderBroke, ProviderError, ProviderTimedOut, ProviderUnreachable
+from torana.heap import LARGE_BYTES, Heap
 from torana.wire.client import WireAnswer, WireClient
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -147,6 +149,27 @@ async def test_read_all_takes_up_to_its_limit(client: WireClient, limit: int, pi
                 await reply.read_all(limit)
         else:
             assert await reply.read_all(limit) == b"hello"
+
+
+@pytest.mark.parametrize("more", [0, 1])
+async def test_the_memory_of_large_answers_is_looked_after(make_client: MakeClient, more: int) -> None:
+    heap = Heap(over_s=1)
+    client = make_client(heap=heap)
+
+    async def script(line: Line) -> None:
+        await line.read_request()
+        await line.send(answer(b"x" * (LARGE_BYTES + more)))
+        await line.gone()
+
+    async with RawServer(script) as server:
+        assert await ask(client, server.url()) == (200, b"x" * (LARGE_BYTES + more))
+
+    assert heap.is_keeping == bool(more)
+    await eventually(lambda: _is_over(heap))
+
+
+async def _is_over(heap: Heap) -> bool:
+    return not heap.is_keeping
 
 
 async def test_an_endless_answer_is_cut_at_the_limit(client: WireClient) -> None:

@@ -1,8 +1,9 @@
-"""The memory that large bodies take, kept from one to the next while they come.
+"""The memory that large bodies and answers take, kept from one to the next while they come.
 
 glibc gives each buffer of some MiB back to the system as soon as it is free, and asks anew for the next one: the system
-then clears thousands of pages, which is half of what a large body costs. So it is told to keep them, and when no large
-body has come for a while, to give all back.
+then clears thousands of pages, which is half of what a large body costs. What came in small pieces it keeps for good
+where anything younger lies behind them. So it is told to keep all, and when nothing large has come for a while, to give
+all back.
 """
 
 import asyncio
@@ -14,7 +15,9 @@ KEPT_BYTES = 32 << 20
 USUAL_BYTES = 1 << 20
 """About what it comes to by itself."""
 OVER_S = 2.0
-"""So long after the last large body all is given back."""
+"""So long after the last large body or answer all is given back."""
+LARGE_BYTES = 256 * 1024
+"""What counts as large."""
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Parameters of mallopt(3)."""
@@ -33,7 +36,7 @@ class Heap:
         self.is_keeping = False
 
     def keep(self) -> None:
-        """A large body has come."""
+        """A large body has come, or some more of a large answer."""
         loop = asyncio.get_running_loop()
         self._used_at = loop.time()
         if not self.is_keeping:
