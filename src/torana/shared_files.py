@@ -27,14 +27,13 @@ def make_room(file: int, size: int) -> None:
 
 
 @contextmanager
-def own_folder(prefix: str) -> Iterator[Path]:
-    """A temporary folder of this process and its forks; raises OSError. What killed processes have left goes first."""
-    parent = Path(tempfile.gettempdir())
+def own_folder(prefix: str, parent: Path) -> Iterator[Path]:
+    """A folder of this process and its forks; raises OSError. What killed processes have left goes first."""
     for left in parent.glob(f"{prefix}*"):
         with suppress(OSError):
             _remove_unless_owned(left)
     # It is owned before it has the name by which others look for what is left.
-    folder = Path(tempfile.mkdtemp(prefix=f".{prefix}"))
+    folder = Path(tempfile.mkdtemp(prefix=f".{prefix}", dir=parent))
     owned = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(owned, fcntl.LOCK_SH)

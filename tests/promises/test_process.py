@@ -536,6 +536,39 @@ async def test_the_folder_of_a_killed_server_goes_with_the_next_start_and_that_o
     assert await counted(running) >= 0
 
 
+async def test_what_another_version_left_in_the_given_folder_of_counts_keeps_no_server_from_beginning(
+    serve: Serve, tmp_path: Path
+) -> None:
+    given = tmp_path / "counts"
+    env = {"PROMETHEUS_MULTIPROC_DIR": str(given)}
+    older = await serve("--workers", "2", env=env)
+    workers = await older.workers()
+    older.process.kill()
+    await older.end()
+    await older.until(lambda: _are_gone(workers))
+    for series in given.rglob("series"):
+        with series.open("a") as file:
+            file.write('["a_family_of_another_version", ["label"]]\n{')
+
+    newer = await serve("--workers", "2", env=env)
+
+    assert len(await newer.workers()) == 2
+    assert "restarting" not in newer.stderr
+    assert (await newer.monitoring("/metrics")).status == 200
+
+
+async def test_two_servers_that_are_given_one_folder_count_apart(serve: Serve, tmp_path: Path) -> None:
+    env = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "counts")}
+    first = await serve("--workers", "2", env=env, folder=tmp_path / "first")
+    asked = await counted(first)
+
+    second = await serve("--workers", "2", env=env, folder=tmp_path / "second")
+    for _ in range(20):
+        await second.ask("/nowhere")
+
+    assert (await counted(first), await counted(second)) == (asked, 20)
+
+
 async def test_a_worker_that_dies_again_and_again_is_restarted_ever_more_slowly(serve: Serve) -> None:
     server = await serve("--workers", "2")
     other, *_ = await server.workers()

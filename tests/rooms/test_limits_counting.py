@@ -26,7 +26,7 @@ from torana.limits.limits import REMEMBERED
 from torana.limits.minutes import MinuteLimit
 from torana.limits.questions import Command
 from torana.limits.reached import LimitReached, Shown, Standing, anthropic_headers, openai_headers
-from torana.limits.shared_table import LOCK_LIMIT_S, LOCK_PATIENCE_S, SharedTable, clear_directory
+from torana.limits.shared_table import LOCK_LIMIT_S, LOCK_PATIENCE_S, SharedTable
 from torana.limits.table import PROBES, Key, Table
 
 MIDNIGHT = 1_700_006_400.0
@@ -481,18 +481,6 @@ def test_a_worker_that_is_only_slow_with_the_lock_is_waited_for(tables: list[Sha
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     tables[0].unlock()
     slow.communicate()
-
-
-def test_a_new_server_begins_with_empty_counts(tmp_path: Path) -> None:
-    old = SharedTable(tmp_path, 1024)
-    Desk("1 per minute", table=old).passes(1)
-    old.close()
-
-    clear_directory(tmp_path)
-    new = SharedTable(tmp_path, 1024)
-
-    assert Desk("1 per minute", table=new).passes(1) == 1
-    new.close()
 
 
 def test_exactly_as_many_pass_as_the_limit_says_whichever_process_is_asked(tmp_path: Path) -> None:

@@ -11,8 +11,6 @@ from pathlib import Path
 
 import msgspec
 
-_PREFIX = "issuer-"
-
 
 class Shelved(msgspec.Struct, frozen=True):
     """An issuer's answer, as one worker has got it."""
@@ -74,10 +72,4 @@ class Shelf:
                 return None
 
     def _path(self, base_url: str, what: str) -> Path:
-        return self._directory / f"{_PREFIX}{what}-{hashlib.sha256(base_url.encode()).hexdigest()[:16]}"
-
-
-def clear_shelf(directory: Path) -> None:
-    """At the start of a server: what an earlier one knew is void."""
-    for path in directory.glob(f"{_PREFIX}*"):
-        path.unlink(missing_ok=True)
+        return self._directory / f"issuer-{what}-{hashlib.sha256(base_url.encode()).hexdigest()[:16]}"

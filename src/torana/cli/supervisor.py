@@ -30,8 +30,7 @@ _PR_SET_PDEATHSIG = 1
 def supervise(settings: Settings, sockets: tuple[socket.socket, socket.socket]) -> int:
     """Run `settings.serve.workers` workers until a signal; returns the exit code."""
     import torana.app  # noqa: F401 imported here once, so that every fork has it
-    from torana.access.shelf import clear_shelf
-    from torana.limits.shared_table import COUNTS_BYTES, HELD_BYTES, clear_directory
+    from torana.limits.shared_table import COUNTS_BYTES, HELD_BYTES
     from torana.shared_files import make_room, own_folder
     from torana.telemetry.shards import ARRAY_BYTES
 
@@ -40,10 +39,10 @@ def supervise(settings: Settings, sockets: tuple[socket.socket, socket.socket]) 
     given = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
     with ExitStack() as stack:
         try:
-            directory = Path(given) if given else stack.enter_context(own_folder("torana-metrics-"))
-            directory.mkdir(parents=True, exist_ok=True)
-            clear_directory(directory)
-            clear_shelf(directory)
+            parent = Path(given or tempfile.gettempdir())
+            parent.mkdir(parents=True, exist_ok=True)
+            # Made anew: what an earlier server counted may have another form, and another one's is its own.
+            directory = stack.enter_context(own_folder("torana-metrics-", parent))
             with tempfile.TemporaryFile(dir=directory) as file:
                 make_room(file.fileno(), COUNTS_BYTES + settings.serve.workers * (HELD_BYTES + ARRAY_BYTES))
         except OSError as error:

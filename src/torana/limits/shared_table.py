@@ -195,12 +195,6 @@ async def watch_the_dead(table: Table) -> None:
         table.give_back_for_the_dead()
 
 
-def clear_directory(directory: Path) -> None:
-    """At the start of a server: what an earlier one counted, perhaps before the machine was started anew, is void."""
-    for path in (directory / _COUNTS, *directory.glob(f"{_HELD}*")):
-        path.unlink(missing_ok=True)
-
-
 def _open(path: Path, size: int) -> int:
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
