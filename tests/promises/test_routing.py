@@ -328,19 +328,42 @@ async def test_the_only_deployment_is_left_alone_too_and_the_client_told_how_lon
     assert fleet.asked == {"a": 1}
 
 
-@pytest.mark.parametrize(
-    ("status", "told", "code"), [(503, 503, "provider_overloaded"), (429, 429, "provider_limited")]
-)
+@pytest.mark.parametrize("status", [500, 503, 529])
+async def test_a_deployment_that_is_overloaded_once_comes_last_and_is_still_asked_where_it_is_the_only_one(
+    start_fleet: StartFleet, clock: HandClock, status: int
+) -> None:
+    alone = await start_fleet({"provider": "a"}, clock=clock)
+    alone["a"].fail_with(status, headers={"Retry-After": "3600"}, times=1)
+
+    told, next_call = await alone.ask(CODE), await alone.ask(CODE)
+
+    assert (told.status, code_of(told), told.header("retry-after")) == (503, "provider_overloaded", "3600")
+    assert (next_call.status, alone.asked) == (200, {"a": 2})
+
+
+async def test_others_are_asked_as_long_as_an_overloaded_deployment_wants_patience(
+    start_fleet: StartFleet, clock: HandClock
+) -> None:
+    fleet = await start_fleet(*TWO, clock=clock)
+    fleet["a"].fail_with(503, headers={"Retry-After": "3600"}, times=1)
+
+    assert [(await fleet.ask()).json() for _ in range(3)] == ["This is b."] * 3
+    assert fleet.asked == {"a": 1, "b": 3}
+    clock.advance(3601)
+    assert (await fleet.ask()).json() == "This is a."
+
+
 async def test_while_a_deployment_is_left_alone_the_reason_is_its_own_last_word(
-    start_fleet: StartFleet, clock: HandClock, status: int, told: int, code: str
+    start_fleet: StartFleet, clock: HandClock
 ) -> None:
     fleet = await start_fleet({"provider": "a"}, clock=clock)
     fleet["a"].fail_with(401, times=1)
-    fleet["a"].fail_with(status, headers={"Retry-After": "3600"}, times=1)
+    fleet["a"].fail_with(429, headers={"Retry-After": "3600"}, times=1)
 
     answers = [await fleet.ask(CODE) for _ in range(3)]
 
-    assert [(each.status, code_of(each)) for each in answers] == [(503, "provider_key_refused"), *[(told, code)] * 2]
+    limited = (429, "provider_limited")
+    assert [(each.status, code_of(each)) for each in answers] == [(503, "provider_key_refused"), limited, limited]
     assert answers[2].header("retry-after") == "3600"
     assert fleet.asked == {"a": 2}
 

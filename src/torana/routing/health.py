@@ -89,6 +89,7 @@ class Health:
     """How it asked."""
     shun_until: float = 0.0
     """Until then only those come who find no other one."""
+    shunned_for: str = ""
     failures_in_a_row: int = 0
     in_flight: int = 0
     first_chunk_s: float = 0.0
@@ -129,14 +130,13 @@ class Health:
         """Why it is not ready; empty: it is."""
         left_s = math.ceil(self.ready_in_s(now))
         if now < self.cool_until:
-            why = "is overloaded" if isinstance(self.cooled_by, ProviderOverloaded) else "limits us"
-            return f"{why}, left alone for {left_s} s"
+            return f"limits us, left alone for {left_s} s"
         if self.refused is not None and now < max(self.shun_until, self.breaker.until):
             return "our account is spent" if isinstance(self.refused, ProviderSpent) else "our key is refused"
         if not self.breaker.may_begin(now):
             return f"rests after failures for {left_s} s" if left_s else "a call is looking whether it is well again"
         if now < self.shun_until:
-            return "fails call after call" if self.failures_in_a_row >= DOUBTED_AFTER else "limits us"
+            return self.shunned_for
         full = self.full
         return f"has its {full.places} calls under way" if full is not None else ""
 
@@ -188,8 +188,10 @@ class Health:
         """
         if isinstance(failure, (ProviderRefusedKey, ProviderSpent)) and self.is_ours:
             self._shun(now, failure)
-        elif isinstance(failure, (ProviderLimited, ProviderOverloaded)):
+        elif isinstance(failure, ProviderLimited):
             self._cool(now, failure)
+        elif isinstance(failure, ProviderOverloaded):
+            self._spare(now, failure)
         elif isinstance(failure, ProviderBlocked):
             self._doubt(now)  # for whoever has another one to ask
         if isinstance(failure, _TO_BLAME) and (self.is_ours or not isinstance(failure, ProviderRefusedKey)):
@@ -208,18 +210,33 @@ class Health:
         else:
             self.breaker.left(turn)
 
-    def _cool(self, now: float, failure: ProviderRefused) -> None:
+    def _cool(self, now: float, failure: ProviderLimited) -> None:
         said_s = failure.retry_after_s
-        if said_s is None and isinstance(failure, ProviderLimited):
-            self.shun_until = max(self.shun_until, now + UNSAID_S)
+        if said_s is None:
+            self._pass_over(now + UNSAID_S, "limits us")
         elif said_s and now + said_s > self.cool_until:
             self.cool_until, self.cooled_by = now + said_s, failure.again("", self.name)
+            self.meter.cooled_down(self.name)
+
+    def _spare(self, now: float, failure: ProviderOverloaded) -> None:
+        """One call of many may have met the one server that is ill: whoever has no other place is still let through.
+
+        Where all of them meet it, the breaker says so.
+        """
+        if failure.retry_after_s and self._pass_over(now + failure.retry_after_s, "is overloaded"):
             self.meter.cooled_down(self.name)
 
     def _doubt(self, now: float) -> None:
         self.failures_in_a_row += 1
         if self.failures_in_a_row >= DOUBTED_AFTER and self.breaker.failures_to_rest:
-            self.shun_until = max(self.shun_until, now + self.breaker.rest_s)
+            self._pass_over(now + self.breaker.rest_s, "fails call after call")
+
+    def _pass_over(self, until: float, why: str) -> bool:
+        """Others are asked first until then; False where that was so already."""
+        is_later = until > self.shun_until
+        if is_later:
+            self.shun_until, self.shunned_for = until, why
+        return is_later
 
     def _shun(self, now: float, failure: ProviderRefused) -> None:
         is_news = self.refused is None
