@@ -584,3 +584,78 @@ async def test_an_answer_that_openrouter_gave_up_tells_why(
     answer = await gateway.post("/anthropic/v1/messages", json=body, token=gateway.token(unit_primitives=[PROXY]))
 
     assert answer.status == 429, answer
+
+
+WHOLE = {"id": "x", "model": "m", "choices": [HELLO_WHOLE], "usage": usage()}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_is_read_as_what_came_not_as_what_was_asked_for(
+    gateway: RunningGateway, provider: ScriptedProvider, stream: bool
+) -> None:
+    """mini-sglang, KAITO and some gateways stream to everybody; others fake a stream with one JSON answer."""
+    body = json.dumps(WHOLE).encode() if stream else b"".join([*HELLO, TOLD, DONE])
+    provider.answer_with(body=b"\n  \n" + body)
+
+    assert await ask_as_claude(gateway, stream=stream) == ("Hello", [], "end_turn", (25, 7))
+
+    asked = {"model": "theirs", "stream": stream, "messages": [{"role": "user", "content": "?"}]}
+    own = await gateway.post("/openai/v1/chat/completions", json=asked, token=gateway.token(unit_primitives=[PROXY]))
+    if stream:
+        assert own.text.endswith("data: [DONE]\n\n")
+        said = [json.loads(line[6:]) for line in own.text.split("\n") if line.startswith("data: {")]
+        assert "".join(row["choices"][0]["delta"].get("content") or "" for row in said if row["choices"]) == "Hello"
+    else:
+        assert own.json()["choices"][0]["message"]["content"] == "Hello"
+    line = await gateway.log.find(path="/openai/v1/chat/completions")
+    assert (line["input_tokens"], line["output_tokens"]) == (25, 7)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_error_with_status_200_is_one_however_the_answer_was_to_come(
+    gateway: RunningGateway, provider: ScriptedProvider, stream: bool
+) -> None:
+    """As RunPod's workers send vLLM's."""
+    provider.answer_with(
+        body={"code": 404, "message": "The model `a` does not exist.", "object": "error", "type": "NotFoundError"}
+    )
+    body = {"model": "theirs", "max_tokens": 9, "stream": stream, "messages": [{"role": "user", "content": "?"}]}
+
+    answer = await gateway.post("/anthropic/v1/messages", json=body, token=gateway.token(unit_primitives=[PROXY]))
+
+    assert answer.status == 404, answer
+    assert "does not exist" in answer.text
+
+
+async def test_a_long_answer_may_stream_to_whoever_asked_for_it_whole(
+    gateway: RunningGateway, provider: ScriptedProvider
+) -> None:
+    provider.answer_with(body=b"".join([piece({"content": "x"})] * 20_000 + [piece({}, "stop"), TOLD, DONE]))
+
+    assert (await ask_as_claude(gateway, stream=False))[0] == "x" * 20_000
+
+
+async def test_no_answer_has_so_many_parts_even_if_it_streams_unasked(
+    gateway: RunningGateway, provider: ScriptedProvider
+) -> None:
+    provider.answer_with(body=piece({"content": "x"}) * 100_001 + DONE)
+    body = {"model": "theirs", "max_tokens": 9, "messages": [{"role": "user", "content": "?"}]}
+
+    answer = await gateway.post("/anthropic/v1/messages", json=body, token=gateway.token(unit_primitives=[PROXY]))
+
+    assert answer.status == 502
+
+
+async def test_a_feature_takes_what_came_too(start_gateway: StartGateway, provider: ScriptedProvider) -> None:
+    gateway = await start_gateway(env={"AIGW_CUSTOM_MODELS__ENABLED": "true"})
+    provider.answer_with(body=b"".join([*HELLO, TOLD, DONE]))
+    asked = {
+        "inputs": {"input": "?", "selected_text": "x"},
+        "model_metadata": {"provider": "openai", "name": "general", "endpoint": f"{provider.url}/v1"},
+    }
+
+    answer = await gateway.post(
+        "/v1/prompts/chat/explain_code", json=asked, token=gateway.token(unit_primitives=["explain_code"])
+    )
+
+    assert (answer.status, answer.json()) == (200, "Hello")

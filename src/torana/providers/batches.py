@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Literal, Protocol
 
 from torana.chat import ChatRequest, Chunk
+from torana.dialects.bodies import BOM
 from torana.dialects.dialect import Dialect, EventReader
 from torana.dialects.digits import DigitWatch
 from torana.dialects.passing import PassingReader, pass_answer
@@ -22,6 +23,17 @@ LARGE_BYTES = 256 * 1024
 
 MAX_CHUNKS = 10_000
 """Of a whole answer: texts, thoughts and calls of all its choices."""
+
+MAX_EVENTS_CHUNKS = 100_000
+"""The same of an answer that streams although nobody asked for it: a chunk a token."""
+
+MAX_BLANK_BYTES = 64 * 1024
+"""Before an answer; servers send some to keep the connection."""
+
+PART_BYTES = 64 * 1024
+
+_EVENTS = (b"data:", b"event:", b"id:", b"retry:", b":")
+"""How a stream of events begins."""
 
 TAIL_S = 0.25
 """Patience for the end of a body whose answer is complete."""
@@ -82,19 +94,17 @@ class Sending:
         if answer is None or reader is None:
             answer, dialect, passing = await self._send(self._deployment, self._chat)
             self._answer = answer
-            if not self._chat.stream:
-                said = await answer.read_all(MAX_ANSWER_BYTES, DigitWatch().see)
-                self._end()
-                read = dialect.read_answer if passing == "no" else partial(pass_answer, dialect)
-                chunks = read(said) if len(said) <= LARGE_BYTES else await asyncio.to_thread(read, said)
-                if len(chunks) > MAX_CHUNKS:
-                    raise ProviderBroke("an answer of more parts than any has")
-                return chunks
+            begun = await _read_beginning(answer) if self._chat.stream else b""
+            if not self._chat.stream or _bare(begun).startswith(b"{"):
+                return await self._read_whole(answer, dialect, passing, begun)
             reader = self._reader = (
                 dialect.read_events()
                 if passing == "no"
                 else PassingReader(dialect, hides_usage=passing == "usage hidden")
             )
+            if batch := reader.feed(begun):
+                self._is_said = batch[-1].is_last
+                return batch
         if self._is_said:
             await _read_tail(answer)
             return None
@@ -105,6 +115,21 @@ class Sending:
         self._end()
         return reader.close() or None
 
+    async def _read_whole(self, answer: WireAnswer, dialect: Dialect, passing: Passing, begun: bytes) -> Batch:
+        """All of an answer. Some servers stream to everybody, others to nobody; what came is read as what it is."""
+        said = begun + await answer.read_all(MAX_ANSWER_BYTES, DigitWatch().see)
+        self._end()
+        is_stream = _bare(said[: MAX_BLANK_BYTES + PART_BYTES]).startswith(_EVENTS)
+        read: Callable[[bytes], Batch] = dialect.read_answer
+        if is_stream:
+            read = partial(_read_events, dialect)
+        elif passing != "no" and not self._chat.stream:
+            read = partial(pass_answer, dialect)
+        chunks = read(said) if len(said) <= LARGE_BYTES else await asyncio.to_thread(read, said)
+        if len(chunks) > MAX_CHUNKS and not is_stream:
+            raise ProviderBroke("an answer of more parts than any has")
+        return chunks
+
     async def aclose(self) -> None:
         self._end()
 
@@ -114,6 +139,29 @@ class Sending:
         self._reader = None  # which may keep the failure that it has met
         if answer is not None:
             answer.close()
+
+
+async def _read_beginning(answer: WireAnswer) -> bytes:
+    """The first bytes of a body that say something."""
+    begun = b""
+    while data := await answer.read():
+        begun += data
+        if len(begun) > MAX_BLANK_BYTES or _bare(begun):
+            break
+    return begun
+
+
+def _bare(begun: bytes) -> bytes:
+    return begun.removeprefix(BOM).lstrip()
+
+
+def _read_events(dialect: Dialect, said: bytes) -> Batch:
+    reader, chunks = dialect.read_events(), list[Chunk]()
+    for start in range(0, len(said), PART_BYTES):
+        chunks += reader.feed(said[start : start + PART_BYTES])
+        if len(chunks) > MAX_EVENTS_CHUNKS:
+            raise ProviderBroke("an answer of more parts than any has")
+    return chunks + reader.close()
 
 
 async def _read_tail(answer: WireAnswer) -> None:
