@@ -92,6 +92,32 @@ def test_the_table_names_what_refuses(folder: Path) -> None:
     assert "refused by per_user (50); first after 10 s" in shown
 
 
+def test_the_table_says_how_much_of_each_limit_is_left(folder: Path) -> None:
+    profile = "- {name: one, calls: 6 per minute, model: claude_haiku_4_5, max_tokens: 200, seconds: 0}"
+
+    shown = simulate(profile, "--catalog", str(folder), "--for", "1m").stdout
+
+    assert "least left: 4 of per_user, 0.988 of budget\n" in shown  # 1000 x 1 $ + 200 x 5 $ a million, six times
+
+
+def test_limits_on_money_that_cannot_count_a_flow_are_named(folder: Path) -> None:
+    profile = "- {name: one, calls: 6 per minute}"
+
+    shown = simulate(profile, "--catalog", str(folder), "--for", "1m").stdout
+
+    assert "no price is known, so that it passes uncounted: budget" in shown
+    assert outcome(profile, "--catalog", str(folder), "--for", "1m")["uncounted"] == ["budget"]
+
+
+def test_more_users_than_a_server_can_count_are_told(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "limits.yml").write_text("- {name: daily, limit: 1 per day per user}")
+
+    result = simulate("- {name: all, calls: 100000 per minute, users: 100000}", "--catalog", str(folder), "--for", "1m")
+
+    assert "the table of 65,536 counts was full" in result.stderr
+    assert result.exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("profile", "wrong"),
     [

@@ -1,6 +1,5 @@
 """`torana limits`: what the catalogue's limits would do to traffic."""
 
-import asyncio
 import json
 import re
 import sys
@@ -71,6 +70,7 @@ def simulate(profile: str, lasts_s: float, folders: tuple[str, ...], as_json: bo
     from torana.labels import known_labels
     from torana.limits.simulation import MOST_CALLS
     from torana.limits.simulation import simulate as run
+    from torana.limits.table import SLOTS
     from torana.telemetry.metrics import Metrics
 
     catalogue = read_catalogue(read_settings({"AIGW_CATALOG": ":".join(folders)} if folders else None))
@@ -82,8 +82,13 @@ def simulate(profile: str, lasts_s: float, folders: tuple[str, ...], as_json: bo
     calls = sum(flow.calls_per_s for flow in flows) * lasts_s
     if calls > MOST_CALLS:
         raise click.BadParameter(f"{calls:.0f} calls are too many, at most {MOST_CALLS}", param_hint="--for")
-    outcomes = asyncio.run(run(catalogue, Metrics(known_labels(catalogue)), flows, lasts_s, time.time()))
+    outcomes, lost = run(catalogue, Metrics(known_labels(catalogue)), flows, lasts_s, time.time())
     click.echo(json.dumps([_row(each) for each in outcomes]) if as_json else _table(outcomes))
+    if lost:
+        full = (
+            f"the table of {SLOTS:,} counts was full, and {lost:,} gave way before they were over, so that more passes"
+        )
+        click.echo(f"{full}; it is so at a server, too", err=True)
 
 
 def _read_flows(profile: str, catalogue: "Catalogue") -> "list[Flow]":
@@ -154,6 +159,7 @@ def _row(outcome: "Outcome") -> dict[str, Any]:
         "first_refused_s": outcome.first_refused_s,
         "longest_retry_after_s": outcome.longest_wait_s,
         "least_left": outcome.lowest,
+        "uncounted": outcome.uncounted,
     }
 
 
@@ -167,4 +173,10 @@ def _table(outcomes: "list[Outcome]") -> str:
             lines.append(f"    longest Retry-After {each.longest_wait_s} s")
         elif not each.lowest:
             lines.append("    meets no limit")
+        if each.lowest:
+            lines.append(
+                f"    least left: {', '.join(f'{left:,.10g} of {name}' for name, left in each.lowest.items())}"
+            )
+        if each.uncounted:
+            lines.append(f"    no price is known, so that it passes uncounted: {', '.join(each.uncounted)}")
     return "\n".join(lines)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from torana.limits.reached import Headers, Standing, Told
-from torana.limits.rules import SECOND, Rule
+from torana.limits.rules import SECOND, Call, Rule
 from torana.limits.spent import Spent
 from torana.limits.table import FOREVER, Key
 
@@ -23,27 +23,46 @@ class Tally:
         self.slot = 0
         """Of the table: where it was last."""
 
+    @classmethod
+    def of(cls, index: int, rule: Rule, call: Call) -> "Tally":
+        return cls(index, rule, rule.key(rule.whom(call)))
 
-class Met:
-    """The limits that calls of one kind and caller meet: worked out once, and gone through for each call.
 
-    Sequences beside one another, here and in a `Hold`, are in the order of `rules`.
+class Together:
+    """The limits that calls of one kind meet, whoever sends them.
+
+    Sequences beside one another, here, in a `Met` and in a `Hold`, are in the order of `rules`.
     """
 
-    __slots__ = ("figures", "metered", "ones", "returning", "rules", "tallies", "told")
+    __slots__ = ("figures", "metered", "ones", "rules", "told")
 
-    def __init__(self, rules: Sequence[Rule], whom: Sequence[tuple[str, ...]]) -> None:
-        """`whom`: as `Rule.whom` has it."""
+    def __init__(self, rules: Sequence[Rule]) -> None:
         self.rules = tuple(rules)
-        pairs = zip(rules, whom, strict=True)
-        self.tallies = tuple(Tally(index, rule, rule.key(values)) for index, (rule, values) in enumerate(pairs))
         self.ones = (1,) * len(self.rules)
         """What a call takes of limits that are not metered."""
         self.metered = tuple((index, rule) for index, rule in enumerate(rules) if rule.is_metered)
-        self.returning = tuple(tally for tally in self.tallies if tally.rule.gives_back)
-        """Those of which something may be free again when a call ends."""
         self.figures = tuple(enumerate(rule.figures for rule in rules))
         self.told = Told([rule.shown for rule in rules])
+
+    def meet(self, call: Call) -> "Met":
+        """With the counts of its caller."""
+        return Met(self, [Tally.of(index, rule, call) for index, rule in enumerate(self.rules)])
+
+
+class Met:
+    """The limits that calls of one kind and caller meet: worked out once, and gone through for each call."""
+
+    __slots__ = ("figures", "metered", "ones", "returning", "rules", "tallies", "told")
+
+    def __init__(self, together: Together, tallies: Sequence[Tally]) -> None:
+        self.rules = together.rules
+        self.ones = together.ones
+        self.metered = together.metered
+        self.figures = together.figures
+        self.told = together.told
+        self.tallies = tallies
+        self.returning = [tally for tally in tallies if tally.rule.gives_back]
+        """Those of which something may be free again when a call ends."""
 
 
 class Refused(Exception):
@@ -67,14 +86,22 @@ class Refused(Exception):
     ) -> None:
         super().__init__("a limit is used up")
         self.rules = rules
-        self.standings = standings(rules, lefts, ends, now)
-        self.headers = Told([rule.shown for rule in rules]).headers(lefts, ends, now, is_degraded=is_degraded)
         self.waits_ns = waits_ns
+        self._lefts, self._ends, self._now = lefts, ends, now
+        self._is_degraded = is_degraded
 
     @property
     def longest(self) -> int:
         """Which of them lets the call wait longest."""
         return self.waits_ns.index(max(self.waits_ns))
+
+    @property
+    def standings(self) -> Sequence[Standing]:
+        return standings(self.rules, self._lefts, self._ends, self._now)
+
+    def headers(self) -> Headers:
+        told = Told([rule.shown for rule in self.rules])
+        return told.headers(self._lefts, self._ends, self._now, is_degraded=self._is_degraded)
 
 
 class Hold(msgspec.Struct):

@@ -11,7 +11,7 @@ from torana.caller import Caller
 from torana.catalog.records import FeatureRecord, LimitMatch, LimitRecord
 from torana.catalog.snapshot import Catalogue
 from torana.clock import Clock
-from torana.limits.hold import Hold, Met, Refused
+from torana.limits.hold import Hold, Met, Refused, Together
 from torana.limits.reached import SHOWN_CHARS, LimitReached
 from torana.limits.rules import SECOND, Call, Rule, make_rule
 from torana.limits.spent import NOTHING, Spent
@@ -54,6 +54,7 @@ class Limits:
         """Feature → its limits that can be looked at before the body is there; none by the empty name."""
         self.count_money = any(rule.unit == "usd" for rule in self.rules)
         """Else nobody needs to know what a call costs."""
+        self._kinds: dict[tuple[Rule, ...], Together] = {}
         self._known: dict[Call, Met] = {}
         self._known_early: dict[tuple[str, ...], tuple[Call, Met]] = {}
 
@@ -61,13 +62,21 @@ class Limits:
         return self._known.get(call) or self._meet(call)
 
     def _meet(self, call: Call) -> Met:
-        rules = [rule for rule in self.rules if rule.match.is_for(call)]
-        found = Met(rules, [rule.whom(call) for rule in rules])
+        rules = tuple(rule for rule in self.rules if rule.match.is_for(call))
+        found = self._together(rules).meet(call)
         # Names may be of any length: the long ones are worked out each time, so that they cannot fill memory.
         if sum(map(len, call)) <= REMEMBERED_CHARS:
             if len(self._known) >= REMEMBERED:
                 self._known.clear()
             self._known[call] = found
+        return found
+
+    def _together(self, rules: tuple[Rule, ...]) -> Together:
+        found = self._kinds.get(rules)
+        if found is None:
+            if len(self._kinds) >= REMEMBERED:
+                self._kinds.clear()
+            found = self._kinds[rules] = Together(rules)
         return found
 
     def glance(self, caller: Caller, user: str, feature: str = "") -> None:
@@ -87,15 +96,15 @@ class Limits:
             refusal = self._refusal(call, refused)
             rule = refused.rules[refused.longest]
             if caller.instance_id and set(rule.per) <= {"instance"} and not rule.match.realms:
-                alone = Met([rule], [rule.whom(call)])
+                alone = Together([rule]).meet(call)
                 refusal.places = lambda: self._counts.places(alone)
                 refusal.count = rule.figures.refused
             raise refusal from None
 
     def _meet_early(self, kind: tuple[str, ...], call: Call) -> tuple[Call, Met]:
         """The limits of a call of which only the caller and the route are known; remembered as `_meet` does."""
-        rules = [rule for rule in self._early[call.feature] if rule.match.is_for(call)]
-        found = call, Met(rules, [rule.whom(call) for rule in rules])
+        rules = tuple(rule for rule in self._early[call.feature] if rule.match.is_for(call))
+        found = call, self._together(rules).meet(call)
         if sum(map(len, kind)) <= REMEMBERED_CHARS:
             if len(self._known_early) >= REMEMBERED:
                 self._known_early.clear()
@@ -149,11 +158,11 @@ class Limits:
             if wait_ns >= 0:
                 rule.figures.refused()
         which = refused.longest
-        rule = refused.rules[which]
+        rule, standings = refused.rules[which], refused.standings
         return LimitReached(
-            refused.standings,
-            refused.headers,
-            refused.standings[which],
+            standings,
+            refused.headers(),
+            standings[which],
             rule.text,
             describe(rule, call),
             refused.waits_ns[which] / SECOND,

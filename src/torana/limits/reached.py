@@ -86,6 +86,11 @@ class Told:
         return [*found, DEGRADED] if is_degraded else found
 
 
+def retry_after_s(wait_s: float) -> int:
+    """Whole seconds, as `Retry-After` has them."""
+    return max(1, math.ceil(wait_s))
+
+
 class LimitReached(Refusal):
     """429 for a limit of our own."""
 
@@ -112,7 +117,7 @@ class LimitReached(Refusal):
         wait_s     until the call would pass, if nobody else takes
         now        Unix seconds
         """
-        after_s = max(1, math.ceil(wait_s))
+        after_s = retry_after_s(wait_s)
         self.standings = tuple(standings)
         self.reached = reached
         self.retry_after_s = after_s

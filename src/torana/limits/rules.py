@@ -120,7 +120,8 @@ class Rule:
         self._clock = clock
         # The amount is no part of it: a reload that changes it goes on with what was counted.
         kept = f"{self.unit} {self.period} {terms.periods} {bool(record.burst)} {' '.join(self.per)}"
-        self._seed = blake2b(f"{self.name}\n{kept}".encode(), digest_size=16).digest()
+        seed = blake2b(f"{self.name}\n{kept}".encode(), digest_size=16).digest()
+        self._seeded = blake2b(seed, digest_size=16)
 
     def whom(self, call: Call) -> tuple[str, ...]:
         """The values of `per`; a user is one of an instance."""
@@ -128,10 +129,10 @@ class Rule:
         return (*values, call.instance) if "user" in self.per and "instance" not in self.per else values
 
     def key(self, whom: tuple[str, ...]) -> Key:
-        digest = blake2b(self._seed, digest_size=16)
+        digest = self._seeded.copy()
         for value in whom:
             raw = value.encode("utf-8", "surrogatepass")
-            digest.update(b"%d:" % len(raw) + raw)
+            digest.update(b"%d:%b" % (len(raw), raw))
         whole = digest.digest()
         # The lowest bit is set: a number of 0 is a slot that was never used.
         return int.from_bytes(whole[:8], "big", signed=True) | 1, int.from_bytes(whole[8:], "big", signed=True)

@@ -5,7 +5,7 @@ best. All servers together count as one.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
@@ -17,17 +17,19 @@ from torana.chat import Usage
 from torana.clock import Clock
 from torana.limits.estimate import DEFAULT_OUTPUT_TOKENS, price
 from torana.limits.here import Here
-from torana.limits.hold import Hold
-from torana.limits.limits import Limits
-from torana.limits.reached import LimitReached
-from torana.limits.rules import Call
+from torana.limits.hold import Hold, Met, Refused, Tally, Together
+from torana.limits.limits import all_records
+from torana.limits.reached import retry_after_s
+from torana.limits.rules import SECOND, Call, Rule, make_rule
 from torana.limits.spent import Spent
 from torana.limits.table import Table
 from torana.telemetry.metrics import Metrics
 from torana.usage.prices import Price
 
 MOST_CALLS = 1_000_000
-"""In one simulation: about a minute's work."""
+"""In one simulation: about half a minute's work."""
+REMEMBERED = 10_000
+"""Users of a flow whose limits are worked out once; those of all others each time, so that memory is bounded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,10 +72,19 @@ class Outcome:
     """The longest `Retry-After`."""
     lowest: dict[str, float] = field(default_factory=dict)
     """Limit → what was left of it when it was least, in its unit, of money dollars; only limits that the flow meets."""
+    uncounted: tuple[str, ...] = ()
+    """Limits on money that let it pass uncounted, for no price is known."""
 
     @property
     def refused(self) -> int:
         return self.sent - self.passed
+
+    def refuse(self, refused: Refused, now_s: float) -> None:
+        which = refused.longest
+        self.refused_by[refused.rules[which].name] += 1
+        self.longest_wait_s = max(self.longest_wait_s, retry_after_s(refused.waits_ns[which] / SECOND))
+        if self.first_refused_s is None:
+            self.first_refused_s = now_s
 
 
 class SimulatedClock(Clock):
@@ -90,62 +101,98 @@ class SimulatedClock(Clock):
         return 1.0 + self.gone_s
 
 
-async def simulate(
+class _Run:
+    """One flow under way. What all its calls have in common is worked out once."""
+
+    def __init__(self, flow: Flow, rules: Iterable[Rule]) -> None:
+        self.outcome = Outcome(flow)
+        self.wanted = _spent(flow, flow.allowed_tokens)
+        self.together = Together([rule for rule in rules if rule.match.is_for(self._call(0))])
+        limited = self.together.rules
+        if self.wanted.cost is None:
+            self.outcome.uncounted = tuple(rule.name for rule in limited if rule.unit == "usd")
+        self.reserved = [rule.used(not rule.is_metered, self.wanted) for rule in limited]
+        used = _spent(flow, flow.output_tokens)
+        self.used = [rule.used(reserved, used) for rule, reserved in zip(limited, self.reserved, strict=True)]
+        self.lowest = [rule.whole for rule in limited]
+        self._known: dict[int, Met] = {}
+        self._of_all = [
+            None if "user" in rule.per else Tally.of(index, rule, self._call(0)) for index, rule in enumerate(limited)
+        ]
+        """The counts that all users have together."""
+
+    def send(self, here: Here, now_s: float) -> Hold | None:
+        """The next call; None where nothing of it is given back when it ends."""
+        outcome = self.outcome
+        user = outcome.sent % outcome.flow.users
+        outcome.sent += 1
+        met = self._known.get(user) or self._meet(user)
+        try:
+            hold = here.take(met, self.reserved, self.wanted)
+        except Refused as refused:
+            outcome.refuse(refused, now_s)
+            return None
+        outcome.passed += 1
+        if hold is not None:
+            self.lowest = list(map(min, self.lowest, hold.lefts))
+        return hold if met.returning else None
+
+    def end(self) -> Outcome:
+        if self.outcome.passed:
+            for rule, left in zip(self.together.rules, self.lowest, strict=True):
+                self.outcome.lowest[rule.name] = left / USD if rule.unit == "usd" else left
+        return self.outcome
+
+    def _meet(self, user: int) -> Met:
+        call = self._call(user)
+        tallies = [
+            shared or Tally.of(index, rule, call)
+            for index, (rule, shared) in enumerate(zip(self.together.rules, self._of_all, strict=True))
+        ]
+        found = Met(self.together, tallies)
+        if user < REMEMBERED:
+            self._known[user] = found
+        return found
+
+    def _call(self, user: int) -> Call:
+        flow = self.outcome.flow
+        return Call(
+            Caller(instance_id=flow.instance, realm=flow.realm),
+            f"user-{user + 1}",
+            flow.unit_primitive,
+            feature=flow.feature,
+            model_name=flow.model_name,
+            model=flow.model,
+            provider=flow.provider,
+        )
+
+
+def simulate(
     catalogue: Catalogue, metrics: Metrics, flows: Sequence[Flow], lasts_s: float, begins_at: float
-) -> list[Outcome]:
-    """Send every flow for `lasts_s`; the outcomes in the flows' order.
+) -> tuple[list[Outcome], int]:
+    """Send every flow for `lasts_s`; the outcomes in the flows' order, and how many counts a server would give up.
 
     begins_at  Unix seconds; days, weeks and months go by the calendar
     """
     clock = SimulatedClock(begins_at)
-    limits = Limits(catalogue, Here(Table(), clock), clock, metrics)
-    outcomes = [Outcome(flow) for flow in flows]
+    here = Here(Table(), clock)
+    rules = [make_rule(record, catalogue.models, clock, metrics) for record in all_records(catalogue)]
+    runs = [_Run(flow, rules) for flow in flows]
     order = count()
-    events: list[tuple[float, int, Outcome, Hold | None]] = []
-    for outcome in outcomes:
-        heappush(events, (0.0, next(order), outcome, None))
+    events: list[tuple[float, int, _Run, Hold | None]] = [(0.0, next(order), run, None) for run in runs]
     while events:
-        clock.gone_s, _, outcome, hold = heappop(events)
-        flow = outcome.flow
+        clock.gone_s, _, run, hold = heappop(events)
         if hold is not None:
-            limits.settle(hold, _spent(flow, flow.output_tokens))
+            here.settle(hold, run.used)
             continue
-        hold = await _send(limits, outcome, clock.gone_s)
+        flow = run.outcome.flow
+        hold = run.send(here, clock.gone_s)
         if hold is not None:
-            heappush(events, (clock.gone_s + flow.seconds, next(order), outcome, hold))
-        due_s = outcome.sent / flow.calls_per_s
+            heappush(events, (clock.gone_s + flow.seconds, next(order), run, hold))
+        due_s = run.outcome.sent / flow.calls_per_s
         if due_s < lasts_s:
-            heappush(events, (due_s, next(order), outcome, None))
-    return outcomes
-
-
-async def _send(limits: Limits, outcome: Outcome, now_s: float) -> Hold | None:
-    flow = outcome.flow
-    user = f"user-{outcome.sent % flow.users + 1}"
-    outcome.sent += 1
-    call = Call(
-        Caller(instance_id=flow.instance, realm=flow.realm),
-        user,
-        flow.unit_primitive,
-        feature=flow.feature,
-        model_name=flow.model_name,
-        model=flow.model,
-        provider=flow.provider,
-    )
-    try:
-        hold = await limits.hold(call, lambda: _spent(flow, flow.allowed_tokens))
-    except LimitReached as reached:
-        outcome.refused_by[reached.reached.limit.name] += 1
-        outcome.longest_wait_s = max(outcome.longest_wait_s, reached.retry_after_s)
-        if outcome.first_refused_s is None:
-            outcome.first_refused_s = now_s
-        return None
-    outcome.passed += 1
-    for standing in hold.standings if hold is not None else ():
-        name = standing.limit.name
-        left = standing.left / USD if standing.limit.unit == "usd" else standing.left
-        outcome.lowest[name] = min(left, outcome.lowest.get(name, left))
-    return hold
+            heappush(events, (due_s, next(order), run, None))
+    return [run.end() for run in runs], here.table.lost
 
 
 def _spent(flow: Flow, output_tokens: int) -> Spent:

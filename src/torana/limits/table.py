@@ -23,6 +23,8 @@ PROBES = 16
 
 SALT_BYTES = 16
 
+_UNUSED = memoryview(bytes(8 * (SLOT_NUMBERS - UNTIL))).cast("q")
+
 Key = tuple[int, int]
 Numbers: TypeAlias = "memoryview[int]"
 
@@ -74,26 +76,41 @@ class Table:
 
     def find(self, key: Key, now: int, kept: Sequence[int] = ()) -> int:
         """The slot of `key`, an empty one where there was none; never one of `kept`."""
-        numbers, mask = self.numbers, self._mask
+        numbers = self.numbers
         first, second = key
-        begin = place = self._place(first)
-        free = -1
-        for _ in range(PROBES):
-            slot = place * SLOT_NUMBERS
-            found = numbers[slot]
-            if found == first and numbers[slot + KEY_B] == second:
+        place = self._place(first)
+        slot = place * SLOT_NUMBERS
+        if (found := numbers[slot]) == first and numbers[slot + KEY_B] == second:
+            return slot
+        if found:
+            slot, is_there = self._search(key, place, now, kept)
+            if is_there:
                 return slot
-            if free < 0 and numbers[slot + UNTIL] <= now and slot not in kept:
-                free = slot
-            if not found:  # never used: the key cannot stand behind it
-                break
-            place = (place + 1) & mask
-        if free < 0:
-            free = self._evict(begin, kept)
-        numbers[free + KEY_A], numbers[free + KEY_B] = key
-        for member in range(UNTIL, SLOT_NUMBERS):
-            numbers[free + member] = 0
-        return free
+        numbers[slot + KEY_A], numbers[slot + KEY_B] = key
+        numbers[slot + UNTIL : slot + SLOT_NUMBERS] = _UNUSED
+        return slot
+
+    def _search(self, key: Key, place: int, now: int, kept: Sequence[int]) -> tuple[int, bool]:
+        """(the slot of `key`, True), or (one that is free for it, False)."""
+        slots, firsts, ends = self._neighbours(place)
+        if 0 in firsts:  # never used: the key cannot stand behind it
+            count = firsts.index(0) + 1
+            slots, firsts, ends = slots[:count], firsts[:count], ends[:count]
+        # Each look at all of them is one step: number by number takes most of the time of a table that is full.
+        if key[0] in firsts:
+            for slot, first in zip(slots, firsts, strict=True):
+                if first == key[0] and self.numbers[slot + KEY_B] == key[1]:
+                    return slot, True
+        soonest = min(ends)
+        if soonest <= now:
+            for slot, end in zip(slots, ends, strict=True):
+                if end <= now and slot not in kept:
+                    return slot, False
+        self.lost += 1
+        slot = slots[ends.index(soonest)]
+        if slot in kept:
+            slot = min((end, slot) for slot, end in zip(slots, ends, strict=True) if slot not in kept)[1]
+        return slot, False
 
     def look(self, key: Key) -> int:
         """The slot of `key`, or -1; makes none."""
@@ -124,11 +141,19 @@ class Table:
         digest = blake2b(first.to_bytes(8, "big", signed=True), digest_size=8, key=self.salt).digest()
         return int.from_bytes(digest, "big") & self._mask
 
-    def _evict(self, place: int, kept: Sequence[int]) -> int:
-        """The neighbour that is over soonest; counts of what is under way have no end and stay."""
-        self.lost += 1
-        slots = [((place + step) & self._mask) * SLOT_NUMBERS for step in range(PROBES)]
-        return min((slot for slot in slots if slot not in kept), key=lambda slot: self.numbers[slot + UNTIL])
+    def _neighbours(self, place: int) -> tuple[Sequence[int], list[int], list[int]]:
+        """(the slots a key of this place may stand in, the first halves of their keys, when they are over)"""
+        start, stop = place * SLOT_NUMBERS, (place + PROBES) * SLOT_NUMBERS
+        numbers, end = self.numbers, (self._mask + 1) * SLOT_NUMBERS
+        slots = range(start, stop, SLOT_NUMBERS)
+        firsts = numbers[start + KEY_A : min(stop, end) : SLOT_NUMBERS].tolist()
+        ends = numbers[start + UNTIL : min(stop, end) : SLOT_NUMBERS].tolist()
+        if stop <= end:
+            return slots, firsts, ends
+        # Behind the last slot comes the first one.
+        firsts += numbers[KEY_A : stop - end : SLOT_NUMBERS].tolist()
+        ends += numbers[UNTIL : stop - end : SLOT_NUMBERS].tolist()
+        return [slot % end for slot in slots], firsts, ends
 
 
 def _nothing_to_forget(_line: int) -> None:
