@@ -21,7 +21,7 @@ from torana.code.window import Window
 from torana.counting import BYTES_PER_TOKEN
 from torana.dialects.begun_answers import BegunAnswer, awaited_in
 from torana.dialects.dialect import RelayScan
-from torana.dialects.lengths import LongNames
+from torana.dialects.lengths import OwnNames
 from torana.dialects.think_blocks import ThinkBlocks
 from torana.errors import ProviderError, provider_refused
 from torana.limits.reached import Standing
@@ -69,7 +69,7 @@ class Answer(msgspec.Struct, kw_only=True):
     """The text so far, where it is to be logged."""
     _blocks: ThinkBlocks | None = None
     _begun: ThinkBlocks | None = None
-    _names: LongNames | None = None
+    _names: OwnNames | None = None
 
     def __post_init__(self) -> None:
         if self.leaks_reasoning and not self.is_passing:
@@ -77,7 +77,7 @@ class Answer(msgspec.Struct, kw_only=True):
         if not self.is_passing and (awaited := awaited_in(self.chat)):
             self._begun = ThinkBlocks(lambda: BegunAnswer(awaited))
         if self.chat.tools and not self.is_passing:
-            self._names = LongNames(self.chat) or None
+            self._names = OwnNames(self.chat) or None
         if self.call.facts.logs_contents:
             self._said = []
         entry = self.call.entry

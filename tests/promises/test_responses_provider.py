@@ -64,6 +64,19 @@ async def test_its_stream_reaches_a_client_of_chat_completions(gateway: RunningG
     assert (line["input_tokens"], line["output_tokens"], line["outcome"]) == (120, 34, "completed")
 
 
+async def test_a_model_that_is_to_answer_in_json_is_told_so_in_its_input(gateway: RunningGateway) -> None:
+    """OpenAI looks for the word there, and not in the instructions."""
+    gateway.provider.answer_with(body=ANSWER)
+    turns = [{"role": "system", "content": "Answer in JSON."}, {"role": "user", "content": "Hi"}]
+
+    await ask(gateway, CHAT, "acme_large", messages=turns, response_format={"type": "json_object"})
+    await ask(gateway, CHAT, "acme_large", messages=turns)
+
+    in_json, usual = (request.json() for request in gateway.provider.requests)
+    assert in_json["input"] == turns
+    assert (usual["instructions"], usual["input"]) == ("Answer in JSON.", turns[1:])
+
+
 async def test_a_thought_that_a_client_sends_back_reaches_the_one_who_thought_it(gateway: RunningGateway) -> None:
     gateway.provider.answer_with(body=ANSWER)
     said = (await ask(gateway, MESSAGES, "acme_large")).json()["content"]

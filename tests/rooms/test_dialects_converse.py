@@ -441,11 +441,11 @@ def test_each_family_is_asked_to_think_in_its_own_way(
     assert CONVERSE.losses(chat, model) == lost
 
 
-def test_nova_at_its_highest_effort_takes_no_sampling() -> None:
+def test_nova_at_its_highest_effort_takes_neither_sampling_nor_a_limit() -> None:
     chat = asked(reasoning=Reasoning("high"), temperature=0.2, top_p=0.5, top_k=4, max_tokens=5)
 
     assert "inferenceConfig" not in written(chat, NOVA)
-    assert CONVERSE.losses(chat, NOVA) == ("temperature", "top_k", "top_p")
+    assert CONVERSE.losses(chat, NOVA) == ("max_tokens", "temperature", "top_k", "top_p")
 
 
 @pytest.mark.parametrize(

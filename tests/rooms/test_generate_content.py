@@ -419,23 +419,33 @@ def test_results_stand_alone_behind_their_calls_and_bear_their_names() -> None:
     )
 
     assert turns[1:] == [
-        {"role": "user", "parts": [{"functionResponse": {"id": "fc1", "name": "f", "response": {"output": "done"}}}]},
-        {"role": "user", "parts": [{"text": "Go on."}]},
         {
             "role": "user",
-            "parts": [{"functionResponse": {"id": "call_9", "name": "g", "response": {"error": "no"}}}],
+            "parts": [
+                {"functionResponse": {"id": "fc1", "name": "f", "response": {"output": "done"}}},
+                {"functionResponse": {"id": "call_9", "name": "g", "response": {"error": "no"}}},
+            ],
         },
+        {"role": "user", "parts": [{"text": "Go on."}]},
     ]
 
 
-def test_results_of_neighbouring_messages_come_together() -> None:
-    turns = write_turns(
-        Message("assistant", (CALL, ToolCall("fc2", "g", ""))),
-        Message("user", (RESULT,)),
-        Message("user", (ToolResult("fc2", (Text("too"),)),)),
+def test_results_of_neighbouring_messages_come_together_in_the_order_of_their_calls() -> None:
+    # Tools that run side by side are done in any order, and Vertex AI is told no ids.
+    chat = ChatRequest(
+        messages=(
+            Message("assistant", (CALL, ToolCall("fc2", "f", ""), ToolCall("fc3", "f", ""))),
+            Message("user", (ToolResult("fc3", (Text("third"),)), ToolResult("other", (Text("of no call"),)))),
+            Message("system", (Text("It is late."),)),
+            Message("user", (RESULT,)),
+            Message("user", (ToolResult("fc2", (Text("second"),)),)),
+        )
     )
 
-    assert [len(turn["parts"]) for turn in turns] == [2, 2]
+    _, results = json.loads(VERTEX_CONTENT.write_request(chat, FLASH_2, stream=True))["contents"]
+
+    told = [part["functionResponse"]["response"]["output"] for part in results["parts"]]
+    assert told == ["done", "second", "third", "of no call"]
 
 
 def test_vertex_is_told_no_ids() -> None:

@@ -206,7 +206,8 @@ def _read_message(row: Members, loc: Loc, older_ids: _OlderIds) -> Message:
 def _read_content(row: Members, loc: Loc) -> tuple[Part, ...]:
     content = row.get("content")
     if content is None:
-        return ()
+        refusal = find_text(row, "refusal", loc)
+        return (Text(refusal),) if refusal else ()
     if isinstance(content, str):
         return (Text(content),)
     return tuple(_read_part(part, (*loc, "content", at)) for at, part in enumerate(need_rows(row, "content", loc)))

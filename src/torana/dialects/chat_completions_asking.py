@@ -74,7 +74,7 @@ def write_sampling(chat: ChatRequest, lost: set[str], *, takes_it: bool = True) 
         members["top_p"] = chat.top_p
     if chat.stop:
         members["stop"] = list(chat.stop)
-    if chat.top_k is not None and "top_k" not in chat.extra:
+    if chat.top_k is not None and not ("top_k" in chat.extra and chat.extra_dialect in ("", NAME)):
         lost.add("top_k")
     if takes_it:
         return members

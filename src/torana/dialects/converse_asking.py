@@ -182,9 +182,7 @@ def _ask_others(chat: ChatRequest, traits: Traits, lost: set[str]) -> _Parts:
         return config, {}, {**more, "reasoning_effort": effort}
     if effort == "high":
         # Nova refuses them all beside its highest effort.
-        lost.update(
-            {"temperature": "temperature", "topP": "top_p"}[name] for name in config.keys() & {"temperature", "topP"}
-        )
+        lost.update({"maxTokens": "max_tokens", "topP": "top_p"}.get(name, name) for name in config)
         lost.update({"top_k"} if "inferenceConfig" in more else ())
         config, more = {}, {}
     return config, {}, {**more, "reasoningConfig": {"type": "enabled", "maxReasoningEffort": effort}}

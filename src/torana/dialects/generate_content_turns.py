@@ -4,6 +4,8 @@ Source: Gemini API reference, "Content" and "Part"; "Thought signatures"; "Funct
 multimodal responses.
 """
 
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,8 +28,12 @@ _objects = msgspec.json.Decoder(dict[str, Any])
 
 
 def write_contents(messages: tuple[Message, ...], model: str, lost: set[str]) -> list[Members]:
-    """Neighbours of one role become one content; results stand in one of their own, right behind their calls."""
+    """Neighbours of one role become one content; results stand in one of their own, right behind their calls.
+
+    They stand in the order of the calls: where ids are not told, that alone says which is whose.
+    """
     names = {part.id: part.name for message in messages for part in message.parts if isinstance(part, ToolCall)}
+    order = {id_: place for place, id_ in enumerate(names)}
     turns: list[tuple[str, list[Members]]] = []
 
     def add(role: str, parts: list[Members]) -> None:
@@ -36,13 +42,17 @@ def write_contents(messages: tuple[Message, ...], model: str, lost: set[str]) ->
         elif parts:
             turns.append((role, parts))
 
-    for message in messages:
-        if message.role == "assistant":
-            add("model", _write_said(message.parts, lost))
-        elif message.role == "user":
-            results = [part for part in message.parts if isinstance(part, ToolResult)]
-            add("results", [row for part in results for row in _write_result(part, names, model, lost)])
-            add("user", [row for part in message.parts for row in _write_part(part, lost)])
+    said = (message for message in messages if message.role != "system")
+    for role, neighbours in groupby(said, attrgetter("role")):
+        sides = [message.parts for message in neighbours]
+        if role == "assistant":
+            for side in sides:
+                add("model", _write_said(side, lost))
+            continue
+        results = [part for side in sides for part in side if isinstance(part, ToolResult)]
+        results.sort(key=lambda result: order.get(result.call_id, len(order)))
+        add("results", [row for part in results for row in _write_result(part, names, model, lost)])
+        add("user", [row for side in sides for part in side for row in _write_part(part, lost)])
     if not is_second(model):
         for role, parts in turns:
             if role == "model":

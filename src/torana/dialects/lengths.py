@@ -1,10 +1,12 @@
-"""Names and ids that are longer than a vendor takes: what one vendor's clients may write, another's model refuses.
+"""Names and ids that a vendor does not take: what one vendor's clients may write, another's model refuses.
 
-Claude Code names tools `mcp__<server>__<tool>` and its user in 150 letters. Sources: OpenAI API reference, "Function
-calling" (names), and its errors `string_above_max_length` (ids, `user`); Bedrock API reference, "ToolSpecification";
-Vertex AI reference, "FunctionDeclaration".
+Claude Code names tools `mcp__<server>__<tool>` and its user in 150 letters; OpenCode begins names with a server's,
+`21st_magic_…`, and clients of open models put dots into them. Sources: OpenAI API reference, "Function calling"
+(names), and its errors `string_above_max_length` (ids, `user`); Anthropic API reference, "Tool use"; Bedrock API
+reference, "ToolSpecification"; Vertex AI reference, "FunctionDeclaration": "Must start with a letter or an underscore".
 """
 
+import re
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -12,10 +14,27 @@ from msgspec.structs import replace
 
 from torana.chat import ChatRequest, Chunk, Message, Part, ToolCall, ToolResult
 
-MAX_NAME_CHARS = 64
-"""Of a tool."""
-
 _HASH_CHARS = 8
+
+_is_usual = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,63}").fullmatch
+"""What everybody takes, and nearly every name is."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """What a tool may be called."""
+
+    chars: int = 64
+    forbidden: re.Pattern[str] = re.compile(r"[^a-zA-Z0-9_-]")
+
+    def fit(self, name: str) -> str:
+        if _is_usual(name):
+            return name
+        legal = self.forbidden.sub("_", name)
+        return _shorten(name, self.chars, legal) if legal != name else _shorten(name, self.chars)
+
+
+_USUAL = _Names()
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +43,20 @@ class _Limits:
 
     id_chars: int = 0
     user_chars: int = 0
+    names: _Names = _USUAL
 
 
 _LIMITS = {
+    "messages": _Limits(names=_Names(chars=128)),
     "chat_completions": _Limits(id_chars=40, user_chars=64),
     "responses": _Limits(id_chars=64, user_chars=64),
     "converse": _Limits(),
-    "generate_content": _Limits(),
+    "generate_content": _Limits(names=_Names(forbidden=re.compile(r"[^a-zA-Z0-9_.-]|^(?=[^a-zA-Z_])"))),
 }
-"""Of the dialects whose tools have names of MAX_NAME_CHARS at most."""
 
 
 def fit_lengths(chat: ChatRequest, dialect: str) -> ChatRequest:
-    """The same request with what is too long in `dialect` made shorter, the same for a call and its result.
+    """The same request with what `dialect` does not take made fit, the same for a call and its result.
 
     What a client wrote in this dialect is its own affair.
     """
@@ -46,50 +66,57 @@ def fit_lengths(chat: ChatRequest, dialect: str) -> ChatRequest:
     fitted = chat
     if limits.user_chars and len(chat.user) > limits.user_chars:
         fitted = replace(fitted, user=sha256(chat.user.encode(errors="replace")).hexdigest()[: limits.user_chars])
-    if any(len(tool.name) > MAX_NAME_CHARS for tool in chat.tools):
-        tools = tuple(replace(tool, name=_shorten(tool.name, MAX_NAME_CHARS)) for tool in chat.tools)
-        fitted = replace(fitted, tools=tools, tool_choice=_shorten(chat.tool_choice, MAX_NAME_CHARS))
-    messages = tuple(_fit_message(message, limits.id_chars) for message in chat.messages)
+    names = limits.names
+    if any(names.fit(tool.name) != tool.name for tool in chat.tools):
+        tools = tuple(replace(tool, name=names.fit(tool.name)) for tool in chat.tools)
+        fitted = replace(fitted, tools=tools, tool_choice=names.fit(chat.tool_choice))
+    messages = tuple(_fit_message(message, limits) for message in chat.messages)
     if any(ours is not theirs for ours, theirs in zip(messages, chat.messages, strict=True)):
         fitted = replace(fitted, messages=messages)
     return fitted
 
 
-def _fit_message(message: Message, id_chars: int) -> Message:
+def _fit_message(message: Message, limits: _Limits) -> Message:
     """The message itself where everything fits."""
-    parts = tuple(_fit_part(part, id_chars) for part in message.parts)
+    parts = tuple(_fit_part(part, limits) for part in message.parts)
     is_same = all(ours is theirs for ours, theirs in zip(parts, message.parts, strict=True))
     return message if is_same else Message(message.role, parts)
 
 
-def _fit_part(part: Part, id_chars: int) -> Part:
+def _fit_part(part: Part, limits: _Limits) -> Part:
+    id_chars = limits.id_chars
     if isinstance(part, ToolCall):
-        id_, name = _shorten(part.id, id_chars), _shorten(part.name, MAX_NAME_CHARS)
+        id_, name = _shorten(part.id, id_chars), limits.names.fit(part.name)
         return part if (id_, name) == (part.id, part.name) else replace(part, id=id_, name=name)
     if isinstance(part, ToolResult) and id_chars and len(part.call_id) > id_chars:
         return replace(part, call_id=_shorten(part.call_id, id_chars))
     return part
 
 
-def _shorten(text: str, chars: int) -> str:
-    """Two texts that begin alike stay two; `chars` of 0 leaves it as it is."""
-    if not chars or len(text) <= chars:
+def _shorten(text: str, chars: int, legal: str = "") -> str:
+    """Two texts that begin alike stay two; `chars` of 0 leaves it as it is.
+
+    legal  the text without the letters that are forbidden, where it has any: two that differ in these stay two as well
+    """
+    if not chars or (len(text) <= chars and not legal):
         return text
     digest = sha256(text.encode(errors="replace")).hexdigest()[:_HASH_CHARS]
-    return f"{text[: chars - _HASH_CHARS - 1]}_{digest}"
+    return f"{(legal or text)[: chars - _HASH_CHARS - 1]}_{digest}"
 
 
-class LongNames:
+class OwnNames:
     """Gives tools their own names back in an answer."""
 
     __slots__ = ("_names",)
 
     def __init__(self, chat: ChatRequest) -> None:
-        long = (tool.name for tool in chat.tools if len(tool.name) > MAX_NAME_CHARS)
-        self._names = {_shorten(name, MAX_NAME_CHARS): name for name in long}
+        rules = {limits.names for limits in _LIMITS.values()}
+        odd = (tool.name for tool in chat.tools if not _is_usual(tool.name))
+        fitted = ((names.fit(name), name) for name in odd for names in rules)
+        self._names = {theirs: ours for theirs, ours in fitted if theirs != ours}
 
     def __bool__(self) -> bool:
-        """False where no tool has a long name."""
+        """False where every vendor takes every name."""
         return bool(self._names)
 
     def take(self, chunks: list[Chunk]) -> list[Chunk]:

@@ -140,19 +140,20 @@ class MessagesWriter:
             self._waiting.append(piece)
             return
         self._write_call(piece, out)
-        if self._waiting and _is_whole("".join(self._arguments)):
-            self._write_waiting(out)
+        self._write_waiting(out)
 
-    def _write_waiting(self, out: list[bytes]) -> None:
-        """Each call in one go, in the order in which they began."""
-        waiting, self._waiting = self._waiting, []
-        begun = {position: place for place, position in enumerate(dict.fromkeys(piece.position for piece in waiting))}
-        for piece in sorted(waiting, key=lambda piece: begun[piece.position]):
-            self._write_call(piece, out)
+    def _write_waiting(self, out: list[bytes], *, all_of_them: bool = False) -> None:
+        """Each call in one go, in the order in which they began; not beyond one of which more is to come."""
+        while self._waiting and (all_of_them or _is_whole("".join(self._arguments))):
+            position = self._waiting[0].position
+            said = [piece for piece in self._waiting if piece.position == position]
+            self._waiting = [piece for piece in self._waiting if piece.position != position]
+            for piece in said:
+                self._write_call(piece, out)
 
     def _write_call(self, piece: ToolCallPiece, out: list[bytes]) -> None:
         if piece.position not in self._calls:
-            self._begin_block({"type": "tool_use", "id": piece.id, "name": piece.name, "input": {}}, out)
+            self._start_block({"type": "tool_use", "id": piece.id, "name": piece.name, "input": {}}, out)
             self._calls[piece.position] = self._block
             self._open, self._arguments = "call", []
         if piece.arguments:
@@ -164,8 +165,11 @@ class MessagesWriter:
         out.append(_write_event("content_block_delta", {"index": self._block, "delta": delta}))
 
     def _begin_block(self, block: Members, out: list[bytes]) -> None:
-        if self._waiting:
-            self._write_waiting(out)
+        """Begin a text or a thought: no call waits beyond it."""
+        self._write_waiting(out, all_of_them=True)
+        self._start_block(block, out)
+
+    def _start_block(self, block: Members, out: list[bytes]) -> None:
         self._end_block(out)
         self._block += 1
         out.append(_write_event("content_block_start", {"index": self._block, "content_block": block}))
@@ -178,7 +182,7 @@ class MessagesWriter:
             out.append(_write_event("content_block_stop", {"index": self._block}))
 
     def _end(self, out: list[bytes]) -> None:
-        self._write_waiting(out)
+        self._write_waiting(out, all_of_them=True)
         self._end_block(out)
         finish = _end_of(self._finish, is_refusal=self._is_refusal)
         reason, sequence = _tell_end(finish, self._stop_sequence, self._asked)

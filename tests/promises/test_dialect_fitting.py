@@ -1,0 +1,131 @@
+"""What one vendor's clients may write and another's model refuses is made fit on the way, and comes back as it was."""
+
+import json
+from typing import Any
+
+import pytest
+from tests.conftest import StartGateway
+from tests.promises.test_dialect_routes import CHAT, CLAUDE, GPT, HI, MESSAGES, ask, data_of
+from tests.promises.test_google import gemini_env
+from tests.support.gateway import RunningGateway
+from tests.support.saying import ToolUse, event
+
+__all__ = ["gemini_env"]
+
+MAGIC, DOTTED = "21st_magic_component_builder", "files.read/all"
+FITTED_MAGIC, FITTED_DOTTED = "_21st_magic_component_builder_4aec9cc1", "files_read_all_c4acc06c"
+
+
+def calling(name: str) -> list[Any]:
+    """A conversation in which a tool was called, as chat completions tell it."""
+    call = {"id": "call_1", "type": "function", "function": {"name": name, "arguments": "{}"}}
+    return [
+        *HI,
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "ok"},
+    ]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_gemini_is_told_of_no_tool_whose_name_begins_with_a_digit(
+    start_gateway: StartGateway, gemini_env: dict[str, str], stream: bool
+) -> None:
+    gateway = await start_gateway(env=gemini_env)
+    gateway.provider.answer_with(pieces=(), tool_call=ToolUse(name=FITTED_MAGIC, arguments={}))
+    tools = [{"type": "function", "function": {"name": name}} for name in (MAGIC, "read", "read.all")]
+
+    answer = await ask(
+        gateway,
+        CHAT,
+        "gemini_3_8_flash",
+        messages=calling(MAGIC),
+        tools=tools,
+        tool_choice={"type": "function", "function": {"name": MAGIC}},
+        stream=stream,
+    )
+
+    asked = gateway.provider.requests[0].json()
+    declared = [each["name"] for each in asked["tools"][0]["functionDeclarations"]]
+    assert declared == [FITTED_MAGIC, "read", "read.all"]
+    assert asked["contents"][1]["parts"][0]["functionCall"]["name"] == FITTED_MAGIC
+    assert asked["contents"][2]["parts"][0]["functionResponse"]["name"] == FITTED_MAGIC
+    assert asked["toolConfig"]["functionCallingConfig"]["allowedFunctionNames"] == [FITTED_MAGIC]
+    assert called_name(answer.json() if not stream else data_of(answer)) == MAGIC
+
+
+async def test_claude_is_told_of_no_tool_with_a_dot_in_its_name(gateway: RunningGateway) -> None:
+    gateway.provider.answer_with(pieces=(), tool_call=ToolUse(name=FITTED_DOTTED, arguments={}))
+    tools = [{"type": "function", "function": {"name": name}} for name in (DOTTED, MAGIC)]
+
+    answer = await ask(gateway, CHAT, CLAUDE, messages=calling(DOTTED), tools=tools)
+
+    asked = gateway.provider.requests[0].json()
+    assert [tool["name"] for tool in asked["tools"]] == [FITTED_DOTTED, MAGIC]
+    assert asked["messages"][1]["content"][0]["name"] == FITTED_DOTTED
+    assert called_name(answer.json()) == DOTTED
+
+
+def called_name(said: Any) -> str:
+    if isinstance(said, dict):
+        return str(said["choices"][0]["message"]["tool_calls"][0]["function"]["name"])
+    calls = [row["choices"][0]["delta"].get("tool_calls") for row in said if row != "[DONE]"]
+    return str(next(filter(None, calls))[0]["function"]["name"])
+
+
+async def test_an_answer_that_was_refused_stays_in_the_conversation(gateway: RunningGateway) -> None:
+    """As OpenAI's SDKs send a message back that they were given."""
+    refused = {"role": "assistant", "content": None, "refusal": "I will not."}
+
+    await ask(gateway, CHAT, CLAUDE, messages=[*HI, refused, {"role": "user", "content": "Why?"}])
+
+    assert gateway.provider.requests[0].json()["messages"] == [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "I will not."},
+        {"role": "user", "content": "Why?"},
+    ]
+
+
+async def test_a_sampling_that_openai_knows_no_word_for_is_named_beside_thoughts_too(gateway: RunningGateway) -> None:
+    answer = await ask(gateway, MESSAGES, GPT, top_k=5, output_config={"effort": "low"})
+
+    assert answer.header("x-torana-dropped") == "top_k"
+
+
+async def test_three_calls_whose_pieces_come_in_turns_are_three_whole_blocks(gateway: RunningGateway) -> None:
+    def piece(number: int, arguments: str, **more: str) -> bytes:
+        call = {"index": number, **({"id": more["id"], "type": "function"} if more else {})}
+        function = {"arguments": arguments, **({"name": more["name"]} if more else {})}
+        delta = {"tool_calls": [{**call, "function": function}]}
+        return event({"id": "a", "model": "m", "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+
+    names = ["one", "two", "three"]
+    end = {"id": "a", "choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}
+    gateway.provider.answer_with(
+        events=[
+            *(piece(number, "", id=f"call_{number}", name=name) for number, name in enumerate(names)),
+            *(piece(number, '{"p"') for number in (0, 2, 1)),
+            *(piece(number, f":{number}}}") for number in (0, 2, 1)),
+            event(end),
+            b"data: [DONE]\n\n",
+        ]
+    )
+
+    answer = await ask(gateway, MESSAGES, GPT, stream=True)
+
+    said: dict[int, str] = {}
+    is_open: set[int] = set()
+    blocks: list[str] = []
+    for row in data_of(answer):
+        if row["type"] == "content_block_start":
+            blocks.append(row["content_block"]["name"])
+            is_open.add(row["index"])
+        elif row["type"] == "content_block_delta":
+            assert row["index"] in is_open
+            said[row["index"]] = said.get(row["index"], "") + row["delta"]["partial_json"]
+        elif row["type"] == "content_block_stop":
+            is_open.remove(row["index"])
+    assert [(name, json.loads(said[at])["p"]) for at, name in enumerate(blocks)] == [
+        ("one", 0),
+        ("two", 1),
+        ("three", 2),
+    ]
