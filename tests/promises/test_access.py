@@ -5,9 +5,11 @@ import hashlib
 import hmac
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import jwt
+import pytest
 from tests.conftest import StartGateway
 from tests.support.clock import HandClock
 from tests.support.gateway import SIGNING_KEY, USER_ID, VALIDATION_KEY, RunningGateway
@@ -534,6 +536,26 @@ async def test_an_address_that_keeps_failing_is_refused_unseen_but_its_known_tok
     assert (await complete(gateway, known)).status == 200
     clock.advance(61)
     assert (await complete(gateway, unknown)).status == 200
+
+
+@pytest.mark.parametrize("denied", ["[]", "[{name: row, instance: somebody-else}]"])
+async def test_a_reload_makes_no_stranger_of_a_known_token(
+    start_gateway: StartGateway, tmp_path: Path, denied: str
+) -> None:
+    overlay = tmp_path / "overlay"
+    overlay.mkdir()
+    gateway = await start_gateway(env={"AIGW_AUTH__FAILURES_PER_MINUTE": "1", "AIGW_CATALOG": str(overlay)})
+    known = gateway.token(unit_primitives=["complete_code"])
+    assert (await complete(gateway, known)).status == 200
+    strange = gateway.token(unit_primitives=["complete_code"], key=rsa_key(555))
+    assert (await complete(gateway, strange)).refusal.code == "token_signature"
+    (overlay / "deny.yml").write_text(denied)
+
+    assert await gateway.running.reloader.reload()
+
+    assert (await complete(gateway, known)).status == 200
+    unknown = gateway.token(unit_primitives=["complete_code"], jti="not seen before")
+    assert (await complete(gateway, unknown)).refusal.code == "auth_failures_exceeded"
 
 
 # Bypasses

@@ -111,14 +111,18 @@ class Verifier:
         self._known_came_at = -GAP_S
 
     def set_deny_list(self, records: Iterable[DenyRecord]) -> None:
-        """Swap the deny list in; tokens verified before are looked at again."""
-        self._deny = DenyList.of(records)
-        self._catalogue_epoch += 1
+        """Swap the deny list in; tokens verified before are looked at again where it is another one."""
+        deny = DenyList.of(records)
+        if deny != self._deny:
+            self._deny = deny
+            self._catalogue_epoch += 1
 
     def set_unit_primitives(self, unit_primitives: Mapping[str, UnitPrimitive]) -> None:
-        """Swap the old names in that the catalogue knows."""
-        self._old_names = read_old_names(unit_primitives)
-        self._catalogue_epoch += 1
+        """Swap the old names in that the catalogue knows; likewise."""
+        old_names = read_old_names(unit_primitives)
+        if old_names != self._old_names:
+            self._old_names = old_names
+            self._catalogue_epoch += 1
 
     async def authenticate(self, headers: Headers, client: str, *, lenient: bool = False) -> Caller:
         """The caller of a request, its headers matched with the claims.
@@ -244,6 +248,7 @@ class Verifier:
             layer: Layer | None = "user_token" if claims and claims.issuer == self._settings.service_name else None
             until = self._clock.monotonic() + self._memory_s(fault, claims)
             self._refused.put(digest, _Refused(fault.code, fault.detail, layer, until, self._epoch))
+            self._verified.drop(digest)
             self._count_failure(client)
             raise _refusal(fault.code, fault.detail, layer) from None
         known = _Verified(caller, claims.expires_at + self._settings.leeway_s, self._epoch)
@@ -306,7 +311,8 @@ class Verifier:
             if remembered.code != "token_signature":
                 self._count_failure(client)
             raise _refusal(remembered.code, remembered.detail, remembered.layer)
-        if self._failures.wait_s(holder(client)):
+        # One that was good is looked at again where keys or deny list have changed, whoever else comes from there.
+        if self._verified.get(digest) is None and self._failures.wait_s(holder(client)):
             raise _refusal("auth_failures_exceeded", layer="client")
 
     def _count_failure(self, client: str) -> None:
