@@ -223,6 +223,9 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     extra: dict[str, Any] = {}
     extra_dialect: str = ""
     """The dialect that `extra` was read from; others leave it out. Empty: sent in whichever is written."""
+    untaken: frozenset[str] = frozenset()
+    """Members of OpenAI's format that its server turned out to refuse, and that have another name or say nothing of
+    the answer."""
     unspoken: tuple[str, ...] = ()
     """What `extra` holds that no word here says, by name: `logit_bias`, `tools.web_search`. Other dialects lose it."""
     source: Source | None = None

@@ -246,3 +246,104 @@ async def test_an_answer_that_mistrals_templates_carry_on_nowhere_is_asked_for_i
     first, second = (json.loads(request.body)["messages"] for request in gateway.provider.requests)
     assert [row["role"] for row in first] == ["user", "assistant"]
     assert [row["role"] for row in second] == ["user", "assistant", "user"]
+
+
+AZURES = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+
+
+async def test_a_model_of_openais_behind_any_name_is_asked_as_it_can_be(
+    start_gateway: StartGateway, provider: ScriptedProvider
+) -> None:
+    """What an instance names says nothing of the model behind it: a deployment of Azure's, a proxy's own name."""
+    gateway = await start_gateway(env={"AIGW_CUSTOM_MODELS__ENABLED": "true"})
+    for text in (
+        AZURES,
+        "Unsupported value: 'temperature' does not support 0.1 with this model. Only the default (1) is supported.",
+        "Unsupported parameter: 'stop' is not supported with this model.",
+        "Unrecognized request argument supplied: stream_options",
+    ):
+        provider.fail_with(400, refusal(text), times=1)
+    wish = {"provider": "openai", "name": "gpt", "endpoint": f"{provider.url}/v1", "identifier": "custom_openai/ours"}
+    asked = {"messages": [{"role": "user", "content": "Hi"}], "model_metadata": wish}
+    provider.answer_with(text="Final Answer: Yes")
+
+    answers = [
+        await gateway.post("/v2/chat/agent", json=asked, token=gateway.token(unit_primitives=["duo_chat"]))
+        for _ in range(2)
+    ]
+
+    for answer in answers:
+        rows = [json.loads(line) for line in answer.text.splitlines()]
+        assert "".join(row["data"].get("text", "") for row in rows).strip() == "Yes"
+    names = {"max_tokens", "max_completion_tokens", "temperature", "stop", "stream_options"}
+    sent = [sorted(names & request.json().keys()) for request in provider.requests]
+    assert sent[0] == ["max_tokens", "stop", "stream_options", "temperature"]
+    assert sent[-2:] == [["max_completion_tokens"]] * 2  # remembered
+    assert len(sent) == 6
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (400, "Argument not supported on this model: stop"),
+        (400, "Model grok-4 does not support parameter stop."),
+        (400, "litellm.UnsupportedParamsError: acme does not support parameters: ['stop'], for model=acme-large-1"),
+        (400, "'messages' : property 'stop' is unsupported"),
+        (400, "Extra inputs are not permitted, field: 'stop', value: ['x']"),
+        (400, "[{'type': 'extra_forbidden', 'loc': ('body', 'stop'), 'msg': 'Extra inputs are not permitted'}]"),
+        (422, "stop: Extra inputs are not permitted"),
+    ],
+)
+async def test_who_takes_no_stops_is_asked_without_and_the_client_told(
+    gateway: RunningGateway, status: int, text: str
+) -> None:
+    gateway.provider.fail_with(status, refusal(text), times=1)
+
+    asked = [await ask(gateway, MESSAGES, "acme_large", stop_sequences=["x"]) for _ in range(2)]
+
+    assert [(each.status, each.header("x-torana-dropped")) for each in asked] == [(200, "stop")] * 2
+    assert ["stop" in request.json() for request in gateway.provider.requests] == [True, False, False]
+
+
+async def test_who_knows_the_older_name_alone_gets_it(
+    start_gateway: StartGateway, provider: ScriptedProvider, tmp_path: Path
+) -> None:
+    (tmp_path / "models.yml").write_text(
+        "models:\n- {name: older, title: O, deployments: [{provider: azure, model: older}]}\n"
+    )
+    env = {"AZURE_API_KEY": "k", "AZURE_API_BASE": f"{provider.url}/openai/v1", "AIGW_CATALOG": str(tmp_path)}
+    gateway = await start_gateway(env=env)
+    provider.fail_with(400, refusal("Unrecognized request argument supplied: max_completion_tokens"), times=1)
+
+    asked = [await ask(gateway, MESSAGES, "older") for _ in range(2)]
+
+    assert [(each.status, each.header("x-torana-dropped")) for each in asked] == [(200, None)] * 2
+    limits = [request.json().keys() & {"max_tokens", "max_completion_tokens"} for request in provider.requests]
+    assert limits == [{"max_completion_tokens"}, {"max_tokens"}, {"max_tokens"}]
+
+
+async def test_who_knows_neither_name_is_told_as_it_says(gateway: RunningGateway) -> None:
+    gateway.provider.fail_with(400, refusal(AZURES), times=1)
+    gateway.provider.fail_with(400, refusal("Unknown parameter: 'max_completion_tokens'."))
+
+    answer = await ask(gateway, MESSAGES, "acme_large")
+
+    assert (answer.status, len(gateway.provider.requests)) == (400, 2)
+
+
+async def test_code_is_completed_once_where_a_server_gives_no_more(
+    start_gateway: StartGateway, provider: ScriptedProvider
+) -> None:
+    """llama.cpp says it with 500."""
+    gateway = await start_gateway(env={"AIGW_CUSTOM_MODELS__ENABLED": "true"})
+    provider.fail_with(500, {"error": {"code": 500, "message": "Only one completion choice is allowed"}}, times=1)
+    cursor = {"file_name": "a.py", "content_above_cursor": "def f", "content_below_cursor": ""}
+    own = {"model_provider": "litellm", "model_name": "codestral", "model_endpoint": f"{provider.url}/v1"}
+    body = {"prompt_version": 2, "current_file": cursor, "choices_count": 3, **own}
+
+    answer = await gateway.post(
+        "/v2/code/completions", json=body, token=gateway.token(unit_primitives=["complete_code"])
+    )
+
+    assert (answer.status, len(answer.json()["choices"])) == (200, 1)
+    assert [request.json().get("n") for request in provider.requests] == [3, None]

@@ -62,7 +62,7 @@ def test_a_row_without_quirks_speaks_the_dialect_itself() -> None:
     chat = ChatRequest(messages=HI)
     assert speak("openai").passes_on
     assert body(chat_completions_of(Quirks()), chat) == body(CHAT_COMPLETIONS, chat)
-    assert text_completions_of(Quirks()) is TEXT_COMPLETIONS
+    assert body(text_completions_of(Quirks()), chat) == body(TEXT_COMPLETIONS, chat)
 
 
 def test_mistral_gets_nothing_that_it_refuses() -> None:

@@ -37,6 +37,8 @@ MISTRALS_ID_CHARS = 9
 
 _SAME = frozenset({"", "auto", "none"})
 
+_OTHER_NAMES = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
+
 
 @lru_cache(maxsize=64)
 def chat_completions_of(quirks: Quirks) -> Dialect:
@@ -91,8 +93,6 @@ def _fit_thinking(chat: ChatRequest, quirks: Quirks, model: str, lost: set[str])
 @lru_cache(maxsize=64)
 def text_completions_of(quirks: Quirks) -> Dialect:
     """The dialect as a vendor with these quirks takes it."""
-    if quirks == Quirks():
-        return TEXT_COMPLETIONS
 
     def write_request(chat: ChatRequest, model: str, *, stream: bool) -> bytes:
         fitted = replace(_fit_cursor(chat) if quirks.suffix else chat, user=chat.user if quirks.user else "")
@@ -240,6 +240,10 @@ def fit_members(members: Members, chat: ChatRequest, quirks: Quirks) -> Members:
         for row in members.get("messages", ()):
             if "reasoning_content" in row:
                 row["reasoning"] = row.pop("reasoning_content")
+    for name in chat.untaken & members.keys():
+        value = members.pop(name)
+        if other := _OTHER_NAMES.get(name):
+            members[other] = value
     return members
 
 

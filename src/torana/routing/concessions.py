@@ -3,9 +3,9 @@
 A request that ends in the first letters of the answer, as older clients' do with `<new_code>`, is refused by models
 that want a user to speak last; one that asks for thinking, as coding agents do, or tells of earlier thoughts, by models
 that never think; one that names a temperature by models that know none, where a deployment's name hides which model it
-is; one that asks for a longer answer than the model writes, as Claude Code does of models that it does not know. Such a
-refusal is answered with a request that gives way, and what helped is remembered. A client whose own bytes pass reads
-it.
+is; one that asks for a longer answer than the model writes, as Claude Code does of models that it does not know; and
+one with a member that a server knows by another name, or not at all. Such a refusal is answered with a request that
+gives way, and what helped is remembered. A client whose own bytes pass reads it.
 """
 
 import dataclasses
@@ -62,6 +62,39 @@ def _fit_limit(each: Concession, refusal: re.Match[str]) -> Concession:
         each,
         is_asked=lambda chat: (chat.max_tokens or 0) > limit > 0,
         without=lambda chat: replace(chat, max_tokens=limit),
+    )
+
+
+def _of_member(
+    name: str,
+    is_asked: Callable[[ChatRequest], bool],
+    without: Callable[[ChatRequest], ChatRequest] | None = None,
+    *,
+    is_lost: Callable[[ChatRequest], bool] = lambda _chat: False,
+    also: str = "(?!)",
+) -> Concession:
+    """A member of OpenAI's formats that a server refuses by its name.
+
+    without  None: the format has another name for it, or nobody misses it
+    also     in what other words
+    """
+    # OpenAI, Azure: "Unsupported parameter: 'max_tokens' is not supported with this model", "Unrecognized request
+    # argument supplied: max_completion_tokens". xAI: "Argument not supported on this model: stop", "Model grok-4 does
+    # not support parameter stop". LiteLLM: "does not support parameters: ['n']". Groq: "property 'user' is
+    # unsupported". Fireworks: "Extra inputs are not permitted, field: 'stream_options'". Pydantic, in many servers:
+    # "'extra_forbidden', 'loc': ('body', 'max_completion_tokens')", "stream_options: Extra inputs are not permitted".
+    refusal = _read_as(
+        rf"\b(unsupported|unrecognized|unknown) (request )?(parameter|argument|field)( supplied)?\W{{1,4}}{name}\b"
+        rf"|\bnot supported on this model\W{{1,4}}{name}\b|\bnot support parameters?\b[^.]{{0,60}}\b{name}\b"
+        rf"|'{name}' is unsupported|\bnot permitted\W+field\W+{name}\b|\b{name}\W+extra inputs are not permitted"
+        rf"|extra_forbidden\W+loc\W+body\W+{name}\b|{also}"
+    )
+    return Concession(
+        f"member {name}",
+        lambda chat: is_asked(chat) and name not in chat.untaken,
+        refusal,
+        without or (lambda chat: replace(chat, untaken=chat.untaken | {name})),
+        lambda chat: (name,) if is_lost(chat) else (),
     )
 
 
@@ -132,6 +165,24 @@ CONCESSIONS = (
         ),
         lambda chat: chat,
         fit=_fit_limit,
+    ),
+    _of_member("max_tokens", lambda chat: chat.max_tokens is not None and "max_completion_tokens" not in chat.untaken),
+    _of_member("max_completion_tokens", lambda chat: chat.max_tokens is not None and "max_tokens" not in chat.untaken),
+    _of_member("stream_options", lambda chat: chat.stream),
+    _of_member("user", lambda chat: bool(chat.user)),
+    _of_member("stop", lambda chat: bool(chat.stop), lambda chat: replace(chat, stop=()), is_lost=lambda _chat: True),
+    _of_member(
+        "parallel_tool_calls",
+        lambda chat: chat.parallel_tool_calls is not None,
+        lambda chat: replace(chat, parallel_tool_calls=None),
+        is_lost=lambda chat: chat.parallel_tool_calls is False,
+    ),
+    _of_member(
+        "n",
+        lambda chat: chat.choices > 1,
+        lambda chat: replace(chat, choices=1),
+        is_lost=lambda _chat: True,
+        also="only one completion choice is allowed",  # llama.cpp
     ),
 )
 
