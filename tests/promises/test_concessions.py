@@ -25,6 +25,8 @@ REFUSALS = [
     "Unrecognized request argument supplied: reasoning_effort",
     "Unexpected reasoning effort low. Supported types are xhigh (default), medium, and high",
     "1 validation error for ChatCompletionServerRequest\nreasoning_effort\n Input should be 'none' or 'high'",
+    "Argument not supported on this model: reasoningEffort",
+    "reasoning_effort: Extra inputs are not permitted",
     "litellm.UnsupportedParamsError: ollama does not support parameters: ['reasoning_effort'], for model=llama3",
 ]
 
@@ -347,3 +349,35 @@ async def test_code_is_completed_once_where_a_server_gives_no_more(
 
     assert (answer.status, len(answer.json()["choices"])) == (200, 1)
     assert [request.json().get("n") for request in provider.requests] == [3, None]
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (400, "System role not supported"),
+        (400, "Developer instruction is not enabled for models/gemma-3-27b-it"),
+        (400, "Conversation roles must alternate user/assistant/user/assistant/..."),
+        (500, "Only user, assistant and tool roles are supported, got system. at row 189, column 164"),
+        (400, "Only user and assistant roles are supported!"),
+    ],
+)
+async def test_a_template_without_system_turns_is_told_in_the_users(
+    start_gateway: StartGateway, provider: ScriptedProvider, status: int, text: str
+) -> None:
+    """Gemma, of which GitLab knows no family, and Mistral's templates."""
+    gateway = await start_gateway(env={"AIGW_CUSTOM_MODELS__ENABLED": "true"})
+    provider.fail_with(status, refusal(text), times=1)
+    wish = {"provider": "openai", "name": "general", "endpoint": f"{provider.url}/v1"}
+    asked = {"inputs": {"input": "why", "selected_text": "x = 1"}, "model_metadata": wish}
+
+    answers = [
+        await gateway.post(
+            "/v1/prompts/chat/explain_code", json=asked, token=gateway.token(unit_primitives=["explain_code"])
+        )
+        for _ in range(2)
+    ]
+
+    assert [answer.status for answer in answers] == [200, 200]
+    first, *later = [request.json()["messages"] for request in provider.requests]
+    assert [[row["role"] for row in rows] for rows in (first, *later)] == [["system", "user"], ["user"], ["user"]]
+    assert first[0]["content"] in later[0][0]["content"]

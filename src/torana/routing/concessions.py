@@ -1,11 +1,12 @@
 """What deployments were seen to refuse, and can be asked without.
 
 A request that ends in the first letters of the answer, as older clients' do with `<new_code>`, is refused by models
-that want a user to speak last; one that asks for thinking, as coding agents do, or tells of earlier thoughts, by models
-that never think; one that names a temperature by models that know none, where a deployment's name hides which model it
-is; one that asks for a longer answer than the model writes, as Claude Code does of models that it does not know; and
-one with a member that a server knows by another name, or not at all. Such a refusal is answered with a request that
-gives way, and what helped is remembered. A client whose own bytes pass reads it.
+that want a user to speak last; one with a system turn by chat templates that know none; one that asks for thinking, as
+coding agents do, or tells of earlier thoughts, by models that never think; one that names a temperature by models that
+know none, where a deployment's name hides which model it is; one that asks for a longer answer than the model writes,
+as Claude Code does of models that it does not know; and one with a member that a server knows by another name, or not
+at all. Such a refusal is answered with a request that gives way, and what helped is remembered. A client whose own
+bytes pass reads it.
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ from torana.chat import ChatRequest
 from torana.dialects.thoughts import find_effort, has_thoughts, leave_thoughts_out
 from torana.errors import ProviderRefused
 from torana.providers.provider import Deployment
+from torana.routing.folding import fold_system
 
 MAX_REMEMBERED = 256
 """Clients name models of their own; who is forgotten is asked anew."""
@@ -113,6 +115,17 @@ CONCESSIONS = (
         ),
         lambda chat: replace(chat, carries_on=False),
     ),
+    # Templates of Gemma's, and of Mistral's older and newer models; the Gemini API of Gemma.
+    Concession(
+        "system",
+        lambda chat: any(message.role == "system" for message in chat.messages),
+        _read_as(
+            r"system role (is )?not supported|developer instruction is not enabled|conversation roles must alternate"
+            r"|only user(, assistant and tool| and assistant) roles are supported"
+        ),
+        lambda chat: replace(fold_system(chat), source=chat.source),
+        lambda _chat: (),
+    ),
     # Ollama: `"llama3.1:8b" does not support thinking`, `think value "low" is not supported for this model`. Groq:
     # "`reasoning_effort` is not supported with this model", "must be one of `none` or `default`". OpenAI, and those who
     # follow: "Unsupported parameter: 'reasoning_effort'", "Unrecognized request argument supplied: reasoning_effort".
@@ -126,6 +139,8 @@ CONCESSIONS = (
             r"|\b(think value|reasoning_effort|reasoning\.effort)\b[^.]{0,20} (is not supported|must be one of)"
             r"|\breasoning_effort\b[^.]{0,40}\binput should be\b|\bthinking(\.type\.\w+)?\W{0,2} is not supported"
             r"|\b(unsupported|unrecognized|unknown|unexpected)\b[^.]{0,40}\breasoning"
+            r"|\bnot supported on this model\W{1,4}reasoning|\breasoning_effort\W+extra inputs are not permitted"
+            r"|\b(not permitted\W+field|extra_forbidden\W+loc\W+body)\W+reasoning_effort\b"
         ),
         lambda chat: replace(chat, reasoning=None),
         _lose_reasoning,
