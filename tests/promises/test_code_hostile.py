@@ -81,6 +81,16 @@ async def test_trees_come_back_when_their_process_ended(shared: RunningGateway) 
     await eventually(lambda: sees_blocks(shared))
 
 
+async def test_trees_are_there_while_a_server_drains_whose_processes_were_all_told_to_end(
+    shared: RunningGateway,
+) -> None:
+    await eventually(lambda: sees_blocks(shared))
+    for process in tree_processes():
+        os.kill(process, signal.SIGTERM)
+
+    assert await sees_blocks(shared)
+
+
 async def test_a_process_for_trees_that_is_halted_is_not_waited_for_twice(shared: RunningGateway) -> None:
     await eventually(lambda: sees_blocks(shared))
     halted = tree_processes()

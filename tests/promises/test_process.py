@@ -620,6 +620,32 @@ async def test_both_workers_take_connections_and_drain(
     assert await server.end() == 0
 
 
+async def test_a_signal_that_is_sent_to_the_workers_as_well_drains_them(
+    serve: Serve, wired: dict[str, str], provider: ScriptedProvider, issuer: FakeIssuer
+) -> None:
+    # So do systemd and terminals.
+    provider.stall(after_events=2)
+    server = await serve("--workers", "2", env=wired)
+    async with AsyncExitStack() as stack:
+        streams = []
+        for _ in range(4):
+            connection = await stack.enter_async_context(await connect(server.port))
+            await connection.send(relay_bytes(issuer))
+            streams.append(await connection.read_head())
+            await streams[-1].next_chunk()
+
+        server.process.send_signal(signal.SIGTERM)
+        await server.until(lambda: _unready(server))
+        for pid in await server.workers():
+            os.kill(pid, signal.SIGTERM)
+            os.kill(pid, signal.SIGINT)
+        provider.release()
+        rests = [await stream.rest() for stream in streams]
+
+    assert [rest.is_whole for rest in rests] == [True] * 4
+    assert await server.end() == 0
+
+
 async def test_streams_beyond_the_file_limit_are_turned_away_and_the_others_go_on(
     serve: Serve, wired: dict[str, str], provider: ScriptedProvider, issuer: FakeIssuer
 ) -> None:

@@ -161,7 +161,8 @@ def run_worker(
 ) -> int:
     """Serve in this process until a signal; 0 after a drain, 1 after a second signal.
 
-    beat  called all the time from the end of the start on, as long as the event loop moves
+    beat  called all the time from the end of the start on, as long as the event loop moves; it is a supervisor that
+          listens, and who ends this process at a second signal
     """
     import uvloop
 
@@ -187,7 +188,8 @@ async def _serve(
         os._exit(1)
 
     def stop() -> None:
-        if stopping.is_set():
+        # systemd and terminals tell every process, and the supervisor tells its workers: theirs are not counted.
+        if stopping.is_set() and beat is None:
             end()
         stopping.set()
 

@@ -61,7 +61,8 @@ def framed(payload: bytes) -> bytes:
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's; the end of stdin says when to go
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to every process; the end of stdin says when to go
+        signal.signal(number, signal.SIG_IGN)
     jobs, texts = sys.stdin.buffer, sys.stdout.buffer
     decoder = msgspec.msgpack.Decoder(Job)
     _write(texts, b"")
