@@ -2,27 +2,18 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Iterator
 
 import pytest
 from tests.support.clock import HandClock
 from tests.support.fault_proxy import FaultProxy
-from tests.support.limit_desk import catalogue
+from tests.support.lease_desk import Server, left_of, servers
 from tests.support.valkey import Store, running_store
 from tests.support.waiting import eventually
 
-from torana.caller import Caller
 from torana.catalog.records import LimitRecord
 from torana.clock import Clock
-from torana.limits.hold import Hold
-from torana.limits.leases import Leases
-from torana.limits.limits import Limits
 from torana.limits.minutes import MinuteLimit
-from torana.limits.reached import LimitReached
-from torana.limits.rules import Call
-from torana.limits.spent import Spent
-from torana.limits.table import Table
 from torana.telemetry.metrics import Known, Metrics
 
 
@@ -30,74 +21,6 @@ from torana.telemetry.metrics import Known, Metrics
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     with running_store(tmp_path_factory.mktemp("store")) as store:
         yield store
-
-
-class Server:
-    """One server's limits; `kill` it, or stop it well."""
-
-    def __init__(
-        self,
-        store: Store,
-        *limits: str | LimitRecord,
-        port: int = 0,
-        timeout_s: float = 5,
-        workers: int = 1,
-        clock: Clock | None = None,
-    ) -> None:
-        metrics, url, clock = Metrics(Known()), f"redis://127.0.0.1:{port or store.port}/0", clock or Clock()
-        self.leases = Leases(Table(1024), url, clock, metrics, timeout_s=timeout_s, workers=workers, replicas=0)
-        self.limits = Limits(catalogue(*limits), self.leases, clock, metrics)
-
-    async def start(self) -> "Server":
-        self.leases.start()
-        await self.is_up()
-        return self
-
-    async def is_up(self, is_so: bool = True) -> None:
-        async def is_as_wanted() -> bool:
-            return self.leases.state[0] is is_so
-
-        await eventually(is_as_wanted, within_s=10)
-
-    async def ask(self, **spent: int) -> Hold | None:
-        call = Call(Caller(instance_id="acme"), "mia", model="m")
-        try:
-            return await self.limits.hold(call, lambda: Spent(**{"cost": 0, **spent}))
-        except LimitReached:
-            return None
-
-    def settle(self, hold: Hold, **spent: int) -> None:
-        self.limits.settle(hold, Spent(**{"cost": 0, **spent}))
-
-    async def kill(self) -> None:
-        """Without a last word."""
-        await self.leases._line.aclose()
-        await self.leases.aclose()
-
-
-@asynccontextmanager
-async def servers(store: Store, count: int, *limits: str | LimitRecord) -> AsyncIterator[list[Server]]:
-    store.command("FLUSHALL")
-    async with AsyncExitStack() as stack:
-        found = [await Server(store, *limits).start() for _ in range(count)]
-        for server in found:
-            stack.push_async_callback(server.leases.aclose)
-        yield found
-
-
-async def left_of(store: Store, limit: str | LimitRecord) -> int:
-    """What a server that has nothing to do with the others can take, one by one or by the thousand."""
-    record = limit if isinstance(limit, LimitRecord) else LimitRecord(name="limit-0", limit=limit)
-    exact = LimitRecord(name=record.name, limit=record.limit, exact=True, burst=record.burst)
-    server = await Server(store, exact).start()
-    taken = 0
-    for step in (100_000, 10_000, 1_000, 100, 10, 1):
-        while (hold := await server.ask(input_tokens=step)) is not None:
-            taken += step if hold.met.rules[0].is_metered else 1
-            if not hold.met.rules[0].is_metered and step > 1:
-                continue
-    await server.kill()
-    return taken
 
 
 ONCE = [

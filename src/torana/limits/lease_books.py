@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from torana.limits.hold import Hold, Met, Refused, Tally
+from torana.limits.lease_held import Held
 from torana.limits.lease_notes import Owed, Streams, Told
 from torana.limits.questions import Answer, arguments, is_held
 from torana.limits.rules import SECOND, FlowRule, Rule
@@ -35,8 +36,8 @@ class Books:
         self.leased: dict[Key, Rule] = {}
         """Where this worker has leased something, or may have debts."""
         self.streams: dict[Key, Streams] = {}
-        self.held: dict[tuple[Key, int], tuple[Rule, int, int]] = {}
-        """Of exact limits, by the window's UNTIL: the rule, the window's END, what calls under way hold."""
+        self.held = Held()
+        """What is granted of exact limits stands here first, and in the table's GRANTED when a call takes it."""
         self.owed: dict[tuple[Key, int], Owed] = {}
         self._steps: dict[Key, tuple[int, int]] = {}
         """How much more than needed was last asked for, and when."""
@@ -49,6 +50,8 @@ class Books:
             held = self.streams.get(tally.key)
             return 0 if held is None else held.granted - held.used
         numbers = self.table.numbers
+        if is_held(tally.rule):
+            return self.held.room((tally.key, numbers[slot + UNTIL])) if numbers[slot + UNTIL] > now else 0
         return numbers[slot + GRANTED] - numbers[slot + USED] if numbers[slot + UNTIL] > now else 0
 
     def has(self, tally: Tally, amount: int, slot: int, now: int) -> bool:
@@ -82,9 +85,8 @@ class Books:
             numbers[slot + USED] += amount
             until = numbers[slot + UNTIL]
             if not is_alone and is_held(tally.rule):
-                of = tally.key, until
-                already = self.held[of][2] if of in self.held else 0
-                self.held[of] = tally.rule, numbers[slot + END], amount + already
+                self.held.take((tally.key, until), tally.rule, numbers[slot + END], amount)
+                numbers[slot + GRANTED] += amount
             ends.append(until)
             lefts.append(self.left(tally, slot, now, None if shares is None else shares[index]))
         note = table.note
@@ -99,7 +101,10 @@ class Books:
                 self.end_stream(tally, slot, until, now, 1)
             elif self.table.holds(slot, tally.key) and numbers[slot + UNTIL] == until:
                 numbers[slot + USED] = max(0, numbers[slot + USED] - amount)
-            self._release(tally.key, until, amount)
+                if is_held(tally.rule):
+                    numbers[slot + GRANTED] = max(0, numbers[slot + GRANTED] - amount)
+                    self.held.grant((tally.key, until), amount)
+            self.held.release((tally.key, until), amount)
         for line in hold.lines:
             self.table.forget(line)
 
@@ -139,9 +144,13 @@ class Books:
         room = self.room(tally, slot, now)
         if not rule.is_exact or room <= 0:
             return False
-        if rule.unit != "streams":  # those have a way of their own
-            self.table.numbers[slot + GRANTED] -= room
-            self.owe(rule, key, self.table.numbers[slot + END], back=room, freed=room if is_held(rule) else 0)
+        numbers = self.table.numbers
+        if is_held(rule):
+            room = self.held.leave((key, numbers[slot + UNTIL]))
+            self.owe(rule, key, numbers[slot + END], back=room, freed=room)
+        elif rule.unit != "streams":  # those have a way of their own
+            numbers[slot + GRANTED] -= room
+            self.owe(rule, key, numbers[slot + END], back=room, freed=0)
         return True
 
     def step(self, tally: Tally, amount: int, now: int) -> int:
@@ -176,7 +185,10 @@ class Books:
             numbers[slot + UNTIL] = until
             numbers[slot + USED] = numbers[slot + GRANTED] = numbers[slot + SHUT] = 0
         numbers[slot + END], numbers[slot + ALONE_TO] = answer.end, 0
-        numbers[slot + GRANTED] += granted
+        if is_held(rule):
+            self.held.grant((key, numbers[slot + UNTIL]), granted)
+        else:
+            numbers[slot + GRANTED] += granted
         numbers[slot + IS_EXACT] = int(is_held(rule))
         numbers[slot + TOUCHED] = now
         if not rule.is_exact:
@@ -247,13 +259,18 @@ class Books:
         if is_same:
             numbers[slot + USED] = max(0, numbers[slot + USED] + more)
         if is_held(rule) and not hold.is_degraded:
-            self._release(key, until, reserved)
+            self.held.release((key, until), reserved)
             if is_same:
                 numbers[slot + GRANTED] = max(0, numbers[slot + GRANTED] + more)
                 self.owe(rule, key, numbers[slot + END], back=-more, freed=reserved)
             elif more > 0:
                 self.owe(rule, key, 0, back=-more, freed=0)
             return True
+        if is_held(rule) and is_same and numbers[slot + END] != ALONE:
+            # It has been told already, at least some of it, and nobody else may take what comes back of that.
+            back = max(0, numbers[slot + GRANTED] - numbers[slot + USED])
+            numbers[slot + GRANTED] -= back
+            self.owe(rule, key, numbers[slot + END], back=back, freed=0)
         if is_same:
             is_overdrawn: bool = numbers[slot + USED] > numbers[slot + GRANTED]
             if is_overdrawn:
@@ -267,13 +284,6 @@ class Books:
         owed = self.owed.setdefault((key, end), Owed(rule))
         owed.back += back
         owed.freed += freed
-
-    def _release(self, key: Key, until: int, amount: int) -> None:
-        of = key, until
-        if of in self.held:
-            rule, end, held = self.held.pop(of)
-            if held > amount:
-                self.held[of] = rule, end, held - amount
 
     # --- What the store is to be told ---
 
@@ -314,13 +324,15 @@ class Books:
         """Should the word be lost, so is the lease until the window ends: fewer pass, never more."""
         found = []
         numbers = self.table.numbers
+        self.held.forget_ended(now)
         for key, rule in list(self.leased.items()):
             slot = self.table.look(key)
             if slot < 0 or numbers[slot + UNTIL] <= now:
                 del self.leased[key]
                 continue
             free = numbers[slot + GRANTED] - numbers[slot + USED]
-            if free > 0 and now - numbers[slot + TOUCHED] >= idle_ns:
+            # Of a limit that is exact by now, nobody here takes what was leased before.
+            if free > 0 and (numbers[slot + IS_EXACT] or now - numbers[slot + TOUCHED] >= idle_ns):
                 numbers[slot + GRANTED] -= free
                 found.append(Told(key, rule, arguments(rule, back=free, back_end=numbers[slot + END])))
                 del self.leased[key]
@@ -352,17 +364,15 @@ class Books:
 
         So what an ended call has not used is free already, and what it has used is still to be counted.
         """
+        self.held.forget_untaken()
         for each in self.owed.values():
             each.back -= each.freed
             each.freed = 0
 
-    def held_lines(self) -> list[Told]:
+    def held_lines(self, now: int) -> list[Told]:
         """Everything that is this worker's own, for a store that knows it by another name."""
         streams = [Told(key, held.rule, arguments(held.rule, back=-held.granted)) for key, held in self.streams.items()]
-        return streams + [
-            Told(key, rule, arguments(rule, back=-amount, back_end=end, freed=-amount))
-            for (key, _), (rule, end, amount) in self.held.items()
-        ]
+        return streams + self.held.lines(now)
 
     def lose(self, told: Told, now: int) -> None:
         """The line was not told, or nobody knows."""

@@ -1,5 +1,7 @@
 """Lines in the books of leases."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torana.limits.questions import Command
@@ -38,3 +40,15 @@ class Told:
     back: int = 0
     """Not to be lost; nor is `freed`."""
     freed: int = 0
+
+
+def in_questions(lines: Sequence[Told], most: int) -> list[Sequence[Told]]:
+    """At most so many in each, no two about one count: the store reads all that a question is about, then writes."""
+    rounds: list[list[Told]] = []
+    seen: Counter[Key] = Counter()
+    for told in lines:
+        if seen[told.key] == len(rounds):
+            rounds.append([])
+        rounds[seen[told.key]].append(told)
+        seen[told.key] += 1
+    return [each[start : start + most] for each in rounds for start in range(0, len(each), most)]

@@ -22,7 +22,7 @@ from typing import Any
 from torana.clock import Clock
 from torana.limits.hold import Hold, Met, Refused
 from torana.limits.lease_books import Books
-from torana.limits.lease_notes import Told
+from torana.limits.lease_notes import Told, in_questions
 from torana.limits.lease_queues import Queues
 from torana.limits.line import Line, LineDown
 from torana.limits.questions import Asker, Command, read_answers
@@ -229,14 +229,14 @@ class Leases:
         self.table.lock()
         try:
             streams = books.idle_stream_lines(now, self._queues.alive)
-            found = [*lines, *books.owed_lines(), *books.debt_lines(now), *streams]
+            # What was used first: what comes back of it could else find less than there is of it.
+            found = [*lines, *books.debt_lines(now), *books.owed_lines(), *streams]
         finally:
             self.table.unlock()
         self._send(found)
 
     def _send(self, lines: Sequence[Told]) -> None:
-        for start in range(0, len(lines), BATCH):
-            batch = lines[start : start + BATCH]
+        for batch in in_questions(lines, BATCH):
             future = self._put([(told.key, told.words) for told in batch])
             future.add_done_callback(partial(self._heard, batch))
 
@@ -264,17 +264,14 @@ class Leases:
         self.table.lock()
         try:
             lines = [
-                *books.owed_lines(),
                 *books.debt_lines(now),
+                *books.owed_lines(),
                 *books.idle_lease_lines(now, 0),
                 *books.idle_stream_lines(now, 1, 0),
             ]
         finally:
             self.table.unlock()
-        words = [
-            self._put([(told.key, told.words) for told in lines[start : start + BATCH]])
-            for start in range(0, len(lines), BATCH)
-        ]
+        words = [self._put([(told.key, told.words) for told in batch]) for batch in in_questions(lines, BATCH)]
         if not books.streams and not books.held:
             words += [self._line.send(*word) for word in self._asker.leave()]
         return words
@@ -295,7 +292,7 @@ class Leases:
             return
         logger.info("limits are shared with all servers")
         self._books.forget_name()
-        self._tell_store(self._books.held_lines())
+        self._tell_store(self._books.held_lines(self.now()))
         # In this order: for a moment some of it counts twice, never not at all.
         for asker in self._gone:
             self._line.send(*asker.close()).add_done_callback(partial(self._note_closed, asker))

@@ -1,0 +1,87 @@
+"""Leases whose line breaks, whose limits are reloaded, whose neighbours ask too: the counts return to the truth."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from tests.support.fault_proxy import FaultProxy
+from tests.support.lease_desk import Server, left_of, servers
+from tests.support.valkey import Store, running_store
+from tests.support.waiting import eventually
+
+from torana.catalog.records import LimitRecord
+
+HELD = LimitRecord(name="limit-0", limit="1000 input tokens per 24 hours", exact=True)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    with running_store(tmp_path_factory.mktemp("store")) as store:
+        yield store
+
+
+async def test_a_server_that_comes_back_tells_all_there_is_to_tell_of_one_limit(store: Store) -> None:
+    """What runs, what has ended and what it let pass alone are three words about one count."""
+    store.command("FLUSHALL")
+    async with FaultProxy(store.port) as proxy:
+        server = await Server(store, HELD, port=proxy.port).start()
+        running, ended = await server.get(input_tokens=100), await server.get(input_tokens=100)
+        proxy.close_all()
+        await server.is_up(False)
+        alone = await server.get(input_tokens=30)
+        server.settle(ended, input_tokens=60)
+        await server.is_up()
+        server.settle(running, input_tokens=50)
+        server.settle(alone, input_tokens=30)
+        await server.leases.aclose()
+
+    assert await left_of(store, HELD) == 1000 - 60 - 50 - 30
+
+
+async def test_what_one_worker_was_granted_no_other_one_of_its_server_spends(store: Store) -> None:
+    """It is written down under the worker's name, and would be free again with its death although it was spent."""
+    store.command("FLUSHALL")
+    leased = LimitRecord(name="limit-1", limit="1000 per hour")
+    async with FaultProxy(store.port) as proxy:
+        slow = await Server(store, HELD, leased, port=proxy.port).start()
+        quick = await Server(store, HELD, leased, table=slow.table).start()
+        first = await quick.get(input_tokens=10)  # leases two of the second limit
+        proxy.latency_s = 0.3
+        waiting = asyncio.create_task(slow.get(input_tokens=100))
+        await asyncio.sleep(0)  # it asks for tokens alone, for there is a place
+        second = await quick.get(input_tokens=100)  # takes that place
+
+        async def has_both() -> bool:
+            """Its tokens are there, and it asks for a place."""
+            return store.command("HGET", "{torana}:done:" + slow.leases._asker.name, "2") != b"$-1\r\n"
+
+        await eventually(has_both)
+        third = await quick.get(input_tokens=100)
+        fourth = await waiting
+        for hold, server in ((first, quick), (second, quick), (third, quick), (fourth, slow)):
+            server.settle(hold, input_tokens=10)
+        proxy.latency_s = 0.0
+        for server in (slow, quick):
+            await server.leases.aclose()
+
+    assert await left_of(store, HELD) == 1000 - 40
+
+
+async def test_a_call_of_an_ended_window_is_not_told_again_to_the_next_one(store: Store) -> None:
+    limit = LimitRecord(name="limit-0", limit="1000 input tokens per 2 seconds", exact=True)
+    async with servers(store, 1, limit) as (server,):
+        long = await server.get(input_tokens=800)
+
+        async def is_next() -> bool:
+            return await server.ask(input_tokens=300) is not None
+
+        await eventually(is_next)
+        before = server.leases._asker.name
+        store.command("CLIENT", "KILL", "TYPE", "normal")
+
+        async def is_back() -> bool:
+            return server.leases.state[0] and server.leases._asker.name != before
+
+        await eventually(is_back)
+        assert await server.ask(input_tokens=600) is not None
+        server.settle(long, input_tokens=1)
