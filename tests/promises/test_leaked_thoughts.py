@@ -73,6 +73,25 @@ async def test_thoughts_of_a_flagged_family_are_left_out(start_gateway: StartGat
     assert "+ b" in told
 
 
+@pytest.mark.parametrize("name", ["qwen", "general", "nobody-knows"])
+@pytest.mark.parametrize("path", PATHS[:-1])
+async def test_a_block_whose_beginning_the_template_wrote_is_left_out_of_a_whole_answer(
+    start_gateway: StartGateway, path: str, name: str
+) -> None:
+    """DeepSeek R1, QwQ and Qwen's Thinking models on vLLM without `--reasoning-parser`."""
+    gateway = await start_gateway(env={"AIGW_CUSTOM_MODELS__ENABLED": "true"})
+    gateway.provider.answer_with(text=SAID.removeprefix("<think>"))
+
+    answer = await gateway.post(
+        path, json=orders(gateway, name, stream=False)[path], token=gateway.token(unit_primitives=SCOPES)
+    )
+
+    assert answer.status == 200, answer.text
+    assert "think" not in answer.text
+    assert "It may be" not in answer.text
+    assert "+ b" in answer.text
+
+
 async def test_other_families_keep_their_text(start_gateway: StartGateway) -> None:
     gateway = await start_gateway(env={"AIGW_CUSTOM_MODELS__ENABLED": "true"})
     gateway.provider.answer_with(events=in_letters())

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from torana.chat import Chunk, Usage
 from torana.dialects.collecting import collect
-from torana.dialects.think_blocks import ThinkBlock, ThinkBlocks
+from torana.dialects.think_blocks import ThinkBlock, ThinkBlocks, WholeThinkBlock
 
 CASES = [
     ("<think>no</think>\nyes", "no", "yes"),
@@ -21,6 +21,8 @@ CASES = [
     ("yes <think>x</think>", "", "yes <think>x</think>"),
     ("<think>a</think><think>b</think>c", "a", "<think>b</think>c"),
     ("    return x", "", "    return x"),
+    ("<reasoning>no</reasoning>yes", "no", "yes"),
+    ("<reason", "", "<reason"),
     (" \n ", "", " \n "),
     ("", "", ""),
 ]
@@ -36,6 +38,21 @@ def split(pieces: list[str]) -> tuple[str, str]:
 def test_a_block_at_the_beginning_is_a_thought(text: str, thought: str, said: str) -> None:
     assert split([text]) == (thought, said)
     assert split(list(text)) == (thought, said)
+
+
+@pytest.mark.parametrize(
+    ("text", "thought", "said"),
+    [
+        *(case for case in CASES if "yes <think>" not in case[0]),
+        ("Hm, 2.\n</think>\n\nyes", "Hm, 2.\n", "yes"),
+        ("yes, `<think>` and `</think>`", "", "yes, `<think>` and `</think>`"),
+    ],
+)
+def test_of_a_whole_answer_the_end_of_a_block_is_enough(text: str, thought: str, said: str) -> None:
+    for pieces in ([text], list(text)):
+        block = WholeThinkBlock()
+        assert [block.feed(piece) for piece in pieces] == [("", "")] * len(pieces)
+        assert block.close() == (thought, said)
 
 
 PIECES = st.sampled_from(("<think>", "</think>", "<", "think>", "</", "\n", " ", "ä", "🦊", "x"))

@@ -2,6 +2,9 @@
 
 Servers with a parser for their model's thoughts tell them apart; those without write what the model
 wrote. The block becomes what it is, a thought; whoever wants the text alone gets the text alone.
+
+Bedrock's way to gpt-oss calls it `<reasoning>`. Chat templates of DeepSeek R1, QwQ and Qwen's Thinking models open the
+block themselves, and the answer has its end alone: that can be told of a whole answer only.
 """
 
 from collections.abc import Callable
@@ -11,7 +14,8 @@ from msgspec.structs import replace
 
 from torana.chat import Chunk
 
-_OPEN, _CLOSE = "<think>", "</think>"
+_BLOCKS = {"<think>": "</think>", "<reasoning>": "</reasoning>"}
+_CLOSE = "</think>"
 
 MAX_BLANK_CHARS = 1_000
 """White space before a block; behind more of it the answer has begun."""
@@ -30,9 +34,11 @@ class Beginning(Protocol):
 class ThinkBlock:
     """One answer's text as it comes in pieces: what of it was thought, and what was said."""
 
-    __slots__ = ("_held", "_state")
+    __slots__ = ("_close", "_held", "_state")
 
     def __init__(self) -> None:
+        self._close = ""
+        """What ends the block."""
         self._held = ""
         """What may become the opening tag; inside the block, the end that may become the closing one."""
         self._state = "before"
@@ -45,20 +51,21 @@ class ThinkBlock:
         if self._state == "before":
             # White space before the block means nothing, so what is held stays short.
             start = (self._held + text).lstrip()
-            if not start.startswith(_OPEN):
-                if _OPEN.startswith(start) and len(self._held) < MAX_BLANK_CHARS:
+            opened = next((mark for mark in _BLOCKS if start.startswith(mark)), "")
+            if not opened:
+                if any(mark.startswith(start) for mark in _BLOCKS) and len(self._held) < MAX_BLANK_CHARS:
                     self._held += text
                     return "", ""
                 return self.close(text)
-            self._state, self._held, text = "inside", "", start[len(_OPEN) :]
+            self._state, self._close, self._held, text = "inside", _BLOCKS[opened], "", start[len(opened) :]
         if self._state == "behind":
             return "", self._begin(text)
         window = self._held + text
-        thought, found, said = window.partition(_CLOSE)
+        thought, found, said = window.partition(self._close)
         if found:
             self._state, self._held = "behind", ""
             return thought, self._begin(said)
-        kept = _overlap(window)
+        kept = _overlap(window, self._close)
         self._held = window[len(window) - kept :]
         return window[: len(window) - kept], ""
 
@@ -77,9 +84,31 @@ class ThinkBlock:
         return said
 
 
-def _overlap(text: str) -> int:
+class WholeThinkBlock:
+    """The same of an answer that does not stream: its block may lack its beginning."""
+
+    __slots__ = ("_pieces",)
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+
+    def feed(self, text: str) -> tuple[str, str]:
+        """Nothing is told before the end."""
+        self._pieces.append(text)
+        return "", ""
+
+    def close(self) -> tuple[str, str]:
+        text, block = "".join(self._pieces), ThinkBlock()
+        if _CLOSE in text and "<think>" not in text.partition(_CLOSE)[0]:
+            text = f"<think>{text}"
+        thought, said = block.feed(text)
+        thought_last, said_last = block.close()
+        return thought + thought_last, said + said_last
+
+
+def _overlap(text: str, close: str) -> int:
     """How many letters at the end of `text` begin a closing tag."""
-    return next((size for size in range(min(len(_CLOSE) - 1, len(text)), 0, -1) if _CLOSE.startswith(text[-size:])), 0)
+    return next((size for size in range(min(len(close) - 1, len(text)), 0, -1) if close.startswith(text[-size:])), 0)
 
 
 class ThinkBlocks:

@@ -63,7 +63,7 @@ class OwnServers:
         family = self._catalogue.families.get(wish.family)
         if family is None:
             self._warn_of(wish.family)
-            family = FamilyRecord(name="general")
+            family = self._catalogue.families.get("general", FamilyRecord(name="general"))
         name = wish.family or model
         if self._settings.mock_responses:
             deployment = Deployment(provider="demo", model="torana-demo")
