@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from torana.access.permissions import enabled_flags
+from torana.api.accepting import bind
 from torana.api.amazon_q import AmazonQEndpoints
 from torana.api.chat import ChatEndpoints
 from torana.api.chat_v1 import ChatV1Endpoints
@@ -29,7 +30,7 @@ from torana.api.prompts import PromptEndpoints
 from torana.api.proxy import ProxyEndpoints
 from torana.api.route_table import RouteTable
 from torana.api.routes import all_routes
-from torana.api.server import Listener, bind
+from torana.api.server import Listener
 from torana.api.tokens import TokenEndpoints
 from torana.api.x_ray import XRayEndpoints
 from torana.catalog.load import load_catalogue, overlay_paths
@@ -248,7 +249,8 @@ async def start(
     serving = Serving(parts, models)
     reloader = Reloader(lambda: serving.build(overlays), parts.metrics, overlays)
     main_socket, metrics_socket = _bind(settings.serve, main_socket, metrics_socket)
-    main = Listener(serving.entrance, settings.serve, with_tls=True, door=serving.entrance)
+    entrance = serving.entrance
+    main = Listener(entrance, settings.serve, with_tls=True, door=entrance, upstream=parts.transport)
     operators = Listener(OperatorsApp(parts.metrics, serving.readiness), settings.serve, with_tls=False)
     running = Running(
         port=main_socket.getsockname()[1],

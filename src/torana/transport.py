@@ -97,6 +97,15 @@ class Transport:
         """Connections that are being opened, in use or at rest."""
         return self._ours.open_connections + self._clients_own.open_connections
 
+    @property
+    def resting(self) -> int:
+        """Connections that are open and serve no request."""
+        return self._ours.resting + self._clients_own.resting
+
+    def close_resting(self) -> None:
+        self._ours.close_resting()
+        self._clients_own.close_resting()
+
     async def send(self, request: WireRequest, *, first_byte_s: float, idle_s: float | None = None) -> WireAnswer:
         """Send and wait for the answer's head.
 

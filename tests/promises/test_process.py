@@ -25,7 +25,6 @@ from tests.support.provider import ScriptedProvider
 from tests.support.served import TORANA, WAIT_S, Served, run, served, spawn
 
 from torana import __version__
-from torana.api.room import SPARE_FILES
 
 ROOT = Path(__file__).parents[2]
 PROXY = "ai_gateway_model_provider_proxy"
@@ -644,56 +643,6 @@ async def test_a_signal_that_is_sent_to_the_workers_as_well_drains_them(
 
     assert [rest.is_whole for rest in rests] == [True] * 4
     assert await server.end() == 0
-
-
-async def test_streams_beyond_the_file_limit_are_turned_away_and_the_others_go_on(
-    serve: Serve, wired: dict[str, str], provider: ScriptedProvider, issuer: FakeIssuer
-) -> None:
-    provider.stall(after_events=2)
-    server = await serve(env=wired, files=SPARE_FILES + 40)
-    request = relay_bytes(issuer)
-    async with AsyncExitStack() as stack:
-        streams = []
-        for _ in range(40):
-            connection = await stack.enter_async_context(await connect(server.port))
-            await connection.send(request)
-            streams.append(await connection.read_head())
-        admitted = [stream for stream in streams if stream.status == 200]
-        refused = [await stream.rest() for stream in streams if stream.status == 503]
-        probe = await server.ask("/monitoring/healthz")
-        provider.release()
-        rests = [await stream.rest() for stream in admitted]
-
-    assert len(admitted) == 20  # each takes a connection and an answer of the provider
-    assert {(answer.refusal.code, answer.header("connection")) for answer in refused} == {("overloaded", "close")}
-    assert probe.status == 200
-    assert all(rest.is_whole for rest in rests)
-
-
-async def test_clients_that_say_nothing_take_no_file_from_those_who_ask(
-    serve: Serve, wired: dict[str, str], issuer: FakeIssuer
-) -> None:
-    server = await serve(env=wired, files=SPARE_FILES + 60)
-    async with AsyncExitStack() as stack:
-        silent = [await stack.enter_async_context(await connect(server.port)) for _ in range(300)]
-        for number, connection in enumerate(silent):
-            if number % 2:
-                await connection.send(b"GET /monitoring/ready HT")
-
-        probes = [await server.monitoring("/healthz"), await server.ask("/monitoring/healthz")]
-        first = await relay(server.port, issuer)
-
-        async def answered() -> bool:
-            return (await relay(server.port, issuer)).status == 200
-
-        await server.until(answered)
-
-    assert [probe.status for probe in probes] == [200, 200]
-    # The others may have come a moment ago, to ask as well: those who have been silent for longer are closed.
-    assert first.status == 200 or first.refusal.code == "overloaded"
-    assert [line["message"] for line in server.lines if line["level"] != "info"] == [
-        "file descriptors run short: idle connections are closed"
-    ]
 
 
 async def under_way(server: Served) -> int:

@@ -6,13 +6,14 @@ from typing import Any
 
 from tests.support.http_client import RawConnection, connect, write_request
 
+from torana.api.accepting import bind
 from torana.api.admission import Admission, Request, Standing
 from torana.api.connection import Connection
 from torana.api.crowds import Crowds
 from torana.api.heads import Head
 from torana.api.held import HeldConnection
 from torana.api.over_limit import OverLimit
-from torana.api.server import Listener, bind
+from torana.api.server import Listener
 from torana.limits.reached import LimitReached
 from torana.settings import ServeSettings
 

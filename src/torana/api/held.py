@@ -6,10 +6,10 @@ Probes never wait, and neither does what follows the first bytes of a request th
 import asyncio
 import time
 import uuid
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from torana.api.admission import Admission
-from torana.api.connection import FRESH, HANDLING, HEADERS, IDLE, LINGERING, Connection
+from torana.api.connection import FRESH, HEADERS, IDLE, LINGERING, Connection
 from torana.api.crowds import Crowds, kind_of
 from torana.api.heads import Head
 from torana.api.over_limit import Asked, OverLimit
@@ -44,7 +44,7 @@ class HeldConnection(Connection):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.room.for_connection(self._all(), len(self.tasks))
+        self.room.welcome(self)
 
     def data_received(self, data: bytes) -> None:
         if self.held is not None:
@@ -54,8 +54,8 @@ class HeldConnection(Connection):
                 self.flow.pause_reading()
         elif self.phase > FRESH or data.startswith(_PROBES):
             super().data_received(data)
-        elif len(self.connections) + len(self.tasks) >= self.room.max_files and not self._finds_room():
-            # Each call may open a connection to a provider. Without a descriptor it would fail half-way.
+        elif not self.room.let_in(self):
+            # Without a descriptor for the provider's connection it would fail half-way.
             self._turn_away(self._look(data), data, "overloaded", may_stay=False)
         elif (self.door.crowds.are_any or self.door.over_limit.are_any) and self._is_one_too_many(data):
             pass  # and answered
@@ -89,14 +89,29 @@ class HeldConnection(Connection):
     def is_gone(self) -> bool:
         return self.held is None
 
-    def is_quiet(self, *, answered: bool) -> bool:
-        if self.active is not None or self.held is not None or self.transport.is_closing():
+    @property
+    def is_quiet(self) -> bool:
+        if self.active is not None or self.held is not None or self.phase not in (IDLE, FRESH, HEADERS, LINGERING):
             return False
-        return self.phase in (IDLE, FRESH, HEADERS) or (answered and self.phase == LINGERING)
+        return not self.transport.is_closing() and not self.transport.get_write_buffer_size()
 
     def end(self) -> None:
         self.connections.discard(self)  # counted no longer, though the descriptor is free a turn later
         self.transport.abort()
+
+    def linger(self) -> None:
+        super().linger()
+        if self.active is None:
+            self.room.leave(self)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.active is None and self.phase in (IDLE, LINGERING):
+            self.room.leave(self)
+
+    def _forget(self, _task: object = None) -> None:
+        super()._forget()
+        self.room.leave(self)
 
     def note_refusal(self, status: int, request_id: str) -> None:
         self.door.note_refusal(self, status, request_id)
@@ -116,12 +131,6 @@ class HeldConnection(Connection):
         # Whoever waits in line is still answered.
         if self.held is None:
             super().shutdown()
-
-    def _finds_room(self) -> bool:
-        phase, self.phase = self.phase, HANDLING  # not to be closed itself
-        has_room = self.room.for_request(self._all(), len(self.tasks))
-        self.phase = phase
-        return has_room
 
     def _is_one_too_many(self, data: bytes) -> bool:
         """Turns a request away for which there will hardly be room, or which is over its limit."""
@@ -158,9 +167,6 @@ class HeldConnection(Connection):
             self.door.over_limit.begin(Asked(self.head.route, self.head.standing.instance))
         self._receive(data)
 
-    def _all(self) -> "set[HeldConnection]":
-        return cast("set[HeldConnection]", self.connections)
-
     def _look(self, data: bytes) -> Head:
         head = self.head
         if head is None or not head.fits(data):
@@ -176,6 +182,12 @@ class HeldConnection(Connection):
         self.transport.write(self.door.turn_away(self, head, code, stays=stays, limit=limit))
         if stays:
             self.phase, self.since = IDLE, time.monotonic()
+            self.room.leave(self)
+        elif head.is_whole:
+            # Nothing comes that closing could reset the answer for, and the descriptor is needed.
+            self.phase, self.since = LINGERING, time.monotonic()
+            self.room.leave(self)
+            self.transport.close()
         else:
             self.linger()
 

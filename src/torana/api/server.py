@@ -4,66 +4,78 @@ import asyncio
 import logging
 import resource
 import socket
+import sys
 import time
-from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import uvicorn
 
+from torana.api.accepting import Acceptor, Greetings
 from torana.api.connection import DRAINING, Connection
 from torana.api.held import Door, HeldConnection
 from torana.api.leaving import Leaving
-from torana.api.room import SPARE_FILES, Room
+from torana.api.room import SPARE_FILES, Room, Upstream
 from torana.settings import ServeSettings
 
 TICK_S = 0.25
 ENDING_S, LOOK_S = 2.0, 0.05
 """How long calls that are cut may take to say so; how often to look for new ones meanwhile."""
-BACKLOG = 4096
-"""Connections that may wait to be accepted."""
-ACCEPTED_PER_TURN = 16
-"""New connections that one turn of the event loop takes in. The loop takes one for each descriptor, however many wait,
-and in a crowd a turn is long: with one descriptor a probe would wait seconds behind clients that connect."""
-UNSENT_BYTES = 64 * 1024
-"""Of one connection, in the kernel, beside what is on its way already."""
 
 
 class Listener:
     """One listening socket and its connections; `app` is an ASGI application.
 
-    door    who may come in, and in which order; None: everybody, at once
+    door      who may come in, and in which order; None: everybody, at once
+    upstream  where calls go on, which takes descriptors as well; None: they go nowhere
     """
 
-    def __init__(self, app: Any, serve: ServeSettings, *, with_tls: bool, door: Door | None = None) -> None:
+    def __init__(
+        self,
+        app: Any,
+        serve: ServeSettings,
+        *,
+        with_tls: bool,
+        door: Door | None = None,
+        upstream: Upstream | None = None,
+    ) -> None:
         self.is_draining = False
-
-        members: dict[str, Any] = {
-            "serve": serve,
-            "room": Room(max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES)),
-            "is_draining": staticmethod(lambda: self.is_draining),
-            "leaving": Leaving(),
-            "door": door,
-        }
-        protocol = type("Protocol", (Connection if door is None else HeldConnection,), members)
+        self.serve = serve
         tls: dict[str, Any] = {}
         if with_tls and serve.tls_enabled:
             tls = {"ssl_certfile": serve.tls_cert_file, "ssl_keyfile": serve.tls_key_file or None}
             if serve.tls_ciphers:
                 tls["ssl_ciphers"] = serve.tls_ciphers
         config = uvicorn.Config(
-            app, http=protocol, ws="none", lifespan="off", log_config=None, access_log=False, proxy_headers=False,
-            server_header=False, backlog=BACKLOG, **tls,
+            app, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False, proxy_headers=False,
+            server_header=False, **tls,
         )  # fmt: skip
         # Its lines about answers cut on purpose would be noise; ours tell the cause.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         self.server = uvicorn.Server(config)
+        self.greetings = Greetings()
+        members: dict[str, Any] = {
+            "serve": serve,
+            "is_draining": staticmethod(lambda: self.is_draining),
+            "leaving": Leaving(),
+        }
+        self.room: Room | None = None
+        if door is not None:
+            connections: Any = self.server.server_state.connections
+            self.room = Room(_files_for_requests(), connections, self.greetings, upstream)
+            members |= {"door": door, "room": self.room}
+        self.protocol = type("Protocol", (Connection if door is None else HeldConnection,), members)
+        self.acceptor: Acceptor | None = None
         self.ticker: asyncio.Task[None] | None = None
 
     async def start(self, sock: socket.socket) -> None:
-        self.server.config.load()
-        self.server.lifespan = self.server.config.lifespan_class(self.server.config)
+        config, state = self.server.config, self.server.server_state
+        config.load()
         await self.server.on_tick(0)
-        await self.server.startup(sockets=[sock, *(sock.dup() for _ in range(ACCEPTED_PER_TURN - 1))])
+        self.acceptor = Acceptor(
+            sock, partial(self.protocol, config, state, {}), config.ssl, self.greetings,
+            greeting_s=self.serve.header_timeout_s, has_room=self.room.has_file if self.room is not None else None,
+        )  # fmt: skip
         self.ticker = asyncio.get_running_loop().create_task(self._tick())
 
     async def drain(self, limit_s: float) -> None:
@@ -80,8 +92,8 @@ class Listener:
 
     async def aclose(self) -> None:
         """Stop listening, cancel what still runs, and close every connection."""
-        for server in self.server.servers:
-            server.close()
+        if self.acceptor is not None:
+            self.acceptor.close()
         if self.ticker is not None:
             self.ticker.cancel()
         await self._end_tasks()
@@ -114,22 +126,6 @@ class Listener:
                 connection.sweep(now)
 
 
-def bind(host: str, port: int, *, shared: bool) -> socket.socket:
-    """A listening socket; `shared` lets several processes bind the same port. Raises OSError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Named, because asyncio switches Nagle off only on sockets that say they are TCP.
-    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with suppress(OSError):  # not every sandbox knows it
-            # Connections inherit it: what a slow reader has not taken waits with the provider, not in our kernel.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-        if shared:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        address = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, 0, socket.AI_PASSIVE)[0][4]
-        sock.bind(address)
-        sock.setblocking(False)
-    except OSError:
-        sock.close()
-        raise
-    return sock
+def _files_for_requests() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else max(2, soft - SPARE_FILES)

@@ -121,7 +121,7 @@ def open_ports(settings: Settings) -> tuple[socket.socket, socket.socket]:
 
 
 def _open(host: str, port: int, flag: str, name: str, *, shared: bool) -> socket.socket:
-    from torana.api.server import BACKLOG, bind
+    from torana.api.accepting import BACKLOG, bind
 
     try:
         sock = bind(host, port, shared=False)

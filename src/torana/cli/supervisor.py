@@ -131,7 +131,7 @@ class _Supervisor:
             os._exit(code)
 
     def _work(self, slot: int) -> int:
-        from torana.api.server import bind
+        from torana.api.accepting import bind
         from torana.cli.serve import run_worker
 
         listening = [bind(host, port, shared=True) for host, port in self.addresses]

@@ -122,6 +122,14 @@ class WireClient:
         """Connections that are being opened, in use or at rest."""
         return len(self._pool.open)
 
+    @property
+    def resting(self) -> int:
+        """Connections that are open and serve no request."""
+        return self._pool.resting
+
+    def close_resting(self) -> None:
+        self._pool.close_resting()
+
     async def send(
         self,
         method: str,

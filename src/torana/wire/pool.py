@@ -23,6 +23,8 @@ class Pool:
 
     def __init__(self, idle_s: float, life_s: float = LIFE_S) -> None:
         self.open: set[Connection] = set()
+        self.resting = 0
+        """How many of them, roughly: who is closed by the other side rests until somebody looks."""
         self._idle_s = idle_s
         self._life_s = life_s
         self._idle: dict[Key, deque[Connection]] = {}
@@ -33,6 +35,7 @@ class Pool:
         idle = self._idle.get(key)
         while idle:
             connection = idle.pop()
+            self.resting -= 1
             if connection.is_reusable and connection.loop.time() < connection.opened_at + self._life_s:
                 return connection
             connection.abort()
@@ -47,6 +50,15 @@ class Pool:
         for connection in list(self.open):
             connection.abort()
         self._idle.clear()
+        self.resting = 0
+
+    def close_resting(self) -> None:
+        """Their descriptors are needed."""
+        for idle in self._idle.values():
+            for connection in idle:
+                connection.abort()
+        self._idle.clear()
+        self.resting = 0
 
     # What a connection tells
 
@@ -62,6 +74,7 @@ class Pool:
         if idle is None:
             idle = self._idle[connection.key] = deque()
         idle.append(connection)
+        self.resting += 1
         if self._sweeper is None or len(idle) == KEPT_WARM + 1:
             self._sweep_within(min(SURPLUS_S, self._idle_s), connection.loop)
 
@@ -83,6 +96,7 @@ class Pool:
         for key, idle in list(self._idle.items()):
             while idle and (idle[0].idle_since <= now - self._patience_s(idle) or not idle[0].is_reusable):
                 idle.popleft().abort()
+                self.resting -= 1
             if not idle:
                 del self._idle[key]
         if self._idle:
