@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from tests.conftest import StartGateway
-from tests.promises.test_dialect_routes import CHAT, CLAUDE, GPT, HI, MESSAGES, ask, data_of
+from tests.promises.test_dialect_routes import CHAT, CLAUDE, GPT, HI, MESSAGES, RESPONSES, ask, data_of
 from tests.promises.test_google import gemini_env
 from tests.support.gateway import RunningGateway
 from tests.support.saying import ToolUse, event
@@ -129,3 +129,20 @@ async def test_three_calls_whose_pieces_come_in_turns_are_three_whole_blocks(gat
         ("two", 1),
         ("three", 2),
     ]
+
+
+async def test_an_answer_that_was_cut_while_claude_thought_does_not_end_the_conversation(
+    gateway: RunningGateway,
+) -> None:
+    """Claude refuses a turn that ends with a thought, and would refuse it again with every later question."""
+    thought = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "messages:c2ln"}
+    said = {"role": "assistant", "content": "Yes."}
+    more = {"role": "user", "content": "Go on."}
+
+    cut = await ask(gateway, RESPONSES, CLAUDE, input=[*HI, thought, more])
+    whole = await ask(gateway, RESPONSES, CLAUDE, input=[*HI, thought, said, more])
+
+    first, second = (request.json()["messages"] for request in gateway.provider.requests)
+    assert [row["role"] for row in first] == ["user"]
+    assert [block["type"] for block in second[1]["content"]] == ["thinking", "text"]
+    assert (cut.header("x-torana-dropped"), whole.header("x-torana-dropped")) == ("thought", None)

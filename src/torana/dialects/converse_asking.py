@@ -34,7 +34,7 @@ from torana.dialects.media import note_detail
 from torana.dialects.members import Members
 from torana.dialects.messages_writing import read_arguments
 from torana.dialects.schemas import close_schema
-from torana.dialects.thoughts import find_effort, nearest_effort
+from torana.dialects.thoughts import find_effort, leave_last_thoughts_out, nearest_effort
 from torana.errors import Invalid
 
 IMAGE_FORMATS = {
@@ -106,7 +106,7 @@ def write_words(chat: ChatRequest, traits: Traits, mind: claude.Traits, lost: se
     carries_on = chat.carries_on
     if carries_on is None:
         carries_on = not is_claude or (mind.takes_begun_answer and "thinking" not in more)
-    turns = _write_turns(chat.messages, page, carries_on=carries_on)
+    turns = _write_turns(leave_last_thoughts_out(chat, lost), page, carries_on=carries_on)
     if not turns and system:
         # The API demands a turn.
         system, turns = [], [{"role": "user", "content": system}]

@@ -28,7 +28,14 @@ from torana.dialects.members import Members
 from torana.dialects.messages_answers import NAME
 from torana.dialects.messages_writing import read_arguments
 from torana.dialects.schemas import close_schema
-from torana.dialects.thoughts import BUDGETS, LEAST_BUDGET, find_budget, find_effort, nearest_effort
+from torana.dialects.thoughts import (
+    BUDGETS,
+    LEAST_BUDGET,
+    find_budget,
+    find_effort,
+    leave_last_thoughts_out,
+    nearest_effort,
+)
 from torana.errors import Invalid
 
 MAX_MARKS = 4
@@ -70,7 +77,7 @@ def write_words(chat: ChatRequest, traits: Traits, lost: set[str]) -> Members:
             members["tool_choice"] = choice
     system = _write_system(chat, page)
     carries_on = traits.takes_begun_answer and not thinking.is_on if chat.carries_on is None else chat.carries_on
-    turns = _write_turns(chat.messages, page, carries_on=carries_on)
+    turns = _write_turns(leave_last_thoughts_out(chat, lost), page, carries_on=carries_on)
     if not turns and system:
         # The API demands a turn.
         system, turns = "", [{"role": "user", "content": system}]

@@ -14,6 +14,7 @@ from torana.dialects.members import Members
 from torana.dialects.openai_models import Traits
 from torana.dialects.responses_answers import NAME
 from torana.dialects.schemas import complete_schema, fit_strict_words
+from torana.dialects.thoughts import leave_last_thoughts_out
 from torana.errors import Invalid
 
 LEAST_TOKENS = 16
@@ -27,7 +28,7 @@ def write_words(chat: ChatRequest, traits: Traits, lost: set[str]) -> Members:
         traits = replace(traits, takes_freeform=True)
     else:
         chat = fit_strict_words(chat, lost)
-    messages = chat.messages
+    messages = leave_last_thoughts_out(chat, lost)
     members: Members = {}
     # JSON is given only where the word stands in the input: whoever asks tells of it in the system message.
     if messages and not chat.wants_json and (head := _as_instructions(messages[0])):

@@ -10,7 +10,7 @@ import re
 
 from msgspec.structs import replace
 
-from torana.chat import ChatRequest, Effort, Message, Part, Reasoning, Thought
+from torana.chat import ChatRequest, Effort, Message, Part, Reasoning, Text, Thought
 
 LEAST_BUDGET = 1024
 """No provider that counts takes a smaller one. Source: Anthropic API reference, `thinking.budget_tokens`."""
@@ -92,6 +92,34 @@ def leave_thoughts_out(chat: ChatRequest, *, but_for: str = "") -> ChatRequest:
         if parts or not message.parts:
             kept.append(Message(message.role, parts))
     return replace(chat, messages=tuple(kept))
+
+
+def leave_last_thoughts_out(chat: ChatRequest, lost: set[str]) -> tuple[Message, ...]:
+    """The messages without thoughts behind which their turn says nothing, as of answers that were cut while thinking.
+
+    Vendors refuse them, and with them all that is asked in this conversation from then on: Claude's "The final block in
+    an assistant message cannot be `thinking`", OpenAI's "reasoning … without its required following item".
+    """
+    if not has_thoughts(chat):
+        return chat.messages
+    kept: list[Message] = []
+    is_last = True
+    for message in reversed(chat.messages):
+        parts = message.parts
+        if message.role == "user":
+            is_last = True
+        elif message.role == "assistant" and is_last:
+            while parts and _says_nothing(parts[-1]):
+                lost.update({"thought"} if isinstance(parts[-1], Thought) else ())
+                parts = parts[:-1]
+            is_last = not parts
+        if parts or not message.parts:
+            kept.append(message if parts is message.parts else Message(message.role, parts))
+    return tuple(reversed(kept))
+
+
+def _says_nothing(part: Part) -> bool:
+    return isinstance(part, Thought) or (isinstance(part, Text) and not part.text.strip())
 
 
 def _is_left_out(part: Part, but_for: str) -> bool:
