@@ -351,6 +351,11 @@ STAMP = int(datetime(NOW.year, NOW.month, NOW.day, tzinfo=UTC).timestamp())
 OPENAI = {"provider": "openai", "upstream_model": "gpt-5-mini-2025-08-07"}
 
 
+def pages(buckets: list[dict[str, Any]]) -> str:
+    """As the usage and cost APIs answer."""
+    return json.dumps({"object": "page", "data": buckets, "has_more": False, "next_page": None})
+
+
 @pytest.fixture
 async def counted(sink: RollupSink) -> None:
     """What we have: two calls of Claude, one of GPT, and one of another day."""
@@ -382,6 +387,33 @@ AGREE = [
     pytest.param(f"{OPENAI_USAGE}{STAMP},{STAMP + 86400},70,7,0,1,proj,gpt-5-mini-2025-08-07\n", id="openai usage"),
     pytest.param(
         f"{OPENAI_USAGE}{YESTERDAY}T23:00:00-08:00,,70,7,0,1,proj,gpt-5-mini-2025-08-07\n", id="another time zone"
+    ),
+    pytest.param(
+        pages([{"start_time": STAMP - 86400, "results": []}, {"start_time": STAMP, "results": [
+            {"input_tokens": 60, "output_tokens": 7, "input_cached_tokens": 0, "num_model_requests": 1,
+             "model": "gpt-5-mini-2025-08-07", "batch": None}]}])
+        + pages([{"start_time": STAMP, "results": [
+            {"input_tokens": 10, "num_model_requests": 0, "model": "gpt-5-mini-2025-08-07"}]}]),
+        id="openai usage api, two pages",
+    ),
+    pytest.param(
+        pages([{"start_time": STAMP, "results": [
+            {"amount": {"value": 0.2, "currency": "usd"}, "line_item": "gpt-5-mini-2025-08-07, input"},
+            {"amount": {"value": 0.3, "currency": "usd"}, "line_item": "gpt-5-mini-2025-08-07, output"}]}]),
+        id="openai costs api",
+    ),
+    pytest.param(
+        pages([{"starting_at": f"{DAY}T00:00:00Z", "results": [
+            {"uncached_input_tokens": 600, "cache_read_input_tokens": 300, "output_tokens": 55, "model":
+             "claude-sonnet-4-6", "cache_creation": {"ephemeral_5m_input_tokens": 150,
+             "ephemeral_1h_input_tokens": 50}}]}]),
+        id="anthropic usage report",
+    ),
+    pytest.param(
+        pages([{"starting_at": f"{DAY}T00:00:00Z", "results": [
+            {"amount": "125.0", "currency": "USD", "model": "claude-sonnet-4-6", "token_type": "output_tokens"},
+            {"amount": "50.0", "currency": "USD", "model": "claude-sonnet-4-6"}]}]),
+        id="anthropic cost report, in cents",
     ),
 ]  # fmt: skip
 
@@ -430,9 +462,139 @@ def test_what_the_bill_does_not_know_is_named_too(torana: Callable[..., Result],
     assert theirs.exit_code == 0, theirs.output
 
 
+@pytest.mark.usefixtures("counted")
+def test_money_that_was_asked_for_no_model_is_named(torana: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "bill.csv").write_text(
+        f"{ANTHROPIC_COST}{DAY},Claude Sonnet 4.6,D,k,message,≤ 200k,output,1.75,1.75,token,global,\n"
+        f"{DAY},,D,k,message,,,0.12,0.12,web_search,global,\n"
+    )
+
+    result = torana("usage", "reconcile", str(tmp_path / "bill.csv"), "--json")
+
+    (difference,) = json.loads(result.output)["differences"]
+    assert (difference["model"], difference["why"], difference["difference"]) == (None, "only on the bill", "-0.12")
+
+
+@pytest.mark.usefixtures("counted")
+def test_a_bill_that_names_no_model_is_compared_day_by_day(torana: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "bill.csv").write_text(f"{OPENAI_COST}{STAMP},{STAMP + 86400},,,0.5,usd,,,,,,,org,,,,\n")
+
+    result = torana("usage", "reconcile", str(tmp_path / "bill.csv"))
+
+    assert result.exit_code == 0, result.output
+    assert "names no model" in result.stderr
+
+
+async def test_calls_that_failed_may_be_on_the_bill_or_not(
+    sink: RollupSink, torana: Callable[..., Result], tmp_path: Path
+) -> None:
+    failed = {"status": "upstream_error", "input_tokens": 0, "output_tokens": 0, **OPENAI}
+    await sink.send(batch(event(1, **OPENAI), event(2, **failed), event(3, **failed)))
+
+    def agrees(calls: int) -> bool:
+        (tmp_path / "bill.csv").write_text(f"{OPENAI_USAGE}{STAMP},0,100,10,0,{calls},p,gpt-5-mini-2025-08-07\n")
+        return torana("usage", "reconcile", str(tmp_path / "bill.csv")).exit_code == 0
+
+    assert [agrees(calls) for calls in (0, 1, 2, 3, 4)] == [False, True, True, True, False]
+
+
+async def test_calls_that_may_be_why_a_bill_differs_are_told(
+    sink: RollupSink, torana: Callable[..., Result], tmp_path: Path
+) -> None:
+    await sink.send(batch(event(1), event(2, source="counted", status="client_cancelled"), event(3, cost_usd=None)))
+    (tmp_path / "bill.csv").write_text(f"day,model,output_tokens,cost_usd\n{DAY},claude-sonnet-4-6,90,1.00\n")
+
+    result = torana("usage", "reconcile", str(tmp_path / "bill.csv"), "--json")
+
+    tokens, cost = json.loads(result.output)["differences"]
+    assert (tokens["why"], cost["why"]) == ("differs, 1 uncertain", "differs, 1 unpriced, 1 uncertain")
+
+
+@pytest.mark.usefixtures("counted")
+def test_amounts_that_are_rounded_to_cents_line_by_line_may_add_up_to_a_little_more(
+    torana: Callable[..., Result], tmp_path: Path
+) -> None:
+    def agrees(*amounts: str) -> bool:
+        lines = "".join(f"{DAY},claude-sonnet-4-6,{amount}\n" for amount in amounts)
+        (tmp_path / "bill.csv").write_text("day,model,cost_usd\n" + lines)
+        return torana("usage", "reconcile", str(tmp_path / "bill.csv"), "--provider", "anthropic").exit_code == 0
+
+    assert agrees("1.00", "0.50", "0.12", "0.11")
+    assert not agrees("1.00", "0.50", "0.11", "0.11")
+    assert not agrees("1.000", "0.500", "0.120", "0.110")
+
+
+async def test_a_day_without_a_line_between_two_that_have_one_is_a_day_without_use(
+    sink: RollupSink, torana: Callable[..., Result], tmp_path: Path
+) -> None:
+    days = [NOW - timedelta(days=age) for age in (3, 2, 1, 0)]
+    await sink.send(batch(*(event(number, day, input_tokens=7) for number, day in enumerate(days))))
+    lines = "".join(f"{day:%Y-%m-%d},claude-sonnet-4-6,7\n" for day in (days[1], days[3]))
+    (tmp_path / "bill.csv").write_text("day,model,input_tokens\n" + lines)
+
+    result = torana("usage", "reconcile", str(tmp_path / "bill.csv"), "--json")
+
+    (difference,) = json.loads(result.output)["differences"]
+    assert (difference["day"], difference["why"]) == (f"{days[2]:%Y-%m-%d}", "only here")
+
+
+@pytest.mark.parametrize(
+    ("bill", "args"),
+    [
+        pytest.param(
+            "lineItem/UsageStartDate,product/ProductName,lineItem/UnblendedCost\n"
+            f"{DAY}T10:00:00Z,Claude Sonnet 4.6 (Amazon Bedrock Edition),0.00045\n",
+            ("day=lineItem/UsageStartDate,model=product/ProductName,cost_usd=lineItem/UnblendedCost",
+             "us.anthropic.claude-sonnet-4-6-v1:0"),
+            id="aws",
+        ),
+        pytest.param(
+            f"date,meterName,costInUsd\n{NOW:%m/%d/%Y},gpt 4.1 Inp glbl Tokens,0.0003\n"
+            f"{NOW:%m/%d/%Y},gpt 4.1 Outp glbl Tokens,0.00015\n",
+            ("day=date,model=meterName,cost_usd=costInUsd", "gpt-4.1",
+             "--model", "gpt 4.1 Inp glbl Tokens=gpt-4.1", "--model", "gpt 4.1 Outp glbl Tokens=gpt-4.1"),
+            id="azure",
+        ),
+        pytest.param(
+            f"[{{\"usage_start_time\": \"{DAY} 08:00:00 UTC\", \"sku\": \"Gemini 2.5 Flash GA Text Input\","
+            ' "cost": 0.00045}]',
+            ("day=usage_start_time,model=sku,cost_usd=cost", "gemini-2.5-flash",
+             "--model", "Gemini 2.5 Flash GA Text Input=gemini-2.5-flash"),
+            id="google, as json",
+        ),
+    ],
+)  # fmt: skip
+async def test_bills_of_clouds_are_read_with_their_columns_and_names_declared(
+    sink: RollupSink, torana: Callable[..., Result], tmp_path: Path, bill: str, args: tuple[str, ...]
+) -> None:
+    columns, model, *renamed = args
+    await sink.send(batch(event(1, upstream_model=model)))
+    (tmp_path / "bill.csv").write_text(bill)
+
+    result = torana("usage", "reconcile", str(tmp_path / "bill.csv"), "--columns", columns, "--usd", "0", *renamed)
+
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.usefixtures("counted")
+def test_a_bill_that_cannot_be_whole_is_told(torana: Callable[..., Result], tmp_path: Path) -> None:
+    bill = pages([{"start_time": STAMP, "results": [{"amount": {"value": 0.5}, "line_item": "gpt-5-mini"}]}])
+    (tmp_path / "bill.json").write_text(bill.replace('"has_more": false', '"has_more": true'))
+    (tmp_path / "bill.csv").write_text(f"{OPENAI_USAGE}{STAMP},0,70,7,0,1,p,gpt-5-mini\n")
+
+    cut = torana("usage", "reconcile", str(tmp_path / "bill.json"))
+    mistaken = torana("usage", "reconcile", str(tmp_path / "bill.csv"), "--provider", "open_ai")
+
+    assert "there are more (has_more)" in cut.stderr
+    assert "no call of open_ai was counted in these days, but of anthropic, openai" in mistaken.stderr
+
+
 @pytest.mark.parametrize(
     ("bill", "problem"),
     [
+        ("{", "is no JSON"),
+        ('{"data": [{"colour": "red"}]}', "no known export"),
+        ("[" * 100_000, "is no JSON"),
         ("colour,shape\nred,round\n", "no known export"),
         (f"{OPENAI_USAGE}{STAMP},0,seventy,7,0,1,p,gpt\n", "bill.csv:2: 'seventy' is no number"),
         (f"{OPENAI_USAGE}someday,0,70,7,0,1,p,gpt\n", "bill.csv:2: 'someday' is no day"),

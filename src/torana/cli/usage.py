@@ -5,7 +5,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -27,6 +27,8 @@ FIGURES = (
     "calls", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens", "cost_usd",
     "unpriced", "uncertain", "seconds",
 )  # fmt: skip
+COLUMN, MODEL = "input_tokens=Prompt tokens", "Claude Haiku 4.5=claude-haiku-4-5"
+"""What an option's value looks like."""
 SHOWN = ("calls", "input_tokens", "output_tokens", "cache_read_tokens", "cost_usd", "unpriced")
 """In a table; the other forms have all."""
 
@@ -109,6 +111,13 @@ def report(
     "cache_read_tokens=…, cache_write_tokens=…, cost_usd=…, joined by commas.",
 )
 @click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME=OURS",
+    help="What the bill calls a model, and what it is here; repeatable.",
+)
+@click.option(
     "--tolerance",
     type=read_amount,
     default="0",
@@ -131,6 +140,7 @@ def reconcile(
     file: Path,
     provider: str,
     columns: str,
+    models: tuple[str, ...],
     tolerance: Decimal,
     usd: Decimal,
     as_json: bool,
@@ -139,28 +149,36 @@ def reconcile(
 ) -> None:
     """Hold a provider's own bill against the roll-up, day by day and model by model. Exit 1 where they differ.
 
-    Known without --columns: the CSV exports of OpenAI (Activity, Cost) and of the Claude Console (Usage, Cost).
+    Known without --columns: OpenAI's CSV exports (Activity, Cost) and the JSON of its usage and costs API; the Claude
+    Console's CSV exports (Usage, Cost) and the JSON of the usage and cost reports of its Admin API.
     """
-    from torana.usage.bills import MEASURES, BadBill, compare, read_bill
+    from torana.usage.bills import MEASURES, compare
+    from torana.usage.exports import BadBill, read_bill
 
     try:
-        export, bill = read_bill(file, _read_columns(columns))
+        export, bill = read_bill(file, _read_pairs(columns.split(","), COLUMN), _read_pairs(models, MODEL))
     except BadBill as bad:
         raise click.UsageError(str(bad)) from bad
     provider = provider or export.provider
-    if not bill:
-        click.echo(f"{file}: holds no line with a day and a model", err=True)
+    if not bill.lines:
+        click.echo(f"{file}: holds no line with a day and an amount", err=True)
         sys.exit(1)
-    days = [day for day, _ in bill]
-    ours = _ask(lambda path: _our_lines(path, provider, min(days), max(days)), rollup, folders)
+    ours, providers = _ask(lambda path: _our_lines(path, provider, bill), rollup, folders)
+    if bill.is_cut:
+        click.echo(f"{file}: its last page says that there are more (has_more)", err=True)
+    if not bill.names_models:
+        click.echo(f"{file}: names no model, so that days are compared as a whole", err=True)
+    if not ours.lines and providers:
+        click.echo(f"no call of {provider} was counted in these days, but of {', '.join(sorted(providers))}", err=True)
     tolerances = dict.fromkeys(MEASURES, tolerance) | {"cost_usd": usd}
     differences = compare(bill, ours, tolerances)
+    since, until = bill.span
     told = {
         "export": export.name,
         "provider": provider or "any",
-        "since": str(min(days)),
-        "until": str(max(days)),
-        "lines": len(bill),
+        "since": str(since),
+        "until": str(until),
+        "lines": len(bill.lines),
         "differences": [_difference(each) for each in differences],
     }
     click.echo(json.dumps(told, indent=2) if as_json else _reconciled(told, differences))
@@ -236,32 +254,39 @@ def _load(folders: tuple[str, ...]) -> "tuple[Settings, Collection[SinkRecord]]"
         sys.exit(2)
 
 
-def _our_lines(path: Path, provider: str, first: date, last: date) -> "Bill":
-    from torana.usage.bills import sum_up
+def _our_lines(path: Path, provider: str, bill: "Bill") -> "tuple[Bill, set[str]]":
+    """(what we have counted of the bill's days; the providers of all that was counted in them)"""
+    from torana.usage.bills import ALL, Bill, model_name
     from torana.usage.report import ask
 
+    first, last = bill.span
     start = datetime(first.year, first.month, first.day, tzinfo=UTC)
     end = datetime(last.year, last.month, last.day, tzinfo=UTC) + timedelta(days=1)
-    found = ask(path, ("day", "upstream_model"), start, end, datetime.now(UTC), provider=provider)
-    lines = []
-    for row in found.rows:
+    found, providers = Bill(), set()
+    for row in ask(path, ("day", "provider", "upstream_model", "status"), start, end, datetime.now(UTC)).rows:
+        day, its_provider, model, status = row.names
+        providers.add(its_provider)
+        if provider not in ("", its_provider):
+            continue
+        line = found.line(date.fromisoformat(day), model_name(model) if bill.names_models else ALL)
         amounts = {
             name: Decimal(getattr(row, name))
             for name in ("calls", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
         }
-        if row.cost_usd is not None:
-            amounts["cost_usd"] = row.cost_usd
-        lines.append((date.fromisoformat(row.names[0]), row.names[1], amounts))
-    return sum_up(lines)
+        line.add(amounts if row.cost_usd is None else {**amounts, "cost_usd": row.cost_usd})
+        line.failed += row.calls if status != "completed" else 0
+        line.uncertain += row.uncertain
+        line.unpriced += row.unpriced
+    return found, providers
 
 
-def _read_columns(text: str) -> dict[str, str]:
+def _read_pairs(texts: Iterable[str], expected: str) -> dict[str, str]:
     found = {}
-    for pair in filter(None, text.split(",")):
-        name, sign, column = pair.partition("=")
+    for text in filter(None, texts):
+        name, sign, value = text.rpartition("=") if expected == MODEL else text.partition("=")
         if not sign:
-            raise click.UsageError(f"{pair!r} declares no column, expected input_tokens=Prompt tokens")
-        found[name.strip()] = column.strip()
+            raise click.UsageError(f"{text!r} declares nothing, expected {expected}")
+        found[name.strip()] = value.strip()
     return found
 
 
@@ -322,12 +347,14 @@ def _difference(each: "Difference") -> dict[str, Any]:
     billed, counted = each.billed, each.counted
     return {
         "day": str(each.day),
-        "model": each.model,
+        "model": each.model or None,
         "measure": each.measure,
         "billed": None if billed is None else f"{billed.normalize():f}",
         "counted": None if counted is None else f"{counted.normalize():f}",
         "difference": f"{((counted or Decimal(0)) - (billed or Decimal(0))).normalize():f}",
         "why": each.why,
+        "uncertain": each.uncertain,
+        "unpriced": each.unpriced,
     }
 
 
@@ -337,6 +364,6 @@ def _reconciled(told: dict[str, Any], differences: Sequence["Difference"]) -> st
         return f"{head}: no difference"
     lines = [["day", "model", "measure", "why", "billed", "counted", "difference"]]
     for each in told["differences"]:
-        cells = (each["day"], each["model"], each["measure"], each["why"])
+        cells = (each["day"], each["model"] or "-", each["measure"], each["why"])
         lines.append([*cells, each["billed"] or "-", each["counted"] or "-", each["difference"]])
     return f"{head}: {len(differences)} differences\n\n{_align(lines, 4)}"
