@@ -22,7 +22,7 @@ ToranaError
         ├── PromptTooLong           400, 413, 422: more than the model can read
         ├── ProviderLimited         429
         ├── ProviderSpent           402 and its like: our account's money or quota is used up
-        └── ProviderOverloaded      408, 425, 498, 500, 502, 503, 504, 529
+        └── ProviderOverloaded      408, 424, 425, 498, 500, 502, 503, 504, 529
 """
 
 import re
@@ -313,7 +313,7 @@ class ProviderSpent(ProviderRefused):
 
 
 class ProviderOverloaded(ProviderRefused):
-    """408, 425, 498, 5xx and 529: busy or broken; another try or another deployment may answer."""
+    """408, 424, 425, 498, 5xx and 529: busy or broken; another try or another deployment may answer."""
 
     code = "provider_overloaded"
     is_retryable = True
@@ -331,26 +331,31 @@ SPENT_KINDS = frozenset(
         *("billing_error", "enforced_spend_limit_reached"),
         # LiteLLM docs, "Budgets"
         "budget_exceeded",
+        # MiniMax, with 429
+        "insufficient_balance_error",
     }
 )
 """The vendors' own words for an account without money."""
 
 _SPENT_TEXT = re.compile(
-    r"you have reached your specified (workspace )?api usage limits|account \S{1,100} is suspended", re.IGNORECASE
+    r"you have reached your specified (workspace )?api usage limits|account \S{1,100} is suspended"
+    r"|insufficient balance \(1008\)",
+    re.IGNORECASE,
 )
 """Anthropic's own spend limits are told with 400 and a general kind ("Rate limits", spend limits); Fireworks
-suspends with 412."""
+suspends with 412; MiniMax tells it with 500, too."""
 
 
 def provider_refused(status: int, message: str, where: str = "", kind: str = "") -> ProviderRefused:
     """The error for a provider's status; by status first, by the dialect's `kind` and the text last."""
-    if status == 402 or (status < 500 and (kind in SPENT_KINDS or _SPENT_TEXT.match(message))):
+    if status == 402 or (status < 500 and kind in SPENT_KINDS) or _SPENT_TEXT.match(message):
         return ProviderSpent(status, message, where, kind)
     if status in (401, 403):
         return ProviderRefusedKey(status, message, where, kind)
     if status == 429:
         return ProviderLimited(status, message, where, kind)
-    if status in (408, 425, 498) or status >= 500:  # 498 is Groq's for a flexible tier that is full
+    # 424 is TGI's for a model that failed, 498 Groq's for a flexible tier that is full.
+    if status in (408, 424, 425, 498) or status >= 500:
         return ProviderOverloaded(status, message, where, kind)
     if status in (400, 413, 422) and (kind == PromptTooLong.code or is_too_long(message)):
         return PromptTooLong(status, message, where, kind)

@@ -15,6 +15,8 @@ _TOLD = re.compile(
     r"|input (token count|tokens exceed)|prompt token count|too many (input )?tokens"  # Gemini, OpenAI, Nova; Cohere
     r"|maximum (model|prompt|input) length|input length \(\d+"  # vLLM, xAI, OpenAI's embeddings; SGLang
     r"|reduce the length of the (input|messages|prompt)"  # Groq, Cerebras
+    r"|input tokens \d+ cannot exceed the total tokens"  # watsonx
+    r"|reduce your message size"  # Groq, for more than it takes in a minute: no wait helps
     r"|inputs\W+(tokens \+|must have less than)"  # Hugging Face's TGI, Together
     r"|max \d+ tokens per request"  # OpenAI's embeddings
     r"|exceeds? the (maximum|available)[a-z ]* (tokens|context)"
@@ -40,6 +42,8 @@ _COUNTED = [
         r"length of (?P<limit>\d+) tokens.+ (?P<input>\d+) tokens from the input.+ (?P<output>\d+) tokens for the",
         # TGI, Together
         r"<= (?P<limit>\d+)\. given: (?P<input>\d+) \W*inputs\W* tokens and (?P<output>\d+)",
+        # watsonx
+        r"input tokens (?P<input>\d+) cannot exceed the total tokens limit (?P<limit>\d+)",
         # OpenAI, vLLM
         r"length is (?P<limit>\d+) tokens\. however, your (messages resulted in|request has) (?P<input>\d+)",
         r"limit of (?P<limit>\d+) tokens\. your messages resulted in (?P<input>\d+)",

@@ -8,7 +8,17 @@ import pytest
 from tests.conftest import StartGateway
 from tests.support.gateway import RunningGateway
 from tests.support.provider import ScriptedProvider
-from tests.support.vendor_answers import DONE, XAI_UNSAFE, XAI_WRONG_KEY, Chunk, data, piece, usage
+from tests.support.vendor_answers import (
+    DONE,
+    WATSONX_INVALID,
+    XAI_UNSAFE,
+    XAI_WRONG_KEY,
+    ZAI_NOT_FOUND,
+    Chunk,
+    data,
+    piece,
+    usage,
+)
 
 PROXY = "ai_gateway_model_provider_proxy"
 HELLO = [piece({"role": "assistant", "content": "Hel"}), piece({"content": "lo"}), piece({}, "stop")]
@@ -302,6 +312,7 @@ async def test_an_error_in_place_of_a_stream_has_its_own_status(
         (400, json.dumps(XAI_WRONG_KEY).encode(), 502, "refuses the gateway's own key"),
         (403, json.dumps(XAI_UNSAFE).encode(), 400, "own filter"),
         (403, b"<html>Request blocked</html>", 502, "A firewall"),
+        (400, json.dumps(WATSONX_INVALID).encode(), 400, "The Json field 'x' is required"),
         (400, b"<html>nginx</html>", 400, "no reason given"),
         (500, b"secret", 502, "The provider failed"),
     ],
@@ -611,20 +622,22 @@ async def test_an_answer_is_read_as_what_came_not_as_what_was_asked_for(
     assert (line["input_tokens"], line["output_tokens"]) == (25, 7)
 
 
+RUNPODS = {"code": 404, "message": "The model `a` does not exist.", "object": "error", "type": "NotFoundError"}
+
+
 @pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(("said", "told"), [(RUNPODS, "does not exist"), (ZAI_NOT_FOUND, "404 NOT_FOUND")])
 async def test_an_error_with_status_200_is_one_however_the_answer_was_to_come(
-    gateway: RunningGateway, provider: ScriptedProvider, stream: bool
+    gateway: RunningGateway, provider: ScriptedProvider, said: Chunk, told: str, stream: bool
 ) -> None:
-    """As RunPod's workers send vLLM's."""
-    provider.answer_with(
-        body={"code": 404, "message": "The model `a` does not exist.", "object": "error", "type": "NotFoundError"}
-    )
+    """As RunPod's workers send vLLM's, and as Z.ai says that it has no such path."""
+    provider.answer_with(body=said)
     body = {"model": "theirs", "max_tokens": 9, "stream": stream, "messages": [{"role": "user", "content": "?"}]}
 
     answer = await gateway.post("/anthropic/v1/messages", json=body, token=gateway.token(unit_primitives=[PROXY]))
 
     assert answer.status == 404, answer
-    assert "does not exist" in answer.text
+    assert told in answer.text
 
 
 async def test_a_long_answer_may_stream_to_whoever_asked_for_it_whole(

@@ -97,6 +97,16 @@ TOO_LONG = "prompt is too long: "
             NO_ROOM + "3000 + 2000 > 4097, ",
         ),
         ("Please reduce the length of the messages or completion.", TOO_LONG),
+        (
+            "Request too large for model `llama-3.1-8b-instant` in organization `o` service tier `on_demand` on tokens "
+            "per minute (TPM): Limit 6000, Requested 12328, please reduce your message size and try again.",
+            TOO_LONG,
+        ),
+        (
+            "Invalid input argument for Model 'meta-llama/llama-2-70b-chat': the number of input tokens 4098 cannot "
+            "exceed the total tokens limit 4096 for this model",
+            TOO_LONG + "4098 tokens > 4096 maximum",
+        ),
         ("Invalid request: Your request exceeded model token limit: 131072", TOO_LONG),
         ("The input or output tokens must be reduced in order to run successfully", TOO_LONG),
     ],

@@ -146,6 +146,22 @@ def openrouter_broken_events(text: str = "Half") -> list[bytes]:
     ]
 
 
+WATSONX_INVALID = {
+    "errors": [
+        {"code": "invalid_request_entity", "message": "The Json field 'x' is required", "more_info": "https://x"}
+    ],
+    "trace": "0a6a",
+    "status_code": 400,
+}
+ZAI_NOT_FOUND = {"code": 500, "msg": "404 NOT_FOUND", "success": False}
+"""With 200, for a path that it does not serve."""
+MINIMAX_SPENT = {
+    "error": {"http_code": "429", "message": "insufficient balance (1008)", "type": "insufficient_balance_error"}
+}
+"""With 429 or 402; with 500 and the type `api_error` elsewhere."""
+TGI_FAILED = {"error": "Request failed during generation: Server error: out of memory", "error_type": "generation"}
+"""With 424. Source: text-generation-inference, router, `ErrorResponse`."""
+
 XAI_UNSAFE = {
     "code": "The caller does not have permission to execute the specified operation",
     "error": "Content violates usage guidelines. Team: t, API key ID: k, Model: m, Failed check: SAFETY_CHECK_TYPE_BIO",

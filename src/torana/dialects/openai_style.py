@@ -1,5 +1,6 @@
 """What all formats of OpenAI's style share: errors, usage, reasons to finish. Source: OpenAI API reference."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -76,6 +77,7 @@ _ERROR_STATUS = {
     "server_is_overloaded": 529,
     "slow_down": 529,
 }
+_status = re.compile(r"[45]\d\d(?= [A-Z])")
 _OF_AN_IMAGE = "image"
 """In a code of a failed response: `invalid_image_url`, `image_too_large` …, all the request's own fault."""
 
@@ -121,6 +123,12 @@ class Failure(msgspec.Struct):
     code: Any = None
     object: Any = None
     """`error` where there is no `error` around it."""
+    success: Any = None
+    """False of Z.ai, whose status is 200 then, and of Cloudflare."""
+    msg: Any = None
+    """Z.ai's text, which may begin with the status: "404 NOT_FOUND"."""
+    errors: Any = None
+    """Of watsonx and of Cloudflare: a list of them."""
 
 
 class _Relayed(msgspec.Struct):
@@ -265,14 +273,17 @@ def refused(failure: Error | str | None) -> ProviderRefused:
 def check_event(data: bytes) -> None:
     """An event or an answer without choices: a server's own, or an error as vLLM writes it; raises ProviderRefused."""
     failure = decode_answer(_failures, data)
-    if isinstance(failure, Failure) and failure.object == "error":
+    if isinstance(failure, Failure) and (failure.object == "error" or failure.success is False):
         raise refused(_find_error(failure))
 
 
 def _find_error(failure: Failure) -> Error:
-    if isinstance(failure.error, dict):
-        return msgspec.convert(failure.error, Error)
-    return Error(failure.error or failure.message or failure.detail, failure.type, failure.code)
+    told = next(iter(failure.errors), None) if isinstance(failure.errors, list) else failure.error
+    if isinstance(told, dict):
+        return msgspec.convert(told, Error)
+    message = told or failure.message or failure.detail or failure.msg
+    status = _status.match(message) if isinstance(message, str) else None
+    return Error(message, failure.type, status[0] if status else failure.code)
 
 
 def _shorten(error: Error) -> str:
