@@ -180,7 +180,7 @@ async def test_parked_records_are_sent_again_to_their_sink_alone_when_an_operato
     again = await asyncio.to_thread(CliRunner().invoke, main, ["usage", "resend", "billing"], env=told)
 
     assert (first.exit_code, first.output) == (0, "1 records wait for billing again\n")
-    assert (again.exit_code, again.output) == (1, "nothing is parked for billing\n")
+    assert (again.exit_code, again.output) == (1, f"nothing is parked for billing in {told['AIGW_USAGE__SPOOL_DIR']}\n")
     assert [each["id"] for each in sink.records if each["request_id"] == bad] == [line["event"]["id"]]
     await gateway.log.find(message="a dead worker's usage records are all delivered")
     assert await figure(gateway, 'usage_delivered_total{sink="rollup"}') == 2

@@ -124,6 +124,7 @@ def test_more_users_than_a_server_can_count_are_told(tmp_path: Path, folder: Pat
         ("- {name: x, calls: many}", "`many` is no limit"),
         ("- {name: x, calls: 5 USD per day}", "`calls` is no rate"),
         ("- {name: x, calls: 5 per day per user}", "`calls` is no rate"),
+        ("- {name: x, calls: 5 concurrent streams}", "`calls` is no rate"),
         ("- {name: x, calls: 5 per day, users: 0}", "`users` is too small"),
         ("- {name: x, calls: 5 per day, seconds: -1}", "`seconds` is too small"),
         ("- {name: x, calls: 5 per day, model: nope}", "unknown model `nope`"),

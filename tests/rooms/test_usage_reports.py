@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +286,29 @@ async def test_a_report_on_another_time_leaves_out_what_is_not_in_it(
 
     assert [row["calls"] for row in report(torana, "--since", "5d", "--until", "1d")] == [1]
     assert [row["calls"] for row in report(torana, "--since", "100d")] == [3]
+
+
+async def test_two_spans_that_meet_in_the_middle_of_a_sum_count_nothing_twice(
+    sink: RollupSink, torana: Callable[..., Result]
+) -> None:
+    days = [datetime(2026, 9, day, 23, 15, tzinfo=UTC) for day in (1, 2, 3)]
+    await sink.send(batch(*(event(number, day) for number, day in enumerate(days))))
+    ends = [f"2026-09-0{day}T00:00+02:00" for day in (1, 3, 5)]  # by then only days are told apart
+
+    found = [torana("usage", "report", "--json", "--since", since, "--until", until) for since, until in pairwise(ends)]
+
+    told = [json.loads(each.output) for each in found]
+    assert sum(row["calls"] for each in told for row in each["rows"]) == 3
+    assert told[0]["until"] == told[1]["since"] == "2026-09-02T00:00:00+00:00"
+
+
+async def test_a_report_may_go_by_months(sink: RollupSink, torana: Callable[..., Result]) -> None:
+    moments = [datetime(2026, 9, 30, 23, 59, 59, tzinfo=UTC), datetime(2026, 10, 1, tzinfo=UTC)]
+    await sink.send(batch(*(event(number, moment) for number, moment in enumerate([*moments, moments[0]]))))
+
+    rows = report(torana, "--by", "month,instance", "--since", "2026-01-01")
+
+    assert [(row["month"], row["calls"]) for row in rows] == [("2026-09", 2), ("2026-10", 1)]
 
 
 async def test_what_a_clock_that_ran_ahead_has_counted_is_not_left_out(

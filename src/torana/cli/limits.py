@@ -113,6 +113,7 @@ def _read_flows(profile: str, catalogue: "Catalogue") -> "list[Flow]":
             continue
         if terms.unit != "requests" or terms.per:
             problems.append(document.problem("`calls` is no rate", "expected such as 60 per minute", index, "calls"))
+            continue
         for member in ("users", "input_tokens", "output_tokens", "max_tokens", "seconds"):
             if getattr(record, member) < (member == "users"):
                 problems.append(document.problem(f"`{member}` is too small", "expected more", index, member))

@@ -62,7 +62,8 @@ def usage() -> None:
     "--by",
     default="instance,feature,model",
     show_default=True,
-    help="Some of instance, realm, user, feature, unit_primitive, model, provider, upstream_model, status, day, hour.",
+    help="Some of instance, realm, user, feature, unit_primitive, model, provider, upstream_model, status, month, day, "
+    "hour.",
 )
 @click.option(
     "--since", default="7d", show_default=True, help="7d, 12h, 30m, 2w, or a day or moment in ISO 8601 (UTC)."
@@ -208,7 +209,8 @@ def resend(sink: str, as_json: bool, folders: tuple[str, ...]) -> None:
     if as_json:
         click.echo(json.dumps({"sink": sink, "records": count}))
     else:
-        click.echo(f"{count} records wait for {sink} again" if count else f"nothing is parked for {sink}")
+        nothing = f"nothing is parked for {sink} in {settings.spool_path}"
+        click.echo(f"{count} records wait for {sink} again" if count else nothing)
     sys.exit(0 if count else 1)
 
 

@@ -14,7 +14,7 @@ from torana.usage.rollup_schema import MEASURES, MONEY_SCALE, NAMES, PERIODS, op
 if TYPE_CHECKING:
     import sqlite3
 
-TIMES = {"day": "%Y-%m-%d", "hour": "%Y-%m-%dT%H:00Z"}
+TIMES = {"month": "%Y-%m", "day": "%Y-%m-%d", "hour": "%Y-%m-%dT%H:00Z"}
 """What a report may be split by besides the names, and how it is written."""
 
 ALIASES = {"outcome": "status", "unit-primitive": "unit_primitive"}
@@ -56,8 +56,8 @@ class Row:
 class Report:
     by: tuple[str, ...]
     since: datetime
-    """Rounded down to what the roll-up can tell apart."""
     until: datetime
+    """Both rounded down to what the roll-up can tell apart, so that two spans that meet count nothing twice."""
     rows: tuple[Row, ...]
     """The dearest first, then those with the most tokens."""
 
@@ -110,7 +110,10 @@ def ask(
         start = int(since.timestamp()) // PERIODS[period] * PERIODS[period]
         where, values = "period = ? AND start >= ?", [period, start]
         if until is not None:
-            where, values = f"{where} AND start < ?", [*values, until.timestamp()]
+            # At least one of the sums: they cannot be taken apart.
+            end = max(int(until.timestamp()) // PERIODS[period], start // PERIODS[period] + 1) * PERIODS[period]
+            until = datetime.fromtimestamp(end, UTC)
+            where, values = f"{where} AND start < ?", [*values, end]
         if provider:
             where, values = f"{where} AND provider = ?", [*values, provider]
         found = connection.execute(
