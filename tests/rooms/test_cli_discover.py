@@ -69,6 +69,13 @@ def parts(output: str) -> tuple[str, str]:
     return providers.partition("\n# --- ")[0], models
 
 
+@pytest.mark.parametrize("name", ["max_model_len", "context_length", "context_window", "max_context_length"])
+async def test_how_much_a_model_reads_is_read_by_each_vendors_name(server: Server, run: Run, name: str) -> None:
+    server.answers["/v1/models"] = {"data": [{"id": "org/chat", "active": True, name: 131072}]}
+
+    assert "input_limit: 131072" in (await run(server.server.url)).stdout
+
+
 async def test_a_list_that_stands_alone_is_one_and_what_has_no_name_is_passed_over(server: Server, run: Run) -> None:
     server.answers["/v1/models"] = [{"id": "org/chat", "context_length": 8192}, {"id": None}, {"object": "model"}]
 

@@ -112,6 +112,21 @@ async def test_a_refusal_is_told_with_a_remedy(run: Run, overlay: Path, provider
     assert "the key is refused; is it this server's" in refused.stdout
 
 
+async def test_a_model_is_tested_as_the_gateway_would_ask_it(
+    run: Run, overlay: Path, provider: ScriptedProvider
+) -> None:
+    """Without what it turns out to refuse: Azure's names hide models that know the limit's newer name alone."""
+    text = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+    provider.fail_with(400, {"error": {"message": text, "code": "unsupported_parameter"}}, times=1)
+
+    result = await run("test", "rack", "--catalog", str(overlay))
+
+    assert "chat             works" in result.stdout
+    first, *others = [request.json() for request in provider.requests if "messages" in request.json()]
+    assert "max_tokens" in first
+    assert all("max_completion_tokens" in asked and "max_tokens" not in asked for asked in others)
+
+
 async def test_a_model_without_credentials_is_not_tested(run: Run) -> None:
     result = await run("test", "claude_opus_4_6")
 

@@ -14,6 +14,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from msgspec.structs import replace as replace_members
+
 from torana.chat import AnswerSchema, ChatRequest, FillIn, Image, Message, Reasoning, Text, Tool, Usage
 from torana.code.fill_in import FORMATS, mark_cursor
 from torana.dialects.embedding_dialect import EmbeddingsRequest
@@ -28,6 +30,7 @@ from torana.errors import (
 )
 from torana.providers.provider import Deployment
 from torana.providers.send import Sender
+from torana.routing.concessions import Concessions
 
 ANSWER_TOKENS = 1024
 """Enough for models that think before they answer."""
@@ -87,17 +90,32 @@ class Bench:
     fill_in: str = ""
     """Name of the family's fill-in-the-middle format, where it has one."""
     usage: Usage = field(default_factory=Usage)
+    concessions: Concessions = field(default_factory=Concessions)
 
     @property
     def dialect(self) -> str:
         return self.sender.dialect_of(self.deployment)
 
     async def ask(self, text: str = "", *, deployment: Deployment | None = None, **members: Any) -> Said:
+        """Without what the server turns out to refuse, as the gateway asks it; with thinking in every case."""
+        deployment = deployment or self.deployment
         chat = ChatRequest(
             **{"messages": (Message("user", (Text(text),)),), "max_tokens": ANSWER_TOKENS, "stream": True, **members}
         )
+        chat = replace_members(self.concessions.ask(deployment, chat), reasoning=chat.reasoning)
+        while True:
+            try:
+                return await self._hear(deployment, chat)
+            except ProviderRefused as refused:
+                made = self.concessions.make(chat, refused)
+                if made is None or made.name == "reasoning":
+                    raise
+                self.concessions.remember(deployment, made)
+                chat = made.without(chat)
+
+    async def _hear(self, deployment: Deployment, chat: ChatRequest) -> Said:
         said, started = Said(), time.monotonic()
-        async with aclosing(self.sender.stream(deployment or self.deployment, chat)) as batches:
+        async with aclosing(self.sender.stream(deployment, chat)) as batches:
             async for batch in batches:
                 for chunk in batch:
                     if chunk.text or chunk.reasoning or chunk.tool_call:

@@ -1,8 +1,9 @@
 """What a model server says that it serves: its own list, asked under every address that could be meant.
 
 Source: OpenAI API reference, "List models"; Anthropic API reference, "List Models"; Ollama docs, "List Local Models";
-vLLM (`max_model_len`), OpenRouter (`context_length`) and llama.cpp server (`meta.n_ctx_train`, what the model was
-trained for, and in `/props` what it was started with) add their limits.
+vLLM (`max_model_len`), OpenRouter (`context_length`), Groq (`context_window`), Mistral (`max_context_length`) and
+llama.cpp server (`meta.n_ctx_train`, what the model was trained for, and in `/props` what it was started with) add
+their limits.
 """
 
 import json
@@ -109,6 +110,8 @@ def _read_openai(value: Any) -> Iterator[ServedModel]:
             row.get("max_model_len"),
             row.get("context_length"),
             row.get("max_input_tokens"),
+            row.get("context_window"),
+            row.get("max_context_length"),
             meta.get("n_ctx_train"),
         )
         known = [(each, place) for place, each in enumerate(limits) if isinstance(each, int) and each > 0]
