@@ -103,7 +103,7 @@ def check_google(settings: GoogleSettings) -> GoogleSettings:
     elif settings.credentials_file:
         try:
             held = _read_credentials(Path(settings.credentials_file).expanduser().read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError) as error:  # the last: no home to look in
             name = "GOOGLE_APPLICATION_CREDENTIALS"
             raise BadSetting(name, f"cannot be read ({type(error).__name__})", "expected a JSON file") from None
     found = held.get("project_id") or held.get("quota_project_id") or ""

@@ -8,6 +8,7 @@ from typing import Any
 
 from torana.auth_settings import AuthSettings
 from torana.cloud_settings import AwsSources, GoogleSettings
+from torana.errors import BadSetting
 from torana.setting_values import (
     Secret,
     setting,
@@ -339,10 +340,15 @@ class Settings:
 
     @property
     def state_path(self) -> Path:
+        """Raises BadSetting where nothing names it and the user has no home, as in some containers."""
         if self.state_dir:
             return Path(self.state_dir)
         base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-        return Path(base).expanduser() / "torana"
+        try:
+            return Path(base).expanduser() / "torana"
+        except RuntimeError:
+            reason = "is not set, and this user has no home directory"
+            raise BadSetting("AIGW_STATE_DIR", reason, "expected a folder that may be written") from None
 
     @property
     def spool_path(self) -> Path:

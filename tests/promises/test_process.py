@@ -29,6 +29,8 @@ from torana import __version__
 ROOT = Path(__file__).parents[2]
 PROXY = "ai_gateway_model_provider_proxy"
 MESSAGES = "/v1/proxy/anthropic/v1/messages"
+HOMELESS = {"AIGW_STATE_DIR": "", "XDG_STATE_HOME": "~nobody has this name/state"}
+"""As a user of a container whom its /etc/passwd does not know."""
 STREAMED: dict[str, Any] = {"model": "claude-sonnet-4-6", "stream": True, "messages": []}
 
 
@@ -277,6 +279,8 @@ async def test_of_two_servers_started_at_once_one_finds_the_port_taken(tmp_path:
         ((), {"AZURE_API_BASE": "http://[azure"}, "AZURE_API_BASE: 'http://[azure' is no URL, expected"),
         ((), {"AIGW_LOGGING__TO_FILE": "missing/log"}, "AIGW_LOGGING__TO_FILE: 'missing/log' cannot be written"),
         (("--workers", "2"), {"AIGW_LOGGING__TO_FILE": "."}, "AIGW_LOGGING__TO_FILE: '.' cannot be written"),
+        ((), HOMELESS, "AIGW_STATE_DIR: is not set, and this user has no home directory, expected"),
+        (("--workers", "2"), HOMELESS, "AIGW_STATE_DIR: is not set, and this user has no home directory, expected"),
     ],
 )
 async def test_a_bad_setting_is_exit_2_and_named(
@@ -289,6 +293,14 @@ async def test_a_bad_setting_is_exit_2_and_named(
     assert (code, output) == (2, "")
     assert errors.startswith(said)
     assert len(errors.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["token", "keys list", "usage report", "usage resend rollup", "token inspect a"])
+async def test_commands_that_need_a_state_directory_say_so_where_there_is_none(tmp_path: Path, command: str) -> None:
+    code, output, errors = await run(TORANA, *command.split(), env=HOMELESS, folder=tmp_path)
+
+    assert (code, output, len(errors.splitlines())) == (2, "", 1)
+    assert errors.startswith("AIGW_STATE_DIR: ")
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

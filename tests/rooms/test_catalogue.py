@@ -13,6 +13,7 @@ from torana.catalog.document import Document
 from torana.catalog.load import load_catalogue, overlay_paths
 from torana.catalog.model_records import ModelsFile
 from torana.catalog.records import UnitPrimitive
+from torana.cli import main
 from torana.cli.check import check
 from torana.errors import BadCatalogue
 
@@ -701,7 +702,7 @@ def test_torana_check_notes_what_may_be_a_slip(runner: CliRunner, tmp_path: Path
 
 
 def test_torana_check_says_2_for_a_bad_setting(runner: CliRunner) -> None:
-    result = runner.invoke(check, [], env={"AIGW_PROMPTS__MAX_ITERATIONS": "many"})
+    result = runner.invoke(main, ["check"], env={"AIGW_PROMPTS__MAX_ITERATIONS": "many"})
 
     assert result.exit_code == 2
     assert "AIGW_PROMPTS__MAX_ITERATIONS: " in result.output

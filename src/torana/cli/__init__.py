@@ -11,6 +11,7 @@ import click
 
 from torana import __version__
 from torana.cli.plain_text import plain_output
+from torana.errors import BadCatalogue, BadSetting
 
 COMMANDS = {
     "serve": "torana.cli.serve:serve",
@@ -43,10 +44,16 @@ class LazyGroup(click.Group):
         return command
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """What the machine refuses, such as a full disk behind stdout, is a failure at run time: one line, exit 1."""
+        """What the machine refuses, such as a full disk behind stdout, is a failure at run time: one line, exit 1.
+
+        What settings or the catalogue have wrong is told with exit 2, wherever it is found.
+        """
         try:
             with plain_output():
                 return super().main(*args, **kwargs)
+        except (BadSetting, BadCatalogue) as error:
+            click.echo(str(error), err=True)
+            sys.exit(2)
         except OSError as error:
             told = ": ".join(filter(None, (str(error.filename or ""), error.strerror or str(error))))
             with suppress(OSError):

@@ -10,7 +10,7 @@ import msgspec
 
 from torana.catalog.load import Catalogue, overlay_paths, read_catalogue
 from torana.environment import load_settings
-from torana.errors import BadCatalogue, BadSetting
+from torana.errors import BadCatalogue
 from torana.prompts.registry import Prompts
 from torana.settings import CatalogueSettings
 
@@ -24,11 +24,7 @@ def check(folders: tuple[str, ...], as_json: bool) -> None:
     Without --catalog, the directories of AIGW_CATALOG are laid over the shipped ones.
     """
     flags = {"AIGW_CATALOG": ":".join(folders)} if folders else None
-    try:
-        settings = load_settings(os.environ, Path(".env"), flags).catalogue
-    except BadSetting as bad:
-        click.echo(str(bad), err=True)
-        sys.exit(2)
+    settings = load_settings(os.environ, Path(".env"), flags).catalogue
     catalogue, problems = read_catalogue(overlay_paths(settings.overlays))
     notes: list[str] = []
     if not problems:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import click
 
 from torana.environment import load_settings
-from torana.errors import BadCatalogue, BadSetting
 from torana.settings import Settings
 
 if TYPE_CHECKING:
@@ -22,23 +21,15 @@ ISSUER_WAIT_S = 5.0
 
 
 def read_settings(flags: Mapping[str, str] | None = None) -> Settings:
-    """Environment and `.env`, as the server reads them; `flags` win over both."""
-    try:
-        return load_settings(os.environ, Path(".env"), flags)
-    except BadSetting as error:
-        click.echo(str(error), err=True)
-        sys.exit(2)
+    """Environment and `.env`, as the server reads them; `flags` win over both. Raises BadSetting."""
+    return load_settings(os.environ, Path(".env"), flags)
 
 
 def read_catalogue(settings: Settings) -> "Catalogue":
-    """The shipped catalogue with the operator's overlays."""
+    """The shipped catalogue with the operator's overlays. Raises BadCatalogue."""
     from torana.catalog.load import load_catalogue, overlay_paths
 
-    try:
-        return load_catalogue(overlay_paths(settings.catalogue.overlays))
-    except BadCatalogue as error:
-        click.echo(str(error), err=True)
-        sys.exit(2)
+    return load_catalogue(overlay_paths(settings.catalogue.overlays))
 
 
 def note_strangers(catalogue: "Catalogue", unit_primitives: Iterable[str]) -> None:

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -242,18 +241,11 @@ def _find_rollup(folders: tuple[str, ...]) -> Path:
 
 
 def _load(folders: tuple[str, ...]) -> "tuple[Settings, Collection[SinkRecord]]":
-    """What the environment and sinks.yml say; exits where they are bad."""
-    from torana.catalog.load import load_catalogue, overlay_paths
-    from torana.environment import load_settings
-    from torana.errors import BadCatalogue, BadSetting
+    """What the environment and sinks.yml say. Raises BadSetting, BadCatalogue."""
+    from torana.cli.surroundings import read_catalogue, read_settings
 
-    try:
-        flags = {"AIGW_CATALOG": ":".join(folders)} if folders else None
-        settings = load_settings(os.environ, Path(".env"), flags)
-        return settings, load_catalogue(overlay_paths(settings.catalogue.overlays)).sinks.values()
-    except (BadSetting, BadCatalogue) as bad:
-        click.echo(str(bad), err=True)
-        sys.exit(2)
+    settings = read_settings({"AIGW_CATALOG": ":".join(folders)} if folders else None)
+    return settings, read_catalogue(settings).sinks.values()
 
 
 def _our_lines(path: Path, provider: str, bill: "Bill") -> "tuple[Bill, set[str]]":
