@@ -381,3 +381,49 @@ async def test_a_template_without_system_turns_is_told_in_the_users(
     first, *later = [request.json()["messages"] for request in provider.requests]
     assert [[row["role"] for row in rows] for rows in (first, *later)] == [["system", "user"], ["user"], ["user"]]
     assert first[0]["content"] in later[0][0]["content"]
+
+
+VLLMS = (
+    "'max_tokens' or 'max_completion_tokens' is too large: 4096. This model's maximum context length is 8192 tokens "
+    "and your request has 6000 input tokens (4096 > 8192 - 6000)."
+)
+TGIS = (
+    "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 8192. Given: 6000 `inputs` tokens and 4096 "
+    "`max_new_tokens`"
+)
+
+
+@pytest.mark.parametrize(("status", "text"), [(400, VLLMS), (422, TGIS)])
+async def test_a_feature_asks_for_as_much_as_its_prompt_leaves_of_the_window(
+    start_gateway: StartGateway, provider: ScriptedProvider, status: int, text: str
+) -> None:
+    """A server of one's own is seldom started with all that its model reads."""
+    gateway = await start_gateway(env={"AIGW_CUSTOM_MODELS__ENABLED": "true"})
+    provider.fail_with(status, refusal(text), times=1)
+    cursor = {"file_name": "a.py", "content_above_cursor": "def f", "content_below_cursor": ""}
+    own = {"model_provider": "litellm", "model_name": "llama3", "model_endpoint": f"{provider.url}/v1"}
+    body = {"prompt_version": 2, "prompt": "Write it", "current_file": cursor, **own}
+
+    answers = [
+        await gateway.post("/v2/code/generations", json=body, token=gateway.token(unit_primitives=["generate_code"]))
+        for _ in range(2)
+    ]
+
+    assert [answer.status for answer in answers] == [200, 200]
+    # Another prompt leaves another room.
+    assert [request.json()["max_tokens"] for request in provider.requests] == [4096, 2192, 4096]
+
+
+async def test_where_a_prompt_leaves_no_room_the_refusal_stands(
+    start_gateway: StartGateway, provider: ScriptedProvider
+) -> None:
+    gateway = await start_gateway(env={"AIGW_CUSTOM_MODELS__ENABLED": "true"})
+    provider.fail_with(400, refusal(VLLMS.replace("6000", "8190")))
+    wish = {"provider": "openai", "name": "general", "endpoint": f"{provider.url}/v1"}
+    asked = {"inputs": {"input": "why", "selected_text": "x = 1"}, "model_metadata": wish}
+
+    answer = await gateway.post(
+        "/v1/prompts/chat/explain_code", json=asked, token=gateway.token(unit_primitives=["explain_code"])
+    )
+
+    assert (answer.status, len(provider.requests)) == (421, 1)

@@ -21,9 +21,13 @@ from torana.dialects.thoughts import find_effort, has_thoughts, leave_thoughts_o
 from torana.errors import ProviderRefused
 from torana.providers.provider import Deployment
 from torana.routing.folding import fold_system
+from torana.too_long import read_counted
 
 MAX_REMEMBERED = 256
 """Clients name models of their own; who is forgotten is asked anew."""
+
+LEAST_ROOM = 64
+"""Tokens that are worth asking for."""
 
 STATUSES = (400, 422, 500)
 """The last one is older vLLM's for what a chat template refuses."""
@@ -41,6 +45,8 @@ class Concession:
     """What the client is told that it loses; None: the name."""
     fit: "Callable[[Concession, re.Match[str]], Concession] | None" = None
     """What this refusal alone tells: the same for its deployment. None: it tells no more."""
+    lasts: bool = True
+    """False: it is of this request alone."""
 
 
 def _is_to_carry_on(chat: ChatRequest) -> bool:
@@ -64,6 +70,17 @@ def _fit_limit(each: Concession, refusal: re.Match[str]) -> Concession:
         each,
         is_asked=lambda chat: (chat.max_tokens or 0) > limit > 0,
         without=lambda chat: replace(chat, max_tokens=limit),
+    )
+
+
+def _fit_room(each: Concession, refusal: re.Match[str]) -> Concession:
+    """As many tokens as the prompt leaves of the window."""
+    counted = read_counted(refusal.string)
+    room = 0 if counted is None else counted.limit - counted.input
+    return dataclasses.replace(
+        each,
+        is_asked=lambda chat: (chat.max_tokens or 0) > room >= LEAST_ROOM,
+        without=lambda chat: replace(chat, max_tokens=room),
     )
 
 
@@ -181,6 +198,16 @@ CONCESSIONS = (
         lambda chat: chat,
         fit=_fit_limit,
     ),
+    # vLLM, TGI, SGLang and others count the answer that is asked for into the window, which is smaller on a server of
+    # one's own than its model's. Clients who know their model are told the numbers instead.
+    Concession(
+        "room",
+        lambda chat: chat.max_tokens is not None and chat.source is None,
+        _read_as("tokens"),
+        lambda chat: chat,
+        fit=_fit_room,
+        lasts=False,
+    ),
     _of_member("max_tokens", lambda chat: chat.max_tokens is not None and "max_completion_tokens" not in chat.untaken),
     _of_member("max_completion_tokens", lambda chat: chat.max_tokens is not None and "max_tokens" not in chat.untaken),
     _of_member("stream_options", lambda chat: chat.stream),
@@ -233,6 +260,8 @@ class Concessions:
 
     def remember(self, deployment: Deployment, made: Concession) -> None:
         """It helped: a refusal may quote what it refuses, and then its words prove nothing."""
+        if not made.lasts:
+            return
         self._made[_key(deployment, made)] = made
         if len(self._made) > MAX_REMEMBERED:
             del self._made[next(iter(self._made))]
