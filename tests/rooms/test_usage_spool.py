@@ -30,6 +30,7 @@ from torana.usage.frames import HEAD_BYTES, MARK, MAX_PAYLOAD_BYTES, read_frames
 from torana.usage.ids import Ids
 from torana.usage.ledger import Ledger, NoOrigin, Record, Site
 from torana.usage.parking import Parking
+from torana.usage.prices import Price
 from torana.usage.resending import resend
 from torana.usage.running import FIRST_SLOTS, MAX_ADMITTED_BYTES, SLOT_BYTES, RunningTable, read_table
 from torana.usage.segments import Segments, segment_path
@@ -430,8 +431,8 @@ def ledger_of(spool: Spool) -> Ledger:
     return Ledger(spool, HandClock(), "gateway", "continue")
 
 
-def open_record(ledger: Ledger, **origin: str) -> Record:
-    site = Site(provider="anthropic", model="m", deployment="d", region="")
+def open_record(ledger: Ledger, price: Price | None = None, **origin: str) -> Record:
+    site = Site(provider="anthropic", model="m", deployment="d", region="", price=price)
     caller = Caller(instance_id="acme")
     return ledger.open(replace(NoOrigin(), **origin), caller, site, unit_primitive="duo_chat", model="m")
 
@@ -500,6 +501,32 @@ async def test_a_call_of_absurd_names_has_a_whole_record_when_its_worker_dies(sp
 
     ((written,), _) = everything(dead)
     assert json.loads(written)["request_id"] == "r" * 48
+
+
+@pytest.mark.parametrize(
+    ("tiers", "told", "cost"),
+    [
+        ((), [], "0.0065"),  # 1,000 for an hour at 6 $ a million, 100 at 5
+        (("fast", "us"), ["fast", "us"], "0.0429"),
+        (("priority",), ["priority"], None),
+        (("a" * 30, "b" * 30), ["?"], None),
+    ],
+)
+async def test_a_call_of_a_dead_worker_costs_what_its_tier_and_its_cache_cost(
+    spool: Spool, tmp_path: Path, tiers: tuple[str, ...], told: list[str], cost: str | None
+) -> None:
+    price = Price.of("2026-05-01", input="3", output="5", cache_write_1h="6", times={"fast": "6", "us": "1.1"})
+    record = open_record(ledger_of(spool), price=price)
+    path = make_folder(Disk(), tmp_path / "dead", "dead").path
+    table = RunningTable(Disk(), Disk().open(path / "running"))
+    usage = Usage(1_000, 100, cache_write_tokens=1_000, cache_write_1h_tokens=1_000, tiers=tiers)
+    table.note(table.take(record.admitted()), 1, usage, 1.0)
+
+    dead = Folder(Disk(), path, -1)
+    adopt(Disk(), dead)
+
+    written = json.loads(everything(dead)[0][0])
+    assert (written["tiers"], written["cost_usd"]) == (told, cost)
 
 
 async def test_a_call_whose_record_was_written_before_its_worker_died_has_no_other(

@@ -142,6 +142,7 @@ def _interrupt(left: Left) -> bytes:
         cache_write_tokens=usage.cache_write_tokens,
         reasoning_tokens=usage.reasoning_tokens,
         source="counted" if usage.is_counted else "provider",
+        tiers=usage.tiers,
         cost_usd=cost,
         price_as_of=price_as_of,
     )

@@ -21,11 +21,14 @@ FIRST_SLOTS = 64
 
 _HEAD = struct.Struct("<II")
 """Length and checksum of what was admitted; a length of 0 is a free slot."""
-_COUNTS = struct.Struct("<QQQQQ?d")
-"""Tokens so far, in the order of Usage, and the seconds since admission."""
+_TIERS_BYTES = 48
+_COUNTS = struct.Struct(f"<QQQQQQ?d{_TIERS_BYTES}s")
+"""Tokens so far, whether we counted them, the seconds since admission, and the tiers."""
+_UNKNOWN_TIER = "?"
+"""In place of tiers too long to be kept: what no price list names has no price."""
 _CHECKED = struct.Struct("<II")
 """Number of the checkpoint, and checksum of it with its counts."""
-_COUNTS_BYTES = 72
+_COUNTS_BYTES = 120
 _COUNTS_AT = SLOT_BYTES - 2 * _COUNTS_BYTES
 _PAYLOAD_AT = _HEAD.size
 MAX_ADMITTED_BYTES = _COUNTS_AT - _PAYLOAD_AT
@@ -83,8 +86,10 @@ class RunningTable:
             _bounded(usage.cache_read_tokens),
             _bounded(usage.cache_write_tokens),
             _bounded(usage.reasoning_tokens),
+            _bounded(usage.cache_write_1h_tokens),
             usage.is_counted,
             duration_s,
+            _write_tiers(usage.tiers) if usage.tiers else b"",
         )
         at = start + _COUNTS_AT + number % 2 * _COUNTS_BYTES
         # Bound to the admission, or the counts of the slot's last call would pass for this one's.
@@ -144,9 +149,30 @@ def _latest(data: bytes) -> tuple[Usage, float]:
         number, seal = _CHECKED.unpack_from(data, at)
         counts = data[at + _CHECKED.size : at + _CHECKED.size + _COUNTS.size]
         if number > newest and seal == crc32(counts, crc32(data[:_PAYLOAD_AT], number)):
-            tokens = _COUNTS.unpack(counts)
-            newest, found = number, (Usage(*tokens[:6]), tokens[6])
+            asked, answered, read, written, reasoning, for_an_hour, is_counted, duration_s, tiers = _COUNTS.unpack(
+                counts
+            )
+            usage = Usage(
+                input_tokens=asked,
+                output_tokens=answered,
+                cache_read_tokens=read,
+                cache_write_tokens=written,
+                reasoning_tokens=reasoning,
+                is_counted=is_counted,
+                cache_write_1h_tokens=for_an_hour,
+                tiers=_read_tiers(tiers.rstrip(b"\0")),
+            )
+            newest, found = number, (usage, duration_s)
     return found
+
+
+def _write_tiers(tiers: tuple[str, ...]) -> bytes:
+    text = "\n".join(tiers).encode("utf-8", "replace")
+    return text if len(text) <= _TIERS_BYTES else _UNKNOWN_TIER.encode()
+
+
+def _read_tiers(text: bytes) -> tuple[str, ...]:
+    return tuple(text.decode("utf-8", "replace").split("\n")) if text else ()
 
 
 def _bounded(tokens: int) -> int:
