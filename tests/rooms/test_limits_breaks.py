@@ -85,3 +85,45 @@ async def test_a_call_of_an_ended_window_is_not_told_again_to_the_next_one(store
         await eventually(is_back)
         assert await server.ask(input_tokens=600) is not None
         server.settle(long, input_tokens=1)
+
+
+# --- A reload ---
+
+
+async def test_a_limit_on_streams_that_a_reload_lowers_holds_at_once(store: Store) -> None:
+    async with servers(store, 1, "4 concurrent streams") as (server,):
+        held = [await server.ask() for _ in range(4)]
+        for hold in held[:3]:
+            assert hold is not None
+            server.settle(hold)
+
+        server.reload("2 concurrent streams")
+
+        assert [await server.ask() is not None for _ in range(3)] == [True, False, False]
+
+
+async def test_a_leased_limit_that_a_reload_lowers_holds_at_once(store: Store) -> None:
+    async with servers(store, 1, "100 per hour") as (server,):
+        for _ in range(4):
+            await server.ask()
+
+        server.reload("3 per hour")
+
+        assert await server.ask() is None
+
+
+async def test_calls_that_ask_all_the_time_learn_of_a_reload(store: Store) -> None:
+    def limit(amount: int) -> LimitRecord:
+        return LimitRecord(name="limit-0", limit=f"{amount} input tokens per hour", exact=True)
+
+    store.command("FLUSHALL")
+    async with FaultProxy(store.port) as proxy:
+        server = await Server(store, limit(1000), port=proxy.port).start()
+        proxy.latency_s = 0.05
+        asking = [asyncio.create_task(server.ask(input_tokens=10))]
+        await asyncio.sleep(0)
+        server.reload(limit(20))
+        asking += [asyncio.create_task(server.ask(input_tokens=10)) for _ in range(5)]
+
+        assert [hold is not None for hold in await asyncio.gather(*asking)] == [True, True, *[False] * 4]
+        await server.leases.aclose()

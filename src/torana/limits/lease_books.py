@@ -45,14 +45,19 @@ class Books:
     # --- Taking ---
 
     def room(self, tally: Tally, slot: int, now: int) -> int:
-        """What calls may take without asking; below 0 where more was used than granted."""
-        if tally.rule.unit == "streams":
-            held = self.streams.get(tally.key)
-            return 0 if held is None else held.granted - held.used
+        """What calls may take without asking; below 0 where more was used than granted, or than the limit now says."""
+        rule, key = tally.rule, tally.key
+        if rule.unit == "streams":
+            held = self.streams.get(key)
+            return 0 if held is None else min(held.granted, rule.amount) - held.used
         numbers = self.table.numbers
-        if is_held(tally.rule):
-            return self.held.room((tally.key, numbers[slot + UNTIL])) if numbers[slot + UNTIL] > now else 0
-        return numbers[slot + GRANTED] - numbers[slot + USED] if numbers[slot + UNTIL] > now else 0
+        if numbers[slot + UNTIL] <= now:
+            return 0
+        if is_held(rule):
+            return self.held.room((key, numbers[slot + UNTIL]))
+        granted, used = numbers[slot + GRANTED], numbers[slot + USED]
+        # A reload may have lowered it. A flow adds up what is granted; and a call larger than the limit comes first.
+        return granted - used if isinstance(rule, FlowRule) or not used else min(granted, rule.amount) - used
 
     def has(self, tally: Tally, amount: int, slot: int, now: int) -> bool:
         """Whether a call finds enough here."""
@@ -79,6 +84,7 @@ class Books:
             numbers[slot + TOUCHED] = now
             if tally.rule.unit == "streams":
                 held = self.streams[tally.key]
+                held.rule = tally.rule  # of the catalogue that serves now
                 held.used += 1
                 held.touched = now
                 numbers[slot + UNTIL] = FOREVER

@@ -88,6 +88,7 @@ class Queues:
         if not waiters:
             self._close(keys, queue)
             return
+        queue.met = waiters[-1].met  # after a reload: the limits as they are now
         first = waiters[0].amounts
         now, table, books = self._now(), self.table, self._books
         lacking: list[int] = []
