@@ -120,9 +120,13 @@ class Serving:
         return swap
 
     def share_limits(self) -> None:
-        """Begin to, where there is something to share."""
-        if self.parts.leases is not None and self.entrance.routes.is_limited:
-            self.parts.leases.start()
+        """Begin to, where there is something to share; go on by the limits that hold now."""
+        leases = self.parts.leases
+        if leases is None:
+            return
+        leases.give_back()
+        if self.entrance.routes.is_limited:
+            leases.start()
 
     def _join_routes(self, models: Models) -> RouteTable:
         """Everything that hangs on one catalogue: requests under way keep the one they came in with."""

@@ -221,6 +221,17 @@ async def test_a_call_takes_from_all_its_limits_or_from_none(start: Start) -> No
     assert [(await ask(gateway, user=name)).status for name in ("a", "b", "c")] == [200, 200, 429]
 
 
+async def test_a_reload_that_lowers_a_limit_is_obeyed_at_once(start: Start) -> None:
+    """Whatever was leased by the old one."""
+    gateway = await start("100 per minute")
+    assert await statuses(gateway, 4) == [200] * 4  # a fifth one is leased
+
+    write_limits(start.folder, "3 per minute")
+    await gateway.running.reloader.reload()
+
+    assert await statuses(gateway, 1) == [429]
+
+
 async def test_names_of_any_kind_become_keys_of_one_shape_in_one_slot(start: Start, store: Store) -> None:
     gateway = await start(exact("1 per minute per instance and user"))
 

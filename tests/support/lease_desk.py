@@ -43,6 +43,7 @@ class Server:
 
     def reload(self, *limits: str | LimitRecord) -> None:
         self.limits = Limits(catalogue(*limits), self.leases, self.clock, self.metrics)
+        self.leases.give_back()
 
     async def start(self) -> "Server":
         self.leases.start()

@@ -45,19 +45,17 @@ class Books:
     # --- Taking ---
 
     def room(self, tally: Tally, slot: int, now: int) -> int:
-        """What calls may take without asking; below 0 where more was used than granted, or than the limit now says."""
+        """What calls may take without asking; below 0 where more was used than granted."""
         rule, key = tally.rule, tally.key
         if rule.unit == "streams":
             held = self.streams.get(key)
-            return 0 if held is None else min(held.granted, rule.amount) - held.used
+            return 0 if held is None else min(held.granted, rule.amount) - held.used  # a reload may have lowered it
         numbers = self.table.numbers
         if numbers[slot + UNTIL] <= now:
             return 0
         if is_held(rule):
             return self.held.room((key, numbers[slot + UNTIL]))
-        granted, used = numbers[slot + GRANTED], numbers[slot + USED]
-        # A reload may have lowered it. A flow adds up what is granted; and a call larger than the limit comes first.
-        return granted - used if isinstance(rule, FlowRule) or not used else min(granted, rule.amount) - used
+        return numbers[slot + GRANTED] - numbers[slot + USED]
 
     def has(self, tally: Tally, amount: int, slot: int, now: int) -> bool:
         """Whether a call finds enough here."""
@@ -327,7 +325,7 @@ class Books:
         return found
 
     def idle_lease_lines(self, now: int, idle_ns: int = IDLE_NS) -> list[Told]:
-        """Should the word be lost, so is the lease until the window ends: fewer pass, never more."""
+        """What nobody has used for so long; of a limit that is exact by now, nobody takes what was leased before."""
         found = []
         numbers = self.table.numbers
         self.held.forget_ended(now)
@@ -337,10 +335,10 @@ class Books:
                 del self.leased[key]
                 continue
             free = numbers[slot + GRANTED] - numbers[slot + USED]
-            # Of a limit that is exact by now, nobody here takes what was leased before.
-            if free > 0 and (numbers[slot + IS_EXACT] or now - numbers[slot + TOUCHED] >= idle_ns):
+            is_idle = numbers[slot + IS_EXACT] or now - numbers[slot + TOUCHED] >= idle_ns
+            if free > 0 and is_idle and (end := numbers[slot + END]) != ALONE:
                 numbers[slot + GRANTED] -= free
-                found.append(Told(key, rule, arguments(rule, back=free, back_end=numbers[slot + END])))
+                found.append(Told(key, rule, arguments(rule, back=free, back_end=end), end=end, back=free))
                 del self.leased[key]
         return found
 

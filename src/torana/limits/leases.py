@@ -21,7 +21,7 @@ from typing import Any
 
 from torana.clock import Clock
 from torana.limits.hold import Hold, Met, Refused
-from torana.limits.lease_books import Books
+from torana.limits.lease_books import IDLE_NS, Books
 from torana.limits.lease_notes import Told, in_questions
 from torana.limits.lease_queues import Queues
 from torana.limits.line import Line, LineDown
@@ -189,6 +189,15 @@ class Leases:
         if is_urgent:
             self._flush_soon()
 
+    def give_back(self, idle_ns: int = 0) -> None:
+        """What was leased and is not used; after a reload all of it, for the limits may be others now."""
+        self.table.lock()
+        try:
+            lines = self._books.idle_lease_lines(self.now(), idle_ns)
+        finally:
+            self.table.unlock()
+        self._tell_store(lines)
+
     def now(self) -> int:
         return int(self._clock.monotonic() * SECOND)
 
@@ -214,7 +223,7 @@ class Leases:
             if not self._line.is_up:
                 continue
             beats += 1
-            self._tell_store(self._books.idle_lease_lines(self.now()))
+            self.give_back(IDLE_NS)
             if beats % HEARTBEAT_S == 0:
                 self._put([]).add_done_callback(self._note_alive)
 
