@@ -427,3 +427,29 @@ async def test_where_a_prompt_leaves_no_room_the_refusal_stands(
     )
 
     assert (answer.status, len(provider.requests)) == (421, 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (422, "Input validation error: `temperature` must be strictly positive"),
+        (500, "`temperature` (=0.0) has to be a strictly positive float, otherwise your next token scores will be"),
+    ],
+)
+async def test_a_server_that_knows_no_greedy_temperature_gets_one_close_by(
+    start_gateway: StartGateway, provider: ScriptedProvider, status: int, text: str
+) -> None:
+    """Hugging Face's transformers behind KAITO and others; every completion asks for 0."""
+    gateway = await start_gateway(env={"AIGW_CUSTOM_MODELS__ENABLED": "true"})
+    provider.fail_with(status, {"error": text, "error_type": "validation"}, times=1)
+    cursor = {"file_name": "a.py", "content_above_cursor": "def f", "content_below_cursor": ""}
+    own = {"model_provider": "litellm", "model_name": "codestral", "model_endpoint": f"{provider.url}/v1"}
+    body = {"prompt_version": 2, "current_file": cursor, **own}
+
+    answers = [
+        await gateway.post("/v2/code/completions", json=body, token=gateway.token(unit_primitives=["complete_code"]))
+        for _ in range(2)
+    ]
+
+    assert [answer.status for answer in answers] == [200, 200]
+    assert [request.json()["temperature"] for request in provider.requests] == [0, 0.01, 0.01]

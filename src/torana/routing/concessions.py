@@ -26,6 +26,8 @@ from torana.too_long import read_counted
 MAX_REMEMBERED = 256
 """Clients name models of their own; who is forgotten is asked anew."""
 
+NEARLY_GREEDY = 0.01
+
 LEAST_ROOM = 64
 """Tokens that are worth asking for."""
 
@@ -169,6 +171,14 @@ CONCESSIONS = (
         _read_as(r"'reasoning(_content)?' is unsupported|\breasoning is not supported"),
         leave_thoughts_out,
     ),
+    # Servers on Hugging Face's transformers, and TGI: "`temperature` (=0.0) has to be a strictly positive float".
+    Concession(
+        "greedy",
+        lambda chat: chat.temperature == 0,
+        _read_as(r"\btemperature\b.{0,12} (must be|has to be a) strictly positive"),
+        lambda chat: replace(chat, temperature=NEARLY_GREEDY),
+        lambda _chat: (),
+    ),
     # Claude behind a profile of AWS's: "`temperature` is deprecated for this model". GPT-5 behind a name of Azure's:
     # "Unsupported value: 'temperature' does not support 0.2 with this model".
     Concession(
@@ -177,6 +187,7 @@ CONCESSIONS = (
         _read_as(
             r"\b(temperature|top_p|top_k|topP|topK)\b\W{0,2} (is|are) (deprecated|not supported)"
             r"|\bunsupported (value|parameter)\W{1,4}(temperature|top_p|top_k)\b"
+            r"|\bnot supported on this model\W{1,4}(temperature|top_?p|top_?k)\b"
         ),
         lambda chat: replace(chat, temperature=None, top_p=None, top_k=None),
         _lose_sampling,
