@@ -302,6 +302,16 @@ async def test_two_spans_that_meet_in_the_middle_of_a_sum_count_nothing_twice(
     assert told[0]["until"] == told[1]["since"] == "2026-09-02T00:00:00+00:00"
 
 
+async def test_more_money_than_sqlite_can_add_up_is_told_to_the_last_digit(
+    sink: RollupSink, torana: Callable[..., Result]
+) -> None:
+    await sink.send(batch(*(event(number, user=f"{number}", cost_usd="9007.199254740991") for number in range(2000))))
+
+    (row,) = report(torana, "--by", "model")
+
+    assert row["cost_usd"] == "18014398.509481982"
+
+
 async def test_a_report_may_go_by_months(sink: RollupSink, torana: Callable[..., Result]) -> None:
     moments = [datetime(2026, 9, 30, 23, 59, 59, tzinfo=UTC), datetime(2026, 10, 1, tzinfo=UTC)]
     await sink.send(batch(*(event(number, moment) for number, moment in enumerate([*moments, moments[0]]))))

@@ -320,7 +320,7 @@ def _cell(row: "Row", name: str) -> str:
         # An unknown price is no price of nought: what is known is then the least that it was.
         if row.cost_usd is None:
             return "unknown"
-        return f"{'>= ' if row.unpriced else ''}{row.cost_usd:.4f}"
+        return f"{'>= ' if row.unpriced else ''}{row.cost_usd:,.4f}"
     return f"{getattr(row, name):,}"
 
 

@@ -91,18 +91,17 @@ def read_by(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def ask(
-    path: Path, by: Sequence[str], since: datetime, until: datetime | None, now: datetime, *, provider: str = ""
-) -> Report:
+def ask(path: Path, by: Sequence[str], since: datetime, until: datetime | None, now: datetime) -> Report:
     """Raises sqlite3.Error, and FileNotFoundError where there is no roll-up.
 
-    until     None: all there is. What a clock that ran ahead has put after `now` is no less used.
-    provider  of the calls that count; empty: all
+    until  None: all there is. What a clock that ran ahead has put after `now` is no less used.
     """
     if not path.exists():
         raise FileNotFoundError(path)
     columns = [f"strftime('{TIMES[name]}', start, 'unixepoch')" if name in TIMES else name for name in by]
-    sums = [f"sum({name})" for name in MEASURES]
+    # Whole dollars and the rest apart: together, ten millions are more than SQLite's whole numbers hold.
+    asked = {name: name for name in MEASURES} | {"cost": f"cost % {MONEY_SCALE}", "dollars": f"cost / {MONEY_SCALE}"}
+    sums = [f"sum({amount})" for amount in asked.values()]
     groups = f" GROUP BY {', '.join(str(number + 1) for number in range(len(by)))}" if by else ""
     connection = open_rollup(path, is_reader=True)
     try:
@@ -114,15 +113,13 @@ def ask(
             end = max(int(until.timestamp()) // PERIODS[period], start // PERIODS[period] + 1) * PERIODS[period]
             until = datetime.fromtimestamp(end, UTC)
             where, values = f"{where} AND start < ?", [*values, end]
-        if provider:
-            where, values = f"{where} AND provider = ?", [*values, provider]
         found = connection.execute(
             f"SELECT {', '.join([*columns, *sums])} FROM usage WHERE {where}{groups}",  # noqa: S608 our own names only
             values,
         ).fetchall()
     finally:
         connection.close()
-    rows = [_row(line[: len(by)], dict(zip(MEASURES, line[len(by) :], strict=True))) for line in found if line[len(by)]]
+    rows = [_row(line[: len(by)], dict(zip(asked, line[len(by) :], strict=True))) for line in found if line[len(by)]]
     if set(by) & TIMES.keys():
         rows.sort(key=lambda row: row.names)
     else:
@@ -162,7 +159,7 @@ def _row(names: Sequence[Any], sums: dict[str, int]) -> Row:
         cache_read_tokens=sums["cache_read_tokens"],
         cache_write_tokens=sums["cache_write_tokens"],
         reasoning_tokens=sums["reasoning_tokens"],
-        cost_usd=Decimal(sums["cost"]) / MONEY_SCALE if is_priced else None,
+        cost_usd=sums["dollars"] + Decimal(sums["cost"]) / MONEY_SCALE if is_priced else None,
         unpriced=sums["unpriced"],
         uncertain=sums["uncertain"],
         seconds=sums["milliseconds"] / 1000,
