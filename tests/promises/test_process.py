@@ -22,7 +22,7 @@ from tests.support.gateway import gitlab_headers
 from tests.support.http_client import Answer, StreamedAnswer, connect, write_request
 from tests.support.issuer import FakeIssuer
 from tests.support.provider import ScriptedProvider
-from tests.support.served import TORANA, WAIT_S, Served, run, served, spawn
+from tests.support.served import TORANA, WAIT_S, Served, environment, run, served, spawn
 
 from torana import __version__
 
@@ -578,6 +578,24 @@ async def test_two_servers_that_are_given_one_folder_count_apart(serve: Serve, t
         await second.ask("/nowhere")
 
     assert (await counted(first), await counted(second)) == (asked, 20)
+
+
+async def test_a_child_that_is_no_worker_of_its_own_ends_nothing(tmp_path: Path) -> None:
+    # The first process of a container inherits whatever its parent has left alone.
+    port, metrics_port = free_port(), free_port()
+    command = f'true & exec "$0" serve --workers 2 --port {port} --metrics-port {metrics_port}'
+    env = environment(tmp_path, {"AIGW_ENVIRONMENT": "development"})
+    with (tmp_path / "stdout").open("wb") as stdout, (tmp_path / "stderr").open("wb") as stderr:
+        process = await asyncio.create_subprocess_exec(
+            "sh", "-c", command, TORANA, cwd=tmp_path, env=env, stdout=stdout, stderr=stderr
+        )
+
+    server = await Served(process, port, metrics_port, tmp_path).ready()
+
+    assert len(await server.workers()) == 2
+    process.send_signal(signal.SIGTERM)
+    assert await server.end() == 0
+    assert "ended with" not in server.stderr
 
 
 async def test_a_worker_that_dies_again_and_again_is_restarted_ever_more_slowly(serve: Serve) -> None:

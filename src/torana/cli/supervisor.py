@@ -154,8 +154,9 @@ class _Supervisor:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 return
-            slot, born = self.workers.pop(pid)
-            if self.is_stopping:
+            # Of no worker: the first process of a container gets those that a dead one leaves, its trees' process too.
+            slot, born = self.workers.pop(pid, (-1, 0.0))
+            if slot < 0 or self.is_stopping:
                 continue
             lived_s = time.monotonic() - born
             code = os.waitstatus_to_exitcode(status)
