@@ -247,6 +247,18 @@ async def test_where_fine_sums_are_kept_for_a_shorter_time_than_is_asked_for_coa
     assert [row["calls"] for row in report(torana, "--since", since)] == [2]
 
 
+async def test_a_report_by_hour_says_from_when_on_there_are_hours(
+    sink: RollupSink, torana: Callable[..., Result]
+) -> None:
+    before = NOW - timedelta(days=40)  # hours are kept for 30
+    await sink.send(batch(event(1, before), event(2, NOW - timedelta(days=3)), event(3)))
+
+    told = json.loads(torana("usage", "report", "--by", "hour", "--since", "50d", "--json").output)
+
+    assert [row["calls"] for row in told["rows"]] == [1, 1]
+    assert told["since"] == (NOW - timedelta(days=3)).replace(minute=0, second=0).isoformat()
+
+
 async def test_fine_sums_answer_where_they_reach_back_far_enough(
     sink: RollupSink, torana: Callable[..., Result]
 ) -> None:

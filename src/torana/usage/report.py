@@ -105,8 +105,11 @@ def ask(path: Path, by: Sequence[str], since: datetime, until: datetime | None, 
     groups = f" GROUP BY {', '.join(str(number + 1) for number in range(len(by)))}" if by else ""
     connection = open_rollup(path, is_reader=True)
     try:
-        period = _period(connection, by, since, now)
+        oldest = {period: _oldest(connection, period) for period in PERIODS}
+        period = _period(oldest, by, since, now)
         start = int(since.timestamp()) // PERIODS[period] * PERIODS[period]
+        if oldest["day"] < oldest[period] // PERIODS["day"] * PERIODS["day"] < math.inf:
+            start = max(start, int(oldest[period]))  # what was there before is there by longer periods only
         where, values = "period = ? AND start >= ?", [period, start]
         if until is not None:
             # At least one of the sums: they cannot be taken apart.
@@ -127,11 +130,13 @@ def ask(path: Path, by: Sequence[str], since: datetime, until: datetime | None, 
     return Report(tuple(by), datetime.fromtimestamp(start, UTC), until or now, tuple(rows))
 
 
-def _period(connection: "sqlite3.Connection", by: Sequence[str], since: datetime, now: datetime) -> str:
-    """The finest sums that reach back so far and are not finer than anybody can see."""
+def _period(oldest: Mapping[str, float], by: Sequence[str], since: datetime, now: datetime) -> str:
+    """The finest sums that reach back so far and are not finer than anybody can see.
+
+    oldest  period → when its first sum begins
+    """
     if "hour" not in by and now - since > HOURS_KEPT:
         return "day"
-    oldest = {period: _oldest(connection, period) for period in PERIODS}
     if now - since <= MINUTES_SEEN and _is_whole(oldest, "minute", "hour", since):
         return "minute"
     return "hour" if "hour" in by or _is_whole(oldest, "hour", "day", since) else "day"
