@@ -179,6 +179,18 @@ async def test_a_burst_is_one_for_all_servers(start: Start) -> None:
     assert 50 <= int(answers[-1].header("retry-after") or 0) <= 60
 
 
+async def test_a_burst_that_is_used_up_says_when_one_has_flowed_off(start: Start) -> None:
+    gateway = await start(exact("60 per hour", burst=2))
+    assert await statuses(gateway, 1) == [200]
+
+    passed, refused, at_once = [await ask(gateway) for _ in range(3)]
+
+    assert (passed.header("ratelimit") or "").startswith('"limit-0";r=0;t=1')  # two minutes, or nearly
+    for answer in (refused, at_once):  # the second one without asking the store
+        assert answer.status == 429
+        assert 50 <= int(answer.header("retry-after") or 0) <= 60
+
+
 @pytest.mark.parametrize("limit", ["1 per minute", "1 per day", "1 per month"])
 async def test_a_window_that_began_while_the_stores_clock_was_wrong_does_not_last(
     start: Start, store: Store, limit: str

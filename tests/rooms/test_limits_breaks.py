@@ -10,8 +10,10 @@ from tests.support.valkey import Store, running_store
 from tests.support.waiting import eventually
 
 from torana.catalog.records import LimitRecord
+from torana.limits.table import UNTIL
 
 HELD = LimitRecord(name="limit-0", limit="1000 input tokens per 24 hours", exact=True)
+FLOW = LimitRecord(name="limit-0", limit="1000 input tokens per 24 hours", exact=True, burst=1000)
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +129,47 @@ async def test_calls_that_ask_all_the_time_learn_of_a_reload(store: Store) -> No
 
         assert [hold is not None for hold in await asyncio.gather(*asking)] == [True, True, *[False] * 4]
         await server.leases.aclose()
+
+
+# --- A burst ---
+
+
+async def test_tokens_of_a_burst_that_were_not_used_are_free_for_all_servers(store: Store) -> None:
+    async with servers(store, 2, FLOW) as (first, second):
+        hold = await first.get(input_tokens=900)
+        first.settle(hold, input_tokens=10)
+
+        async def passes() -> bool:
+            return await second.ask(input_tokens=900) is not None
+
+        await eventually(passes)
+
+
+@pytest.mark.parametrize("is_exact", [True, False])
+async def test_a_long_calls_tokens_of_a_burst_are_free_when_it_ends(store: Store, is_exact: bool) -> None:
+    limit = LimitRecord(name="limit-0", limit=FLOW.limit, exact=is_exact, burst=1000)
+    async with servers(store, 2, limit) as (first, second):
+        hold = await first.get(input_tokens=900)
+
+        async def is_forgotten() -> bool:
+            return first.table.numbers[hold.slots[0] + UNTIL] <= first.leases.now()
+
+        await eventually(is_forgotten, within_s=10)
+        first.settle(hold, input_tokens=10)
+
+        async def passes() -> bool:
+            return await second.ask(input_tokens=900) is not None
+
+        await eventually(passes)
+
+
+async def test_a_burst_that_is_used_up_lets_the_next_call_pass_when_one_has_flowed_off(store: Store) -> None:
+    limit = LimitRecord(name="limit-0", limit="600 per minute", exact=True, burst=20)
+    async with servers(store, 1, limit) as (server,):
+        while await server.ask() is not None:
+            pass
+
+        async def passes() -> bool:
+            return await server.ask() is not None
+
+        await eventually(passes, within_s=0.5)

@@ -10,22 +10,19 @@ from fractions import Fraction
 from torana.limits.hold import Hold, Met, Refused, Tally
 from torana.limits.lease_held import Held
 from torana.limits.lease_notes import Owed, Streams, Told
-from torana.limits.questions import Answer, arguments, is_held
+from torana.limits.questions import Answer, arguments, is_held, wait_ns
 from torana.limits.rules import SECOND, FlowRule, Rule
 from torana.limits.spent import Spent
 from torana.limits.table import ALONE_TO, END, FOREVER, GRANTED, IS_EXACT, LEFT, SHUT, TOUCHED, UNTIL, USED, Key, Table
 
 SLICE = 20
 """A lease is at most the 20th part of its limit."""
-GROW_NS = SECOND
-"""A lease used up within this time is followed by one of twice its size."""
 IDLE_NS = 2 * SECOND
 """A lease that nobody uses for so long goes back."""
 SHUT_NS = SECOND
 """For so long a limit that is used up is refused without asking again."""
 ALONE = -1
 """END of a window that this server opened by itself."""
-MAX_STEPS = 4_096
 
 
 class Books:
@@ -39,8 +36,6 @@ class Books:
         self.held = Held()
         """What is granted of exact limits stands here first, and in the table's GRANTED when a call takes it."""
         self.owed: dict[tuple[Key, int], Owed] = {}
-        self._steps: dict[Key, tuple[int, int]] = {}
-        """How much more than needed was last asked for, and when."""
 
     # --- Taking ---
 
@@ -87,12 +82,13 @@ class Books:
                 held.touched = now
                 numbers[slot + UNTIL] = FOREVER
             numbers[slot + USED] += amount
-            until = numbers[slot + UNTIL]
-            if not is_alone and is_held(tally.rule):
-                self.held.take((tally.key, until), tally.rule, numbers[slot + END], amount)
+            if not is_alone and isinstance(tally.rule, FlowRule):  # what is leased of it, while it is used
+                numbers[slot + UNTIL] = max(numbers[slot + UNTIL], now + 2 * IDLE_NS)
+            elif not is_alone and is_held(tally.rule):
+                self.held.take((tally.key, numbers[slot + UNTIL]), tally.rule, numbers[slot + END], amount)
                 numbers[slot + GRANTED] += amount
-            ends.append(until)
             lefts.append(self.left(tally, slot, now, None if shares is None else shares[index]))
+            ends.append(self._end(tally.rule, slot, now, None if is_alone else lefts[-1]))
         note = table.note
         lines = [note(each.key, ends[each.index], amounts[each.index]) for each in met.returning if note is not None]
         return Hold(met, amounts, slots, ends, lefts, now, expected, lines, is_degraded=is_alone)
@@ -157,19 +153,6 @@ class Books:
             self.owe(rule, key, numbers[slot + END], back=room, freed=0)
         return True
 
-    def step(self, tally: Tally, amount: int, now: int) -> int:
-        """How much to lease beyond the need: more and more for those who use it up."""
-        rule, key = tally.rule, tally.key
-        if rule.is_exact or rule.unit == "streams":
-            return 0
-        most = (rule.burst if isinstance(rule, FlowRule) else rule.amount) // SLICE
-        last, at = self._steps.get(key, (0, 0))
-        step = min(most, max(2 * last, amount) if now - at < GROW_NS else amount)
-        if len(self._steps) >= MAX_STEPS:
-            self._steps.clear()
-        self._steps[key] = step, now
-        return step
-
     def credit(self, rule: Rule, key: Key, slot: int, answer: Answer, now: int) -> None:
         """Write down what the store has granted."""
         numbers = self.table.numbers
@@ -198,19 +181,28 @@ class Books:
         if not rule.is_exact:
             self.leased[key] = rule
 
-    def shut(self, slot: int, answer: Answer, now: int) -> None:
+    def shut(self, rule: Rule, slot: int, answer: Answer, now: int) -> None:
         """Nothing is left; for a moment nobody needs to ask again."""
-        self.shut_until = self.table.numbers[slot + SHUT] = now + min(answer.reset_ms * 1_000_000, SHUT_NS)
+        self.shut_until = self.table.numbers[slot + SHUT] = now + min(wait_ns(rule, 1, answer), SHUT_NS)
 
     def refuse_shut(self, tallies: Sequence[Tally], amounts: Sequence[int], slots: Sequence[int], now: int) -> None:
         """Raises Refused where nothing was left a moment ago."""
         numbers = self.table.numbers
         waits = [
-            numbers[slot + UNTIL] - now if numbers[slot + SHUT] > now and not self.has(tally, amount, slot, now) else -1
+            self._wait_shut(tally.rule, slot, amount, now)
+            if numbers[slot + SHUT] > now and not self.has(tally, amount, slot, now)
+            else -1
             for tally, amount, slot in zip(tallies, amounts, slots, strict=True)
         ]
         if any(wait >= 0 for wait in waits):
             raise self.refused(tallies, slots, now, waits)
+
+    def _wait_shut(self, rule: Rule, slot: int, amount: int, now: int) -> int:
+        numbers = self.table.numbers
+        if not isinstance(rule, FlowRule):
+            return numbers[slot + UNTIL] - now
+        whole = rule.flow_ns(numbers[slot + LEFT], amount)
+        return numbers[slot + SHUT] - min(whole, SHUT_NS) + whole - now
 
     def refused(
         self,
@@ -224,8 +216,9 @@ class Books:
             self.left(tally, slot, now, None if shares is None else shares[index])
             for index, (tally, slot) in enumerate(zip(tallies, slots, strict=True))
         ]
-        ends = [self.table.numbers[slot + UNTIL] for slot in slots]
         rules = [tally.rule for tally in tallies]
+        rows = zip(rules, slots, lefts, strict=True)
+        ends = [self._end(rule, slot, now, left if shares is None else None) for rule, slot, left in rows]
         return Refused(rules, lefts, ends, now, waits_ns, is_degraded=shares is not None)
 
     def left(self, tally: Tally, slot: int, now: int, share: int | None = None) -> int:
@@ -239,6 +232,12 @@ class Books:
         if numbers[slot + UNTIL] <= now or numbers[slot + END] == ALONE:  # the store has not said anything yet
             return rule.whole - used
         return numbers[slot + LEFT] + numbers[slot + GRANTED] - used
+
+    def _end(self, rule: Rule, slot: int, now: int, left: int | None) -> int:
+        """When the whole amount is there again; `left`: None while this server is alone."""
+        if left is None or not isinstance(rule, FlowRule):
+            return self.table.numbers[slot + UNTIL]
+        return now + rule.flow_ns(left, rule.burst)
 
     # --- Settling ---
 
@@ -262,12 +261,12 @@ class Books:
         is_same = table.holds(slot, key) and numbers[slot + UNTIL] > now and (is_flow or numbers[slot + UNTIL] == until)
         if is_same:
             numbers[slot + USED] = max(0, numbers[slot + USED] + more)
-        if is_held(rule) and not hold.is_degraded:
+        if rule.is_exact and not hold.is_degraded:
             self.held.release((key, until), reserved)
             if is_same:
                 numbers[slot + GRANTED] = max(0, numbers[slot + GRANTED] + more)
-                self.owe(rule, key, numbers[slot + END], back=-more, freed=reserved)
-            elif more > 0:
+                self.owe(rule, key, numbers[slot + END], back=-more, freed=0 if is_flow else reserved)
+            elif more > 0 or is_flow:
                 self.owe(rule, key, 0, back=-more, freed=0)
             return True
         if is_held(rule) and is_same and numbers[slot + END] != ALONE:
@@ -280,9 +279,10 @@ class Books:
             if is_overdrawn:
                 self.leased[key] = rule
             return is_overdrawn
-        if more > 0:
+        is_told = more > 0 or (is_flow and not hold.is_degraded)  # a flow has no windows that could be over
+        if is_told:
             self.owe(rule, key, 0, back=-more, freed=0)
-        return more > 0
+        return is_told
 
     def owe(self, rule: Rule, key: Key, end: int, *, back: int, freed: int) -> None:
         owed = self.owed.setdefault((key, end), Owed(rule))

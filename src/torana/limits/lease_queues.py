@@ -7,14 +7,19 @@ import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from torana.limits.hold import Hold, Met
-from torana.limits.lease_books import Books
+from torana.limits.hold import Hold, Met, Tally
+from torana.limits.lease_books import SLICE, Books
 from torana.limits.lease_notes import Told
 from torana.limits.line import LineDown
 from torana.limits.questions import Answer, Command, arguments, read_answers, wait_ns
+from torana.limits.rules import SECOND, FlowRule
 from torana.limits.spent import Spent
 from torana.limits.table import Key
 from torana.telemetry.metrics import Metrics
+
+GROW_NS = SECOND
+"""A lease used up within this time is followed by one of twice its size."""
+MAX_STEPS = 4_096
 
 
 class Waiter:
@@ -44,6 +49,26 @@ class Queue:
         self.is_asking = False
 
 
+class Steps:
+    """How much to lease beyond the need: more and more for those who use it up."""
+
+    def __init__(self) -> None:
+        self._last: dict[Key, tuple[int, int]] = {}
+        """How much was last asked for, and when."""
+
+    def next(self, tally: Tally, amount: int, now: int) -> int:
+        rule, key = tally.rule, tally.key
+        if rule.is_exact or rule.unit == "streams":
+            return 0
+        most = (rule.burst if isinstance(rule, FlowRule) else rule.amount) // SLICE
+        last, at = self._last.get(key, (0, 0))
+        step = min(most, max(2 * last, amount) if now - at < GROW_NS else amount)
+        if len(self._last) >= MAX_STEPS:
+            self._last.clear()
+        self._last[key] = step, now
+        return step
+
+
 class Queues:
     """Puts the questions, and hands the answers out."""
 
@@ -63,6 +88,7 @@ class Queues:
         self._now = now
         self._metrics = metrics
         self._flush_soon = flush_soon
+        self._steps = Steps()
         self._queues: dict[tuple[Key, ...], Queue] = {}
 
     async def ask(self, met: Met, amounts: Sequence[int], expected: Spent) -> Hold:
@@ -108,7 +134,7 @@ class Queues:
                     debts.append(Told(tally.key, rule, [], debt))
                 need, sure = max(0, first[index] - max(0, room)), total - max(0, room)
                 lacking.append(index)
-                step = books.step(tally, first[index], now)
+                step = self._steps.next(tally, first[index], now)
                 words.append(arguments(rule, need=need, sure=sure, want=sure + step, back=-debt))
         finally:
             table.unlock()
@@ -148,7 +174,7 @@ class Queues:
                 if answer.granted < 0:
                     refusing.append((index, answer))
                     if answer.left <= 0 and tally.rule.unit == "requests":  # nothing of it comes back when calls end
-                        books.shut(slots[index], answer, now)
+                        books.shut(tally.rule, slots[index], answer, now)
             queue.waiters = [each for each in queue.waiters if not self._decide(each, slots, refusing, now)]
         finally:
             table.unlock()

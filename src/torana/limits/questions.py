@@ -127,7 +127,7 @@ def wait_ns(rule: Rule, amount: int, answer: Answer) -> int:
     if rule.unit == "streams":
         return SECOND
     if isinstance(rule, FlowRule):
-        return max(0, (min(amount, rule.burst) - answer.left) * rule.period_ns // rule.amount)
+        return rule.flow_ns(answer.left, amount)
     return answer.reset_ms * 1_000_000
 
 

@@ -269,8 +269,11 @@ class FlowRule(Rule):
         numbers[slot + UNTIL] = max(now, numbers[slot + UNTIL]) + self.weight(more)
 
     def wait_ns(self, numbers: Numbers, slot: int, now: int, wanted: int) -> int:
-        over = min(wanted, self.burst) - self.left(numbers, slot, now)
-        return max(0, over * self.period_ns // self.amount)
+        return self.flow_ns(self.left(numbers, slot, now), wanted)
+
+    def flow_ns(self, left: int, wanted: int) -> int:
+        """How long until `wanted` is there again, where so much is left."""
+        return max(0, (min(wanted, self.burst) - left) * self.period_ns // self.amount)
 
 
 class StreamRule(Rule):
