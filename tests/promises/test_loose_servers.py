@@ -672,3 +672,93 @@ async def test_a_feature_takes_what_came_too(start_gateway: StartGateway, provid
     )
 
     assert (answer.status, answer.json()) == (200, "Hello")
+
+
+def of_thoughts(*blocks: Chunk, **more: Any) -> bytes:
+    return piece(
+        {"reasoning": "".join(block.get("text", "") for block in blocks), "reasoning_details": [*blocks], **more}
+    )
+
+
+HM: Chunk = {"type": "reasoning.text", "text": "Hm, ", "format": "google-gemini-v1", "index": 0}
+SEALED: Chunk = {"type": "reasoning.encrypted", "data": "c2ln", "id": "c1", "format": "google-gemini-v1", "index": 1}
+READ: Chunk = {"index": 0, "id": "c1", "type": "function", "function": {"name": "read", "arguments": "{}"}}
+WANTED = [{**HM, "text": "Hm, read it."}, SEALED]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("by", ["/anthropic/v1/messages", "/openai/v1/responses"])
+async def test_openrouter_gets_the_proofs_of_thoughts_back_beside_their_calls(
+    start_gateway: StartGateway, provider: ScriptedProvider, tmp_path: Path, by: str, stream: bool
+) -> None:
+    """400 "Gemini models require OpenRouter reasoning details to be preserved in each request"."""
+    (tmp_path / "models.yml").write_text(
+        "models:\n- {name: there, title: T, deployments: [{provider: openrouter, model: google/gemini-3.8-pro}]}\n"
+    )
+    env = {"AIGW_CATALOG": str(tmp_path), "OPENROUTER_API_KEY": "k", "OPENROUTER_BASE_URL": provider.url}
+    gateway = await start_gateway(env=env)
+    if stream:
+        parts = [of_thoughts(HM), of_thoughts({**HM, "text": "read it."}), of_thoughts(SEALED, tool_calls=[READ])]
+        provider.answer_with(events=[*parts, piece({}, "tool_calls"), TOLD, DONE])
+    else:
+        message = {"reasoning": "Hm, read it.", "reasoning_details": WANTED, "tool_calls": [READ]}
+        choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
+        provider.answer_with(body={"id": "x", "choices": [choice], "usage": usage()})
+    token = gateway.token(unit_primitives=[PROXY])
+    tool: Chunk = {"name": "read", "description": "Reads."}
+    asked: Chunk
+    if "messages" in by:
+        asked = {
+            "messages": [{"role": "user", "content": "?"}],
+            "max_tokens": 9,
+            "tools": [tool | {"input_schema": {}}],
+        }
+    else:
+        asked = {"input": [{"role": "user", "content": "?"}], "tools": [tool | {"type": "function", "parameters": {}}]}
+
+    answer = await gateway.post(by, json={"model": "there", "stream": stream, **asked}, token=token)
+    assert answer.status == 200, answer
+    if "messages" in by:
+        said = blocks_of(answer.text) if stream else answer.json()["content"]
+        result = {"type": "tool_result", "tool_use_id": said[-1]["id"], "content": "x"}
+        asked["messages"] += [{"role": "assistant", "content": said}, {"role": "user", "content": [result]}]
+    else:
+        events = [json.loads(line[6:]) for line in answer.text.split("\n") if line.startswith("data: {")]
+        said = events[-1]["response"]["output"] if stream else answer.json()["output"]
+        asked["input"] += [*said, {"type": "function_call_output", "call_id": said[-1]["call_id"], "output": "x"}]
+    await gateway.post(by, json={"model": "there", "stream": stream, **asked}, token=token)
+
+    row = json.loads(provider.requests[-1].body)["messages"][1]
+    assert row["reasoning_details"] == WANTED
+    assert "reasoning" not in row
+
+
+def blocks_of(text: str) -> list[Chunk]:
+    """The content of a streamed message, as a client keeps it."""
+    blocks: list[Chunk] = []
+    for row in [json.loads(line[6:]) for line in text.split("\n") if line.startswith("data: ")]:
+        if row["type"] == "content_block_start":
+            blocks.append(row["content_block"])
+        elif row["type"] == "content_block_delta":
+            for name, value in row["delta"].items():
+                if name not in ("type", "partial_json"):
+                    blocks[row["index"]][name] = blocks[row["index"]].get(name, "") + value
+    return blocks
+
+
+async def test_an_id_that_holds_the_proof_of_a_thought_stays_whole(
+    gateway: RunningGateway, provider: ScriptedProvider
+) -> None:
+    """LiteLLM's for Gemini."""
+    id_ = f"call_1__thought__{'c2ln' * 40}"
+    messages = [
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": id_, "name": "read", "input": {}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": id_, "content": "x = 1"}]},
+    ]
+    provider.answer_with(events=[*HELLO, TOLD, DONE])
+
+    await ask_as_claude(gateway, messages=messages)
+
+    rows = json.loads(provider.requests[-1].body)["messages"]
+    assert (rows[1]["tool_calls"][0]["id"], rows[2]["tool_call_id"]) == (id_, id_)

@@ -13,6 +13,7 @@ from torana.dialects.call_ids import make_call_id
 from torana.dialects.freeform import BEGIN, END, escape
 from torana.dialects.members import Members, arguments_text
 from torana.dialects.streams import Seen
+from torana.dialects.thought_details import ThoughtDetails
 from torana.errors import ProviderBroke, provider_refused
 
 NAME = "chat_completions"
@@ -61,6 +62,9 @@ class _Said(msgspec.Struct):
     reasoning_content: Any = None
     reasoning: Any = None
     thinking: Any = None
+    reasoning_details: Any = None
+    """Of OpenRouter and MiniMax: the same with its proofs, without which Gemini's calls are refused when they come
+    back."""
     tool_calls: list[_Call] | _Call | None = None
     """Of TGI's older streams the one call itself."""
     function_call: _Function | None = None
@@ -147,7 +151,7 @@ _glances = msgspec.json.Decoder(_Glance)
 class StreamedAnswer:
     """What is known of one streamed answer so far."""
 
-    __slots__ = ("_calls", "_finished", "_freeform", "_id", "_is_begun", "_positions", "_usage")
+    __slots__ = ("_calls", "_details", "_finished", "_freeform", "_id", "_is_begun", "_positions", "_usage")
 
     def __init__(self, id: str = "") -> None:
         self._id = id
@@ -157,6 +161,8 @@ class StreamedAnswer:
         """By choice and number; the latest where several have the same."""
         self._positions: Counter[int] = Counter()
         """How many calls each choice has."""
+        self._details: dict[int, ThoughtDetails] = {}
+        """Of each choice, since its latest call."""
         self._freeform: list[tuple[int, int]] = []
         """Choice and position of each custom tool's call: its text is not closed yet."""
         self._finished: dict[int, bool] = {}
@@ -191,6 +197,8 @@ class StreamedAnswer:
                 self._take_said(number, choice.delta, chunks)
             if choice.finish_reason:
                 self._close_texts(number, chunks)
+                if self._positions[number]:
+                    self._prove(number, chunks)
                 finish, ended_by = self._finish_of(choice), choice.stop_sequence
                 chunks.append(Chunk(choice=number, finish=finish, stop_sequence=ended_by, usage=self._usage))
         return False
@@ -222,6 +230,8 @@ class StreamedAnswer:
         thoughts = (said.reasoning_content, said.reasoning, said.thinking)
         if reasoning := next((each for each in thoughts if each and isinstance(each, str)), ""):
             chunks.append(Chunk(choice=choice, reasoning=reasoning, dialect=NAME))
+        if isinstance(said.reasoning_details, list):
+            self._details.setdefault(choice, ThoughtDetails()).add(said.reasoning_details)
         if said.content:
             _take_text(choice, said.content, chunks)
         elif said.refusal:
@@ -253,6 +263,7 @@ class StreamedAnswer:
         if not is_new:
             chunks.append(Chunk(choice=choice, tool_call=ToolCallPiece(known.position, arguments=arguments)))
             return
+        self._prove(choice, chunks)
         # Servers count from 1 too, or number calls among other blocks; here they have no gaps.
         known.position = self._positions[choice]
         self._positions[choice] += 1
@@ -262,6 +273,11 @@ class StreamedAnswer:
             self._freeform.append((choice, known.position))
             arguments = BEGIN + arguments
         chunks.append(Chunk(choice=choice, tool_call=ToolCallPiece(known.position, shown_id, name, arguments)))
+
+    def _prove(self, choice: int, chunks: list[Chunk]) -> None:
+        """Tell the proof of the thoughts that led to a call; of others nobody wants it back."""
+        if details := self._details.pop(choice, None):
+            chunks.append(Chunk(choice=choice, signature=details.proof(), dialect=NAME))
 
 
 def read_answer(body: bytes) -> list[Chunk]:

@@ -14,6 +14,7 @@ from torana.dialects.media import file_name, image_url, tell_document, text_of, 
 from torana.dialects.members import Members
 from torana.dialects.openai_models import Traits
 from torana.dialects.schemas import complete_schema, fit_strict_words
+from torana.dialects.thought_details import read_details
 from torana.dialects.thoughts import find_effort, nearest_effort
 from torana.errors import Invalid
 
@@ -136,9 +137,12 @@ def _is_text(part: Part) -> bool:
 def _write_thoughts(message: Message, traits: Traits, lost: set[str]) -> Members:
     """Servers that show thoughts want them back, DeepSeek's under this name; OpenAI refuses the member."""
     thoughts = [part for part in message.parts if isinstance(part, Thought)]
-    ours = [part for part in thoughts if part.dialect == NAME and part.text and not traits.is_openais]
+    ours = [part for part in thoughts if part.dialect == NAME and not traits.is_openais]
     if len(ours) < len(thoughts):
         lost.add("thought")
+    if details := [row for part in ours for row in read_details(part.signature)]:
+        return {"reasoning_details": details}
+    ours = [part for part in ours if part.text]
     return {"reasoning_content": "".join(part.text for part in ours)} if ours else {}
 
 

@@ -16,6 +16,9 @@ from torana.chat import ChatRequest, Chunk, Message, Part, ToolCall, ToolResult
 
 _HASH_CHARS = 8
 
+_PROVEN = "__thought__"
+"""In ids that LiteLLM made: behind it stands the proof of Gemini's thought, which it needs back."""
+
 _is_usual = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,63}").fullmatch
 """What everybody takes, and nearly every name is."""
 
@@ -86,11 +89,15 @@ def _fit_message(message: Message, limits: _Limits) -> Message:
 def _fit_part(part: Part, limits: _Limits) -> Part:
     id_chars = limits.id_chars
     if isinstance(part, ToolCall):
-        id_, name = _shorten(part.id, id_chars), limits.names.fit(part.name)
+        id_, name = _shorten_id(part.id, id_chars), limits.names.fit(part.name)
         return part if (id_, name) == (part.id, part.name) else replace(part, id=id_, name=name)
     if isinstance(part, ToolResult) and id_chars and len(part.call_id) > id_chars:
-        return replace(part, call_id=_shorten(part.call_id, id_chars))
+        return replace(part, call_id=_shorten_id(part.call_id, id_chars))
     return part
+
+
+def _shorten_id(id: str, chars: int) -> str:
+    return id if _PROVEN in id else _shorten(id, chars)
 
 
 def _shorten(text: str, chars: int, legal: str = "") -> str:

@@ -168,7 +168,7 @@ CONCESSIONS = (
     Concession(
         "thought",
         has_thoughts,
-        _read_as(r"'reasoning(_content)?' is unsupported|\breasoning is not supported"),
+        _read_as(r"'reasoning(_content|_details)?' is unsupported|\breasoning is not supported"),
         leave_thoughts_out,
     ),
     # Servers on Hugging Face's transformers, and TGI: "`temperature` (=0.0) has to be a strictly positive float".
