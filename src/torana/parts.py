@@ -112,6 +112,7 @@ def make_parts(
     transport = Transport(settings.transport, allowed_endpoints=allowed, heap=heap)
 
     counts = Table() if metrics_dir is None else SharedTable(metrics_dir)
+    counts.gave_way = metrics.limit_count_lost
     leases = _make_leases(settings, counts, clock, metrics)
 
     local_keys = load_local_keys(settings)

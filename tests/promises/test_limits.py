@@ -15,6 +15,8 @@ from tests.support.http_client import Answer
 from tests.support.limits import PATH, SONNET, ask, body, figure, is_figure, statuses, token_of, write_limits
 from tests.support.waiting import eventually
 
+from torana.limits.table import SLOTS, UNTIL
+
 PROXY = "/v1/proxy/anthropic/v1/messages"
 
 
@@ -209,6 +211,21 @@ async def test_a_features_own_limit_is_enforced(start: Start) -> None:
     assert [answer.status for answer in answers] == [200, 429]
     assert answers[1].json()["refusal"]["missing"] == "feature/summarize_text: 1 per minute per user"
     assert await statuses(gateway, 2) == [200, 200]  # others are not touched
+
+
+async def test_counts_that_a_full_table_gives_up_are_told(start: Start) -> None:
+    gateway = await start({"limit": "1 per day per user"})
+    table, now = gateway.running.parts.counts, int(gateway.running.parts.clock.monotonic() * 1e9)
+    for number in range(2 * SLOTS):
+        slot = table.find((2 * number + 1, 0), now)
+        table.numbers[slot + UNTIL] = now + 86_400 * 10**9
+
+    answered = await statuses(gateway, 1)
+
+    text = (await gateway.monitoring("/metrics")).text
+    (line,) = [line for line in text.splitlines() if line.startswith("torana_limit_counts_lost_total ")]
+    assert answered == [200]
+    assert float(line.rpartition(" ")[2]) > SLOTS / 2
 
 
 async def test_a_burst_lets_a_few_pass_at_once_and_then_one_by_one(start: Start) -> None:

@@ -50,6 +50,8 @@ class Table:
         """Decides about places: keys are no secret, and whoever knew who stands beside whom could push counts out."""
         self.lost = 0
         """Live counts that had to give way because all their neighbours were taken."""
+        self.gave_way: Callable[[], None] = _nothing
+        """Told of each of them."""
         self.lock: Callable[[], None] = _nothing
         self.unlock: Callable[[], None] = _nothing
         self.note: Callable[[Key, int, int], int] | None = None
@@ -107,6 +109,7 @@ class Table:
                 if end <= now and slot not in kept:
                     return slot, False
         self.lost += 1
+        self.gave_way()
         slot = slots[ends.index(soonest)]
         if slot in kept:
             slot = min((end, slot) for slot, end in zip(slots, ends, strict=True) if slot not in kept)[1]
@@ -161,4 +164,4 @@ def _nothing_to_forget(_line: int) -> None:
 
 
 def _nothing() -> None:
-    """One worker alone needs no lock: nothing else runs between two lines without an await."""
+    """Of the lock: one worker alone needs none, for nothing else runs between two lines without an await."""

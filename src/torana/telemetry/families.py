@@ -173,6 +173,11 @@ LIMITED_ALONE = Family(
 LIMIT_UNPRICED = Family(
     "torana_limit_unpriced_total", "counter", "Calls that passed a limit on money uncounted: no known price.", _LIMIT
 )
+LIMIT_COUNTS_LOST = Family(
+    "torana_limit_counts_lost_total",
+    "counter",
+    "Counts of callers given up before their period was over: more of them than the server's table has room for.",
+)
 USAGE_DELIVERED = Family("usage_delivered_total", "counter", "Usage records that a sink has taken.", ("sink",))
 USAGE_RETRIES = Family("usage_retries_total", "counter", "Failed attempts to hand usage records over.", ("sink",))
 USAGE_PARKED = Family("usage_parked_total", "counter", "Usage records set aside for an operator.", ("sink",))
@@ -230,7 +235,7 @@ FAMILIES: tuple[Family, ...] = (
     INFERENCE_SECONDS, INPUT_TOKENS, OUTPUT_TOKENS, ALL_TOKENS, LANGUAGES, CLEANING_SECONDS, SUGGESTION_REQUESTS,
     SUGGESTION_SECONDS, SUGGESTION_BYTES, SUGGESTION_TOKENS, SHOWN, ACCEPTED, FAILED, QUOTA_CHECKS,
     PORTAL_REQUESTS, PORTAL_SECONDS, REFUSALS, LIMIT_PASSED, LIMIT_REFUSED, LIMIT_USED, LIMIT_HELD, LIMIT_UNPRICED,
-    LIMITS_SHARED, LIMIT_QUESTIONS, LIMITED_ALONE,
+    LIMITS_SHARED, LIMIT_QUESTIONS, LIMITED_ALONE, LIMIT_COUNTS_LOST,
     ISSUER_KEYS, ISSUER_KEY_AGE, ISSUER_UP, DEPLOYMENT_STATE, TRIES, FALLBACKS, COOL_DOWNS, HEDGES, SHADOWS,
     ABUSE_SCORES, CONFIG_STALE, LINES_DROPPED, LOOP_LAG, SHED, WAITING, THREADS, *_USAGE,
 )  # fmt: skip

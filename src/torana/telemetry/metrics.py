@@ -268,6 +268,9 @@ class Metrics:
     def limited_alone(self) -> None:
         self._count(families.LIMITED_ALONE, ())
 
+    def limit_count_lost(self) -> None:
+        self._count(families.LIMIT_COUNTS_LOST, ())
+
     def issuer(self, base_url: str, *, keys: int, is_up: bool, age_s: float | None) -> None:
         """State of an issuer's keys; there are as many issuers as the settings name."""
         place, labels = self._shards.place, (base_url,)
