@@ -139,6 +139,26 @@ async def test_a_rollup_that_cannot_be_written_is_tried_again_later(tmp_path: Pa
     await sink.aclose()
 
 
+async def test_a_rollup_of_a_newer_version_is_neither_added_to_nor_read(
+    sink: RollupSink, rollup: Path, torana: Callable[..., Result]
+) -> None:
+    await sink.send(batch(event(1)))
+    await sink.aclose()
+    with sqlite3.connect(rollup) as database:
+        database.execute("PRAGMA user_version = 1000")
+
+    older = RollupSink(rollup, KEEP)
+    with pytest.raises(SinkDown, match="made by a newer version"):
+        await older.send(batch(event(2)))
+    await older.aclose()
+    said = torana("usage", "report")
+
+    assert (said.exit_code, said.output) == (
+        1,
+        f"{rollup} cannot be read: the roll-up was made by a newer version of torana\n",
+    )
+
+
 async def test_a_rollup_that_is_deleted_begins_anew_and_no_worker_adds_to_the_deleted_one(
     sink: RollupSink, rollup: Path, torana: Callable[..., Result]
 ) -> None:

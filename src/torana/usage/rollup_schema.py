@@ -52,7 +52,12 @@ def open_rollup(path: Path, *, is_reader: bool = False) -> "sqlite3.Connection":
     if is_reader:
         # As a writer would, without making one: a reader of a live file needs its shared memory beside it.
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=5)
-        connection.execute("PRAGMA query_only = ON")
+        try:
+            connection.execute("PRAGMA query_only = ON")
+            _version_of(connection)
+        except sqlite3.Error:
+            connection.close()
+            raise
         return connection
     with _alone(path):
         if not path.exists():
@@ -61,7 +66,7 @@ def open_rollup(path: Path, *, is_reader: bool = False) -> "sqlite3.Connection":
         connection = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
         try:
             path.chmod(0o600)
-            _make(connection, path)
+            _make(connection)
         except (sqlite3.Error, OSError):
             connection.close()
             raise
@@ -79,19 +84,24 @@ def _alone(path: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _make(connection: "sqlite3.Connection", path: Path) -> None:
+def _version_of(connection: "sqlite3.Connection") -> int:
+    """0 of an empty file. Raises sqlite3.Error, also where only a newer program knows what stands in it."""
     import sqlite3
 
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > VERSION:
+        raise sqlite3.DatabaseError("the roll-up was made by a newer version of torana")
+    return version
+
+
+def _make(connection: "sqlite3.Connection") -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA cache_size = -2000")
     connection.execute("PRAGMA wal_autocheckpoint = 100")
     with connection:
         connection.execute("BEGIN IMMEDIATE")
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version > VERSION:
-            raise sqlite3.DatabaseError(f"{path} was made by a newer version")
-        if version == 0:
+        if _version_of(connection) == 0:
             for statement in _TABLES.split(";\n"):
                 if statement.strip():
                     connection.execute(statement)
