@@ -457,7 +457,7 @@ AGREE = [
     pytest.param(
         pages([{"start_time": STAMP - 86400, "results": []}, {"start_time": STAMP, "results": [
             {"input_tokens": 60, "output_tokens": 7, "input_cached_tokens": 0, "num_model_requests": 1,
-             "model": "gpt-5-mini-2025-08-07", "batch": None}]}])
+             "input_cache_write_tokens": 0, "model": "gpt-5-mini-2025-08-07", "batch": None}]}])
         + pages([{"start_time": STAMP, "results": [
             {"input_tokens": 10, "num_model_requests": 0, "model": "gpt-5-mini-2025-08-07"}]}]),
         id="openai usage api, two pages",
@@ -653,6 +653,23 @@ def test_a_bill_that_cannot_be_whole_is_told(torana: Callable[..., Result], tmp_
 
     assert "there are more (has_more)" in cut.stderr
     assert "no call of open_ai was counted in these days, but of anthropic, openai" in mistaken.stderr
+
+
+@pytest.mark.parametrize(
+    "bill",
+    [
+        f"start_time,end_time,start_time_iso,end_time_iso\n{STAMP},{STAMP + 86400},,\n",
+        pages([{"starting_at": f"{DAY}T00:00:00Z", "ending_at": f"{DAY}T00:00:00Z", "results": []}]),
+        OPENAI_COST,
+    ],
+)
+@pytest.mark.usefixtures("counted")
+def test_a_bill_of_days_without_use_says_so(torana: Callable[..., Result], tmp_path: Path, bill: str) -> None:
+    (tmp_path / "bill.csv").write_text(bill)
+
+    result = torana("usage", "reconcile", str(tmp_path / "bill.csv"))
+
+    assert (result.exit_code, "holds no line with a day and an amount" in result.stderr) == (1, True)
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def reconcile(
         raise click.UsageError(str(bad)) from bad
     provider = provider or export.provider
     if not bill.lines:
-        click.echo(f"{file}: holds no line with a day and an amount", err=True)
+        click.echo(f"{file}: {export.name} export, holds no line with a day and an amount", err=True)
         sys.exit(1)
     ours, providers = _ask(lambda path: _our_lines(path, provider, bill), rollup, folders)
     if bill.is_cut:

@@ -110,6 +110,7 @@ EXPORTS = (
             "input_tokens": ("input_tokens",),
             "output_tokens": ("output_tokens",),
             "cache_read_tokens": ("input_cached_tokens",),
+            "cache_write_tokens": ("input_cache_write_tokens",),
         },
     ),
     Export(
@@ -123,6 +124,11 @@ EXPORTS = (
         lambda item: item.partition(",")[0],
     ),
 )
+WITHOUT_USE = frozenset((
+    "start_time", "end_time", "start_time_iso", "end_time_iso", "starting_at", "ending_at", "object", "has_more",
+    "next_page",
+))  # fmt: skip
+"""All that exports tell of days on which nothing was used."""
 
 
 def generic(columns: Mapping[str, str]) -> Export:
@@ -224,6 +230,8 @@ def _export_of(rows: Iterable[tuple[str, Row]], columns: Mapping[str, str], path
             return export
     if {"day", "model"} <= header:
         return generic({name: name for name in ("day", "model", *MEASURES) if name in header})
+    if header and header <= WITHOUT_USE:
+        return Export("empty", "", header, "", "", {})
     raise BadBill(f"{path}:1: no known export; name its columns with --columns day=…,model=…,input_tokens=…")
 
 
