@@ -762,3 +762,26 @@ async def test_an_id_that_holds_the_proof_of_a_thought_stays_whole(
 
     rows = json.loads(provider.requests[-1].body)["messages"]
     assert (rows[1]["tool_calls"][0]["id"], rows[2]["tool_call_id"]) == (id_, id_)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_completion_of_nothing_is_no_failure(
+    start_gateway: StartGateway, provider: ScriptedProvider, stream: bool
+) -> None:
+    """Contract 6.1, also where a server writes null for it."""
+    gateway = await start_gateway(env={"AIGW_CUSTOM_MODELS__ENABLED": "true"})
+    choice = {"index": 0, "text": None, "finish_reason": "stop"}
+    if stream:
+        provider.answer_with(events=[data({"id": "x", "choices": [choice]}), DONE])
+    else:
+        provider.answer_with(body={"id": "x", "choices": [choice], "usage": usage()})
+    cursor = {"file_name": "a.py", "content_above_cursor": "def f", "content_below_cursor": ""}
+    own = {"model_provider": "litellm", "model_name": "codestral", "model_endpoint": f"{provider.url}/v1"}
+    body = {"prompt_version": 2, "current_file": cursor, "stream": stream, **own}
+
+    answer = await gateway.post(
+        "/v2/code/completions", json=body, token=gateway.token(unit_primitives=["complete_code"])
+    )
+
+    assert answer.status == 200, answer
+    assert answer.text == "" if stream else answer.json()["choices"] == []

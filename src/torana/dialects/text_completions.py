@@ -226,7 +226,8 @@ def read_answer(body: bytes) -> list[Chunk]:
     answer = decode_answer(_answers, body)
     if answer.error is not None:
         raise openai_style.refused(answer.error)
-    if not answer.choices or any(_text_of(choice) is None for choice in answer.choices):
+    # One that says why it ended has ended, whatever it said.
+    if not answer.choices or any(_text_of(each) is None and not each.finish_reason for each in answer.choices):
         raise ProviderBroke("no choices")
     chunks = [Chunk(id=openai_style.text_of_id(answer.id), model=answer.model or "")]
     for choice in answer.choices:
