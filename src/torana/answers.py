@@ -22,7 +22,7 @@ from torana.counting import BYTES_PER_TOKEN
 from torana.dialects.begun_answers import BegunAnswer, awaited_in
 from torana.dialects.dialect import RelayScan
 from torana.dialects.lengths import OwnNames
-from torana.dialects.think_blocks import ThinkBlock, ThinkBlocks, WholeThinkBlock
+from torana.dialects.think_blocks import OpenedThinkBlock, ThinkBlock, ThinkBlocks, opens_blocks_itself
 from torana.errors import ProviderError, provider_refused
 from torana.limits.reached import Standing
 from torana.providers.batches import MAX_ANSWER_BYTES, Batch
@@ -73,7 +73,8 @@ class Answer(msgspec.Struct, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.leaks_reasoning and not self.is_passing:
-            self._blocks = ThinkBlocks(ThinkBlock if self.chat.stream else WholeThinkBlock)
+            is_open = not self.chat.stream or opens_blocks_itself(self.upstream_model)
+            self._blocks = ThinkBlocks(OpenedThinkBlock if is_open else ThinkBlock, ThinkBlock)
         if not self.is_passing and (awaited := awaited_in(self.chat)):
             self._begun = ThinkBlocks(lambda: BegunAnswer(awaited))
         if self.chat.tools and not self.is_passing:

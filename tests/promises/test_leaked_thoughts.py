@@ -92,6 +92,30 @@ async def test_a_block_whose_beginning_the_template_wrote_is_left_out_of_a_whole
     assert "+ b" in answer.text
 
 
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_stream_of_a_model_whose_template_begins_the_block_has_no_thoughts_either(
+    start_gateway: StartGateway, path: str
+) -> None:
+    gateway = await start_gateway(env={"AIGW_CUSTOM_MODELS__ENABLED": "true"})
+    rows = in_letters()
+    gateway.provider.answer_with(events=rows[len("<think>") :])
+    asked = orders(gateway, "general", stream=True)[path]
+    if "model_metadata" in asked:
+        asked["model_metadata"]["identifier"] = "custom_openai/Qwen/QwQ-32B"
+    elif "model_endpoint" in asked:
+        asked["model_identifier"] = "custom_openai/Qwen/QwQ-32B"
+    else:
+        asked["prompt_components"][0]["payload"]["model_identifier"] = "custom_openai/Qwen/QwQ-32B"
+
+    answer = await gateway.post(path, json=asked, token=gateway.token(unit_primitives=SCOPES))
+
+    assert answer.status == 200, answer.text
+    assert "think" not in answer.text
+    told = "".join(re.findall(r'"(?:content|text)": ?"((?:[^"\\]|\\.)*)"', answer.text)) or answer.text
+    assert "It may be" not in told
+    assert "+ b" in told
+
+
 async def test_other_families_keep_their_text(start_gateway: StartGateway) -> None:
     gateway = await start_gateway(env={"AIGW_CUSTOM_MODELS__ENABLED": "true"})
     gateway.provider.answer_with(events=in_letters())

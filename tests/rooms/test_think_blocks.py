@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from torana.chat import Chunk, Usage
 from torana.dialects.collecting import collect
-from torana.dialects.think_blocks import ThinkBlock, ThinkBlocks, WholeThinkBlock
+from torana.dialects.think_blocks import OpenedThinkBlock, ThinkBlock, ThinkBlocks, opens_blocks_itself
 
 CASES = [
     ("<think>no</think>\nyes", "no", "yes"),
@@ -28,8 +28,8 @@ CASES = [
 ]
 
 
-def split(pieces: list[str]) -> tuple[str, str]:
-    block = ThinkBlock()
+def split(pieces: list[str], block: ThinkBlock | OpenedThinkBlock | None = None) -> tuple[str, str]:
+    block = block or ThinkBlock()
     told = [block.feed(piece) for piece in pieces] + [block.close()]
     return "".join(thought for thought, _ in told), "".join(said for _, said in told)
 
@@ -48,11 +48,31 @@ def test_a_block_at_the_beginning_is_a_thought(text: str, thought: str, said: st
         ("yes, `<think>` and `</think>`", "", "yes, `<think>` and `</think>`"),
     ],
 )
-def test_of_a_whole_answer_the_end_of_a_block_is_enough(text: str, thought: str, said: str) -> None:
+def test_where_a_template_opened_the_block_its_end_is_enough(text: str, thought: str, said: str) -> None:
     for pieces in ([text], list(text)):
-        block = WholeThinkBlock()
-        assert [block.feed(piece) for piece in pieces] == [("", "")] * len(pieces)
-        assert block.close() == (thought, said)
+        assert split(pieces, OpenedThinkBlock()) == (thought, said)
+
+
+@pytest.mark.parametrize(
+    ("model", "opens"),
+    [
+        ("Qwen/Qwen3-235B-A22B-Thinking-2507-FP8", True),
+        ("deepseek-ai/DeepSeek-R1-Distill-Qwen-32B", True),
+        ("Qwen/QwQ-32B", True),
+        ("Qwen/Qwen2.5-Coder-7B-Instruct", False),
+        ("bar1-chat", False),
+    ],
+)
+def test_who_opens_the_block_is_told_by_the_models_name(model: str, opens: bool) -> None:
+    assert opens_blocks_itself(model) == opens
+
+
+def test_a_server_that_tells_thoughts_apart_has_nothing_held_back() -> None:
+    blocks = ThinkBlocks(OpenedThinkBlock, ThinkBlock)
+
+    told = blocks.take([Chunk(reasoning="Hm.", dialect="chat_completions"), Chunk("yes")])
+
+    assert [(chunk.reasoning, chunk.text) for chunk in told] == [("Hm.", ""), ("", "yes")]
 
 
 PIECES = st.sampled_from(("<think>", "</think>", "<", "think>", "</", "\n", " ", "ä", "🦊", "x"))

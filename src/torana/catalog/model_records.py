@@ -315,8 +315,8 @@ class FamilyRecord(Record, frozen=True, kw_only=True):
     fill_in: Literal["codegemma", "codellama", "codestral", "deepseek", "qwen", ""] = ""
     """Whose markers stand around the cursor, where it fills in the middle; empty: an instruction prompt."""
     leaks_reasoning: bool = False
-    """Answers may begin with a `<think>` or `<reasoning>` block that is to be removed; one that does not stream may
-    lack its beginning."""
+    """Answers may begin with a `<think>` or `<reasoning>` block that is to be removed, also where a chat template has
+    begun it: of whole answers, and of streams of models that are known by their names to do so."""
     folds_system: bool = False
     """Its chat templates refuse a system turn: that text goes to the head of the first user turn."""
 

@@ -4,9 +4,10 @@ Servers with a parser for their model's thoughts tell them apart; those without 
 wrote. The block becomes what it is, a thought; whoever wants the text alone gets the text alone.
 
 Bedrock's way to gpt-oss calls it `<reasoning>`. Chat templates of DeepSeek R1, QwQ and Qwen's Thinking models open the
-block themselves, and the answer has its end alone: that can be told of a whole answer only.
+block themselves, and the answer has its end alone: of a stream that is looked for where the model's name says so.
 """
 
+import re
 from collections.abc import Callable
 from typing import Protocol
 
@@ -16,6 +17,7 @@ from torana.chat import Chunk
 
 _BLOCKS = {"<think>": "</think>", "<reasoning>": "</reasoning>"}
 _CLOSE = "</think>"
+_opening = re.compile(r"thinking|qwq|deepseek-r1|\br1\b", re.IGNORECASE)
 
 MAX_BLANK_CHARS = 1_000
 """White space before a block; behind more of it the answer has begun."""
@@ -84,26 +86,41 @@ class ThinkBlock:
         return said
 
 
-class WholeThinkBlock:
-    """The same of an answer that does not stream: its block may lack its beginning."""
+class OpenedThinkBlock:
+    """The same of an answer whose block may lack its beginning: nothing is told before its end is there."""
 
-    __slots__ = ("_pieces",)
+    __slots__ = ("_block", "_pieces", "_tail")
 
     def __init__(self) -> None:
+        self._block: ThinkBlock | None = None
+        """From the end of the block on."""
         self._pieces: list[str] = []
+        self._tail = ""
+        """What may begin the end."""
 
     def feed(self, text: str) -> tuple[str, str]:
-        """Nothing is told before the end."""
+        if self._block is not None:
+            return self._block.feed(text)
         self._pieces.append(text)
-        return "", ""
+        window = self._tail + text
+        self._tail = window[1 - len(_CLOSE) :]
+        return self._begin() if _CLOSE in window else ("", "")
 
     def close(self) -> tuple[str, str]:
-        text, block = "".join(self._pieces), ThinkBlock()
-        if _CLOSE in text and "<think>" not in text.partition(_CLOSE)[0]:
-            text = f"<think>{text}"
-        thought, said = block.feed(text)
-        thought_last, said_last = block.close()
-        return thought + thought_last, said + said_last
+        thought, said = ("", "") if self._block is not None else self._begin()
+        last_thought, last_said = self._block.close() if self._block is not None else ("", "")
+        return thought + last_thought, said + last_said
+
+    def _begin(self) -> tuple[str, str]:
+        text, self._pieces = "".join(self._pieces), []
+        self._block = ThinkBlock()
+        before, is_ended, _ = text.partition(_CLOSE)
+        return self._block.feed(f"<think>{text}" if is_ended and "<think>" not in before else text)
+
+
+def opens_blocks_itself(model: str) -> bool:
+    """Whether the chat template of a model of this name begins the block, as far as is known."""
+    return _opening.search(model) is not None
 
 
 def _overlap(text: str, close: str) -> int:
@@ -114,10 +131,16 @@ def _overlap(text: str, close: str) -> int:
 class ThinkBlocks:
     """The blocks, or other beginnings, of an answer with one or several choices."""
 
-    __slots__ = ("_blocks", "_make")
+    __slots__ = ("_blocks", "_make", "_parsed")
 
-    def __init__(self, make: Callable[[], Beginning] = ThinkBlock) -> None:
+    def __init__(
+        self, make: Callable[[], Beginning] = ThinkBlock, parsed: Callable[[], Beginning] | None = None
+    ) -> None:
+        """
+        parsed  makes those of answers whose server tells thoughts apart; None: as all
+        """
         self._make = make
+        self._parsed = parsed
         self._blocks: dict[int, Beginning] = {}
 
     def take(self, chunks: list[Chunk]) -> list[Chunk]:
@@ -125,6 +148,8 @@ class ThinkBlocks:
         told: list[Chunk] = []
         for chunk in chunks:
             thought, said = "", chunk.text
+            if chunk.reasoning and self._parsed is not None and chunk.choice not in self._blocks:
+                self._blocks[chunk.choice] = self._parsed()
             if said:
                 block = self._blocks.get(chunk.choice)
                 if block is None:
