@@ -146,3 +146,47 @@ async def test_an_answer_that_was_cut_while_claude_thought_does_not_end_the_conv
     assert [row["role"] for row in first] == ["user"]
     assert [block["type"] for block in second[1]["content"]] == ["thinking", "text"]
     assert (cut.header("x-torana-dropped"), whole.header("x-torana-dropped")) == ("thought", None)
+
+
+def function_call(call_id: str, arguments: str = "{}") -> dict[str, Any]:
+    return {"type": "function_call", "call_id": call_id, "name": "touch", "arguments": arguments}
+
+
+def output_of(call_id: str) -> dict[str, Any]:
+    return {"type": "function_call_output", "call_id": call_id, "output": f"{call_id} is done"}
+
+
+async def test_results_stand_right_behind_their_calls_whatever_was_said_meanwhile(gateway: RunningGateway) -> None:
+    """In responses a result may stand anywhere later; elsewhere such a conversation is refused."""
+    told = {"role": "developer", "content": "It is late."}
+    said = {"role": "assistant", "content": "I am at it."}
+    turns = [
+        *HI,
+        function_call("call_1"),
+        function_call("call_2"),
+        output_of("call_2"),
+        told,
+        said,
+        output_of("call_1"),
+    ]
+
+    await ask(gateway, RESPONSES, CLAUDE, input=turns)
+    await ask(gateway, RESPONSES, GPT, input=turns)
+
+    claudes, gpts = (request.json()["messages"] for request in gateway.provider.requests)
+    assert [row["role"] for row in claudes] == ["user", "assistant", "user", "assistant", "user"]
+    assert {block["tool_use_id"] for block in claudes[2]["content"]} == {"call_1", "call_2"}
+    assert [row["role"] for row in gpts] == ["user", "assistant", "tool", "tool", "system", "assistant"]
+
+
+async def test_arguments_that_are_none_do_not_end_the_conversation_with_a_server_that_reads_them_again(
+    gateway: RunningGateway,
+) -> None:
+    turns = [*HI, function_call("call_1", '{"path": "a'), output_of("call_1"), function_call("call_2", '{"a": 1.0}')]
+
+    await ask(gateway, RESPONSES, GPT, input=[*turns, output_of("call_2")])
+
+    rows = gateway.provider.requests[0].json()["messages"]
+    cut, whole = (row["tool_calls"][0]["function"]["arguments"] for row in rows if "tool_calls" in row)
+    assert json.loads(cut) == {"INVALID_JSON": '{"path": "a'}
+    assert whole == '{"a": 1.0}'

@@ -11,7 +11,7 @@ from torana.chat import ChatRequest, Document, Foreign, Image, Message, Part, Te
 from torana.dialects.chat_completions_answers import NAME
 from torana.dialects.freeform import fold_grammar, names_of, unwrap
 from torana.dialects.media import file_name, image_url, tell_document, text_of, write_data_url
-from torana.dialects.members import Members
+from torana.dialects.members import Members, sound_arguments
 from torana.dialects.openai_models import Traits
 from torana.dialects.schemas import complete_schema, fit_strict_words
 from torana.dialects.thought_details import read_details
@@ -38,7 +38,8 @@ def write_words(chat: ChatRequest, traits: Traits, lost: set[str]) -> Members:
     if not is_clients_own:
         chat = fit_strict_words(chat, lost)
     messages = chat.messages if is_clients_own or traits.is_openais else _gather_system(chat.messages)
-    members: Members = {"messages": [row for each in messages for row in _write_message(each, traits, lost)]}
+    rows = [_write_message(each, traits, lost, is_clients_own=is_clients_own) for each in messages]
+    members: Members = {"messages": [row for each in rows for row in each]}
     # Other servers may not know the new name, so it goes out only to those, or when the request says so.
     if is_reasoning or "max_completion_tokens" in chat.extra:
         if chat.max_tokens is not None:
@@ -107,11 +108,12 @@ def _gather_system(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     return (Message("system", tuple(part for message in told for part in message.parts)), *rest)
 
 
-def _write_message(message: Message, traits: Traits, lost: set[str]) -> list[Members]:
+def _write_message(message: Message, traits: Traits, lost: set[str], *, is_clients_own: bool) -> list[Members]:
     """Results of tools are messages of their own, ahead of what else was said."""
     results = [part for part in message.parts if isinstance(part, ToolResult)]
     rows: list[Members] = [_write_result(part) for part in results]
-    calls = [_write_call(part, traits) for part in message.parts if isinstance(part, ToolCall)]
+    made = [part for part in message.parts if isinstance(part, ToolCall)]
+    calls = [_write_call(part, traits, is_clients_own=is_clients_own) for part in made]
     shown: list[Part] = [part for result in results for part in result.parts if not _is_text(part)]
     said = shown + [part for part in message.parts if _is_said(part, lost)]
     thought = _write_thoughts(message, traits, lost)
@@ -191,11 +193,12 @@ def _write_result(part: ToolResult) -> Members:
     return {"role": "tool", "tool_call_id": part.call_id, "content": f"Error: {text}" if part.is_error else text}
 
 
-def _write_call(call: ToolCall, traits: Traits) -> Members:
+def _write_call(call: ToolCall, traits: Traits, *, is_clients_own: bool) -> Members:
     if call.is_freeform and traits.takes_freeform:
         return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": unwrap(call.arguments)}}
-    function = {"name": call.name, "arguments": call.arguments or "{}"}
-    return {"id": call.id, "type": "function", "function": function}
+    # Servers of open models read all calls anew with each request: one that was cut would end the conversation.
+    arguments = call.arguments or "{}" if is_clients_own else sound_arguments(call.arguments)
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
 
 
 def _write_tool(tool: Tool, traits: Traits, *, is_clients_own: bool) -> Members:

@@ -31,8 +31,7 @@ from torana.dialects.converse_answers import NAME, PROOF
 from torana.dialects.converse_models import Traits
 from torana.dialects.in_words import GO_ON, ask_for_json
 from torana.dialects.media import note_detail
-from torana.dialects.members import Members
-from torana.dialects.messages_writing import read_arguments
+from torana.dialects.members import Members, read_arguments
 from torana.dialects.schemas import close_schema
 from torana.dialects.thoughts import find_effort, leave_last_thoughts_out, nearest_effort
 from torana.errors import Invalid

@@ -9,8 +9,7 @@ from torana.chat import ChatRequest, Chunk, FinishReason, Text, Thought, ToolCal
 from torana.dialects.collecting import Said, collect
 from torana.dialects.converse_answers import ERROR_STATUS, PROOF
 from torana.dialects.event_stream import write_event
-from torana.dialects.members import Members
-from torana.dialects.messages_writing import read_arguments
+from torana.dialects.members import Members, read_arguments
 from torana.dialects.thoughts import seal
 
 _STOP_REASONS: dict[FinishReason, str] = {

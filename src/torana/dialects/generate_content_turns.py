@@ -6,16 +6,13 @@ multimodal responses.
 
 from itertools import groupby
 from operator import attrgetter
-from typing import Any
 from urllib.parse import urlsplit
-
-import msgspec
 
 from torana.chat import Document, Foreign, Image, Message, Part, Text, Thought, ToolCall, ToolResult
 from torana.dialects.generate_content_answers import NAME
 from torana.dialects.generate_content_parts import ANY_SIGNATURE, is_second
 from torana.dialects.media import note_detail, tell_document, text_of
-from torana.dialects.members import Members
+from torana.dialects.members import Members, read_arguments
 from torana.errors import Invalid
 
 _MEDIA_TYPES = {
@@ -23,8 +20,6 @@ _MEDIA_TYPES = {
     "heic": "image/heic", "heif": "image/heif", "pdf": "application/pdf", "txt": "text/plain", "md": "text/markdown",
     "html": "text/html", "csv": "text/csv", "json": "application/json",
 }  # fmt: skip
-
-_objects = msgspec.json.Decoder(dict[str, Any])
 
 
 def write_contents(messages: tuple[Message, ...], model: str, lost: set[str]) -> list[Members]:
@@ -94,16 +89,8 @@ def _prove_first_call(parts: list[Members]) -> None:
 
 
 def _write_call(call: ToolCall, signature: str) -> Members:
-    written: Members = {"functionCall": {"id": call.id, "name": call.name, "args": _read_arguments(call.arguments)}}
+    written: Members = {"functionCall": {"id": call.id, "name": call.name, "args": read_arguments(call.arguments)}}
     return {**written, "thoughtSignature": signature} if signature else written
-
-
-def _read_arguments(text: str) -> Members:
-    try:
-        return _objects.decode(text or "{}")
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        # A call that was cut by its token limit; the API demands an object.
-        return {"INVALID_JSON": text}
 
 
 def _write_result(result: ToolResult, names: dict[str, str], model: str, lost: set[str]) -> list[Members]:

@@ -3,14 +3,12 @@
 Source: Gemini API reference, "GenerateContentResponse"; google.rpc.Status for errors.
 """
 
-from typing import Any
-
 import msgspec
 
 from torana.chat import ChatRequest, Chunk, FinishReason, Usage
 from torana.dialects.generate_content_answers import NAME
 from torana.dialects.generate_content_errors import STATUSES
-from torana.dialects.members import Members
+from torana.dialects.members import Members, read_arguments
 from torana.dialects.thoughts import seal
 
 _FINISHES: dict[FinishReason, str] = {
@@ -22,8 +20,6 @@ _FINISHES: dict[FinishReason, str] = {
     "other": "OTHER",
 }
 _STATUS_NAMES = {status: name for name, status in reversed(STATUSES.items())}
-
-_arguments = msgspec.json.Decoder(dict[str, Any])
 
 
 class _Parts:
@@ -69,7 +65,7 @@ class _Parts:
         return parts
 
     def _write_call(self, position: int, call_id: str, name: str, arguments: str) -> Members:
-        written: Members = {"functionCall": {"id": call_id, "name": name, "args": _read_arguments(arguments)}}
+        written: Members = {"functionCall": {"id": call_id, "name": name, "args": read_arguments(arguments)}}
         signature = self._signatures.get(position)
         return {**written, "thoughtSignature": signature} if signature else written
 
@@ -147,13 +143,6 @@ def write_usage(usage: Usage) -> Members:
     if usage.cache_read_tokens:
         written["cachedContentTokenCount"] = usage.cache_read_tokens
     return written
-
-
-def _read_arguments(text: str) -> Members:
-    try:
-        return _arguments.decode(text or "{}")
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        return {"INVALID_JSON": text}
 
 
 def write_error(status: int, code: str, message: str, request_id: str) -> bytes:

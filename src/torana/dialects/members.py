@@ -30,6 +30,9 @@ _WORDS = (
 )
 
 
+_objects = msgspec.json.Decoder(Members)
+
+
 def read_tokens(value: Any) -> int | None:
     """A count of tokens; None where it is none that can be."""
     if isinstance(value, float) and value.is_integer():
@@ -54,6 +57,21 @@ def arguments_text(value: Any) -> str:
     if isinstance(value, str) or value is None:
         return value or ""
     return msgspec.json.encode(value).decode()
+
+
+def read_arguments(text: str) -> Members:
+    """Arguments of a call as the object that most formats demand."""
+    try:
+        return _objects.decode(text or "{}")
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        # A call that was cut by its token limit; Anthropic's documents suggest this shape.
+        return {"INVALID_JSON": text}
+
+
+def sound_arguments(text: str) -> str:
+    """The same as text: as the model wrote it, if that was an object."""
+    read = read_arguments(text)
+    return msgspec.json.encode(read).decode() if read.get("INVALID_JSON") == text else text or "{}"
 
 
 def suspect(before: Usage | None) -> Usage:

@@ -24,9 +24,8 @@ from torana.chat import (
 from torana.dialects.claude import Traits
 from torana.dialects.in_words import GO_ON, ask_for_json
 from torana.dialects.media import note_detail, text_of
-from torana.dialects.members import Members
+from torana.dialects.members import Members, read_arguments
 from torana.dialects.messages_answers import NAME
-from torana.dialects.messages_writing import read_arguments
 from torana.dialects.schemas import close_schema
 from torana.dialects.thoughts import (
     BUDGETS,

@@ -9,7 +9,7 @@ import msgspec
 
 from torana.chat import ChatRequest, Chunk, FinishReason, Text, Thought, ToolCall, ToolCallPiece, Usage
 from torana.dialects.collecting import Said, collect
-from torana.dialects.members import Members
+from torana.dialects.members import Members, read_arguments
 from torana.dialects.messages_answers import ERROR_STATUS, NAME
 from torana.dialects.thoughts import seal
 from torana.too_long import read_counted
@@ -261,15 +261,6 @@ def _is_whole(arguments: str) -> bool:
         return arguments.endswith("}") and _objects.decode(arguments) is not None
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return False
-
-
-def read_arguments(text: str) -> Members:
-    """Arguments of a tool call as the object that this API demands."""
-    try:
-        return _objects.decode(text or "{}")
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        # A call that was cut by its token limit; the API's documents suggest this shape.
-        return {"INVALID_JSON": text}
 
 
 def write_error(status: int, code: str, message: str, request_id: str) -> bytes:

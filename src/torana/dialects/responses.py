@@ -65,6 +65,7 @@ _HARMLESS = frozenset(
 """Their loss changes no answer: `max_tool_calls` counts tools that OpenAI runs itself."""
 
 _STORED = ("previous_response_id", "conversation", "prompt")
+_Turn = tuple[Role, list[Part]]
 _ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 _OURS = ("function", "custom")
 """Tools that whoever asks runs; the others run at the vendor's."""
@@ -128,14 +129,38 @@ def _read_input(members: Members) -> list[Message]:
     """Items become messages; neighbouring items of one side become one, as parallel calls must stand together."""
     if isinstance(members.get("input"), str):
         return [Message("user", (Text(members["input"]),))]
-    joined: list[tuple[Role, list[Part]]] = []
+    joined: list[_Turn] = []
     for at, item in enumerate(need_rows(members, "input")):
         message = _read_item(item, ("input", at))
         if joined and joined[-1][0] == message.role and message.role != "system":
             joined[-1][1].extend(message.parts)
         else:
             joined.append((message.role, [*message.parts]))
-    return [Message(role, tuple(parts)) for role, parts in joined]
+    return [Message(role, tuple(parts)) for role, parts in _put_behind_calls(joined)]
+
+
+def _put_behind_calls(turns: list[_Turn]) -> list[_Turn]:
+    """With each result right behind the turn that asked for it.
+
+    Here it may stand anywhere later, behind what a developer or the model said meanwhile; elsewhere nowhere else.
+    """
+    homes = {part.id: at for at, (_, parts) in enumerate(turns) for part in parts if isinstance(part, ToolCall)}
+    late: dict[int, list[Part]] = {}
+    for at, (_, parts) in enumerate(turns):
+        for part in parts:
+            if isinstance(part, ToolResult) and (home := homes.get(part.call_id, at)) < at - 1:
+                late.setdefault(home, []).append(part)
+    if not late:
+        return turns
+    moved = {id(part) for results in late.values() for part in results}
+    put: list[_Turn] = []
+    for at, (role, parts) in enumerate(turns):
+        kept = [part for part in parts if id(part) not in moved]
+        if kept or not parts:
+            put.append((role, kept))
+        if at in late:
+            put.append(("user", late[at]))
+    return put
 
 
 def _read_item(item: Members, loc: Loc) -> Message:
