@@ -94,6 +94,7 @@ class Listener:
         """Stop listening, cancel what still runs, and close every connection."""
         if self.acceptor is not None:
             self.acceptor.close()
+            self.acceptor = None  # who closes twice has done so
         if self.ticker is not None:
             self.ticker.cancel()
         await self._end_tasks()
