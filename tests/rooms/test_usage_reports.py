@@ -344,6 +344,27 @@ async def test_more_money_than_sqlite_can_add_up_is_told_to_the_last_digit(
     assert row["cost_usd"] == "18014398.509481982"
 
 
+async def test_roll_ups_of_several_hosts_are_added_up(
+    sink: RollupSink, rollup: Path, torana: Callable[..., Result], tmp_path: Path
+) -> None:
+    other = RollupSink(tmp_path / "other.sqlite3", KEEP)
+    await sink.send(batch(event(1), event(2, user="b", cost_usd=None)))
+    await other.send(batch(event(3), event(4, NOW - timedelta(days=40), user="c")))
+    await other.aclose()
+    both = ("--rollup", str(rollup), "--rollup", str(tmp_path / "other.sqlite3"))
+    (tmp_path / "bill.csv").write_text(f"day,model,calls\n{DAY},claude-sonnet-4-6,3\n")
+
+    rows = report(torana, "--by", "user", "--since", "44d", *both, "--rollup", str(rollup))
+    bill = torana("usage", "reconcile", str(tmp_path / "bill.csv"), *both)
+    lost = torana("usage", "report", "--rollup", str(rollup), "--rollup", "nowhere")
+
+    assert {row["user"]: (row["calls"], row["cost_usd"]) for row in rows} == {
+        "u": (2, "0.0009"), "b": (1, None), "c": (1, "0.00045")
+    }  # fmt: skip
+    assert bill.exit_code == 0, bill.output
+    assert (lost.exit_code, "there is no roll-up at" in lost.stderr, "nowhere" in lost.stderr) == (1, True, True)
+
+
 async def test_a_report_may_go_by_months(sink: RollupSink, torana: Callable[..., Result]) -> None:
     moments = [datetime(2026, 9, 30, 23, 59, 59, tzinfo=UTC), datetime(2026, 10, 1, tzinfo=UTC)]
     await sink.send(batch(*(event(number, moment) for number, moment in enumerate([*moments, moments[0]]))))

@@ -44,7 +44,11 @@ def read_amount(text: str) -> Decimal:
 
 
 rollup_option = click.option(
-    "--rollup", type=click.Path(dir_okay=False, path_type=Path), help="The roll-up; default: that of sinks.yml here."
+    "--rollup",
+    "rollups",
+    type=click.Path(dir_okay=False, path_type=Path),
+    multiple=True,
+    help="The roll-up; default: that of sinks.yml here. Repeatable: several hosts' are added up.",
 )
 catalog_option = click.option(
     "--catalog", "folders", multiple=True, metavar="DIR", help="An overlay whose sinks.yml counts; repeatable."
@@ -73,7 +77,7 @@ def usage() -> None:
 @catalog_option
 @rollup_option
 def report(
-    by: str, since: str, until: str, as_csv: bool, as_json: bool, folders: tuple[str, ...], rollup: Path | None
+    by: str, since: str, until: str, as_csv: bool, as_json: bool, folders: tuple[str, ...], rollups: tuple[Path, ...]
 ) -> None:
     """How much was used, and by whom. Exit 1 where there is no roll-up to ask."""
     from torana.usage.report import BadQuestion, ask, read_by, read_span
@@ -86,7 +90,7 @@ def report(
         start, end = read_span(since, until, now)
     except BadQuestion as bad:
         raise click.UsageError(str(bad)) from bad
-    found = _ask(lambda path: ask(path, names, start, end, now), rollup, folders)
+    found = _ask(lambda paths: ask(paths, names, start, end, now), rollups, folders)
     if as_json:
         click.echo(json.dumps(_as_object(found), indent=2))
     elif as_csv:
@@ -145,7 +149,7 @@ def reconcile(
     usd: Decimal,
     as_json: bool,
     folders: tuple[str, ...],
-    rollup: Path | None,
+    rollups: tuple[Path, ...],
 ) -> None:
     """Hold a provider's own bill against the roll-up, day by day and model by model. Exit 1 where they differ.
 
@@ -163,7 +167,7 @@ def reconcile(
     if not bill.lines:
         click.echo(f"{file}: {export.name} export, holds no line with a day and an amount", err=True)
         sys.exit(1)
-    ours, providers = _ask(lambda path: _our_lines(path, provider, bill), rollup, folders)
+    ours, providers = _ask(lambda paths: _our_lines(paths, provider, bill), rollups, folders)
     if bill.is_cut:
         click.echo(f"{file}: its last page says that there are more (has_more)", err=True)
     if not bill.names_models:
@@ -213,22 +217,16 @@ def resend(sink: str, as_json: bool, folders: tuple[str, ...]) -> None:
     sys.exit(0 if count else 1)
 
 
-def _ask(question: Callable[[Path], T], rollup: Path | None, folders: tuple[str, ...]) -> T:
-    """The answer of the roll-up; exits where there is none."""
-    import sqlite3
+def _ask(question: Callable[[Sequence[Path]], T], rollups: tuple[Path, ...], folders: tuple[str, ...]) -> T:
+    """The answer of the roll-ups, each once; exits where there is none."""
+    from torana.usage.report import BadRollup
 
-    path = rollup or _find_rollup(folders)
+    paths = list(dict.fromkeys(path.resolve() for path in rollups)) or [_find_rollup(folders)]
     try:
-        return question(path)
-    except FileNotFoundError:
-        click.echo(
-            f"there is no roll-up at {path}: has a gateway with this state directory answered a call? "
-            "--rollup names another file",
-            err=True,
-        )
-    except sqlite3.Error as error:
-        click.echo(f"{path} cannot be read: {error}", err=True)
-    sys.exit(1)
+        return question(paths)
+    except BadRollup as bad:
+        click.echo(str(bad), err=True)
+        sys.exit(1)
 
 
 def _find_rollup(folders: tuple[str, ...]) -> Path:
@@ -248,7 +246,7 @@ def _load(folders: tuple[str, ...]) -> "tuple[Settings, Collection[SinkRecord]]"
     return settings, read_catalogue(settings).sinks.values()
 
 
-def _our_lines(path: Path, provider: str, bill: "Bill") -> "tuple[Bill, set[str]]":
+def _our_lines(paths: Sequence[Path], provider: str, bill: "Bill") -> "tuple[Bill, set[str]]":
     """(what we have counted of the bill's days; the providers of all that was counted in them)"""
     from torana.usage.bills import ALL, Bill, model_name
     from torana.usage.report import ask
@@ -257,7 +255,7 @@ def _our_lines(path: Path, provider: str, bill: "Bill") -> "tuple[Bill, set[str]
     start = datetime(first.year, first.month, first.day, tzinfo=UTC)
     end = datetime(last.year, last.month, last.day, tzinfo=UTC) + timedelta(days=1)
     found, providers = Bill(), set()
-    for row in ask(path, ("day", "provider", "upstream_model", "status"), start, end, datetime.now(UTC)).rows:
+    for row in ask(paths, ("day", "provider", "upstream_model", "status"), start, end, datetime.now(UTC)).rows:
         day, its_provider, model, status = row.names
         providers.add(its_provider)
         if provider not in ("", its_provider):

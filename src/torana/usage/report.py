@@ -2,17 +2,20 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from operator import add
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torana.usage.rollup_schema import MEASURES, MONEY_SCALE, NAMES, PERIODS, open_rollup
 
 if TYPE_CHECKING:
     import sqlite3
+
+T = TypeVar("T")
 
 TIMES = {"month": "%Y-%m", "day": "%Y-%m-%d", "hour": "%Y-%m-%dT%H:00Z"}
 """What a report may be split by besides the names, and how it is written."""
@@ -29,6 +32,10 @@ _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 class BadQuestion(ValueError):
     """What was asked for does not exist; reads as what is expected."""
+
+
+class BadRollup(Exception):
+    """A roll-up that is not there, or cannot be read; says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,43 +98,63 @@ def read_by(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def ask(path: Path, by: Sequence[str], since: datetime, until: datetime | None, now: datetime) -> Report:
-    """Raises sqlite3.Error, and FileNotFoundError where there is no roll-up.
+def ask(paths: Sequence[Path], by: Sequence[str], since: datetime, until: datetime | None, now: datetime) -> Report:
+    """Raises BadRollup.
 
+    paths  roll-ups of several hosts, which are added up
     until  None: all there is. What a clock that ran ahead has put after `now` is no less used.
     """
-    if not path.exists():
-        raise FileNotFoundError(path)
     columns = [f"strftime('{TIMES[name]}', start, 'unixepoch')" if name in TIMES else name for name in by]
     # Whole dollars and the rest apart: together, ten millions are more than SQLite's whole numbers hold.
     asked = {name: name for name in MEASURES} | {"cost": f"cost % {MONEY_SCALE}", "dollars": f"cost / {MONEY_SCALE}"}
     sums = [f"sum({amount})" for amount in asked.values()]
     groups = f" GROUP BY {', '.join(str(number + 1) for number in range(len(by)))}" if by else ""
-    connection = open_rollup(path, is_reader=True)
-    try:
-        oldest = {period: _oldest(connection, period) for period in PERIODS}
-        period = _period(oldest, by, since, now)
-        start = int(since.timestamp()) // PERIODS[period] * PERIODS[period]
+
+    found = [_look(path, _oldest) for path in paths]
+    period = max((_period(oldest, by, since, now) for oldest in found), key=PERIODS.__getitem__)
+    start = int(since.timestamp()) // PERIODS[period] * PERIODS[period]
+    for oldest in found:
         if oldest["day"] < oldest[period] // PERIODS["day"] * PERIODS["day"] < math.inf:
             start = max(start, int(oldest[period]))  # what was there before is there by longer periods only
-        where, values = "period = ? AND start >= ?", [period, start]
-        if until is not None:
-            # At least one of the sums: they cannot be taken apart.
-            end = max(int(until.timestamp()) // PERIODS[period], start // PERIODS[period] + 1) * PERIODS[period]
-            until = datetime.fromtimestamp(end, UTC)
-            where, values = f"{where} AND start < ?", [*values, end]
-        found = connection.execute(
-            f"SELECT {', '.join([*columns, *sums])} FROM usage WHERE {where}{groups}",  # noqa: S608 our own names only
-            values,
-        ).fetchall()
-    finally:
-        connection.close()
-    rows = [_row(line[: len(by)], dict(zip(asked, line[len(by) :], strict=True))) for line in found if line[len(by)]]
+    where, values = "period = ? AND start >= ?", [period, start]
+    if until is not None:
+        # At least one of the sums: they cannot be taken apart.
+        end = max(int(until.timestamp()) // PERIODS[period], start // PERIODS[period] + 1) * PERIODS[period]
+        until = datetime.fromtimestamp(end, UTC)
+        where, values = f"{where} AND start < ?", [*values, end]
+    question = f"SELECT {', '.join([*columns, *sums])} FROM usage WHERE {where}{groups}"  # noqa: S608 our own names only
+
+    added: dict[tuple[Any, ...], list[int]] = {}
+    for path in paths:
+        for line in _look(path, lambda connection: connection.execute(question, values).fetchall()):
+            names, amounts = tuple(line[: len(by)]), list(line[len(by) :])
+            if amounts[0]:
+                added[names] = list(map(add, added[names], amounts)) if names in added else amounts
+    rows = [_row(names, dict(zip(asked, amounts, strict=True))) for names, amounts in added.items()]
     if set(by) & TIMES.keys():
         rows.sort(key=lambda row: row.names)
     else:
         rows.sort(key=lambda row: (-(row.cost_usd or 0), -row.input_tokens - row.output_tokens, row.names))
     return Report(tuple(by), datetime.fromtimestamp(start, UTC), until or now, tuple(rows))
+
+
+def _look(path: Path, question: "Callable[[sqlite3.Connection], T]") -> T:
+    """Raises BadRollup."""
+    import sqlite3
+
+    if not path.exists():
+        raise BadRollup(
+            f"there is no roll-up at {path}: has a gateway with this state directory answered a call? "
+            "--rollup names another file"
+        )
+    try:
+        connection = open_rollup(path, is_reader=True)
+        try:
+            return question(connection)
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise BadRollup(f"{path} cannot be read: {error}") from error
 
 
 def _period(oldest: Mapping[str, float], by: Sequence[str], since: datetime, now: datetime) -> str:
@@ -142,10 +169,13 @@ def _period(oldest: Mapping[str, float], by: Sequence[str], since: datetime, now
     return "hour" if "hour" in by or _is_whole(oldest, "hour", "day", since) else "day"
 
 
-def _oldest(connection: "sqlite3.Connection", period: str) -> float:
-    """When the first of the sums begins that are still there."""
-    found: int | None = connection.execute("SELECT min(start) FROM usage WHERE period = ?", (period,)).fetchone()[0]
-    return math.inf if found is None else found
+def _oldest(connection: "sqlite3.Connection") -> dict[str, float]:
+    """Period → when the first of its sums begins that are still there."""
+    found = {}
+    for period in PERIODS:
+        (start,) = connection.execute("SELECT min(start) FROM usage WHERE period = ?", (period,)).fetchone()
+        found[period] = math.inf if start is None else float(start)
+    return found
 
 
 def _is_whole(oldest: Mapping[str, float], fine: str, coarse: str, since: datetime) -> bool:
