@@ -16,6 +16,10 @@ HELD = LimitRecord(name="limit-0", limit="1000 input tokens per 24 hours", exact
 FLOW = LimitRecord(name="limit-0", limit="1000 input tokens per 24 hours", exact=True, burst=1000)
 
 
+async def knows_of(server: Server, count: int) -> bool:
+    return server.leases.state == (True, f"{count} worker(s) share the counts")
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     with running_store(tmp_path_factory.mktemp("store")) as store:
@@ -87,6 +91,30 @@ async def test_a_call_of_an_ended_window_is_not_told_again_to_the_next_one(store
         await eventually(is_back)
         assert await server.ask(input_tokens=600) is not None
         server.settle(long, input_tokens=1)
+
+
+async def test_a_spent_quota_is_spent_for_a_server_that_is_cut_off_and_has_used_nothing(store: Store) -> None:
+    async with servers(store, 2, HELD, timeout_s=0.5) as (first, second):
+        first.settle(await first.get(input_tokens=990), input_tokens=990)
+        assert await second.ask(input_tokens=20) is None
+        store.freeze()
+        try:
+            assert await second.ask(input_tokens=20) is None
+            assert await second.ask(input_tokens=5) is not None
+            assert await second.ask(input_tokens=2000) is None
+        finally:
+            store.thaw()
+
+
+async def test_a_call_larger_than_the_share_passes_where_nobody_has_used_anything(store: Store) -> None:
+    async with servers(store, 2, HELD, timeout_s=0.5) as (_, server):
+        await eventually(lambda: knows_of(server, 2))
+        store.freeze()
+        try:
+            assert await server.ask(input_tokens=900) is not None
+            assert await server.ask(input_tokens=1) is None
+        finally:
+            store.thaw()
 
 
 # --- A reload ---

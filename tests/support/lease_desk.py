@@ -79,10 +79,12 @@ class Server:
 
 
 @asynccontextmanager
-async def servers(store: Store, count: int, *limits: str | LimitRecord) -> AsyncIterator[list[Server]]:
+async def servers(
+    store: Store, count: int, *limits: str | LimitRecord, timeout_s: float = 5
+) -> AsyncIterator[list[Server]]:
     store.command("FLUSHALL")
     async with AsyncExitStack() as stack:
-        found = [await Server(store, *limits).start() for _ in range(count)]
+        found = [await Server(store, *limits, timeout_s=timeout_s).start() for _ in range(count)]
         for server in found:
             stack.push_async_callback(server.leases.aclose)
         yield found

@@ -129,14 +129,21 @@ class Books:
         cut off at the same time let no more pass together than the limit.
         servers  how many share it
         """
-        numbers = self.table.numbers
-        whole = max(1, int(rule.amount / servers))
+        numbers, whole = self.table.numbers, max(1, int(rule.amount / servers))
         if rule.unit == "streams" or numbers[slot + UNTIL] <= now or numbers[slot + END] == ALONE:
             return whole
         if not numbers[slot + ALONE_TO]:
             had = max(numbers[slot + GRANTED], numbers[slot + USED])
             numbers[slot + ALONE_TO] = had + min(whole, int(max(0, numbers[slot + LEFT]) / servers))
         return numbers[slot + ALONE_TO]
+
+    def is_untouched(self, rule: Rule, slot: int, now: int) -> bool:
+        """Whether nobody has used anything, as far as this server knows: then a call that is larger than all passes."""
+        numbers = self.table.numbers
+        if numbers[slot + UNTIL] <= now:
+            return True
+        left = rule.whole if numbers[slot + END] == ALONE else numbers[slot + LEFT] + numbers[slot + GRANTED]
+        return not numbers[slot + USED] and left >= rule.whole
 
     def leave(self, tally: Tally, slot: int, now: int) -> bool:
         """What of an exact limit nobody here has taken goes back; True where there was something."""
@@ -271,9 +278,10 @@ class Books:
             return True
         if is_held(rule) and is_same and numbers[slot + END] != ALONE:
             # It has been told already, at least some of it, and nobody else may take what comes back of that.
-            back = max(0, numbers[slot + GRANTED] - numbers[slot + USED])
-            numbers[slot + GRANTED] -= back
-            self.owe(rule, key, numbers[slot + END], back=back, freed=0)
+            back = numbers[slot + GRANTED] - numbers[slot + USED]
+            if back > 0:
+                numbers[slot + GRANTED] -= back
+                self.owe(rule, key, numbers[slot + END], back=back, freed=0)
         if is_same:
             is_overdrawn: bool = numbers[slot + USED] > numbers[slot + GRANTED]
             if is_overdrawn:

@@ -300,6 +300,7 @@ class Leases:
             logger.warning("limits are not shared: this server counts alone", extra={"reason": reason})
             return
         logger.info("limits are shared with all servers")
+        self._put([]).add_done_callback(self._note_alive)
         self._books.forget_name()
         self._tell_store(self._books.held_lines(self.now()))
         # In this order: for a moment some of it counts twice, never not at all.
@@ -341,9 +342,8 @@ class Leases:
     def _wait_alone(self, rule: Rule, amount: int, slot: int, share: int, now: int) -> int:
         """Nanoseconds; below 0: it may pass."""
         numbers = self.table.numbers
-        is_alive = numbers[slot + UNTIL] > now
-        taken = numbers[slot + USED] if is_alive else 0
-        if taken + amount <= share or (not taken and amount > share):
+        taken = numbers[slot + USED] if numbers[slot + UNTIL] > now else 0
+        if not amount or taken + amount <= share or self._books.is_untouched(rule, slot, now):
             return -1
         return SECOND if rule.unit == "streams" else numbers[slot + UNTIL] - now
 
