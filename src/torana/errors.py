@@ -319,6 +319,9 @@ class ProviderOverloaded(ProviderRefused):
     is_retryable = True
 
 
+MISCALLED = "tool_use_failed"
+"""Kind of Groq's for a call that its model wrote wrongly: 400, or within a stream."""
+
 FLAGGED = "content_flagged"
 """Kind of what a provider refuses for what it says, with the status of a bad key."""
 

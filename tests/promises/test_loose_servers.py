@@ -785,3 +785,39 @@ async def test_a_completion_of_nothing_is_no_failure(
 
     assert answer.status == 200, answer
     assert answer.text == "" if stream else answer.json()["choices"] == []
+
+
+MISCALLED = {
+    "error": {
+        "message": "Failed to call a function. Please adjust your prompt. See 'failed_generation' for more details.",
+        "type": "invalid_request_error",
+        "code": "tool_use_failed",
+        "failed_generation": "<function=read{...}>",
+    }
+}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("path", ["/anthropic/v1/messages", "/openai/v1/chat/completions"])
+async def test_a_call_that_a_model_wrote_wrongly_is_asked_for_once_more(
+    gateway: RunningGateway, provider: ScriptedProvider, path: str, stream: bool
+) -> None:
+    """Groq's 400: nothing is wrong with the request, and the next try mostly does better."""
+    provider.fail_with(400, MISCALLED, times=1)
+    body = {"model": "theirs", "max_tokens": 9, "stream": stream, "messages": [{"role": "user", "content": "?"}]}
+
+    answer = await gateway.post(path, json=body, token=gateway.token(unit_primitives=[PROXY]))
+
+    assert (answer.status, len(provider.requests)) == (200, 2)
+
+
+async def test_such_a_call_within_a_stream_is_told_as_a_failure(
+    gateway: RunningGateway, provider: ScriptedProvider
+) -> None:
+    provider.answer_with(events=[HELLO[0], b"event: error\n" + data(MISCALLED)])
+
+    own = await ask_as_its_own(gateway)
+
+    assert '"content": "Hel"' in own
+    assert "provider_broke" in own
+    assert "[DONE]" not in own

@@ -9,7 +9,15 @@ import msgspec
 from torana.chat import Chunk, FinishReason, Usage
 from torana.dialects.bodies import decode_answer, plain_text
 from torana.dialects.members import Members, read_tiers, read_tokens, suspect
-from torana.errors import FLAGGED, SPENT_KINDS, ProviderBroke, ProviderRefused, provider_refused
+from torana.errors import (
+    FLAGGED,
+    MISCALLED,
+    SPENT_KINDS,
+    ProviderBroke,
+    ProviderGaveUp,
+    ProviderRefused,
+    provider_refused,
+)
 
 MAX_MESSAGE_CHARS = 300
 """Of a provider's error, for the log."""
@@ -261,9 +269,11 @@ def read_error(status: int, body: bytes) -> ProviderRefused:
     return provider_refused(status, _shorten(error), kind=error.kind)
 
 
-def refused(failure: Error | str | None) -> ProviderRefused:
+def refused(failure: Error | str | None) -> ProviderRefused | ProviderGaveUp:
     """The error told in place of an answer or within one: its status is known by its code or kind alone."""
     error = failure if isinstance(failure, Error) else Error(failure)
+    if error.kind == MISCALLED:
+        return ProviderGaveUp("the model wrote a call that is none")
     status = error.status or _ERROR_STATUS.get(error.kind) or _ERROR_STATUS.get(str(error.type))
     if status is None:
         status = 400 if _OF_AN_IMAGE in error.kind else 500

@@ -18,7 +18,7 @@ from torana.dialects.members import Members
 from torana.dialects.openai_style import DONE
 from torana.dialects.sse import MAX_EVENT_BYTES, read_event
 from torana.dialects.streams import MAX_WATCHED_LINE_BYTES
-from torana.errors import Invalid, ProviderBroke, ProviderError, ProviderRefused
+from torana.errors import Invalid, ProviderBroke, ProviderError, ProviderGaveUp, ProviderRefused
 
 MAX_HELD_EVENTS = 16
 """Events that say nothing we know of; behind so many the answer has begun, whatever it is."""
@@ -209,7 +209,7 @@ class PassingReader:
                 continue
             try:
                 self._dialect.read_events().feed(whole[start:end])
-            except ProviderRefused as failure:
+            except (ProviderRefused, ProviderGaveUp) as failure:
                 self._failure = failure
                 if not start:
                     raise

@@ -10,7 +10,7 @@ from torana.dialects.bodies import decode_answer
 from torana.dialects.freeform import BEGIN, END, escape, wrap
 from torana.dialects.members import arguments_text
 from torana.dialects.streams import Seen
-from torana.errors import ProviderBroke, ProviderRefused
+from torana.errors import ProviderBroke, ProviderGaveUp, ProviderRefused
 
 NAME = "responses"
 
@@ -209,7 +209,7 @@ def _finish(status: str, details: _Details | None, *, has_calls: bool) -> Finish
     return "tool_calls" if has_calls else "stop"
 
 
-def _failed(error: openai_style.Error | str | None) -> ProviderRefused:
+def _failed(error: openai_style.Error | str | None) -> ProviderRefused | ProviderGaveUp:
     return openai_style.refused(error or openai_style.Error("the response failed", code="server_error"))
 
 

@@ -25,11 +25,13 @@ from torana.dialects.passing import pass_on, replace_model
 from torana.dialects.responses import RESPONSES
 from torana.dialects.thoughts import has_thoughts, leave_thoughts_out
 from torana.errors import (
+    MISCALLED,
     Invalid,
     NoCredentials,
     ProviderBlocked,
     ProviderBroke,
     ProviderError,
+    ProviderGaveUp,
     ProviderRefused,
     ProviderRefusedKey,
 )
@@ -321,11 +323,13 @@ async def _check_head(
 
 async def _read_refusal(
     answer: WireAnswer, deployment: Deployment, read_error: Callable[[int, bytes], ProviderRefused]
-) -> ProviderRefused:
+) -> ProviderRefused | ProviderGaveUp:
     words = await _read_words(answer)
     error = read_error(answer.status, words)
     if error.upstream_code == 403 and isinstance(error, ProviderRefusedKey) and words.lstrip().startswith(b"<"):
         error = ProviderBlocked(403, "a page in place of an error", kind="blocked")
+    if error.kind == MISCALLED:
+        return ProviderGaveUp("the model wrote a call that is none", deployment.name)
     error.where = deployment.name
     _note(error, answer.headers)
     return error
