@@ -190,3 +190,31 @@ async def test_arguments_that_are_none_do_not_end_the_conversation_with_a_server
     cut, whole = (row["tool_calls"][0]["function"]["arguments"] for row in rows if "tool_calls" in row)
     assert json.loads(cut) == {"INVALID_JSON": '{"path": "a'}
     assert whole == '{"a": 1.0}'
+
+
+@pytest.mark.parametrize("model", [CLAUDE, "claude-haiku-4-5-20251001"])
+async def test_what_a_developer_says_behind_an_answer_is_answered(gateway: RunningGateway, model: str) -> None:
+    """Told ahead of all else it would leave the model to carry its own answer on."""
+    rules = {"role": "developer", "content": "Be brief."}
+    turns = [rules, *HI, {"role": "assistant", "content": "Hello."}, {"role": "developer", "content": "Say goodbye."}]
+
+    answer = await ask(gateway, RESPONSES, model, input=turns)
+
+    asked = gateway.provider.requests[0].json()
+    assert (asked["system"], asked["messages"][1:]) == (
+        "Be brief.",
+        [{"role": "assistant", "content": "Hello."}, {"role": "user", "content": "Say goodbye."}],
+    )
+    assert answer.header("x-torana-dropped") is None
+
+
+async def test_gemini_is_asked_to_go_on_where_nothing_is_said_behind_its_answer(
+    start_gateway: StartGateway, gemini_env: dict[str, str]
+) -> None:
+    """Its newer models refuse what ends with their own turn."""
+    gateway = await start_gateway(env=gemini_env)
+    turns = [*HI, {"role": "assistant", "content": "Hello."}, {"role": "system", "content": ""}]
+
+    await ask(gateway, CHAT, "gemini_3_8_flash", messages=turns)
+
+    assert [row["role"] for row in gateway.provider.requests[0].json()["contents"]] == ["user", "model", "user"]

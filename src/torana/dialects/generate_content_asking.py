@@ -10,7 +10,7 @@ from torana.chat import AnswerSchema, ChatRequest, Effort, Reasoning, Tool
 from torana.dialects.generate_content_parts import is_second
 from torana.dialects.generate_content_turns import write_contents, write_system
 from torana.dialects.google_schema import clean_schema
-from torana.dialects.in_words import GO_ON
+from torana.dialects.in_words import GO_ON, ask_in_turn
 from torana.dialects.members import Members
 from torana.dialects.thoughts import find_budget, find_effort, nearest_effort
 
@@ -35,12 +35,14 @@ def write_words(chat: ChatRequest, model: str, lost: set[str]) -> Members:
 
     Raises Invalid for a part that only another dialect can write.
     """
+    chat = ask_in_turn(chat)
     contents, system = write_contents(chat.messages, model, lost), write_system(chat.messages, lost)
     if not contents:
         # A conversation in which nobody asks anything: the API demands a turn.
         contents, system = [{"role": "user", "parts": system or [{"text": " "}]}], []
     carries_on = not _carries_nothing_on.match(model) if chat.carries_on is None else chat.carries_on
-    if chat.is_begun and contents[-1]["role"] == "model" and not carries_on:
+    last = contents[-1]
+    if last["role"] == "model" and not carries_on and not any("functionCall" in part for part in last["parts"]):
         lost.add("begun_answer")
         contents.append({"role": "user", "parts": [{"text": GO_ON}]})
     members: Members = {"contents": contents}

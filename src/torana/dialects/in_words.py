@@ -2,10 +2,22 @@
 
 import msgspec
 
-from torana.chat import ChatRequest
+from torana.chat import ChatRequest, Message
 
 GO_ON = "Go on exactly where you stopped, and repeat nothing."
 """Follows a begun answer for models that carry on none."""
+
+
+def ask_in_turn(chat: ChatRequest) -> ChatRequest:
+    """With system messages behind the assistant's last words as a user's: they are what is to be answered, and told
+    ahead of all else they would leave the model to carry its own last answer on. The request itself mostly."""
+    at = len(chat.messages)
+    while at and chat.messages[at - 1].role == "system":
+        at -= 1
+    if not 0 < at < len(chat.messages) or chat.messages[at - 1].role != "assistant":
+        return chat
+    asked = (Message("user", message.parts) for message in chat.messages[at:])
+    return msgspec.structs.replace(chat, messages=(*chat.messages[:at], *asked))
 
 
 def ask_for_json(chat: ChatRequest, lost: set[str], *, takes_schema: bool) -> str:
