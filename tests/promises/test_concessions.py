@@ -453,3 +453,32 @@ async def test_a_server_that_knows_no_greedy_temperature_gets_one_close_by(
 
     assert [answer.status for answer in answers] == [200, 200]
     assert [request.json()["temperature"] for request in provider.requests] == [0, 0.01, 0.01]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "This model only support stream mode, please enable the stream parameter to access the model. ",
+        "parameter.enable_thinking must be set to false for non-streaming calls",
+    ],
+)
+async def test_a_model_that_only_streams_answers_who_wants_one_answer(
+    start_gateway: StartGateway, provider: ScriptedProvider, text: str
+) -> None:
+    """Qwen's models that think, at DashScope."""
+    gateway = await start_gateway(env={"AIGW_CUSTOM_MODELS__ENABLED": "true"})
+    provider.fail_with(400, refusal(text), times=1)
+    provider.answer_with(text="It is one.")
+    wish = {"provider": "openai", "name": "qwen", "endpoint": f"{provider.url}/v1"}
+    asked = {"inputs": {"input": "why", "selected_text": "x = 1"}, "model_metadata": wish}
+
+    answers = [
+        await gateway.post(
+            "/v1/prompts/chat/explain_code", json=asked, token=gateway.token(unit_primitives=["explain_code"])
+        )
+        for _ in range(2)
+    ]
+
+    assert [(answer.status, answer.json()) for answer in answers] == [(200, "It is one.")] * 2
+    assert [request.json().get("stream", False) for request in provider.requests] == [False, True, True]
+    assert [(each["input_tokens"], each["status"]) for each in gateway.usage()] == [(25, "completed")] * 2

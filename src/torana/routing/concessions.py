@@ -171,6 +171,15 @@ CONCESSIONS = (
         _read_as(r"'reasoning(_content|_details)?' is unsupported|\breasoning is not supported"),
         leave_thoughts_out,
     ),
+    # DashScope, of models that think: "This model only support stream mode, please enable the stream parameter",
+    # "parameter.enable_thinking must be set to false for non-streaming calls". Who asked for one answer gets one.
+    Concession(
+        "whole",
+        lambda chat: not chat.stream,
+        _read_as(r"only supports? stream (mode|call)|must be set to false for non-streaming calls"),
+        lambda chat: replace(chat, stream=True),
+        lambda _chat: (),
+    ),
     # Servers on Hugging Face's transformers, and TGI: "`temperature` (=0.0) has to be a strictly positive float".
     Concession(
         "greedy",
