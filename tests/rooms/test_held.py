@@ -2,12 +2,15 @@
 
 import asyncio
 import socket
+from contextlib import ExitStack
+from itertools import pairwise
 from typing import Any
 
 from tests.support.http_client import RawConnection, connect, write_request
+from tests.support.waiting import eventually
 
 from torana.api.accepting import bind
-from torana.api.admission import Admission, Request, Standing
+from torana.api.admission import LOOKED_AT_PER_TURN, Admission, Request, Standing
 from torana.api.connection import Connection
 from torana.api.crowds import Crowds
 from torana.api.heads import Head
@@ -81,6 +84,32 @@ async def test_no_patience_ends_for_a_request_that_waits_in_line() -> None:
         await listener.aclose()
 
     assert statuses == [200, 200]
+
+
+async def test_of_a_crowd_that_asks_in_one_moment_one_turn_of_the_loop_looks_at_some() -> None:
+    door, sock = HandDoor(), bind("127.0.0.1", 0, shared=False)
+    listener = Listener(say_ok, ServeSettings(), with_tls=False, door=door)
+    await listener.start(sock)
+    looked_at = [0]
+    with ExitStack() as stack:
+        crowd = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", _port_of(sock))))
+            for _ in range(3 * LOOKED_AT_PER_TURN + 1)
+        ]
+        await eventually(lambda: _have_come(listener, len(crowd)))
+
+        for client in crowd:
+            client.sendall(REQUEST)
+        while looked_at[-1] < len(crowd):
+            await asyncio.sleep(0)
+            looked_at.append(door.line.came.qsize())
+        await listener.aclose()
+
+    assert max(later - before for before, later in pairwise(looked_at)) == LOOKED_AT_PER_TURN
+
+
+async def _have_come(listener: Listener, count: int) -> bool:
+    return len(listener.server.server_state.connections) == count
 
 
 def _port_of(sock: socket.socket) -> int:

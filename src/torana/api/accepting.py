@@ -4,8 +4,9 @@ import asyncio
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from typing import Any
 
 BACKLOG = 4096
 """Connections that may wait to be accepted."""
@@ -68,7 +69,7 @@ class Acceptor:
         self._make = make
         self._tls = tls
         self._greetings = greetings
-        self._greeting_s = greeting_s if tls is not None else None
+        self._greeting_s = greeting_s
         self._has_room = has_room
         self._loop = asyncio.get_running_loop()
         self._paused: asyncio.TimerHandle | None = None
@@ -104,7 +105,17 @@ class Acceptor:
             except OSError:
                 self._pause(WITHOUT_S)
                 return
-            self._greetings.add(self._loop.create_task(self._greet(client)))
+            if self._tls is None:
+                self._begin(client)
+            else:
+                self._greetings.add(self._loop.create_task(self._greet(client)))
+
+    def _begin(self, client: socket.socket) -> None:
+        """As a task, the first step would be taken a turn later, and in a crowd turns are long."""
+        greeting = self._loop.connect_accepted_socket(self._make, client)
+        with suppress(OSError):
+            made: asyncio.Future[None] = greeting.send(None)
+            made.add_done_callback(lambda _made: _end(greeting))
 
     async def _greet(self, client: socket.socket) -> None:
         # Who leaves meanwhile, or speaks another language, is nobody's concern.
@@ -112,6 +123,11 @@ class Acceptor:
             await self._loop.connect_accepted_socket(
                 self._make, client, ssl=self._tls, ssl_handshake_timeout=self._greeting_s
             )
+
+
+def _end(greeting: Coroutine[Any, Any, object]) -> None:
+    with suppress(OSError, StopIteration):
+        greeting.send(None)
 
 
 def bind(host: str, port: int, *, shared: bool) -> socket.socket:

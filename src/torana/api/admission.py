@@ -25,6 +25,9 @@ LEAST_STARTS_PER_TURN = 2
 COMERS_PER_START = 24
 """Where many more come in a turn than are begun, turning them away takes its own time. For so many of them one is
 begun at least, so that much of the time goes into answers however many come."""
+LOOKED_AT_PER_TURN = 3 * COMERS_PER_START
+"""Requests that are looked at in one turn, to be begun, to wait or to be turned away; that takes most, tenths of a
+millisecond. The others wait as they have come."""
 TURN_WEIGHT = 0.1
 """How much the newest turn counts in what turns take and begin."""
 BYTES_PER_TURN = 65_536

@@ -14,6 +14,7 @@ from torana.api.crowds import Crowds, kind_of
 from torana.api.heads import Head
 from torana.api.over_limit import Asked, OverLimit
 from torana.api.room import Room
+from torana.api.turns import Turns
 from torana.limits.reached import LimitReached
 
 MAX_HELD_BYTES = 65_536
@@ -34,11 +35,13 @@ class HeldConnection(Connection):
     door: "Door"
     """Set on the subclass that `Listener` makes, as is:"""
     room: Room
+    coming: Turns
+    """Of requests that nobody has looked at."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.held: bytes | None = None
-        """What has come of a request that waits in line; None: none does."""
+        """What has come of a request that waits to be looked at, or in line; None: none does."""
         self.head: Head | None = None
         """Of the last request that had to wait or was turned away."""
 
@@ -54,7 +57,23 @@ class HeldConnection(Connection):
                 self.flow.pause_reading()
         elif self.phase > FRESH or data.startswith(_PROBES):
             super().data_received(data)
-        elif not self.room.let_in(self):
+        elif self.coming.take():
+            self._come(data)
+        else:
+            self.held = data
+            self.coming.put_off(self._come_now)
+
+    def _come_now(self) -> bool:
+        held, self.held = self.held, None
+        if held is None:
+            return False
+        self.flow.resume_reading()
+        self._come(held)
+        return True
+
+    def _come(self, data: bytes) -> None:
+        """Begin a request, let it wait in line, or turn it away."""
+        if not self.room.let_in(self):
             # Without a descriptor for the provider's connection it would fail half-way.
             self._turn_away(self._look(data), data, "overloaded", may_stay=False)
         elif (self.door.crowds.are_any or self.door.over_limit.are_any) and self._is_one_too_many(data):

@@ -12,10 +12,11 @@ from typing import Any
 import uvicorn
 
 from torana.api.accepting import Acceptor, Greetings
-from torana.api.connection import DRAINING, Connection
+from torana.api.admission import LOOKED_AT_PER_TURN
+from torana.api.connection import CANCELS_PER_TURN, DRAINING, Connection
 from torana.api.held import Door, HeldConnection
-from torana.api.leaving import Leaving
 from torana.api.room import SPARE_FILES, Room, Upstream
+from torana.api.turns import Turns
 from torana.settings import ServeSettings
 
 TICK_S = 0.25
@@ -57,13 +58,13 @@ class Listener:
         members: dict[str, Any] = {
             "serve": serve,
             "is_draining": staticmethod(lambda: self.is_draining),
-            "leaving": Leaving(),
+            "leaving": Turns(CANCELS_PER_TURN),
         }
         self.room: Room | None = None
         if door is not None:
             connections: Any = self.server.server_state.connections
             self.room = Room(_files_for_requests(), connections, self.greetings, upstream)
-            members |= {"door": door, "room": self.room}
+            members |= {"door": door, "room": self.room, "coming": Turns(LOOKED_AT_PER_TURN)}
         self.protocol = type("Protocol", (Connection if door is None else HeldConnection,), members)
         self.acceptor: Acceptor | None = None
         self.ticker: asyncio.Task[None] | None = None
