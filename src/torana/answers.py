@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import msgspec
 from msgspec.structs import replace as replace_fields
 
-from torana.books import ModelCall, Outcome, asked_tokens, complete, count_said, is_told, prompt_texts, site_of
+from torana.books import ModelCall, Outcome, asked_tokens, complete, count_said, is_told, prompt_texts
 from torana.chat import ChatRequest, FinishReason, Usage
 from torana.code.cleaning import Cleaner
 from torana.code.orders import GENERATIONS, Cleaning, Cursor
@@ -81,10 +81,9 @@ class Answer(msgspec.Struct, kw_only=True):
             self._names = OwnNames(self.chat) or None
         if self.call.facts.logs_contents:
             self._said = []
-        entry = self.call.entry
-        if entry is not None:
-            entry.move(site_of(self.flow.deployment))
-            entry.progress = self.so_far
+        self.call.move(self.flow.deployment)
+        if self.call.entry is not None:
+            self.call.entry.progress = self.so_far
 
     @property
     def is_demo(self) -> bool:

@@ -85,6 +85,11 @@ class ModelCall(msgspec.Struct, kw_only=True):
                 residency=regions,
             )
 
+    def move(self, deployment: Deployment) -> None:
+        """This one answers, whichever was asked first."""
+        if self.entry is not None:
+            self.entry.move(site_of(deployment), self._told_tries(None) if len(self.tries) > 1 else ())
+
     async def settled(self) -> None:
         """Returns once the usage record is durable; nothing that ends the answer goes out before."""
         if self.entry is not None:

@@ -368,8 +368,7 @@ class Walk:
             if isinstance(error, ProviderError):
                 await call.settled()
             raise
-        if call.entry is not None:
-            call.entry.move(site_of(used))
+        call.move(used)
         usage = vectors.usage
         if usage is None or not is_possible(usage):
             usage = complete(usage, estimate_inputs(request.inputs, None).input_tokens, 0)

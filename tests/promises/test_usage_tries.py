@@ -1,6 +1,9 @@
 """What several sendings of one call leave in its one record, and where records may be."""
 
+import asyncio
 import json
+import os
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from decimal import Decimal
@@ -15,6 +18,12 @@ from tests.support.fleet import CODE, Fleet, running_fleet
 from tests.support.gateway import RunningGateway
 from tests.support.issuer import INSTANCE_ID
 from tests.support.usage_sink import UsageSink
+from tests.support.waiting import eventually
+
+from torana.usage.adoption import adopt
+from torana.usage.disk import Disk
+from torana.usage.folder import Position, make_folder
+from torana.usage.running import read_table
 
 StartFleet = Callable[..., Awaitable[Fleet]]
 
@@ -69,6 +78,36 @@ async def test_a_try_that_its_provider_may_charge_is_listed_and_the_customer_pay
     assert "input_tokens" not in first  # nobody but the provider knows
     assert Decimal(record["cost_usd"]) == Decimal(second["cost_usd"]) == Decimal("0.00018")
     assert record["price_as_of"] == "2026-05-01"
+
+
+async def test_the_tries_of_a_call_whose_worker_dies_are_listed(start_fleet: StartFleet, tmp_path: Path) -> None:
+    fleet = await start_fleet(*TWO)
+    fleet["a"].cut_after(0)
+    fleet["b"].answer_with(hold_after=4)
+    asking = asyncio.create_task(fleet.ask(CODE, stream=True))
+    await fleet["b"].request()
+    own = fleet.gateway.running.parts.ledger.spool.own
+    assert own is not None
+
+    async def has_moved() -> bool:
+        left, _ = await asyncio.to_thread(lambda: read_table(os.open(own.path / "running", os.O_RDONLY)))
+        return b'"provider":"b"' in left[0].admitted
+
+    await eventually(has_moved)
+    dead = make_folder(Disk(), tmp_path / "dead", "dead")
+    shutil.copy(own.path / "running", dead.path)  # as it lies there when it is killed now
+    fleet["b"].release()
+    await asking
+
+    adopt(Disk(), dead)
+
+    record = json.loads(dead.read(Position(), 9).payloads[0])
+    assert (record["status"], record["provider"]) == ("interrupted", "b")
+    assert [(each["outcome"], each["deployment"][0], each["is_charged"]) for each in record["tries"]] == [
+        ("failed", "a", True),
+        ("answered", "b", True),
+    ]
+    assert record["tries"][1]["cost_usd"] == record["cost_usd"]
 
 
 async def test_a_price_that_nobody_knows_is_unknown_and_not_nought(start_fleet: StartFleet) -> None:

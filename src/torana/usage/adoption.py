@@ -8,9 +8,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from torana.usage.disk import Disk
-from torana.usage.event import Ending, encode, id_of
+from torana.usage.event import Ending, ToldTry, encode, id_of
 from torana.usage.folder import RESENT, Folder, Position, orphans, take_orphan
 from torana.usage.frames import write_frame
 from torana.usage.prices import Price, price_text
@@ -127,7 +128,7 @@ def _ids_at_the_end(folder: Folder) -> set[bytes]:
 
 def _interrupt(left: Left) -> bytes:
     usage = left.usage
-    admitted, _, price_json = left.admitted.partition(b"\n")
+    admitted, price_json, tries_json = [*left.admitted.split(b"\n"), b"[]"][:3]
     started = datetime.fromisoformat(msgspec.json.decode(admitted, type=_Started).started_at)
     cost, price_as_of = price_text(usage, msgspec.json.decode(price_json, type=Price | None))
     ended = started + timedelta(seconds=left.duration_s)
@@ -145,5 +146,11 @@ def _interrupt(left: Left) -> bytes:
         tiers=usage.tiers,
         cost_usd=cost,
         price_as_of=price_as_of,
+        tries=tuple(
+            each
+            if each.outcome != "answered"
+            else replace(each, input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, cost_usd=cost)
+            for each in msgspec.json.decode(tries_json, type=tuple[ToldTry, ...])
+        ),
     )
     return b"%b,%b" % (admitted[:-1], encode(ending)[1:])
