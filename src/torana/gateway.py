@@ -255,7 +255,7 @@ class Gateway:
             headers = self.walk.headers_of(route.deployments[0], None, model)
             counted = await self.sender.count(route.deployments[0], chat)
         except ProviderError as error:
-            if isinstance(error, ProviderRefused) and error.upstream_code in (400, 404, 413, 422):
+            if isinstance(error, ProviderRefused) and _is_about_the_prompt(error):
                 raise
             # Clients count often and by the way; an estimate serves them better than a failure.
             logger.log(
@@ -269,6 +269,13 @@ class Gateway:
     def speaks(self, model: Model, dialect: str) -> bool:
         """True where one of this model's deployments takes a client's bytes in `dialect` as they are."""
         return any(self.sender.speaks(each, dialect) for each in model.deployments)
+
+
+def _is_about_the_prompt(error: ProviderRefused) -> bool:
+    """Whether counting failed for what was asked: servers that follow Anthropic need not have the path at all."""
+    if error.upstream_code == 404:
+        return error.kind == "not_found_error"
+    return error.upstream_code in (400, 413, 422)
 
 
 def _mark(chat: ChatRequest, model: Model, cursor: Cursor, window: Window) -> ChatRequest:

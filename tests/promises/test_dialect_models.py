@@ -195,6 +195,23 @@ async def test_a_provider_that_fails_to_count_is_no_failure_to_the_client(gatewa
     assert (answer.status, answer.header("x-torana-estimated")) == (200, "true")
 
 
+async def test_a_server_that_follows_anthropic_and_has_no_such_path_is_none_either(gateway: RunningGateway) -> None:
+    """As vLLM's and others answered it before they counted."""
+    gateway.provider.fail_with(404, b'{"detail":"Not Found"}')
+
+    answer = await count(gateway, "chat_default")
+
+    assert (answer.status, answer.header("x-torana-estimated")) == (200, "true")
+
+
+async def test_a_model_that_the_provider_does_not_have_is_told(gateway: RunningGateway) -> None:
+    gateway.provider.fail_with(404)
+
+    answer = await count(gateway, "chat_default")
+
+    assert (answer.status, answer.json()["error"]["type"]) == (404, "not_found_error")
+
+
 async def test_what_the_provider_has_against_the_prompt_is_told(gateway: RunningGateway) -> None:
     gateway.provider.fail_with(400)
 
