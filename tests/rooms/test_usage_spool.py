@@ -3,12 +3,14 @@
 import errno
 import json
 import os
+import struct
 from bisect import bisect_right
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 from hypothesis import given, settings
@@ -390,9 +392,9 @@ def test_a_death_in_the_middle_of_a_checkpoint_leaves_the_one_before(offset: int
     with tempfile.TemporaryFile() as file:
         table = RunningTable(Disk(), file.fileno())
         slot = table.take(b"call")
-        table.note(slot, 1, Usage(5, 5), 1.0)
+        table.note(slot, 1, Usage(5, 5, tiers=("slow",)), 1.0)
         before = os.pread(file.fileno(), 2048, 0)
-        table.note(slot, 2, Usage(5, 9), 2.0)
+        table.note(slot, 2, Usage(5, 9, tiers=("fast",)), 2.0)
         after = os.pread(file.fileno(), 2048, 0)
         # Killed after so many bytes of the second one.
         torn = after[:offset] + before[offset:]
@@ -402,7 +404,43 @@ def test_a_death_in_the_middle_of_a_checkpoint_leaves_the_one_before(offset: int
         table.close()
 
     assert damaged == 0
-    assert left.usage.output_tokens in (5, 9)
+    assert (left.usage.output_tokens, left.usage.tiers) in ((5, ("slow",)), (9, ("fast",)))
+
+
+def earlier_slot(admitted: bytes, number: int, counts: tuple[int, int, int, int, int, bool, float]) -> bytes:
+    """As versions wrote it that kept neither tiers nor what the cache keeps for an hour."""
+    head = struct.pack("<II", len(admitted), crc32(admitted))
+    packed = struct.pack("<QQQQQ?d", *counts)
+    checked = struct.pack("<II", number, crc32(packed, crc32(head, number))) + packed
+    return (head + admitted).ljust(SLOT_BYTES - 144 + number % 2 * 72, b"\0") + checked.ljust(
+        144 - number % 2 * 72, b"\0"
+    )
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("length", [4, SLOT_BYTES - 144 - 8])
+def test_a_table_of_an_earlier_version_is_read_whole(tmp_path: Path, number: int, length: int) -> None:
+    admitted = b"call".ljust(length, b".")
+    (tmp_path / "running").write_bytes(earlier_slot(admitted, number, (10, 2, 3, 4, 1, True, 1.5)))
+
+    left, damaged = read_table(os.open(tmp_path / "running", os.O_RDONLY))
+
+    assert [(each.admitted, each.usage, each.duration_s) for each in left] == [
+        (admitted, Usage(10, 2, 3, 4, 1, is_counted=True), 1.5)
+    ]
+    assert damaged == 0
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_earlier_version_reads_what_it_knows_of_a_table(tmp_path: Path, number: int) -> None:
+    table, fd = table_of(tmp_path)
+    slot = table.take(b"call")
+    table.note(slot, number, Usage(10, 2, 3, 4, 1, cache_write_1h_tokens=4, tiers=("fast",)), 1.5)
+
+    written = os.pread(fd, SLOT_BYTES, slot * SLOT_BYTES)
+
+    earlier = earlier_slot(b"call", number, (10, 2, 3, 4, 1, False, 1.5))
+    assert (written[:12], written[-144:]) == (earlier[:12], earlier[-144:])
 
 
 def test_a_slot_that_was_torn_is_told_and_keeps_no_other_from_being_read(tmp_path: Path) -> None:

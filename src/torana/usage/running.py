@@ -2,7 +2,8 @@
 
 A table of slots, mapped into memory. Writing one is a copy of some hundred bytes, without a system call, and the
 kernel keeps it when the process is killed. Whoever finds the table of a dead worker makes one `interrupted` record
-of each slot in use.
+of each slot in use. That may be another version of torana: what is here stays where it is, and what is new stands
+beside it, behind a checksum of its own.
 """
 
 import mmap
@@ -11,7 +12,10 @@ import struct
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 from zlib import crc32
+
+from msgspec.structs import replace
 
 from torana.chat import Usage
 from torana.usage.disk import Disk
@@ -21,17 +25,20 @@ FIRST_SLOTS = 64
 
 _HEAD = struct.Struct("<II")
 """Length and checksum of what was admitted; a length of 0 is a free slot."""
+_COUNTS = struct.Struct("<QQQQQ?d")
+"""Tokens so far, in the order of Usage, whether we counted them, and the seconds since admission."""
 _TIERS_BYTES = 48
-_COUNTS = struct.Struct(f"<QQQQQQ?d{_TIERS_BYTES}s")
-"""Tokens so far, whether we counted them, the seconds since admission, and the tiers."""
+_MORE = struct.Struct(f"<Q{_TIERS_BYTES}s")
+"""What the cache keeps for an hour, and the tiers."""
 _UNKNOWN_TIER = "?"
 """In place of tiers too long to be kept: what no price list names has no price."""
 _CHECKED = struct.Struct("<II")
-"""Number of the checkpoint, and checksum of it with its counts."""
-_COUNTS_BYTES = 120
+"""Number of the checkpoint, and checksum of it with what it holds."""
+_COUNTS_BYTES, _MORE_BYTES = 72, _CHECKED.size + _MORE.size
 _COUNTS_AT = SLOT_BYTES - 2 * _COUNTS_BYTES
+_MORE_AT = _COUNTS_AT - 2 * _MORE_BYTES
 _PAYLOAD_AT = _HEAD.size
-MAX_ADMITTED_BYTES = _COUNTS_AT - _PAYLOAD_AT
+MAX_ADMITTED_BYTES = _MORE_AT - _PAYLOAD_AT
 _FREE = bytes(_HEAD.size)
 _MOST = 2**63
 
@@ -79,23 +86,24 @@ class RunningTable:
 
     def note(self, slot: int, number: int, usage: Usage, duration_s: float) -> None:
         """Counts so far. Two places take turns, so that a death in the middle of one leaves the other."""
-        extent, start = self._places[slot]
+        if usage.cache_write_1h_tokens or usage.tiers:  # first, for it counts with the counts of its number alone
+            more = _MORE.pack(_bounded(usage.cache_write_1h_tokens), _write_tiers(usage.tiers))
+            self._write(slot, _MORE_AT + number % 2 * _MORE_BYTES, number, more)
         counts = _COUNTS.pack(
             _bounded(usage.input_tokens),
             _bounded(usage.output_tokens),
             _bounded(usage.cache_read_tokens),
             _bounded(usage.cache_write_tokens),
             _bounded(usage.reasoning_tokens),
-            _bounded(usage.cache_write_1h_tokens),
             usage.is_counted,
             duration_s,
-            _write_tiers(usage.tiers) if usage.tiers else b"",
         )
-        at = start + _COUNTS_AT + number % 2 * _COUNTS_BYTES
-        # Bound to the admission, or the counts of the slot's last call would pass for this one's.
-        seal = crc32(counts, crc32(extent[start : start + _PAYLOAD_AT], number))
-        data = _CHECKED.pack(number, seal) + counts
-        extent[at : at + len(data)] = data
+        self._write(slot, _COUNTS_AT + number % 2 * _COUNTS_BYTES, number, counts)
+
+    def _write(self, slot: int, at: int, number: int, what: bytes) -> None:
+        extent, start = self._places[slot]
+        data = _CHECKED.pack(number, _seal(extent[start : start + _PAYLOAD_AT], number, what)) + what
+        extent[start + at : start + at + len(data)] = data
 
     def release(self, slot: int) -> None:
         extent, start = self._places[slot]
@@ -127,7 +135,7 @@ def read_table(fd: int) -> tuple[list[Left], int]:
         if not length:
             continue
         admitted = data[_PAYLOAD_AT : _PAYLOAD_AT + length]
-        if length > MAX_ADMITTED_BYTES or crc32(admitted) != checksum:
+        if crc32(admitted) != checksum:
             # Killed in the middle of admitting, so nothing was sent; or the disk has flipped a bit.
             damaged += 1
             continue
@@ -145,25 +153,27 @@ def _slots(fd: int) -> Iterator[bytes]:
 
 def _latest(data: bytes) -> tuple[Usage, float]:
     newest, found = 0, (Usage(is_counted=True), 0.0)
-    for at in (_COUNTS_AT, _COUNTS_AT + _COUNTS_BYTES):
-        number, seal = _CHECKED.unpack_from(data, at)
-        counts = data[at + _CHECKED.size : at + _CHECKED.size + _COUNTS.size]
-        if number > newest and seal == crc32(counts, crc32(data[:_PAYLOAD_AT], number)):
-            asked, answered, read, written, reasoning, for_an_hour, is_counted, duration_s, tiers = _COUNTS.unpack(
-                counts
-            )
-            usage = Usage(
-                input_tokens=asked,
-                output_tokens=answered,
-                cache_read_tokens=read,
-                cache_write_tokens=written,
-                reasoning_tokens=reasoning,
-                is_counted=is_counted,
-                cache_write_1h_tokens=for_an_hour,
-                tiers=_read_tiers(tiers.rstrip(b"\0")),
-            )
-            newest, found = number, (usage, duration_s)
+    for turn in (0, 1):
+        number, counts = _read(data, _COUNTS_AT + turn * _COUNTS_BYTES, _COUNTS)
+        if counts and number > newest:
+            of_more, more = _read(data, _MORE_AT + turn * _MORE_BYTES, _MORE)
+            usage = Usage(*counts[:6])
+            if more and of_more == number:
+                usage = replace(usage, cache_write_1h_tokens=more[0], tiers=_read_tiers(more[1].rstrip(b"\0")))
+            newest, found = number, (usage, counts[6])
     return found
+
+
+def _read(data: bytes, at: int, form: struct.Struct) -> tuple[int, tuple[Any, ...]]:
+    """(number of the checkpoint, what it holds); nothing where the checksum is another."""
+    number, seal = _CHECKED.unpack_from(data, at)
+    what = data[at + _CHECKED.size : at + _CHECKED.size + form.size]
+    return number, form.unpack(what) if seal == _seal(data[:_PAYLOAD_AT], number, what) else ()
+
+
+def _seal(head: bytes, number: int, what: bytes) -> int:
+    """Bound to the admission, or the counts of the slot's last call would pass for this one's."""
+    return crc32(what, crc32(head, number))
 
 
 def _write_tiers(tiers: tuple[str, ...]) -> bytes:
