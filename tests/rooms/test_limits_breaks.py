@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from tests.support.fault_proxy import FaultProxy
 from tests.support.lease_desk import Server, left_of, servers
-from tests.support.valkey import Store, running_store
+from tests.support.valkey import ScriptedStore, Store, running_store
 from tests.support.waiting import eventually
 
 from torana.catalog.records import LimitRecord
@@ -115,6 +115,27 @@ async def test_a_call_larger_than_the_share_passes_where_nobody_has_used_anythin
             assert await server.ask(input_tokens=1) is None
         finally:
             store.thaw()
+
+
+async def test_a_server_that_tries_in_vain_for_hours_has_no_more_to_undo_in_the_end() -> None:
+    """A name that has asked for nothing is good for the next attempt."""
+    names: set[bytes] = set()
+
+    def load(command: list[bytes]) -> bytes:
+        names.add(command[3 + int(command[2])])
+        return b"-LOADING Valkey is loading the dataset in memory\r\n"
+
+    async with ScriptedStore(load) as loading:
+        server = Server(loading, HELD)
+        server.leases.start()
+
+        async def has_tried() -> bool:
+            return loading.connections >= 4
+
+        await eventually(has_tried)
+        await server.leases.aclose()
+
+    assert len(names) == 1
 
 
 # --- A reload ---

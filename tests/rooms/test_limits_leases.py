@@ -238,8 +238,8 @@ async def test_exact_tokens_that_a_killed_server_held_are_free_again(store: Stor
 async def test_a_server_that_was_taken_for_dead_says_anew_what_it_holds(store: Store) -> None:
     limit = LimitRecord(name="limit-0", limit="1000 input tokens per 24 hours", exact=True)
     async with servers(store, 2, limit, "2 concurrent streams") as (first, second):
-        hold = await first.ask(input_tokens=800)
-        assert hold is not None
+        hold = await first.get(input_tokens=800)
+        second.settle(await second.get(input_tokens=1), input_tokens=0)
         before = [server.leases._asker.name for server in (first, second)]
         store.command("CLIENT", "KILL", "TYPE", "normal")
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from tests.support.limit_desk import catalogue
-from tests.support.valkey import Store
+from tests.support.valkey import ScriptedStore, Store
 from tests.support.waiting import eventually
 
 from torana.caller import Caller
@@ -25,7 +25,7 @@ class Server:
 
     def __init__(
         self,
-        store: Store,
+        store: Store | ScriptedStore,
         *limits: str | LimitRecord,
         port: int = 0,
         timeout_s: float = 5,
@@ -34,7 +34,7 @@ class Server:
         table: Table | None = None,
     ) -> None:
         """`table`: that of another worker of the same server."""
-        url = f"redis://127.0.0.1:{port or store.port}/0"
+        url = f"redis://127.0.0.1:{port}/0" if port else store.url
         self.table, self.clock, self.metrics = table or Table(1024), clock or Clock(), Metrics(Known())
         self.leases = Leases(
             self.table, url, self.clock, self.metrics, timeout_s=timeout_s, workers=workers, replicas=0

@@ -7,8 +7,9 @@ than the limit passes, and with n servers up to n - 1 slices fewer.
 
 Streams, and what calls hold of exact limits on tokens and money, are written down under a name of this worker. The name
 lives as long as the worker says so; what a dead one holds is free again. After every break of the line the worker takes
-a new name and says anew what it holds: what the old one had in the store is forgotten with it. What the old one asked
-without hearing an answer is undone, so that it counts once, as this server has decided meanwhile.
+a new name, where it has asked for something under the old one, and says anew what it holds: what the old one had in the
+store is forgotten with it. What the old one asked without hearing an answer is undone, so that it counts once, as this
+server has decided meanwhile.
 """
 
 import asyncio
@@ -288,10 +289,10 @@ class Leases:
     # --- The line ---
 
     def _probe(self) -> Command:
-        """The first word on a new connection, under a new name."""
-        if self._asker.is_known:
+        """The first word on a new connection: under a new name, where the old one may have taken something."""
+        if self._asker.has_asked:
             self._gone.append(self._asker)
-        self._asker = Asker()
+            self._asker = Asker()
         return self._asker.ask(ALIVE_S, [])[0]
 
     def _told(self, is_up: bool, reason: str) -> None:

@@ -43,7 +43,6 @@ class Asker:
 
     def __init__(self) -> None:
         self.name = secrets.token_hex(8)
-        self._has_asked = False
         self._last = 0
         self._answered = 0
         self._told = 0
@@ -55,7 +54,7 @@ class Asker:
         alive_s  for so long the asker counts as alive from now on
         limits   keys and their `arguments`
         """
-        self._has_asked, number = True, 0
+        number = 0
         if limits:
             self._last = number = self._last + 1
         keys: Command = [LIVING, _done(self.name)]
@@ -67,9 +66,9 @@ class Asker:
         return ["EVAL", _text("take.lua"), len(keys), *keys, *words], number
 
     @property
-    def is_known(self) -> bool:
-        """The store may have heard of it."""
-        return self._has_asked
+    def has_asked(self) -> bool:
+        """For something, and not only said that it lives."""
+        return self._last > 0
 
     def answered(self, number: int) -> None:
         """Answers come in the order of their questions."""
