@@ -218,3 +218,38 @@ async def test_gemini_is_asked_to_go_on_where_nothing_is_said_behind_its_answer(
     await ask(gateway, CHAT, "gemini_3_8_flash", messages=turns)
 
     assert [row["role"] for row in gateway.provider.requests[0].json()["contents"]] == ["user", "model", "user"]
+
+
+async def test_tools_that_codex_tells_within_the_input_are_offered(gateway: RunningGateway) -> None:
+    """As it does for some models, without `tools` and `instructions`."""
+    touch = {"type": "function", "name": "touch", "parameters": {"type": "object", "properties": {}}, "strict": False}
+    server = {"type": "namespace", "name": "mcp__files", "description": "", "tools": [{**touch, "name": "read"}]}
+    more = {"type": "additional_tools", "role": "developer", "tools": [touch, server, {"type": "web_search"}]}
+    found = [
+        {"type": "tool_search_call", "call_id": "call_1", "execution": "client", "arguments": {"query": "look"}},
+        {
+            "type": "tool_search_output",
+            "call_id": "call_1",
+            "execution": "client",
+            "tools": [{**touch, "name": "look"}, touch],
+        },
+    ]
+    gateway.provider.answer_with(pieces=(), tool_call=ToolUse(name="mcp__files__read", arguments={}, id="toolu_1"))
+
+    answer = await ask(gateway, RESPONSES, CLAUDE, input=[more, *HI, *found, {"role": "user", "content": "Go on."}])
+
+    asked = gateway.provider.requests[0].json()
+    assert [tool["name"] for tool in asked["tools"]] == ["touch", "mcp__files__read", "look"]
+    assert [row["role"] for row in asked["messages"]] == ["user"]
+    (call,) = answer.json()["output"]
+    assert (call["type"], call["namespace"], call["name"]) == ("function_call", "mcp__files", "read")
+    assert answer.header("x-torana-dropped") == "tool_search_call, tool_search_output, tools.web_search"
+
+
+async def test_a_document_in_pieces_is_told_to_other_vendors_models_as_one(gateway: RunningGateway) -> None:
+    pieces = [{"type": "text", "text": "Page one."}, {"type": "text", "text": "Page two."}]
+    document = {"type": "document", "title": "Rules", "source": {"type": "content", "content": pieces}}
+
+    await ask(gateway, MESSAGES, GPT, messages=[{"role": "user", "content": [document]}])
+
+    assert gateway.provider.requests[0].json()["messages"][0]["content"] == "Rules\n\nPage one.\n\nPage two."

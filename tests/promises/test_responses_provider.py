@@ -77,6 +77,16 @@ async def test_a_model_that_is_to_answer_in_json_is_told_so_in_its_input(gateway
     assert (usual["instructions"], usual["input"]) == ("Answer in JSON.", turns[1:])
 
 
+async def test_a_conversation_of_a_system_message_alone_is_something_to_answer(gateway: RunningGateway) -> None:
+    gateway.provider.answer_with(body=ANSWER)
+    told = {"role": "system", "content": "Say hello."}
+
+    await ask(gateway, CHAT, "acme_large", messages=[told])
+
+    sent = gateway.provider.requests[0].json()
+    assert (sent["input"], "instructions" in sent) == ([told], False)
+
+
 async def test_a_thought_that_a_client_sends_back_reaches_the_one_who_thought_it(gateway: RunningGateway) -> None:
     gateway.provider.answer_with(body=ANSWER)
     said = (await ask(gateway, MESSAGES, "acme_large")).json()["content"]

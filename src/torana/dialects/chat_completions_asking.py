@@ -151,9 +151,10 @@ def _write_thoughts(message: Message, traits: Traits, lost: set[str]) -> Members
 
 def _write_content(parts: list[Part], traits: Traits) -> str | list[Members]:
     # Many servers' chat templates take text alone, so a list is written only for what is no text.
-    if all(isinstance(part, Text) and not (part.cached and traits.takes_marks) for part in parts):
-        return "\n\n".join(part.text for part in parts if isinstance(part, Text))
-    return [_write_part(part, traits) for part in parts]
+    rows = [_write_part(part, traits) for part in parts]
+    if all(_is_text(part) for part in parts) and not any("prompt_cache_breakpoint" in row for row in rows):
+        return "\n\n".join(row["text"] for row in rows)
+    return rows
 
 
 def _write_part(part: Part, traits: Traits) -> Members:

@@ -224,6 +224,11 @@ def _read_medium(block: Members, kind: str, loc: Loc, *, cached: bool) -> Text |
         return Document(media_type or "text/plain", text=text, title=title, cached=cached)
     if how == "content" and isinstance(source.get("content"), str):
         return Document("text/plain", text=source["content"], title=title, cached=cached)
+    if how == "content":
+        said = _read_parts(source, "content", loc)
+        texts = [part.text for part in said if isinstance(part, Text)]
+        if len(texts) == len(said):
+            return Document("text/plain", text="\n\n".join(texts), title=title, cached=cached)
     return None
 
 

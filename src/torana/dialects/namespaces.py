@@ -15,11 +15,14 @@ def join(namespace: str, name: str) -> str:
     return _prefix(namespace) + name
 
 
-def spread(rows: list[Members]) -> list[tuple[Members, Loc, str]]:
-    """Each tool, where it stands, and its namespace, empty for one that stands alone; raises Invalid."""
+def spread(rows: list[Members], place: Loc) -> list[tuple[Members, Loc, str]]:
+    """Each tool, where it stands, and its namespace, empty for one that stands alone; raises Invalid.
+
+    place  of the list
+    """
     tools: list[tuple[Members, Loc, str]] = []
     for at, row in enumerate(rows):
-        loc: Loc = ("tools", at)
+        loc: Loc = (*place, at)
         if row.get("type") == "namespace":
             name, inner = need_text(row, "name", loc), find_rows(row, "tools", loc)
             tools += [(each, (*loc, "tools", number), name) for number, each in enumerate(inner)]

@@ -70,8 +70,12 @@ _ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "u
 _OURS = ("function", "custom")
 """Tools that whoever asks runs; the others run at the vendor's."""
 _TEXT_KINDS = {"input_text": "text", "output_text": "text", "text": "text", "refusal": "refusal"}
-_ASIDES = ("web_search_call", "file_search_call", "code_interpreter_call", "mcp_list_tools", "mcp_call")
-"""What OpenAI's own tools did is told again in the text that follows."""
+_ASIDES = (
+    *("web_search_call", "file_search_call", "code_interpreter_call", "mcp_list_tools", "mcp_call"),
+    *("tool_search_call", "tool_search_output"),
+)
+"""What OpenAI's own tools did is told again in the text that follows, and what a search for tools found in `tools`."""
+_MORE_TOOLS = "additional_tools"
 
 
 def read_request(body: bytes) -> tuple[ChatRequest, str]:
@@ -103,7 +107,7 @@ def losses(chat: ChatRequest, model: str) -> tuple[str, ...]:
 
 
 def _read_words(members: Members) -> ChatRequest:
-    tools = namespaces.spread(find_rows(members, "tools"))
+    tools = _find_tools(members)
     instructions = find_text(members, "instructions")
     told = [Message("system", (Text(instructions),))] if instructions else []
     form = find_object(find_object(members, "text"), "format", ("text",))
@@ -125,12 +129,27 @@ def _read_words(members: Members) -> ChatRequest:
     )
 
 
+def _find_tools(members: Members) -> list[tuple[Members, Loc, str]]:
+    """Each once. Codex tells some models' tools in an item of the input; other formats tell all at the beginning."""
+    tools = namespaces.spread(find_rows(members, "tools"), ("tools",))
+    for at, item in enumerate(members["input"] if isinstance(members.get("input"), list) else ()):
+        if isinstance(item, dict) and item.get("type") in (_MORE_TOOLS, "tool_search_output"):
+            loc: Loc = ("input", at)
+            tools += namespaces.spread(find_rows(item, "tools", loc), (*loc, "tools"))
+    once: dict[tuple[str, str], tuple[Members, Loc, str]] = {}
+    for row, loc, namespace in tools:
+        once.setdefault((namespace, str(row.get("name") or row)), (row, loc, namespace))
+    return list(once.values())
+
+
 def _read_input(members: Members) -> list[Message]:
     """Items become messages; neighbouring items of one side become one, as parallel calls must stand together."""
     if isinstance(members.get("input"), str):
         return [Message("user", (Text(members["input"]),))]
     joined: list[_Turn] = []
     for at, item in enumerate(need_rows(members, "input")):
+        if item.get("type") == _MORE_TOOLS:
+            continue
         message = _read_item(item, ("input", at))
         if joined and joined[-1][0] == message.role and message.role != "system":
             joined[-1][1].extend(message.parts)

@@ -30,8 +30,8 @@ def write_words(chat: ChatRequest, traits: Traits, lost: set[str]) -> Members:
         chat = fit_strict_words(chat, lost)
     messages = leave_last_thoughts_out(chat, lost)
     members: Members = {}
-    # JSON is given only where the word stands in the input: whoever asks tells of it in the system message.
-    if messages and not chat.wants_json and (head := _as_instructions(messages[0])):
+    # Something must stand in the input; and the word JSON, where that is wanted: whoever asks tells it as the system's.
+    if messages[1:] and not chat.wants_json and (head := _as_instructions(messages[0])):
         members["instructions"], messages = head, messages[1:]
     members["input"] = [item for message in messages for item in _write_message(message, traits, lost)]
     if chat.max_tokens is not None:
