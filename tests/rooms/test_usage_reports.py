@@ -607,6 +607,7 @@ def test_amounts_that_are_rounded_to_cents_line_by_line_may_add_up_to_a_little_m
         return torana("usage", "reconcile", str(tmp_path / "bill.csv"), "--provider", "anthropic").exit_code == 0
 
     assert agrees("1.00", "0.50", "0.12", "0.11")
+    assert agrees('"1,001.75"', "$-1000")
     assert not agrees("1.00", "0.50", "0.11", "0.11")
     assert not agrees("1.000", "0.500", "0.120", "0.110")
 
@@ -701,6 +702,7 @@ def test_a_bill_of_days_without_use_says_so(torana: Callable[..., Result], tmp_p
         ("[" * 100_000, "is no JSON"),
         ("colour,shape\nred,round\n", "no known export"),
         (f"{OPENAI_USAGE}{STAMP},0,seventy,7,0,1,p,gpt\n", "bill.csv:2: 'seventy' is no number"),
+        (f'day,model,cost_usd\n{DAY},gpt,"0,45"\n', "'0,45' is no number"),
         (f"{OPENAI_USAGE}someday,0,70,7,0,1,p,gpt\n", "bill.csv:2: 'someday' is no day"),
         (f"{OPENAI_USAGE}{10**20},0,70,7,0,1,p,gpt\n", "is no day"),
         (f"{OPENAI_USAGE}{STAMP},0,NaN,7,0,1,p,gpt\n", "is no number"),

@@ -8,6 +8,7 @@ reporting" (CSV exports of the pages Usage and Cost); Claude Admin API, usage re
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -18,6 +19,8 @@ from typing import Any
 from torana.usage.bills import ALL, MEASURES, NOTHING, Bill, model_name
 
 Row = Mapping[str, str]
+
+_THOUSANDS = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d*)?")
 
 
 class BadBill(ValueError):
@@ -271,7 +274,9 @@ def _day(text: str, place: str) -> date:
 
 def _amount(text: str, place: str) -> Decimal:
     try:
-        amount = Decimal(text.lstrip("$").replace(",", ""))
+        bare = text.lstrip("$")
+        # `0,45` is no 45: a comma may stand before three digits only.
+        amount = Decimal(bare.replace(",", "") if _THOUSANDS.fullmatch(bare) else bare)
     except InvalidOperation as error:
         raise BadBill(f"{place}: {text[:40]!r} is no number") from error
     if not amount.is_finite():
