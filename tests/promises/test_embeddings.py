@@ -78,6 +78,17 @@ async def test_answers_out_of_order_are_put_in_order(gateway: RunningGateway) ->
     assert vectors(await ask(gateway, body("a", "b"))) == [[0.25], [0.5]]
 
 
+@pytest.mark.parametrize("numbers", [[{}, {"index": 1}], [{}, {}], [{"index": None}] * 2, [{"index": 0}] * 2])
+async def test_vectors_without_their_numbers_come_in_the_order_of_their_texts(
+    gateway: RunningGateway, numbers: list[dict[str, int | None]]
+) -> None:
+    """Gemini's server of this format leaves a zero out; others leave all out, or write nothing else."""
+    rows = [{**number, "embedding": [value]} for number, value in zip(numbers, (0.25, 0.5), strict=True)]
+    gateway.provider.answer_with(body={"object": "list", "data": rows, "model": "m"})
+
+    assert vectors(await ask(gateway, body("a", "b"))) == [[0.25], [0.5]]
+
+
 @pytest.mark.parametrize("identifier", [None, "", "__default__embeddings_code"])
 async def test_without_an_identifier_the_default_model_is_asked(gateway: RunningGateway, identifier: Any) -> None:
     answer = await ask(gateway, body(identifier=identifier))

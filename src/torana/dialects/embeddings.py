@@ -20,8 +20,9 @@ MAX_INPUTS = 2_048
 
 
 class _Row(msgspec.Struct):
-    index: int
     embedding: list[float]
+    index: int | None = None
+    """Gemini's server of this format leaves a zero out, others all of them; some write nothing but zeros."""
 
 
 class _Answer(msgspec.Struct):
@@ -88,10 +89,13 @@ def write_request(request: EmbeddingsRequest, model: str) -> bytes:
 
 def read_answer(body: bytes, wanted: int) -> list[list[float]]:
     """One vector for each of the `wanted` inputs, in their order; raises ProviderBroke."""
-    rows = sorted(decode_answer(_answers, body).data, key=lambda row: row.index)
-    if [row.index for row in rows] != list(range(wanted)):
+    rows = decode_answer(_answers, body).data
+    numbers = [row.index or 0 for row in rows]
+    if not any(numbers):
+        numbers = list(range(len(rows)))  # as they came
+    if sorted(numbers) != list(range(wanted)):
         raise ProviderBroke(f"{len(rows)} vectors for {wanted} inputs, or misnumbered ones")
-    return [row.embedding for row in rows]
+    return [row.embedding for _, row in sorted(zip(numbers, rows, strict=True), key=lambda each: each[0])]
 
 
 def check_answer(body: bytes, wanted: int) -> None:
