@@ -20,6 +20,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from torana.cli import main
+from torana.usage.bills import model_name
 from torana.usage.event import UsageEvent
 from torana.usage.folder import Position
 from torana.usage.report import BadQuestion, read_by, read_moment
@@ -662,6 +663,33 @@ async def test_bills_of_clouds_are_read_with_their_columns_and_names_declared(
     result = torana("usage", "reconcile", str(tmp_path / "bill.csv"), "--columns", columns, "--usd", "0", *renamed)
 
     assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(
+    ("billed", "counted"),
+    [
+        ("Claude Haiku 4.5", "claude-haiku-4-5-20251001"),
+        ("Claude Haiku 4.5 (Amazon Bedrock Edition)", "us.anthropic.claude-haiku-4-5-20251001-v1:0"),
+        ("claude-opus-4-6", "global.anthropic.claude-opus-4-6-v1"),
+        ("claude-sonnet-4-5", "claude-sonnet-4-5@20250929"),
+        ("gpt-5-mini-2025-08-07", "openai/gpt-5-mini"),
+    ],
+)
+def test_a_model_has_one_name(billed: str, counted: str) -> None:
+    assert model_name(billed) == model_name(counted)
+
+
+def test_models_that_are_others_keep_their_names() -> None:
+    names = [
+        "deepseek-v3",
+        "deepseek-v2",
+        "amazon.titan-embed-text-v1",
+        "amazon.titan-embed-text-v2:0",
+        "gpt-5",
+        "gpt-4",
+    ]
+
+    assert len(set(map(model_name, names))) == len(names)
 
 
 @pytest.mark.usefixtures("counted")

@@ -13,8 +13,10 @@ ALL = ""
 """The model's name in lines that are about no single one."""
 
 _DATED = re.compile(r"-(\d{8}|\d{4}-\d{2}-\d{2})$")
-_BEDROCK = re.compile(r"^([a-z-]+\.)?(amazon|anthropic|cohere|deepseek|meta|mistral|openai|qwen)\.(?=.)|-v\d+(:\d+)?$")
-"""`us.anthropic.` and `-v1:0`, around a model's name."""
+_BEDROCK = re.compile(r"^([a-z-]+\.)?(amazon|anthropic|cohere|deepseek|meta|mistral|openai|qwen)\.(?=.)|:\d+$")
+"""`us.anthropic.` and `:0`, around a model's name."""
+_REVISION = re.compile(r"^(claude-.+)-v\d+$")
+"""`claude-opus-4-6-v1`; of others it is another model."""
 _REMARK = re.compile(r"\s*\([^()]*\)\s*$")
 """`Claude Sonnet 4.6 (Amazon Bedrock Edition)`."""
 
@@ -67,7 +69,7 @@ class Bill:
 def model_name(text: str) -> str:
     """One spelling for what bills call a model and what calls name: `Claude Haiku 4.5`, `claude-haiku-4-5-20251001`."""
     name = _BEDROCK.sub("", _REMARK.sub("", text.rpartition("/")[2].lower()))
-    return _DATED.sub("", re.sub(r"[^a-z0-9]+", "-", name).strip("-"))
+    return _DATED.sub("", re.sub(r"[^a-z0-9]+", "-", _REVISION.sub(r"\1", name)).strip("-"))
 
 
 @dataclass(frozen=True, slots=True)
