@@ -482,3 +482,34 @@ async def test_a_model_that_only_streams_answers_who_wants_one_answer(
     assert [(answer.status, answer.json()) for answer in answers] == [(200, "It is one.")] * 2
     assert [request.json().get("stream", False) for request in provider.requests] == [False, True, True]
     assert [(each["input_tokens"], each["status"]) for each in gateway.usage()] == [(25, "completed")] * 2
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (400, "Conversation roles must alternate user/assistant/user/assistant/..."),
+        (
+            500,
+            "After the optional system message, conversation roles must alternate user and assistant roles except for",
+        ),
+        (400, "deepseek-reasoner does not support successive user or assistant messages (messages[1] and messages[2])"),
+    ],
+)
+async def test_what_is_said_in_a_row_is_one_turn_where_turns_must_alternate(
+    gateway: RunningGateway, status: int, text: str
+) -> None:
+    turns = [
+        {"role": "user", "content": "One."},
+        {"role": "user", "content": "Two."},
+        {"role": "assistant", "content": "Yes."},
+        {"role": "user", "content": "Three."},
+    ]
+    gateway.provider.fail_with(status, refusal(text), times=1)
+
+    asked = [await ask(gateway, MESSAGES, "acme_large", messages=turns, system="Be brief.") for _ in range(2)]
+
+    assert [(each.status, each.header("x-torana-dropped")) for each in asked] == [(200, None)] * 2
+    first, *later = [[row["role"] for row in request.json()["messages"]] for request in gateway.provider.requests]
+    assert first == ["system", "user", "user", "assistant", "user"]
+    assert later == [["system", "user", "assistant", "user"]] * 2
+    assert gateway.provider.requests[-1].json()["messages"][1]["content"] == "One.\n\nTwo."

@@ -20,7 +20,7 @@ from torana.chat import ChatRequest
 from torana.dialects.thoughts import find_effort, has_thoughts, leave_thoughts_out
 from torana.errors import ProviderRefused
 from torana.providers.provider import Deployment
-from torana.routing.folding import fold_system
+from torana.routing.folding import fold_system, has_double_turns, join_turns
 from torana.too_long import read_counted
 
 MAX_REMEMBERED = 256
@@ -133,6 +133,14 @@ CONCESSIONS = (
             r"|last (message|turn)[^.]{0,40} (must|should|cannot) "
         ),
         lambda chat: replace(chat, carries_on=False),
+    ),
+    # Templates of Gemma's and Mistral's models; DeepSeek; Perplexity. Anthropic's clients may say two things in a row.
+    Concession(
+        "double_turns",
+        has_double_turns,
+        _read_as(r"roles must alternate|\bsuccessive (user|assistant)\b|message\(s\) should alternate"),
+        lambda chat: replace(join_turns(chat), source=chat.source),
+        lambda _chat: (),
     ),
     # Templates of Gemma's, and of Mistral's older and newer models; the Gemini API of Gemma.
     Concession(

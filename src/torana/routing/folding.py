@@ -1,4 +1,6 @@
-"""System text into the first user turn, for models whose chat templates refuse a system turn."""
+"""Conversations as chat templates take them that refuse a system turn, or two turns of one role in a row."""
+
+from itertools import pairwise
 
 from msgspec.structs import replace
 
@@ -26,4 +28,19 @@ def fold_system(chat: ChatRequest) -> ChatRequest:
     else:
         parts = (Text(told), *parts)
     messages[place] = Message("user", parts)
+    return replace(chat, messages=tuple(messages), source=None)
+
+
+def has_double_turns(chat: ChatRequest) -> bool:
+    return any(one.role == other.role for one, other in pairwise(chat.messages))
+
+
+def join_turns(chat: ChatRequest) -> ChatRequest:
+    """The same request, what one role says in a row as one turn."""
+    messages: list[Message] = []
+    for message in chat.messages:
+        if messages and messages[-1].role == message.role:
+            messages[-1] = Message(message.role, messages[-1].parts + message.parts)
+        else:
+            messages.append(message)
     return replace(chat, messages=tuple(messages), source=None)
