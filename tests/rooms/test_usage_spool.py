@@ -287,6 +287,17 @@ def test_parked_records_that_are_on_their_way_already_are_not_sent_twice(tmp_pat
     assert len(list(tmp_path.glob("resent-billing.*"))) == 1
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_what_root_sends_again_belongs_to_whom_the_spool_belongs(tmp_path: Path) -> None:
+    Parking(tmp_path, "billing").park([b'{"id":"one"}'], "refused", "now")
+    os.chown(tmp_path, 12_345, 12_346)
+
+    resend(tmp_path, "billing")
+
+    (folder,) = tmp_path.glob("resent-billing.*")
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in (folder, *folder.iterdir())} == {(12_345, 12_346)}
+
+
 def test_a_cursor_survives_and_a_torn_one_says_that_anything_may_have_arrived(folder: Folder) -> None:
     file = CursorFile(Disk(), folder.path, "billing")
     cursor = Cursor(Position(3, 400), Position(3, 900), 1234.5)

@@ -75,9 +75,18 @@ def _spool(spool: Path, sink: str, events: list[bytes]) -> None:
         for start in range(0, len(events), BATCH):
             segments.append(b"".join(write_frame(event) for event in events[start : start + BATCH]))
         segments.close()
+        _hand_over(hidden, spool)
         disk.rename(hidden, path)
     except OSError:
         folder.remove()
         raise
     folder.release()
     disk.sync_folder(spool)
+
+
+def _hand_over(folder: Path, spool: Path) -> None:
+    """To the user as whom the gateway runs, where root sends: it must be able to lock and delete it."""
+    if os.geteuid() == 0:
+        owner = spool.stat()
+        for path in (folder, *folder.iterdir()):
+            os.chown(path, owner.st_uid, owner.st_gid)
