@@ -513,3 +513,12 @@ async def test_what_is_said_in_a_row_is_one_turn_where_turns_must_alternate(
     assert first == ["system", "user", "user", "assistant", "user"]
     assert later == [["system", "user", "assistant", "user"]] * 2
     assert gateway.provider.requests[-1].json()["messages"][1]["content"] == "One.\n\nTwo."
+
+
+async def test_a_server_that_finds_fault_with_ever_less_is_not_asked_for_ever(gateway: RunningGateway) -> None:
+    for limit in range(30_000, 20_000, -100):
+        gateway.provider.fail_with(400, refusal(f"This model supports at most {limit} completion tokens."), times=1)
+
+    answer = await ask(gateway, MESSAGES, "acme_large", max_tokens=32000)
+
+    assert (answer.status, len(gateway.provider.requests)) == (400, 9)

@@ -30,7 +30,7 @@ from torana.errors import (
 )
 from torana.providers.provider import Deployment
 from torana.providers.send import Sender
-from torana.routing.concessions import Concessions
+from torana.routing.concessions import MAX_CONCESSIONS, Concessions
 
 ANSWER_TOKENS = 1024
 """Enough for models that think before they answer."""
@@ -103,7 +103,7 @@ class Bench:
             **{"messages": (Message("user", (Text(text),)),), "max_tokens": ANSWER_TOKENS, "stream": True, **members}
         )
         chat = replace_members(self.concessions.ask(deployment, chat), reasoning=chat.reasoning)
-        while True:
+        for _ in range(MAX_CONCESSIONS):
             try:
                 return await self._hear(deployment, chat)
             except ProviderRefused as refused:
@@ -112,6 +112,7 @@ class Bench:
                     raise
                 self.concessions.remember(deployment, made)
                 chat = made.without(chat)
+        return await self._hear(deployment, chat)
 
     async def _hear(self, deployment: Deployment, chat: ChatRequest) -> Said:
         said, started = Said(), time.monotonic()

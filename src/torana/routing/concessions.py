@@ -26,6 +26,9 @@ from torana.too_long import read_counted
 MAX_REMEMBERED = 256
 """Clients name models of their own; who is forgotten is asked anew."""
 
+MAX_CONCESSIONS = 8
+"""For one request: a server may find fault with ever less."""
+
 NEARLY_GREEDY = 0.01
 
 LEAST_ROOM = 64

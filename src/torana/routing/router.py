@@ -34,7 +34,7 @@ from torana.providers.batches import Batch, Batches
 from torana.providers.provider import Deployment
 from torana.providers.send import Sender, Vectors
 from torana.routing.affinity import affinity_key
-from torana.routing.concessions import Concession
+from torana.routing.concessions import MAX_CONCESSIONS, Concession
 from torana.routing.discovery import FirstModel
 from torana.routing.fences import Fences
 from torana.routing.folding import fold_system
@@ -282,7 +282,8 @@ class Router:
                 try:
                     first = await _first_words(batches, deployment)
                 except ProviderRefused as refused:
-                    concession = concessions.make(asked, refused) if may_concede else None
+                    may_go_on = may_concede and len(made) < MAX_CONCESSIONS
+                    concession = concessions.make(asked, refused) if may_go_on else None
                     if concession is None:
                         raise
                     seconds = self.traffic.clock.monotonic() - started
