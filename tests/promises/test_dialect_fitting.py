@@ -253,3 +253,19 @@ async def test_a_document_in_pieces_is_told_to_other_vendors_models_as_one(gatew
     await ask(gateway, MESSAGES, GPT, messages=[{"role": "user", "content": [document]}])
 
     assert gateway.provider.requests[0].json()["messages"][0]["content"] == "Rules\n\nPage one.\n\nPage two."
+
+
+async def test_openais_models_are_told_short_ids_whatever_another_model_hid_in_them(gateway: RunningGateway) -> None:
+    """A conversation may have begun with Gemini, whose proofs LiteLLM puts into ids."""
+    long = f"call_1__thought__{'c2ln' * 40}"
+    turns = [
+        *HI,
+        {"role": "assistant", "content": [{"type": "tool_use", "id": long, "name": "touch", "input": {}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": long, "content": "ok"}]},
+    ]
+
+    await ask(gateway, MESSAGES, GPT, messages=turns)
+
+    _, call, result = gateway.provider.requests[0].json()["messages"]
+    assert call["tool_calls"][0]["id"] == result["tool_call_id"]
+    assert len(result["tool_call_id"]) == 40

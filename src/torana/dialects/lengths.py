@@ -6,6 +6,7 @@ Claude Code names tools `mcp__<server>__<tool>` and its user in 150 letters; Ope
 reference, "ToolSpecification"; Vertex AI reference, "FunctionDeclaration": "Must start with a letter or an underscore".
 """
 
+import dataclasses
 import re
 from dataclasses import dataclass
 from hashlib import sha256
@@ -13,11 +14,13 @@ from hashlib import sha256
 from msgspec.structs import replace
 
 from torana.chat import ChatRequest, Chunk, Message, Part, ToolCall, ToolResult
+from torana.dialects.openai_models import traits_of
 
 _HASH_CHARS = 8
 
 _PROVEN = "__thought__"
-"""In ids that LiteLLM made: behind it stands the proof of Gemini's thought, which it needs back."""
+"""In ids that LiteLLM made: behind it stands the proof of Gemini's thought, which it needs back. OpenAI's own models
+have no use for it, and refuse the length."""
 
 _is_usual = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,63}").fullmatch
 """What everybody takes, and nearly every name is."""
@@ -47,6 +50,11 @@ class _Limits:
     id_chars: int = 0
     user_chars: int = 0
     names: _Names = _USUAL
+    keeps_proofs: bool = True
+    """Ids that hold one stay as they are."""
+
+    def shorten_id(self, id: str) -> str:
+        return id if self.keeps_proofs and _PROVEN in id else _shorten(id, self.id_chars)
 
 
 _LIMITS = {
@@ -58,7 +66,7 @@ _LIMITS = {
 }
 
 
-def fit_lengths(chat: ChatRequest, dialect: str) -> ChatRequest:
+def fit_lengths(chat: ChatRequest, dialect: str, model: str = "") -> ChatRequest:
     """The same request with what `dialect` does not take made fit, the same for a call and its result.
 
     What a client wrote in this dialect is its own affair.
@@ -73,6 +81,8 @@ def fit_lengths(chat: ChatRequest, dialect: str) -> ChatRequest:
     if any(names.fit(tool.name) != tool.name for tool in chat.tools):
         tools = tuple(replace(tool, name=names.fit(tool.name)) for tool in chat.tools)
         fitted = replace(fitted, tools=tools, tool_choice=names.fit(chat.tool_choice))
+    if traits_of(model).is_openais:
+        limits = dataclasses.replace(limits, keeps_proofs=False)
     messages = tuple(_fit_message(message, limits) for message in chat.messages)
     if any(ours is not theirs for ours, theirs in zip(messages, chat.messages, strict=True)):
         fitted = replace(fitted, messages=messages)
@@ -87,17 +97,12 @@ def _fit_message(message: Message, limits: _Limits) -> Message:
 
 
 def _fit_part(part: Part, limits: _Limits) -> Part:
-    id_chars = limits.id_chars
     if isinstance(part, ToolCall):
-        id_, name = _shorten_id(part.id, id_chars), limits.names.fit(part.name)
+        id_, name = limits.shorten_id(part.id), limits.names.fit(part.name)
         return part if (id_, name) == (part.id, part.name) else replace(part, id=id_, name=name)
-    if isinstance(part, ToolResult) and id_chars and len(part.call_id) > id_chars:
-        return replace(part, call_id=_shorten_id(part.call_id, id_chars))
+    if isinstance(part, ToolResult) and limits.shorten_id(part.call_id) != part.call_id:
+        return replace(part, call_id=limits.shorten_id(part.call_id))
     return part
-
-
-def _shorten_id(id: str, chars: int) -> str:
-    return id if _PROVEN in id else _shorten(id, chars)
 
 
 def _shorten(text: str, chars: int, legal: str = "") -> str:

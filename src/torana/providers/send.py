@@ -125,7 +125,9 @@ class Sender:
         else:
             if source is not None and source.dialect == dialect.name:
                 chat = leave_thoughts_out(chat, but_for=dialect.name)
-            body = dialect.write_request(fit_lengths(chat, dialect.name), deployment.model, stream=chat.stream)
+            body = dialect.write_request(
+                fit_lengths(chat, dialect.name, deployment.model), deployment.model, stream=chat.stream
+            )
         request = await provider.prepare(deployment, path, body, headers, stream=chat.stream)
         first_byte_s = chat.timeout_s or deployment.timeout_s or self.settings.first_byte_s
         idle_s = deployment.idle_s or None
