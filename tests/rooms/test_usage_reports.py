@@ -268,6 +268,20 @@ async def test_where_fine_sums_are_kept_for_a_shorter_time_than_is_asked_for_coa
     assert [row["calls"] for row in report(torana, "--since", since)] == [2]
 
 
+async def test_a_day_whose_hours_are_partly_gone_is_told_by_its_own_sum(
+    rollup: Path, torana: Callable[..., Result]
+) -> None:
+    day = NOW.replace(hour=0, minute=0, second=0) - timedelta(days=3)
+    rollup.parent.mkdir()
+    sink = RollupSink(rollup, KEEP | {"hour": (NOW - day - timedelta(hours=12)).total_seconds()})
+    await sink.send(batch(event(1, day + timedelta(hours=6)), event(2, day + timedelta(hours=18)), event(3)))
+    await sink.aclose()
+
+    assert [row["calls"] for row in report(torana, "--since", f"{day:%Y-%m-%d}")] == [3]
+    by_hour = json.loads(torana("usage", "report", "--by", "hour", "--since", "5d", "--json").output)
+    assert by_hour["since"] == (day + timedelta(days=1)).isoformat()
+
+
 async def test_a_report_by_hour_says_from_when_on_there_are_hours(
     sink: RollupSink, torana: Callable[..., Result]
 ) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -170,12 +171,24 @@ def _period(oldest: Mapping[str, float], by: Sequence[str], since: datetime, now
 
 
 def _oldest(connection: "sqlite3.Connection") -> dict[str, float]:
-    """Period → when the first of its sums begins that are still there."""
+    """Period → from when on all of its sums are still there."""
     found = {}
     for period in PERIODS:
         (start,) = connection.execute("SELECT min(start) FROM usage WHERE period = ?", (period,)).fetchone()
         found[period] = math.inf if start is None else float(start)
+    for fine, coarse in pairwise(PERIODS):
+        if found[fine] < math.inf:
+            begin = int(found[fine]) // PERIODS[coarse] * PERIODS[coarse]
+            end = begin + PERIODS[coarse]
+            if _calls(connection, fine, begin, end) < _calls(connection, coarse, begin, end):
+                found[fine] = float(end)  # of the hour, or day, that it begins in some are gone already
     return found
+
+
+def _calls(connection: "sqlite3.Connection", period: str, begin: int, end: int) -> int:
+    question = "SELECT coalesce(sum(calls), 0) FROM usage WHERE period = ? AND start >= ? AND start < ?"
+    (found,) = connection.execute(question, (period, begin, end)).fetchone()
+    return int(found)
 
 
 def _is_whole(oldest: Mapping[str, float], fine: str, coarse: str, since: datetime) -> bool:
