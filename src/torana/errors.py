@@ -342,11 +342,11 @@ SPENT_KINDS = frozenset(
 
 _SPENT_TEXT = re.compile(
     r"you have reached your specified (workspace )?api usage limits|account \S{1,100} is suspended"
-    r"|insufficient balance \(1008\)",
+    r"|insufficient balance \(1008\)|your (newly created )?teams? .{0,60}(available credits|any credits)",
     re.IGNORECASE,
 )
 """Anthropic's own spend limits are told with 400 and a general kind ("Rate limits", spend limits); Fireworks
-suspends with 412; MiniMax tells it with 500, too."""
+suspends with 412; MiniMax tells it with 500, too, and xAI with the status of a bad key or of a limit."""
 
 
 def provider_refused(status: int, message: str, where: str = "", kind: str = "") -> ProviderRefused:

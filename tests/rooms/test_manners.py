@@ -365,6 +365,8 @@ def test_an_answer_that_was_given_up_is_a_failure(events: list[bytes], status: i
         (400, vendors.WATSONX_INVALID, ProviderRefused, "invalid_request_entity"),
         (429, vendors.MINIMAX_SPENT, ProviderSpent, "insufficient_balance_error"),
         (500, {"error": {**vendors.MINIMAX_SPENT["error"], "type": "api_error"}}, ProviderSpent, "api_error"),
+        (403, vendors.XAI_SPENT, ProviderSpent, vendors.XAI_SPENT["code"]),
+        (429, vendors.XAI_SPENT, ProviderSpent, vendors.XAI_SPENT["code"]),
         (424, vendors.TGI_FAILED, ProviderOverloaded, ""),
         (403, vendors.XAI_UNSAFE, ProviderRefused, "content_flagged"),
         (400, vendors.AZURE_FILTERED, ProviderRefused, "content_filter"),

@@ -167,6 +167,12 @@ XAI_UNSAFE = {
     "error": "Content violates usage guidelines. Team: t, API key ID: k, Model: m, Failed check: SAFETY_CHECK_TYPE_BIO",
 }
 """With 403. Source: its answers, as users of its API report them."""
+XAI_SPENT = {
+    "code": "The caller does not have permission to execute the specified operation",
+    "error": "Your team fae4735c has either used all available credits or reached its monthly spending limit. "
+    "To continue making API requests, please purchase more credits or raise your spending limit.",
+}
+"""With 403 or 429."""
 XAI_WRONG_KEY = {
     "code": "Client specified an invalid argument",
     "error": "Incorrect API key provided: ke***ey. You can obtain an API key from https://console.x.ai.",
