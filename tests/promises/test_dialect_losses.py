@@ -1,6 +1,7 @@
 """What the model's own format cannot say: left out and told, refused, or left out silently."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from tests.conftest import StartGateway
 from tests.promises.test_dialect_routes import CHAT, CLAUDE, GPT, MESSAGES, RESPONSES, ask
 from tests.support.gateway import RunningGateway
 from tests.support.http_client import Answer
+from tests.support.provider import ScriptedProvider
 
 LOSSY: dict[str, Any] = {"logit_bias": {"50256": -100}, "n": 2, "seed": 7}
 
@@ -88,6 +90,28 @@ async def test_in_the_same_dialect_nothing_is_lost(gateway: RunningGateway, path
     answer = await ask(gateway, path, model, top_k=5, logit_bias={})
 
     assert (answer.status, answer.header("x-torana-dropped")) == (200, None)
+
+
+async def test_what_a_vendor_of_the_clients_own_dialect_does_not_take_is_named_too(
+    start_gateway: StartGateway, provider: ScriptedProvider, tmp_path: Path
+) -> None:
+    deployment = "{provider: deepseek, model: deepseek-chat}"
+    (tmp_path / "models.yml").write_text(f"models:\n- {{name: deep, title: D, deployments: [{deployment}]}}\n")
+    env = {"DEEPSEEK_API_KEY": "key", "DEEPSEEK_BASE_URL": provider.url, "AIGW_CATALOG": str(tmp_path)}
+    gateway = await start_gateway(env=env)
+    schema = {"name": "answer", "schema": {"type": "object", "properties": {}}, "strict": True}
+    form = {"type": "json_schema", "json_schema": schema}
+
+    whole = await ask(gateway, CHAT, "deep", response_format=form)
+    streamed = await ask(gateway, CHAT, "deep", response_format=form, stream=True)
+    usual = await ask(gateway, CHAT, "deep")
+
+    assert provider.requests[0].json()["response_format"] == {"type": "json_object"}
+    assert [each.header("x-torana-dropped") for each in (whole, streamed, usual)] == [
+        "answer_schema.strict",
+        "answer_schema.strict",
+        None,
+    ]
 
 
 async def test_by_policy_a_loss_is_refused_before_anything_is_sent(start_gateway: StartGateway) -> None:

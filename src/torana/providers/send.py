@@ -150,7 +150,7 @@ class Sender:
         if chat.source is None or deployment.provider == self.demo.name:
             return ()
         dialect = self._dialect(deployment, chat)
-        if dialect.name == chat.source.dialect and not has_thoughts(chat, but_for=dialect.name):
+        if _passes(chat.source, chat, dialect):
             return ()
         if not chat.source.is_read:
             raise _unreadable(chat.source.dialect)
