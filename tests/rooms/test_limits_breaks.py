@@ -93,6 +93,26 @@ async def test_a_call_of_an_ended_window_is_not_told_again_to_the_next_one(store
         server.settle(long, input_tokens=1)
 
 
+async def test_a_store_that_was_started_anew_goes_on_with_the_window_of_the_calls_under_way(store: Store) -> None:
+    """So that they may give back what they leave, and that it is free should their worker die."""
+    store.command("FLUSHALL")
+    ended, dead = await Server(store, HELD).start(), await Server(store, HELD).start()
+    long = await ended.get(input_tokens=500)
+    await dead.get(input_tokens=400)
+    store.stop()
+    for server in (ended, dead):
+        await server.is_up(False)
+    store.start()
+    for server in (ended, dead):
+        await server.is_up()
+    ended.settle(long, input_tokens=10)
+    await ended.leases.aclose()
+    await dead.kill()
+    store.command("DEL", "{torana}:living")
+
+    assert await left_of(store, HELD) == 1000 - 10
+
+
 async def test_a_spent_quota_is_spent_for_a_server_that_is_cut_off_and_has_used_nothing(store: Store) -> None:
     async with servers(store, 2, HELD, timeout_s=0.5) as (first, second):
         first.settle(await first.get(input_tokens=990), input_tokens=990)

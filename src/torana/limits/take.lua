@@ -114,6 +114,9 @@ for i = 3, #KEYS do
       if ends > 0 then redis.call('DEL', key) end
       used, ends = 0, 0
     end
+    if ends == 0 and back < 0 and back_end > now and back_end <= now + 2 * period then
+      ends = back_end -- the store was started anew, and calls of that window are under way
+    end
     it.taken, it.held = 0, 0
     if back < 0 or ends == back_end then
       it.taken = math.max(0, used - back) - used
