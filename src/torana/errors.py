@@ -334,19 +334,19 @@ SPENT_KINDS = frozenset(
         *("billing_error", "enforced_spend_limit_reached"),
         # LiteLLM docs, "Budgets"
         "budget_exceeded",
-        # MiniMax, with 429
-        "insufficient_balance_error",
+        # MiniMax and Moonshot, with 429; DashScope, with 400
+        *("insufficient_balance_error", "exceeded_current_quota_error", "Arrearage"),
     }
 )
 """The vendors' own words for an account without money."""
 
 _SPENT_TEXT = re.compile(
     r"you have reached your specified (workspace )?api usage limits|account \S{1,100} is suspended"
-    r"|insufficient balance \(1008\)|your (newly created )?teams? .{0,60}(available credits|any credits)",
+    r"|(\[1113\]\[)?insufficient balance\b|your (newly created )?teams? .{0,60}(available credits|any credits)",
     re.IGNORECASE,
 )
 """Anthropic's own spend limits are told with 400 and a general kind ("Rate limits", spend limits); Fireworks
-suspends with 412; MiniMax tells it with 500, too, and xAI with the status of a bad key or of a limit."""
+suspends with 412; MiniMax tells it with 500, too, Z.ai with 429, and xAI with the status of a bad key or of a limit."""
 
 
 def provider_refused(status: int, message: str, where: str = "", kind: str = "") -> ProviderRefused:

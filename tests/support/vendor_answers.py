@@ -167,6 +167,23 @@ XAI_UNSAFE = {
     "error": "Content violates usage guidelines. Team: t, API key ID: k, Model: m, Failed check: SAFETY_CHECK_TYPE_BIO",
 }
 """With 403. Source: its answers, as users of its API report them."""
+MOONSHOT_SPENT = {
+    "error": {
+        "message": "Your account is suspended due to insufficient balance, please recharge your account",
+        "type": "exceeded_current_quota_error",
+    }
+}
+ZAI_SPENT = {"error": {"code": "1113", "message": "Insufficient balance or no resource package. Please recharge."}}
+"""Both with 429."""
+DASHSCOPE_SPENT = {
+    "error": {
+        "message": "Access denied, please make sure your account is in good standing.",
+        "type": "Arrearage",
+        "param": None,
+        "code": "Arrearage",
+    }
+}
+"""With 400."""
 XAI_SPENT = {
     "code": "The caller does not have permission to execute the specified operation",
     "error": "Your team fae4735c has either used all available credits or reached its monthly spending limit. "
