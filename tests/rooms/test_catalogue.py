@@ -231,7 +231,7 @@ def test_an_overlays_prompt_is_kept_as_it_was_when_loaded(tmp_path: Path) -> Non
             for line, told in [
                 ("capabilities: [chat, fly]", "capabilities[1]` is 'fly', expected one of chat, stream, tools, "),
                 ("stage: retired", "stage` is 'retired', expected one of registered, staging, production, deprecated"),
-                ("prices: {input: '3'}", "prices` has no `as_of`, expected members: as_of, source, input, "),
+                ("prices: {input: '3'}", "prices` has no `as_of`, expected members: as_of, input, output, "),
                 (
                     "prices: {as_of: 2026-11-01, input: 3.5}",
                     'prices.input` is 3.5, expected US dollars as text, such as "3.75" (write it in quotes)',

@@ -297,4 +297,5 @@ def _type_name(value: Any) -> str:
 
 
 def _names(kind: type[msgspec.Struct]) -> str:
-    return ", ".join(kind.__struct_fields__)
+    """Those that there must be first."""
+    return ", ".join(field.name for field in sorted(msgspec.structs.fields(kind), key=lambda each: not each.required))

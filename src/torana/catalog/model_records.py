@@ -115,39 +115,9 @@ class ProviderRecord(Record, frozen=True, kw_only=True):
         return tuple(name for name in names if name)
 
 
-class LongPrice(Record, frozen=True, kw_only=True):
-    """What a call with a long prompt costs, all its tokens; what is empty is unknown."""
+class PriceFigures(Record, frozen=True, kw_only=True):
+    """US dollars per million tokens. Empty is unknown, never free."""
 
-    over: Some
-    """Tokens of input, cached ones included."""
-    input: Price = ""
-    output: Price = ""
-    cache_read: Price = ""
-    cache_write: Price = ""
-    cache_write_1h: Price = ""
-
-
-class LaterPrice(Record, frozen=True, kw_only=True):
-    """What a model costs from a day on; all figures anew."""
-
-    since: Day
-    """The first day (UTC) that has them."""
-    input: Price = ""
-    output: Price = ""
-    cache_read: Price = ""
-    cache_write: Price = ""
-    cache_write_1h: Price = ""
-    long: LongPrice | None = None
-    times: dict[str, Times] = {}
-
-
-class PriceRecord(Record, frozen=True, kw_only=True):
-    """What a model costs, in US dollars per million tokens. Empty is unknown, never free."""
-
-    as_of: Day
-    """The day on which the prices were read."""
-    source: str = ""
-    """Where they were read."""
     input: Price = ""
     output: Price = ""
     cache_read: Price = ""
@@ -156,12 +126,40 @@ class PriceRecord(Record, frozen=True, kw_only=True):
     """Input tokens that were put into it."""
     cache_write_1h: Price = ""
     """Those of them that it is to keep for an hour."""
+
+
+class LongPrice(PriceFigures, frozen=True, kw_only=True):
+    """What a call with a long prompt costs, all its tokens; what is empty is unknown."""
+
+    over: Some
+    """Tokens of input, cached ones included."""
+
+
+class PriceTerms(PriceFigures, frozen=True, kw_only=True):
+    """What holds for a time."""
+
     long: LongPrice | None = None
     """Of calls whose prompt is longer than a vendor's line for it."""
     times: dict[str, Times] = {}
     """Tier → how many times the figures a call in it costs: `{flex: "0.5", priority: "2"}`. Tiers are told by the
     provider's answer (`fast`, `priority`, `flex` …; of Anthropic also the place, `us`); one that is not named here
     makes the cost unknown."""
+
+
+class LaterPrice(PriceTerms, frozen=True, kw_only=True):
+    """What a model costs from a day on; all figures anew."""
+
+    since: Day
+    """The first day (UTC) that has them."""
+
+
+class PriceRecord(PriceTerms, frozen=True, kw_only=True):
+    """What a model costs, in US dollars per million tokens. Empty is unknown, never free."""
+
+    as_of: Day
+    """The day on which the prices were read."""
+    source: str = ""
+    """Where they were read."""
     later: tuple[LaterPrice, ...] = ()
     """Changes that the vendor has announced, in the order of their days."""
 

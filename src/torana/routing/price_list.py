@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 
-from torana.catalog.model_records import DeploymentRecord, LaterPrice, LongPrice, ModelRecord, PriceRecord
+from torana.catalog.model_records import DeploymentRecord, ModelRecord, PriceFigures, PriceRecord, PriceTerms
 from torana.clock import Clock
 from torana.routing.stages import NEVER, start_of
-from torana.usage.prices import Price
+from torana.usage.prices import PARTS, Price
 
 
 class PriceList:
@@ -41,7 +41,7 @@ def price_of(record: PriceRecord | None, now: float) -> Price | None:
     """
     if record is None:
         return None
-    told: PriceRecord | LaterPrice = record
+    told: PriceTerms = record
     as_of = record.as_of
     for later in record.later:
         if start_of(later.since) <= now:
@@ -50,11 +50,5 @@ def price_of(record: PriceRecord | None, now: float) -> Price | None:
     return Price.of(as_of, long=long, times=told.times, **_figures(told))
 
 
-def _figures(told: PriceRecord | LaterPrice | LongPrice) -> dict[str, str]:
-    return {
-        "input": told.input,
-        "output": told.output,
-        "cache_read": told.cache_read,
-        "cache_write": told.cache_write,
-        "cache_write_1h": told.cache_write_1h,
-    }
+def _figures(told: PriceFigures) -> dict[str, str]:
+    return {name: getattr(told, name) for name in PARTS}
