@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.conftest import Serve
 from tests.promises.test_process import ask_once, relay, relay_bytes
 from tests.support.certificates import Authority
-from tests.support.http_client import RawConnection, connect
+from tests.support.http_client import RawConnection, connect, write_request
 from tests.support.issuer import FakeIssuer
 from tests.support.provider import ScriptedProvider
 from tests.support.served import served
@@ -100,6 +100,24 @@ async def test_clients_that_say_nothing_take_no_file_from_those_who_ask(
     assert [line["message"] for line in server.lines if line["level"] != "info"] == [
         "file descriptors run short: idle connections are closed"
     ]
+
+
+async def test_clients_that_were_refused_before_their_bodies_came_hold_no_place(
+    serve: Serve, wired: dict[str, str], issuer: FakeIssuer
+) -> None:
+    server = await serve(env=wired, files=SPARE_FILES + 2)
+    request = write_request("POST", "/v2/code/completions", {"Content-Length": "2"}, b"{")
+    async with AsyncExitStack() as stack:
+        refused = []
+        for rest in (b"}", b"}", b"", b""):
+            client = await stack.enter_async_context(await connect(server.port))
+            await client.send(request)
+            refused.append((await client.read_answer()).status)
+            await client.send(rest)
+
+        assert (await relay(server.port, issuer)).status == 200
+
+    assert refused == [401] * 4
 
 
 async def test_clients_that_shake_no_hands_take_no_file_from_those_who_ask(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ class HeldConnection(Connection):
 
     @property
     def is_quiet(self) -> bool:
-        if self.active is not None or self.held is not None or self.phase not in (IDLE, FRESH, HEADERS, LINGERING):
+        if self.active is not None or self.held is not None:
             return False
         return not self.transport.is_closing() and not self.transport.get_write_buffer_size()
 
@@ -125,7 +125,8 @@ class HeldConnection(Connection):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.active is None and self.phase in (IDLE, LINGERING):
+        if self.active is None and self.phase != HEADERS:
+            # Of a body that still comes nobody asks anything.
             self.room.leave(self)
 
     def _forget(self, _task: object = None) -> None:
