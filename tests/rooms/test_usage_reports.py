@@ -713,9 +713,12 @@ def test_a_bill_that_cannot_be_whole_is_told(torana: Callable[..., Result], tmp_
     (tmp_path / "bill.csv").write_text(f"{OPENAI_USAGE}{STAMP},0,70,7,0,1,p,gpt-5-mini\n")
 
     cut = torana("usage", "reconcile", str(tmp_path / "bill.json"))
+    (tmp_path / "bill.json").write_text(f"[{bill},{bill.replace('false', 'true')}]")
+    cut_in_a_list = torana("usage", "reconcile", str(tmp_path / "bill.json"))
     mistaken = torana("usage", "reconcile", str(tmp_path / "bill.csv"), "--provider", "open_ai")
 
     assert "there are more (has_more)" in cut.stderr
+    assert "there are more (has_more)" in cut_in_a_list.stderr
     assert "no call of open_ai was counted in these days, but of anthropic, openai" in mistaken.stderr
 
 

@@ -20,6 +20,7 @@ from torana.usage.bills import ALL, MEASURES, NOTHING, Bill, model_name
 
 Row = Mapping[str, str]
 
+_WORD = re.compile(r"\S")
 _THOUSANDS = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d*)?")
 
 
@@ -187,11 +188,11 @@ def _read_json(text: str, bill: Bill) -> Iterator[tuple[str, Row]]:
     # Amounts of money stay what they are written as.
     decoder = json.JSONDecoder(parse_float=str, parse_int=str)
     at, number = 0, 0
-    while rest := text[at:].lstrip():
-        at = len(text) - len(rest)
-        found, at = decoder.raw_decode(text, at)
-        if isinstance(found, dict):
-            bill.is_cut = found.get("has_more") is True  # the last page decides
+    while word := _WORD.search(text, at):  # not by cutting the text: a file may have a hundred thousand lines
+        found, at = decoder.raw_decode(text, word.start())
+        page = found[-1] if isinstance(found, list) and found else found
+        if isinstance(page, dict):
+            bill.is_cut = page.get("has_more") is True  # the last page decides
         for row in _flatten(found):
             number += 1
             yield f" result {number}", row
