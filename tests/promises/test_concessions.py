@@ -359,6 +359,7 @@ async def test_code_is_completed_once_where_a_server_gives_no_more(
         (400, "Conversation roles must alternate user/assistant/user/assistant/..."),
         (500, "Only user, assistant and tool roles are supported, got system. at row 189, column 164"),
         (400, "Only user and assistant roles are supported!"),
+        (400, "Unsupported value: 'messages[0].role' does not support 'system' with this model."),
     ],
 )
 async def test_a_template_without_system_turns_is_told_in_the_users(

@@ -821,3 +821,25 @@ async def test_such_a_call_within_a_stream_is_told_as_a_failure(
     assert '"content": "Hel"' in own
     assert "provider_broke" in own
     assert "[DONE]" not in own
+
+
+@pytest.mark.parametrize("number", [{}, {"index": 0}])
+@pytest.mark.parametrize("family", ["codestral", "general"])
+async def test_completions_that_a_server_does_not_number_stay_apart(
+    start_gateway: StartGateway, provider: ScriptedProvider, family: str, number: dict[str, int]
+) -> None:
+    gateway = await start_gateway(env={"AIGW_CUSTOM_MODELS__ENABLED": "true"})
+    said = [{"text": text, "message": {"content": text}, "finish_reason": "stop", **number} for text in ("one", "two")]
+    if family == "codestral":
+        said = [{name: value for name, value in choice.items() if name != "message"} for choice in said]
+    provider.answer_with(body={"id": "x", "choices": said, "usage": usage()})
+    cursor = {"file_name": "a.py", "content_above_cursor": "def f", "content_below_cursor": ""}
+    own = {"model_provider": "litellm", "model_name": family, "model_endpoint": f"{provider.url}/v1"}
+    own |= {"model_identifier": "custom_openai/m"}
+    body = {"prompt_version": 2, "current_file": cursor, "choices_count": 2, **own}
+
+    answer = await gateway.post(
+        "/v2/code/completions", json=body, token=gateway.token(unit_primitives=["complete_code"])
+    )
+
+    assert [choice["text"] for choice in answer.json()["choices"]] == ["one", "two"]

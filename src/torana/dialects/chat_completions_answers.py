@@ -291,6 +291,7 @@ def read_answer(body: bytes) -> list[Chunk]:
     id_ = openai_style.text_of_id(answer.id)
     chunks = [Chunk(id=id_, model=answer.model or "")]
     state = StreamedAnswer(id_)
+    openai_style.number_choices(answer.choices)
     for choice in answer.choices:
         if choice.message is None:
             raise ProviderBroke("a choice without its message")

@@ -1,8 +1,8 @@
 """What all formats of OpenAI's style share: errors, usage, reasons to finish. Source: OpenAI API reference."""
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import msgspec
 
@@ -232,6 +232,19 @@ def _write_usage(usage: Usage, inwards: str, outwards: str) -> Members:
 def text_of_id(id: str | int | None) -> str:
     """Some servers number what others name."""
     return "" if id is None else str(id)
+
+
+class Numbered(Protocol):
+    """A choice of a whole answer."""
+
+    index: int | None
+
+
+def number_choices(choices: Sequence[Numbered]) -> None:
+    """Those that a server numbers alike, or not at all, count as they came: each is an answer of its own."""
+    if len({each.index or 0 for each in choices}) < len(choices):
+        for at, each in enumerate(choices):
+            each.index = at
 
 
 def end_open(finished: Mapping[int, bool], usage: Usage | None, chunks: list[Chunk]) -> bool:

@@ -230,6 +230,7 @@ def read_answer(body: bytes) -> list[Chunk]:
     if not answer.choices or any(_text_of(each) is None and not each.finish_reason for each in answer.choices):
         raise ProviderBroke("no choices")
     chunks = [Chunk(id=openai_style.text_of_id(answer.id), model=answer.model or "")]
+    openai_style.number_choices(answer.choices)
     for choice in answer.choices:
         _take_choice(choice, chunks)
         if (score := _score_of(choice)) is not None:

@@ -145,13 +145,13 @@ CONCESSIONS = (
         lambda chat: replace(join_turns(chat), source=chat.source),
         lambda _chat: (),
     ),
-    # Templates of Gemma's, and of Mistral's older and newer models; the Gemini API of Gemma.
+    # Templates of Gemma's, and of Mistral's older and newer models; the Gemini API of Gemma; OpenAI of o1-mini.
     Concession(
         "system",
         lambda chat: any(message.role == "system" for message in chat.messages),
         _read_as(
             r"system role (is )?not supported|developer instruction is not enabled|conversation roles must alternate"
-            r"|only user(, assistant and tool| and assistant) roles are supported"
+            r"|only user(, assistant and tool| and assistant) roles are supported|role' does not support 'system'"
         ),
         lambda chat: replace(fold_system(chat), source=chat.source),
         lambda _chat: (),
