@@ -554,7 +554,14 @@ CACHES = {
 
 
 @pytest.mark.parametrize(
-    ("spent", "expected"), [(XAIS, (12, 387)), (GEMINIS, (20, 996)), (CACHES, (25, 7))], ids=["xai", "gemini", "cache"]
+    ("spent", "expected"),
+    [
+        (XAIS, (12, 387)),
+        (GEMINIS, (20, 996)),
+        (CACHES, (25, 7)),
+        ({"prompt_tokens": 0, "completion_tokens": 7, "total_tokens": 32}, (25, 7)),
+    ],
+    ids=["xai", "gemini", "cache", "no prompt"],
 )
 @pytest.mark.parametrize("place", ["whole", "stream", "own stream", "choice", "own stream's choice"])
 async def test_thoughts_that_the_total_alone_tells_are_paid_for(

@@ -177,9 +177,9 @@ def _read_usage(said: Any, inwards: str, outwards: str, before: Usage | None, ti
     # DeepSeek has a name of its own for what the cache gave.
     cached = _read_detail(taken_details, "cached_tokens") or _read_detail(said, "prompt_cache_hit_tokens")
     # xAI's and Gemini's servers of this format tell thoughts in the total alone, and who counts as Anthropic does what
-    # the cache gave.
+    # the cache gave; there is no call without a prompt.
     unseen = max(0, (total or 0) - taken - given)
-    if unseen == cached:
+    if unseen == cached or not taken:
         taken += unseen
     else:
         given += unseen
