@@ -464,6 +464,7 @@ async def test_each_change_of_the_stores_state_is_one_log_line(start: Start, sto
         ("READONLY You can't write against a read only replica.", "readonly"),
         ("OOM command not allowed when used memory > 'maxmemory'.", "oom"),
         ("NOAUTH Authentication required.", "auth"),
+        ("ERR ACL failure in script: User torana has no permissions to run the 'time' command", "auth"),
         ("NOPERM this user has no permissions to run the 'eval' command", "auth"),
         ("MISCONF Errors writing to the AOF file", "misconf"),
         ("CLUSTERDOWN The cluster is down", "cluster"),
@@ -482,8 +483,9 @@ async def test_a_store_that_refuses_is_as_one_that_is_away(start: Start, error: 
     assert line["reason"] == reason
 
 
-async def test_a_node_of_a_cluster_that_sends_us_elsewhere_is_obeyed(start: Start, store: Store) -> None:
-    moved = f"-MOVED 1234 127.0.0.1:{store.port}\r\n".encode()
+@pytest.mark.parametrize("host", ["127.0.0.1", "", "?"])  # the last two: where it was asked, at another port
+async def test_a_node_of_a_cluster_that_sends_us_elsewhere_is_obeyed(start: Start, store: Store, host: str) -> None:
+    moved = f"-MOVED 1234 {host}:{store.port}\r\n".encode()
 
     async with ScriptedStore(lambda command: moved if command[0] == b"EVAL" else b"+OK\r\n") as other_node:
         gateway = await start(exact("1 per minute"), url=other_node.url)

@@ -277,11 +277,13 @@ class Line:
         first = text.split(" ", 1)[0].upper()
         name = type(error).__name__
         if name == "MovedError" or first == "MOVED":
-            self._where = _address_in(error)
+            self._where = _address_in(error, str(getattr(self._connection, "host", "")))
             return "moved"
         for words, reason in _REASONS:
             if first in words or name in words:
                 return reason
+        if "ACL failure in script" in text:
+            return "auth"
         if "max number of clients" in text:
             return "maxclients"
         if "SSL" in text:
@@ -314,9 +316,10 @@ _REASONS: tuple[tuple[frozenset[str], str], ...] = (
 )  # fmt: skip
 
 
-def _address_in(error: Exception) -> tuple[str, int] | None:
-    """Of `MOVED 1234 10.0.0.2:6379`, as redis-py has cut it."""
+def _address_in(error: Exception, asked: str) -> tuple[str, int] | None:
+    """Of `MOVED 1234 10.0.0.2:6379`, as redis-py has cut it; a node that names no host means the one that was asked."""
     host, port = getattr(error, "host", None), getattr(error, "port", None)
+    host = asked if host in ("", "?") else host
     return (host, port) if isinstance(host, str) and host and isinstance(port, int) else None
 
 
