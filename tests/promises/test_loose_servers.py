@@ -10,6 +10,7 @@ from tests.support.gateway import RunningGateway
 from tests.support.provider import ScriptedProvider
 from tests.support.vendor_answers import (
     DONE,
+    OPENROUTER_TOO_LONG,
     WATSONX_INVALID,
     XAI_UNSAFE,
     XAI_WRONG_KEY,
@@ -312,6 +313,9 @@ async def test_an_error_in_place_of_a_stream_has_its_own_status(
         (400, json.dumps(XAI_WRONG_KEY).encode(), 502, "refuses the gateway's own key"),
         (403, json.dumps(XAI_UNSAFE).encode(), 400, "own filter"),
         (403, b"<html>Request blocked</html>", 502, "A firewall"),
+        (400, json.dumps(OPENROUTER_TOO_LONG).encode(), 400, "210000 tokens > 200000 maximum"),
+        (400, b'{"error":{"message":"Provider returned error","metadata":{"raw":"Bad tool"}}}', 400, "Bad tool"),
+        (400, b'{"error":{"message":"Provider returned error"}}', 400, "Provider returned error"),
         (400, json.dumps(WATSONX_INVALID).encode(), 400, "The Json field 'x' is required"),
         (400, b"<html>nginx</html>", 400, "no reason given"),
         (500, b"secret", 502, "The provider failed"),

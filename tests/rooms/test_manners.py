@@ -31,6 +31,7 @@ from torana.dialects.manners import chat_completions_of, text_completions_of
 from torana.dialects.openai_style import read_error
 from torana.dialects.text_completions import TEXT_COMPLETIONS
 from torana.errors import (
+    PromptTooLong,
     ProviderLimited,
     ProviderOverloaded,
     ProviderRefused,
@@ -362,6 +363,7 @@ def test_an_answer_that_was_given_up_is_a_failure(events: list[bytes], status: i
         (400, vendors.LITELLM_BUDGET, ProviderSpent, "budget_exceeded"),
         (403, vendors.OPENROUTER_MODERATED, ProviderRefused, "content_flagged"),
         (403, {"error": {"code": 403, "message": "Key limit"}}, ProviderRefusedKey, ""),
+        (400, vendors.OPENROUTER_TOO_LONG, PromptTooLong, ""),
         (400, vendors.WATSONX_INVALID, ProviderRefused, "invalid_request_entity"),
         (429, vendors.MINIMAX_SPENT, ProviderSpent, "insufficient_balance_error"),
         (500, {"error": {**vendors.MINIMAX_SPENT["error"], "type": "api_error"}}, ProviderSpent, "api_error"),

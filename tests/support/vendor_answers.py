@@ -196,6 +196,18 @@ XAI_WRONG_KEY = {
 }
 """With 400."""
 
+OPENROUTER_TOO_LONG = {
+    "error": {
+        "message": "Provider returned error",
+        "code": 400,
+        "metadata": {
+            "raw": '{"type":"error","error":{"type":"invalid_request_error","message":"prompt is too long: '
+            '210000 tokens > 200000 maximum"}}',
+            "provider_name": "Acme",
+        },
+    }
+}
+"""What the provider behind it said, as its JSON or in plain words."""
 OPENROUTER_MODERATED = {
     "error": {
         "code": 403,

@@ -52,6 +52,7 @@ FINISH_NAMES: dict[FinishReason, str] = {
 }
 _BAD_KEY_TEXTS = ("API key not valid", "Incorrect API key provided")
 """Of Google's server of this format and of xAI's, which tell it with 400, unlike every other vendor's."""
+_SAID_BEHIND = "Provider returned error"
 _FLAGGED_TEXT = "Content violates usage guidelines"
 """Of xAI, which tells it with 403: "Failed check: SAFETY_CHECK_TYPE_…"."""
 _ERROR_TYPES = {
@@ -309,8 +310,21 @@ def _find_error(failure: Failure) -> Error:
     return Error(message, failure.type, status[0] if status else failure.code)
 
 
+def _said_behind(error: Error) -> Any:
+    """What the provider behind OpenRouter said, where its own words are no more than that it said something."""
+    raw = error.metadata.get("raw") if isinstance(error.metadata, dict) else None
+    if error.message != _SAID_BEHIND or not isinstance(raw, str) or not raw:
+        return error.message
+    try:
+        failures = decode_answer(_failures, raw.encode(errors="replace"))
+    except ProviderBroke:
+        return raw
+    found = failures if isinstance(failures, Failure) else next(iter(failures), Failure())
+    return _find_error(found).message or raw
+
+
 def _shorten(error: Error) -> str:
-    said = error.message or "no reason given"
+    said = _said_behind(error) or "no reason given"
     return (said if isinstance(said, str) else msgspec.json.encode(said).decode())[:MAX_MESSAGE_CHARS]
 
 
