@@ -52,7 +52,7 @@ from torana.routing.fences import Fences
 from torana.routing.models import Models
 from torana.routing.router import Router
 from torana.settings import ServeSettings, Settings
-from torana.start_checks import check_endpoints, check_trust
+from torana.start_checks import check_endpoints, check_store, check_trust
 from torana.telemetry.log import LogSink, install
 from torana.telemetry.loop_watch import watch_loop
 from torana.telemetry.redaction import Redactor, secrets_of
@@ -242,6 +242,7 @@ async def start(
     catalogue = load_catalogue(overlays)
     check_trust(settings)
     check_endpoints(settings.providers.allowed_endpoints)
+    check_store(settings.limits.redis_url.reveal())
     models = Models(catalogue, settings.providers, clock)
     for line in check_overrides(settings, models):
         logger.warning(line)

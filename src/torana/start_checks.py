@@ -1,6 +1,9 @@
 """Settings that can never work: better known at start than with every call."""
 
+import re
+
 from torana.errors import BadSetting
+from torana.limits.line import make_connection
 from torana.settings import Settings, TransportSettings
 from torana.transport import tls_context
 from torana.wire.endpoint import fault_of
@@ -29,6 +32,18 @@ def check_trust(settings: Settings) -> None:
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", "") or getattr(error, "strerror", "") or type(error).__name__
             raise BadSetting(name, f"{file!r} cannot be used ({reason})", expected) from error
+
+
+def check_store(url: str) -> None:
+    """Raises BadSetting for an address of Redis with options that there are not: each server would count alone."""
+    if "?" not in url:
+        return
+    try:
+        make_connection(url)
+    except (TypeError, ValueError) as error:
+        named = re.search(r"argument '(\w+)'", str(error))
+        which = f"the option `{named[1]}`, which there is not" if named else "options that cannot be read"
+        raise BadSetting("AIGW_REDIS_URL", f"has {which}", "expected those of redis-py's connections") from None
 
 
 def check_endpoints(allowed: tuple[str, ...]) -> None:

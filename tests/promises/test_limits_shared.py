@@ -22,6 +22,8 @@ from tests.support.provider import ScriptedProvider
 from tests.support.valkey import ScriptedStore, Store, running_store
 from tests.support.waiting import eventually
 
+from torana.errors import BadSetting
+
 PATIENT = {"AIGW_LIMITS__PATIENCE_S": "2", "AIGW_ADMISSION__QUEUE_S": "30"}
 """The machine that tests run on is slower than one that serves; what is tested is not how quick it is."""
 
@@ -510,6 +512,19 @@ async def test_a_node_that_a_cluster_has_lost_is_forgotten(start: Start, store: 
 
         await eventually(lambda: is_shared(gateway))
         assert await statuses(gateway, 2) == [200, 429]
+
+
+async def test_options_of_a_pool_in_the_address_are_no_fault(start: Start, store: Store) -> None:
+    gateway = await start("1 per minute", url=f"{store.url}?max_connections=50&socket_timeout=1")
+
+    await eventually(lambda: is_shared(gateway))
+
+
+async def test_an_option_that_there_is_not_is_told_at_the_start(start: Start, store: Store) -> None:
+    with pytest.raises(BadSetting) as told:
+        await start("1 per minute", url="redis://:much-secret@store/0?ssl_ca_cert=ca.pem")
+
+    assert str(told.value).startswith("AIGW_REDIS_URL: has the option `ssl_ca_cert`, which there is not")
 
 
 async def test_a_key_of_a_wrong_type_is_decided_alone_and_disturbs_nobody(start: Start, store: Store) -> None:

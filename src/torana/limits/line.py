@@ -182,7 +182,7 @@ class Line:
         self._broken = asyncio.get_running_loop().create_future()
         tasks: list[asyncio.Task[str]] = []
         try:
-            connection = self._connection = self._make()
+            connection = self._connection = make_connection(self._url, self._where, self._trusted)
             async with asyncio.timeout(CONNECT_S):
                 await connection.connect()  # type: ignore[no-untyped-call]
             loop = asyncio.get_running_loop()
@@ -247,28 +247,6 @@ class Line:
         except Exception as error:  # noqa: BLE001 as above
             return self._reason_of(error)
 
-    def _make(self) -> "AbstractConnection":
-        from redis.asyncio.connection import Connection, SSLConnection, parse_url
-        from redis.asyncio.retry import Retry
-        from redis.backoff import NoBackoff
-
-        members: dict[str, Any] = dict(parse_url(self._url))
-        kind = members.pop("connection_class", Connection)
-        if self._where is not None:
-            members["host"], members["port"] = self._where
-        if self._trusted and issubclass(kind, SSLConnection):
-            members["ssl_ca_data"] = self._trusted
-        return kind(  # type: ignore[no-any-return]
-            **members
-            | {
-                "protocol": 2,
-                "socket_timeout": None,
-                "socket_connect_timeout": CONNECT_S,
-                "retry": Retry(NoBackoff(), 0),
-                "driver_info": None,
-            }
-        )
-
     def _reason_of(self, error: Exception) -> str:
         """A word for what is wrong, of a handful."""
         if isinstance(error, LineDown):
@@ -299,6 +277,34 @@ class Line:
         if is_up != self._told:
             self._told = is_up
             self._tell(is_up, reason)
+
+
+def make_connection(url: str, where: tuple[str, int] | None = None, trusted: str = "") -> "AbstractConnection":
+    """One that is not open yet. Raises TypeError or ValueError for an address with options that there are not.
+
+    where  the node to ask, in place of the address's own
+    """
+    from redis.asyncio.connection import Connection, SSLConnection, parse_url
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+
+    members: dict[str, Any] = dict(parse_url(url))
+    kind = members.pop("connection_class", Connection)
+    members.pop("max_connections", None)  # of a pool; here is one connection
+    if where is not None:
+        members["host"], members["port"] = where
+    if trusted and issubclass(kind, SSLConnection):
+        members["ssl_ca_data"] = trusted
+    return kind(  # type: ignore[no-any-return]
+        **members
+        | {
+            "protocol": 2,
+            "socket_timeout": None,
+            "socket_connect_timeout": CONNECT_S,
+            "retry": Retry(NoBackoff(), 0),
+            "driver_info": None,
+        }
+    )
 
 
 _REASONS: tuple[tuple[frozenset[str], str], ...] = (
