@@ -235,6 +235,14 @@ def test_openais_models_are_asked_for_the_nearest_effort_they_know(
     assert dialect.losses(chat, model) == (("reasoning",) if said is None else ())
 
 
+@pytest.mark.parametrize("dialect", [CHAT_COMPLETIONS, RESPONSES], ids=lambda dialect: dialect.name)
+@pytest.mark.parametrize(("budget", "said"), [(1024, "low"), (16_384, "high"), (0, "none")])
+def test_who_names_a_budget_of_thoughts_is_thought_for(dialect: Dialect, budget: int, said: str) -> None:
+    written = write(dialect, asking(reasoning=Reasoning("", budget)), "gpt-5.4")
+
+    assert (written.get("reasoning_effort") or written["reasoning"]["effort"]) == said
+
+
 @pytest.mark.parametrize(("model", "marked"), [("gpt-5.6-sol", True), ("gpt-5.5", False), ("qwen3", False)])
 @pytest.mark.parametrize("dialect", [CHAT_COMPLETIONS, RESPONSES], ids=lambda dialect: dialect.name)
 def test_openais_newer_models_are_told_where_a_cached_prompt_ends(dialect: Dialect, model: str, marked: bool) -> None:

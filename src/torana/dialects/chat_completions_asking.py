@@ -97,7 +97,11 @@ def choose_effort(chat: ChatRequest, traits: Traits, lost: set[str], dialect: st
         if effort != "none":
             lost.add("reasoning")
         return ""
-    return nearest_effort(effort, traits.efforts)
+    known = traits.efforts
+    if effort != "none" and chat.reasoning is not None and not chat.reasoning.effort:
+        # The least budget that there is asks to think all the same.
+        known = tuple(each for each in known if each != "none")
+    return nearest_effort(effort, known)
 
 
 def _gather_system(messages: tuple[Message, ...]) -> tuple[Message, ...]:
