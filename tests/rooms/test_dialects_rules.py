@@ -28,7 +28,7 @@ SCHEMAS: list[Body] = [
     {"type": "object"},
     {"type": "object", "properties": {"p": {"type": ["string", "null"]}, "q": {"enum": ["a", None]}}},
 ]
-TOOLS = ("read", "mcp__server__do-it", "t" * 70)
+TOOLS = ("read", "mcp__server__do-it", "t" * 70, "21st_magic", "files.read")
 
 texts = st.sampled_from(["hi", "größe 😀", "a\n\nb", " x ", "</s>"])
 said = st.one_of(texts, st.sampled_from(["", " ", "\n"]))
@@ -86,6 +86,8 @@ def check_messages(body: Body) -> None:
         assert kinds == sorted(kinds, reverse=True)
         used = [block for block in blocks if block["type"] == "tool_use"]
         assert all(re.fullmatch(r"[a-zA-Z0-9_-]+", block["id"]) for block in used)
+        assert all(re.fullmatch(r"[a-zA-Z0-9_-]{1,128}", block["name"]) for block in used)
+        assert blocks[-1]["type"] not in ("thinking", "redacted_thinking")
         answered = [block["tool_use_id"] for block in blocks if block["type"] == "tool_result"]
         turns.append((row["role"], [block["id"] for block in used], answered))
     assert turns[0][0] == "user"
@@ -112,16 +114,22 @@ def check_responses(body: Body) -> None:
     answered = [item["call_id"] for item in body["input"] if item.get("type") == "function_call_output"]
     assert sorted(item["call_id"] for item in made) == sorted(answered)
     assert all(NAME.fullmatch(item["name"]) for item in made)
+    assert body["input"]
+    for item, behind in pairwise([*body["input"], {"role": "user"}]):
+        assert item.get("type") != "reasoning" or behind.get("role", "assistant") == "assistant"
 
 
 def check_generate_content(body: Body) -> None:
-    waiting = 0
+    waiting: list[str] = []
     for turn in body["contents"]:
         assert turn["parts"]
         assert all(part["text"] for part in turn["parts"] if "text" in part)
-        assert sum("functionResponse" in part for part in turn["parts"]) == waiting
-        waiting = sum("functionCall" in part for part in turn["parts"])
-    assert waiting == 0
+        answered = [part["functionResponse"]["id"] for part in turn["parts"] if "functionResponse" in part]
+        assert answered == waiting  # in their order, for where ids are not told
+        calls = [part["functionCall"] for part in turn["parts"] if "functionCall" in part]
+        assert all(re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_.-]{0,63}", call["name"]) for call in calls)
+        waiting = [call["id"] for call in calls]
+    assert waiting == []
     assert body["contents"][0]["role"] == "user"
 
 
@@ -130,6 +138,7 @@ def check_converse(body: Body) -> None:
     for row in body["messages"]:
         assert row["content"]
         assert all(block["text"].strip() for block in row["content"] if "text" in block)
+        assert "reasoningContent" not in row["content"][-1]
         used = [block["toolUse"] for block in row["content"] if "toolUse" in block]
         answered = [block["toolResult"] for block in row["content"] if "toolResult" in block]
         assert all(NAME.fullmatch(each["name"]) for each in used)
