@@ -384,6 +384,21 @@ def test_a_slot_used_again_has_nothing_of_the_call_before(tmp_path: Path) -> Non
     assert (left.admitted, left.usage.input_tokens) == (b"after", 0)
 
 
+def test_tries_stand_behind_an_admission_where_there_is_room_and_belong_to_it_alone(tmp_path: Path) -> None:
+    table, fd = table_of(tmp_path)
+    slot, full = table.take(b"call"), table.take(b"full")
+    table.rewrite(slot, b"call", b"its tries")
+    table.rewrite(full, b"f" * MAX_ADMITTED_BYTES, b"its tries")
+
+    before, _ = read_table(fd)
+    table.release(slot)
+    table.take(b"next")
+    after, _ = read_table(fd)
+
+    assert [(each.admitted[:4], each.tries) for each in before] == [(b"call", b"its tries"), (b"ffff", b"")]
+    assert [(each.admitted[:4], each.tries) for each in after] == [(b"next", b""), (b"ffff", b"")]
+
+
 def test_the_table_grows_and_keeps_what_it_has(tmp_path: Path) -> None:
     table, fd = table_of(tmp_path)
     names = {b"%d" % number for number in range(FIRST_SLOTS * 5)}

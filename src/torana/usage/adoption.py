@@ -128,7 +128,7 @@ def _ids_at_the_end(folder: Folder) -> set[bytes]:
 
 def _interrupt(left: Left) -> bytes:
     usage = left.usage
-    admitted, price_json, tries_json = [*left.admitted.split(b"\n"), b"[]"][:3]
+    admitted, _, price_json = left.admitted.partition(b"\n")
     started = datetime.fromisoformat(msgspec.json.decode(admitted, type=_Started).started_at)
     cost, price_as_of = price_text(usage, msgspec.json.decode(price_json, type=Price | None))
     ended = started + timedelta(seconds=left.duration_s)
@@ -150,7 +150,7 @@ def _interrupt(left: Left) -> bytes:
             each
             if each.outcome != "answered"
             else replace(each, input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, cost_usd=cost)
-            for each in msgspec.json.decode(tries_json, type=tuple[ToldTry, ...])
+            for each in msgspec.json.decode(left.tries or b"[]", type=tuple[ToldTry, ...])
         ),
     )
     return b"%b,%b" % (admitted[:-1], encode(ending)[1:])

@@ -168,8 +168,8 @@ class Record:
     """One admitted call, until its final word is durable. Only the first final word counts."""
 
     __slots__ = (
-        "_future", "_head", "_ledger", "_monotonic", "_now", "_tries", "event", "id", "is_settled", "progress", "site",
-        "slot", "status",
+        "_future", "_head", "_ledger", "_monotonic", "_now", "event", "id", "is_settled", "progress", "site", "slot",
+        "status",
     )  # fmt: skip
 
     def __init__(self, ledger: Ledger, id_: str, head: bytes, site: Site, now: float, monotonic: float) -> None:
@@ -186,7 +186,6 @@ class Record:
         self._head = head
         self._now = now
         self._monotonic = monotonic
-        self._tries: Sequence[ToldTry] = ()
         self._future: asyncio.Future[None] | None = None
         self.is_settled = False
 
@@ -195,11 +194,9 @@ class Record:
         return bool(self.event)
 
     def admitted(self) -> bytes:
-        """What the table of running calls holds: the record so far, the price and the tries for whoever finishes it."""
+        """What the table of running calls holds: the record so far, and the price for whoever finishes it."""
         place, price = _write_site(self.site)
         admitted = b"%b,%b}\n%b" % (self._head, place, price)
-        if self._tries and len(told := b"%b\n%b" % (admitted, encode(self._tries))) <= MAX_ADMITTED_BYTES:
-            return told
         # Only a caller with absurd names gets here; the final record has them in full.
         return admitted if len(admitted) <= MAX_ADMITTED_BYTES else _shorten(self._head, place, price)
 
@@ -210,10 +207,10 @@ class Record:
         """
         if self.is_closed or (not tries and (site is self.site or site == self.site)):
             return
-        self.site, self._tries = site, tries
+        self.site = site
         table = self._ledger.spool.table
         if self.slot >= 0 and table is not None:
-            table.rewrite(self.slot, self.admitted())
+            table.rewrite(self.slot, self.admitted(), encode(tries) if tries else b"")
 
     def close(
         self,

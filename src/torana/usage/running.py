@@ -50,6 +50,7 @@ class Left:
     admitted: bytes
     usage: Usage
     duration_s: float
+    tries: bytes = b""
 
 
 class RunningTable:
@@ -77,12 +78,19 @@ class RunningTable:
         self.rewrite(slot, admitted)
         return slot
 
-    def rewrite(self, slot: int, admitted: bytes) -> None:
-        """What is known of the call has changed. `admitted` has at most MAX_ADMITTED_BYTES."""
+    def rewrite(self, slot: int, admitted: bytes, tries: bytes = b"") -> None:
+        """What is known of the call has changed.
+
+        admitted  at most MAX_ADMITTED_BYTES
+        tries     its sendings until now; left out where there is no room for them
+        """
         extent, start = self._places[slot]
-        length = len(admitted)
-        # Older checkpoints in the slot end with this: theirs are made with another head.
-        extent[start : start + _PAYLOAD_AT + length] = _HEAD.pack(length, crc32(admitted)) + admitted
+        # Older checkpoints in the slot end with this, and older tries: theirs are made with another head.
+        head = _HEAD.pack(len(admitted), crc32(admitted))
+        data = head + admitted
+        if tries and len(data) + _HEAD.size + len(tries) <= _MORE_AT:
+            data += _HEAD.pack(len(tries), _seal(head, 0, tries)) + tries
+        extent[start : start + len(data)] = data
 
     def note(self, slot: int, number: int, usage: Usage, duration_s: float) -> None:
         """Counts so far. Two places take turns, so that a death in the middle of one leaves the other."""
@@ -140,7 +148,7 @@ def read_table(fd: int) -> tuple[list[Left], int]:
             damaged += 1
             continue
         usage, duration_s = _latest(data)
-        found.append(Left(admitted, usage, duration_s))
+        found.append(Left(admitted, usage, duration_s, _tries(data, _PAYLOAD_AT + length)))
     return found, damaged
 
 
@@ -149,6 +157,15 @@ def _slots(fd: int) -> Iterator[bytes]:
     while len(data := os.pread(fd, SLOT_BYTES, position)) == SLOT_BYTES:
         yield data
         position += SLOT_BYTES
+
+
+def _tries(data: bytes, at: int) -> bytes:
+    """What stands behind the admission, at `at`, where that is of the same call."""
+    if at + _HEAD.size > _MORE_AT:
+        return b""
+    length, seal = _HEAD.unpack_from(data, at)
+    told = data[at + _HEAD.size : at + _HEAD.size + length]
+    return told if len(told) == length and seal == _seal(data[:_PAYLOAD_AT], 0, told) else b""
 
 
 def _latest(data: bytes) -> tuple[Usage, float]:
