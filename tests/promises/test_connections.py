@@ -541,3 +541,22 @@ async def test_what_is_no_http_is_400(gateway: RunningGateway) -> None:
     for raw in (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"hello\r\n\r\n"):
         answer, rest = await ask_raw(gateway, raw)
         assert (answer.status, answer.header("connection"), rest) == (400, "close", b"")
+
+
+async def test_a_request_on_a_connection_that_was_idle_when_the_drain_began_is_answered(
+    gateway: RunningGateway,
+) -> None:
+    # A balancer's pool learns of the drain with the next probe, and may have sent it already.
+    async with await gateway.connect() as connection, await gateway.connect() as silent:
+        await connection.send(completion(gateway))
+        assert (await connection.read_answer()).status == 200
+        draining = asyncio.create_task(gateway.running.drain())
+        await asyncio.sleep(0)  # it has begun
+
+        await connection.send(completion(gateway))
+        answer = await connection.read_answer()
+
+        assert (answer.status, answer.header("connection")) == (200, "close")
+        assert await connection.read_to_end() == b""
+        await draining
+        assert await silent.is_closed_by_peer()

@@ -332,13 +332,17 @@ class Connection(HttpToolsProtocol):
                 self.why_gone = READER_TOO_SLOW
                 self.transport.abort()
 
-    def shutdown(self) -> None:
-        """Part of a drain: close when idle, else after the answer under way. Asked again and again until it is over."""
+    def shutdown(self, began: float = 0.0) -> None:
+        """Part of a drain: close when idle, else after the answer under way. Asked again and again until it is over.
+
+        began  the drain, on the monotonic clock
+        """
         if self.transport.is_closing():
             self._cut_when_read()
         elif self.cycle is None or self.cycle.response_complete:
-            # Who has just connected, or is in the middle of a request's headers, is still answered.
-            is_asking = self.phase in (FRESH, HEADERS) and time.monotonic() - self.since < ASKING_S
+            # Who has just connected, or is in the middle of a request's headers, is still answered; so is a pool that
+            # does not know yet, and whose request would cross our closing: it may not be sent twice.
+            is_asking = time.monotonic() - max(self.since, began) < ASKING_S
             if self.phase != LINGERING and not is_asking:
                 self.transport.close()
         else:

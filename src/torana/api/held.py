@@ -147,10 +147,10 @@ class HeldConnection(Connection):
         if self.held is None:
             super().sweep(now)
 
-    def shutdown(self) -> None:
+    def shutdown(self, began: float = 0.0) -> None:
         # Whoever waits in line is still answered.
         if self.held is None:
-            super().shutdown()
+            super().shutdown(began)
 
     def _is_one_too_many(self, data: bytes) -> bool:
         """Turns a request away for which there will hardly be room, or which is over its limit."""

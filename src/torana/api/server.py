@@ -7,7 +7,7 @@ import socket
 import sys
 import time
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 
@@ -83,10 +83,10 @@ class Listener:
         """Let running requests finish for up to `limit_s`, then end the rest. New ones are answered meanwhile."""
         self.is_draining = True
         state = self.server.server_state
-        end = time.monotonic() + limit_s
-        while time.monotonic() < end:
-            for connection in list(state.connections):
-                connection.shutdown()
+        began = time.monotonic()
+        while time.monotonic() < began + limit_s:
+            for connection in cast("list[Connection]", list(state.connections)):
+                connection.shutdown(began)
             if not state.tasks and not state.connections:
                 break
             await asyncio.sleep(0.02)
