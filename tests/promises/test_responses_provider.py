@@ -87,6 +87,16 @@ async def test_a_conversation_of_a_system_message_alone_is_something_to_answer(g
     assert (sent["input"], "instructions" in sent) == ([told], False)
 
 
+@pytest.mark.parametrize("odd", [{"status": None}, {"status": "incomplete", "incomplete_details": {"reason": None}}])
+async def test_an_answer_that_does_not_say_how_it_ended_is_one(gateway: RunningGateway, odd: dict[str, Any]) -> None:
+    """As OpenAI's own types allow."""
+    gateway.provider.answer_with(body={**ANSWER, **odd})
+
+    answer = await ask(gateway, CHAT, "acme_large")
+
+    assert answer.json()["choices"][0]["message"]["content"] == "I will look 🙂."
+
+
 async def test_a_thought_that_a_client_sends_back_reaches_the_one_who_thought_it(gateway: RunningGateway) -> None:
     gateway.provider.answer_with(body=ANSWER)
     said = (await ask(gateway, MESSAGES, "acme_large")).json()["content"]

@@ -44,13 +44,13 @@ class _Item(msgspec.Struct):
 
 
 class _Details(msgspec.Struct):
-    reason: str = ""
+    reason: str | None = None
 
 
 class _Response(msgspec.Struct):
     id: str | None = None
     model: str | None = None
-    status: str = ""
+    status: str | None = None
     output: list[_Item] | None = None
     usage: Any = None
     service_tier: Any = None
@@ -205,7 +205,7 @@ def _take_message(item: _Item, chunks: list[Chunk]) -> None:
 
 def _finish(status: str, details: _Details | None, *, has_calls: bool) -> FinishReason:
     if status == "incomplete":
-        return _CUTS.get(details.reason if details is not None else "", "other")
+        return _CUTS.get((details and details.reason) or "", "other")
     return "tool_calls" if has_calls else "stop"
 
 
@@ -218,7 +218,7 @@ def read_answer(body: bytes) -> list[Chunk]:
     answer = decode_answer(_responses, body)
     if answer.error is not None or answer.status == "failed":
         raise _failed(answer.error)
-    if answer.output is None or answer.status not in ("completed", "incomplete", ""):
+    if answer.output is None or answer.status not in ("completed", "incomplete", "", None):
         raise ProviderBroke("no output")
     chunks = [Chunk(id=answer.id or "", model=answer.model or "")]
     position = 0
@@ -232,7 +232,7 @@ def read_answer(body: bytes) -> list[Chunk]:
         elif item.type == "message":
             _take_message(item, chunks)
     usage = openai_style.read_responses_usage(answer.usage, tier=answer.service_tier)
-    finish = _finish(answer.status, answer.incomplete_details, has_calls=position > 0)
+    finish = _finish(answer.status or "", answer.incomplete_details, has_calls=position > 0)
     chunks.append(Chunk(finish=finish, usage=usage, is_last=True))
     return chunks
 
