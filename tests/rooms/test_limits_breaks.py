@@ -113,6 +113,25 @@ async def test_a_store_that_was_started_anew_goes_on_with_the_window_of_the_call
     assert await left_of(store, HELD) == 1000 - 10
 
 
+async def test_a_server_that_the_store_has_forgotten_says_anew_what_it_holds(store: Store) -> None:
+    """Its data were flushed or evicted, or the server said nothing for too long; no connection broke."""
+    async with servers(store, 2, "2 concurrent streams") as (first, second):
+        held = [await first.get(), await first.get()]
+        store.command("FLUSHALL")
+
+        async def is_refused() -> bool:
+            hold = await second.ask()
+            if hold is not None:
+                second.settle(hold)
+            return hold is None
+
+        await eventually(is_refused, within_s=10)
+        for hold in held:
+            first.settle(hold)
+
+    assert await left_of(store, "2 concurrent streams") == 2
+
+
 async def test_a_spent_quota_is_spent_for_a_server_that_is_cut_off_and_has_used_nothing(store: Store) -> None:
     async with servers(store, 2, HELD, timeout_s=0.5) as (first, second):
         first.settle(await first.get(input_tokens=990), input_tokens=990)

@@ -26,7 +26,7 @@ from torana.limits.lease_books import IDLE_NS, Books
 from torana.limits.lease_notes import Told, in_questions
 from torana.limits.lease_queues import Queues
 from torana.limits.line import Line, LineDown
-from torana.limits.questions import Asker, Command, read_answers
+from torana.limits.questions import Asker, Command, is_forgotten, read_answers
 from torana.limits.reached import LimitsUnavailable
 from torana.limits.rules import SECOND, Rule
 from torana.limits.spent import Spent
@@ -212,8 +212,14 @@ class Leases:
         asker = self._asker
         question, number = asker.ask(ALIVE_S, limits)
         future = self._line.send(*question)
-        future.add_done_callback(partial(_note_answer, asker, number))
+        future.add_done_callback(partial(self._note_answer, asker, number))
         return future
+
+    def _note_answer(self, asker: Asker, number: int, future: "asyncio.Future[list[int]]") -> None:
+        if not future.cancelled() and future.exception() is None:
+            asker.answered(number)
+            if asker is self._asker and is_forgotten(future.result()):
+                self._line.renew("forgotten")
 
     # --- Housekeeping ---
 
@@ -347,8 +353,3 @@ class Leases:
         if not amount or taken + amount <= share or self._books.is_untouched(rule, slot, now):
             return -1
         return SECOND if rule.unit == "streams" else numbers[slot + UNTIL] - now
-
-
-def _note_answer(asker: Asker, number: int, future: "asyncio.Future[list[int]]") -> None:
-    if not future.cancelled() and future.exception() is None:
-        asker.answered(number)

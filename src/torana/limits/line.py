@@ -101,6 +101,10 @@ class Line:
         """The reply. Raises LineDown, also for a command that the store refuses."""
         return await asyncio.shield(self.send(*command))
 
+    def renew(self, reason: str) -> None:
+        """End this connection, as if it had broken: the store does not know any more what was told on it."""
+        self._break(reason)
+
     def send(self, *command: bytes | str | int) -> "asyncio.Future[Any]":
         """As `ask`, without waiting: the reply comes to the future, whether or not anybody looks."""
         loop = asyncio.get_running_loop()

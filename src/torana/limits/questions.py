@@ -94,7 +94,12 @@ def _done(name: str) -> str:
 
 def read_answers(reply: Sequence[int]) -> Answers:
     rows = [Answer(*reply[start : start + 4]) for start in range(1, len(reply), 4)]
-    return Answers(max(1, reply[0]), rows)
+    return Answers(max(1, abs(reply[0])), rows)
+
+
+def is_forgotten(reply: Sequence[int]) -> bool:
+    """The store did not know the asker any more, although a question of it has been answered before."""
+    return reply[0] < 0
 
 
 def is_held(rule: Rule) -> bool:

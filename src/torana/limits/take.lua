@@ -17,15 +17,15 @@
 --   is_held     1: what is granted is held by the asker, and free again when the asker dies; always so for streams
 --   freed       units that the asker holds no more; below 0: that it holds, and has not said so
 --
--- Returns how many are alive, and for each limit: granted (-1: it refused, and nobody is granted anything), left, milliseconds
--- until its reset, the window's end.
+-- Returns how many are alive, below 0 where the asker was not among them; and for each limit: granted (-1: it refused, and
+-- nobody is granted anything), left, milliseconds until its reset, the window's end.
 -- The time is the store's own, so that gateways' clocks do not matter. Numbers are whole below 2^53, which Lua keeps exactly.
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + time[2] / 1000
 local holder, living, done = ARGV[1], KEYS[1], KEYS[2]
 if redis.call('HEXISTS', done, 'over') == 1 then return redis.error_reply('OVER its asker has gone') end
-redis.call('ZADD', living, now + ARGV[2], holder)
+local is_new = redis.call('ZADD', living, now + ARGV[2], holder) == 1
 redis.call('ZREMRANGEBYSCORE', living, '-inf', now)
 redis.call('PEXPIRE', living, ARGV[2] * 10)
 local alive = redis.call('ZCARD', living)
@@ -137,7 +137,7 @@ for i = 3, #KEYS do
   found[#found + 1] = it
 end
 
-local reply, changes = {alive}, {}
+local reply, changes = {is_new and -alive or alive}, {}
 for _, it in ipairs(found) do
   local granted = 0
   if is_met then
