@@ -3,10 +3,11 @@
 import asyncio
 
 from torana.api.large_bodies import LargeBodies
+from torana.heap import Heap
 
 
 async def test_no_two_large_bodies_share_a_turn() -> None:
-    bodies, turn = LargeBodies(), 0
+    bodies, turn = LargeBodies(Heap()), 0
     taken: list[tuple[int, str]] = []
     loop = asyncio.get_running_loop()
 
