@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -439,6 +440,41 @@ def test_each_family_is_asked_to_think_in_its_own_way(
     assert body.get("additionalModelRequestFields") == more
     assert body.get("outputConfig", {}).get("effort") == effort
     assert CONVERSE.losses(chat, model) == lost
+
+
+def test_nova_is_told_of_a_tools_properties_alone() -> None:
+    properties = {"a": {"type": "string", "title": "A"}, "b": {"$ref": "#/$defs/B", "description": "Either."}}
+    told = {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "type": "object",
+        "properties": properties,
+        "required": ["a"],
+        "title": "T",
+        "additionalProperties": False,
+        "$defs": {"B": {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/B"}]}},
+    }
+    chat = asked(tools=(Tool("f", parameters=told),))
+
+    def sent(model: str) -> Any:
+        return written(chat, model)["toolConfig"]["tools"][0]["toolSpec"]["inputSchema"]["json"]
+
+    either = {"anyOf": [{"type": "string"}, {"type": "object"}], "description": "Either."}
+    assert sent(NOVA) == {"type": "object", "properties": {**properties, "b": either}, "required": ["a"]}
+    assert sent(CLAUDE) == told
+    assert CONVERSE.losses(chat, NOVA) == ()
+
+
+def test_a_schema_that_refers_to_itself_over_and_over_stays_small() -> None:
+    names = [f"D{number}" for number in range(30)]
+    defs = {
+        name: {"type": "object", "properties": {key: {"$ref": f"#/$defs/{deeper}"} for key in "ab"}}
+        for name, deeper in pairwise([*names, "D0"])
+    }
+    schema = {"type": "object", "properties": {"x": {"$ref": "#/$defs/D0"}}, "$defs": defs}
+
+    body = CONVERSE.write_request(asked(tools=(Tool("f", parameters=schema),)), NOVA, stream=False)
+
+    assert len(body) < 50_000
 
 
 def test_nova_at_its_highest_effort_takes_neither_sampling_nor_a_limit() -> None:

@@ -32,7 +32,7 @@ from torana.dialects.converse_models import Traits
 from torana.dialects.in_words import GO_ON, ask_for_json, ask_in_turn
 from torana.dialects.media import note_detail
 from torana.dialects.members import Members, read_arguments
-from torana.dialects.schemas import close_schema
+from torana.dialects.schemas import bare_schema, close_schema
 from torana.dialects.thoughts import find_effort, leave_last_thoughts_out, nearest_effort
 from torana.errors import Invalid
 
@@ -221,6 +221,8 @@ def _write_tool(tool: Tool, page: _Page, *, takes_schema: bool) -> Members:
     if tool.description:
         row["description"] = tool.description
     schema = tool.parameters or _EMPTY_SCHEMA
+    if page.traits.family == "nova":
+        schema = bare_schema(schema)
     if tool.strict and takes_schema:
         return {**row, "inputSchema": {"json": close_schema(schema)}, "strict": True}
     if tool.strict:

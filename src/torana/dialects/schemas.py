@@ -15,6 +15,9 @@ _NESTED = frozenset({"properties", "$defs", "definitions", "items", "anyOf", "on
 _FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"})
 
 
+MAX_PLACED = 500
+"""References in one schema: those within others multiply."""
+
 _MAPS = ("properties", "patternProperties", "$defs", "definitions")
 _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _ONES = ("items", "additionalProperties", "not")
@@ -51,6 +54,42 @@ def _complete(name: str, value: Any) -> Any:
         whole = [complete_schema(each) if isinstance(each, dict) else each for each in value]
         return value if all(ours is theirs for ours, theirs in zip(whole, value, strict=True)) else whole
     return value
+
+
+def bare_schema(schema: Schema) -> Schema:
+    """A tool's schema as Nova takes it: with no member around its properties, and what they refer to in their place.
+
+    Source: Amazon Nova user guide, "Troubleshooting tool calls"; its 400 "extraneous key [definitions] is not
+    permitted".
+    """
+    bare: Schema = {name: schema[name] for name in ("type", "properties", "required") if name in schema}
+    named: dict[str, Schema] = {}
+    for place in ("$defs", "definitions"):
+        if isinstance(found := schema.get(place), dict):
+            named |= {f"#/{place}/{name}": each for name, each in found.items() if isinstance(each, dict)}
+    placing = _Placing(named)
+    return {name: placing.place(value) for name, value in bare.items()} if named else bare
+
+
+class _Placing:
+    """Puts schemas where they are referred to by name. One that holds itself, or is too much, is any object."""
+
+    def __init__(self, named: dict[str, Schema]) -> None:
+        self._named = named
+        self._left = MAX_PLACED
+
+    def place(self, value: Any, within: frozenset[str] = frozenset()) -> Any:
+        if isinstance(value, list):
+            return [self.place(each, within) for each in value]
+        if not isinstance(value, dict):
+            return value
+        if not isinstance(ref := value.get("$ref"), str) or ref not in self._named:
+            return {name: self.place(each, within) for name, each in value.items()}
+        rest = {name: each for name, each in value.items() if name != "$ref"}
+        self._left -= 1
+        if ref in within or self._left < 0:
+            return {"type": "object", **rest}
+        return {**self.place(self._named[ref], within | {ref}), **rest}
 
 
 def close_schema(schema: Schema) -> Schema:
