@@ -60,6 +60,8 @@ LOOSE = closed({"a": {"type": "string"}, "b": {"type": "integer", "default": 0}}
         ({"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}, None),
         (closed({"a": {"allOf": [{"type": "string"}]}}, ["a"]), None),
         (closed({"a": {}}, ["a"]), None),
+        (closed({"a": {"type": "array"}}, ["a"]), None),
+        (closed({"a": {"type": ["array", "null"]}}, ["a"]), None),
         (closed({"a": {"enum": ["x", 1]}}, ["a"]), None),
         (closed({"a": True}, ["a"]), None),
         ({"type": "array", "items": {"type": "string"}}, None),

@@ -180,6 +180,9 @@ def _fit(schema: Any) -> Schema | None:
         if len(kinds) > 1 or None in kinds:
             return None
         fitted["type"] = kinds.pop()
+    kind = fitted.get("type")
+    if "items" not in fitted and "array" in (kind if isinstance(kind, list) else [kind]):
+        return None  # an array of anything
     return _fit_object(fitted) if "properties" in fitted or fitted.get("type") == "object" else fitted
 
 
