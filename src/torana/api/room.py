@@ -21,9 +21,12 @@ LENT_FILES = 48
 """so many for clients that are turned away, or have a connection and ask nothing."""
 SILENT_S = 1.0
 """Who has just connected will ask in a moment, and be answered, if only with a refusal."""
+HASTY_S = 0.05
+"""Where descriptors have run short for longer than that, moments are short too, but for shaking hands: clients that
+connect all the time and say nothing would keep everybody else waiting with the system."""
 CLOSED_AT_ONCE = 32
 """To find the longest silent ones takes a look at all."""
-LOOK_AGAIN_S = 0.1
+LOOK_AGAIN_S = 0.05
 """Where all connections are at work, a crowd of requests must not look at all of them each time."""
 WARN_AGAIN_S = 60.0
 
@@ -90,6 +93,8 @@ class Room:
         self._places: set[Quiet] = set()
         self._look_again = {_PLACES: 0.0, _FILES: 0.0}
         self._warn_again = 0.0
+        self._short_since = self._short_at = -SILENT_S
+        """When descriptors, or places, began to run short, and did last."""
 
     def has_file(self) -> bool:
         """Whether one more client may connect."""
@@ -134,7 +139,10 @@ class Room:
         now = self._now()
         if now < self._look_again[what]:
             return False
-        until = now - SILENT_S
+        if now - self._short_at > SILENT_S:
+            self._short_since = now
+        self._short_at = now
+        until = now - (SILENT_S if now - self._short_since < SILENT_S else HASTY_S)
         among = self._places if what == _PLACES else self._connections
         quiet = [each for each in among if each.since <= until and each.is_quiet and each is not but]
         for each in nsmallest(CLOSED_AT_ONCE, quiet, key=attrgetter("since")):
@@ -142,7 +150,7 @@ class Room:
             each.end()
         is_any = bool(quiet)
         if what == _FILES:
-            is_any = self._coming.end_begun_until(until) or is_any
+            is_any = self._coming.end_begun_until(now - SILENT_S) or is_any
         if not is_any:
             self._look_again[what] = now + LOOK_AGAIN_S
         elif now >= self._warn_again:
