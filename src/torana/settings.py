@@ -28,6 +28,9 @@ class ServeSettings:
     )
     metrics_port: int = setting(8082, "AIGW_FASTAPI__METRICS_PORT", "metrics port")
     workers: int = setting(1, "WEB_CONCURRENCY", "worker processes")
+    tables_dir: str = setting(
+        "", "PROMETHEUS_MULTIPROC_DIR", "where several workers share tables; empty: the system's temporary folder"
+    )
     docs_url: str = setting(
         "", "AIGW_FASTAPI__DOCS_URL", "path of the API page; `null` or unset: off (development: /docs)"
     )

@@ -568,6 +568,16 @@ async def test_what_another_version_left_in_the_given_folder_of_counts_keeps_no_
     assert (await newer.monitoring("/metrics")).status == 200
 
 
+async def test_the_env_file_names_the_folder_of_counts_as_well(serve: Serve, tmp_path: Path) -> None:
+    folder = tmp_path / "server"
+    folder.mkdir()
+    (folder / ".env").write_text("PROMETHEUS_MULTIPROC_DIR=counts\nWEB_CONCURRENCY=2\n")
+
+    await serve(folder=folder)
+
+    assert [each.name.startswith("torana-metrics-") for each in (folder / "counts").iterdir()] == [True]
+
+
 async def test_two_servers_that_are_given_one_folder_count_apart(serve: Serve, tmp_path: Path) -> None:
     env = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "counts")}
     first = await serve("--workers", "2", env=env, folder=tmp_path / "first")

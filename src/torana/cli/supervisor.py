@@ -36,7 +36,7 @@ def supervise(settings: Settings, sockets: tuple[socket.socket, socket.socket]) 
 
     # Blocked and waited for, so that no signal falls between two looks.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    given = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
+    given = settings.serve.tables_dir
     with ExitStack() as stack:
         try:
             parent = Path(given or tempfile.gettempdir())
