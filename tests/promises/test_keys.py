@@ -228,7 +228,7 @@ async def test_a_busy_instance_that_waits_for_its_new_key_does_not_use_its_failu
     start_gateway: StartGateway, issuer: Issuer, clock: HandClock
 ) -> None:
     gateway = await start_gateway(env={"AIGW_AUTH__FAILURES_PER_MINUTE": "5"}, clock=clock)
-    await eventually(lambda: is_ready(gateway))
+    assert (await ask(gateway, good(issuer))).status == 200  # it waits for the first fetch, if that still runs
     issuer.rotate(keep_old=True)
     assert (await ask(gateway, good(issuer))).status == 200
     issuer.rotate(keep_old=True)
