@@ -8,6 +8,7 @@ reference, "ToolSpecification"; Vertex AI reference, "FunctionDeclaration": "Mus
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -81,12 +82,23 @@ def fit_lengths(chat: ChatRequest, dialect: str, model: str = "") -> ChatRequest
     if any(names.fit(tool.name) != tool.name for tool in chat.tools):
         tools = tuple(replace(tool, name=names.fit(tool.name)) for tool in chat.tools)
         fitted = replace(fitted, tools=tools, tool_choice=names.fit(chat.tool_choice))
+    if not _has_calls(chat.messages):
+        return fitted
     if traits_of(model).is_openais:
         limits = dataclasses.replace(limits, keeps_proofs=False)
     messages = tuple(_fit_message(message, limits) for message in chat.messages)
     if any(ours is not theirs for ours, theirs in zip(messages, chat.messages, strict=True)):
         fitted = replace(fitted, messages=messages)
     return fitted
+
+
+def _has_calls(messages: Sequence[Message]) -> bool:
+    # Loops, for this is asked of each request: a generator costs as much as all the rest.
+    for message in messages:
+        for part in message.parts:
+            if isinstance(part, (ToolCall, ToolResult)):
+                return True
+    return False
 
 
 def _fit_message(message: Message, limits: _Limits) -> Message:

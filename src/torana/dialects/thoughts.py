@@ -79,7 +79,12 @@ def unseal(text: str, proof: str, here: str, *, is_whole: bool = False) -> Thoug
 
 def has_thoughts(chat: ChatRequest, *, but_for: str = "") -> bool:
     """Whether it tells of thoughts, those of the dialect `but_for` and nobody's not counted where it is given."""
-    return any(_is_left_out(part, but_for) for message in chat.messages for part in message.parts)
+    # Loops, for this is asked of each request: a generator costs as much as all the rest.
+    for message in chat.messages:
+        for part in message.parts:
+            if isinstance(part, Thought) and _is_left_out(part, but_for):
+                return True
+    return False
 
 
 def leave_thoughts_out(chat: ChatRequest, *, but_for: str = "") -> ChatRequest:
