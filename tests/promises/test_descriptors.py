@@ -122,12 +122,7 @@ async def test_clients_that_were_refused_before_their_bodies_came_hold_no_place(
 
 async def test_clients_that_shake_no_hands_take_no_file_from_those_who_ask(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
-    certificate = authority.issue("localhost")
-    env = {
-        "AIGW_FASTAPI__TLS__ENABLED": "true",
-        "AIGW_FASTAPI__TLS__CERT_FILE": str(certificate.cert),
-        "AIGW_FASTAPI__TLS__KEY_FILE": str(certificate.key),
-    }
+    env = authority.issue("localhost").gateway_env()
     async with served(tmp_path, env=env, files=SPARE_FILES + 40) as server:
         await server.banner()
         with ExitStack() as stack:

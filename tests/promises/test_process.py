@@ -175,12 +175,7 @@ async def test_the_three_calls_of_the_banner_work_as_they_stand(serve: Serve) ->
 
 
 async def test_the_calls_of_the_banner_work_over_tls_with_a_certificate_that_nobody_has_signed(tmp_path: Path) -> None:
-    certificate = Authority(tmp_path).issue("gateway.example")
-    env = {
-        "AIGW_FASTAPI__TLS__ENABLED": "true",
-        "AIGW_FASTAPI__TLS__CERT_FILE": str(certificate.cert),
-        "AIGW_FASTAPI__TLS__KEY_FILE": str(certificate.key),
-    }
+    env = Authority(tmp_path).issue("gateway.example").gateway_env()
 
     async with served(tmp_path, env=env) as server:
         call = next(line.strip() for line in (await server.banner()).splitlines() if "curl" in line)
@@ -195,12 +190,7 @@ async def test_the_calls_of_the_banner_work_over_tls_with_a_certificate_that_nob
 
 async def test_a_client_that_says_no_goodbye_over_tls_does_not_hold_up_the_end(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
-    certificate = authority.issue("localhost")
-    env = {
-        "AIGW_FASTAPI__TLS__ENABLED": "true",
-        "AIGW_FASTAPI__TLS__CERT_FILE": str(certificate.cert),
-        "AIGW_FASTAPI__TLS__KEY_FILE": str(certificate.key),
-    }
+    env = authority.issue("localhost").gateway_env()
 
     async with served(tmp_path, env=env) as server:
         await server.banner()

@@ -24,6 +24,14 @@ class Identity:
         context.load_cert_chain(self.cert, self.key)
         return context
 
+    def gateway_env(self) -> dict[str, str]:
+        """Settings of a gateway that serves with it."""
+        return {
+            "AIGW_FASTAPI__TLS__ENABLED": "true",
+            "AIGW_FASTAPI__TLS__CERT_FILE": str(self.cert),
+            "AIGW_FASTAPI__TLS__KEY_FILE": str(self.key),
+        }
+
 
 class Authority:
     """A certificate authority in a folder of the test's own."""

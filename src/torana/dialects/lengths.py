@@ -112,8 +112,9 @@ def _fit_part(part: Part, limits: _Limits) -> Part:
     if isinstance(part, ToolCall):
         id_, name = limits.shorten_id(part.id), limits.names.fit(part.name)
         return part if (id_, name) == (part.id, part.name) else replace(part, id=id_, name=name)
-    if isinstance(part, ToolResult) and limits.shorten_id(part.call_id) != part.call_id:
-        return replace(part, call_id=limits.shorten_id(part.call_id))
+    if isinstance(part, ToolResult):
+        id_ = limits.shorten_id(part.call_id)
+        return part if id_ == part.call_id else replace(part, call_id=id_)
     return part
 
 
