@@ -15,12 +15,15 @@ from tests.support.clock import HandClock
 from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.issuer import FakeIssuer
 from tests.support.provider import ScriptedProvider
-from tests.support.served import TORANA, environment
+from tests.support.served import environment
+from tests.support.usage import is_killed
 from tests.support.usage_sink import UsageSink, write_sinks
 from tests.support.waiting import eventually
 
 from torana.cli import main
+from torana.usage.folder import RESENT
 from torana.usage.parking import Parking
+from torana.usage.resending import resend
 
 
 @pytest.fixture
@@ -197,21 +200,19 @@ async def test_whoever_is_killed_while_he_sends_parked_records_again_sends_none_
     await counts(gateway, 'usage_delivered_total{sink="rollup"}', 1)
     spool = gateway.running.parts.ledger.spool.path
     (spool / "_parked").mkdir()
-    events = [json.dumps({**record, "id": f"{number:036d}"}, separators=(",", ":")) for number in range(16_000)]
+    events = [json.dumps({**record, "id": f"{number:036d}"}, separators=(",", ":")) for number in range(2500)]
     (spool / "_parked" / "billing.jsonl").write_text("".join(f'{{"event":{event}}}\n' for event in events))
     told = environment(tmp_path, {**env, "AIGW_USAGE__SPOOL_DIR": str(spool)})
 
-    async def has_begun() -> bool:
-        return bool(list(spool.glob("*resent-*/00000002.log")))
-
-    killed = await asyncio.create_subprocess_exec(TORANA, "usage", "resend", "billing", env=told, cwd=tmp_path)
-    await eventually(has_begun)
-    killed.kill()
-    await killed.wait()
+    killed_at = 0
+    while not list(spool.glob(f".{RESENT}*/*.log")):
+        assert is_killed(killed_at, lambda disk: resend(spool, "billing", disk))
+        killed_at += 1
+    assert is_killed(killed_at + 3, lambda disk: resend(spool, "billing", disk))  # with some of them written
     again = await asyncio.to_thread(CliRunner().invoke, main, ["usage", "resend", "billing"], env=told)
 
-    assert (again.exit_code, again.output) == (0, "16000 records wait for billing again\n")
-    await sink.has(16_001)
+    assert (again.exit_code, again.output) == (0, "2500 records wait for billing again\n")
+    await sink.has(2501)
     await gateway.log.find(message="a dead worker's usage records are all delivered")
     assert await figure(gateway, 'usage_delivered_total{sink="rollup"}') == 1
     assert await figure(gateway, "usage_damaged_total") == 0

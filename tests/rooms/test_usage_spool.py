@@ -6,6 +6,7 @@ import os
 import struct
 from bisect import bisect_right
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.clock import HandClock
-from tests.support.usage import BrokenDisk
+from tests.support.usage import BrokenDisk, is_killed
 from tests.support.waiting import eventually
 
 from torana.caller import Caller
@@ -27,7 +28,7 @@ from torana.usage.cursor import Cursor, CursorFile
 from torana.usage.deliveries import Deliveries
 from torana.usage.disk import Disk
 from torana.usage.event import id_of
-from torana.usage.folder import READ_BYTES, Folder, Position, make_folder, take_orphan
+from torana.usage.folder import READ_BYTES, RESENT, Folder, Position, make_folder, orphans, take_orphan
 from torana.usage.frames import HEAD_BYTES, MARK, MAX_PAYLOAD_BYTES, read_frames, write_frame
 from torana.usage.ids import Ids
 from torana.usage.ledger import Ledger, NoOrigin, Record, Site
@@ -271,6 +272,28 @@ def test_a_torn_line_among_the_parked_keeps_no_record_from_being_sent_again(tmp_
     assert (count, everything(taken)) == (2, ([b'{"id":"one"}', b'{"id":"two"}'], 0))
     assert parking.path.read_bytes() == b'{"at": "no\n'
     assert resend(tmp_path, "billing") == 0
+
+
+def test_whoever_is_killed_while_he_sends_parked_records_again_loses_and_doubles_none(tmp_path: Path) -> None:
+    events = [b'{"id":"%d"}' % number for number in range(2500)]
+    killed_at = 0
+    while True:
+        spool = tmp_path / str(killed_at)
+        parking = Parking(spool, "billing")
+        parking.park(events, "refused", "now")
+        is_dead = is_killed(killed_at, lambda disk, spool=spool: resend(spool, "billing", disk))
+
+        with suppress(FileExistsError):  # on their way already, and still parked
+            assert resend(spool, "billing") == (len(events) if is_dead else 0)
+
+        assert [path.name for path in spool.iterdir() if path.name.startswith(f".{RESENT}")] == []
+        assert [name.partition(".")[0] for name in orphans(spool, set())] == [f"{RESENT}billing"]
+        ((taken, _),) = Orphans(Disk()).take(spool, set())
+        assert everything(taken) == (events, 0)
+        if not is_dead:
+            break
+        killed_at += 1
+    assert killed_at > 10
 
 
 def test_parked_records_that_are_on_their_way_already_are_not_sent_twice(tmp_path: Path) -> None:

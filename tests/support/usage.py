@@ -3,7 +3,10 @@
 import asyncio
 import errno
 import json
+import os
+import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +92,32 @@ class BrokenDisk(Disk):
         self._check("write")
         self._check("sync")
         super().append(fd, data, offset)
+
+
+class DeadlyDisk(Disk):
+    """Kills its process instead of doing the operation of this number, counted from 0."""
+
+    def __init__(self, number: int) -> None:
+        self._left = number
+
+    def __getattribute__(self, name: str) -> Any:
+        if not name.startswith("_"):
+            if not self._left:
+                os.kill(os.getpid(), signal.SIGKILL)
+            self._left -= 1
+        return super().__getattribute__(name)
+
+
+def is_killed(number: int, use: Callable[[Disk], object]) -> bool:
+    """Whether a process that uses a disk so is killed at that operation; False where it needs fewer."""
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            use(DeadlyDisk(number))
+            status = 0
+        finally:
+            os._exit(status)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status in (0, -signal.SIGKILL)
+    return status != 0

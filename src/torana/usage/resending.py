@@ -27,7 +27,7 @@ class _Line(msgspec.Struct):
     event: msgspec.Raw
 
 
-def resend(spool: Path, sink: str) -> int:
+def resend(spool: Path, sink: str, disk: Disk | None = None) -> int:
     """Give a sink's parked records to whichever worker looks next; returns how many. They keep their ids.
 
     Raises OSError, and then they are still parked.
@@ -41,7 +41,7 @@ def resend(spool: Path, sink: str) -> int:
         fcntl.flock(fd, fcntl.LOCK_EX)  # nobody parks meanwhile
         events, torn = _read(path)
         if events:
-            _spool(spool, sink, events)
+            _spool(disk or Disk(), spool, sink, events)
             os.ftruncate(fd, 0)
             os.pwrite(fd, torn, 0)
             os.fsync(fd)
@@ -61,13 +61,13 @@ def _read(path: Path) -> tuple[list[bytes], bytes]:
     return events, b"".join(torn)
 
 
-def _spool(spool: Path, sink: str, events: list[bytes]) -> None:
+def _spool(disk: Disk, spool: Path, sink: str, events: list[bytes]) -> None:
     # Known by what it holds: where somebody was killed before the file was empty, there is no second one beside it,
     # and a sink that has counted it knows it again.
     path = spool / f"{RESENT}{sink}.{blake2b(b''.join(events), digest_size=8).hexdigest()}"
     if path.exists():
         raise FileExistsError(EEXIST, "these records are on their way already", str(path))
-    disk, hidden = Disk(), spool / f".{RESENT}{sink}"
+    hidden = spool / f".{RESENT}{sink}"
     shutil.rmtree(hidden, ignore_errors=True)  # of one who was killed: the lock on the parked is ours now
     folder = make_folder(disk, spool, hidden.name)
     try:
