@@ -17,6 +17,7 @@ from tests.support.issuer import INSTANCE_ID
 from tests.support.waiting import eventually
 
 from torana.providers.batches import MAX_ANSWER_BYTES
+from torana.routing.breaker import GOOD_TO_CLOSE
 
 StartFleet = Callable[..., Awaitable[Fleet]]
 
@@ -40,6 +41,12 @@ async def start_fleet(start_gateway: StartGateway, tmp_path: Path) -> Any:
 
 def code_of(answer: Answer) -> str:
     return str(answer.refusal.code)
+
+
+async def state(fleet: Fleet, deployment: str) -> str:
+    """As metrics tell it."""
+    text = (await fleet.gateway.monitoring("/metrics")).text
+    return text.partition(f'torana_deployment_state{{deployment="{deployment}"}} ')[2].partition("\n")[0]
 
 
 # Who is asked
@@ -259,11 +266,39 @@ async def test_a_deployment_that_keeps_failing_rests_and_comes_back(start_fleet:
 
     assert (await fleet.ask()).json() == "This is b."
     assert fleet.asked["a"] == 3
-    assert 'torana_deployment_state{deployment="a/a-1"} 2' in (await fleet.gateway.monitoring("/metrics")).text
+    assert await state(fleet, "a/a-1") == "2"
 
     fleet["a"].answer_with(text="Back.")
     clock.advance(6.1)
     assert (await fleet.ask()).json() == "Back."
+
+
+async def test_a_deployment_that_refuses_what_is_asked_is_well_again(start_fleet: StartFleet, clock: HandClock) -> None:
+    fleet = await start_fleet({"provider": "a"}, clock=clock, env={"AIGW_ROUTING__FAILURES_TO_REST": "2"})
+    fleet["a"].fail_with(500)
+    for _ in range(2):
+        await fleet.ask(CODE)
+
+    fleet["a"].fail_with(400)
+    clock.advance(6.1)
+    for _ in range(GOOD_TO_CLOSE):
+        await fleet.ask(CODE)
+
+    assert await state(fleet, "a/a-1") == "0"
+
+
+async def test_a_deployment_that_a_reload_took_away_is_no_cause_for_alarm(start_fleet: StartFleet) -> None:
+    fleet = await start_fleet(*TWO, env={"AIGW_ROUTING__FAILURES_TO_REST": "2"})
+    for vendor in "ab":
+        fleet[vendor].fail_with(401)
+    for _ in range(2):
+        await fleet.ask()
+    assert (await state(fleet, "a/a-1"), await state(fleet, "b/b-1")) == ("3", "3")
+
+    fleet.write(TWO[1:])
+    await fleet.gateway.running.reloader.reload()
+
+    assert (await state(fleet, "a/a-1"), await state(fleet, "b/b-1")) == ("0", "3")
 
 
 async def test_when_all_rest_nothing_is_sent_and_the_client_is_told_when(

@@ -125,6 +125,22 @@ async def test_how_long_records_wait_is_told_also_where_the_sink_cannot_even_be_
     await eventually(nothing_waits)
 
 
+async def test_nothing_waits_for_a_sink_that_a_reload_took_away(
+    start_gateway: StartGateway, sink: UsageSink, clock: HandClock, tmp_path: Path
+) -> None:
+    gateway = await start_gateway(env=sending_to(tmp_path, sink), clock=clock)
+    sink.server.stop_listening()
+    await call(gateway)
+    clock.advance(100)
+    await counts(gateway, "usage_oldest_undelivered_seconds", 100)
+
+    write_sinks(tmp_path / "overlay", {"name": "file", "type": "file", "path": str(tmp_path / "usage.jsonl")})
+    await gateway.running.reloader.reload()
+    await counts(gateway, 'usage_delivered_total{sink="file"}', 1)
+
+    assert await figure(gateway, 'usage_oldest_undelivered_seconds{sink="billing"}') == 0
+
+
 @pytest.mark.parametrize("status", [500, 503, 429, 401, 404])
 async def test_a_receiver_that_fails_gets_the_same_records_again(
     start_gateway: StartGateway, sink: UsageSink, tmp_path: Path, status: int

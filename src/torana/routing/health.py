@@ -6,7 +6,7 @@ clients may call different servers the same.
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Protocol
@@ -100,6 +100,8 @@ class Health:
     refused: ProviderRefused | None = None
     """Why it is of no use: our key is refused, or our account is spent."""
     used_at: float = 0.0
+    is_listed: bool = True
+    """It is in the catalogue that serves: what is told of another one would stand for good."""
 
     def may_be_asked(self, now: float) -> bool:
         return now >= self.cool_until and self.breaker.may_begin(now)
@@ -152,7 +154,7 @@ class Health:
             self.in_flight += 1
             self.used_at = now
             if self.breaker.is_open:
-                self.meter.deployment_state(self.name, 1)
+                self._tell(1)
         return turn
 
     def end(self) -> None:
@@ -171,15 +173,13 @@ class Health:
             self.shun_until = 0.0
         self.refused, self.failures_in_a_row = None, 0
         if self.breaker.good(now, turn) or is_news:
-            self.meter.deployment_state(self.name, 0)
-            logger.info("a deployment is well again", extra={"deployment": self.name})
+            self._tell_well()
 
     def reached(self, now: float, turn: int) -> None:
         """A call was answered, in whatever way; nothing is learned but that somebody is there."""
         self.failures_in_a_row = 0
         if self.breaker.good(now, turn):
-            self.meter.deployment_state(self.name, 0)
-            logger.info("a deployment is well again", extra={"deployment": self.name})
+            self._tell_well()
 
     def bad(self, now: float, turn: int, failure: ProviderError, *, is_repeated: bool = False) -> None:
         """A call failed; whether that says anything about the deployment is decided here.
@@ -199,16 +199,31 @@ class Health:
             if is_repeated:
                 self.breaker.left(turn)
             elif self.breaker.bad(now, turn):
-                self.meter.deployment_state(self.name, 2)
+                self._tell(2 if self.refused is None else 3)
                 logger.warning(
                     "a deployment rests after failures",
                     extra={"deployment": self.name, "code": failure.code, "rest_s": round(self.ready_in_s(now), 1)},
                 )
         elif isinstance(failure, ProviderRefused) and self.breaker.is_open:
             # It answers again, whatever it thinks of the request.
-            self.breaker.good(now, turn)
+            if self.breaker.good(now, turn):
+                self._tell_well()
         else:
             self.breaker.left(turn)
+
+    def list(self, *, is_listed: bool) -> None:
+        """Whether the catalogue that serves from now on has it."""
+        if self.is_listed and not is_listed:
+            self._tell(0)
+        self.is_listed = is_listed
+
+    def _tell_well(self) -> None:
+        self._tell(0)
+        logger.info("a deployment is well again", extra={"deployment": self.name})
+
+    def _tell(self, state: int) -> None:
+        if self.is_listed:
+            self.meter.deployment_state(self.name, state)
 
     def _cool(self, now: float, failure: ProviderLimited) -> None:
         said_s = failure.retry_after_s
@@ -242,7 +257,7 @@ class Health:
         is_news = self.refused is None
         self.refused = failure.again("", self.name)
         self.shun_until = now + (SPENT_S if isinstance(failure, ProviderSpent) else KEY_REFUSED_S)
-        self.meter.deployment_state(self.name, 3)
+        self._tell(3)
         if is_news:
             # An alarm: it does not get better before the operator acts.
             logger.error(
@@ -273,6 +288,11 @@ class HealthBook:
         elif found.places is not None and not found.places.in_use and not found.places.waiting:
             found.places = None
         return found
+
+    def follow(self, is_listed: Callable[[str], bool]) -> None:
+        """After a reload. `is_listed`: whether the catalogue has a deployment of that name."""
+        for health in self._known.values():
+            health.list(is_listed=not health.is_ours or is_listed(health.name))
 
     def gate_of(self, deployment: Deployment) -> Turnstile | None:
         """What bounds the connections to the deployment's address; None where nothing does."""

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -90,6 +90,11 @@ def in_location(model: Model, location: str) -> Model:
     return replace(model, deployments=deployments)
 
 
+def name_of_relays(provider: str) -> str:
+    """What all calls have in common that are passed through to a vendor, as metrics call it."""
+    return f"{provider} proxy"
+
+
 def refuse_unable(model: Model, needs: frozenset[str]) -> None:
     """Raises Invalid where the catalogue says that the model cannot do what is needed."""
     if model.capabilities and not needs <= model.capabilities:
@@ -129,6 +134,14 @@ class Models:
         if name not in self.catalogue.models:
             raise Invalid(("model",), "Unknown model identifier", "value_error")
         return self._of_record(self.catalogue.models[name])
+
+    def listing(self) -> Callable[[str], bool]:
+        """Tells of the name of a deployment, or of what stands for a vendor's pass-through, whether it is here."""
+        models = map(self._of_record, self.catalogue.models.values())
+        names = {each.name for model in models for each in model.deployments}
+        names.update(map(name_of_relays, self.catalogue.providers))
+        # Where the server itself is still to be asked for its model, only the provider is known.
+        return lambda name: name in names or f"{name.partition('/')[0]}/" in names
 
     def find(self, wish: ModelWish, needs: frozenset[str] = CHAT) -> Model:
         """The model that a wish means.

@@ -38,7 +38,7 @@ from torana.routing.concessions import MAX_CONCESSIONS, Concession
 from torana.routing.discovery import FirstModel
 from torana.routing.fences import Fences
 from torana.routing.folding import fold_system
-from torana.routing.models import Model, Models
+from torana.routing.models import Model, Models, name_of_relays
 from torana.routing.picking import Wish, pick
 from torana.routing.traffic import Passage, Traffic, UnderWay, enter
 from torana.routing.tries import Candidate, Route, Try
@@ -236,7 +236,7 @@ class Router:
         """
         vendor = self._relayed.get(deployment.provider)
         if vendor is None:
-            named = replace(deployment, model="", label=f"{deployment.provider} proxy")
+            named = replace(deployment, model="", label=name_of_relays(deployment.provider))
             vendor = self._relayed[deployment.provider] = named
         return Passage(self.traffic, self.traffic.book.of(vendor))
 

@@ -41,6 +41,8 @@ class Deliveries:
     async def _change(self) -> None:
         earlier, self._deliveries = self._deliveries, {}
         await asyncio.gather(*(delivery.aclose(GRACE_S) for delivery in earlier.values()))
+        for name in earlier.keys() - self._makers.keys():
+            earlier[name].owe_nothing()
         self._exchange = None
         self._start()
 

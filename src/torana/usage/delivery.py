@@ -97,6 +97,10 @@ class Delivery:
     def forget(self, folder: Folder) -> None:
         self._cursors.pop(folder.name, None)
 
+    def owe_nothing(self) -> None:
+        """The sink is taken away for good: an alarm for what waited for it must end."""
+        self._meter.behind(0.0)
+
     async def aclose(self, grace_s: float) -> None:
         """Deliver what is left, until the sink fails or `grace_s` is over; the rest stays in the spool."""
         self._closing.set()
