@@ -87,6 +87,7 @@ class ModelCall(msgspec.Struct, kw_only=True):
 
     def move(self, deployment: Deployment) -> None:
         """This one answers, whichever was asked first."""
+        self.prices = deployment.prices
         if self.entry is not None:
             self.entry.move(site_of(deployment), self._told_tries(None) if len(self.tries) > 1 else ())
 

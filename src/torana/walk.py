@@ -113,7 +113,6 @@ class Walk:
             if isinstance(error, ProviderError):
                 await call.settled()
             raise
-        call.prices = flow.deployment.prices
         if flow.deployment is not deployment:
             lost = self.sender.losses(flow.deployment, chat)
         waited_s = facts["provider_s"] = round(time.monotonic() - started, 6)

@@ -17,6 +17,7 @@ from tests.promises.test_usage_delivery import counts, figure
 from tests.support.fleet import CODE, Fleet, running_fleet
 from tests.support.gateway import RunningGateway
 from tests.support.issuer import INSTANCE_ID
+from tests.support.limits import write_limits
 from tests.support.usage_sink import UsageSink
 from tests.support.waiting import eventually
 
@@ -29,6 +30,7 @@ StartFleet = Callable[..., Awaitable[Fleet]]
 
 PRICES = {"as_of": "2026-05-01", "source": "test", "input": "3.00", "output": "15.00"}
 TWO = ({"provider": "a", "prices": PRICES}, {"provider": "b", "order": 1, "region": "eu-west", "prices": PRICES})
+EMBEDDINGS = "/v1/embeddings/code_embeddings"
 EU = f"residency:\n- {{name: eu-only, instance: {INSTANCE_ID}, regions: [eu-*]}}\n"
 
 
@@ -108,6 +110,25 @@ async def test_the_tries_of_a_call_whose_worker_dies_are_listed(start_fleet: Sta
         ("answered", "b", True),
     ]
     assert record["tries"][1]["cost_usd"] == record["cost_usd"]
+
+
+@pytest.mark.parametrize("path", [CODE, EMBEDDINGS])
+async def test_limits_and_records_have_the_price_of_the_deployment_that_answered(
+    start_fleet: StartFleet, tmp_path: Path, path: str
+) -> None:
+    dear = {**TWO[1], "prices": PRICES | {"input": "300.00", "output": "1500.00"}}
+    write_limits(tmp_path / "fleet", "5 USD per day")
+    fleet = await start_fleet(TWO[0], dear, model=", capabilities: [chat, embeddings], dimensions: 4")
+    fleet["a"].fail_with(500)
+    vectors = {"model_metadata": {"provider": "gitlab", "identifier": "fleet"}, "contents": ["x = 1"]}
+    token = fleet.gateway.token(unit_primitives=["complete_code", "generate_embeddings_codebase"])
+
+    answer = await fleet.gateway.post(path, json=fleet.body(path) if path == CODE else vectors, token=token)
+
+    assert answer.status == 200
+    (record,) = fleet.gateway.usage()
+    assert float(record["cost_usd"]) > 0.001  # at the first one's it would be far less
+    assert await figure(fleet.gateway, "torana_limit_used_total") == pytest.approx(float(record["cost_usd"]))
 
 
 async def test_a_price_that_nobody_knows_is_unknown_and_not_nought(start_fleet: StartFleet) -> None:
