@@ -91,6 +91,7 @@ class Walk:
             route = await self.router.pick(permit, model, chat)
             lost = self._weigh_losses(route, chat)
             deployment = route.deployments[0]
+            self._check_ledger()
             limited = await self._hold(
                 permit,
                 call,
@@ -226,6 +227,11 @@ class Walk:
             facts["meta.feature_category"] = category
         return name, category
 
+    def _check_ledger(self) -> None:
+        """Before a call takes from limits: one that is refused counts nowhere. Raises Refusal 503."""
+        if self.ledger is not None:
+            self.ledger.check()
+
     async def _hold(
         self, permit: Permit, call: ModelCall, model_name: str, deployment: Deployment, expected: Callable[[], Spent]
     ) -> list[tuple[bytes, bytes]]:
@@ -302,6 +308,8 @@ class Walk:
         leave: Callable[[], None] | None = None
         passage: Passage | None = None
         try:
+            if not is_free:
+                self._check_ledger()
             limited = await self._hold(
                 permit, call, "", deployment,
                 lambda: estimate_body(path, len(body), allowed_tokens, self._weighed(deployment), is_free=is_free),
@@ -352,6 +360,7 @@ class Walk:
             route = await self.router.pick(permit, model)
             self._weigh_inputs(route, request)
             used = route.deployments[0]
+            self._check_ledger()
             limited = await self._hold(
                 permit, call, model.name, used, lambda: estimate_inputs(request.inputs, self._weighed(used))
             )

@@ -14,6 +14,7 @@ from tests.promises.test_usage_delivery import figure
 from tests.support.disks import fill, small_file_system
 from tests.support.gateway import RunningGateway
 from tests.support.http_client import Answer
+from tests.support.limits import write_limits
 from tests.support.usage import BrokenDisk, HeldDisk, read_spool
 from tests.support.usage_sink import UsageSink, write_sinks
 from tests.support.waiting import eventually
@@ -69,6 +70,24 @@ async def test_by_default_billable_requests_are_refused_until_the_disk_is_well_a
     assert (
         len(records) == len({record["id"] for record in records}) == 3
     )  # those of all three answers, the last one too
+
+
+async def test_what_a_full_disk_refuses_takes_from_no_limit(start_gateway: StartGateway, tmp_path: Path) -> None:
+    disk = BrokenDisk()
+    limits = write_limits(tmp_path / "nobody", "100 per day")
+    gateway = await start_gateway(env=limits | delivering_nothing(tmp_path), disk=disk)
+    disk.breaks = errno.ENOSPC
+    seen = [(await ask(gateway)).status]  # this one may be answered all the same
+    await until_spool_is(gateway, full=True)
+    seen += [(await ask(gateway)).status for _ in range(3)]
+    assert seen[1:] == [503] * 3
+    disk.breaks = 0
+    await until_spool_is(gateway, full=False)
+
+    served = await ask(gateway)
+
+    left = 100 - [*seen, served.status].count(200)
+    assert (served.header("ratelimit") or "").startswith(f'"limit-0";r={left};')
 
 
 @OF_THE_DISK
