@@ -22,9 +22,10 @@ from tests.support.gateway import gitlab_headers
 from tests.support.http_client import Answer, StreamedAnswer, connect, write_request
 from tests.support.issuer import FakeIssuer
 from tests.support.provider import ScriptedProvider
-from tests.support.served import TORANA, WAIT_S, Served, environment, run, served, spawn
+from tests.support.served import NOBODY, TORANA, WAIT_S, Served, environment, run, served, spawn
 
 from torana import __version__
+from torana.environment import known_settings
 
 ROOT = Path(__file__).parents[2]
 PROXY = "ai_gateway_model_provider_proxy"
@@ -333,6 +334,19 @@ async def test_a_flag_wins_over_the_environment_and_that_over_the_env_file(tmp_p
 
     assert f"torana {__version__} (from-the-file)" in banner
     assert "anthropic (key set)" in banner
+
+
+async def test_every_name_may_be_set_to_nothing(tmp_path: Path) -> None:
+    """As a compose file does that passes on what its own environment lacks."""
+    nothing = {name: "" for names, *_ in known_settings() for name in names}
+
+    async with served(tmp_path, env=nothing | NOBODY | {"AIGW_ENVIRONMENT": "development"}) as server:
+        await server.ready()
+
+
+async def test_the_flag_for_workers_is_the_only_word_on_them(tmp_path: Path) -> None:
+    async with served(tmp_path, "--workers", "1", env={"WEB_CONCURRENCY": "auto"}) as server:
+        await server.ready()
 
 
 # Signals

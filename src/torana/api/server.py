@@ -47,9 +47,10 @@ class Listener:
             tls = {"ssl_certfile": serve.tls_cert_file, "ssl_keyfile": serve.tls_key_file or None}
             if serve.tls_ciphers:
                 tls["ssl_ciphers"] = serve.tls_ciphers
+        # With `workers` told, it does not read WEB_CONCURRENCY: an empty one, which here means none, would end it.
         config = uvicorn.Config(
             app, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False, proxy_headers=False,
-            server_header=False, **tls,
+            server_header=False, workers=1, **tls,
         )  # fmt: skip
         # Its lines about answers cut on purpose would be noise; ours tell the cause.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
