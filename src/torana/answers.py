@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import msgspec
 from msgspec.structs import replace as replace_fields
 
-from torana.books import ModelCall, Outcome, asked_tokens, complete, count_said, is_told, prompt_texts
+from torana.books import ModelCall, Outcome, asked_tokens, count_said, prompt_texts
 from torana.chat import ChatRequest, FinishReason, Usage
 from torana.code.cleaning import Cleaner
 from torana.code.orders import GENERATIONS, Cleaning, Cursor
@@ -29,6 +29,7 @@ from torana.providers.batches import MAX_ANSWER_BYTES, Batch
 from torana.routing.router import Flow
 from torana.telemetry.metrics import InFlight
 from torana.transport import WireAnswer
+from torana.usage.told import complete, is_told
 
 contents_logger = logging.getLogger("torana.contents")
 """Prompts and answers, of requests whose contents may be logged (contract 15); nothing else writes any."""

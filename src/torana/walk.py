@@ -10,7 +10,7 @@ from functools import lru_cache
 from msgspec.structs import replace as replace_fields
 
 from torana.answers import Answer, Embedded, Relay
-from torana.books import ModelCall, asked_tokens, complete, is_possible, site_of
+from torana.books import ModelCall, asked_tokens, site_of
 from torana.caller import Caller, Permit
 from torana.chat import ChatRequest
 from torana.counting import BYTES_PER_TOKEN
@@ -32,6 +32,7 @@ from torana.routing.tries import Candidate, Route
 from torana.telemetry.metrics import InFlight, Metrics
 from torana.usage.ledger import Ledger, NoOrigin, Record, asked_for
 from torana.usage.prices import Price
+from torana.usage.told import complete, is_possible
 
 SHADOW = NoOrigin(endpoint="shadow", feature="shadow")
 NOBODY = Caller()

@@ -784,6 +784,21 @@ async def test_what_a_shadow_costs_is_nobodys_but_the_operators(start_fleet: Sta
     assert booked["a/a-1"][0] == INSTANCE_ID
 
 
+async def test_numbers_of_a_shadow_that_cannot_be_are_replaced_by_our_own(start_fleet: StartFleet) -> None:
+    fleet = await start_fleet({"provider": "a"}, {"provider": "b", "shadow_percent": 100})
+    fleet["b"].answer_with(text="x" * 400, input_tokens=10**15)
+    await fleet.ask()
+
+    async def is_booked() -> bool:
+        return len(fleet.gateway.usage()) == 2
+
+    await eventually(is_booked)
+    (copy,) = (event for event in fleet.gateway.usage() if event["deployment"] == "b/b-1")
+    assert copy["source"] == "suspect"
+    assert 0 < copy["input_tokens"] < 1000
+    assert copy["output_tokens"] == 100
+
+
 @pytest.mark.parametrize("how", ["fails", "refuses", "breaks"])
 async def test_a_shadow_that_fails_is_no_concern_of_the_callers(start_fleet: StartFleet, how: str) -> None:
     fleet = await start_fleet({"provider": "a"}, {"provider": "b", "shadow_percent": 100})

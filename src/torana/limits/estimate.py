@@ -13,15 +13,12 @@ from torana.chat import ChatRequest, Document, Image, Text, Thought, ToolCall, T
 from torana.counting import BYTES_PER_TOKEN, count_bytes, estimate_tokens
 from torana.limits.spent import Spent
 from torana.usage.prices import Price, UnknownPrice, cost_usd
+from torana.usage.told import MAX_TOKENS
 
 DEFAULT_OUTPUT_TOKENS = 4_096
 """Where neither the request nor the model's record says how long an answer may be."""
 IMAGE_TOKENS = 1_600
 """About what vendors count for a picture of usual size, which they scale down to."""
-
-
-MAX_TOKENS = 1_000_000_000
-"""Of one call; ten thousand times the longest context window is a fault of whoever counted."""
 
 
 def estimate(chat: ChatRequest, prices: Price | None, output_limit: int = 0) -> Spent:

@@ -18,6 +18,7 @@ from torana.routing.health import Health, Meter
 from torana.routing.tries import Candidate
 from torana.usage.event import Status
 from torana.usage.ledger import Record
+from torana.usage.told import complete, is_told
 
 logger = logging.getLogger("torana.routing")
 
@@ -62,20 +63,20 @@ class Shadows:
                 async for batch in batches:
                     first_s = first_s or clock.monotonic() - started
                     for chunk in batch:
-                        said_chars += len(chunk.text)
+                        said_chars += len(chunk.text) + len(chunk.reasoning)
                         usage = chunk.usage or usage
             health.good(clock.monotonic(), turn, first_s)
-            self._end(health, "answered", "", usage or _estimate(chat, said_chars), record)
+            self._end(health, "answered", "", usage if is_told(usage) else _so_far(chat, usage, said_chars), record)
         except ProviderError as failure:
             health.bad(clock.monotonic(), turn, failure)
-            self._end(health, "failed", failure.code, usage or _begun(chat, said_chars), record)
+            self._end(health, "failed", failure.code, _begun(chat, usage, said_chars), record)
         except (Refusal, TimeoutError) as failure:
             # It cannot be asked this, or it dawdles: nobody waits for it.
             health.breaker.left(turn)
             code = failure.code if isinstance(failure, Refusal) else "provider_timeout"
-            self._end(health, "failed", code, usage or _begun(chat, said_chars), record)
+            self._end(health, "failed", code, _begun(chat, usage, said_chars), record)
         except asyncio.CancelledError:
-            self._end(health, "stopped", "server_draining", usage or _estimate(chat, said_chars), record)
+            self._end(health, "stopped", "server_draining", _so_far(chat, usage, said_chars), record)
             raise
         finally:
             health.end()
@@ -95,12 +96,11 @@ _STATUSES: dict[str, Status] = {
 }
 
 
-def _begun(chat: ChatRequest, said_chars: int) -> Usage | None:
+def _begun(chat: ChatRequest, told: Usage | None, said_chars: int) -> Usage | None:
     """What an answer took that broke off; nothing where it had not begun."""
-    return _estimate(chat, said_chars) if said_chars else None
+    return _so_far(chat, told, said_chars) if told is not None or said_chars else None
 
 
-def _estimate(chat: ChatRequest, said_chars: int) -> Usage:
-    """Where the provider does not say what it took."""
+def _so_far(chat: ChatRequest, told: Usage | None, said_chars: int) -> Usage:
     asked = sum(estimate_tokens(message.text) for message in chat.messages)
-    return Usage(input_tokens=asked, output_tokens=(said_chars + 3) // 4, is_counted=True)
+    return complete(told, asked, (said_chars + 3) // 4)
