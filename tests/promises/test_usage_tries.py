@@ -140,6 +140,23 @@ async def test_a_price_that_nobody_knows_is_unknown_and_not_nought(start_fleet: 
     assert (record["cost_usd"], record["price_as_of"]) == (None, "")
 
 
+async def test_the_figure_that_a_price_list_lacks_is_named_once(start_fleet: StartFleet) -> None:
+    fleet = await start_fleet(TWO[0])
+    usage = {"prompt_tokens": 20, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 15}}
+    choice = {"index": 0, "message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}
+    fleet["a"].answer_with(
+        body={"id": "x", "object": "chat.completion", "model": "a-1", "choices": [choice], "usage": usage}
+    )
+
+    for _ in range(2):
+        await fleet.ask()
+
+    assert {record["cost_usd"] for record in fleet.gateway.usage()} == {None}
+    (line,) = (each for each in fleet.gateway.log.lines if each["message"] == "what a call costs is unknown")
+    assert line["deployment"] == "a/a-1"
+    assert line["reason"] == "the price list of 2026-05-01 has no `cache_read` price"
+
+
 async def test_records_of_a_fenced_instance_stay_in_its_regions(start_fleet: StartFleet) -> None:
     quick = {"linger_s": 0.0, "retry_s": 0.01, "retry_max_s": 0.05}
     async with UsageSink() as here, UsageSink() as abroad, UsageSink() as nowhere:

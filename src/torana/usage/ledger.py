@@ -7,6 +7,7 @@ last byte of its answer goes out. Between the two, its worker may be killed at a
 """
 
 import asyncio
+import logging
 import os
 import socket
 import time
@@ -22,9 +23,11 @@ from torana.clock import Clock
 from torana.errors import Refusal
 from torana.usage.event import MAX_TEXT, Ending, Kind, Place, Status, ToldTry, encode
 from torana.usage.ids import Ids
-from torana.usage.prices import Price, price_text
+from torana.usage.prices import Price, price_text, why_unknown
 from torana.usage.running import MAX_ADMITTED_BYTES
 from torana.usage.spool import Spool
+
+logger = logging.getLogger("torana.usage")
 
 WhenFull = Literal["refuse", "continue"]
 
@@ -104,6 +107,7 @@ class Ledger:
         """From now on it is not the client who leaves."""
         self._ids = Ids(clock)
         self._kinds: dict[_Key, bytes] = {}
+        self._told_unpriced: set[tuple[str, str]] = set()
         self._gateway_id = gateway_id
         self._worker = f"{socket.gethostname()}:{os.getpid()}"
 
@@ -143,6 +147,13 @@ class Ledger:
                 record.slot = -1  # the table cannot grow: the next look at the disk will say so
         spool.running[id_] = record
         return record
+
+    def tell_unpriced(self, site: Site, price: Price, usage: Usage) -> None:
+        """Once for each deployment and figure: a list that lacks one makes bills and budgets incomplete."""
+        what = site.deployment, why_unknown(usage, price)
+        if what not in self._told_unpriced and len(self._told_unpriced) < MAX_KINDS:
+            self._told_unpriced.add(what)
+            logger.warning("what a call costs is unknown", extra={"deployment": what[0], "reason": what[1]})
 
     def _remember(self, key: _Key) -> bytes:
         """The members that many calls have in common, as JSON without its braces."""
@@ -234,6 +245,8 @@ class Record:
         duration_s = max(0.0, ledger.clock.monotonic() - self._monotonic)
         used = usage or NOTHING
         cost, price_as_of = price_text(used, site.price)
+        if cost is None and site.price is not None:
+            ledger.tell_unpriced(site, site.price, used)
         ending = Ending(
             ended_at=wall_text(self._now + duration_s),
             duration_s=round(duration_s, 6),

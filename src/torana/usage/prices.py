@@ -126,6 +126,15 @@ def price_text(usage: Usage, price: Price | None) -> tuple[str | None, str]:
         return None, price.as_of
 
 
+def why_unknown(usage: Usage, price: Price) -> str:
+    """What of a list keeps the cost from being known; empty where it is."""
+    try:
+        cost_usd(usage, price)
+    except (UnknownPrice, ValueError) as error:
+        return str(error)
+    return ""
+
+
 def _times(tiers: Iterable[str], price: Price) -> Decimal:
     known, times = dict(price.times), Decimal(1)
     for tier in tiers:
