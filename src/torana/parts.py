@@ -1,7 +1,6 @@
 """The parts of one worker that outlive every catalogue, made in the order of the walk; each is handed to the next."""
 
 import logging
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +37,7 @@ from torana.telemetry.metrics import Metrics
 from torana.transport import Transport, extra_certificates
 from torana.usage.deliveries import Deliveries
 from torana.usage.disk import Disk
+from torana.usage.folder import new_name
 from torana.usage.ledger import Ledger, WhenFull
 from torana.usage.spool import Spool
 from torana.vocabulary import CountingThread
@@ -137,7 +137,7 @@ def make_parts(
     demo = DemoProvider(settings.providers.demo_engine)
     sender = Sender(transport, providers, demo, f"1.1 {loop_mark}", settings.transport)
     spool = Spool(
-        settings.spool_path, own_id + secrets.token_hex(8), disk, metrics.usage,
+        settings.spool_path, new_name(own_id), disk, metrics.usage,
         max_bytes=settings.usage.max_spool_bytes,
     )  # fmt: skip
     sink_makers = SinkMakers(settings, transport, spool, clock, metrics, own_id)

@@ -28,7 +28,7 @@ from torana.usage.cursor import Cursor, CursorFile
 from torana.usage.deliveries import Deliveries
 from torana.usage.disk import Disk
 from torana.usage.event import id_of
-from torana.usage.folder import READ_BYTES, RESENT, Folder, Position, make_folder, orphans, take_orphan
+from torana.usage.folder import READ_BYTES, RESENT, Folder, Position, make_folder, new_name, orphans, take_orphan
 from torana.usage.frames import HEAD_BYTES, MARK, MAX_PAYLOAD_BYTES, read_frames, write_frame
 from torana.usage.ids import Ids
 from torana.usage.ledger import Ledger, NoOrigin, Record, Site
@@ -40,6 +40,8 @@ from torana.usage.segments import Segments, segment_path
 from torana.usage.spool import SEGMENT_BYTES, Spool
 
 PAYLOADS = [b"first", b"", b"x" * 5000, "größer".encode(), MARK + b"not a frame"]
+
+DEAD = new_name("dead")
 
 payloads = st.lists(st.binary(max_size=300) | st.just(MARK) | st.just(MARK * 5), max_size=8)
 
@@ -229,14 +231,14 @@ def test_a_folder_is_taken_over_once_and_only_when_its_worker_is_dead(tmp_path: 
 def test_a_folder_that_cannot_be_read_keeps_no_other_from_being_taken_over(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "another users" / "lock").mkdir(parents=True)  # opening it fails, whoever asks
-    dead = make_folder(Disk(), tmp_path, "dead")
+    (tmp_path / new_name("unreadable") / "lock").mkdir(parents=True)  # opening it fails, whoever asks
+    dead = make_folder(Disk(), tmp_path, DEAD)
     write(dead, Segments(Disk(), dead.path, max_bytes=1000), b"one")
     dead.release()
     orphans = Orphans(Disk())
 
     ((taken, _),) = orphans.take(tmp_path, set())
-    again = list(orphans.take(tmp_path, {"dead"}))
+    again = list(orphans.take(tmp_path, {DEAD}))
 
     assert everything(taken) == ([b"one"], 0)
     assert again == []
@@ -245,8 +247,31 @@ def test_a_folder_that_cannot_be_read_keeps_no_other_from_being_taken_over(
     ]
 
 
+@pytest.mark.parametrize("gateway_id", ["", "_eu", ".eu", "eu-1"])
+def test_whatever_a_gateway_is_called_its_records_are_taken_over(tmp_path: Path, gateway_id: str) -> None:
+    dead = make_folder(Disk(), tmp_path, new_name(gateway_id))
+    dead.release()
+
+    ((taken, _),) = Orphans(Disk()).take(tmp_path, set())
+
+    assert taken.name == dead.name
+
+
+def test_what_another_program_keeps_in_the_folder_of_the_spool_is_left_to_it(tmp_path: Path) -> None:
+    theirs = tmp_path / "prometheus"
+    theirs.mkdir()
+    (theirs / "lock").touch()
+    (theirs / "00000001.log").write_text("theirs")
+    dead = make_folder(Disk(), tmp_path, DEAD)
+    dead.release()
+
+    taken = [folder.name for folder, _ in Orphans(Disk()).take(tmp_path, set())]
+
+    assert taken == [DEAD]
+
+
 def test_a_call_noted_by_another_version_keeps_no_other_from_its_record(tmp_path: Path) -> None:
-    dead = make_folder(Disk(), tmp_path, "dead")
+    dead = make_folder(Disk(), tmp_path, DEAD)
     table = RunningTable(Disk(), Disk().open(dead.path / "running"))
     for number, price in ((1, b"null"), (2, b'{"per":"hour"}')):
         table.take(b'{"id":"%036d","started_at":"2026-01-01T00:00:00.000Z"}\n%b' % (number, price))

@@ -1,6 +1,8 @@
 """One worker's folder in the spool: made and locked by its worker, found and taken over when that one is dead."""
 
 import os
+import re
+import secrets
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +18,12 @@ READ_BYTES = 4 * (HEAD_BYTES + MAX_PAYLOAD_BYTES)
 
 _NEW = ".new-"
 """Begins the name of a folder that its worker has not locked yet."""
+
+_TAIL = 16
+"""Hex digits at the end of each name of ours."""
+
+_ours = re.compile(rf"(?!{re.escape(_NEW)}).*[0-9a-f]{{{_TAIL}}}")
+"""Other programs' folders may stand beside ours, with a file `lock` in them: what is taken over is deleted."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -157,6 +165,11 @@ def receiver_of(name: str) -> str:
     return name.removeprefix(RESENT).partition(".")[0] if name.startswith(RESENT) and "." in name else ""
 
 
+def new_name(gateway_id: str) -> str:
+    """Of one process's folder."""
+    return gateway_id + secrets.token_hex(_TAIL // 2)
+
+
 def make_folder(disk: Disk, spool: Path, name: str) -> Folder:
     """A new folder of our own. Raises OSError."""
     disk.make_folder(spool)
@@ -175,7 +188,7 @@ def make_folder(disk: Disk, spool: Path, name: str) -> Folder:
 
 def orphans(spool: Path, own: set[str]) -> list[str]:
     """Names of folders whose worker may be dead. Raises OSError."""
-    return sorted(name for name in os.listdir(spool) if name not in own and not name.startswith((".", "_")))
+    return sorted(name for name in os.listdir(spool) if name not in own and _ours.fullmatch(name))
 
 
 def take_orphan(disk: Disk, path: Path) -> Folder | None:
