@@ -356,6 +356,22 @@ async def test_what_is_too_large_to_be_read_is_answered_to_its_request_id_and_it
     assert len(plain.header("x-request-id") or "") == 32
 
 
+async def test_so_is_a_header_block_whose_end_comes_later(gateway: RunningGateway) -> None:
+    first = gateway.request_bytes("GET", "/monitoring/healthz")
+    named = {"X-Request-ID": "big 2", "Origin": "https://ide.example"}
+    begun = gateway.request_bytes("GET", "/v2/completions", headers=named).removesuffix(b"\r\n")
+
+    async with await gateway.connect() as connection:
+        await connection.send(first + begun)
+        assert (await connection.read_answer()).status == 200  # so the beginning was read, too
+        await connection.send(b"X: " + b"x" * 33_000 + b"\r\n\r\n")
+        answer = await connection.read_answer()
+
+    assert (answer.status, answer.header("x-request-id")) == (431, "big 2")
+    assert answer.header("access-control-allow-origin") == "*"
+    assert (await gateway.log.find(correlation_id="big 2"))["status_code"] == 431
+
+
 # Loops
 
 

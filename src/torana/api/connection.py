@@ -116,8 +116,7 @@ class Connection(HttpToolsProtocol):
         try:
             self._feed(data)
         except httptools.HttpParserError:
-            # Where readers disagree on what a request is, an id in it may be another one's.
-            self._refuse(self.refusal or 400, data if self.refusal else b"")
+            self._refuse(self.refusal or 400, data)
         else:
             if self.pending_bytes > self.serve.max_header_bytes + self.serve.max_uri_bytes:
                 self._refuse(431, data)
@@ -203,7 +202,7 @@ class Connection(HttpToolsProtocol):
     def _refuse(self, status: int, data: bytes = b"") -> None:
         """End a message that is no good, and the connection with it, after the answers that come before.
 
-        data  what of it came last, where it may say what its answer is to repeat
+        data  what of it came last: beside the headers that were read, it may say what its answer is to repeat
         """
         if self.phase == BODY:
             if self.cycle is self.active:
@@ -220,7 +219,8 @@ class Connection(HttpToolsProtocol):
         if self.active is not None:
             self.owed = status
             return
-        given, has_origin = answered_to(data)
+        # Where readers disagree on what a request is, an id in it may be another one's.
+        given, has_origin = answered_to(self.headers or [], data) if status != 400 else (b"", False)
         request_id = given or uuid.uuid4().hex.encode()
         body = _REFUSALS[status]
         headers = [

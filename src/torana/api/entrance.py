@@ -24,7 +24,7 @@ from torana.api.crowds import Crowds, kind_of
 from torana.api.dialect_front import did_you_mean
 from torana.api.dry_run import admit_operator, is_dry_run
 from torana.api.exchange import Exchange, Reply, Route, StreamReply, json_reply
-from torana.api.heads import Head
+from torana.api.heads import MAX_REQUEST_ID_BYTES, Head
 from torana.api.internal_events import InternalEvents
 from torana.api.large_bodies import LARGE_BYTES, LargeBodies
 from torana.api.over_limit import Asked, OverLimit
@@ -54,8 +54,6 @@ logger = logging.getLogger("torana.api")
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-MAX_REQUEST_ID_BYTES = 1024
 
 UNREADABLE = {414: "uri_too_long", 431: "headers_too_large"}
 """Codes of requests that never became one."""

@@ -11,6 +11,7 @@ import httptools
 from torana.api.admission import Standing
 
 MAX_GLANCED_BYTES = 2048
+MAX_REQUEST_ID_BYTES = 1024
 
 _START = re.compile(rb"[a-z]{1,20} [!-~]{1,8192} http/1\.1\r\n")
 _UNSURE = re.compile(
@@ -27,7 +28,9 @@ _VALUE = re.compile(rb"[ \t]{0,9}([0-9A-Za-z._:-]{1,64})\r\n")
 _BODY_BYTES = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r\n")
 _PATIENCE = re.compile(rb"\r\nx-stainless-timeout:[ \t]*([0-9]{1,5}(?:\.[0-9]{1,3})?)[ \t]*\r\n")
 _REPEATED = {
-    name: re.compile(rb"\r\n%b:[ \t]*([\x20-\x7e\x80-\xff]{1,1024})(?=\r\n)" % name, re.IGNORECASE)
+    name: re.compile(
+        rb"\r\n%b:[ \t]*([\x20-\x7e\x80-\xff]{1,%d})(?=\r\n)" % (name, MAX_REQUEST_ID_BYTES), re.IGNORECASE
+    )
     for name in (b"x-request-id", b"origin")
 }
 """Looked for in a request that is turned away unread; what looks different is as good as absent."""
@@ -178,9 +181,16 @@ def _token(data: bytes, low: bytes) -> bytes:
     return b""
 
 
-def answered_to(data: bytes) -> tuple[bytes, bool]:
-    """`request_id` and `has_origin` of a request that is too large to be read."""
-    return _answered_to(data, _small_head(data))
+def answered_to(headers: list[tuple[bytes, bytes]], data: bytes) -> tuple[bytes, bool]:
+    """`request_id` and `has_origin` of a request that is not read to its end.
+
+    headers  those that were read of it
+    data     what came of it last, with others perhaps: a large head comes in pieces
+    """
+    request_id, has_origin = _answered_to(data, _small_head(data))
+    told = {name: value.strip() for name, value in reversed(headers)}
+    given = told.get(b"x-request-id", b"")
+    return given if 0 < len(given) <= MAX_REQUEST_ID_BYTES else request_id, has_origin or b"origin" in told
 
 
 def _answered_to(data: bytes, low: bytes) -> tuple[bytes, bool]:
