@@ -17,7 +17,7 @@ from torana.prompts.reasons import explain_variant, explain_version
 from torana.providers.provider import Deployment
 from torana.refusals import CODES, refusal_text
 from torana.rehearsal import Notes, Rehearsal
-from torana.routing.models import PSEUDO, SETTINGS_OF_ROLES
+from torana.routing.models import PSEUDO, SETTINGS_OF_ROLES, known_elsewhere
 
 
 def tell(scene: Rehearsal, exchange: Exchange, notes: Notes) -> dict[str, Any]:
@@ -123,6 +123,8 @@ def _explain_model(scene: Rehearsal, exchange: Exchange, notes: Notes) -> str:
     if wish.is_own:
         return f"the client's own server, family {wish.family or 'none'}"
     if wish.identifier and not wish.identifier.startswith(PSEUDO):
+        if old := known_elsewhere(catalogue, wish.identifier):
+            return f"identifier {wish.identifier}, client name {old} -> {catalogue.client_names[old].model}"
         is_heir = (
             notes.model is not None and wish.identifier in catalogue.models and notes.model.name != wish.identifier
         )

@@ -155,6 +155,42 @@ async def test_a_prompt_whose_request_names_no_model_has_its_features_default(
     assert models == ["anthropic/claude-opus-4-6"] * 2 + [f"anthropic/{SONNET}"] * 2
 
 
+@pytest.mark.parametrize(
+    ("identifier", "model"),
+    [
+        ("claude_sonnet_4_20250514", SONNET),
+        ("claude_haiku_4_5_20251001", HAIKU),
+        ("claude_haiku_4_5_20251001_vertex", SONNET),  # no such provider here: the default answers
+        ("gpt_5_codex", "gpt-5.2-2025-12-11"),
+    ],
+)
+async def test_what_was_chosen_at_gitlabs_own_gateway_goes_on_answering(
+    gateway: RunningGateway, identifier: str, model: str
+) -> None:
+    token = gateway.token(unit_primitives=["duo_chat", "explain_code"])
+    metadata = {"provider": "gitlab", "identifier": identifier, "feature_setting": "duo_chat"}
+    inputs = {"input": "why", "selected_text": "x = 1"}
+
+    asked = [
+        ("/v2/chat/agent", {"messages": [{"role": "user", "content": "hi"}]}),
+        ("/v1/prompts/chat/explain_code", {"inputs": inputs}),
+    ]
+    answers = [await gateway.post(path, json={**body, "model_metadata": metadata}, token=token) for path, body in asked]
+
+    told = [(answer.status, (answer.header("x-aigw-model") or "").partition("/")[2]) for answer in answers]
+    assert told == [(200, model)] * 2
+
+
+async def test_so_does_a_completion_model_that_was_chosen_there(gateway: RunningGateway) -> None:
+    chosen = {"model_provider": "gitlab", "model_name": "codestral_2508_vertex"}
+
+    answer = await gateway.post(
+        "/v2/code/completions", json={"current_file": FILE} | chosen, token=gateway.token(unit_primitives=SCOPES)
+    )
+
+    assert (answer.status, answer.header("x-aigw-model")) == (200, f"anthropic/{HAIKU}")
+
+
 async def test_an_overlay_moves_a_default_alias(start_gateway: StartGateway, tmp_path: Path) -> None:
     overlay = tmp_path / "overlay"
     overlay.mkdir()

@@ -270,7 +270,7 @@ class ClientNameRecord(Record, frozen=True, kw_only=True):
     """`models.yml`, member `client_names`: names that clients send, retired ones included (contract 6.1)."""
 
     name: str
-    """`<model_provider>/<model_name>` as the client sends them."""
+    """`<model_provider>/<model_name>` as the client sends them; `gitlab/<identifier>` for `model_metadata`."""
     model: str
     """An alias or a model."""
 

@@ -102,6 +102,14 @@ def refuse_unable(model: Model, needs: frozenset[str]) -> None:
         raise Invalid(("model_metadata", "identifier"), f"This model lacks {lacking}", "value_error")
 
 
+def known_elsewhere(catalogue: Catalogue, identifier: str) -> str:
+    """The client's name of a model that only GitLab's own gateway lists: instances keep what was once chosen there.
+    Empty for any other identifier."""
+    name = f"gitlab/{identifier}"
+    is_ours = identifier in catalogue.models or identifier in catalogue.aliases
+    return name if name in catalogue.client_names and not is_ours else ""
+
+
 class Models:
     """The registry of one catalogue snapshot."""
 
@@ -167,7 +175,7 @@ class Models:
             raise Refusal(501, "amazon_q_unavailable", "Amazon Q is not available in this gateway")
         pseudo = self._pseudo_setting(wish.identifier)
         if wish.identifier and not pseudo:
-            return self._by_name(wish.identifier, ("model_metadata", "identifier"))
+            return self._by_identifier(wish.identifier)
         if wish.client_name and not pseudo:
             return self._by_client_name(wish.client_name)
         setting_name = pseudo or wish.feature_setting
@@ -216,6 +224,11 @@ class Models:
         """The feature setting whose defaults an identifier of contract 11 stands for; empty for any other."""
         name = identifier.removeprefix(PSEUDO)
         return name if name != identifier and name in self.catalogue.feature_settings else ""
+
+    def _by_identifier(self, identifier: str) -> Model:
+        """A model of the catalogue's, or what has taken the place of one that an instance chose elsewhere."""
+        old = known_elsewhere(self.catalogue, identifier)
+        return self._by_client_name(old) if old else self._by_name(identifier, ("model_metadata", "identifier"))
 
     def _by_client_name(self, client_name: str) -> Model:
         known = self.catalogue.client_names.get(client_name)
