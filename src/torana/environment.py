@@ -314,11 +314,11 @@ _READERS: dict[Any, Callable[[str, str], Any]] = {
 
 
 def _read_dotenv(path: Path | None) -> dict[str, str]:
-    if path is None or not path.is_file():
-        return {}
-    from dotenv import dotenv_values  # only where there is such a file
-
     try:
+        if path is None or not path.is_file():
+            return {}
+        from dotenv import dotenv_values  # only where there is such a file
+
         return {name: value for name, value in dotenv_values(path).items() if value is not None}
     except (OSError, UnicodeDecodeError) as error:
         raise BadSetting(

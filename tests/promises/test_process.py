@@ -255,6 +255,7 @@ async def test_of_two_servers_started_at_once_one_finds_the_port_taken(tmp_path:
         ((), {"AIGW_FASTAPI__API_HOST": "no such host"}, "AIGW_FASTAPI__API_HOST: "),
         ((), {"AIGW_FASTAPI__API_HOST": "gateway..local"}, "AIGW_FASTAPI__API_HOST: 'gateway..local' is no name"),
         (("--catalog", "missing"), {}, "AIGW_CATALOG: 'missing' is no directory, expected"),
+        (("--catalog", "x" * 300), {}, "AIGW_CATALOG: 'xxx"),
         ((), {"AIGW_MODEL_ENGINE_LIMITS": '{"a": 1}'}, "AIGW_MODEL_ENGINE_LIMITS: "),
         ((), {"PROMETHEUS_MULTIPROC_DIR": "/proc", "WEB_CONCURRENCY": "2"}, "PROMETHEUS_MULTIPROC_DIR: '/proc' "),
         (

@@ -145,10 +145,12 @@ async def test_a_version_that_is_added_serves_without_a_new_start(start_gateway:
     assert await found(gateway, body("19.0")) == ["runners of 19.0"]
 
 
-async def test_a_file_that_is_no_index_is_a_failure_of_ours(start_gateway: StartGateway, tmp_path: Path) -> None:
-    broken = tmp_path / "broken.db"
-    broken.write_bytes(b"SQLite format 3\0" + b"\xff" * 5000)
-    gateway = await start_gateway(env=index(broken))
+@pytest.mark.parametrize("name", ["broken.db", "x" * 300])
+async def test_an_index_that_cannot_be_read_is_a_failure_of_ours(
+    start_gateway: StartGateway, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "broken.db").write_bytes(b"SQLite format 3\0" + b"\xff" * 5000)
+    gateway = await start_gateway(env=index(tmp_path / name))
 
     answer = await ask(gateway, body(query="a secret question"))
 
@@ -272,7 +274,7 @@ async def test_an_index_that_is_named_must_be_readable(start_gateway: StartGatew
     broken = tmp_path / "broken.db"
     broken.write_text("no index")
 
-    for path in (broken, tmp_path / "none.db"):
+    for path in (broken, tmp_path / "none.db", tmp_path / ("x" * 300)):
         status, ok, detail = await readiness(await start_gateway(env=index(path)))
         assert (status, ok) == (503, False)
         assert "AIGW_DOCS_SEARCH__INDEX" in detail

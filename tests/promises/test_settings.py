@@ -151,6 +151,12 @@ def test_an_env_file_that_is_no_text_is_named(tmp_path: Path) -> None:
         load_settings({}, tmp_path / ".env")
 
 
+def test_an_env_file_that_cannot_be_looked_for_is_named(tmp_path: Path) -> None:
+    """As in the working directory of another user, whom the server is started by."""
+    with pytest.raises(BadSetting, match=r"\.env: cannot be read .*, expected NAME=value lines in UTF-8$"):
+        load_settings({}, tmp_path / ("x" * 300) / ".env")
+
+
 @pytest.mark.parametrize("make", [Path.mkdir, lambda path: None])
 def test_a_secrets_file_that_cannot_be_read_is_named(tmp_path: Path, make: Any) -> None:
     make(tmp_path / "key")

@@ -576,10 +576,11 @@ def test_an_unreadable_file_and_a_missing_folder_are_named(tmp_path: Path) -> No
     (tmp_path / "prompts").mkdir()
     (tmp_path / "prompts/loop.jinja").symlink_to(tmp_path / "gone")
 
-    problems = problems_of(tmp_path / "none", tmp_path)
+    problems = problems_of(tmp_path / "none", tmp_path / ("x" * 300), tmp_path)
 
     assert problems == [
         "none:1: is no directory, expected a catalogue directory",
+        f"{'x' * 300}:1: cannot be read (OSError), expected a readable directory",
         "providers.yml:1: cannot be read (FileNotFoundError), expected a readable file",
         "limits.yml:1: is no file, expected a readable file",
         "models.yml:3: is no UTF-8, expected text in UTF-8",

@@ -84,7 +84,7 @@ class SearchEndpoints:
         wanted = None if self.is_self_hosted else [each for each in (question.release, self.fallback) if each]
         try:
             return await asyncio.to_thread(self.index.search, question.query, question.page_size, wanted)
-        except (sqlite3.Error, NotAnIndex) as error:
+        except (sqlite3.Error, NotAnIndex, OSError) as error:
             logger.error("the documentation index cannot be read", extra={"reason": str(error)})
             raise Refusal(500, "docs_search_failed", "Internal Server Error") from error
 
@@ -96,7 +96,7 @@ class SearchEndpoints:
             return True, "the index was readable"
         try:
             releases = self.index.releases()
-        except (sqlite3.Error, NotAnIndex) as error:
+        except (sqlite3.Error, NotAnIndex, OSError) as error:
             return False, f"AIGW_DOCS_SEARCH__INDEX: {error}"
         self._was_ready = bool(releases)
         if releases:

@@ -123,15 +123,19 @@ class _Reading:
         return other
 
     def read_folder(self, folder: Path, *, is_overlay: bool) -> None:
-        if not folder.is_dir():
-            self.problems.append(f"{folder}:1: is no directory, expected a catalogue directory")
+        try:
+            if not folder.is_dir():
+                self.problems.append(f"{folder}:1: is no directory, expected a catalogue directory")
+                return
+            if is_overlay:
+                self._refuse_strangers(folder)
+            # A link into nowhere is a fault, not an absent file.
+            files = [path for name in _FILES if (path := folder / name).exists() or path.is_symlink()]
+        except OSError as error:
+            self._refuse_folder(error)
             return
-        if is_overlay:
-            self._refuse_strangers(folder)
-        for name in _FILES:
-            path = folder / name
-            if path.exists() or path.is_symlink():  # a link into nowhere is a fault, not an absent file
-                self._read_records(path)
+        for path in files:
+            self._read_records(path)
         for path in _walk(folder / "features", self._refuse_folder):
             self._read_feature(path, path.relative_to(folder / "features").parts)
         for path in _walk(folder / "prompts", self._refuse_folder):

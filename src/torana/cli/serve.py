@@ -66,7 +66,7 @@ def run_server(environ: Mapping[str, str], flags: Mapping[str, str], catalog: tu
     try:
         settings = load_settings(environ, Path(".env"), named)
         for folder in filter(None, settings.catalogue.overlays.split(":")):
-            if not Path(folder).is_dir():
+            if not os.path.isdir(folder):
                 raise BadSetting("AIGW_CATALOG", f"{folder!r} is no directory", "expected catalogue directories")
     except BadSetting as error:
         print(error, file=sys.stderr)

@@ -63,7 +63,7 @@ class DocsIndex:
         return self.path is not None and self.path.is_file()
 
     def releases(self) -> tuple[Release, ...]:
-        """What it holds, in order; empty without a file. Raises NotAnIndex, sqlite3.Error."""
+        """What it holds, in order; empty without a file. Raises NotAnIndex, sqlite3.Error, OSError."""
         if not self.is_there:
             return ()
         with self._open() as database:
@@ -75,7 +75,7 @@ class DocsIndex:
         wanted   releases, of which the first one that is held is searched; None: the highest one held
         returns  None where there is no file, or none of the releases in it
 
-        Raises NotAnIndex, sqlite3.Error.
+        Raises NotAnIndex, sqlite3.Error, OSError.
         """
         if not self.is_there:
             return None
