@@ -131,6 +131,7 @@ def test_file_and_attachments_are_read() -> None:
             "additional_context": [
                 {"category": "file", "id": "1", "content": "y", "metadata": {"title": "b.py", "enabled": True}},
                 {"category": "local_git", "content": None, "metadata": None},
+                {"category": "snippet", "content": "z", "metadata": '{"freeform":"json"}'},
             ],
         }
     ).turns[0]
@@ -139,6 +140,7 @@ def test_file_and_attachments_are_read() -> None:
     assert turn.attachments == (
         Attachment(category="file", id="1", title="b.py", text="y"),
         Attachment(category="local_git"),
+        Attachment(category="snippet", text="z"),
     )
 
 

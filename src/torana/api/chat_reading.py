@@ -115,7 +115,9 @@ def _read_attachments(members: Members, loc: reading.Loc) -> tuple[Attachment, .
 
 
 def _read_attachment(members: Members, loc: reading.Loc) -> Attachment:
-    title = reading.mapping(members, "metadata", loc).get("title")
+    # Callers of the instance's API may put anything there, such as the JSON text of an object.
+    metadata = members.get("metadata")
+    title = metadata.get("title") if isinstance(metadata, dict) else None
     return Attachment(
         category=reading.text(members, "category", loc, limit=CATEGORY_CHARS, required=True),
         id=reading.text(members, "id", loc),
