@@ -193,6 +193,17 @@ async def test_a_burst_that_is_used_up_says_when_one_has_flowed_off(start: Start
         assert 50 <= int(answer.header("retry-after") or 0) <= 60
 
 
+@pytest.mark.parametrize("is_exact", [True, False])
+async def test_who_waits_for_a_burst_is_told_what_is_left_to_wait(start: Start, is_exact: bool) -> None:
+    gateway = await start({"limit": "6 per minute per user", "burst": 1, "exact": is_exact})
+    assert await statuses(gateway, 1) == [200]
+
+    async def has_waited() -> bool:
+        return int((await ask(gateway)).header("retry-after") or 99) < 9
+
+    await eventually(has_waited)
+
+
 @pytest.mark.parametrize("limit", ["1 per minute", "1 per day", "1 per month"])
 async def test_a_window_that_began_while_the_stores_clock_was_wrong_does_not_last(
     start: Start, store: Store, limit: str

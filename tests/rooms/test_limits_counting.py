@@ -163,6 +163,19 @@ def test_no_caller_ever_gets_more_than_the_amount_in_a_window(calls: list[tuple[
             assert counted[user][1] <= 3
 
 
+def test_who_has_used_up_a_burst_is_told_when_the_next_one_has_flowed_off() -> None:
+    desk = Desk(LimitRecord(name="flow", limit="2 per hour", burst=2))
+    desk.passes(2)
+    desk.clock.advance(1200)
+
+    reached = desk.ask()
+
+    assert isinstance(reached, LimitReached)
+    assert reached.retry_after_s == 600
+    desk.clock.advance(600)
+    assert desk.passes(2) == 1
+
+
 def test_a_period_begins_with_a_call_that_passes() -> None:
     desk = Desk("2 per minute", "1 per hour per user")
     assert desk.passes(1, user="mia") == 1

@@ -208,8 +208,10 @@ class Books:
         numbers = self.table.numbers
         if not isinstance(rule, FlowRule):
             return numbers[slot + UNTIL] - now
-        whole = rule.flow_ns(numbers[slot + LEFT], amount)
-        return numbers[slot + SHUT] - min(whole, SHUT_NS) + whole - now
+        if numbers[slot + SHUT] - numbers[slot + TOUCHED] < SHUT_NS:
+            return numbers[slot + SHUT] - now
+        # Of what the store has said only whole units are known here.
+        return numbers[slot + TOUCHED] + rule.flow_ns(rule.weight(rule.burst - numbers[slot + LEFT]), amount) - now
 
     def refused(
         self,
@@ -244,7 +246,7 @@ class Books:
         """When the whole amount is there again; `left`: None while this server is alone."""
         if left is None or not isinstance(rule, FlowRule):
             return self.table.numbers[slot + UNTIL]
-        return now + rule.flow_ns(left, rule.burst)
+        return now + max(0, rule.weight(rule.burst - left))
 
     # --- Settling ---
 

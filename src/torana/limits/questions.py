@@ -130,9 +130,8 @@ def wait_ns(rule: Rule, amount: int, answer: Answer) -> int:
     """How long a refused call would have to wait, if nobody else takes."""
     if rule.unit == "streams":
         return SECOND
-    if isinstance(rule, FlowRule):
-        return rule.flow_ns(answer.left, amount)
-    return answer.reset_ms * 1_000_000
+    reset_ns = answer.reset_ms * 1_000_000
+    return rule.flow_ns(reset_ns, amount) if isinstance(rule, FlowRule) else reset_ns
 
 
 def _name_of(key: Key) -> str:

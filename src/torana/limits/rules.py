@@ -269,11 +269,11 @@ class FlowRule(Rule):
         numbers[slot + UNTIL] = max(now, numbers[slot + UNTIL]) + self.weight(more)
 
     def wait_ns(self, numbers: Numbers, slot: int, now: int, wanted: int) -> int:
-        return self.flow_ns(self.left(numbers, slot, now), wanted)
+        return self.flow_ns(numbers[slot + UNTIL] - now, wanted)
 
-    def flow_ns(self, left: int, wanted: int) -> int:
-        """How long until `wanted` is there again, where so much is left."""
-        return max(0, (min(wanted, self.burst) - left) * self.period_ns // self.amount)
+    def flow_ns(self, drained_ns: int, wanted: int) -> int:
+        """How long until `wanted` is there again, where all that was taken has flowed off in `drained_ns`."""
+        return max(0, drained_ns - self.weight(self.burst - min(wanted, self.burst)))
 
 
 class StreamRule(Rule):
