@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import ssl
@@ -32,6 +33,14 @@ PROXY = "ai_gateway_model_provider_proxy"
 MESSAGES = "/v1/proxy/anthropic/v1/messages"
 HOMELESS = {"AIGW_STATE_DIR": "", "XDG_STATE_HOME": "~nobody has this name/state"}
 """As a user of a container whom its /etc/passwd does not know."""
+SCRIPTED_PYTHON = """\
+#!/bin/sh
+case "$*" in
+    *"-m venv "*) mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+    *"-m pip "*) echo "#!$(pwd -P)/.venv/bin/python" > .venv/bin/torana ;;
+esac
+"""
+"""As much of Python as `tools/setup` asks for: an environment, and a program in it."""
 STREAMED: dict[str, Any] = {"model": "claude-sonnet-4-6", "stream": True, "messages": []}
 
 
@@ -87,6 +96,26 @@ async def test_make_means_development_unless_the_environment_says_otherwise(
     code, output, _ = await run("make", "--silent", show, "show", env=given, folder=tmp_path, cwd=ROOT)
 
     assert (code, output) == (0, f"{seen}\n")
+
+
+async def test_a_checkout_that_was_moved_or_copied_gets_an_environment_of_its_own(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(SCRIPTED_PYTHON)
+    python.chmod(0o755)
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    for name in ("requirements.lock", "pyproject.toml"):
+        (first / name).touch()
+    setup = ("sh", str(ROOT / "tools" / "setup"), "requirements.lock")
+    await run(*setup, env={"PYTHON": str(python)}, folder=first)
+    shutil.copytree(first, second)
+
+    again = await run(*setup, env={"PYTHON": str(python)}, folder=first)
+    copied = await run(*setup, env={"PYTHON": str(python)}, folder=second)
+
+    assert again == (0, "", "")
+    assert (copied[0], "another place" in copied[2]) == (0, True)
+    assert (second / ".venv" / "bin" / "torana").read_text() == f"#!{second}/.venv/bin/python\n"
 
 
 async def test_it_is_ready_within_seconds_with_every_issuer_and_provider_unreachable(serve: Serve) -> None:
