@@ -270,7 +270,16 @@ def test_half_a_letter_in_a_path_costs_no_line(start: Start, written: Written) -
     assert json.loads(rare)["message"] == "\udcc3"
 
 
-@pytest.mark.parametrize("text", ["input_tokens: 5", "token_issuer=torana-dev", "a task-runner-for-all", "desk-top"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "input_tokens: 5",
+        "token_issuer=torana-dev",
+        "a task-runner-for-all",
+        "desk-top",
+        "AIGW_SINK__BILLING_TOKEN: is not set",
+    ],
+)
 def test_ordinary_words_are_left_alone(text: str) -> None:
     assert Redactor().text(text) == text
 

@@ -32,7 +32,8 @@ _JWT = (
     r"eyJ[A-Za-z0-9_-]{4,}+(?:\.[A-Za-z0-9_-]*+){1,2}"
 )
 # `key=value`, `key: value`, `"key": "value"`; the value ends where a list, query or JSON text goes on.
-_NAMED = rf"""(?i:(?<![A-Za-z0-9])(?P<name>(?:{_NAMES})\\*["']?\s*[=:]\s*\\*["']?))(?!\*\*\*)[^\s"'&,;\\}}\])]+"""
+# Our own words about a setting, `…_TOKEN: is not set`, hold none.
+_NAMED = rf"""(?i:(?<![A-Za-z0-9])(?P<name>(?:{_NAMES})\\*["']?\s*[=:]\s*\\*["']?))(?!\*\*\*|is\s)[^\s"'&,;\\}}\])]+"""
 
 
 class Redactor:
