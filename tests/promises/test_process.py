@@ -159,6 +159,16 @@ async def test_the_banner_says_what_editors_get_that_name_no_model(tmp_path: Pat
         assert said not in await server.banner()
 
 
+async def test_the_banner_says_to_whom_it_listens(tmp_path: Path) -> None:
+    env = {"AIGW_FASTAPI__API_HOST": "0.0.0.0", "AIGW_FASTAPI__METRICS_HOST": "127.0.0.1"}
+
+    async with served(tmp_path, env=env) as server:
+        banner = await server.banner()
+
+    assert f"http://0.0.0.0:{server.port}, metrics on http://127.0.0.1:{server.metrics_port}," in banner
+    assert f"curl -sS http://127.0.0.1:{server.port}/" in banner
+
+
 async def test_stdout_holds_json_lines_and_stderr_the_banner(serve: Serve) -> None:
     server = await serve(
         env={

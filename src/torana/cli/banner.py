@@ -17,9 +17,11 @@ def write_banner(settings: Settings, running: "Running") -> str:
     models, keys = running.serving.models, running.parts.keys
     can_sign = keys.local.signing is not None
     serve = settings.serve
-    host = "127.0.0.1" if serve.host in ("0.0.0.0", "::", "") else serve.host  # noqa: S104 shown, not bound
     scheme = "https" if serve.tls_enabled else "http"
-    base = f"{scheme}://{f'[{host}]' if ':' in host else host}:{running.port}"
+    main = f"{scheme}://{_authority(serve.host, running.port)}"
+    metrics = f"http://{_authority(serve.metrics_host or serve.host, running.metrics_port)}"
+    host = "127.0.0.1" if serve.host in ("0.0.0.0", "::", "") else serve.host  # noqa: S104 shown, not bound
+    base = f"{scheme}://{_authority(host, running.port)}"
     rows = [
         ("providers", _providers(settings, models)),
         (
@@ -31,7 +33,7 @@ def write_banner(settings: Settings, running: "Running") -> str:
         ("catalogue", _catalogue(settings, models)),
         ("access", _access(settings, can_sign=can_sign)),
         ("issuers", "; ".join(f"{state.issuer}: {state.detail}" for state in keys.states()) or "none"),
-        ("listening", f"{base}, metrics on port {running.metrics_port}, {serve.workers} worker(s)"),
+        ("listening", f"{main}, metrics on {metrics}, {serve.workers} worker(s)"),
     ]
     lines = [f"torana {__version__} ({settings.environment})", *(f"  {name:<10} {text}" for name, text in rows), ""]
     if can_sign:
@@ -68,6 +70,10 @@ def curl_lines(base: str, *, is_tls: bool = False) -> list[str]:
     ]
 
 
+def _authority(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _providers(settings: Settings, models: Models) -> str:
     if settings.providers.mock_responses:
         return "AIGW_MOCK_MODEL_RESPONSES is on: the built-in demo answers everything"
@@ -83,7 +89,8 @@ def _providers(settings: Settings, models: Models) -> str:
         found.append("clients' own model servers" + _said_of_editors(models))
     if found:
         return ", ".join(found)
-    return "none; the built-in demo answers (set ANTHROPIC_API_KEY, OPENAI_API_KEY or OPENAI_BASE_URL for real models)"
+    names = "ANTHROPIC_API_KEY, OPENAI_API_KEY, GEMINI_API_KEY or OPENAI_BASE_URL"
+    return f"none; the built-in demo answers (set {names} for real models)"
 
 
 def _said_of_editors(models: Models) -> str:
