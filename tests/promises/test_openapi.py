@@ -8,6 +8,8 @@ from tests.support.gateway import RunningGateway
 from tests.support.http_client import Answer
 from tests.support.json_schema import Schemas, with_nulls
 
+from torana.api.openapi_examples import EXAMPLES
+
 PROXY = "ai_gateway_model_provider_proxy"
 RIGHTS = (
     "complete_code", "generate_code", "duo_chat", "duo_classic_chat", "explain_code", "documentation_search",
@@ -140,3 +142,25 @@ async def test_the_headers_that_a_call_needs_can_be_filled_in_on_the_page(demo: 
             path.replace("{tail}", tail), json=body, headers={"Authorization": f"Bearer {token}", **sent}
         )
         assert (path, answer.status) == (path, status)
+
+
+async def test_every_request_of_the_page_works_as_it_stands(demo: RunningGateway) -> None:
+    document = (await demo.get("/openapi.json")).json()
+    # Without an index, a vendor's key or a service that anyone may call there is no more to be had.
+    ends = {
+        "/v1/search": "docs_release_missing",
+        "/v1/proxy": "provider_key_missing",
+        "/v1/amazon_q": "amazon_q_unavailable",
+    }
+    asked = {path: rows["post"] for path, rows in document["paths"].items() if "requestBody" in rows.get("post", ())}
+
+    for path, operation in asked.items():
+        tail = next((row["example"] for row in operation.get("parameters", ()) if row["in"] == "path"), "")
+        body = operation["requestBody"]["content"]["application/json"]["example"]
+        answer = await ask(demo, path.replace("{tail}", tail), body, (*RIGHTS, "generate_release_notes"))
+        end = next((code for prefix, code in ends.items() if path.startswith(prefix)), "")
+        if end:
+            assert (path, answer.refusal.code) == (path, end)
+        else:
+            assert (path, answer.status, answer.text if answer.status != 200 else "") == (path, 200, "")
+    assert set(EXAMPLES) | {"/v1/summarize_text", "/v1/generate_release_notes"} == set(asked)

@@ -6,6 +6,7 @@ from typing import Any
 from torana import __version__
 from torana.api.dialect_front import ANTHROPIC, OPENAI, front_of
 from torana.api.exchange import Route
+from torana.api.openapi_examples import EXAMPLES, TAILS, feature_example
 from torana.api.openapi_pages import PAGES, PROXY_GROUP, feature_page
 from torana.api.openapi_schemas import ANYTHING, Schema, a_list, a_text, an_object, lenient
 
@@ -20,12 +21,13 @@ _STREAMS = frozenset(
 )  # fmt: skip
 """They answer as JSON or, where the request says so, as a stream."""
 
+_HOW_TO_GET_ONE = "`torana token --headers` prints one for a trial, and the headers that go with it."
 _IDENTITY = {
-    "type": "X-Gitlab-Authentication-Type",
-    "realm": "X-Gitlab-Realm",
-    "instance": "X-Gitlab-Instance-Id",
+    "type": ("X-Gitlab-Authentication-Type", "`oidc`"),
+    "realm": ("X-Gitlab-Realm", "As the token has it, such as `self-managed`."),
+    "instance": ("X-Gitlab-Instance-Id", "As the token has it; `torana-dev` with `torana token`."),
 }
-"""Headers without which no token counts, `type` aside those that match its claims."""
+"""Headers without which no token counts, `type` aside those that match its claims; and what to send."""
 
 _REFUSAL = an_object(
     code=a_text(description="stable; `torana error CODE` explains it"),
@@ -90,8 +92,11 @@ def openapi_document(routes: Iterable[Route]) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "securitySchemes": {
-                "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
-                **{key: {"type": "apiKey", "in": "header", "name": name} for key, name in _IDENTITY.items()},
+                "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": _HOW_TO_GET_ONE},
+                **{
+                    key: {"type": "apiKey", "in": "header", "name": name, "description": told}
+                    for key, (name, told) in _IDENTITY.items()
+                },
             },
             "schemas": _PROBLEMS,
         },
@@ -114,7 +119,9 @@ def _operation(
         # The fronts ask for the token alone, as SDKs send it.
         operation["security"] = [{"token": [], **({} if front is not None else {key: [] for key in _IDENTITY})}]
     if body is not None and method == "POST":
-        operation["requestBody"] = {"required": True, "content": {_JSON: {"schema": lenient(body)}}}
+        example = EXAMPLES[route.path] if route.feature is None else feature_example(route.feature)
+        content = {_JSON: {"schema": lenient(body), "example": example}}
+        operation["requestBody"] = {"required": True, "content": content}
         if front is None:
             operation["responses"]["422"] = _refusal("Invalid")
     return operation
@@ -122,9 +129,12 @@ def _operation(
 
 def _parameters(route: Route, group: str) -> Iterator[Schema]:
     if "{tail}" in route.path:
-        yield {"name": "tail", "in": "path", "required": True, "schema": a_text()}
+        told, example = TAILS[route.path]
+        path: Schema = {"name": "tail", "in": "path", "required": True, "schema": a_text()}
+        yield {**path, "description": told, "example": example}
     if group == PROXY_GROUP:
-        yield {"name": "X-Gitlab-Unit-Primitive", "in": "header", "required": True, "schema": a_text()}
+        right: Schema = {"name": "X-Gitlab-Unit-Primitive", "in": "header", "required": True, "schema": a_text()}
+        yield {**right, "example": "ai_gateway_model_provider_proxy"}
 
 
 def _answers(route: Route, answer: Schema | None) -> dict[str, Schema]:
