@@ -10,7 +10,6 @@ import msgspec
 
 from torana.api.exchange import Exchange
 from torana.catalog.limit_text import USD
-from torana.counting import estimate_tokens
 from torana.errors import Refusal
 from torana.facts import Facts
 from torana.prompts.reasons import explain_variant, explain_version
@@ -145,14 +144,12 @@ def _explain_model(scene: Rehearsal, exchange: Exchange, notes: Notes) -> str:
 
 
 def _tell_chat(scene: Rehearsal, notes: Notes) -> dict[str, Any]:
-    """Sizes and settings; the texts are shown by `torana prompts render`."""
+    """Settings; the texts are shown by `torana prompts render`, their size stands with the cost."""
     chat = notes.chat
     assert chat is not None
-    marked = chat.fill_in.marked_prompt if chat.fill_in is not None else ""
-    texts = [marked] if marked else [message.text for message in chat.messages]
+    is_marked = chat.fill_in is not None and bool(chat.fill_in.marked_prompt)
     return {
-        "roles": [] if marked else [message.role for message in chat.messages],
-        "estimated_input_tokens": sum(map(estimate_tokens, texts)),
+        "roles": [] if is_marked else [message.role for message in chat.messages],
         "max_tokens": chat.max_tokens,
         "temperature": chat.temperature,
         "stop": list(chat.stop),
