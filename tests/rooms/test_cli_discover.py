@@ -114,6 +114,16 @@ async def test_what_it_prints_is_a_catalogue(server: Server, run: Run, tmp_path:
     assert "# - name: nomic_embed_text" in result.output
 
 
+async def test_a_server_that_lists_models_as_anthropic_does_is_asked_in_its_format(server: Server, run: Run) -> None:
+    model = {"type": "model", "id": "our-claude", "display_name": "Claude", "created_at": "2026-01-01T00:00:00Z"}
+    server.answers["/v1/models"] = {"data": [model], "has_more": False}
+
+    result = await run(server.server.url, "--provider", "mirror")
+
+    assert result.exit_code == 0
+    assert "- name: mirror\n  dialect: messages\n" in result.stdout
+
+
 async def test_it_says_which_address_works_and_what_a_client_must_name(server: Server, run: Run) -> None:
     server.answers["/v1/models"] = LIST
 

@@ -155,7 +155,8 @@ def _rows(shop: "Workshop", provider: str, served: list["ServedModel"]) -> Itera
 
 
 def _provider_yaml(name: str, found: "ServerList", key_name: str) -> str:
-    lines = [f"- name: {_scalar(name)}", "  dialect: chat_completions", f"  base_url: {_scalar(found.base_url)}"]
+    dialect = "messages" if all(each.is_anthropics for each in found.models) else "chat_completions"
+    lines = [f"- name: {_scalar(name)}", f"  dialect: {dialect}", f"  base_url: {_scalar(found.base_url)}"]
     return "\n".join([*lines, *([f"  key_env: {key_name}"] if key_name else [])]) + "\n"
 
 

@@ -40,6 +40,8 @@ class ServedModel:
     """Tokens; 0: the server does not say."""
     is_models_own: bool = False
     """The limit is the model's, and the server may have been started with less."""
+    is_anthropics: bool = False
+    """Told as Anthropic tells of its models, so that it is asked in `messages`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +122,7 @@ def _read_openai(value: Any) -> Iterator[ServedModel]:
             title=str(row.get("display_name") or row.get("name") or ""),
             input_limit=known[0][0] if known else 0,
             is_models_own=bool(known) and known[0][1] == len(limits) - 1,
+            is_anthropics=row.get("type") == "model" and "object" not in row,
         )
 
 
