@@ -256,7 +256,7 @@ def test_a_prompt_is_a_text_in_version_two_and_messages_in_version_three(kind: K
         (3, [{"role": "robot", "content": "x"}], ["prompt", 0, "role"], "literal_error"),
         (3, [{"content": "x"}], ["prompt", 0, "role"], "missing"),
         (3, [{"role": "user"}], ["prompt", 0, "content"], "missing"),
-        (3, [{"role": "user", "content": None}], ["prompt", 0, "content"], "string_type"),
+        (3, [{"role": "user", "content": 5}], ["prompt", 0, "content"], "string_type"),
     ],
 )
 @pytest.mark.parametrize("kind", ["completion", "generation"])
@@ -264,6 +264,13 @@ def test_a_wrong_prompt_is_refused(kind: Kind, version: int, prompt: Any, loc: l
     body = {**FLAT, "prompt_version": version, "prompt": prompt}
 
     assert error_of(lambda: read(body, kind)) == (["body", *loc], type_)
+
+
+@pytest.mark.parametrize("kind", ["completion", "generation"])
+def test_a_prompt_with_a_turn_that_says_nothing_gives_way_to_ours(kind: Kind) -> None:
+    told = [{"role": "system", "content": "a"}, {"role": "user", "content": None}]
+
+    assert read({**FLAT, "prompt_version": 3, "prompt": told}, kind).order.prompt is None
 
 
 @pytest.mark.parametrize("version", [2, 3])
@@ -402,8 +409,9 @@ def test_headers_tell_the_user_and_whether_prompts_may_be_cached() -> None:
     assert (completion(FLAT).user, completion(FLAT).may_cache_prompt) == ("", True)
 
 
-def test_a_generation_by_prompt_id_takes_the_prompt_as_instruction() -> None:
-    order = generation({**FLAT, "prompt_version": 2, "prompt": "sort it", "prompt_id": "code_suggestions/generations"})
+@pytest.mark.parametrize("name", ["prompt_id", "agent_id"])
+def test_a_generation_by_prompt_id_takes_the_prompt_as_instruction(name: str) -> None:
+    order = generation({**FLAT, "prompt_version": 2, "prompt": "sort it", name: "code_suggestions/generations"})
 
     assert (order.prompt, order.instruction, order.prompt_id) == (None, "sort it", "code_suggestions/generations")
     assert (order.prompt_version, order.cleaning) == (None, "generation")

@@ -117,7 +117,7 @@ def read_flat(exchange: Exchange, settings: Settings, kind: Kind) -> Suggestion:
         model_name=model_name,
         uses_context=provider not in ("anthropic", "amazon_q"),
         prompt=prompt,
-        prompt_id=reading.text(body, "prompt_id") if kind == "generation" else "",
+        prompt_id=_read_prompt_id(body) if kind == "generation" else "",
         stream=reading.boolean(body, "stream"),
         choices=reading.integer(body, "choices_count"),
         is_flat=True,
@@ -204,6 +204,11 @@ def _read_cursor(members: dict[str, Any], loc: reading.Loc) -> Cursor:
     )
 
 
+def _read_prompt_id(body: dict[str, Any]) -> str:
+    """`agent_id` is what the first instances with models of their own called it."""
+    return reading.text(body, "prompt_id") or reading.text(body, "agent_id")
+
+
 def _read_attachment(members: dict[str, Any], loc: reading.Loc, content_chars: int) -> Attachment:
     return Attachment(
         kind=reading.text(members, "type", loc, limit=1024, required=True),
@@ -213,13 +218,16 @@ def _read_attachment(members: dict[str, Any], loc: reading.Loc, content_chars: i
 
 
 def _read_messages(members: dict[str, Any], loc: reading.Loc, *, required: bool = False) -> tuple[Message, ...]:
-    messages = []
+    """The client's own prompt; empty where a turn of it says nothing."""
+    messages, is_told = [], True
     for number, item in enumerate(reading.items(members, "prompt", loc, required=required)):
         here = (*loc, "prompt", number)
         message = reading.as_object(item, here)
         role = cast(Role, reading.choice(message, "role", _ROLES, here, required=True))
-        messages.append(Message(role, (Text(reading.text(message, "content", here, required=True)),)))
-    return tuple(messages)
+        # GitLab 17 and 18 have no words where nothing stands before the cursor.
+        is_told = is_told and message.get("content", "") is not None
+        messages.append(Message(role, (Text(reading.text(message, "content", here, required=is_told)),)))
+    return tuple(messages) if is_told else ()
 
 
 def _read_feedback(body: dict[str, Any]) -> tuple[Feedback, ...]:
