@@ -88,8 +88,11 @@ def run_server(environ: Mapping[str, str], flags: Mapping[str, str], catalog: tu
 
 
 def _leave(_number: int, _frame: object) -> None:
-    """Nothing is served yet, so nothing is left to finish. In a container, nobody else would end its first process."""
-    sys.exit(0)
+    """Nothing is served yet, so nothing is left to finish. In a container, nobody else would end its first process.
+
+    At once: an exception could come in the middle of making the event loop, and that would complain.
+    """
+    os._exit(0)
 
 
 def raise_file_limit() -> None:

@@ -121,6 +121,7 @@ class _Supervisor:
             code = self._work(slot)
         except (BadSetting, BadCatalogue) as error:
             code = BAD_CONFIGURATION
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # whoever has read the byte is not ended before his word
             if not is_first_life or os.read(self.word, 1):
                 print(error, file=sys.stderr)
         except Exception as error:  # noqa: BLE001 a forked child must never return into the parent's code
@@ -160,7 +161,7 @@ class _Supervisor:
                 continue
             lived_s = time.monotonic() - born
             code = os.waitstatus_to_exitcode(status)
-            if code == BAD_CONFIGURATION and slot not in self.deaths and lived_s < QUICK_DEATH_S:
+            if code == BAD_CONFIGURATION and slot not in self.deaths:
                 # At the start this ends the server. Later the other workers go on with what they have read.
                 self.exit_code = code
                 self.is_stopping = True
