@@ -15,7 +15,7 @@ LOAD_CORE = CORES[-1]
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_given: set[int] = set()
+_places: list[socket.socket] = []
 
 
 def start(
@@ -38,14 +38,25 @@ def stop(process: subprocess.Popen[bytes], patience_s: float = 5.0) -> None:
 
 
 def free_port() -> int:
-    """One that nobody had; no two of one process are the same."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port not in _given:
-            _given.add(port)
-            return port
+    """One that nobody had; nobody is given it by chance while this process lives."""
+    place = keep_port()
+    _places.append(place)
+    port: int = place.getsockname()[1]
+    return port
+
+
+def keep_port(port: int = 0) -> socket.socket:
+    """Has the port and does not listen: who asks the system for any port, to listen or to connect, gets another one.
+
+    port  one where others listen that said SO_REUSEPORT, or nobody; 0: any
+
+    Who listens beside it has to say SO_REUSEADDR, as servers do, or SO_REUSEPORT.
+    """
+    place = socket.socket()
+    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    place.bind(("127.0.0.1", port))
+    return place
 
 
 def status_of(port: int, path: str) -> int:
@@ -102,14 +113,20 @@ def _stat(pid: int) -> list[str]:
         return []
 
 
-def _tree(root: int) -> list[int]:
-    children: dict[int, list[int]] = {}
+def children() -> dict[int, list[int]]:
+    """Of each process that has any, zombies included."""
+    found: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit() and (stat := _stat(int(entry))):
-            children.setdefault(int(stat[1]), []).append(int(entry))
+            found.setdefault(int(stat[1]), []).append(int(entry))
+    return found
+
+
+def _tree(root: int) -> list[int]:
+    below = children()
     found, waiting = [], [root]
     while waiting:
         pid = waiting.pop()
         found.append(pid)
-        waiting += children.get(pid, [])
+        waiting += below.get(pid, [])
     return found

@@ -10,6 +10,7 @@ import struct
 from dataclasses import dataclass
 from typing import Literal, Self
 
+from bench.processes import keep_port
 from tests.support.lasting import Lasting
 
 
@@ -65,9 +66,7 @@ class HarmfulProxy(Lasting):
     def stop_listening(self) -> None:
         """Refuse new connections, and end those there are."""
         if self._server is not None:
-            self._place = socket.socket()
-            self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            self._place.bind(("127.0.0.1", self.port))
+            self._place = keep_port(self.port)
             self._server.close()
             self._server = None
         for task in self._tasks:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import httptools
+from bench.processes import keep_port
 from tests.support.lasting import Lasting
 
 
@@ -102,6 +103,8 @@ class LoopbackServer(Lasting):
         self.failures: list[BaseException] = []
         self.open: set[_Connection] = set()
         self._listener: asyncio.Server | None = None
+        self._place: socket.socket | None = None
+        """Has the port while nobody listens, or another test's server might."""
 
     @property
     def url(self) -> str:
@@ -110,19 +113,27 @@ class LoopbackServer(Lasting):
     async def start(self) -> None:
         """Listen on a free port; after `stop_listening`, on the same one again."""
         loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(lambda: _Connection(self), "127.0.0.1", self.port)
+        self._listener = await loop.create_server(lambda: _Connection(self), "127.0.0.1", self.port, reuse_port=True)
         self.port = self._listener.sockets[0].getsockname()[1]
+        self._leave()
 
     def stop_listening(self) -> None:
         """Refuse new connections and drop the open ones, as a machine that went down."""
         if self._listener is not None:
+            self._place = keep_port(self.port)
             self._listener.close()
             self._listener = None
         for connection in list(self.open):
             connection.close(reset=True)
 
+    def _leave(self) -> None:
+        if self._place is not None:
+            self._place.close()
+            self._place = None
+
     async def aclose(self) -> None:
         self.stop_listening()
+        self._leave()
         tasks = [connection.task for connection in self.open]
         await asyncio.gather(*tasks, return_exceptions=True)
         if self.failures:

@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.processes import free_port
+from bench.processes import children, free_port
 from tests.support.http_client import Answer, fetch
+from tests.support.waiting import PATIENT
 
 TORANA = str(Path(sys.executable).parent / "torana")
 NOBODY = {"AIGW_GITLAB_URL": "http://127.0.0.1:9", "AIGW_CUSTOMER_PORTAL_URL": "http://127.0.0.1:9"}
@@ -45,13 +46,13 @@ class Served:
         return (self.folder / "stderr").read_text()
 
     async def until(self, holds: Callable[[], Awaitable[Any]], within_s: float = WAIT_S) -> Any:
-        """What `holds` returns as soon as it is true; connections refused on the way count as not yet."""
+        """What `holds` returns as soon as it is true; connections refused or ended on the way count as not yet."""
         async with asyncio.timeout(within_s):
             while True:
                 try:
                     if found := await holds():
                         return found
-                except OSError:
+                except (OSError, asyncio.IncompleteReadError):
                     pass
                 await asyncio.sleep(0.03)
 
@@ -76,10 +77,7 @@ class Served:
         return await fetch(self.metrics_port, "GET", path)
 
     async def workers(self) -> list[int]:
-        listed = await asyncio.create_subprocess_exec(
-            "ps", "-o", "pid=", "--ppid", str(self.process.pid), stdout=asyncio.subprocess.PIPE
-        )
-        return [int(pid) for pid in (await listed.communicate())[0].split()]
+        return sorted(children().get(self.process.pid, []))
 
     async def end(self) -> int:
         """Waits for the process; its exit code."""
@@ -89,7 +87,14 @@ class Served:
 
 def environment(folder: Path, env: Mapping[str, str]) -> dict[str, str]:
     """Nothing of the tests' own environment but the way to programs."""
-    return {"PATH": os.environ["PATH"], "HOME": str(folder), "AIGW_STATE_DIR": str(folder / "state"), **NOBODY, **env}
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "AIGW_STATE_DIR": str(folder / "state"),
+        **NOBODY,
+        **PATIENT,
+        **env,
+    }
 
 
 async def spawn(
