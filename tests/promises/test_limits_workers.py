@@ -29,7 +29,7 @@ async def ask(server: Served, issuer: FakeIssuer, user: str = "mia") -> int:
 async def test_of_200_calls_at_four_workers_exactly_100_pass(
     serve: Serve, wired: dict[str, str], issuer: FakeIssuer, tmp_path: Path
 ) -> None:
-    env = wired | write_limits(tmp_path / "overlay", "100 per minute per user") | {"AIGW_ADMISSION__QUEUE_S": "30"}
+    env = wired | write_limits(tmp_path / "overlay", "100 per minute per user")
     server = await serve("--workers", "4", env=env)
 
     seen = await asyncio.gather(*(ask(server, issuer) for _ in range(200)))

@@ -603,7 +603,7 @@ async def test_a_gateway_that_is_its_own_upstream_notices_the_loop(start_gateway
 
 
 async def test_concurrent_streams_do_not_wait_for_each_other(start_gateway: StartGateway) -> None:
-    gateway = await start_gateway(env={"AIGW_ADMISSION__QUEUE_S": "60"})  # on a busy machine, too
+    gateway = await start_gateway()
     gateway.provider.follow(Script(hold_after=1), times=150)
 
     tasks = [asyncio.create_task(ask(gateway, MESSAGES, STREAMED[MESSAGES])) for _ in range(150)]

@@ -23,6 +23,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         yield store
 
 
+NEVER_S = 600.0
+"""Later than any patience, also where the event loop was busy and gives more of it."""
 ONCE = [
     LimitRecord(name="limit-0", limit="100 per hour", exact=True),
     LimitRecord(name="limit-0", limit="100 per hour", exact=True, burst=100),
@@ -44,7 +46,7 @@ async def test_what_nobody_knows_the_store_has_counted_counts_once(
             if is_frozen:
                 store.freeze()
             else:
-                proxy.latency_s = 1.0
+                proxy.latency_s = NEVER_S
             held = await server.ask(input_tokens=1)
             await server.is_up(False)
             if is_frozen:
@@ -67,7 +69,7 @@ async def test_an_ended_call_whose_word_was_lost_counts_what_it_used(store: Stor
             held = await server.ask(input_tokens=80)
             assert held is not None
             if lost:
-                proxy.latency_s = 1.0
+                proxy.latency_s = NEVER_S
                 server.settle(held, input_tokens=10)
                 await server.is_up(False)
             else:

@@ -13,6 +13,7 @@ from tests.support.keys import pem, rsa_key
 from tests.support.logs import MemoryLog
 from tests.support.provider import ScriptedProvider
 from tests.support.usage import read_spool
+from tests.support.waiting import PATIENT
 
 from torana.clock import Clock
 from torana.code.orders import Cursor
@@ -42,6 +43,7 @@ def default_env(provider: ScriptedProvider, issuer: FakeIssuer, state_dir: Path)
         "OPENAI_API_KEY": OPENAI_KEY,
         "OPENAI_BASE_URL": f"{provider.url}/v1",
         "AIGW_STATE_DIR": str(state_dir),
+        **PATIENT,
     }
 
 

@@ -3,6 +3,9 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+PATIENT = {"AIGW_ADMISSION__QUEUE_S": "60"}
+"""A gateway under test shares its cores with whoever asks it: nobody is turned away because a moment was long."""
+
 
 async def eventually(is_so: Callable[[], Awaitable[bool]], within_s: float = 5.0) -> float:
     """Seconds until `is_so` holds, looked at every 20 ms; TimeoutError where it does not within `within_s`."""
