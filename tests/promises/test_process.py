@@ -404,6 +404,30 @@ async def test_the_flag_for_workers_is_the_only_word_on_them(tmp_path: Path) -> 
         await server.ready()
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_server_whose_parent_has_closed_its_streams_serves_and_ends(tmp_path: Path, workers: str) -> None:
+    port, metrics_port = free_port(), free_port()
+    process = await asyncio.create_subprocess_exec(
+        *("sh", "-c", 'exec "$0" "$@" <&- >&- 2>&-', TORANA, "serve"),
+        *("--port", str(port), "--metrics-port", str(metrics_port), "--workers", workers),
+        cwd=tmp_path,
+        env=environment(tmp_path, {"AIGW_ENVIRONMENT": "development", "AIGW_LOGGING__TO_FILE": "log"}),
+    )
+    server = Served(process, port, metrics_port, tmp_path)
+    try:
+        await server.ready()
+        counted = (await server.monitoring("/metrics")).text
+        process.terminate()
+        code = await server.end()
+    finally:
+        if process.returncode is None:
+            process.kill()
+
+    assert "\nlog_lines_dropped_total 0\n" in counted
+    assert "keys could not be fetched" in (tmp_path / "log").read_text()
+    assert code == 0
+
+
 # Signals
 
 

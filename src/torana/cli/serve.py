@@ -31,6 +31,8 @@ THREADS_S = 2.0
 
 MAX_FILES = 1 << 18
 
+STDOUT, STDERR = 1, 2
+
 FLAGS = {
     "host": "AIGW_FASTAPI__API_HOST",
     "port": "AIGW_FASTAPI__API_PORT",
@@ -56,6 +58,7 @@ def serve(catalog: tuple[str, ...], **flags: str | None) -> None:
 
 def run_server(environ: Mapping[str, str], flags: Mapping[str, str], catalog: tuple[str, ...]) -> int:
     """Everything behind `torana serve`; returns the exit code of interface 2."""
+    keep_standard_streams()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
     # A reload that is asked for too early waits until there is something to reload, instead of ending us.
@@ -85,6 +88,15 @@ def run_server(environ: Mapping[str, str], flags: Mapping[str, str], catalog: tu
     except (BadSetting, BadCatalogue) as error:
         print(error, file=sys.stderr)
         return 2
+
+
+def keep_standard_streams() -> None:
+    """Those that a daemon's parent has closed lead nowhere: a socket would have their numbers, and get the log."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+    sys.stdout = sys.stdout or open(STDOUT, "w", encoding="utf-8")  # noqa: SIM115 lives as long as the process
+    sys.stderr = sys.stderr or open(STDERR, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def _leave(_number: int, _frame: object) -> None:
