@@ -10,7 +10,7 @@ from tests.support.valkey import ScriptedStore, Store, running_store
 from tests.support.waiting import eventually
 
 from torana.catalog.records import LimitRecord
-from torana.limits.table import UNTIL
+from torana.limits.table import SLOT_NUMBERS, UNTIL, USED
 
 HELD = LimitRecord(name="limit-0", limit="1000 input tokens per 24 hours", exact=True)
 FLOW = LimitRecord(name="limit-0", limit="1000 input tokens per 24 hours", exact=True, burst=1000)
@@ -24,6 +24,30 @@ async def knows_of(server: Server, count: int) -> bool:
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     with running_store(tmp_path_factory.mktemp("store")) as store:
         yield store
+
+
+@pytest.mark.parametrize(
+    ("text", "burst"),
+    [("3 concurrent streams", 0), ("3 per hour", 0), ("3 per hour", 3), ("300 tokens per hour", 0)],
+)
+@pytest.mark.parametrize("is_exact", [True, False])
+async def test_a_call_that_is_cancelled_with_its_answer_in_hand_takes_nothing(
+    store: Store, text: str, burst: int, is_exact: bool
+) -> None:
+    limit = LimitRecord(name="limit-0", limit=text, burst=burst, exact=is_exact)
+    async with servers(store, 1, limit) as (server,):
+        asking = asyncio.create_task(server.get(input_tokens=100))
+
+        # Between the turn of the event loop in which the answer comes and that in which the call goes on.
+        while not any(server.table.numbers[USED::SLOT_NUMBERS]):  # noqa: ASYNC110  no turn may be missed
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.wait((asking,))
+
+        assert asking.cancelled()
+    other = await Server(store, limit).start()
+    assert [await other.ask(input_tokens=100) is not None for _ in range(4)] == [True, True, True, False]
+    await other.kill()
 
 
 async def test_a_server_that_comes_back_tells_all_there_is_to_tell_of_one_limit(store: Store) -> None:

@@ -99,7 +99,7 @@ class Books:
         for tally, slot, until, amount in zip(hold.met.tallies, hold.slots, hold.ends, hold.amounts, strict=True):
             if tally.rule.unit == "streams":
                 self.end_stream(tally, slot, until, now, 1)
-            elif self.table.holds(slot, tally.key) and numbers[slot + UNTIL] == until:
+            elif self._is_same(tally, slot, until, now):
                 numbers[slot + USED] = max(0, numbers[slot + USED] - amount)
                 if is_held(tally.rule):
                     numbers[slot + GRANTED] = max(0, numbers[slot + GRANTED] - amount)
@@ -107,6 +107,11 @@ class Books:
             self.held.release((tally.key, until), amount)
         for line in hold.lines:
             self.table.forget(line)
+
+    def _is_same(self, tally: Tally, slot: int, until: int, now: int) -> bool:
+        """Whether a slot still counts what a call took of it; a flow has no windows that could be over."""
+        ends = self.table.numbers[slot + UNTIL]
+        return self.table.holds(slot, tally.key) and ends > now and (isinstance(tally.rule, FlowRule) or ends == until)
 
     def open_alone(self, tally: Tally, slot: int, now: int) -> None:
         """Make ready to take what was not granted; the store is told later."""
@@ -262,12 +267,12 @@ class Books:
 
     def settle_amount(self, hold: Hold, tally: Tally, amount: int, now: int) -> bool:
         """Count `amount` in place of what was reserved; True where the store is to be told soon."""
-        numbers, table, index = self.table.numbers, self.table, tally.index
+        numbers, index = self.table.numbers, tally.index
         rule, key, slot = tally.rule, tally.key, hold.slots[index]
         until, reserved = hold.ends[index], hold.amounts[index]
         more = amount - reserved
         is_flow = isinstance(rule, FlowRule)
-        is_same = table.holds(slot, key) and numbers[slot + UNTIL] > now and (is_flow or numbers[slot + UNTIL] == until)
+        is_same = self._is_same(tally, slot, until, now)
         if is_same:
             numbers[slot + USED] = max(0, numbers[slot + USED] + more)
         if rule.is_exact and not hold.is_degraded:
@@ -312,18 +317,11 @@ class Books:
 
     def owed_lines(self) -> list[Told]:
         owed, self.owed = self.owed, {}
-        return [
-            Told(
-                key,
-                each.rule,
-                arguments(each.rule, back=each.back, back_end=end, freed=each.freed),
-                0,
-                end,
-                each.back,
-                each.freed,
-            )
-            for (key, end), each in owed.items()
-        ]
+        found = []
+        for (key, end), each in owed.items():
+            words = arguments(each.rule, back=each.back, back_end=end, freed=each.freed)
+            found.append(Told(key, each.rule, words, end=end, back=each.back, freed=each.freed))
+        return found
 
     def debt_lines(self, now: int) -> list[Told]:
         found = []
