@@ -470,6 +470,18 @@ async def test_so_many_calls_at_once_go_to_a_deployment_and_the_rest_elsewhere(s
     assert (await held).header("x-aigw-model") == "a/a-1"
 
 
+async def test_a_call_for_vectors_gives_its_place_to_the_next_one(start_fleet: StartFleet) -> None:
+    fleet = await start_fleet(
+        {"provider": "a", "concurrency": 1}, model=", capabilities: [chat, embeddings], dimensions: 4"
+    )
+    token = fleet.gateway.token(unit_primitives=["generate_embeddings_codebase"])
+    asked = {"model_metadata": {"provider": "gitlab", "identifier": "fleet"}, "contents": ["x = 1"]}
+
+    answers = [await fleet.gateway.post("/v1/embeddings/code_embeddings", json=asked, token=token) for _ in range(2)]
+
+    assert [answer.status for answer in answers] == [200, 200]
+
+
 async def test_a_call_waits_a_moment_for_a_place_and_is_then_refused(start_fleet: StartFleet) -> None:
     fleet = await start_fleet({"provider": "a", "concurrency": 1}, env={"AIGW_ROUTING__QUEUE_S": "0.05"})
     fleet["a"].stall()

@@ -230,6 +230,29 @@ async def test_whoever_would_wait_in_vain_is_told_at_once() -> None:
         task.cancel()
 
 
+async def test_the_time_between_two_crowds_says_nothing_of_how_fast_places_come_free() -> None:
+    clock = HandClock()
+    turnstile = Turnstile(8, now=clock.monotonic)
+    for leavings in (4, 12):
+        for _ in range(8):
+            await turnstile.enter("a", 0)
+        waiting = [await wait_at(turnstile, "a") for _ in range(leavings)]
+        for _ in range(leavings):
+            clock.advance(0.01)
+            turnstile.leave("a")
+        await asyncio.gather(*waiting)
+        for _ in range(8):
+            turnstile.leave("a")
+        clock.advance(3600)
+
+    for _ in range(8):
+        await turnstile.enter("a", 0)
+    waiting = [await wait_at(turnstile, "a", 1.0) for _ in range(20)]
+
+    assert not any(task.done() for task in waiting)
+    await dismiss(waiting)
+
+
 async def standing_crowd(turnstile: Turnstile, clock: HandClock) -> list[asyncio.Task[None]]:
     """At twenty places that come free 10 ms apart: nobody waits, all are taken, and it has long been so."""
     for task in await crowd(turnstile, clock, apart_s=0.01):
