@@ -215,6 +215,18 @@ def test_a_full_table_gives_up_the_count_that_is_over_soonest() -> None:
     assert desk.passes(1, user="0") == 1
 
 
+def test_every_worker_finds_a_count_that_stands_beside_its_place() -> None:
+    table = Table(256)
+    first = Desk("1 per minute per user", table=table)
+    users = [f"user {number}" for number in range(96)]
+    for user in users:
+        first.passes(1, user=user)
+
+    second = Desk("1 per minute per user", table=table, clock=first.clock)
+
+    assert [user for user in users if second.passes(1, user=user)] == []
+
+
 def test_nobody_can_name_users_that_push_a_count_out() -> None:
     desk = Desk("1000 per minute per user", "20 per minute per instance", table=Table(1024))
     of_user, of_instance = desk.limits.rules
