@@ -182,10 +182,10 @@ def test_a_prompts_model_is_the_one_of_the_feature_that_uses_it(run: Run, overla
 @pytest.mark.parametrize(
     ("args", "problem"),
     [
-        (("no/such",), "404 prompt_not_found"),
-        (("team/say", "--version", "^2.0.0"), "400 prompt_version_unmatched"),
+        (("no/such",), "Prompt 'no/such' not found\nremedy: `torana prompts list` shows the ids."),
+        (("team/say", "--version", "^2.0.0"), "\nremedy: `torana prompts list` shows those that it has."),
         (("team/say", "--version", "newest"), "422 request_invalid: prompt_version: Invalid version constraint"),
-        (("team/say", "--model", "no_such"), "422 request_invalid"),
+        (("team/say", "--model", "no_such"), "unknown model 'no_such'; `torana models list` shows them"),
     ],
 )
 def test_what_a_request_would_be_refused_for_ends_with_1(run: Run, args: tuple[str, ...], problem: str) -> None:
@@ -218,6 +218,13 @@ def test_render_says_what_a_template_could_not_do_with_its_inputs(run: Run, over
 
     told = "refused: 422 request_invalid: inputs: Inputs do not fit the prompt (items needs a mapping)\n"
     assert (result.exit_code, result.stderr) == (1, told)
+
+
+def test_a_part_of_no_id_is_told_of(run: Run) -> None:
+    result = run("prompts", "list", "team/sya")
+
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "no prompt has 'team/sya' in its id" in result.stderr
 
 
 def test_render_fills_in_what_the_feature_would(run: Run, overlay: Path) -> None:
@@ -330,10 +337,12 @@ def test_a_version_is_not_compared_with_itself(run: Run) -> None:
     args = ("prompts", "test", "team/say", "--data", "-")
 
     newest = run(*args, "--against", "1.2.0", typed=row)
+    absent = run(*args, "--against", "2.0.0", typed=row)
     older = run(*args, "--against", "1.0.0", typed=row)
 
-    assert newest.exit_code == 2
-    assert "both runs would be team/say/base/1.2.0, expected an older one with --against" in newest.stderr
+    assert (newest.exit_code, absent.exit_code) == (2, 2)
+    assert "both runs would be team/say/base/1.2.0 (pinned by 1.2.0), expected an older one with --ag" in newest.stderr
+    assert "(the nearest one: 2.0.0 does not exist), expected an older one with --against" in absent.stderr
     assert (older.exit_code, older.stdout.count(" of 1 good")) == (0, 2)
 
 

@@ -64,6 +64,8 @@ def list_prompts(pattern: str, folders: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
+    if not rows:
+        click.echo(f"no prompt has {pattern!r} in its id; without it all are listed", err=True)
     for prompt_id, variants in rows.items():
         told = "; ".join(f"{variant} {', '.join(versions)}" for variant, versions in variants.items())
         click.echo(f"{prompt_id}  {told}")
@@ -226,7 +228,8 @@ def _refuse_equals(one: "Choice", other: "Choice") -> None:
     """Calls that cost money and tell nothing: without --version the first run has the newest version already."""
     if one.key == other.key:
         raise click.UsageError(
-            f"both runs would be {one.key}, expected an older one with --against, or another first one with --version"
+            f"both runs would be {one.key} ({other.why_version}), expected an older one with --against, or another "
+            "first one with --version"
         )
 
 

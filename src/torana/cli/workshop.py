@@ -15,11 +15,11 @@ from torana.catalog.load import Catalogue, load_catalogue, overlay_paths
 from torana.catalog.snapshot import PromptSource
 from torana.chat import ChatRequest, ModelWish
 from torana.cli.surroundings import read_settings
-from torana.errors import BadCatalogue, Refusal
+from torana.errors import BadCatalogue, Invalid, Refusal
 from torana.prompts.prompt import Prompt
 from torana.prompts.reasons import explain_variant, explain_version
 from torana.prompts.registry import Prompts
-from torana.refusals import refusal_text
+from torana.refusals import CODES, refusal_text
 from torana.routing.models import Model, Models
 from torana.settings import Settings
 
@@ -78,7 +78,12 @@ def choose(
         if feature is not None:
             wish = ModelWish(role=feature.model, feature_setting=feature.feature_setting)
         why_model = f"{wish.role}, as {f'feature {feature.name}' if feature else 'the endpoint'} says"
-    found = shop.models.find(wish)
+    try:
+        found = shop.models.find(wish)
+    except Invalid as error:
+        if not model:
+            raise
+        raise click.ClickException(f"unknown model {model!r}; `torana models list` shows them") from error
     families = variants_of(shop.catalogue, family) if family else found.families
     prompt = shop.prompts.find(prompt_id, constraint, families)
     return Choice(
@@ -117,13 +122,15 @@ def show_path(path: Path) -> str:
 
 @contextmanager
 def refusals_told() -> Iterator[None]:
-    """A refusal ends the command with its text and exit code 1, as it would end a request.
+    """A refusal ends the command with its text, its remedy and exit code 1, as it would end a request.
 
-    What a template could not do with its inputs is told as well.
+    What a template could not do with its inputs is told as well; what is invalid says itself what is to be done.
     """
     try:
         yield
     except Refusal as refusal:
         why = f" ({refusal.__cause__})" if refusal.__cause__ else ""
-        click.echo(f"refused: {refusal_text(refusal)}{why}", err=True)
+        known = CODES.get(refusal.code) if not isinstance(refusal, Invalid) else None
+        remedy = f"\nremedy: {refusal.remedy or known.remedy}" if known is not None else ""
+        click.echo(f"refused: {refusal_text(refusal)}{why}{remedy}", err=True)
         sys.exit(1)
