@@ -782,6 +782,24 @@ def test_a_body_that_does_not_tell_where_it_belongs_needs_a_path(run: Run) -> No
     assert run("explain", "request", "-f", "-", "--header", "x", typed="{}").exit_code == 2
 
 
+def test_a_body_is_asked_for_only_where_a_request_has_one(run: Run) -> None:
+    minting = run("explain", "request", "--path", "/v1/code/user_access_token")
+    prompt = run("explain", "request", "--path", "/v1/prompts/chat/explain_code")
+
+    assert (minting.exit_code, "unit_primitives: complete_code or" in minting.stdout) == (0, True)
+    assert (prompt.exit_code, prompt.stdout, "-f BODY.json" in prompt.stderr) == (2, "", True)
+
+
+def test_a_path_is_taken_out_of_an_address_and_else_begins_with_a_slash(run: Run) -> None:
+    args = ("explain", "request", "-f", "-", "--path")
+
+    address = run(*args, "https://gateway.example.com:5052/v1/prompts/team/say", typed='{"inputs": {"word": "x"}}')
+    bare = run(*args, "v1/prompts/team/say", typed="{}")
+
+    assert (address.exit_code, "request: POST /v1/prompts/team/say\n" in address.stdout) == (0, True)
+    assert (bare.exit_code, "expected it to begin with /" in bare.stderr) == (2, True)
+
+
 def test_explain_reads_well_as_text(run: Run) -> None:
     result = run("explain", "request", "-f", "-", typed=json.dumps(CHAT))
 

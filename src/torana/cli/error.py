@@ -23,8 +23,10 @@ def error(code: str | None, as_json: bool) -> None:
             click.echo(f"{name:32} {row.layer:15} {row.meaning}")
         return
     if code not in CODES:
-        near = difflib.get_close_matches(code, CODES, 1)
-        raise click.BadParameter(f"{code!r} is no refusal code" + (f"; did you mean {near[0]}?" if near else ""))
+        near = difflib.get_close_matches(code.lower(), CODES, 1)
+        raise click.BadParameter(
+            f"{code!r} is no refusal code; " + (f"did you mean {near[0]}?" if near else "`torana error` lists them")
+        )
     row = CODES[code]
     if as_json:
         click.echo(json.dumps(_page(code, row)))

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +16,16 @@ if TYPE_CHECKING:
     from torana.errors import Refusal
 
 
+NO_BODY = "name the request's body with -f BODY.json, or - for standard input"
+
+
 @click.group()
 def explain() -> None:
     """Why a request is answered as it is."""
 
 
 @explain.command()
-@click.option("-f", "--file", "file", metavar="BODY.json|-", help="The request's body; not for GET.")
+@click.option("-f", "--file", "file", metavar="BODY.json|-", help="The request's body, where it has one.")
 @click.option("--path", default="", metavar="PATH", help="Where it is sent, such as /v1/prompts/chat/explain_code.")
 @click.option("--method", default="POST", show_default=True)
 @click.option("--header", "headers", multiple=True, metavar="'Name: value'", help="A header of it; repeatable.")
@@ -51,19 +55,20 @@ def request(
     from torana.headers import Headers
     from torana.rehearsal import Rehearsal
 
-    if file is None and method.upper() == "POST":
-        raise click.UsageError("name the request's body with -f BODY.json, or - for standard input")
+    if file is None and not path:
+        raise click.UsageError(NO_BODY)
     body = b"" if file is None else _read_body(file)
     shop = open_workshop(folders)
     pairs = [_read_header(text) for text in headers]
-    path = path or _guess_path(body, shop)
-    path, _, query = path.partition("?")
+    path, _, query = (_below_host(path) or _guess_path(body, shop)).partition("?")
     path = Prefixes(shop.settings.serve.root_path).strip(unquote(path))
     exchange = Exchange(method.upper(), path, query.encode(), Headers.of(pairs), "", "explain")
     exchange.body = body
     rehearsal = Rehearsal(shop.settings, shop.catalogue)
     caller = None if token_text is None else asyncio.run(_bearer(shop, token_text, offline=offline))
     notes, order = asyncio.run(rehearsal.walk(exchange, caller if isinstance(caller, Caller) else None))
+    if file is None and notes.route is not None and notes.route.body in ("typed", "proxy"):
+        raise click.UsageError(NO_BODY)
     told = tell(rehearsal, exchange, notes)
     refusal = notes.refusal
     if caller is not None:
@@ -86,6 +91,14 @@ def _read_header(text: str) -> tuple[str, str]:
     if not colon or not name.strip():
         raise click.UsageError(f"--header {text!r}: expected 'Name: value'")
     return name.strip(), value.strip()
+
+
+def _below_host(path: str) -> str:
+    """A path, or the whole address that the access line has."""
+    path = re.sub(r"^https?://[^/]*", "", path)
+    if path and not path.startswith("/"):
+        raise click.UsageError(f"--path {path!r}: expected it to begin with /")
+    return path
 
 
 def _guess_path(body: bytes, shop: "Workshop") -> str:
