@@ -142,6 +142,19 @@ def test_the_kept_development_key_serves_in_any_environment(terminal: Terminal) 
     assert terminal.run("token", "inspect", later.stdout.strip(), "--offline", **bare).exit_code == 0
 
 
+def test_a_key_that_only_a_gateway_in_development_believes_is_told_as_one(terminal: Terminal) -> None:
+    bare = {"AIGW_SELF_SIGNED_JWT__SIGNING_KEY": None}
+    development = {**bare, "AIGW_ENVIRONMENT": "development"}
+    token = terminal.run("token", **development).stdout.strip()
+    said = "signing_key.pem: only a gateway in development believes it"
+
+    for env, is_told in ((bare, True), (development, False), ({}, False)):
+        inspected = terminal.run("token", "inspect", token, "--offline", **env).stdout
+        listed = terminal.run("keys", "list", "--offline", **env).stdout
+
+        assert (said in inspected, said in listed) == (is_told, is_told)
+
+
 def test_a_bad_setting_ends_the_command_with_2(terminal: Terminal) -> None:
     result = terminal.run("token", AIGW_AUTH__LEEWAY_S="soon")
 

@@ -120,7 +120,8 @@ async def _check_key(jws: Jws, claims: Claims, keys: KeyRing) -> Check:
     if key is None and await keys.refetch(claims.issuer):
         key = _key_of(jws, claims, keys)
     if key is not None:
-        return Check("key", "", f"verified by the key {key.kid or 'without an id'}")
+        caveat = keys.local.caveat(key.kid)
+        return Check("key", "", f"verified by the key {key.kid or 'without an id'}" + (f", {caveat}" if caveat else ""))
     told = "; ".join(f"{state.issuer}: {state.detail}" for state in keys.states())
     code = "token_signature" if keys.has_keys else "keys_unavailable"
     return Check("key", code, f"no key that may sign for this issuer verifies it ({told or 'no issuers'})")

@@ -35,10 +35,17 @@ class LocalKeys:
     service_name: str
     signing: rsa.RSAPrivateKey | None = None
     validation: rsa.RSAPrivateKey | None = None
+    kept_in: str = ""
+    """The file of a signing key that a gateway in development made, where ours is no such environment."""
 
     @property
     def signing_kid(self) -> str:
         return f"{self.service_name}_signing_key"
+
+    def caveat(self, kid: str) -> str:
+        """What to know of the key of this name, before one takes it for a gateway's; mostly nothing."""
+        is_kept = bool(self.kept_in) and kid == self.signing_kid
+        return f"kept in {self.kept_in}: only a gateway in development believes it" if is_kept else ""
 
     def public(self) -> tuple[Key, ...]:
         """What tokens of our own verify under."""
@@ -89,14 +96,16 @@ def load_token_keys(settings: Settings) -> LocalKeys:
     """The keys `torana token` uses: the configured signing key, else the kept one, in any environment."""
     auth: AuthSettings = settings.auth
     signing = _configured(auth.signing_key.reveal(), "AIGW_SELF_SIGNED_JWT__SIGNING_KEY")
+    kept_in = ""
     if not auth.signing_key:
         kept = settings.state_path / KEPT_KEY_FILE
         if kept.exists():
             signing = _read_kept(kept)
+            kept_in = "" if settings.is_development else str(kept)
         elif settings.is_development:
             signing = keep_signing_key(settings.state_path)
     validation = _configured(auth.validation_key.reveal(), "AIGW_SELF_SIGNED_JWT__VALIDATION_KEY")
-    return LocalKeys(auth.service_name, signing, validation)
+    return LocalKeys(auth.service_name, signing, validation, kept_in)
 
 
 def new_key_pem() -> bytes:

@@ -44,7 +44,10 @@ def list_keys(offline: bool, as_json: bool) -> None:
                 }
                 for state in ring.states()
             ]
-            rows = [{"issuer": issuer, "kid": key.kid} for issuer, key in ring.all_keys()]
+            rows = [
+                {"issuer": issuer, "kid": key.kid, "caveat": ring.local.caveat(key.kid)}
+                for issuer, key in ring.all_keys()
+            ]
             return {"keys": rows, "issuers": states}
 
     found = asyncio.run(ask())
@@ -52,7 +55,7 @@ def list_keys(offline: bool, as_json: bool) -> None:
         click.echo(json.dumps(found))
         return
     for row in found["keys"]:
-        click.echo(f"{row['issuer']}  {row['kid'] or '(no id)'}")
+        click.echo(f"{row['issuer']}  {row['kid'] or '(no id)'}" + (f"  ({row['caveat']})" if row["caveat"] else ""))
     for state in found["issuers"]:
         age = "" if state["age_s"] is None else f", {state['age_s']} s old"
         click.echo(f"{'ok    ' if state['ok'] else 'FAILED'}  {state['issuer']}: {state['detail']}{age}")
