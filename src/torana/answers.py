@@ -66,6 +66,8 @@ class Answer(msgspec.Struct, kw_only=True):
     _counted_chars: int = 0
     _asked_tokens: int = -1
     _is_settled: bool = False
+    _has_told: bool = False
+    """The answer is whole, and the provider has told what it used."""
     _said: list[str] | None = None
     """The text so far, where it is to be logged."""
     _blocks: ThinkBlocks | None = None
@@ -160,9 +162,11 @@ class Answer(msgspec.Struct, kw_only=True):
                 self.usage = chunk.usage
             if chunk.finish is not None:
                 self.finish = chunk.finish
-        if batch[-1].is_last and not self.is_passing and not is_told(self.usage):
-            # Clients measure by it how full their model's window is: our count serves them better than none.
-            batch = [*batch[:-1], replace_fields(batch[-1], usage=self.so_far())]
+        if batch[-1].is_last:
+            self._has_told = is_told(self.usage)
+            if not self._has_told and not self.is_passing:
+                # Clients measure by it how full their model's window is: our count serves them better than none.
+                batch = [*batch[:-1], replace_fields(batch[-1], usage=self.so_far())]
         if self._said is not None:
             self._said += [chunk.text for chunk in batch if chunk.choice == 0]
         if self._names is not None:
@@ -198,7 +202,8 @@ class Answer(msgspec.Struct, kw_only=True):
         self._is_settled = True
         self.under_way.end()
         deployment = self.flow.deployment
-        usage = self.usage if outcome == "completed" and is_told(self.usage) else self.so_far()
+        is_known = outcome == "completed" and (self._has_told or is_told(self.usage))
+        usage = self.usage if is_known else self.so_far()
         seconds = time.monotonic() - self.started
         self.call.record(deployment.provider, deployment.model, outcome, usage, seconds, failure, self.finish)
         self.call.facts["attempts"] = self.flow.attempts
@@ -267,9 +272,13 @@ class Relay(msgspec.Struct, kw_only=True):
         try:
             body = await self.answer.read_all(MAX_ANSWER_BYTES)
             usage = scan(body) if scan is not None and self.answer.status == 200 else None
-            if self.answer.status < 400 and not is_told(usage):
+            if is_told(usage):
+                self._end("completed", usage)
+            elif self.answer.status < 400:
                 self.answered_tokens = count_said(body, said)
-            self.settle("completed" if self.answer.status < 400 else "failed", usage)
+                self.settle("completed", usage)
+            else:
+                self.settle("failed")
             await self.call.settled()
         except ProviderError as error:
             self.settle("failed", None, error)
@@ -284,10 +293,6 @@ class Relay(msgspec.Struct, kw_only=True):
         """The final word; only the first one counts. `usage` None: what the stream told."""
         if self._is_settled:
             return
-        self._is_settled = True
-        self.under_way.end()
-        self.leave()
-        seconds = time.monotonic() - self.started
         if failure is None and self.answer.status >= 400:
             # Passed on as it came, but a failed call all the same.
             failure = provider_refused(self.answer.status, "an error status")
@@ -296,6 +301,13 @@ class Relay(msgspec.Struct, kw_only=True):
         if outcome != "completed" or not is_told(usage):
             # An error status costs nothing, and neither does what is only looked up.
             usage = self.so_far(usage) if self.asked_bytes and self.answer.status < 400 else None
+        self._end(outcome, usage, failure)
+
+    def _end(self, outcome: Outcome, usage: Usage | None, failure: ProviderError | None = None) -> None:
+        self._is_settled = True
+        self.under_way.end()
+        self.leave()
+        seconds = time.monotonic() - self.started
         finish = self.scan.finish if self.scan is not None else None
         self.call.record(self.provider, self.model, outcome, usage, seconds, failure, finish)
 

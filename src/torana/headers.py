@@ -33,14 +33,24 @@ def retry_after(seconds: float | None) -> tuple[tuple[bytes, bytes], ...]:
 class Headers:
     """Built once per request from the server's pairs; names arrive in lower case."""
 
-    __slots__ = ("_first", "_steady", "has_repeats", "kept", "pairs")
+    __slots__ = ("_first", "_passing", "_steady", "has_repeats", "kept", "pairs")
+
+    _passing: list[int]
+    """Places of those in PASSING."""
+    _steady: list[tuple[bytes, bytes]]
+    """The others."""
 
     def __init__(self, pairs: list[tuple[bytes, bytes]], before: "Headers | None" = None) -> None:
         """`before`: those of the request before this one, on the same connection."""
         self.pairs = pairs
-        self._steady = [pair for pair in pairs if pair[0] not in PASSING]
+        if before is not None and before._are_alike(pairs):
+            self._passing, self._steady = before._passing, before._steady
+        else:
+            self._passing = [at for at, pair in enumerate(pairs) if pair[0] in PASSING]
+            self._steady = [pair for pair in pairs if pair[0] not in PASSING]
         is_same = before is not None and before._steady == self._steady  # byte for byte, and in the same order
-        self.kept: dict[Any, Any] = before.kept if before is not None and is_same else {}
+        kept = before.kept if before is not None and is_same else {}
+        self.kept: dict[Any, Any] = kept
         """What was worked out of these headers, those in PASSING left out: whoever keeps it knows it by a key of their
         own, and sees to it that it still holds."""
         # Reversed, so that of repeated names the first one stays.
@@ -51,6 +61,21 @@ class Headers:
     @classmethod
     def of(cls, items: Iterable[tuple[str, str]]) -> "Headers":
         return cls([(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in items])
+
+    def _are_alike(self, pairs: list[tuple[bytes, bytes]]) -> bool:
+        """Whether those are these, but for the values of passing ones: mostly so, and told at once."""
+        if len(pairs) != len(self.pairs):
+            return False
+        others = pairs.copy()
+        for at in self._passing:
+            if pairs[at][0] not in PASSING:
+                return False
+            others[at] = self.pairs[at]
+        return others == self.pairs
+
+    def count(self, name: bytes) -> int:
+        """How often it came."""
+        return [each for each, _ in self.pairs].count(name) if self.has_repeats else int(name in self._first)
 
     def get(self, name: bytes) -> str | None:
         """The value as text, outer white space removed; None where the header is absent."""

@@ -126,7 +126,7 @@ def refused_line(
 
 def _url(scope: MutableMapping[str, Any], exchange: Exchange) -> str:
     # The query may carry anything a client likes; the path tells what was asked for.
-    return f"{scope['scheme']}://{exchange.headers.text(b'host')[:255]}{scope['path']}"
+    return f"{scope['scheme']}://{exchange.steady.host[:255]}{scope['path']}"
 
 
 def _network_delay_s(sent: str, arrived_at: float) -> float:

@@ -9,8 +9,6 @@ from typing import Protocol
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from torana.headers import Headers as RequestHeaders
-
 Headers = list[tuple[bytes, bytes]]
 
 _LINE = b": ".join
@@ -25,12 +23,10 @@ class Answered(Protocol):
 class AnswerWriter:
     """One a connection; writes the answer to whichever request is under way on it."""
 
-    __slots__ = ("connection", "headers")
+    __slots__ = ("connection",)
 
     def __init__(self, connection: Answered) -> None:
         self.connection = connection
-        self.headers: RequestHeaders | None = None
-        """Those of the request that came last."""
 
     def take_body(self) -> bytes | None:
         """The request's body where all of it has come already, as it mostly has; else None."""

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import httptools
@@ -25,6 +26,7 @@ from torana.api.answering import CORS_HEADERS
 from torana.api.cycles import Careful, LingeringTransport
 from torana.api.heads import answered_to
 from torana.api.turns import Turns
+from torana.headers import Headers
 from torana.settings import ServeSettings
 
 LINGER_S = 2.0
@@ -91,8 +93,8 @@ class Connection(HttpToolsProtocol):
         self.pending_bytes = 0
         """Fed since the parser last told something: an unfinished header or trailer is the parser's own."""
         self.discarded_bytes = 0
-        self.header_bytes = 0
-        self.hosts = 0
+        self.request_headers: Headers | None = None
+        """Those of the request that came last."""
         self.refusal = 0
         self.owed = 0
         """Status of a refusal that waits for the answers before it."""
@@ -137,7 +139,6 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.header_bytes = self.hosts = 0
         self.phase = HEADERS
         self.since = time.monotonic()
         self.pending_bytes = 0
@@ -151,25 +152,27 @@ class Connection(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         # Trailers are dropped: merged into the headers they would slip past whoever checked those.
         if self.phase == HEADERS:
-            # As uvicorn's, without another call for each header.
-            name = name.lower()
-            if name == b"host":
-                self.hosts += 1
-            elif name == b"expect" and value.lower() == b"100-continue":
-                self.expect_100_continue = True
-            self.header_bytes += len(name) + len(value) + 4
-            self.headers.append((name, value))
+            # There are many: all that can be looked at once, later, is.
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        if self.header_bytes > self.serve.max_header_bytes:
+        pairs = self.headers
+        if sum(map(len, chain.from_iterable(pairs))) + 4 * len(pairs) > self.serve.max_header_bytes:
             self.refusal = 431
             raise _Refused(431)
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
                 raise _Refused(400)
             return  # it comes again, see `_feed`
-        if self.hosts != 1 and (self.hosts or self.parser.get_http_version() == "1.1"):
+        headers = self.request_headers = Headers(pairs, self.request_headers)
+        hosts = headers.count(b"host")
+        if hosts != 1 and (hosts or self.parser.get_http_version() == "1.1"):
             raise _Refused(400)  # RFC 9112, 3.2: who stands before us may have read another host, or none
+        if headers.count(b"expect"):
+            self.expect_100_continue = any(
+                name == b"expect" and value.lower() == b"100-continue" for name, value in pairs
+            )
+        self.scope["torana.headers"] = headers  # type: ignore[typeddict-unknown-key]
         self.phase = BODY
         self.since = time.monotonic()
         self.pending_bytes = self.discarded_bytes = 0

@@ -19,10 +19,6 @@ Rehearse = Callable[[Exchange], Awaitable[dict[str, Any]]]
 """Every decision about a request; raises Refusal 400 for an endpoint that calls no model."""
 
 
-def is_dry_run(headers: Headers) -> bool:
-    return (headers.get(b"x-torana-dry-run") or "").strip().lower() in ("true", "1", "yes", "on")
-
-
 def admit_operator(headers: Headers, token: Secret) -> None:
     """Raises Refusal 403 for whoever does not hold the operator's token; everyone, where there is none."""
     given = headers.get(b"x-torana-operator-token") or ""

@@ -22,7 +22,7 @@ from torana.api.connection import BODY_MALFORMED, BODY_TOO_SLOW, DRAINING, READE
 from torana.api.contents import MayLog
 from torana.api.crowds import Crowds, kind_of
 from torana.api.dialect_front import did_you_mean
-from torana.api.dry_run import admit_operator, is_dry_run
+from torana.api.dry_run import admit_operator
 from torana.api.exchange import Exchange, Reply, Route, StreamReply, json_reply
 from torana.api.heads import MAX_REQUEST_ID_BYTES, Head
 from torana.api.internal_events import InternalEvents
@@ -134,10 +134,7 @@ class Entrance:
         started = time.perf_counter()
         cpu_started = time.thread_time()
         writer: AnswerWriter | None = scope.get("torana.writer")
-        if writer is None:
-            headers = Headers(scope["headers"])
-        else:
-            headers = writer.headers = Headers(scope["headers"], writer.headers)
+        headers: Headers = scope["torana.headers"]
         exchange = Exchange(
             scope["method"],
             self.prefixes.strip(scope["path"]),
@@ -147,7 +144,7 @@ class Entrance:
             _request_id(headers),
         )
         current_request_id.set(exchange.request_id)
-        answer = Answering(exchange, send, writer, started, headers.get(b"origin") is not None)
+        answer = Answering(exchange, send, writer, started, exchange.steady.has_origin)
         try:
             try:
                 await self._walk(exchange, receive, answer)
@@ -179,8 +176,8 @@ class Entrance:
     async def _walk(self, exchange: Exchange, receive: Receive, answer: Answering) -> None:
         headers = exchange.headers
         routes = self.routes  # a reload may swap them meanwhile
-        via = headers.get(b"via")
-        if via is not None and self.loop_mark in re.split(r"[,\s]+", _joined(headers, b"via")):
+        steady = exchange.steady
+        if steady.has_via and self.loop_mark in re.split(r"[,\s]+", _joined(headers, b"via")):
             raise Refusal(508, "loop_detected", "Loop detected")
         if exchange.method == "OPTIONS" and headers.get(b"access-control-request-method") is not None:
             await answer.whole(preflight(headers))
@@ -198,7 +195,7 @@ class Entrance:
         exchange.facts.origin = exchange
         if self.may_log(headers, exchange.flags):
             exchange.facts.logs_contents = True
-        if is_dry_run(headers) and not is_open and routes.rehearse is not None:
+        if steady.is_dry_run and not is_open and routes.rehearse is not None:
             admit_operator(headers, self.operator_token)
             exchange.facts["dry_run"] = True
             exchange.body = await self._read_body(exchange, receive, answer.writer, self.body_limits.get(route.body, 0))
@@ -223,7 +220,7 @@ class Entrance:
         known = self.authenticator.recognize(headers, lenient=lenient)
         exchange.caller = known or await self.authenticator.authenticate(headers, exchange.client, lenient=lenient)
         exchange.facts["auth_duration_s"] = time.perf_counter() - started
-        if headers.get(b"x-gitlab-enabled-feature-flags"):
+        if exchange.steady.names_flags:
             exchange.flags = self.read_flags(headers, exchange.caller.realm or headers.text(b"x-gitlab-realm"))
 
     async def _ask(self, exchange: Exchange, route: Route, limits: Limits | None) -> Reply | StreamReply:

@@ -8,6 +8,7 @@ import msgspec
 
 from torana.access.permissions import user_of
 from torana.api.dialect_front import Front, front_of
+from torana.api.steady import steady_of
 from torana.caller import DEBUG_CALLER, Caller, Permit
 from torana.catalog.records import FeatureRecord
 from torana.facts import Facts
@@ -23,6 +24,8 @@ class Exchange:
         "body",
         "caller",
         "client",
+        "client_name",
+        "client_version",
         "facts",
         "flags",
         "front",
@@ -34,6 +37,7 @@ class Exchange:
         "quota_model_id",
         "request_id",
         "route",
+        "steady",
         "tail",
     )
 
@@ -43,6 +47,9 @@ class Exchange:
         """Percent-decoded, prefix removed: `/v1/prompts/chat/explain_code`."""
         self.query = query
         self.headers = headers
+        self.steady = steady = steady_of(headers)
+        self.client_name = steady.client_name
+        self.client_version = steady.client_version
         self.client = client
         """Address of the client, believed proxies taken into account."""
         self.request_id = request_id
@@ -78,14 +85,6 @@ class Exchange:
     @property
     def user(self) -> str:
         return user_of(self.caller, self.headers)
-
-    @property
-    def client_name(self) -> str:
-        return self.headers.text(b"x-gitlab-client-name")
-
-    @property
-    def client_version(self) -> str:
-        return self.headers.text(b"x-gitlab-client-version")
 
 
 class Reply(msgspec.Struct):

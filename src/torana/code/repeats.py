@@ -192,11 +192,18 @@ def _without_lines_below(text: str, prefix: str, suffix: str) -> str | None:
     lines = text.splitlines(keepends=True)
     # The first line of the text is a line of its own only where the cursor's line is empty before it.
     own = 1 if prefix[prefix.rfind("\n") + 1 :].strip() else 0
-    bare = list(map(str.strip, lines))
-    numbers = [number for number, line in enumerate(bare) if number >= own and line]
+    bare: list[str] = []
+    """The last of them that have text, from the end."""
+    at: list[int] = []
+    for number in range(len(lines) - 1, own - 1, -1):
+        if line := lines[number].strip():
+            bare.append(line)
+            at.append(number)
+            if len(bare) == counts[-1]:
+                break
     for count in reversed(counts):
-        if count <= len(numbers) and [bare[at] for at in numbers[-count:]] == below[:count]:
-            return "".join(lines[: numbers[-count]]).rstrip()
+        if count <= len(bare) and bare[count - 1 :: -1] == below[:count]:
+            return "".join(lines[: at[count - 1]]).rstrip()
     return None
 
 

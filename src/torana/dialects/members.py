@@ -35,10 +35,11 @@ _objects = msgspec.json.Decoder(Members)
 
 def read_tokens(value: Any) -> int | None:
     """A count of tokens; None where it is none that can be."""
-    if isinstance(value, float) and value.is_integer():
+    if type(value) is not int:
+        if not isinstance(value, float) or not value.is_integer():
+            return None  # what is true or false is an int, too
         value = int(value)
-    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_TOKENS
-    return value if is_count else None
+    return value if 0 <= value <= MAX_TOKENS else None
 
 
 def read_tiers(*told: Any) -> tuple[str, ...]:

@@ -108,6 +108,8 @@ class _Glance(msgspec.Struct):
     usage: Any = None
 
 
+_NOTHING = Usage()
+
 _answers = msgspec.json.Decoder(_Answer)
 _events = msgspec.json.Decoder(_Event)
 _glances = msgspec.json.Decoder(_Glance)
@@ -122,26 +124,17 @@ def merge_usage(before: Usage | None, said: Any) -> Usage | None:
     """
     if not isinstance(said, dict):
         return before
-    known = before or Usage()
+    known = before or _NOTHING
     read, written = known.cache_read_tokens, known.cache_write_tokens
-    details, creation = said.get("output_tokens_details"), said.get("cache_creation")
-    counts: list[int] = []
-    for value, last in (
-        (said.get("input_tokens"), known.input_tokens - read - written),
-        (said.get("cache_read_input_tokens"), read),
-        (said.get("cache_creation_input_tokens"), written),
-        (said.get("output_tokens"), known.output_tokens),
-        (details.get("thinking_tokens") if isinstance(details, dict) else None, known.reasoning_tokens),
-        (
-            creation.get("ephemeral_1h_input_tokens") if isinstance(creation, dict) else None,
-            known.cache_write_1h_tokens,
-        ),
-    ):
-        count = last if value is None else read_tokens(value)
-        if count is None:
-            return suspect(before)
-        counts.append(count)
-    fresh, read, written, output, reasoning, for_an_hour = counts
+    try:
+        fresh = _count(said, "input_tokens", known.input_tokens - read - written)
+        read = _count(said, "cache_read_input_tokens", read)
+        written = _count(said, "cache_creation_input_tokens", written)
+        output = _count(said, "output_tokens", known.output_tokens)
+        reasoning = _count(said.get("output_tokens_details"), "thinking_tokens", known.reasoning_tokens)
+        for_an_hour = _count(said.get("cache_creation"), "ephemeral_1h_input_tokens", known.cache_write_1h_tokens)
+    except ValueError:
+        return suspect(before)
     has_output = said.get("output_tokens") is not None
     return Usage(
         input_tokens=fresh + read + written,
@@ -154,6 +147,17 @@ def merge_usage(before: Usage | None, said: Any) -> Usage | None:
         is_suspect=known.is_suspect and not (has_output and said.get("input_tokens") is not None),
         tiers=read_tiers(said.get("service_tier"), said.get("speed"), said.get("inference_geo")) or known.tiers,
     )
+
+
+def _count(said: Any, name: str, last: int) -> int:
+    """A number of a report, `last` where it has none; raises ValueError for one that cannot be."""
+    value = said.get(name) if isinstance(said, dict) else None
+    if value is None:
+        return last
+    count = read_tokens(value)
+    if count is None:
+        raise ValueError("no number of tokens")
+    return count
 
 
 class StreamedAnswer:

@@ -149,6 +149,12 @@ _failures = msgspec.json.Decoder(Failure | list[Failure])
 _relayed = msgspec.json.Decoder(_Relayed)
 
 
+_UsageNames = tuple[str, str, str, str]
+"""Of the input's tokens, the output's, and what is told of each."""
+_COMPLETIONS = ("prompt_tokens", "completion_tokens", "prompt_tokens_details", "completion_tokens_details")
+_RESPONSES = ("input_tokens", "output_tokens", "input_tokens_details", "output_tokens_details")
+
+
 def read_usage(said: Any, before: Usage | None = None, tier: Any = None) -> Usage | None:
     """Usage of the completions and embeddings formats, after the provider said `said`, and `service_tier` beside it.
 
@@ -156,25 +162,26 @@ def read_usage(said: Any, before: Usage | None = None, tier: Any = None) -> Usag
     was known before it stands, and is marked. Of one that does not tell the output, or tells it without the thoughts,
     the total does.
     """
-    return _read_usage(said, "prompt", "completion", before, tier)
+    return _read_usage(said, _COMPLETIONS, before, tier)
 
 
 def read_responses_usage(said: Any, before: Usage | None = None, tier: Any = None) -> Usage | None:
     """Usage of the responses format: the same numbers under other names."""
-    return _read_usage(said, "input", "output", before, tier)
+    return _read_usage(said, _RESPONSES, before, tier)
 
 
-def _read_usage(said: Any, inwards: str, outwards: str, before: Usage | None, tier: Any) -> Usage | None:
+def _read_usage(said: Any, names: _UsageNames, before: Usage | None, tier: Any) -> Usage | None:
     if not isinstance(said, dict) or not said:
         return before
-    taken = read_tokens(said.get(f"{inwards}_tokens"))
-    told, total = said.get(f"{outwards}_tokens"), read_tokens(said.get("total_tokens"))
+    inwards, outwards, inward_details, outward_details = names
+    taken = read_tokens(said.get(inwards))
+    told, total = said.get(outwards), read_tokens(said.get("total_tokens"))
     if told is None and taken is not None and total is not None:
         told = max(0, total - taken)
     given = read_tokens(told or 0)
     if taken is None or given is None:
         return suspect(before)
-    taken_details, given_details = said.get(f"{inwards}_tokens_details"), said.get(f"{outwards}_tokens_details")
+    taken_details, given_details = said.get(inward_details), said.get(outward_details)
     # DeepSeek has a name of its own for what the cache gave.
     cached = _read_detail(taken_details, "cached_tokens") or _read_detail(said, "prompt_cache_hit_tokens")
     # xAI's and Gemini's servers of this format tell thoughts in the total alone, and who counts as Anthropic does what
@@ -210,23 +217,24 @@ def ask_for_usage(members: Members, *, stream: bool) -> Members:
 
 
 def write_usage(usage: Usage) -> Members:
-    return _write_usage(usage, "prompt", "completion")
+    return _write_usage(usage, _COMPLETIONS)
 
 
 def write_responses_usage(usage: Usage) -> Members:
-    return _write_usage(usage, "input", "output")
+    return _write_usage(usage, _RESPONSES)
 
 
-def _write_usage(usage: Usage, inwards: str, outwards: str) -> Members:
+def _write_usage(usage: Usage, names: _UsageNames) -> Members:
+    inwards, outwards, inward_details, outward_details = names
     return {
-        f"{inwards}_tokens": usage.input_tokens,
-        f"{outwards}_tokens": usage.output_tokens,
+        inwards: usage.input_tokens,
+        outwards: usage.output_tokens,
         "total_tokens": usage.input_tokens + usage.output_tokens,
-        f"{inwards}_tokens_details": {
+        inward_details: {
             "cached_tokens": usage.cache_read_tokens,
             "cache_write_tokens": usage.cache_write_tokens,
         },
-        f"{outwards}_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+        outward_details: {"reasoning_tokens": usage.reasoning_tokens},
     }
 
 

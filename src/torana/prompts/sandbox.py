@@ -8,6 +8,7 @@ input reaches the model as it came.
 
 import time
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any, NamedTuple
 
 from jinja2 import DictLoader, StrictUndefined, Template, TemplateSyntaxError, UndefinedError, nodes, pass_context
@@ -28,6 +29,8 @@ _WORK_PER_OUTPUT = 4
 """Characters that filters and `+` may make in between, for each one that may come out."""
 
 
+_PIECES_AT_ONCE = 32
+"""A prompt has dozens of pieces. What filters make of them is metered as it is made."""
 _RENDER_S = 0.5
 """CPU time of one prompt: what looks at large inputs turn after turn makes nothing, and takes long."""
 
@@ -35,16 +38,19 @@ _RENDER_S = 0.5
 class Meter:
     """What one rendered prompt may still use up."""
 
-    __slots__ = ("chars_left", "turns_left", "until", "work_left")
+    __slots__ = ("_until", "chars_left", "turns_left", "work_left")
 
     def __init__(self, max_output_chars: int, max_iterations: int) -> None:
         self.chars_left = max_output_chars
         self.work_left = max_output_chars * _WORK_PER_OUTPUT
         self.turns_left = max_iterations
-        self.until = time.thread_time() + _RENDER_S
+        self._until = 0.0
 
     def look_at_the_clock(self) -> None:
-        if time.thread_time() > self.until:
+        now = time.thread_time()
+        if not self._until:
+            self._until = now + _RENDER_S  # most prompts never ask
+        elif now > self._until:
             raise TooLarge
 
     def put_out(self, chars: int) -> None:
@@ -200,16 +206,12 @@ def render_text(template: Template, values: dict[str, Any]) -> str:
     meter: Meter = values[_METER]
     pieces: list[str] = []
     try:
-        made = 0
         # As `template.new_context` makes it, without its copies: there are no globals here.
         context = Context(template.environment, values, template.name, template.blocks)
-        for piece in template.root_render_func(context):
-            made += len(piece)
-            # Looked at here, booked once: a prompt has dozens of pieces.
-            if made > meter.chars_left:
-                raise TooLarge
-            pieces.append(piece)
-        meter.put_out(made)
+        made = template.root_render_func(context)
+        while some := list(islice(made, _PIECES_AT_ONCE)):
+            meter.put_out(sum(map(len, some)))
+            pieces += some
     except UndefinedError as error:
         raise Invalid(("inputs", str(error)), f"Missing input '{error}'", "missing") from None
     except RecursionError:

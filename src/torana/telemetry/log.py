@@ -29,9 +29,6 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 _NO_FACTS: Mapping[str, Any] = {}
 _RECORD_MEMBERS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_SUSPICIOUS = ("?", "eyJ", "sk-", "earer ", "asic ", "glpat-")
-"""What a client's own texts hold if they hold a credential; looking for it is cheaper than masking."""
-
 _FREE_TEXTS = frozenset(("exception_message", "exception_backtrace"))
 _DETAILS = ("http_exception_details", "auth_error_details", "refusal_missing")
 _NAMED_DETAILS = frozenset(_DETAILS)
@@ -146,8 +143,9 @@ def install(settings: LogSettings, sink: LogSink, secrets: Iterable[str] = ()) -
 
 
 def _may_hold_secrets(line: AccessLine, facts: Mapping[str, Any]) -> bool:
+    """Looking at a client's own texts for what they hold if they hold a credential is cheaper than masking them."""
     told = f"{line.url} {line.user_agent} {line.correlation_id}"
-    if any([mark in told for mark in _SUSPICIOUS]):  # noqa: C419  half the time of a generator
+    if "?" in told or "eyJ" in told or "sk-" in told or "earer " in told or "asic " in told or "glpat-" in told:
         return True
     return not _FREE_TEXTS.isdisjoint(facts)
 

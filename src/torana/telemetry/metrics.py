@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from torana.chat import Usage
 from torana.errors import ProviderError
@@ -43,18 +43,9 @@ class Known:
     client_versions: frozenset[str] = frozenset()
 
 
-class _InferenceKind(NamedTuple):
-    """What model calls have in common that are counted together; as they come, not yet bound to what is known."""
-
-    engine: str
-    model: str
-    error_type: str
-    is_streamed: bool
-    feature_category: str
-    unit_primitive: str
-    finish_reason: str
-    client_name: str
-    client_version: str
+_InferenceKind = tuple[str, str, str, bool, str, str, str, str, str]
+"""What model calls have in common that are counted together, in the order of `Metrics.inference`: as they come, only
+the client's name and version bound to what is known."""
 
 
 class InFlight:
@@ -148,7 +139,7 @@ class Metrics:
         # Bounded at once: made-up names must not fill what is remembered.
         client_name = _bound(client_name, self._known.clients)
         client_version = _bound(client_version, self._known.client_versions)
-        kind = _InferenceKind(
+        kind = (
             engine, model, error_type, is_streamed, feature_category, unit_primitive, finish_reason,
             client_name, client_version,
         )  # fmt: skip
@@ -182,13 +173,13 @@ class Metrics:
             _remember(self._suggestions, (engine, model), places)
         values = self._values
         values[places[0]] += 1
-        for start, buckets, value in (
-            (places[1], families.SUGGESTION_SECONDS.buckets, seconds),
-            (places[2], families.SUGGESTION_BYTES.buckets, prompt_bytes),
-            (places[3], families.SUGGESTION_TOKENS.buckets, prompt_tokens),
-        ):
-            values[start + bisect_left(buckets, value)] += 1
-            values[start + len(buckets) + 1] += value
+        _, in_seconds, in_bytes, in_tokens = places
+        values[in_seconds + bisect_left(_SECONDS, seconds)] += 1
+        values[in_seconds + len(_SECONDS) + 1] += seconds
+        values[in_bytes + bisect_left(_BYTES, prompt_bytes)] += 1
+        values[in_bytes + len(_BYTES) + 1] += prompt_bytes
+        values[in_tokens + bisect_left(_TOKENS, prompt_tokens)] += 1
+        values[in_tokens + len(_TOKENS) + 1] += prompt_tokens
 
     def suggestion_language(self, language: str, extension: str, editor_language: str) -> None:
         key = (language, extension, editor_language)
@@ -351,12 +342,12 @@ class Metrics:
 
     def _find_inference(self, kind: _InferenceKind) -> tuple[int, int, int, int, int]:
         known, place = self._known, self._shards.place
-        engine_model = self._bound_model(kind.engine, kind.model)
-        category = _bound(kind.feature_category, known.feature_categories)
-        primitive = _bound(kind.unit_primitive, known.unit_primitives)
+        engine, model, error_type, is_streamed, category, primitive, finish_reason, *client = kind
+        engine_model = self._bound_model(engine, model)
+        category, primitive = _bound(category, known.feature_categories), _bound(primitive, known.unit_primitives)
         labels = (
-            *engine_model, "no" if kind.error_type == "none" else "yes", "yes" if kind.is_streamed else "no", category,
-            kind.error_type, primitive, _bound(kind.finish_reason, _FINISHES), kind.client_name, kind.client_version,
+            *engine_model, "no" if error_type == "none" else "yes", "yes" if is_streamed else "no", category,
+            error_type, primitive, _bound(finish_reason, _FINISHES), *client,
         )  # fmt: skip
         tokens = (*engine_model, category, primitive)
         places = (
@@ -380,6 +371,7 @@ class Metrics:
 _SUGGESTION = (
     families.SUGGESTION_REQUESTS, families.SUGGESTION_SECONDS, families.SUGGESTION_BYTES, families.SUGGESTION_TOKENS,
 )  # fmt: skip
+_, _SECONDS, _BYTES, _TOKENS = (family.buckets for family in _SUGGESTION)
 _REQUEST_SUM = len(families.REQUEST_SECONDS) + 1
 
 

@@ -100,14 +100,9 @@ def cost_usd(usage: Usage, price: Price | None) -> Decimal:
         raise ValueError("less than no tokens cannot be priced")
     figures = price if price.long is None or usage.input_tokens <= price.long.over else price.long
     total = _NOTHING
-    for name, tokens, usd_per_million in (
-        ("input", fresh, figures.input),
-        ("output", output, figures.output),
-        ("cache_read", read, figures.cache_read),
-        ("cache_write", written - for_an_hour, figures.cache_write),
-        ("cache_write_1h", for_an_hour, figures.cache_write_1h),
-    ):
+    for tokens, name in zip((fresh, output, read, written - for_an_hour, for_an_hour), PARTS, strict=True):
         if tokens:
+            usd_per_million = getattr(figures, name)
             if usd_per_million is None:
                 raise UnknownPrice(f"the price list of {price.as_of} has no `{name}` price")
             total += tokens * usd_per_million
