@@ -1,6 +1,7 @@
 """The process: start, ports, banner, signals, workers (interface 2, 3, 7 and 9). Real processes, bounded waits."""
 
 import asyncio
+import fcntl
 import json
 import os
 import re
@@ -719,6 +720,37 @@ async def test_a_worker_that_dies_again_and_again_is_restarted_ever_more_slowly(
     delays = re.findall(r"restarting in (\S+) s", server.stderr)
     assert delays == ["0", "0.5", "1"]
     assert (await server.ask("/monitoring/healthz")).status == 200
+
+
+@pytest.mark.parametrize("reader", ["gone", "asleep"])
+async def test_workers_are_restarted_whoever_reads_what_the_server_says(tmp_path: Path, reader: str) -> None:
+    port, metrics_port = free_port(), free_port()
+    reading, writing = os.pipe()
+    if reader == "gone":
+        os.close(reading)
+    else:
+        os.write(writing, b"x" * fcntl.fcntl(writing, fcntl.F_GETPIPE_SZ))
+    process = await asyncio.create_subprocess_exec(
+        *(TORANA, "serve", "--port", str(port), "--metrics-port", str(metrics_port), "--workers", "2"),
+        cwd=tmp_path,
+        env=environment(tmp_path, {"AIGW_ENVIRONMENT": "development"}),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=writing,
+    )
+    os.close(writing)
+    server = Served(process, port, metrics_port, tmp_path)
+    try:
+        await server.ready()
+        victim, *_ = await server.workers()
+        os.kill(victim, signal.SIGKILL)
+        await server.until(partial(_is_replaced, server, victim))
+        process.terminate()
+        assert await server.end() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+        if reader == "asleep":
+            os.close(reading)
 
 
 async def _is_replaced(server: Served, pid: int) -> bool:

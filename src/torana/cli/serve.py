@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 from torana.cli.pulse import BEAT_S
+from torana.cli.telling import STDERR, STDOUT, tell
 from torana.environment import load_settings
 from torana.errors import BadCatalogue, BadSetting
 from torana.settings import Settings
@@ -30,8 +31,6 @@ THREADS_S = 2.0
 """What threads are given at the end."""
 
 MAX_FILES = 1 << 18
-
-STDOUT, STDERR = 1, 2
 
 FLAGS = {
     "host": "AIGW_FASTAPI__API_HOST",
@@ -241,4 +240,4 @@ async def _greet(settings: Settings, running: "Running") -> None:
     from torana.cli.banner import write_banner
 
     await asyncio.sleep(ISSUERS_MOMENT_S)
-    print(write_banner(settings, running), file=sys.stderr, flush=True)
+    tell(write_banner(settings, running))

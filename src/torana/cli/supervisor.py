@@ -11,10 +11,11 @@ import socket
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from torana.cli.pulse import LOOK_S, STUCK_LOOKS, Pulse
+from torana.cli.telling import tell
 from torana.errors import BadCatalogue, BadSetting
 from torana.settings import Settings
 
@@ -103,8 +104,7 @@ class _Supervisor:
         return self.exit_code
 
     def _fork(self, slot: int) -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
         parent = os.getpid()
         self.pulse.begin(slot)
         pid = os.fork()
@@ -123,12 +123,11 @@ class _Supervisor:
             code = BAD_CONFIGURATION
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # whoever has read the byte is not ended before his word
             if not is_first_life or os.read(self.word, 1):
-                print(error, file=sys.stderr)
+                tell(str(error))
         except Exception as error:  # noqa: BLE001 a forked child must never return into the parent's code
-            print(f"worker {slot}: {error}", file=sys.stderr)
+            tell(f"worker {slot}: {error}")
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            _flush()
             os._exit(code)
 
     def _work(self, slot: int) -> int:
@@ -147,7 +146,7 @@ class _Supervisor:
         for pid, (slot, _) in self.workers.items():
             if self.pulse.look(slot) and not self.is_stopping:
                 seconds = STUCK_LOOKS * LOOK_S
-                print(f"worker {slot} (pid {pid}) has been stuck for {seconds:g} s", file=sys.stderr, flush=True)
+                tell(f"worker {slot} (pid {pid}) has been stuck for {seconds:g} s")
                 os.kill(pid, signal.SIGKILL)
 
     def _reap(self) -> None:
@@ -170,11 +169,15 @@ class _Supervisor:
             self.deaths[slot] = self.deaths.get(slot, 0) + 1 if lived_s < QUICK_DEATH_S else 1
             # The first death is mended at once; a crash loop backs off and never becomes a storm of forks.
             delay_s = 0.0 if self.deaths[slot] == 1 else min(MAX_BACKOFF_S, 0.5 * 2 ** (self.deaths[slot] - 2))
-            print(
-                f"worker {slot} (pid {pid}) ended with {code}; restarting in {delay_s:g} s", file=sys.stderr, flush=True
-            )
+            tell(f"worker {slot} (pid {pid}) ended with {code}; restarting in {delay_s:g} s")
             self.due[slot] = time.monotonic() + delay_s
 
     def _tell(self, number: int) -> None:
         for pid in self.workers:
             os.kill(pid, number)
+
+
+def _flush() -> None:
+    with suppress(OSError):  # nobody reads it any more
+        sys.stdout.flush()
+        sys.stderr.flush()
