@@ -149,6 +149,15 @@ async def test_the_banner_says_that_a_server_is_asked_for_its_first_model(
     assert "chat_default: openai/(the first model it lists)," in banner
 
 
+async def test_the_banner_says_of_a_provider_that_no_model_is_there(tmp_path: Path, provider: ScriptedProvider) -> None:
+    env = {"OLLAMA_HOST": provider.url, "GEMINI_API_KEY": "k" * 20, "ANTHROPIC_API_KEY": ""}
+
+    async with served(tmp_path, env=env) as server:
+        banner = await server.banner()
+
+    assert "gemini, ollama (no model of the catalogue is there: `torana models discover URL` prints records)" in banner
+
+
 async def test_the_banner_says_what_editors_get_that_name_no_model(tmp_path: Path, provider: ScriptedProvider) -> None:
     # An editor's direct connection names none where GitLab's models are the administrator's own.
     said = "editors that connect directly are answered by the built-in demo"

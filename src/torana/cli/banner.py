@@ -84,13 +84,20 @@ def _providers(settings: Settings, models: Models) -> str:
         where = f" at {settings.providers.openai_base_url}" if models.vendors.has_own_openai else ""
         found.append(f"openai ({'key set' if settings.providers.openai_api_key else 'no key needed'}{where})")
     others = (name for name in models.catalogue.providers if name not in ("anthropic", "openai", "demo"))
-    found += [name for name in others if models.is_configured(name)]
+    found += [name + _said_of_models(models, name) for name in others if models.is_configured(name)]
     if settings.providers.custom_models:
         found.append("clients' own model servers" + _said_of_editors(models))
     if found:
         return ", ".join(found)
     names = "ANTHROPIC_API_KEY, OPENAI_API_KEY, GEMINI_API_KEY or OPENAI_BASE_URL"
     return f"none; the built-in demo answers (set {names} for real models)"
+
+
+def _said_of_models(models: Models, provider: str) -> str:
+    """Only deployments are called, and for most servers and vendors they are the operator's to name."""
+    if any(provider == called for called, _ in models.catalogue.names_of_models()):
+        return ""
+    return " (no model of the catalogue is there: `torana models discover URL` prints records)"
 
 
 def _said_of_editors(models: Models) -> str:
