@@ -380,6 +380,21 @@ async def test_roll_ups_of_several_hosts_are_added_up(
     assert (lost.exit_code, "there is no roll-up at" in lost.stderr, "nowhere" in lost.stderr) == (1, True, True)
 
 
+async def test_a_roll_up_that_nobody_keeps_any_more_is_told_as_one(
+    sink: RollupSink, torana: Callable[..., Result], tmp_path: Path
+) -> None:
+    await sink.send(batch(event(1)))
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "sinks.yml").write_text("- {name: rollup, type: rollup, enabled: false}\n")
+
+    kept = torana("usage", "report", "--json")
+    left = torana("usage", "report", "--json", "--catalog", str(tmp_path / "own"))
+
+    assert (kept.exit_code, left.exit_code) == (0, 0)
+    assert json.loads(left.stdout)["rows"] == json.loads(kept.stdout)["rows"] != []
+    assert (kept.stderr, "no roll-up is switched on" in left.stderr) == ("", True)
+
+
 async def test_a_report_may_go_by_months(sink: RollupSink, torana: Callable[..., Result]) -> None:
     moments = [datetime(2026, 9, 30, 23, 59, 59, tzinfo=UTC), datetime(2026, 10, 1, tzinfo=UTC)]
     await sink.send(batch(*(event(number, moment) for number, moment in enumerate([*moments, moments[0]]))))

@@ -234,7 +234,10 @@ def _find_rollup(folders: tuple[str, ...]) -> Path:
     from torana.usage.rollup_schema import rollup_path
 
     settings, sinks = _load(folders)
-    named = [sink.path for sink in sinks if sink.type == "rollup" and sink.enabled and sink.path]
+    kept = [sink for sink in sinks if sink.type == "rollup" and sink.enabled]
+    if not kept:
+        click.echo("note: no roll-up is switched on in sinks.yml, so that newer calls are in none", err=True)
+    named = [sink.path for sink in kept if sink.path]
     return Path(named[0]) if named else rollup_path(settings.spool_path)
 
 
