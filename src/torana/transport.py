@@ -100,11 +100,11 @@ class Transport:
     @property
     def resting(self) -> int:
         """Connections that are open and serve no request."""
-        return self._ours.resting + self._clients_own.resting
+        return self._ours.pool.resting + self._clients_own.pool.resting
 
     def close_resting(self) -> None:
-        self._ours.close_resting()
-        self._clients_own.close_resting()
+        self._ours.pool.close_resting()
+        self._clients_own.pool.close_resting()
 
     async def send(self, request: WireRequest, *, first_byte_s: float, idle_s: float | None = None) -> WireAnswer:
         """Send and wait for the answer's head.

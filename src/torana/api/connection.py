@@ -106,6 +106,8 @@ class Connection(HttpToolsProtocol):
         """The request that is being answered; those behind it wait in `pipeline`."""
         self.task: asyncio.Task[None] | None = None
         self.writer = AnswerWriter(self)
+        self.lingering: LingeringTransport | None = None
+        """What answers are written to, from the first one on."""
 
     # Receiving
 
@@ -245,7 +247,10 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self.active = cycle
-        cycle.transport = LingeringTransport(self, self.transport)  # type: ignore[assignment]
+        lingering = self.lingering
+        if lingering is None:
+            lingering = self.lingering = LingeringTransport(self, self.transport)
+        cycle.transport = lingering  # type: ignore[assignment]
         if cycle.waiting_for_100_continue or cycle.scope["http_version"] != "1.1":
             app = Careful(app, cycle)
         else:
@@ -288,6 +293,7 @@ class Connection(HttpToolsProtocol):
         """Each of these leads back here, and holds a request's headers: the collector would come for the ring when
         some thousand more connections are over."""
         self.scope = self.cycle = self.active = self.writer = None  # type: ignore[assignment]
+        self.lingering = self.request_headers = None
         self.pipeline.clear()
 
     def pause_writing(self) -> None:

@@ -44,9 +44,7 @@ class Fences:
     def __init__(self, records: Iterable[ResidencyRecord]) -> None:
         self._of_instances = tuple(record for record in records if record.instance)
         self._of_realms = tuple(record for record in records if not record.instance)
-
-    def __bool__(self) -> bool:
-        return bool(self._of_instances or self._of_realms)
+        self.are_any = bool(self._of_instances or self._of_realms)
 
     def of(self, caller: Caller) -> Fence | None:
         """None: the caller's calls may go anywhere.

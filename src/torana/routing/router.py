@@ -146,7 +146,7 @@ class Router:
         party = caller.party
         if self.first_model is not None and not all(each.model for each in deployments):
             deployments = await self._name_models(deployments)
-        fence = self.fences.of(caller) if self.fences else None
+        fence = self.fences.of(caller) if self.fences.are_any else None
         if len(deployments) == 1 and fence is None and deployments[0].is_configured:
             only = Candidate(deployments[0], traffic.book.of(deployments[0]), ONLY)
             return Route(model, (only,), limit, party)
@@ -177,7 +177,7 @@ class Router:
 
         Where there is none it is the model itself, which `pick` refuses.
         """
-        fence = self.fences.of(caller) if model.further and self.fences else None
+        fence = self.fences.of(caller) if model.further and self.fences.are_any else None
         if fence is None:
             return model
         allowed = (
@@ -197,7 +197,7 @@ class Router:
             return None
         caller, now = permit.caller, traffic.clock.monotonic()
         party, patience_s = caller.party, traffic.settings.queue_s
-        fence = self.fences.of(caller) if self.fences else None
+        fence = self.fences.of(caller) if self.fences.are_any else None
         found: Deployment | None = None
         for each in deployments:
             if not each.is_configured or each.shadow_percent or (fence is not None and not fence.allows(each)):
@@ -212,7 +212,7 @@ class Router:
 
     def keep_inside(self, permit: Permit, deployment: Deployment) -> None:
         """For calls whose deployment is given: raises Refusal 403 where the caller's regions leave it out."""
-        fence = self.fences.of(permit.caller) if self.fences else None
+        fence = self.fences.of(permit.caller) if self.fences.are_any else None
         if fence is not None and not fence.allows(deployment):
             raise outside()
 
@@ -242,7 +242,7 @@ class Router:
 
     def regions_of(self, permit: Permit) -> tuple[str, ...]:
         """The regions that the caller's data may be in, as `residency` names them; empty: any."""
-        fence = self.fences.of(permit.caller) if self.fences else None
+        fence = self.fences.of(permit.caller) if self.fences.are_any else None
         # Rules that allow nothing together must not read as no rule at all.
         return (fence.allowed or NOWHERE) if fence is not None else ()
 

@@ -114,21 +114,13 @@ class WireClient:
         self._resolve = resolve
         self._doubt = doubt
         self._heap = heap or Heap()
-        self._pool = Pool(idle_connection_s, connection_life_s)
+        self.pool = Pool(idle_connection_s, connection_life_s)
         self._targets: dict[tuple[str, str], Target] = {}
 
     @property
     def open_connections(self) -> int:
         """Connections that are being opened, in use or at rest."""
-        return len(self._pool.open)
-
-    @property
-    def resting(self) -> int:
-        """Connections that are open and serve no request."""
-        return self._pool.resting
-
-    def close_resting(self) -> None:
-        self._pool.close_resting()
+        return len(self.pool.open)
 
     async def send(
         self,
@@ -153,7 +145,7 @@ class WireClient:
         """
         target = self._targets.get((url, proxy)) or self._remember(url, proxy)
         head = target.write_head(method, headers, len(body) if body or method == "POST" else None)
-        connection = self._pool.reuse(target.key)
+        connection = self.pool.reuse(target.key)
         may_repeat = connection is not None
         while True:
             if connection is None:
@@ -174,7 +166,7 @@ class WireClient:
 
     async def aclose(self) -> None:
         """Abort everything; who still reads gets ProviderBroke."""
-        self._pool.close()
+        self.pool.close()
         # A turn of the loop for the sockets, another for what TLS puts on top.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -222,7 +214,7 @@ class WireClient:
             try:
                 async with asyncio.timeout(patience_s):
                     _, connection = await loop.create_connection(
-                        lambda: Connection(self._pool, target.key, loop), address, peer.port
+                        lambda: Connection(self.pool, target.key, loop), address, peer.port
                     )
             except OSError as error:
                 failure = error
