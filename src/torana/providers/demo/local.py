@@ -125,14 +125,21 @@ class LocalModel:
 def open_local_model() -> LocalModel:
     """Load the weights, about half a second.
 
-    Raises BadSetting when the extra is not installed.
+    Raises BadSetting when the extra, or a library of the system's that it needs, is not installed.
     """
     weights = _find_weights()
     if weights is None or importlib.util.find_spec("xllamacpp") is None:
         raise BadSetting(
             "AIGW_DEMO__ENGINE", "the engine `local` is not installed", "expected ngram, or run `make demo-model` first"
         )
-    library: Any = importlib.import_module("xllamacpp")
+    try:
+        library: Any = importlib.import_module("xllamacpp")
+    except ImportError as error:
+        raise BadSetting(
+            "AIGW_DEMO__ENGINE",
+            f"the engine `local` cannot be loaded ({error})",
+            "expected ngram, or the library that is missing: apt-get install libgomp1",
+        ) from error
     params: Any = library.CommonParams()
     params.model.path = str(weights)
     params.n_ctx = CONTEXT_TOKENS
