@@ -7,7 +7,6 @@ limit, no metric.
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any
 
 from torana.access.local_keys import LocalKeys
@@ -33,7 +32,6 @@ from torana.api.tokens import TokenEndpoints
 from torana.api.x_ray import XRayEndpoints
 from torana.books import ModelCall
 from torana.caller import DEBUG_CALLER, Caller, Permit
-from torana.catalog.limit_text import USD
 from torana.catalog.snapshot import Catalogue
 from torana.chat import ChatRequest, ModelWish
 from torana.clock import Clock
@@ -45,7 +43,8 @@ from torana.gateway import Gateway
 from torana.limits.here import Here
 from torana.limits.hold import Hold
 from torana.limits.limits import Limits
-from torana.limits.rules import Call, Rule
+from torana.limits.reached import told_amount
+from torana.limits.rules import Call
 from torana.limits.spent import Spent
 from torana.limits.table import Table
 from torana.prompts.prompt import Prompt
@@ -143,15 +142,14 @@ class _NotedLimits(Limits):
 
     async def hold(self, call: Call, expected: Callable[[], Spent]) -> Hold | None:
         if self.serving is not None:
-            told = [f"{rule.name}: {rule.text}, {_amount(rule, left)} left" for rule, left in self.serving.left(call)]
+            told = [
+                f"{rule.name}: {rule.text}, {told_amount(rule.unit, left)} left"
+                for rule, left in self.serving.left(call)
+            ]
         else:
             told = [f"{rule.name}: {rule.text}" for rule in self.rules if rule.match.is_for_what(call)]
         self.desk.notes.limits = told
         return None
-
-
-def _amount(rule: Rule, left: int) -> str:
-    return f"{Decimal(left) / USD:f} USD" if rule.unit == "usd" else str(left)
 
 
 class _NotedWalk(Walk):

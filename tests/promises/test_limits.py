@@ -491,6 +491,8 @@ async def test_money_is_counted_by_the_list_price(start: Start) -> None:
 
     assert (first.status, second.status) == (200, 429)
     assert second.header("x-should-retry") == "false"
+    told = "has 0.001 USD left for instance acme, and this call with its prompt and `max_tokens` may take more; free"
+    assert told in second.refusal.remedy
     assert first.header("ratelimit-policy") == '"limit-0";q=10000;qu="micro-usd";w=86400'
     assert await figure(gateway, "torana_limit_used_total") == 0.009
 

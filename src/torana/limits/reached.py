@@ -4,6 +4,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import NamedTuple
 
 from torana.catalog.limit_text import USD, Unit
@@ -45,6 +46,11 @@ class Standing(NamedTuple):
     """Below 0 where answers came out longer than reserved."""
     reset_s: float
     """Until the whole amount is there again."""
+
+
+def told_amount(unit: Unit, amount: int) -> str:
+    """For people to read."""
+    return f"{Decimal(amount) / USD:f} USD" if unit == "usd" else str(amount)
 
 
 def shown_amount(unit: Unit, amount: int) -> int:
@@ -130,12 +136,18 @@ class LimitReached(Refusal):
             when = f"free again at {datetime.fromtimestamp(now + after_s, UTC):%Y-%m-%dT%H:%M:%SZ}, in {after_s} s"
         else:
             when = "free again when one of them ends"
+        unit, left = reached.limit.unit, reached.left
+        stands = f"is used up for {whose}"
+        if left > 0 and unit not in ("requests", "streams"):
+            # Most of it may be left: what a call may take is reserved, however little it would use.
+            call = "this call with its prompt and `max_tokens` may take more"
+            stands = f"has {told_amount(unit, left)} left for {whose}, and {call}"
         super().__init__(
             429,
             "limit_reached",
             TEXT,
             missing=f"{reached.limit.name}: {text}",
-            remedy=f"Limit `{reached.limit.name}` ({text}) is used up for {whose}; {when}.",
+            remedy=f"Limit `{reached.limit.name}` ({text}) {stands}; {when}.",
             headers=(*told, *headers),
             is_retryable=not is_spent,
         )
