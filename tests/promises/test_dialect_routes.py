@@ -365,6 +365,12 @@ async def test_the_token_may_stand_where_vendors_keys_stand(gateway: RunningGate
     assert not any(token.encode() in value for value in sent)
 
 
+async def test_a_bearer_token_comes_before_what_stands_for_a_key(gateway: RunningGateway) -> None:
+    answer = await ask(gateway, MESSAGES, headers={"x-api-key": "a-placeholder"})
+
+    assert answer.status == 200
+
+
 async def test_only_our_own_key_goes_to_the_provider(gateway: RunningGateway) -> None:
     await ask(gateway, MESSAGES, headers={"anthropic-beta": "a-beta", "cookie": "c=1", "x-other": "1"})
     await ask(gateway, CHAT, GPT)

@@ -513,6 +513,24 @@ async def test_a_relayed_call_counts_what_the_provider_reports(start: Start) -> 
     assert await figure(gateway, "torana_limit_used_total") == 480
 
 
+async def test_vectors_reserve_no_tokens_of_an_answer(start: Start) -> None:
+    gateway = await start("1000 tokens per minute")
+    gateway.provider.stall(times=1)
+    token = gateway.token(unit_primitives=["ai_gateway_model_provider_proxy"])
+    headers = {"X-Gitlab-Unit-Primitive": "ai_gateway_model_provider_proxy"}
+    asked = {"model": "text-embedding-3-small", "input": "Hello"}
+
+    async def ask_for_vectors() -> Answer:
+        return await gateway.post("/v1/proxy/openai/v1/embeddings", json=asked, token=token, headers=headers)
+
+    under_way = asyncio.create_task(ask_for_vectors())
+    await gateway.provider.request()
+
+    assert (await ask_for_vectors()).status == 200
+    gateway.provider.release()
+    assert (await under_way).status == 200
+
+
 @pytest.mark.parametrize("wanted", [10**30, 2**63, 10**9, -(10**6), "many", True, 1.5])
 async def test_no_length_that_a_client_asks_for_upsets_the_counts(start: Start, wanted: Any) -> None:
     gateway = await start("1M tokens per hour")

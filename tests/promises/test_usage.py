@@ -129,6 +129,16 @@ async def test_a_call_leaves_one_record_with_its_tokens_and_for_whom_it_was(gate
     assert record["finish_reason"] == ("" if is_unread else "stop")
 
 
+async def test_a_token_that_names_no_instance_stands_for_its_subject(gateway: RunningGateway) -> None:
+    asked = WHOLE[0].ask(gateway)
+    token = gateway.token(unit_primitives=[WHOLE[0].unit_primitive], sub="acme", gitlab_instance_id=None)
+
+    answer = await gateway.post(**asked | {"token": token})
+
+    assert answer.status == 200
+    assert [record["instance"] for record in gateway.usage()] == ["acme"]
+
+
 @named(EVERY)
 async def test_nothing_that_ends_an_answer_goes_out_before_its_record_is_durable(
     start_gateway: StartGateway, way: Way

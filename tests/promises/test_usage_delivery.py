@@ -133,6 +133,7 @@ async def test_nothing_waits_for_a_sink_that_a_reload_took_away(
     await call(gateway)
     clock.advance(100)
     await counts(gateway, "usage_oldest_undelivered_seconds", 100)
+    assert await figure(gateway, "usage_oldest_undelivered_seconds") < 101
 
     write_sinks(tmp_path / "overlay", {"name": "file", "type": "file", "path": str(tmp_path / "usage.jsonl")})
     await gateway.running.reloader.reload()

@@ -1,11 +1,15 @@
 """The registry: what a name leads to, and what is known of it."""
 
+import asyncio
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 from torana.catalog.load import load_catalogue
 from torana.environment import load_settings
+from torana.routing.discovery import FirstModel
 from torana.routing.models import Models
+from torana.transport import Fetched
 
 OWN = """\
 models:
@@ -58,3 +62,27 @@ def test_every_shipped_model_says_what_it_can_do_and_costs() -> None:
         assert record.capabilities, record.name
         # What the operator's own servers cost, only the operator knows.
         assert record.prices is not None or record.deployments[0].model == "", record.name
+
+
+class HeldList:
+    """A server whose list of models comes when the test says so."""
+
+    def __init__(self) -> None:
+        self.may_come = asyncio.Event()
+
+    async def fetch(self, url: str, **_told: Any) -> Fetched:
+        await self.may_come.wait()
+        return Fetched(status=200, headers={}, body=b'{"data": [{"id": "first-model"}]}')
+
+
+async def test_a_request_before_the_first_list_waits_for_it() -> None:
+    server = HeldList()
+    first = FirstModel(load_settings({"OPENAI_BASE_URL": "http://rack:8000"}).providers, server)
+    asking = asyncio.create_task(first.current())
+    await asyncio.sleep(0)
+    assert not asking.done()
+
+    server.may_come.set()
+
+    assert await asking == "first-model"
+    await first.aclose()
