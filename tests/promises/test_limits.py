@@ -192,24 +192,25 @@ async def test_a_limit_lets_calls_pass_that_it_does_not_match(start: Start, matc
     assert await statuses(gateway, 3) == [200, 200, 200]
 
 
-async def test_a_features_own_limit_is_enforced(start: Start) -> None:
+async def test_a_features_own_limit_is_enforced_by_its_name(start: Start) -> None:
     gateway = await start()
     folder = start.folder / "features"
     folder.mkdir()
-    shipped = {
+    feature = {
         "unit_primitive": "summarize_text",
         "inputs": {"content": {"type": "string"}},
         "prompt": "summarize_text",
         "limit": "1 per minute per user",
     }
-    (folder / "summarize_text.yml").write_text(json.dumps(shipped))
+    (folder / "shorten.yml").write_text(json.dumps(feature))
     await gateway.running.reloader.reload()
-    asked = {"prompt_components": [{"type": "summarize_text", "payload": {"content": "A text"}}]}
+    asked = {"prompt_components": [{"type": "shorten", "payload": {"content": "A text"}}]}
 
-    answers = [await gateway.post("/v1/summarize_text", json=asked, token=token_of(gateway)) for _ in range(2)]
+    answers = [await gateway.post("/v1/shorten", json=asked, token=token_of(gateway)) for _ in range(2)]
 
     assert [answer.status for answer in answers] == [200, 429]
-    assert answers[1].json()["refusal"]["missing"] == "feature/summarize_text: 1 per minute per user"
+    assert answers[1].json()["refusal"]["missing"] == "feature/shorten: 1 per minute per user"
+    assert [record["feature"] for record in gateway.usage()] == ["shorten"]
     assert await statuses(gateway, 2) == [200, 200]  # others are not touched
 
 

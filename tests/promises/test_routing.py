@@ -71,6 +71,17 @@ async def test_the_gateways_own_region_comes_first(start_fleet: StartFleet) -> N
     assert {(await fleet.ask()).json() for _ in range(8)} == {"This is b."}
 
 
+async def test_a_client_that_names_the_provider_as_well_is_answered_by_that_one(start_fleet: StartFleet) -> None:
+    fleet = await start_fleet(*TWO)
+    asked = {"model": "b/b-1", "messages": [{"role": "user", "content": "Hello"}]}
+    token = fleet.gateway.token(unit_primitives=["ai_gateway_model_provider_proxy"])
+
+    answer = await fleet.gateway.post("/openai/v1/chat/completions", json=asked, token=token)
+
+    assert answer.status == 200
+    assert fleet.asked == {"a": 0, "b": 1}
+
+
 async def test_equal_deployments_share_the_calls(start_fleet: StartFleet, clock: HandClock) -> None:
     fleet = await start_fleet({"provider": "a"}, {"provider": "b"}, {"provider": "c", "weight": 0}, clock=clock)
 

@@ -132,8 +132,8 @@ async def test_nothing_waits_for_a_sink_that_a_reload_took_away(
     sink.server.stop_listening()
     await call(gateway)
     clock.advance(100)
-    await counts(gateway, "usage_oldest_undelivered_seconds", 100)
-    assert await figure(gateway, "usage_oldest_undelivered_seconds") < 101
+    await counts(gateway, 'usage_oldest_undelivered_seconds{sink="billing"}', 100)
+    assert await figure(gateway, 'usage_oldest_undelivered_seconds{sink="billing"}') < 200
 
     write_sinks(tmp_path / "overlay", {"name": "file", "type": "file", "path": str(tmp_path / "usage.jsonl")})
     await gateway.running.reloader.reload()
@@ -310,6 +310,26 @@ async def test_what_may_have_arrived_before_the_receiver_forgot_is_parked_and_no
     (line,) = parked(gateway)
     assert line["event"]["request_id"] == doubtful
     assert "counted twice" in line["why"]
+
+
+async def test_what_was_sent_beside_a_doubtful_record_is_doubted_as_well(
+    start_gateway: StartGateway, sink: UsageSink, tmp_path: Path, clock: HandClock
+) -> None:
+    async def both_were_sent() -> bool:
+        return any(len(json.loads(request.body)) == 2 for request in sink.requests)
+
+    sink.is_mute = True
+    gateway = await start_gateway(env=sending_to(tmp_path, sink, timeout_s=0.05, dedupe_window_s=3600), clock=clock)
+    asked = await call(gateway)
+    await sink.asked(1)
+    asked += await call(gateway)
+    await eventually(both_were_sent)
+    sink.server.stop_listening()
+
+    clock.advance(4000)
+    await counts(gateway, 'usage_parked_total{sink="billing"}', 2)
+
+    assert [line["event"]["request_id"] for line in parked(gateway)] == asked
 
 
 async def test_what_arrived_of_a_batch_is_not_sent_again_once_the_receiver_forgot(

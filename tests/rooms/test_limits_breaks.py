@@ -10,6 +10,7 @@ from tests.support.valkey import ScriptedStore, Store, running_store
 from tests.support.waiting import eventually
 
 from torana.catalog.records import LimitRecord
+from torana.limits.hold import Hold
 from torana.limits.table import SLOT_NUMBERS, UNTIL, USED
 
 HELD = LimitRecord(name="limit-0", limit="1000 input tokens per 24 hours", exact=True)
@@ -115,6 +116,29 @@ async def test_a_call_of_an_ended_window_is_not_told_again_to_the_next_one(store
         await eventually(is_back)
         assert await server.ask(input_tokens=600) is not None
         server.settle(long, input_tokens=1)
+
+
+@pytest.mark.parametrize("is_exact", [True, False])
+async def test_what_a_call_of_an_ended_window_has_not_used_is_not_free_in_the_next_one(
+    store: Store, is_exact: bool
+) -> None:
+    limit = LimitRecord(name="limit-0", limit="1000 input tokens per second", exact=is_exact)
+    async with servers(store, 1, limit) as (server,):
+
+        async def wait_for(tokens: int) -> Hold:
+            while (hold := await server.ask(input_tokens=tokens)) is None:  # noqa: ASYNC110  another one is over by itself
+                await asyncio.sleep(0.01)
+            return hold
+
+        is_decided = False
+        while not is_decided:  # a window may end before all is asked
+            first = await wait_for(900)
+            second = await wait_for(901)
+            server.settle(first, input_tokens=10)
+            third = await server.ask(input_tokens=500)
+            is_decided = server.leases.now() < second.ends[0]
+
+        assert third is None
 
 
 async def test_a_store_that_was_started_anew_goes_on_with_the_window_of_the_calls_under_way(store: Store) -> None:

@@ -64,6 +64,14 @@ def test_every_shipped_model_says_what_it_can_do_and_costs() -> None:
         assert record.prices is not None or record.deployments[0].model == "", record.name
 
 
+def test_google_answers_from_the_operators_region_where_no_deployment_names_one() -> None:
+    models = models_of({"AIGW_GOOGLE_CLOUD_PLATFORM__LOCATION": "europe-west4"})
+
+    (deployment,) = models.find_in_any_stage("text_embedding_005_vertex").deployments
+
+    assert deployment.region == "europe-west4"  # which `residency` goes by
+
+
 class HeldList:
     """A server whose list of models comes when the test says so."""
 
