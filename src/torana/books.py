@@ -103,6 +103,8 @@ class ModelCall(msgspec.Struct, kw_only=True):
 
         asked_tokens  what was sent, as we count it
         """
+        if not self.tries and not self.is_relayed:
+            self.limits.release(self.hold)
         if isinstance(error, ProviderError):
             self.record(provider, model, "failed", None, seconds, error)
         elif isinstance(error, asyncio.CancelledError):

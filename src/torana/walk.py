@@ -92,7 +92,6 @@ class Walk:
             route = await self.router.pick(permit, model, chat)
             lost = self._weigh_losses(route, chat)
             deployment = route.deployments[0]
-            self._check_ledger()
             limited = await self._hold(
                 permit,
                 call,
@@ -228,11 +227,6 @@ class Walk:
             facts["meta.feature_category"] = category
         return name, category
 
-    def _check_ledger(self) -> None:
-        """Before a call takes from limits: one that is refused counts nowhere. Raises Refusal 503."""
-        if self.ledger is not None:
-            self.ledger.check()
-
     async def _hold(
         self, permit: Permit, call: ModelCall, model_name: str, deployment: Deployment, expected: Callable[[], Spent]
     ) -> list[tuple[bytes, bytes]]:
@@ -309,8 +303,6 @@ class Walk:
         leave: Callable[[], None] | None = None
         passage: Passage | None = None
         try:
-            if not is_free:
-                self._check_ledger()
             limited = await self._hold(
                 permit, call, "", deployment,
                 lambda: estimate_body(path, len(body), allowed_tokens, self._weighed(deployment), is_free=is_free),
@@ -321,8 +313,8 @@ class Walk:
             leave = await self.router.enter(permit, deployment)
             under_way = self.metrics.in_flight(provider, model)
             under_way.begin()
-            call.is_relayed = True
             passage = self.router.pass_through(deployment)
+            call.is_relayed = True
             answer = await self.sender.relay(deployment, path, body, headers, stream=stream, method=method)
             passage.end(None)
         except BaseException as error:
@@ -361,7 +353,6 @@ class Walk:
             route = await self.router.pick(permit, model)
             self._weigh_inputs(route, request)
             used = route.deployments[0]
-            self._check_ledger()
             limited = await self._hold(
                 permit, call, model.name, used, lambda: estimate_inputs(request.inputs, self._weighed(used))
             )

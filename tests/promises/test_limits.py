@@ -4,6 +4,7 @@ import asyncio
 import json
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +265,22 @@ async def test_requests_that_are_refused_for_another_reason_are_not_counted(star
 
     assert (invalid.status, denied.status) == (422, 403)
     assert await statuses(gateway, 2) == [200, 429]
+
+
+@pytest.mark.parametrize("path", ["ask", "relay"])
+async def test_what_a_resting_provider_never_got_counts_nowhere(start: Start, path: str) -> None:
+    gateway = await start("100 per day", "90k tokens per day", env={"AIGW_ROUTING__FAILURES_TO_REST": "2"})
+    once = partial(ask if path == "ask" else relay, gateway)
+    gateway.provider.server.stop_listening()
+    seen = [(await once()).status for _ in range(5)]  # two are sent, in vain, and then it rests
+    await gateway.provider.start()
+    start.clock.advance(10)
+
+    served = await once()
+
+    assert (200 in seen, served.status) == (False, 200)
+    assert (served.header("ratelimit") or "").startswith('"limit-0";r=97;')
+    assert await figure(gateway, "torana_limit_held") == 0
 
 
 async def test_a_reload_goes_on_with_what_was_counted(start: Start) -> None:

@@ -27,10 +27,27 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         yield store
 
 
-@pytest.mark.parametrize(
+EACH_KIND = pytest.mark.parametrize(
     ("text", "burst"),
     [("3 concurrent streams", 0), ("3 per hour", 0), ("3 per hour", 3), ("300 tokens per hour", 0)],
 )
+
+
+@EACH_KIND
+@pytest.mark.parametrize("is_exact", [True, False])
+async def test_a_call_that_was_never_sent_counts_for_no_server(
+    store: Store, text: str, burst: int, is_exact: bool
+) -> None:
+    limit = LimitRecord(name="limit-0", limit=text, burst=burst, exact=is_exact)
+    async with servers(store, 1, limit) as (server,):
+        server.limits.release(await server.get(input_tokens=100))
+    other = await Server(store, limit).start()
+
+    assert [await other.ask(input_tokens=100) is not None for _ in range(4)] == [True, True, True, False]
+    await other.kill()
+
+
+@EACH_KIND
 @pytest.mark.parametrize("is_exact", [True, False])
 async def test_a_call_that_is_cancelled_with_its_answer_in_hand_takes_nothing(
     store: Store, text: str, burst: int, is_exact: bool

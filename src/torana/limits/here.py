@@ -86,12 +86,12 @@ class Here:
         finally:
             table.unlock()
 
-    def settle(self, hold: Hold, amounts: Sequence[int]) -> None:
-        """Give back what was reserved and not used, and count what was used beyond."""
+    def settle(self, hold: Hold, amounts: Sequence[int], *, was_sent: bool = True) -> None:
+        """Give back what was reserved and not used, and count what was used beyond; where nothing was sent, all."""
         now, table, met, reserved = int(self._clock.monotonic() * SECOND), self.table, hold.met, hold.amounts
         table.lock()
         try:
-            for tally in met.returning:
+            for tally in met.returning if was_sent else met.tallies:
                 index, rule = tally.index, tally.rule
                 more = amounts[index] - reserved[index] if rule.is_metered else -reserved[index]
                 if more:

@@ -279,7 +279,7 @@ class Books:
             self.held.release((key, until), reserved)
             if is_same:
                 numbers[slot + GRANTED] = max(0, numbers[slot + GRANTED] + more)
-                self.owe(rule, key, numbers[slot + END], back=-more, freed=0 if is_flow else reserved)
+                self.owe(rule, key, numbers[slot + END], back=-more, freed=reserved if is_held(rule) else 0)
             elif more > 0 or is_flow:
                 self.owe(rule, key, 0, back=-more, freed=0)
             return True

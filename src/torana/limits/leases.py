@@ -171,18 +171,18 @@ class Leases:
         finally:
             table.unlock()
 
-    def settle(self, hold: Hold, amounts: Sequence[int]) -> None:
+    def settle(self, hold: Hold, amounts: Sequence[int], *, was_sent: bool = True) -> None:
         """What was reserved and not used is free again, here or in the store; that is told later, all at once."""
         now, table, books = self.now(), self.table, self._books
         is_urgent = False
         table.lock()
         try:
-            for tally in hold.met.returning:
+            for tally in hold.met.returning if was_sent else hold.met.tallies:
                 index = tally.index
-                if tally.rule.is_metered:
-                    is_urgent |= books.settle_amount(hold, tally, amounts[index], now)
-                else:
+                if tally.rule.unit == "streams":
                     is_urgent |= books.end_stream(tally, hold.slots[index], hold.ends[index], now, self._queues.alive)
+                else:
+                    is_urgent |= books.settle_amount(hold, tally, amounts[index], now)
             for line in hold.lines:
                 table.forget(line)
         finally:

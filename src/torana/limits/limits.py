@@ -37,7 +37,7 @@ class Counts(Protocol):
 
     def left(self, met: Met) -> list[int]: ...
 
-    def settle(self, hold: Hold, amounts: Sequence[int]) -> None: ...
+    def settle(self, hold: Hold, amounts: Sequence[int], *, was_sent: bool = True) -> None: ...
 
 
 class Limits:
@@ -151,6 +151,15 @@ class Limits:
             amounts[index] = rule.used(amounts[index], spent)
         self._counts.settle(hold, amounts)
         note_spent(met.figures, hold.amounts, amounts)
+
+    def release(self, hold: Hold | None) -> None:
+        """The call was never sent: it counts nowhere, as a request neither."""
+        if hold is None or hold.is_settled:
+            return
+        hold.is_settled = True
+        amounts = [0] * len(hold.amounts)
+        self._counts.settle(hold, amounts, was_sent=False)
+        note_spent(hold.met.figures, hold.amounts, amounts)
 
     def _refusal(self, call: Call, refused: Refused) -> LimitReached:
         """Names the limit that lets the call wait longest."""

@@ -111,11 +111,6 @@ class Ledger:
         self._gateway_id = gateway_id
         self._worker = f"{socket.gethostname()}:{os.getpid()}"
 
-    def check(self) -> None:
-        """Raises Refusal 503 where no record could be kept."""
-        if self.spool.is_full and self.when_full == "refuse":
-            raise Refusal(503, "usage_spool_full", "Service Unavailable", headers=((b"retry-after", b"5"),))
-
     def open(
         self,
         origin: Origin,
@@ -129,8 +124,9 @@ class Ledger:
         residency: tuple[str, ...] = (),
     ) -> "Record":
         """Admit a call; from here on it gets exactly one record. Raises Refusal 503 where none could be kept."""
-        self.check()
         spool = self.spool
+        if spool.is_full and self.when_full == "refuse":
+            raise Refusal(503, "usage_spool_full", "Service Unavailable", headers=((b"retry-after", b"5"),))
         now, id_ = self.clock.now(), self._ids.make()
         key = (
             caller.instance_id, caller.realm, unit_primitive, origin.endpoint, origin.feature, prompt, model, stream,
