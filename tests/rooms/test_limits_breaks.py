@@ -135,6 +135,22 @@ async def test_a_call_of_an_ended_window_is_not_told_again_to_the_next_one(store
         server.settle(long, input_tokens=1)
 
 
+async def test_what_is_left_of_a_lease_does_not_outlive_its_window(store: Store) -> None:
+    async with servers(store, 1, "100 per second") as (server,):
+        is_decided = False
+        while not is_decided:  # a window may end before all is asked
+            first = await server.get()
+            while server.leases.now() < first.ends[0]:  # noqa: ASYNC110  it is over by itself
+                await asyncio.sleep(0.01)
+            second, passed = await server.get(), 1
+            while await server.ask() is not None:
+                passed += 1
+            is_decided = server.leases.now() < second.ends[0]
+            await asyncio.sleep(max(0, second.ends[0] - server.leases.now()) / 1e9)
+
+        assert passed <= 100
+
+
 @pytest.mark.parametrize("is_exact", [True, False])
 async def test_what_a_call_of_an_ended_window_has_not_used_is_not_free_in_the_next_one(
     store: Store, is_exact: bool
