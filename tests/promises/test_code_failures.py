@@ -1,6 +1,5 @@
 """What becomes of a code request whose model fails, falls silent, or whose client leaves (contract 1.2, 1.5)."""
 
-import asyncio
 import json
 from typing import Any
 
@@ -461,8 +460,7 @@ async def test_the_administrators_check_gets_a_suggestion_from_the_demo(
     file = {"file_name": "test.rb", "content_above_cursor": "def hello_world", "content_below_cursor": ""}
     asked = {"prompt_version": 1, "current_file": file, "project_id": -1, "telemetry": []}
 
-    async with asyncio.timeout(3):
-        answer = await gateway.post(V2, json=asked, token=gateway.token(unit_primitives=["complete_code"]))
+    answer = await gateway.post(V2, json=asked, token=gateway.token(unit_primitives=["complete_code"]))
 
     assert answer.status == 200
     assert answer.json()["choices"][0]["text"].strip()

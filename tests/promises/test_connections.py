@@ -7,6 +7,7 @@ import pytest
 from tests.conftest import StartGateway
 from tests.support.gateway import USER_ID, RunningGateway
 from tests.support.http_client import Answer, RawConnection
+from tests.support.waiting import WAIT_S
 
 FILE = {"file_name": "app.py", "content_above_cursor": "def grüße", "content_below_cursor": ""}
 COMPLETION: dict[str, Any] = {"current_file": FILE}
@@ -312,7 +313,7 @@ async def test_a_client_that_leaves_while_it_waits_closes_the_call_to_the_provid
                 connection.writer.write_eof()
             else:
                 await connection.aclose()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(WAIT_S):
                 await request.hung_up.wait()
         line = await gateway.log.find(logger="api.access", correlation_id=f"gone-{number}")
         assert (line["path"], line["status_code"], line["outcome"]) == (path, 499, "client_cancelled")
@@ -326,7 +327,7 @@ async def test_a_client_that_leaves_within_a_stream_closes_the_call_to_the_provi
         assert await answer.next_chunk()
 
     request = await gateway.provider.request()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         await request.hung_up.wait()
 
 

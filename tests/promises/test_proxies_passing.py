@@ -12,6 +12,7 @@ from tests.conftest import StartGateway
 from tests.support.gateway import ANTHROPIC_KEY, OPENAI_KEY, RunningGateway
 from tests.support.http_client import Answer, StreamedAnswer, fetch
 from tests.support.provider import Malformation, Script
+from tests.support.waiting import WAIT_S
 
 PROXY = "ai_gateway_model_provider_proxy"
 MESSAGES = "/v1/proxy/anthropic/v1/messages"
@@ -505,7 +506,7 @@ async def test_a_client_that_leaves_before_the_first_byte_ends_the_call_upstream
                 )
             )
             request = await gateway.provider.request(count)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(WAIT_S):
             await request.hung_up.wait()
 
     line = await gateway.log.find(path=MESSAGES)
@@ -517,7 +518,7 @@ async def test_a_client_that_leaves_within_a_stream_ends_the_call_upstream(gatew
 
     async with stream(gateway) as answer:
         await answer.next_chunk()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(WAIT_S):
         await (await gateway.provider.request()).hung_up.wait()
 
     line = await gateway.log.find(path=MESSAGES)

@@ -509,7 +509,7 @@ async def test_a_call_waits_a_moment_for_a_place_and_is_then_refused(start_fleet
 
 
 async def test_a_place_is_free_again_whatever_becomes_of_its_call(start_fleet: StartFleet) -> None:
-    fleet = await start_fleet({"provider": "a", "concurrency": 1}, env={"AIGW_ROUTING__QUEUE_S": "0.5"})
+    fleet = await start_fleet({"provider": "a", "concurrency": 1}, env={"AIGW_ROUTING__QUEUE_S": "30"})
     a = fleet["a"]
 
     a.fail_with(400, times=1)

@@ -14,6 +14,7 @@ from tests.support.families import FAMILIES, Family, gateway_for_all, line_of, r
 from tests.support.gateway import RunningGateway
 from tests.support.http_client import Answer
 from tests.support.provider import Script
+from tests.support.waiting import WAIT_S
 
 SAID = 4
 """Pieces of text that come before the fault."""
@@ -121,7 +122,7 @@ async def test_a_stream_that_breaks_is_told_so_and_booked_once(
     assert (line["status_code"], line["outcome"], line["provider_error"]) == (200, "failed", "provider_broke")
     (asked,) = gateway.provider.requests  # never a second try once anything was sent
     if not fault.is_whole:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_S):
             await asked.closed.wait()
 
 

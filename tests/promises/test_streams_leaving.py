@@ -16,7 +16,7 @@ from tests.support.families import BY_NAME, FAMILIES, Family, gateway_for_all, l
 from tests.support.gateway import RunningGateway
 from tests.support.http_client import RawConnection
 from tests.support.provider import Script
-from tests.support.waiting import eventually
+from tests.support.waiting import WAIT_S, eventually
 
 WAYS = ["close", "reset", "half-close"]
 WHOLE = [family for family in FAMILIES if family.name not in ("v2 chat", "vertex proxy, array")]
@@ -45,7 +45,7 @@ async def ask_and_leave(
 ) -> None:
     """Leaves as soon as `when` returns, and waits until the provider's connection is closed."""
     gateway.provider.requests.clear()
-    async with await gateway.connect() as connection, asyncio.timeout(10):
+    async with await gateway.connect() as connection, asyncio.timeout(WAIT_S):
         await connection.send(request)
         asked = await gateway.provider.request()
         await when(connection)

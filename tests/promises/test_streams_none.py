@@ -17,6 +17,7 @@ from tests.support.gateway import RunningGateway
 from tests.support.provider import Script
 from tests.support.raw_server import Line, RawServer
 from tests.support.saying import Saying
+from tests.support.waiting import WAIT_S
 
 CANARY = "canary-1234"
 """Stands in everything that must not be passed on."""
@@ -116,7 +117,7 @@ async def assert_refused(gateway: RunningGateway, family: Family, name: str, sai
     assert line["provider_error"]
     (record,) = await records_of(gateway, request_id)
     assert (record["status"], record["error_code"]) == ("upstream_error", line["provider_error"])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         for request in gateway.provider.requests:
             await request.closed.wait()
     assert all(line["message"] != "unexpected error" for line in gateway.log.lines[-20:])

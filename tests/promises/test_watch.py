@@ -12,6 +12,7 @@ from tests.support.gateway import ANTHROPIC_KEY, OPENAI_KEY, SIGNING_KEY, Runnin
 from tests.support.http_client import Answer
 from tests.support.issuer import FakeIssuer
 from tests.support.keys import pem, rsa_key
+from tests.support.waiting import WAIT_S
 
 PROXY = "ai_gateway_model_provider_proxy"
 MESSAGES = "/v1/proxy/anthropic/v1/messages"
@@ -29,7 +30,7 @@ async def ask(gateway: RunningGateway, asked: Any = ASKED, path: str = MESSAGES,
 
 async def until(found: Callable[[], Any]) -> Any:
     """What `found` returns as soon as it is true."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         value = found()
         while not value:
             await asyncio.sleep(0.01)

@@ -331,9 +331,11 @@ async def test_each_deadline_ends_its_own_call_whichever_came_first() -> None:
     loop, deadlines = asyncio.get_running_loop(), Deadlines()
     ended: list[str] = []
 
+    now = loop.time()
+
     async def wait(name: str, seconds: float) -> None:
         try:
-            with deadlines.at(loop, loop.time() + seconds):
+            with deadlines.at(loop, now + seconds):
                 await asyncio.Event().wait()
         except TimeoutError:
             ended.append(name)

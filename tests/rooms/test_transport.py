@@ -10,6 +10,7 @@ import pytest
 from tests.support.certificates import Authority
 from tests.support.http_server import Answering, LoopbackServer, Request
 from tests.support.raw_server import Line, RawServer
+from tests.support.waiting import WAIT_S
 
 from torana.errors import ProviderTlsFailed, ProviderUnreachable
 from torana.settings import Secret, TransportSettings
@@ -217,7 +218,7 @@ async def test_fetch_has_one_patience_for_all(make_transport: MakeTransport, mom
     transport = make_transport()
     async with LoopbackServer(handle) as server:
         with pytest.raises(FetchFailed):
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(WAIT_S):
                 await transport.fetch(server.url, timeout_s=0.1, limit_bytes=1000)
 
         assert transport.open_connections == 0

@@ -14,13 +14,11 @@ from typing import Any
 
 from bench.processes import children, free_port
 from tests.support.http_client import Answer, fetch
-from tests.support.waiting import PATIENT
+from tests.support.waiting import PATIENT, WAIT_S
 
 TORANA = str(Path(sys.executable).parent / "torana")
 NOBODY = {"AIGW_GITLAB_URL": "http://127.0.0.1:9", "AIGW_CUSTOMER_PORTAL_URL": "http://127.0.0.1:9"}
 """Issuers that refuse connections: nothing leaves the machine."""
-WAIT_S = 20.0
-"""For what takes a second on an idle machine."""
 
 
 @dataclass

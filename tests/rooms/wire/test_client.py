@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests.support.raw_server import Line, RawServer
-from tests.support.waiting import eventually
+from tests.support.waiting import WAIT_S, eventually
 
 from torana.errors import AnswerTooLarge, ProviderBroke, ProviderError, ProviderTimedOut, ProviderUnreachable
 from torana.heap import LARGE_BYTES, Heap
@@ -262,7 +262,7 @@ async def test_a_refused_connection_is_told_at_once(client: WireClient) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and not listening
         with pytest.raises(ProviderUnreachable, match="refused"):
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(WAIT_S):
                 await send(client, f"http://127.0.0.1:{taken.getsockname()[1]}/")
 
     assert client.open_connections == 0
@@ -542,7 +542,7 @@ async def test_an_address_that_never_answers_leaves_the_next_one_time(make_clien
     async def resolve(host: str, port: int) -> list[str]:
         return ["127.0.0.2", "127.0.0.1"]
 
-    client = make_client(connect_s=4 * SOON_S, resolve=resolve)
+    client = make_client(connect_s=20 * SOON_S, resolve=resolve)
     async with RawServer(echo) as server:
         with deaf_listener("127.0.0.2", server.port):
             assert await ask(client, server.url("/a", host="some.host")) == (200, b"/a")
@@ -579,7 +579,7 @@ async def test_the_head_has_one_patience_however_it_trickles(client: WireClient,
 
     async with RawServer(script) as server:
         with pytest.raises(ProviderTimedOut):
-            async with asyncio.timeout(20 * SOON_S):
+            async with asyncio.timeout(200 * SOON_S):
                 await send(client, server.url(), first_byte_s=SOON_S)
         await server.all_gone()
     assert client.open_connections == 0
@@ -600,7 +600,7 @@ async def test_silence_within_the_body_ends_it(client: WireClient, trickle: byte
         assert await reply.read() == b"ok"
         for _ in range(2):
             with pytest.raises((ProviderTimedOut, ProviderBroke)):
-                async with asyncio.timeout(20 * SOON_S):
+                async with asyncio.timeout(200 * SOON_S):
                     await reply.read()
         await server.all_gone()
 
@@ -609,15 +609,15 @@ async def test_patience_counts_from_the_last_piece(client: WireClient) -> None:
     async def script(line: Line) -> None:
         await line.read_request()
         await line.send(CHUNKED)
-        for _ in range(20):
+        for _ in range(60):
             await asyncio.sleep(SOON_S / 4)
             await line.send(b"1\r\nx\r\n")
         await line.send(b"0\r\n\r\n")
         await line.gone()
 
     async with RawServer(script) as server:
-        reply = await send(client, server.url(), idle_s=SOON_S * 2)
-        assert await reply.read_all(100) == b"x" * 20
+        reply = await send(client, server.url(), idle_s=SOON_S * 10)
+        assert await reply.read_all(100) == b"x" * 60
 
 
 async def test_a_slow_reader_of_ours_is_no_silent_provider(client: WireClient) -> None:
@@ -627,9 +627,9 @@ async def test_a_slow_reader_of_ours_is_no_silent_provider(client: WireClient) -
         await line.gone()
 
     async with RawServer(script) as server:
-        reply = await send(client, server.url(), idle_s=SOON_S)
+        reply = await send(client, server.url(), idle_s=SOON_S * 10)
         size = len(await reply.read())
-        await asyncio.sleep(SOON_S * 2)
+        await asyncio.sleep(SOON_S * 15)
         while data := await reply.read():
             size += len(data)
 
@@ -680,7 +680,7 @@ async def test_leaving_while_waiting_for_the_head_closes_the_connection(client: 
         await leave(task)
 
         assert client.open_connections == 0
-        async with asyncio.timeout(0.1):
+        async with asyncio.timeout(WAIT_S):
             await server.all_gone()
 
 
@@ -703,7 +703,7 @@ async def test_leaving_within_the_body_closes_the_connection(client: WireClient,
             reply.close()
 
         assert client.open_connections == 0
-        async with asyncio.timeout(0.1):
+        async with asyncio.timeout(WAIT_S):
             await server.all_gone()
 
 
@@ -720,7 +720,7 @@ async def test_leaving_while_connecting_leaves_nothing(client: WireClient) -> No
 
         assert await ask(client, server.url("/after")) == (200, b"/after")
         await client.aclose()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(WAIT_S):
             await server.all_gone()
 
 
@@ -752,7 +752,7 @@ async def test_two_hundred_leave_at_random_and_nobody_gets_a_wrong_answer(client
         for number in range(200, 240):
             assert await ask(client, server.url(f"/{number:04}")) == (200, b"/%04d" % number)
         await client.aclose()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(WAIT_S):
             await server.all_gone()
 
     assert not all(finished)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tests.support.certificates import Authority
 from tests.support.raw_server import Line, RawServer
+from tests.support.waiting import WAIT_S
 
 from torana.errors import ProviderBroke, ProviderTlsFailed, ProviderUnreachable
 from torana.wire.client import WireClient
@@ -101,7 +102,7 @@ async def test_a_handshake_that_stalls_ends_with_the_patience_for_connecting(
     async with RawServer(stall) as server:
         with pytest.raises(ProviderTlsFailed, match="within the handshake: no connection") as told:
             await ask(client, f"https://127.0.0.1:{server.port}/")
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(WAIT_S):
             await server.all_gone()
 
     assert told.value.is_retryable  # nothing was sent, no certificate refused
@@ -142,7 +143,7 @@ async def test_leaving_within_the_handshake_closes_the_connection(
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        async with asyncio.timeout(0.5):
+        async with asyncio.timeout(WAIT_S):
             await server.all_gone()
 
     assert client.open_connections == 0
@@ -163,7 +164,7 @@ async def test_leaving_at_any_moment_of_a_tls_call_leaves_nothing(
 
         assert await ask(client, server.url("/after")) == (200, b"/after")
         await client.aclose()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(WAIT_S):
             await server.all_gone()
     assert client.open_connections == 0
 
