@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
+from tests.support.clock import HandClock
 
 from torana.cli import main
 from torana.usage.bills import model_name
@@ -27,7 +28,8 @@ from torana.usage.report import BadQuestion, read_by, read_moment
 from torana.usage.sinks.rollup import RollupSink
 from torana.usage.sinks.sink import Batch, SinkDown
 
-NOW = datetime.now(UTC).replace(microsecond=0)
+NOW = datetime(2026, 11, 15, 17, 35, 12, tzinfo=UTC)
+CLOCK = HandClock(NOW.timestamp())
 KEEP = {"minute": 86_400.0, "hour": 30 * 86_400.0, "day": 800 * 86_400.0}
 
 
@@ -57,7 +59,7 @@ def rollup(tmp_path: Path) -> Path:
 @pytest.fixture
 async def sink(rollup: Path) -> Any:
     rollup.parent.mkdir()
-    sink = RollupSink(rollup, KEEP)
+    sink = RollupSink(rollup, KEEP, CLOCK)
     yield sink
     await sink.aclose()
 
@@ -65,7 +67,7 @@ async def sink(rollup: Path) -> Any:
 @pytest.fixture
 def torana(tmp_path: Path) -> Callable[..., Result]:
     def call(*args: str) -> Result:
-        return CliRunner().invoke(main, args, env={"AIGW_STATE_DIR": str(tmp_path), "AIGW_CATALOG": ""})
+        return CliRunner().invoke(main, args, env={"AIGW_STATE_DIR": str(tmp_path), "AIGW_CATALOG": ""}, obj=CLOCK)
 
     return call
 
@@ -104,7 +106,7 @@ async def test_what_was_counted_is_not_counted_again(sink: RollupSink, torana: C
 
 
 async def test_two_workers_add_to_one_rollup(sink: RollupSink, rollup: Path, torana: Callable[..., Result]) -> None:
-    other = RollupSink(rollup, KEEP)
+    other = RollupSink(rollup, KEEP, CLOCK)
     await sink.send(batch(event(1)))
     await other.send(batch(event(2), folder="theirs"))
     await other.aclose()
@@ -130,7 +132,7 @@ async def test_an_absurd_record_does_not_keep_the_others_from_being_counted(
 
 
 async def test_a_rollup_that_cannot_be_written_is_tried_again_later(tmp_path: Path) -> None:
-    sink = RollupSink(tmp_path / "nowhere" / "rollup.sqlite3", KEEP)
+    sink = RollupSink(tmp_path / "nowhere" / "rollup.sqlite3", KEEP, CLOCK)
 
     with pytest.raises(SinkDown):
         await sink.send(batch(event(1)))
@@ -148,7 +150,7 @@ async def test_a_rollup_of_a_newer_version_is_neither_added_to_nor_read(
     with sqlite3.connect(rollup) as database:
         database.execute("PRAGMA user_version = 1000")
 
-    older = RollupSink(rollup, KEEP)
+    older = RollupSink(rollup, KEEP, CLOCK)
     with pytest.raises(SinkDown, match="made by a newer version"):
         await older.send(batch(event(2)))
     await older.aclose()
@@ -163,7 +165,7 @@ async def test_a_rollup_of_a_newer_version_is_neither_added_to_nor_read(
 async def test_a_rollup_that_is_deleted_begins_anew_and_no_worker_adds_to_the_deleted_one(
     sink: RollupSink, rollup: Path, torana: Callable[..., Result]
 ) -> None:
-    other = RollupSink(rollup, KEEP)
+    other = RollupSink(rollup, KEEP, CLOCK)
     await sink.send(batch(event(1)))
     await other.send(batch(event(2), folder="theirs"))
 
@@ -260,7 +262,7 @@ async def test_where_fine_sums_are_kept_for_a_shorter_time_than_is_asked_for_coa
     rollup: Path, torana: Callable[..., Result], kept: dict[str, float], since: str
 ) -> None:
     rollup.parent.mkdir()
-    sink = RollupSink(rollup, KEEP | kept)
+    sink = RollupSink(rollup, KEEP | kept, CLOCK)
     before = NOW - timedelta(hours=2, minutes=30) if "minute" in kept else NOW - timedelta(days=20)
     await sink.send(batch(event(1, before), event(2)))
     await sink.aclose()
@@ -273,7 +275,7 @@ async def test_a_day_whose_hours_are_partly_gone_is_told_by_its_own_sum(
 ) -> None:
     day = NOW.replace(hour=0, minute=0, second=0) - timedelta(days=3)
     rollup.parent.mkdir()
-    sink = RollupSink(rollup, KEEP | {"hour": (NOW - day - timedelta(hours=12)).total_seconds()})
+    sink = RollupSink(rollup, KEEP | {"hour": (NOW - day - timedelta(hours=12)).total_seconds()}, CLOCK)
     await sink.send(batch(event(1, day + timedelta(hours=6)), event(2, day + timedelta(hours=18)), event(3)))
     await sink.aclose()
 
@@ -362,7 +364,7 @@ async def test_more_money_than_sqlite_can_add_up_is_told_to_the_last_digit(
 async def test_roll_ups_of_several_hosts_are_added_up(
     sink: RollupSink, rollup: Path, torana: Callable[..., Result], tmp_path: Path
 ) -> None:
-    other = RollupSink(tmp_path / "other.sqlite3", KEEP)
+    other = RollupSink(tmp_path / "other.sqlite3", KEEP, CLOCK)
     await sink.send(batch(event(1), event(2, user="b", cost_usd=None)))
     await other.send(batch(event(3), event(4, NOW - timedelta(days=40), user="c")))
     await other.aclose()

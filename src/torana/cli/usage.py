@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from torana.cli.plain_text import plain
+from torana.clock import Clock
 
 if TYPE_CHECKING:
     from torana.catalog.records import SinkRecord
@@ -84,7 +85,7 @@ def report(
 
     if as_csv and as_json:
         raise click.UsageError("--csv and --json exclude each other")
-    now = datetime.now(UTC)
+    now = _now()
     try:
         names = read_by(by)
         start, end = read_span(since, until, now)
@@ -229,6 +230,12 @@ def _ask(question: Callable[[Sequence[Path]], T], rollups: tuple[Path, ...], fol
         sys.exit(1)
 
 
+def _now() -> datetime:
+    """By the clock that the command was called with, or else the system's."""
+    clock: Clock | None = click.get_current_context().obj
+    return datetime.fromtimestamp((clock or Clock()).now(), UTC)
+
+
 def _find_rollup(folders: tuple[str, ...]) -> Path:
     """Where sinks.yml has it."""
     from torana.usage.rollup_schema import rollup_path
@@ -258,7 +265,7 @@ def _our_lines(paths: Sequence[Path], provider: str, bill: "Bill") -> "tuple[Bil
     start = datetime(first.year, first.month, first.day, tzinfo=UTC)
     end = datetime(last.year, last.month, last.day, tzinfo=UTC) + timedelta(days=1)
     found, providers = Bill(), set()
-    for row in ask(paths, ("day", "provider", "upstream_model", "status"), start, end, datetime.now(UTC)).rows:
+    for row in ask(paths, ("day", "provider", "upstream_model", "status"), start, end, _now()).rows:
         day, its_provider, model, status = row.names
         providers.add(its_provider)
         if provider not in ("", its_provider):

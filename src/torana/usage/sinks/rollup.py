@@ -5,7 +5,6 @@ so that a record is counted once however often it is delivered.
 """
 
 import asyncio
-import time
 from bisect import bisect_right
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from torana.clock import Clock
 from torana.usage.folder import Position
 from torana.usage.rollup_schema import MEASURES, MONEY_SCALE, NAMES, PERIODS, open_rollup
 from torana.usage.sinks.sink import Batch, SinkDown
@@ -33,11 +33,13 @@ class RollupSink:
     """Adds records up, in a thread of its own.
 
     keep_s  period → how long its rows stay
+    clock   None: the system's
     """
 
-    def __init__(self, path: Path, keep_s: dict[str, float]) -> None:
+    def __init__(self, path: Path, keep_s: dict[str, float], clock: Clock | None = None) -> None:
         self._path = path
         self._keep_s = keep_s
+        self._clock = clock or Clock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="usage-rollup")
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
@@ -90,7 +92,7 @@ class RollupSink:
                 end = max(counted, batch.positions[-1])
                 connection.execute(
                     "INSERT OR REPLACE INTO counted VALUES (?, ?, ?, ?)",
-                    (batch.folder, end.segment, end.offset, int(time.time())),
+                    (batch.folder, end.segment, end.offset, int(self._clock.now())),
                 )
             self._prune(connection)
         except (sqlite3.Error, OSError) as error:
@@ -98,7 +100,7 @@ class RollupSink:
             raise SinkDown(str(error), is_ambiguous=False) from error
 
     def _prune(self, connection: "sqlite3.Connection") -> None:
-        now = time.time()
+        now = self._clock.now()
         if now - self._pruned_at < PRUNE_S:
             return
         self._pruned_at = now
