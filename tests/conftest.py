@@ -1,5 +1,6 @@
 """Fixtures for tests through the front door; the parts are in tests/support."""
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -13,6 +14,17 @@ from tests.support.served import Served, served
 
 from torana.clock import Clock
 from torana.usage.disk import Disk
+
+FOREIGN = ("AIGW_", "ANTHROPIC_", "AWS_", "AZURE_", "GEMINI_", "GOOGLE_", "OPENAI_", "VERTEX")
+"""Settings of whoever runs the tests: SDKs and commands would read them."""
+PROXIES = ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY")
+
+
+def pytest_configure() -> None:
+    for name in list(os.environ):
+        if name.startswith(FOREIGN) or name.upper() in PROXIES:
+            del os.environ[name]
+
 
 StartGateway = Callable[..., Awaitable[RunningGateway]]
 """`await start_gateway(env={…}, clock=…)`: one more gateway, closed when the test ends."""

@@ -630,7 +630,10 @@ async def test_a_forwarded_address_is_believed_from_trusted_proxies_only(
 
 
 async def test_a_proxy_is_known_on_a_socket_for_both_kinds_of_addresses(start_gateway: StartGateway) -> None:
-    gateway = await start_gateway(env={"AIGW_FASTAPI__API_HOST": "::", "AIGW_TRUSTED_PROXIES": "127.0.0.1"})
+    try:
+        gateway = await start_gateway(env={"AIGW_FASTAPI__API_HOST": "::", "AIGW_TRUSTED_PROXIES": "127.0.0.1"})
+    except OSError:
+        pytest.skip("this machine has no IPv6")
 
     await gateway.get("/nowhere", headers={"X-Forwarded-For": "203.0.113.7", "X-Request-ID": "who"})
 
