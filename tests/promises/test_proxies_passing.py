@@ -259,6 +259,33 @@ async def test_each_event_arrives_before_the_next_is_sent(gateway: RunningGatewa
         assert b"message_stop" in (await answer.rest()).body
 
 
+@pytest.mark.parametrize("path", list(STREAMED))
+@pytest.mark.parametrize("content_type", ["text/plain; charset=utf-8", "text/html", ""])
+async def test_a_stream_that_its_server_calls_something_else_is_one(
+    gateway: RunningGateway, path: str, content_type: str
+) -> None:
+    gateway.provider.answer_with()
+    direct = await _ask_directly(gateway, path)
+    gateway.provider.answer_with(headers={"Content-Type": content_type}, hold_after=1)
+
+    async with stream(gateway, path) as answer:
+        first = await answer.next_chunk()
+        gateway.provider.release()
+        rest = await answer.rest()
+
+    assert (first + rest.body, rest.is_whole) == (direct, True)
+    line = await gateway.log.find(path=path)
+    assert (line["usage_source"], line["outcome"]) == ("provider", "completed")
+
+
+async def test_a_whole_answer_to_one_who_asked_for_a_stream_passes(gateway: RunningGateway) -> None:
+    gateway.provider.answer_with(body=b'{"a": \n\n1}')
+
+    answer = await ask(gateway, MESSAGES, STREAMED[MESSAGES])
+
+    assert (answer.status, answer.body, answer.is_whole) == (200, b'{"a": \n\n1}', True)
+
+
 @pytest.mark.parametrize("path", [MESSAGES, CHAT])
 async def test_the_vendors_status_and_body_pass(gateway: RunningGateway, path: str) -> None:
     statuses = (201, 302, 400, 404, 413, 422, 429, 500, 502, 503, 504, 529)

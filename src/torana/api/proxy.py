@@ -139,9 +139,13 @@ class ProxyEndpoints:
                 raise error
             headers = _answer_headers(upstream, answer.headers)
             content_type = headers[0][1]
-            has_events = content_type[:17].lower() == b"text/event-stream"
+            is_stream = is_streamed and answer.status == 200
+            # Servers of one's own call their streams by many a name; one that does not stream calls its answer JSON.
+            has_events = content_type[:17].lower() == b"text/event-stream" or (
+                is_stream and not target.streams and not _is_json(content_type)
+            )
             # Google also streams JSON, an array whose elements come one by one.
-            if has_events or (is_streamed and target.streams and answer.status == 200):
+            if has_events or (is_stream and target.streams):
                 scan = target.dialect.scan_events() if target.dialect is not None and answer.status == 200 else None
                 parts = _Passing(relay, scan, (target.dialect or upstream.usual) if has_events else None)
                 return StreamReply(content_type, parts, answer.status, headers[1:] + STREAM_HEADERS + relay.headers)
@@ -258,6 +262,10 @@ def _forwarded_headers(upstream: Upstream, headers: Headers) -> Mapping[str, str
     if kept is None:
         kept = headers.kept[upstream.request_headers] = headers.select(upstream.request_headers)
     return kept
+
+
+def _is_json(content_type: bytes) -> bool:
+    return content_type.partition(b";")[0].strip().lower().endswith((b"/json", b"+json"))
 
 
 def _answer_headers(upstream: Upstream, headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
