@@ -16,6 +16,8 @@ from torana.errors import BadSetting
 
 _URL_CHARS = re.compile(r"[!-\[\]-~]+")
 """Printable ASCII without the backslash, which others read as a slash."""
+_PATH_CHARS = r"A-Za-z0-9._~!$&'()*+,;=:@-"
+"""Those that requests spell as they are, between two slashes."""
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -174,15 +176,15 @@ def check_proxy(name: str, text: str) -> None:
 
 def check_path(name: str, text: str) -> None:
     """A path, `null`, or nothing."""
-    if text not in ("", "null") and not text.startswith("/"):
+    if text not in ("", "null") and not re.fullmatch(rf"/[/{_PATH_CHARS}]*", text, re.ASCII):
         raise BadSetting(name, f"{text!r} is no path", "expected a path such as /docs, or null")
 
 
 def check_prefix(name: str, text: str) -> None:
     """A path prefix as requests spell it, or nothing; the slashes at its ends are free."""
-    if not re.fullmatch(r"(?:/?[A-Za-z0-9._~!$&'()*+,;=:@-]+)*/?", text, re.ASCII):
+    if not re.fullmatch(rf"/?(?:[{_PATH_CHARS}]+/)*[{_PATH_CHARS}]*", text, re.ASCII):
         raise BadSetting(name, f"{text!r} is no path", "expected a path prefix such as /gateway")
-    if re.match(r"/?(?:v\d+|monitoring|auth|openai|anthropic|\.well-known)(?:/|$)", text):
+    if re.match(r"/?(?:ai/)?(?:v\d+|monitoring|auth|openai|anthropic|\.well-known)(?:/|$)", text):
         raise BadSetting(name, f"{text!r} hides routes of the gateway's own", "expected a prefix such as /gateway")
 
 

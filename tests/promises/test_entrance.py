@@ -106,6 +106,13 @@ async def test_only_the_exact_open_paths_are_open(gateway: RunningGateway) -> No
         assert (path, answer.status, answer.header("location")) == (path, 401, None)
 
 
+async def test_every_route_answers_under_a_root_path_below_the_other_prefix(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(env={"AIGW_ROOT_PATH": "/ai/gateway"})
+
+    for path in ("/ai/gateway/monitoring/healthz", "/ai/monitoring/healthz", "/monitoring/healthz"):
+        assert (await gateway.get(path)).status == 200
+
+
 async def test_another_method_on_an_open_path_is_405_without_a_token(gateway: RunningGateway) -> None:
     assert (await gateway.post("/monitoring/healthz")).status == 405
 
@@ -124,6 +131,15 @@ async def test_documentation_is_open_only_where_it_is_switched_on(start_gateway:
         assert (await off.get(path)).status == 401
         assert (await on.get(path)).status == 200
     assert (await on.get("/redoc")).status == 401
+
+
+@pytest.mark.parametrize("prefix", ["/ai", "/gateway"])
+async def test_documentation_is_where_its_setting_says_prefix_included(
+    start_gateway: StartGateway, prefix: str
+) -> None:
+    gateway = await start_gateway(env={"AIGW_ROOT_PATH": "/gateway", "AIGW_FASTAPI__DOCS_URL": f"{prefix}/docs"})
+
+    assert [(await gateway.get(path)).status for path in (f"{prefix}/docs", "/docs")] == [200, 200]
 
 
 async def test_the_discovery_document_is_404_without_a_public_url_and_never_made_of_the_host(

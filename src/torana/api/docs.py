@@ -8,6 +8,7 @@ import msgspec
 
 from torana.api.exchange import Exchange, Reply, Route, json_reply
 from torana.api.openapi import openapi_document
+from torana.api.prefixes import Prefixes
 from torana.caller import Permit
 from torana.settings import Settings
 
@@ -46,8 +47,10 @@ class DocsEndpoints:
     def __init__(self, settings: Settings) -> None:
         serve = settings.serve
         is_on = settings.is_development
-        self.pages = {_path(serve.docs_url, "/docs" if is_on else ""), _path(serve.redoc_url, "")} - {""}
-        self.document_path = _path(serve.openapi_url, "/openapi.json" if is_on else "")
+        # Named with a prefix, they answer there as well.
+        strip = Prefixes(serve.root_path).strip
+        self.pages = {strip(_path(serve.docs_url, "/docs" if is_on else "")), strip(_path(serve.redoc_url, ""))} - {""}
+        self.document_path = strip(_path(serve.openapi_url, "/openapi.json" if is_on else ""))
         self._described: Sequence[Route] = ()
         self._page = b""
 

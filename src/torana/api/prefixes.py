@@ -3,7 +3,9 @@
 
 class Prefixes:
     def __init__(self, root_path: str) -> None:
-        self._prefixes = tuple(f"/{prefix.strip('/')}/" for prefix in ("ai", root_path) if prefix.strip("/"))
+        names = {prefix.strip("/") for prefix in ("ai", root_path)} - {""}
+        # The longer one may lie below the other.
+        self._prefixes = tuple(f"/{name}/" for name in sorted(names, key=len, reverse=True))
 
     def strip(self, path: str) -> str:
         """The path as routes have it; one without a prefix stays as it is."""
