@@ -227,6 +227,17 @@ def test_a_part_of_no_id_is_told_of(run: Run) -> None:
     assert "no prompt has 'team/sya' in its id" in result.stderr
 
 
+def test_an_input_that_no_template_reads_is_told_of(run: Run) -> None:
+    row = json.dumps({"inputs": {"word": "x", "tine": "curt"}})
+
+    rendered = run("prompts", "render", "team/say", "--version", "1.0.0", "--input", "word=x", "--input", "wird=y")
+    tested = run("prompts", "test", "team/say", "--version", "1.0.0", "--data", "-", typed=f"{row}\n{row}\n")
+
+    assert (rendered.exit_code, tested.exit_code) == (0, 0)
+    assert rendered.stderr == "note: team/say/base/1.0.0 reads no 'wird', did you mean `word`?\n"
+    assert tested.stderr == "note: team/say/base/1.0.0 reads no 'tine', expected the name of an input\n"
+
+
 def test_render_fills_in_what_the_feature_would(run: Run, overlay: Path) -> None:
     add_feature(overlay)
 

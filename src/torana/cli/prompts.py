@@ -119,12 +119,14 @@ def render(
     as_json: bool,
 ) -> None:
     """Fill ID in and print what a model would be sent."""
-    from torana.cli.workshop import choose, open_workshop, refusals_told, render_as_feature
+    from torana.cli.workshop import choose, note_unread, open_workshop, refusals_told, render_as_feature
 
     shop = open_workshop(folders)
+    inputs = _read_inputs(file, pairs)
     with refusals_told():
         choice = choose(shop, prompt_id, constraint, model=model, family=family)
-        chat = render_as_feature(shop, choice, _read_inputs(file, pairs))
+        note_unread(shop, choice, inputs)
+        chat = render_as_feature(shop, choice, inputs)
     if as_json:
         messages = [{"role": message.role, "content": message.text} for message in chat.messages]
         more = {"max_tokens": chat.max_tokens, "temperature": chat.temperature, "stop": list(chat.stop), **chat.extra}
@@ -200,7 +202,7 @@ def test(
     import asyncio
 
     from torana.cli.prompt_runs import read_cases, run_all
-    from torana.cli.workshop import choose, open_workshop, refusals_told
+    from torana.cli.workshop import choose, note_unread, open_workshop, refusals_told
 
     shop = open_workshop(folders)
     with refusals_told():
@@ -214,6 +216,7 @@ def test(
         cases = read_cases(text, name)[:limit]
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+    note_unread(shop, choices[0], dict.fromkeys(name for case in cases for name in case.inputs))
     runs = asyncio.run(run_all(shop, choices, cases, parallel))
     if as_json:
         told = [{**_chosen(choice), **run.as_json()} for choice, run in zip(choices, runs, strict=True)]

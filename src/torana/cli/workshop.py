@@ -1,7 +1,8 @@
 """What the authors' commands open before they begin: the catalogue, its prompts and models, and which are meant."""
 
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import click
 
 from torana.api.prompts import usual_wish
+from torana.catalog.document import nearest
 from torana.catalog.feature_file import EMPTY
 from torana.catalog.load import Catalogue, load_catalogue, overlay_paths
 from torana.catalog.snapshot import PromptSource
@@ -94,6 +96,15 @@ def choose(
         model=found,
         why_model=why_model,
     )
+
+
+def note_unread(shop: Workshop, choice: Choice, names: Iterable[str]) -> None:
+    """Tell on stderr of inputs that no template can read; an endpoint passes over them."""
+    texts = (choice.source.text(), *shop.catalogue.templates.values())
+    for name in names:
+        if not any(re.search(rf"\b{re.escape(name)}\b", text) for text in texts):
+            hint = nearest(name, choice.prompt.variables, "expected the name of an input")
+            click.echo(f"note: {choice.key} reads no {name!r}, {hint}", err=True)
 
 
 def render_as_feature(shop: Workshop, choice: Choice, inputs: dict[str, Any]) -> ChatRequest:
