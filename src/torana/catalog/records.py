@@ -129,7 +129,7 @@ class DenyRecord(Record, frozen=True, kw_only=True):
     instance: str = ""
     """The instance's id, as vouched for."""
     user: str = ""
-    """The token's subject."""
+    """The subject of a user's token, or `X-Gitlab-Global-User-Id` beside an instance's."""
     token_id: str = ""
     """The claim `jti`."""
 
