@@ -11,6 +11,7 @@ from tests.conftest import StartGateway
 from tests.support.fleet import running_fleet
 from tests.support.gateway import OPENAI_KEY, RunningGateway
 from tests.support.http_client import Answer
+from tests.support.provider import ScriptedProvider
 
 PROXY = "ai_gateway_model_provider_proxy"
 EMBEDDINGS = "/openai/v1/embeddings"
@@ -49,6 +50,22 @@ async def test_one_model_is_shown_by_any_of_its_names(gateway: RunningGateway, n
     assert openai["id"] == anthropic["id"] == name
     assert anthropic["display_name"] == "Claude Sonnet 4.6"
     assert openai["registry"] == anthropic["registry"]
+
+
+async def test_the_first_model_of_a_server_goes_by_its_own_name(
+    start_gateway: StartGateway, provider: ScriptedProvider
+) -> None:
+    provider.models = ["qwen3:8b", "other"]
+    gateway = await start_gateway(env={**NOTHING, "OPENAI_BASE_URL": provider.url})
+
+    async def say(model: str) -> int:
+        asked = {"model": model, "messages": [{"role": "user", "content": "Hi"}]}
+        return (await gateway.post("/openai/v1/chat/completions", json=asked, headers=bearer(gateway))).status
+
+    statuses = [await say(model) for model in ("chat_default", "qwen3:8b", "openai/qwen3:8b", "other")]
+
+    assert statuses == [200, 200, 200, 404]
+    assert [request.json()["model"] for request in provider.requests] == ["qwen3:8b"] * 3
 
 
 @pytest.mark.parametrize("prefix", ["/openai", "/anthropic"])

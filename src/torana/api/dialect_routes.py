@@ -25,7 +25,8 @@ class DialectEndpoints:
     def __init__(
         self, gateway: Gateway, unit_primitives: Mapping[str, UnitPrimitive], settings: Settings, redactor: Redactor
     ) -> None:
-        gate = DialectGate(OfferedModels(gateway.models), unit_primitives, settings.auth, redactor)
+        offered = OfferedModels(gateway.models, gateway.router.first_model)
+        gate = DialectGate(offered, unit_primitives, settings.auth, redactor)
         self.chat = DialectChat(gateway, gate, settings.serve.stream_keepalive_s)
         self.embeddings = DialectEmbeddings(gateway, gate)
         self.counting = DialectCounting(gateway, gate)

@@ -23,7 +23,8 @@ class FirstModel:
     def __init__(self, settings: ProviderSettings, fetcher: Fetcher) -> None:
         self.settings = settings
         self.fetcher = fetcher
-        self._id = ""
+        self.known = ""
+        """The server's first model id; empty until it has told one."""
         self._task: asyncio.Task[None] | None = None
         self._asked = asyncio.Event()
         """Set once a question was answered or failed."""
@@ -42,20 +43,20 @@ class FirstModel:
         if self._task is None:
             # Nobody needed it at start; this request does.
             self.start()
-        if not self._id:
+        if not self.known:
             await self._asked.wait()
-        if not self._id:
+        if not self.known:
             raise ProviderUnreachable("the server behind OPENAI_BASE_URL lists no model; set AIGW_OPENAI_MODEL")
-        return self._id
+        return self.known
 
     async def _keep_asking(self) -> None:
         while True:
             try:
-                self._id = await self._ask()
+                self.known = await self._ask()
             except FetchFailed as error:
                 logger.warning("GET /v1/models of OPENAI_BASE_URL failed", extra={"reason": str(error)})
             self._asked.set()
-            await asyncio.sleep(REFRESH_S if self._id else RETRY_S)
+            await asyncio.sleep(REFRESH_S if self.known else RETRY_S)
 
     async def _ask(self) -> str:
         url = join_url(self.settings.openai_base_url, "/v1/models")

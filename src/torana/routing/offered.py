@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from torana.catalog.model_records import ModelRecord
 from torana.errors import Invalid, Refusal
+from torana.routing.discovery import FirstModel
 from torana.routing.models import Model, Models
 
 DEMO, DEMO_EMBEDDINGS = "demo", "demo_embeddings"
@@ -33,8 +34,12 @@ class OfferedModels:
     Looked at in this order: aliases, names of the catalogue, `provider/model`, the providers' own names.
     """
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, first_model: FirstModel | None = None) -> None:
+        """first_model   of a server of the operator's own, whose name only the server knows"""
         self.models = models
+        self._first_model = first_model
+        self._unnamed = ""
+        """The record that is asked for by that name."""
         self._by_provider: dict[str, tuple[str, str]] = {}
         """`provider/model` and the bare model → the record's name and, for the former, the provider."""
         for record in models.catalogue.models.values():
@@ -43,6 +48,8 @@ class OfferedModels:
                 if model:
                     self._by_provider.setdefault(f"{item.provider}/{model}", (record.name, item.provider))
                     self._by_provider.setdefault(model, (record.name, ""))
+                elif item.provider == "openai":
+                    self._unnamed = record.name
 
     def find(self, name: str) -> Model:
         """The model that a client names; raises Refusal 404 for one that is unknown or that nothing here serves."""
@@ -56,6 +63,8 @@ class OfferedModels:
             # With the demo in everybody's place no deployment is of that provider.
             if provider and served:
                 model = replace(model, deployments=served)
+        elif self._unnamed and self._is_first(name):
+            model = self._find_in_use(self._unnamed, name)
         else:
             raise _unknown(name)
         if any(each.is_configured for each in model.deployments):
@@ -91,6 +100,10 @@ class OfferedModels:
     def offer(self, name: str) -> Offer:
         """The row of one name, whichever of them it is; raises Refusal 404."""
         return Offer(name, self.models.catalogue.models[self.find(name).name])
+
+    def _is_first(self, name: str) -> bool:
+        told = self._first_model.known if self._first_model is not None else ""
+        return bool(told) and name in (told, f"openai/{told}")
 
     def _find_in_use(self, record: str, name: str) -> Model:
         try:
