@@ -171,6 +171,13 @@ async def test_an_address_that_leads_to_no_server_is_told(run: Run, url: str, sa
     assert said in " ".join(result.output.split())
 
 
+async def test_a_server_of_which_nothing_works_has_not_passed(run: Run) -> None:
+    result = await run("test", "--url", "http://127.0.0.1:9", "--model", "any")
+
+    assert result.exit_code == 1
+    assert result.stdout.endswith("\nNOT PASSED\n")
+
+
 async def test_a_call_of_a_tool_json_a_picture_and_thoughts_are_recognised(run: Run, tmp_path: Path) -> None:
     """A server that can do all of it; the scripted one answers always the same."""
 

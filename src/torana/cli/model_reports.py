@@ -29,7 +29,8 @@ def deployment_report(name: str, declared: frozenset[str], findings: list[Findin
 
 
 def model_report(name: str, record: ModelRecord | None, declared: frozenset[str], deployments: list[Any]) -> Any:
-    """The whole: it passes where every declared ability works on every deployment."""
+    """The whole: it passes where every declared ability works on every deployment, and at least one does anywhere."""
+    has_answered = any(each["works"] for row in deployments for each in row["findings"])
     return {
         "model": name,
         "tested_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -37,7 +38,7 @@ def model_report(name: str, record: ModelRecord | None, declared: frozenset[str]
         "record": fingerprint(record) if record is not None else "",
         "declared": sorted(declared),
         "deployments": deployments,
-        "passed": bool(deployments) and not any(each["broken"] for each in deployments),
+        "passed": has_answered and not any(each["broken"] for each in deployments),
     }
 
 
