@@ -429,7 +429,7 @@ def test_a_model_that_fails_is_told_and_ends_with_1(run: Run) -> None:
     result = run("prompts", "test", "summarize_text", "--limit", "1", **keys)
 
     assert result.exit_code == 1
-    assert "the model failed: 503: Service Unavailable (provider_unreachable)" in result.stdout
+    assert "the model failed: 503: Service Unavailable (provider_unreachable: No connection to " in result.stdout
 
 
 def test_a_prompt_without_a_data_set_asks_for_one(run: Run) -> None:

@@ -20,7 +20,7 @@ from torana.cli.workshop import Choice, Workshop, render_as_feature
 from torana.clock import Clock
 from torana.counting import estimate_tokens
 from torana.errors import ProviderError, Refusal
-from torana.refusals import refusal_text
+from torana.refusals import CODES, refusal_text
 from torana.routing.discovery import FirstModel
 from torana.routing.fences import Fences
 from torana.routing.router import Router
@@ -190,7 +190,8 @@ async def _ask(shop: Workshop, router: Router, choice: Choice, case: Case) -> Ou
     except Refusal as refusal:
         problems = [refusal_text(refusal)]
     except ProviderError as error:
-        problems = [f"the model failed: {error.phrase} ({error.code})"]
+        known = CODES.get(error.code)
+        problems = [f"the model failed: {error.phrase} ({error.code}{f': {known.meaning}' if known else ''})"]
     text = "".join(parts)
     if usage is None:
         usage = Usage(input_tokens=asked, output_tokens=estimate_tokens(text), is_counted=True)
