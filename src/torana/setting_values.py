@@ -88,12 +88,14 @@ def read_float(name: str, text: str) -> float:
 
 
 def read_list(name: str, text: str) -> tuple[str, ...]:
-    if text.lstrip().startswith("["):
+    if text.lstrip().startswith(("[", "{")):
         try:
             items = json.loads(text)
         except ValueError:
-            items = [None]
-        if not all(isinstance(item, str | int) and not isinstance(item, bool) for item in items):
+            items = None
+        if not isinstance(items, list) or not all(
+            isinstance(item, str | int) and not isinstance(item, bool) for item in items
+        ):
             raise BadSetting(name, "is no JSON list of texts", 'expected a,b or ["a","b"]')
         return tuple(str(item) for item in items)
     return tuple(item.strip() for item in text.split(",") if item.strip())

@@ -202,6 +202,7 @@ def test_secrets_never_print_themselves() -> None:
         ("AIGW_AUTH__LEEWAY_S", "-1", "'-1' is no duration"),
         ("AIGW_AUTH__BYPASS_EXTERNAL", "maybe", "'maybe' is no boolean"),
         ("AIGW_AUTH__ISSUERS", "[1", "is no JSON list"),
+        ("AIGW_AUTH__ISSUERS", "{}", "is no JSON list"),
         ("AIGW_DEFAULT_PROMPTS", "x", "is no JSON object"),
         ("AIGW_DEFAULT_PROMPTS", "[]", "is no JSON object"),
         ("AIGW_LOGGING__LEVEL", "loud", "'loud' is no level"),
