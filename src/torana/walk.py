@@ -368,13 +368,14 @@ class Walk:
             if isinstance(error, ProviderError):
                 await call.settled()
             raise
+        waited_s = facts["provider_s"] = round(time.monotonic() - started, 6)
         call.move(used)
         usage = vectors.usage
         if usage is None or not is_possible(usage):
             usage = complete(usage, estimate_inputs(request.inputs, None).input_tokens, 0)
         call.record(used.provider, used.model, "completed", usage, time.monotonic() - started)
         await call.settled()
-        headers = [*self.headers_of(used, None, model), *limited]
+        headers = [*self.headers_of(used, None, model), *self._timing(waited_s), *limited]
         standings = call.hold.standings if call.hold is not None else ()
         return Embedded(vectors.rows, used.provider, used.model, headers, usage, vectors.raw, standings)
 

@@ -63,6 +63,7 @@ async def test_texts_become_vectors_in_their_order(gateway: RunningGateway, path
     assert [vector[0] for vector in vectors(answer)] == [1, 2, 3]
     assert answer.json()["model"] == {"engine": "openai", "name": "text-embedding-3-small", "identifier": SMALL}
     assert answer.header("x-aigw-model") == "openai/text-embedding-3-small"
+    assert (answer.header("server-timing") or "").startswith("provider;dur=")
     (request,) = gateway.provider.requests
     assert (request.path, request.header("authorization")) == ("/v1/embeddings", f"Bearer {OPENAI_KEY}")
     sent = request.json()
@@ -132,6 +133,7 @@ async def test_what_was_spent_is_in_the_log(gateway: RunningGateway) -> None:
         UNIT_PRIMITIVE,
     )
     assert line["input_tokens"] > 0
+    assert 0 < line["provider_s"] <= line["duration_s"]
     assert "some text" not in str(gateway.log.lines)
 
 
