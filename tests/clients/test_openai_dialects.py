@@ -281,10 +281,10 @@ async def test_instructions_of_codex_are_one_system_message_for_open_models(
 
     crossed, passed = (request.json()["messages"] for request in provider.requests)
     assert crossed == [
-        {"role": "system", "content": "You are Codex.\n\nYou may write here.\n\nIt is late."},
+        {"role": "system", "content": "You are Codex.\n\nYou may write here."},
         {"role": "user", "content": "Hello"},
         {"role": "assistant", "content": "Yes?"},
-        {"role": "user", "content": "Go on"},
+        {"role": "user", "content": "It is late.\n\nGo on"},
     ]
     assert passed == turns
 

@@ -175,7 +175,9 @@ async def test_results_stand_right_behind_their_calls_whatever_was_said_meanwhil
 
     claudes, gpts = (request.json()["messages"] for request in gateway.provider.requests)
     assert [row["role"] for row in claudes] == ["user", "assistant", "user", "assistant", "user"]
-    assert {block["tool_use_id"] for block in claudes[2]["content"]} == {"call_1", "call_2"}
+    *results, text = claudes[2]["content"]
+    assert {block["tool_use_id"] for block in results} == {"call_1", "call_2"}
+    assert text["text"] == "It is late."
     assert [row["role"] for row in gpts] == ["user", "assistant", "tool", "tool", "system", "assistant"]
 
 

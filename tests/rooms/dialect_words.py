@@ -12,12 +12,14 @@ import msgspec
 
 from torana.chat import ChatRequest, Document, Foreign, Image, Message, Part, Role, Text, Thought, ToolCall, ToolResult
 from torana.dialects.collecting import Collected, collect
+from torana.dialects.in_words import tell_in_turn
 from torana.dialects.media import text_of
 from torana.dialects.thoughts import find_effort
 
 
 def plain(chat: ChatRequest) -> dict[str, Any]:
     """All that matters of a request, comparable."""
+    chat = tell_in_turn(chat)
     system = [part for message in chat.messages if message.role == "system" for part in message.parts]
     turns: list[tuple[Role, list[Any]]] = []
     for message in chat.messages:

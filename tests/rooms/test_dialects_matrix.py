@@ -13,6 +13,7 @@ from torana.dialects.chat_completions import CHAT_COMPLETIONS
 from torana.dialects.converse import CONVERSE
 from torana.dialects.dialect import Dialect
 from torana.dialects.generate_content import GENERATE_CONTENT
+from torana.dialects.in_words import tell_in_turn
 from torana.dialects.messages import MESSAGES
 from torana.dialects.responses import RESPONSES
 from torana.errors import Invalid
@@ -75,7 +76,9 @@ def expected(chat: ChatRequest, dialect: Dialect, lost: tuple[str, ...]) -> dict
     kept = without(chat, lost)
     if kept.wants_json and dialect.name in TELLS_JSON_MODE:
         told = Message("system", (Text(TELLS_JSON_MODE[dialect.name]),))
-        kept = msgspec.structs.replace(kept, wants_json=False, messages=(*kept.messages, told))
+        head = sum(message.role == "system" for message in tell_in_turn(kept).messages)
+        messages = (*kept.messages[:head], told, *kept.messages[head:])
+        kept = msgspec.structs.replace(kept, wants_json=False, messages=messages)
     return plain(kept)
 
 

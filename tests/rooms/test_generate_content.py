@@ -442,8 +442,9 @@ def test_results_of_neighbouring_messages_come_together_in_the_order_of_their_ca
         )
     )
 
-    _, results = json.loads(VERTEX_CONTENT.write_request(chat, FLASH_2, stream=True))["contents"]
+    _, results, said = json.loads(VERTEX_CONTENT.write_request(chat, FLASH_2, stream=True))["contents"]
 
+    assert said == {"role": "user", "parts": [{"text": "It is late."}]}
     told = [part["functionResponse"]["response"]["output"] for part in results["parts"]]
     assert told == ["done", "second", "third", "of no call"]
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from torana.chat import ChatRequest, Document, Foreign, Image, Message, Part, Text, Thought, Tool, ToolCall, ToolResult
 from torana.dialects.chat_completions_answers import NAME
 from torana.dialects.freeform import fold_grammar, names_of, unwrap
-from torana.dialects.in_words import ask_in_turn
+from torana.dialects.in_words import tell_in_turn
 from torana.dialects.media import file_name, image_url, tell_document, text_of, write_data_url
 from torana.dialects.members import Members, sound_arguments
 from torana.dialects.openai_models import Traits
@@ -38,7 +38,7 @@ def write_words(chat: ChatRequest, traits: Traits, lost: set[str]) -> Members:
     is_clients_own = chat.extra_dialect == NAME
     if not is_clients_own:
         chat = fit_strict_words(chat, lost)
-    messages = chat.messages if is_clients_own or traits.is_openais else _gather_system(ask_in_turn(chat).messages)
+    messages = chat.messages if is_clients_own or traits.is_openais else _gather_system(tell_in_turn(chat).messages)
     rows = [_write_message(each, traits, lost, is_clients_own=is_clients_own) for each in messages]
     members: Members = {"messages": [row for each in rows for row in each]}
     # Other servers may not know the new name, so it goes out only to those, or when the request says so.

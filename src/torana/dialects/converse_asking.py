@@ -29,7 +29,7 @@ from torana.chat import (
 from torana.dialects import claude, messages_asking
 from torana.dialects.converse_answers import NAME, PROOF
 from torana.dialects.converse_models import Traits
-from torana.dialects.in_words import GO_ON, ask_for_json, ask_in_turn
+from torana.dialects.in_words import GO_ON, ask_for_json, tell_in_turn
 from torana.dialects.media import note_detail
 from torana.dialects.members import Members, read_arguments
 from torana.dialects.schemas import bare_schema, close_schema
@@ -93,7 +93,7 @@ def write_words(chat: ChatRequest, traits: Traits, mind: claude.Traits, lost: se
     mind   what the model takes where it is Claude
     """
     page = _Page(traits, lost)
-    chat = ask_in_turn(chat)
+    chat = tell_in_turn(chat)
     is_claude = traits.family == "claude"
     config, output, more = _ask_claude(chat, mind, lost) if is_claude else _ask_others(chat, traits, lost)
     # Blank stop sequences are refused.

@@ -10,7 +10,7 @@ from torana.chat import AnswerSchema, ChatRequest, Effort, Reasoning, Tool
 from torana.dialects.generate_content_parts import is_second
 from torana.dialects.generate_content_turns import write_contents, write_system
 from torana.dialects.google_schema import clean_schema
-from torana.dialects.in_words import GO_ON, ask_in_turn
+from torana.dialects.in_words import GO_ON, tell_in_turn
 from torana.dialects.members import Members
 from torana.dialects.thoughts import find_budget, find_effort, nearest_effort
 
@@ -35,7 +35,7 @@ def write_words(chat: ChatRequest, model: str, lost: set[str]) -> Members:
 
     Raises Invalid for a part that only another dialect can write.
     """
-    chat = ask_in_turn(chat)
+    chat = tell_in_turn(chat)
     contents, system = write_contents(chat.messages, model, lost), write_system(chat.messages, lost)
     if not contents:
         # A conversation in which nobody asks anything: the API demands a turn.

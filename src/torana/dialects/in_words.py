@@ -2,22 +2,39 @@
 
 import msgspec
 
-from torana.chat import ChatRequest, Message
+from torana.chat import ChatRequest, Message, Part
 
 GO_ON = "Go on exactly where you stopped, and repeat nothing."
 """Follows a begun answer for models that carry on none."""
 
 
-def ask_in_turn(chat: ChatRequest) -> ChatRequest:
-    """With system messages behind the assistant's last words as a user's: they are what is to be answered, and told
-    ahead of all else they would leave the model to carry its own last answer on. The request itself mostly."""
-    at = len(chat.messages)
-    while at and chat.messages[at - 1].role == "system":
-        at -= 1
-    if not 0 < at < len(chat.messages) or chat.messages[at - 1].role != "assistant":
+def tell_in_turn(chat: ChatRequest) -> ChatRequest:
+    """With system messages behind the assistant's first words in a user's turn, where they stand. The request mostly.
+
+    Told ahead of all else, as some formats and most chat templates want it, each new one would change the prompt from
+    its beginning, and nothing of it would be found in a provider's cache again; and one behind the last words is what
+    is to be answered.
+    """
+    first = next((at for at, message in enumerate(chat.messages) if message.role == "assistant"), len(chat.messages))
+    if all(message.role != "system" for message in chat.messages[first:]):
         return chat
-    asked = (Message("user", message.parts) for message in chat.messages[at:])
-    return msgspec.structs.replace(chat, messages=(*chat.messages[:at], *asked))
+    turns: list[Message] = []
+    held: list[Part] = []  # a turn in which the system speaks is told as one: many templates refuse two of one role
+    for message in chat.messages[first:]:
+        if message.role == "assistant":
+            if held:
+                turns.append(Message("user", tuple(held)))
+                held = []
+            turns.append(message)
+        elif message.role == "system" or held:
+            if not held and turns[-1].role == "user":
+                held += turns.pop().parts
+            held += message.parts
+        else:
+            turns.append(message)
+    if held:
+        turns.append(Message("user", tuple(held)))
+    return msgspec.structs.replace(chat, messages=(*chat.messages[:first], *turns))
 
 
 def ask_for_json(chat: ChatRequest, lost: set[str], *, takes_schema: bool) -> str:

@@ -138,7 +138,9 @@ def fit_words(chat: ChatRequest, quirks: Quirks, lost: set[str]) -> ChatRequest:
         changed |= _fit_tools(chat, quirks, lost)
     if chat.answer_schema is not None and not quirks.answer_schema:
         asked = Message("system", (Text(ask_for_json(chat, lost, takes_schema=False)),))
-        changed |= {"answer_schema": None, "wants_json": True, "messages": (*chat.messages, asked)}
+        head = next((at for at, each in enumerate(chat.messages) if each.role != "system"), len(chat.messages))
+        messages = (*chat.messages[:head], asked, *chat.messages[head:])
+        changed |= {"answer_schema": None, "wants_json": True, "messages": messages}
     is_to_think = chat.reasoning is not None and find_effort(chat.reasoning) != "none"
     if chat.reasoning is not None and quirks.reasoning == "none":
         changed["reasoning"] = None

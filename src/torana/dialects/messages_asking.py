@@ -22,7 +22,7 @@ from torana.chat import (
     ToolResult,
 )
 from torana.dialects.claude import Traits
-from torana.dialects.in_words import GO_ON, ask_for_json, ask_in_turn
+from torana.dialects.in_words import GO_ON, ask_for_json, tell_in_turn
 from torana.dialects.media import note_detail, text_of
 from torana.dialects.members import Members, read_arguments
 from torana.dialects.messages_answers import NAME
@@ -68,7 +68,7 @@ class _Page:
 def write_words(chat: ChatRequest, traits: Traits, lost: set[str]) -> Members:
     """All that our words say, for a model of these traits; raises Invalid for a part of another dialect's."""
     page = _Page(traits, lost, chat.extra_dialect == NAME)
-    chat = ask_in_turn(chat)
+    chat = tell_in_turn(chat)
     thinking = choose_thinking(chat, traits, lost)
     members: Members = {"max_tokens": thinking.max_tokens}
     if chat.tools:

@@ -5,6 +5,7 @@ from itertools import pairwise
 from msgspec.structs import replace
 
 from torana.chat import ChatRequest, Message, Text
+from torana.dialects.in_words import tell_in_turn
 
 _BETWEEN = "\n\n"
 
@@ -12,12 +13,14 @@ _BETWEEN = "\n\n"
 def fold_system(chat: ChatRequest) -> ChatRequest:
     """The same request without system messages: their text stands at the head of the first user turn.
 
-    Where nobody asks anything, it becomes a user turn of its own, in front.
+    Where nobody asks anything, it becomes a user turn of its own, in front. What the system says in later turns stays
+    where it is, as a user's.
     """
-    told = _BETWEEN.join(message.text for message in chat.messages if message.role == "system" and message.text)
+    in_turn = tell_in_turn(chat)
+    told = _BETWEEN.join(message.text for message in in_turn.messages if message.role == "system" and message.text)
     if not told:
-        return chat
-    messages = [message for message in chat.messages if message.role != "system"]
+        return chat if in_turn is chat else replace(in_turn, source=None)
+    messages = [message for message in in_turn.messages if message.role != "system"]
     place = next((index for index, message in enumerate(messages) if message.role == "user"), None)
     if place is None:
         return replace(chat, messages=(Message("user", (Text(told),)), *messages), source=None)
