@@ -207,6 +207,9 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     carries_on: bool | None = None
     """A last turn of the assistant's is an answer that has begun. True: it goes out as it is; False: the model is asked
     to go on; None: as the model is used to."""
+    wants_cache: bool = False
+    """Its client's format has providers keep prompts unasked: for a model that keeps only what is marked, marks are set
+    (dialects/cache_marks.py)."""
     user: str = ""
     """Opaque id of the end user, for session affinity where the provider supports it."""
     fill_in: FillIn | None = None

@@ -17,6 +17,7 @@ from torana.api.connection import DRAINING
 from torana.api.dialect_front import ANTHROPIC, OPENAI, Front
 from torana.api.dialect_gate import QUOTA, DialectGate, beta_of, forwarded
 from torana.api.exchange import JSON_HEADER, Exchange, Reply, Route, StreamCut, StreamReply
+from torana.api.metadata import may_cache_prompt
 from torana.api.streaming import STREAM_HEADERS
 from torana.caller import Permit
 from torana.chat import ChatRequest, Chunk, Source
@@ -108,7 +109,11 @@ class DialectChat:
             chat, source = ChatRequest(messages=()), replace_fields(source, is_read=False, allowed_tokens=allowed)
         # Agents seldom name a limit, and mean the model's own.
         limit = model.output_limit if is_streamed else min(model.output_limit, MAX_UNSTREAMED_TOKENS)
-        return model, replace_fields(chat, stream=is_streamed, source=source, output_limit=limit)
+        # Anthropic's clients mark what is to be kept themselves.
+        wants_cache = dialect is not MESSAGES and may_cache_prompt(exchange.headers)
+        return model, replace_fields(
+            chat, stream=is_streamed, source=source, output_limit=limit, wants_cache=wants_cache
+        )
 
 
 class DialectStream(AsyncIterator[bytes]):

@@ -101,5 +101,5 @@ def named(error: Invalid, wish: ModelWish, loc: reading.Loc, name: str) -> Inval
 
 
 def may_cache_prompt(headers: Headers) -> bool:
-    """False where the instance wants no provider to keep its prompts; for completions and named prompts."""
+    """False where the instance wants no provider to keep prompts; for completions, named prompts and dialects."""
     return headers.text(b"x-gitlab-model-prompt-cache-enabled").lower() != "false"

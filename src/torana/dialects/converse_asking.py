@@ -27,6 +27,7 @@ from torana.chat import (
     ToolResult,
 )
 from torana.dialects import claude, messages_asking
+from torana.dialects.cache_marks import mark_conversation
 from torana.dialects.converse_answers import NAME, PROOF
 from torana.dialects.converse_models import Traits
 from torana.dialects.in_words import GO_ON, ask_for_json, tell_in_turn
@@ -93,8 +94,8 @@ def write_words(chat: ChatRequest, traits: Traits, mind: claude.Traits, lost: se
     mind   what the model takes where it is Claude
     """
     page = _Page(traits, lost)
-    chat = tell_in_turn(chat)
     is_claude = traits.family == "claude"
+    chat = mark_conversation(tell_in_turn(chat)) if is_claude else tell_in_turn(chat)
     config, output, more = _ask_claude(chat, mind, lost) if is_claude else _ask_others(chat, traits, lost)
     # Blank stop sequences are refused.
     if stop := [text for text in chat.stop if text.strip()]:

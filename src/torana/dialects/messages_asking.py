@@ -21,6 +21,7 @@ from torana.chat import (
     ToolCall,
     ToolResult,
 )
+from torana.dialects.cache_marks import mark_conversation
 from torana.dialects.claude import Traits
 from torana.dialects.in_words import GO_ON, ask_for_json, tell_in_turn
 from torana.dialects.media import note_detail, text_of
@@ -68,7 +69,7 @@ class _Page:
 def write_words(chat: ChatRequest, traits: Traits, lost: set[str]) -> Members:
     """All that our words say, for a model of these traits; raises Invalid for a part of another dialect's."""
     page = _Page(traits, lost, chat.extra_dialect == NAME)
-    chat = tell_in_turn(chat)
+    chat = mark_conversation(tell_in_turn(chat))
     thinking = choose_thinking(chat, traits, lost)
     members: Members = {"max_tokens": thinking.max_tokens}
     if chat.tools:
