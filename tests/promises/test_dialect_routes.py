@@ -892,12 +892,23 @@ async def test_limits_are_told_in_the_vendors_own_headers(
     assert int(answers[-1].header("retry-after") or 0) > 0
 
 
-async def test_a_used_up_day_tells_sdks_not_to_ask_again(start_gateway: StartGateway, tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", [RESPONSES, MESSAGES])
+async def test_a_used_up_day_tells_clients_not_to_ask_again(
+    start_gateway: StartGateway, tmp_path: Path, path: str
+) -> None:
     gateway = await start_gateway(env=write_limits(tmp_path / "overlay", "1 per day per instance"))
 
-    first, second = await ask(gateway, CHAT), await ask(gateway, CHAT)
+    first, second = await ask(gateway, path), await ask(gateway, path)
 
     assert (first.status, second.status, second.header("x-should-retry")) == (200, 429, "false")
+    error = second.json()["error"]
+    if path == MESSAGES:
+        assert error["type"] == "rate_limit_error"
+    else:
+        # Codex sleeps for as long as Retry-After says, unless it reads that its plan is used up.
+        assert error["type"] == "usage_limit_reached"
+        over = datetime.fromtimestamp(error["resets_at"], UTC)
+        assert f"free again at {over:%Y-%m-%dT%H:%M:%SZ}" in error["message"]
 
 
 # --- The vendor's own other dialect ---

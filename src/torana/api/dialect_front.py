@@ -51,6 +51,8 @@ class Front:
     """What the vendor says when it is overloaded."""
     names_param: bool = False
     """Errors have a member for the parameter that is wrong."""
+    spent_kind: str = ""
+    """What the vendor's clients call a limit that is used up for a day or more; empty: they go by x-should-retry."""
     tell_too_long: Callable[[str], str] = str
     """A provider's words for a prompt that is too long → the vendor's own, where its clients go by those."""
     write_limits: Callable[[Sequence[Standing]], Headers]
@@ -72,6 +74,8 @@ class Front:
             body["error"]["param"] = refusal.missing if status in (400, 404) else None
         elif refusal.details is not None:
             body["error"]["details"] = refusal.details
+        if self.spent_kind and isinstance(refusal, LimitReached) and not explained["retryable"]:
+            body["error"] |= {"type": self.spent_kind, "resets_at": refusal.free_at}
         headers = [(b"content-type", b"application/json"), (b"x-torana-code", refusal.code.encode()), *refusal.headers]
         if isinstance(refusal, LimitReached):
             headers += self.write_limits(refusal.standings)
@@ -80,7 +84,14 @@ class Front:
         return status, msgspec.json.encode({**body, "refusal": explained}), headers
 
 
-OPENAI = Front(prefix="/openai", dialect=CHAT_COMPLETIONS, names_param=True, write_limits=openai_headers)
+OPENAI = Front(
+    prefix="/openai",
+    dialect=CHAT_COMPLETIONS,
+    names_param=True,
+    # Codex, which would sleep for as long as Retry-After says.
+    spent_kind="usage_limit_reached",
+    write_limits=openai_headers,
+)
 ANTHROPIC = Front(
     prefix="/anthropic",
     dialect=MESSAGES,
@@ -135,9 +146,9 @@ def provider_failed(error: ProviderError, front: Front, mask: Callable[[str], st
     """
     headers: Headers = []
     if error.is_retryable:
-        # With 503 and 529 there is always a time to come back.
-        is_down = error.upstream_code in (503, 529)
-        headers += retry_after(soon() if error.retry_after_s is None and is_down else error.retry_after_s)
+        # With these there is always a time to come back: Codex gives its task up at a 429 that names none.
+        is_busy = isinstance(error, ProviderLimited) or error.upstream_code in (503, 529)
+        headers += retry_after(soon() if error.retry_after_s is None and is_busy else error.retry_after_s)
     if not error.is_retryable:
         headers.append(SHOULD_NOT_RETRY)
     code, details = error.upstream_code, None

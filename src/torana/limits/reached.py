@@ -127,13 +127,14 @@ class LimitReached(Refusal):
         self.standings = tuple(standings)
         self.reached = reached
         self.retry_after_s = after_s
+        self.free_at = int(now + after_s)
         is_spent = reached.limit.period_s >= 86_400
         told = [(b"retry-after", b"%d" % after_s)]
         if is_spent:
             # The vendors' SDKs obey it: without it they would sleep until midnight, or ask again and again.
             told.append((b"x-should-retry", b"false"))
         if reached.limit.period_s:
-            when = f"free again at {datetime.fromtimestamp(now + after_s, UTC):%Y-%m-%dT%H:%M:%SZ}, in {after_s} s"
+            when = f"free again at {datetime.fromtimestamp(self.free_at, UTC):%Y-%m-%dT%H:%M:%SZ}, in {after_s} s"
         else:
             when = "free again when one of them ends"
         unit, left = reached.limit.unit, reached.left
