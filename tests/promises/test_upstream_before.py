@@ -331,7 +331,10 @@ async def test_the_client_is_told_how_long_the_provider_wants_to_be_left_alone(
         return
     assert family.is_failed(answer, 429)
     assert len(provider.requests) == 1
-    if answer.status != 200:
+    if answer.status != 200 and seconds is None and family.path.startswith(("/openai/", "/anthropic/")):
+        # Codex gives its task up at a 429 that names no time.
+        assert 1 <= int(answer.header("retry-after") or 0) <= 5
+    elif answer.status != 200:
         assert answer.header("retry-after") == (None if seconds is None else str(seconds))
 
 
