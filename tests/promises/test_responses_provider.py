@@ -243,3 +243,29 @@ async def test_a_model_that_always_thinks_is_asked_for_the_least_and_has_tools_i
     with_tools, without = provider.requests
     assert (with_tools.path, with_tools.json()["reasoning"]) == ("/acme/v1/responses", {"effort": "low"})
     assert (without.path, without.json()["reasoning_effort"]) == ("/acme/v1/chat/completions", "low")
+
+
+@pytest.mark.parametrize("more", [{}, {"stream": True}])
+async def test_nobody_has_work_done_when_nobody_is_there_to_count_it(
+    gateway: RunningGateway, more: dict[str, bool]
+) -> None:
+    """Its end could not be asked for here, and what it cost would stand in no usage record."""
+    answer = await ask(gateway, RESPONSES, "acme_large", background=True, **more)
+
+    assert (answer.status, gateway.provider.requests) == (400, [])
+    assert answer.json()["error"]["message"].startswith("background: Nothing is stored here")
+
+
+async def test_an_empty_text_beside_a_call_is_no_message(gateway: RunningGateway) -> None:
+    """As clients of chat completions tell an answer that is a call alone."""
+    call = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    turns = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "ok"},
+    ]
+
+    await ask(gateway, CHAT, "acme_large", messages=turns)
+
+    items = gateway.provider.requests[0].json()["input"]
+    assert [item.get("type", item.get("role")) for item in items] == ["user", "function_call", "function_call_output"]

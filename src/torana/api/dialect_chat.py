@@ -24,7 +24,7 @@ from torana.chat import ChatRequest, Chunk, Source
 from torana.dialects.chat_completions import CHAT_COMPLETIONS
 from torana.dialects.dialect import EventWriter, ServedDialect
 from torana.dialects.messages import MESSAGES
-from torana.dialects.responses import RESPONSES
+from torana.dialects.responses import RESPONSES, UNATTENDED
 from torana.errors import Invalid, ProviderError, Refusal
 from torana.gateway import Gateway
 from torana.routing.models import Model
@@ -104,7 +104,7 @@ class DialectChat:
             chat, _ = dialect.read_request(exchange.body)
         except Invalid as fault:
             # A member that is new to us is none of our business where its own vendor answers.
-            if fault.type == "json_invalid" or not self.gateway.speaks(model, dialect.name):
+            if fault.type in ("json_invalid", UNATTENDED) or not self.gateway.speaks(model, dialect.name):
                 raise
             chat, source = ChatRequest(messages=()), replace_fields(source, is_read=False, allowed_tokens=allowed)
         # Agents seldom name a limit, and mean the model's own.

@@ -76,6 +76,8 @@ _ASIDES = (
 )
 """What OpenAI's own tools did is told again in the text that follows, and what a search for tools found in `tools`."""
 _MORE_TOOLS = "additional_tools"
+UNATTENDED = "unattended"
+"""The type of what is refused whoever answers: work that goes on, and is billed, when nobody is there to count it."""
 
 
 def read_request(body: bytes) -> tuple[ChatRequest, str]:
@@ -86,7 +88,7 @@ def read_request(body: bytes) -> tuple[ChatRequest, str]:
         if members.get(name) is not None:
             raise Invalid((name,), "Nothing is stored here: send the whole conversation as input")
     if members.get("background"):
-        raise Invalid(("background",), "Nothing is stored here: answers are given while the request lasts")
+        raise Invalid(("background",), "Nothing is stored here: answers are given while the request lasts", UNATTENDED)
     chat = _read_words(members)
     known = msgspec.structs.replace(chat, extra_dialect=NAME)
     return keep_extra(chat, NAME, members, asking.write_words(known, GENERAL, set()), _SPOKEN | _HARMLESS), model

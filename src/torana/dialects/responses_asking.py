@@ -78,6 +78,9 @@ def _write_message(message: Message, traits: Traits, lost: set[str]) -> list[Mem
     said: list[Part] = []
     results = [part for part in message.parts if isinstance(part, ToolResult)]
     for part in [*results, *(part for part in message.parts if not isinstance(part, ToolResult))]:
+        if isinstance(part, Text) and not part.text and len(message.parts) > 1:
+            # Beside a call, chat completions have an empty text for none; here it would be a message of its own.
+            continue
         if isinstance(part, Foreign) and part.dialect != NAME and part.is_aside:
             lost.add(part.kind[:40])
         elif isinstance(part, Thought) and not (part.dialect == NAME and part.signature):
