@@ -892,6 +892,21 @@ async def test_limits_are_told_in_the_vendors_own_headers(
     assert int(answers[-1].header("retry-after") or 0) > 0
 
 
+@pytest.mark.parametrize(
+    ("passed_s", "kind"), [(0, "usage_limit_reached"), (3299, "usage_limit_reached"), (3301, "rate_limit_error")]
+)
+async def test_codex_is_not_left_to_sleep_through_a_used_up_hour(
+    start_gateway: StartGateway, tmp_path: Path, clock: HandClock, passed_s: int, kind: str
+) -> None:
+    gateway = await start_gateway(env=write_limits(tmp_path / "overlay", "1 per hour per instance"), clock=clock)
+
+    await ask(gateway, RESPONSES)
+    clock.advance(passed_s)
+    answer = await ask(gateway, RESPONSES)
+
+    assert (answer.status, answer.json()["error"]["type"]) == (429, kind)
+
+
 @pytest.mark.parametrize("path", [RESPONSES, MESSAGES])
 async def test_a_used_up_day_tells_clients_not_to_ask_again(
     start_gateway: StartGateway, tmp_path: Path, path: str

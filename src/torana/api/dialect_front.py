@@ -34,6 +34,9 @@ Headers = list[tuple[bytes, bytes]]
 SHOULD_NOT_RETRY = (b"x-should-retry", b"false")
 """Both vendors' SDKs obey it."""
 
+LONGEST_SLEEP_S = 300
+"""Nobody who sits before an agent waits for longer without a word."""
+
 PASSED_STATUSES = (400, 404, 409, 413, 415, 422)
 """A provider's statuses that are about the client's own request: it is told why."""
 
@@ -52,7 +55,7 @@ class Front:
     names_param: bool = False
     """Errors have a member for the parameter that is wrong."""
     spent_kind: str = ""
-    """What the vendor's clients call a limit that is used up for a day or more; empty: they go by x-should-retry."""
+    """What the vendor's clients call a limit that is used up for long; empty: they go by x-should-retry."""
     tell_too_long: Callable[[str], str] = str
     """A provider's words for a prompt that is too long → the vendor's own, where its clients go by those."""
     write_limits: Callable[[Sequence[Standing]], Headers]
@@ -74,7 +77,7 @@ class Front:
             body["error"]["param"] = refusal.missing if status in (400, 404) else None
         elif refusal.details is not None:
             body["error"]["details"] = refusal.details
-        if self.spent_kind and isinstance(refusal, LimitReached) and not explained["retryable"]:
+        if self.spent_kind and isinstance(refusal, LimitReached) and _is_spent(refusal):
             body["error"] |= {"type": self.spent_kind, "resets_at": refusal.free_at}
         headers = [(b"content-type", b"application/json"), (b"x-torana-code", refusal.code.encode()), *refusal.headers]
         if isinstance(refusal, LimitReached):
@@ -132,6 +135,10 @@ def _message(refusal: Refusal) -> str:
         where = ".".join(str(part) for part in row["loc"][1:])
         return f"{where}: {row['msg']}" if where else str(row["msg"])
     return str(refusal.members.get("message") or refusal)
+
+
+def _is_spent(refusal: LimitReached) -> bool:
+    return not refusal.is_retryable or refusal.retry_after_s > LONGEST_SLEEP_S
 
 
 def _looks_retryable(status: int) -> bool:
