@@ -13,7 +13,8 @@ CODES: dict[str, Code] = {
     "token_missing": Code(
         "client",
         "The request has no Authorization header.",
-        "Send `Authorization: Bearer <token>`; `torana token` prints one for a test.",
+        "Send `Authorization: Bearer <token>`; `torana token` prints one for a test. Vendors' SDKs and coding agents "
+        "are served below /openai/v1 and /anthropic.",
     ),
     "authorization_scheme": Code(
         "client",
@@ -23,7 +24,8 @@ CODES: dict[str, Code] = {
     "authentication_type": Code(
         "client",
         "The header X-Gitlab-Authentication-Type is missing or is not `oidc`.",
-        "Send `X-Gitlab-Authentication-Type: oidc`.",
+        "Send `X-Gitlab-Authentication-Type: oidc`. Vendors' SDKs and coding agents, which do not, are served below "
+        "/openai/v1 and /anthropic.",
     ),
     "token_malformed": Code(
         "instance_token",

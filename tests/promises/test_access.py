@@ -81,6 +81,17 @@ async def test_the_authentication_type_is_exactly_oidc(gateway: RunningGateway) 
         assert reason(answer) == "Invalid authentication token type - only OIDC is supported"
 
 
+async def test_an_sdk_that_is_led_to_the_wrong_place_is_told_the_right_one(gateway: RunningGateway) -> None:
+    token = gateway.token(unit_primitives=["ai_gateway_model_provider_proxy"])
+
+    for path, headers in (
+        ("/v1/chat/completions", {"Authorization": f"Bearer {token}"}),
+        ("/v1/messages", {"x-api-key": token}),
+    ):
+        answer = await gateway.post(path, headers=headers)
+        assert (answer.status, "below /openai/v1 and /anthropic" in answer.refusal.remedy) == (401, True)
+
+
 # What a token must be
 
 
