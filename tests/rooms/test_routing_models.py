@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from torana.catalog.load import load_catalogue
+from torana.chat import Usage
 from torana.environment import load_settings
 from torana.routing.discovery import FirstModel
 from torana.routing.models import Models
 from torana.transport import Fetched
+from torana.usage.prices import cost_usd
 
 OWN = """\
 models:
@@ -35,6 +37,17 @@ def test_a_deployments_own_prices_replace_its_models_whole(tmp_path: Path) -> No
     assert (here.prices.as_of, here.prices.output) == ("2026-01-02", Decimal("2.5"))
     assert there.prices is not None
     assert (there.prices.as_of, there.prices.input, there.prices.output) == ("2026-02-03", Decimal("1.1"), None)
+
+
+def test_what_a_list_says_of_long_prompts_and_of_tiers_is_what_they_cost(tmp_path: Path) -> None:
+    more = 'long: {over: 1000, input: "2", output: "5"}, times: {flex: "0.5"}'
+    (tmp_path / "models.yml").write_text(OWN.replace('output: "2.5"}', f'output: "2.5", {more}}}'))
+    (here, _) = models_of({"ANTHROPIC_API_KEY": "k"}, tmp_path).find_by_name("acme").deployments
+
+    usual, long = (cost_usd(Usage(input_tokens=tokens), here.prices) for tokens in (1000, 1001))
+    flex = cost_usd(Usage(input_tokens=1000, tiers=("flex",)), here.prices)
+
+    assert (usual, long, flex) == (Decimal("0.001"), Decimal("0.002002"), Decimal("0.0005"))
 
 
 def test_the_default_of_a_vendor_and_what_is_passed_through_cost_what_their_model_costs() -> None:
