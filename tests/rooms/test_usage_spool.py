@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime, timedelta
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -639,6 +640,20 @@ async def test_a_call_of_a_dead_worker_costs_what_its_tier_and_its_cache_cost(
 
     written = json.loads(everything(dead)[0][0])
     assert (written["tiers"], written["cost_usd"]) == (told, cost)
+
+
+async def test_a_call_of_a_dead_worker_ended_when_it_was_last_seen(spool: Spool, tmp_path: Path) -> None:
+    record = open_record(ledger_of(spool))
+    path = make_folder(Disk(), tmp_path / "dead", "dead").path
+    table = RunningTable(Disk(), Disk().open(path / "running"))
+    table.note(table.take(record.admitted()), 1, Usage(1_000, 100), 90.0)
+
+    dead = Folder(Disk(), path, -1)
+    adopt(Disk(), dead)
+
+    written = json.loads(everything(dead)[0][0])
+    started, ended = (datetime.fromisoformat(written[name]) for name in ("started_at", "ended_at"))
+    assert ended - started == timedelta(seconds=90)
 
 
 async def test_a_call_whose_record_was_written_before_its_worker_died_has_no_other(
