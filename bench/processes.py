@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +16,9 @@ LOAD_CORE = CORES[-1]
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_places: list[socket.socket] = []
+_places: deque[int] = deque()
+"""Descriptors of sockets that keep the ports given last."""
+MOST_PLACES = 64
 
 
 def start(
@@ -38,10 +41,12 @@ def stop(process: subprocess.Popen[bytes], patience_s: float = 5.0) -> None:
 
 
 def free_port() -> int:
-    """One that nobody had; nobody is given it by chance while this process lives."""
+    """One that nobody had; nobody is given it by chance until this was called many times more."""
     place = keep_port()
-    _places.append(place)
     port: int = place.getsockname()[1]
+    if len(_places) >= MOST_PLACES:
+        os.close(_places.popleft())
+    _places.append(place.detach())
     return port
 
 
