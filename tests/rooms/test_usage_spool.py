@@ -465,7 +465,7 @@ def test_a_death_in_the_middle_of_a_checkpoint_leaves_the_one_before(offset: int
     import tempfile
 
     with tempfile.TemporaryFile() as file:
-        table = RunningTable(Disk(), file.fileno())
+        table = RunningTable(Disk(), os.dup(file.fileno()))
         slot = table.take(b"call")
         table.note(slot, 1, Usage(5, 5, tiers=("slow",)), 1.0)
         before = os.pread(file.fileno(), 2048, 0)
@@ -584,14 +584,20 @@ async def test_calls_are_booked_also_where_the_table_of_running_ones_cannot_grow
     assert len(await settled_records(spool, *records)) == FIRST_SLOTS + 3
 
 
-async def test_records_of_a_server_without_a_spool_are_written_once_it_has_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("breaks", "operations"), [(errno.EACCES, {"make_folder"}), (errno.ENOSPC, {"reserve", "write", "sync"})]
+)
+async def test_records_of_a_server_without_a_spool_are_written_once_it_has_one(
+    tmp_path: Path, breaks: int, operations: set[str]
+) -> None:
     disk = BrokenDisk()
-    disk.breaks = errno.EACCES
+    disk.breaks, disk.operations = breaks, frozenset(operations)
     spool = Spool(tmp_path / "spool", "me", disk, Metrics(Known()).usage)
     record = open_record(ledger_of(spool))
     record.close("completed", Usage(1, 1))
     await record.settled()  # nobody waits for a disk that is not there
     assert (spool.own, spool.is_full) == (None, True)
+    assert not [name for name in open_files() if str(tmp_path) in name]
 
     disk.breaks = 0
 
@@ -601,6 +607,12 @@ async def test_records_of_a_server_without_a_spool_are_written_once_it_has_one(t
     await eventually(is_written)
     await spool.stop()
     spool.release()
+    assert not [name for name in open_files() if str(tmp_path) in name]
+
+
+def open_files() -> list[str]:
+    links = [Path(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
+    return [os.readlink(link) for link in links if link.is_symlink()]
 
 
 async def test_a_call_of_absurd_names_has_a_whole_record_when_its_worker_dies(spool: Spool, tmp_path: Path) -> None:

@@ -57,13 +57,17 @@ class RunningTable:
     """One worker's slots. Grows by itself; space on the disk is reserved first, so that no later write can fail."""
 
     def __init__(self, disk: Disk, fd: int) -> None:
-        """Raises OSError."""
+        """`fd` is its own from now on. Raises OSError."""
         self._disk = disk
         self._fd = fd
         self._extents: list[mmap.mmap] = []
         self._places: list[tuple[mmap.mmap, int]] = []
         self._free: deque[int] = deque()
-        self._grow(FIRST_SLOTS)
+        try:
+            self._grow(FIRST_SLOTS)
+        except OSError:
+            disk.close(fd)
+            raise
 
     @property
     def used(self) -> int:
@@ -122,6 +126,7 @@ class RunningTable:
         for extent in self._extents:
             extent.close()
         self._extents = []
+        self._disk.close(self._fd)
 
     def _grow(self, slots: int) -> None:
         length = slots * SLOT_BYTES

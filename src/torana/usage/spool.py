@@ -226,8 +226,15 @@ class Spool:
         """Our own folder; tried again and again where there cannot be one."""
         try:
             folder = make_folder(self._disk, self.path, self._name)
+        except OSError as error:
+            self._note_full(error)
+            return
+        try:
             self.table = RunningTable(self._disk, self._disk.open(folder.path / "running"))
         except OSError as error:
+            with suppress(OSError):
+                folder.remove()  # or the next one of this name could not be
+            folder.release()
             self._note_full(error)
             return
         self.own = folder
