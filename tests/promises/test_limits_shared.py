@@ -397,7 +397,7 @@ async def test_what_passed_meanwhile_is_counted_when_the_store_is_back(start: St
     assert await statuses(gateway, 7) == [200] * 7
 
     store.start()
-    await eventually(lambda: is_shared(gateway), within_s=15)
+    await eventually(lambda: is_shared(gateway))
 
     seen = await statuses(gateway, 5)
     assert seen == [200, 200, 200, 429, 429]
@@ -412,7 +412,7 @@ async def test_what_one_server_let_pass_meanwhile_the_others_learn(start: Start,
 
     store.start()
     for gateway in gateways:
-        await eventually(lambda gateway=gateway: is_shared(gateway), within_s=15)
+        await eventually(lambda gateway=gateway: is_shared(gateway))
 
     assert await statuses(gateways[1], 6) == [200] * 5 + [429]
 
@@ -429,7 +429,7 @@ async def test_streams_that_run_while_the_store_comes_back_are_counted(start: St
         await eventually(lambda each=each: is_shared(each, 0))
     store.start()  # it has forgotten everything
     for each in (gateway, other):
-        await eventually(lambda each=each: is_shared(each), within_s=15)
+        await eventually(lambda each=each: is_shared(each))
     third = asyncio.create_task(ask(other))
     await provider.request(3)
 
@@ -452,7 +452,7 @@ async def test_a_frozen_store_holds_up_a_call_once_and_no_longer_than_the_patien
     # Nobody asks any more, until it answers again.
     assert await plain_figure(gateway, "torana_limit_questions_total") == questions
     store.thaw()
-    await eventually(lambda: is_shared(gateway), within_s=15)
+    await eventually(lambda: is_shared(gateway))
 
 
 async def test_each_change_of_the_stores_state_is_one_log_line(start: Start, store: Store) -> None:
@@ -466,7 +466,7 @@ async def test_each_change_of_the_stores_state_is_one_log_line(start: Start, sto
             await eventually(lambda: is_shared(gateway, 0))
             await statuses(gateway, 3)
             proxy.refuses = False
-            await eventually(lambda: is_shared(gateway), within_s=15)
+            await eventually(lambda: is_shared(gateway))
 
         lines = [line for line in gateway.log.lines if "limits are" in str(line.get("message", line))]
         assert len(lines) == 7

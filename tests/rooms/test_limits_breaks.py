@@ -207,7 +207,7 @@ async def test_a_server_that_the_store_has_forgotten_says_anew_what_it_holds(sto
                 second.settle(hold)
             return hold is None
 
-        await eventually(is_refused, within_s=10)
+        await eventually(is_refused)
         for hold in held:
             first.settle(hold)
 
@@ -324,7 +324,7 @@ async def test_a_long_calls_tokens_of_a_burst_are_free_when_it_ends(store: Store
         async def is_forgotten() -> bool:
             return first.table.numbers[hold.slots[0] + UNTIL] <= first.leases.now()
 
-        await eventually(is_forgotten, within_s=10)
+        await eventually(is_forgotten)
         first.settle(hold, input_tokens=10)
 
         async def passes() -> bool:

@@ -250,7 +250,7 @@ async def test_a_server_that_was_taken_for_dead_says_anew_what_it_holds(store: S
             both = first.leases, second.leases
             return all(each.state[0] and each._asker.name not in before and not each._gone for each in both)
 
-        await eventually(are_back, within_s=10)
+        await eventually(are_back)
         assert await second.ask(input_tokens=300) is None
         first.settle(hold, input_tokens=100)
 
@@ -269,7 +269,7 @@ async def test_a_quiet_lease_goes_back(store: Store) -> None:
         async def has_returned() -> bool:
             return not leased
 
-        await eventually(has_returned, within_s=10)
+        await eventually(has_returned)
 
         assert [await second.ask() is not None for _ in range(38)] == [True] * 37 + [False]
 

@@ -46,7 +46,7 @@ class Told:
         async def is_up() -> bool:
             return self.line.is_up
 
-        await eventually(is_up, within_s=10)
+        await eventually(is_up)
         return self.line
 
 

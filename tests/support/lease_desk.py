@@ -54,7 +54,7 @@ class Server:
         async def is_as_wanted() -> bool:
             return self.leases.state[0] is is_so
 
-        await eventually(is_as_wanted, within_s=10)
+        await eventually(is_as_wanted)
 
     async def ask(self, **spent: int) -> Hold | None:
         call = Call(Caller(instance_id="acme"), "mia", model="m")
