@@ -345,17 +345,22 @@ class Settings:
     def state_path(self) -> Path:
         """Raises BadSetting where nothing names it and the user has no home, as in some containers."""
         if self.state_dir:
-            return Path(self.state_dir)
+            return folder_at("AIGW_STATE_DIR", self.state_dir)
         base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-        try:
-            return Path(base).expanduser() / "torana"
-        except RuntimeError:
-            reason = "is not set, and this user has no home directory"
-            raise BadSetting("AIGW_STATE_DIR", reason, "expected a folder that may be written") from None
+        return folder_at("AIGW_STATE_DIR", base, "is not set, and this user has no home directory") / "torana"
 
     @property
     def spool_path(self) -> Path:
-        return Path(self.usage.spool_dir) if self.usage.spool_dir else self.state_path / "usage"
+        given = self.usage.spool_dir
+        return folder_at("AIGW_USAGE__SPOOL_DIR", given) if given else self.state_path / "usage"
+
+
+def folder_at(name: str, text: str, reason: str = "is in a home directory that there is not") -> Path:
+    """No shell has looked at what stands in `.env`: a `~` would become a folder of this name. Raises BadSetting."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise BadSetting(name, reason, "expected a folder that may be written") from None
 
 
 MIN_OPERATOR_TOKEN_CHARS = 16

@@ -333,6 +333,7 @@ async def test_of_two_servers_started_at_once_one_finds_the_port_taken(tmp_path:
         ((), {"AIGW_LOGGING__TO_FILE": "missing/log"}, "AIGW_LOGGING__TO_FILE: 'missing/log' cannot be written"),
         (("--workers", "2"), {"AIGW_LOGGING__TO_FILE": "."}, "AIGW_LOGGING__TO_FILE: '.' cannot be written"),
         ((), HOMELESS, "AIGW_STATE_DIR: is not set, and this user has no home directory, expected"),
+        ((), {"AIGW_USAGE__SPOOL_DIR": "~nobody has this name/x"}, "AIGW_USAGE__SPOOL_DIR: is in a home directory"),
         (("--workers", "2"), HOMELESS, "AIGW_STATE_DIR: is not set, and this user has no home directory, expected"),
     ],
 )

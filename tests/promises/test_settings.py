@@ -173,6 +173,12 @@ def test_a_mark_that_editors_begin_a_file_with_is_no_part_of_the_secret(tmp_path
     assert found.providers.openai_api_key.reveal() == "sk-1"
 
 
+def test_folders_may_be_named_from_the_home_directory_on() -> None:
+    found = load_settings({"AIGW_STATE_DIR": "~/state", "AIGW_USAGE__SPOOL_DIR": "~/usage"})
+
+    assert (found.state_path, found.spool_path) == (Path.home() / "state", Path.home() / "usage")
+
+
 def test_secrets_never_print_themselves() -> None:
     found = load_settings({"OPENAI_API_KEY": "canary", "AIGW_SELF_SIGNED_JWT__SIGNING_KEY": "canary"})
 
