@@ -205,6 +205,11 @@ def check_tls(cert_file: str, key_file: str, ciphers: str) -> None:
     """What HTTPS is served with. Without a look at it now, a server would come up that nobody can talk to."""
     import ssl
 
+    expected = (
+        "expected PEM files, the key in AIGW_FASTAPI__TLS__KEY_FILE or beside the certificate, without a password"
+    )
+    if not cert_file:
+        raise BadSetting("AIGW_FASTAPI__TLS__CERT_FILE", "is not set, and AIGW_FASTAPI__TLS__ENABLED is", expected)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         # A key with a password would be asked for on the terminal.
@@ -214,7 +219,7 @@ def check_tls(cert_file: str, key_file: str, ciphers: str) -> None:
         raise BadSetting(
             "AIGW_FASTAPI__TLS__CERT_FILE",
             f"{cert_file!r} and its key cannot be used ({reason})",
-            "expected PEM files, the key in AIGW_FASTAPI__TLS__KEY_FILE or beside the certificate, without a password",
+            expected,
         ) from error
     try:
         context.set_ciphers(ciphers or "DEFAULT")

@@ -31,7 +31,8 @@ def check_trust(settings: Settings) -> None:
                 tls_context(part)
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", "") or getattr(error, "strerror", "") or type(error).__name__
-            raise BadSetting(name, f"{file!r} cannot be used ({reason})", expected) from error
+            found_bad = f"{file!r} cannot be used ({reason})" if file else "is not set, and AIGW_MTLS__ENABLED is"
+            raise BadSetting(name, found_bad, expected) from error
 
 
 def check_store(url: str) -> None:

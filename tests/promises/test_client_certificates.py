@@ -166,7 +166,7 @@ async def test_unchecked_servers_are_shown_our_certificate_too(
     ("changed", "told"),
     [
         ({"AIGW_MTLS__CERT_FILE": "/nowhere.crt"}, "AIGW_MTLS__CERT_FILE: '/nowhere.crt'"),
-        ({"AIGW_MTLS__CERT_FILE": ""}, "AIGW_MTLS__CERT_FILE: ''"),
+        ({"AIGW_MTLS__CERT_FILE": ""}, "AIGW_MTLS__CERT_FILE: is not set, "),
         ({"AIGW_MTLS__KEY_FILE": "{others}"}, "AIGW_MTLS__CERT_FILE: "),
         ({"AIGW_MTLS__KEY_PASSWORD": ""}, "AIGW_MTLS__CERT_FILE: "),
         ({"AIGW_MTLS__KEY_PASSWORD": "wrong"}, "AIGW_MTLS__CERT_FILE: "),

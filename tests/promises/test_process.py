@@ -312,7 +312,7 @@ async def test_of_two_servers_started_at_once_one_finds_the_port_taken(tmp_path:
     ("args", "env", "said"),
     [
         ((), {"AIGW_FASTAPI__API_PORT": "many"}, "AIGW_FASTAPI__API_PORT: 'many' is no whole number, expected"),
-        ((), {"AIGW_FASTAPI__TLS__ENABLED": "true"}, "AIGW_FASTAPI__TLS__CERT_FILE: "),
+        ((), {"AIGW_FASTAPI__TLS__ENABLED": "true"}, "AIGW_FASTAPI__TLS__CERT_FILE: is not set, "),
         ((), {"AIGW_FASTAPI__API_HOST": "no such host", **NO_ANSWER}, "AIGW_FASTAPI__API_HOST: "),
         ((), {"AIGW_FASTAPI__API_HOST": "gateway..local"}, "AIGW_FASTAPI__API_HOST: 'gateway..local' is no name"),
         (("--catalog", "missing"), {}, "AIGW_CATALOG: 'missing' is no directory, expected"),
