@@ -907,6 +907,15 @@ async def test_codex_is_not_left_to_sleep_through_a_used_up_hour(
     assert (answer.status, answer.json()["error"]["type"]) == (429, kind)
 
 
+@pytest.mark.parametrize(("wait_s", "kind"), [("300", "rate_limit_error"), ("301", "usage_limit_reached")])
+async def test_nor_through_what_is_used_up_at_the_provider(gateway: RunningGateway, wait_s: str, kind: str) -> None:
+    gateway.provider.fail_with(429, headers={"Retry-After": wait_s})
+
+    answer = await ask(gateway, RESPONSES)
+
+    assert (answer.status, answer.header("retry-after"), answer.json()["error"]["type"]) == (429, wait_s, kind)
+
+
 @pytest.mark.parametrize("path", [RESPONSES, MESSAGES])
 async def test_a_used_up_day_tells_clients_not_to_ask_again(
     start_gateway: StartGateway, tmp_path: Path, path: str

@@ -77,8 +77,8 @@ class Front:
             body["error"]["param"] = refusal.missing if status in (400, 404) else None
         elif refusal.details is not None:
             body["error"]["details"] = refusal.details
-        if self.spent_kind and isinstance(refusal, LimitReached) and _is_spent(refusal):
-            body["error"] |= {"type": self.spent_kind, "resets_at": refusal.free_at}
+        if self.spent_kind and status == 429 and (over_at := _over_at(refusal)):
+            body["error"] |= {"type": self.spent_kind, "resets_at": over_at}
         headers = [(b"content-type", b"application/json"), (b"x-torana-code", refusal.code.encode()), *refusal.headers]
         if isinstance(refusal, LimitReached):
             headers += self.write_limits(refusal.standings)
@@ -137,8 +137,13 @@ def _message(refusal: Refusal) -> str:
     return str(refusal.members.get("message") or refusal)
 
 
-def _is_spent(refusal: LimitReached) -> bool:
-    return not refusal.is_retryable or refusal.retry_after_s > LONGEST_SLEEP_S
+def _over_at(refusal: Refusal) -> int:
+    """When what is used up for long, of a limit here or at the provider, is there again, in Unix seconds; else 0."""
+    if isinstance(refusal, LimitReached):
+        is_long = not refusal.is_retryable or refusal.retry_after_s > LONGEST_SLEEP_S
+        return refusal.free_at if is_long else 0
+    wait_s = next((int(value) for name, value in refusal.headers if name == b"retry-after"), 0)
+    return int(time.time()) + wait_s if wait_s > LONGEST_SLEEP_S else 0
 
 
 def _looks_retryable(status: int) -> bool:
