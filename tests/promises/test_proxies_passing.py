@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from tests.conftest import StartGateway
+from tests.support.clock import HandClock
 from tests.support.gateway import ANTHROPIC_KEY, OPENAI_KEY, RunningGateway
 from tests.support.http_client import Answer, StreamedAnswer, fetch
 from tests.support.provider import Malformation, Script
@@ -122,6 +123,19 @@ async def test_what_the_client_left_out_is_not_made_up(gateway: RunningGateway) 
 
     sent = lower_pairs(gateway.provider.requests[0].headers)
     assert sent.keys() == {"host", "authorization", "via", "accept-encoding", "content-length"}
+
+
+async def test_a_vendor_that_is_back_is_asked_by_everybody_again(start_gateway: StartGateway, clock: HandClock) -> None:
+    gateway = await start_gateway({"AIGW_ROUTING__FAILURES_TO_REST": "2"}, clock=clock)
+    gateway.provider.server.stop_listening()
+    for _ in range(2):
+        await ask(gateway)
+    await gateway.provider.start()
+    clock.advance(10)
+
+    answers = [await ask(gateway) for _ in range(3)]  # the first one looks, then three may, then all
+
+    assert [answer.status for answer in answers] == [200, 200, 200]
 
 
 async def test_repeated_beta_headers_all_go_on(gateway: RunningGateway) -> None:
