@@ -608,6 +608,19 @@ async def test_an_interrupt_of_an_idle_server_exits_0_at_once(serve: Serve) -> N
 # Workers
 
 
+async def test_a_name_that_means_nothing_is_told_once_however_many_workers_there_are(serve: Serve) -> None:
+    server = await serve("--workers", "2", env={"AIGW_FASTAPI__API_PROT": "1"})
+
+    async def are_both_up() -> bool:
+        return len([line for line in server.lines if "keys could not be fetched" in line["message"]]) > 1
+
+    await server.until(are_both_up)
+    told = [line["message"] for line in server.lines if "unknown setting" in line["message"]]
+    assert told == [
+        "AIGW_FASTAPI__API_PROT: unknown setting, ignored; the nearest known name is AIGW_FASTAPI__API_PORT"
+    ]
+
+
 async def test_two_workers_serve_and_their_counts_are_summed_even_of_the_dead(serve: Serve) -> None:
     server = await serve("--workers", "2")
     before = await server.workers()

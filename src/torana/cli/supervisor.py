@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from torana.cli.pulse import LOOK_S, STUCK_LOOKS, Pulse
@@ -139,7 +140,9 @@ class _Supervisor:
             sock.close()
         is_first = slot == 0 and not self.deaths.get(slot)
         beat = self.pulse.beater(slot)
-        return run_worker(self.settings, *listening, metrics_dir=self.directory, has_banner=is_first, beat=beat)
+        # One of all says what the settings have of unknown names.
+        settings = self.settings if is_first else replace(self.settings, warnings=())
+        return run_worker(settings, *listening, metrics_dir=self.directory, has_banner=is_first, beat=beat)
 
     def _end_stuck(self) -> None:
         """A worker that does not move keeps its share of the port: its clients would wait for ever."""
