@@ -175,6 +175,23 @@ async def test_what_a_call_of_an_ended_window_has_not_used_is_not_free_in_the_ne
         assert third is None
 
 
+@pytest.mark.parametrize("burst", [0, 10])
+async def test_what_was_answered_before_a_break_is_not_undone(store: Store, burst: int) -> None:
+    limit = LimitRecord(name="limit-0", limit="10 per hour", exact=True, burst=burst)
+    async with servers(store, 1, limit) as (server,):
+        for _ in range(3):
+            await server.get()
+        before = server.leases._asker
+        store.command("CLIENT", "KILL", "TYPE", "normal")
+
+        async def has_told_of_the_break() -> bool:
+            return server.leases._asker is not before and not server.leases._gone
+
+        await eventually(has_told_of_the_break)
+
+    assert await left_of(store, limit) == 7
+
+
 async def test_a_store_that_was_started_anew_goes_on_with_the_window_of_the_calls_under_way(store: Store) -> None:
     """So that they may give back what they leave, and that it is free should their worker die."""
     store.command("FLUSHALL")
