@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from tests.support.clock import HandClock
 from tests.support.gateway import RunningGateway, default_env, running_gateway
 from tests.support.issuer import FakeIssuer
@@ -24,6 +25,10 @@ def pytest_configure() -> None:
     for name in list(os.environ):
         if name.startswith(FOREIGN) or name.upper() in PROXIES:
             del os.environ[name]
+    # No example fails because the machine was busy; and a change lands or not by what it is, not by luck.
+    is_ci = bool(os.environ.get("CI"))
+    settings.register_profile("torana", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=is_ci)
+    settings.load_profile("torana")
 
 
 StartGateway = Callable[..., Awaitable[RunningGateway]]

@@ -13,6 +13,7 @@ from tests.promises.test_usage_delivery import counts
 from tests.support.gateway import USER_ID, RunningGateway
 from tests.support.http_server import Answering, LoopbackServer, Request
 from tests.support.issuer import INSTANCE_ID
+from tests.support.waiting import WAIT_S
 
 CODE = WHOLE[0]
 
@@ -28,7 +29,7 @@ class Collector:
 
     async def has(self, events: int) -> dict[str, dict[str, Any]]:
         """Name → the standard context, once so many events are here."""
-        async with asyncio.timeout(10), self._arrived:
+        async with asyncio.timeout(WAIT_S), self._arrived:
             await self._arrived.wait_for(lambda: len(self.events) >= events)
         return {event["se_ac"]: context_of(event) for event in self.events}
 

@@ -18,7 +18,7 @@ from tests.support.provider import ScriptedProvider
 from tests.support.served import environment
 from tests.support.usage import is_killed
 from tests.support.usage_sink import UsageSink, write_sinks
-from tests.support.waiting import eventually
+from tests.support.waiting import WAIT_S, eventually
 
 from torana.cli import main
 from torana.usage.folder import RESENT
@@ -391,7 +391,7 @@ async def test_a_server_stops_with_its_receiver_down_and_the_next_one_delivers(
 ) -> None:
     sink.server.stop_listening()
     env = sending_to(tmp_path, sink)
-    async with asyncio.timeout(10), server(provider, issuer, tmp_path, env) as first:
+    async with asyncio.timeout(3 * WAIT_S), server(provider, issuer, tmp_path, env) as first:
         asked = await call(first, times=30)
         spool = first.running.parts.ledger.spool.path
     if is_cursor_lost:  # as by a death right after the roll-up has what it notes itself
