@@ -3,9 +3,9 @@
 import re
 
 from torana.errors import BadSetting
-from torana.limits.line import make_connection
+from torana.limits.line import Line, make_connection
 from torana.settings import Settings, TransportSettings
-from torana.transport import tls_context
+from torana.transport import extra_certificates, tls_context
 from torana.wire.endpoint import fault_of
 
 
@@ -45,6 +45,24 @@ def check_store(url: str) -> None:
         named = re.search(r"argument '(\w+)'", str(error))
         which = f"the option `{named[1]}`, which there is not" if named else "options that cannot be read"
         raise BadSetting("AIGW_REDIS_URL", f"has {which}", "expected those of redis-py's connections") from None
+
+
+async def ask_store(settings: Settings, patience_s: float) -> str:
+    """How it stands with the shared counts, for the banner; empty: there are none. Without limits, nobody else asks
+    until somebody is refused or mints."""
+    url = settings.limits.redis_url.reveal()
+    if not url:
+        return ""
+    told: list[str] = []
+    trusted = extra_certificates(settings.transport)
+    line = Line(url, patience_s, lambda: (b"PING",), lambda _is_up, reason: told.append(reason), trusted)
+    line.start()
+    await line.started()
+    await line.aclose()
+    silence = told[0] if told else "timeout"
+    if silence:
+        return f"AIGW_REDIS_URL does not answer ({silence}); until it does, each server counts as its limits say"
+    return "AIGW_REDIS_URL answers"
 
 
 def check_endpoints(allowed: tuple[str, ...]) -> None:

@@ -81,6 +81,18 @@ async def test_the_operator_names_the_servers_model(start_gateway: StartGateway,
     assert provider.model_lists == []
 
 
+@pytest.mark.parametrize("told", [b"[" * 100_000, b'"text"', b'{"data":{}}', b'[{"id":1' + b"0" * 5000 + b"}]"])
+async def test_a_list_of_models_that_cannot_be_read_keeps_nobody_waiting(
+    start_gateway: StartGateway, provider: ScriptedProvider, told: bytes
+) -> None:
+    provider.model_list = told
+    gateway = await start_gateway(env={**NONE, "OPENAI_BASE_URL": provider.url})
+
+    answer = await complete(gateway)
+
+    assert (answer.status, answer.json()["detail"]) == (503, "Inference failed")
+
+
 async def test_a_server_without_models_is_a_failing_model_and_not_a_failing_gateway(
     start_gateway: StartGateway, provider: ScriptedProvider
 ) -> None:

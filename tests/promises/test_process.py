@@ -25,6 +25,7 @@ from tests.support.http_client import Answer, StreamedAnswer, connect, write_req
 from tests.support.issuer import FakeIssuer
 from tests.support.provider import ScriptedProvider
 from tests.support.served import NOBODY, TORANA, WAIT_S, Served, environment, run, served, spawn
+from tests.support.valkey import ScriptedStore
 
 from torana import __version__
 from torana.environment import known_settings
@@ -180,6 +181,18 @@ async def test_the_banner_says_what_editors_get_that_name_no_model(tmp_path: Pat
         assert said in await server.banner()
     async with served(tmp_path, env=custom | {"OPENAI_BASE_URL": provider.url}) as server:
         assert said not in await server.banner()
+
+
+async def test_the_banner_says_whether_the_shared_counts_answer(tmp_path: Path) -> None:
+    async with ScriptedStore(lambda command: b"+PONG\r\n") as store:
+        async with served(tmp_path, env={"AIGW_REDIS_URL": store.url}) as server:
+            assert "shared     AIGW_REDIS_URL answers\n" in await server.banner()
+        store.reply = lambda command: None
+        async with served(tmp_path, env={"AIGW_REDIS_URL": store.url}) as server:
+            assert "shared     AIGW_REDIS_URL does not answer (timeout); " in await server.banner()
+
+    async with served(tmp_path, env={"AIGW_REDIS_URL": "redis://127.0.0.1:1"}) as server:
+        assert "shared     AIGW_REDIS_URL does not answer (unreachable); " in await server.banner()
 
 
 async def test_the_banner_says_to_whom_it_listens(tmp_path: Path) -> None:

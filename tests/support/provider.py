@@ -125,6 +125,8 @@ class ScriptedProvider(LoopbackFake):
         """Every GET of the models."""
         self.models = ["claude-sonnet-4-6", "gpt-5-mini-2025-08-07"]
         self.lists_bare = False
+        self.model_list = b""
+        """The list of models as it stands; empty: it is written from `models`."""
         """The list of models stands alone, as Together's."""
         self.server = LoopbackServer(self._handle)
         self._standing = Script()
@@ -228,6 +230,9 @@ class ScriptedProvider(LoopbackFake):
             self.model_lists.append(request)
             vendor = openai_answers if request.header("anthropic-version") is None else anthropic_answers
             told = vendor.models(self.models)
+            if self.model_list:
+                await answering.whole(200, self.model_list, (("content-type", "application/json"),))
+                return
             await _send_json(answering, 200, told["data"] if self.lists_bare else told)
             return
         async with self._arrived:

@@ -12,8 +12,11 @@ if TYPE_CHECKING:
 TOKEN = "$(.venv/bin/torana token)"  # noqa: S105 a command, not a secret
 
 
-def write_banner(settings: Settings, running: "Running") -> str:
-    """What a server that runs with these settings tells."""
+def write_banner(settings: Settings, running: "Running", store: str = "") -> str:
+    """What a server that runs with these settings tells.
+
+    store  how it stands with the counts that are shared; empty: there are none
+    """
     models, keys = running.serving.models, running.parts.keys
     can_sign = keys.local.signing is not None
     serve = settings.serve
@@ -33,6 +36,7 @@ def write_banner(settings: Settings, running: "Running") -> str:
         ("catalogue", _catalogue(settings, models)),
         ("access", _access(settings, can_sign=can_sign)),
         ("issuers", "; ".join(f"{state.issuer}: {state.detail}" for state in keys.states()) or "none"),
+        *([("shared", store)] if store else ()),
         ("listening", f"{main}, metrics on {metrics}, {serve.workers} worker(s)"),
     ]
     lines = [f"torana {__version__} ({settings.environment})", *(f"  {name:<10} {text}" for name, text in rows), ""]

@@ -238,6 +238,8 @@ async def _keep_beating(beat: Callable[[], None]) -> None:
 async def _greet(settings: Settings, running: "Running") -> None:
     """The banner, once the issuers have had a moment to answer."""
     from torana.cli.banner import write_banner
+    from torana.start_checks import ask_store
 
+    store = asyncio.ensure_future(ask_store(settings, ISSUERS_MOMENT_S))
     await asyncio.sleep(ISSUERS_MOMENT_S)
-    tell(write_banner(settings, running))
+    tell(write_banner(settings, running, await store))

@@ -68,5 +68,5 @@ class FirstModel:
             told = json.loads(found.body)
             # Together's list stands alone.
             return str((told if isinstance(told, list) else told["data"])[0]["id"])
-        except (ValueError, KeyError, IndexError, TypeError) as error:
+        except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
             raise FetchFailed("no list of models") from error
