@@ -26,7 +26,9 @@ def running_postgres(port: int) -> Iterator[str]:
         user = ["setpriv", "--reuid", "nobody", "--clear-groups"]
     data = str(folder / "data")
     subprocess.run(
-        [*user, "initdb", "-D", data, "-A", "trust", "-U", "torana", "--no-sync"], check=True, capture_output=True
+        [*user, "initdb", "-D", data, "-A", "trust", "-U", "torana", "-E", "UTF8", "--no-sync"],
+        check=True,
+        capture_output=True,
     )
     options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
     control = [*user, "pg_ctl", "-D", data, "-w"]
