@@ -250,7 +250,7 @@ def test_without_a_rule_there_is_no_fence() -> None:
     assert Fences([rule("one", instance="i1"), rule("hosted", realm="saas")]).of(
         Caller(instance_id="i2", realm="self-managed")
     ) is None  # fmt: skip
-    assert not Fences([])
+    assert not Fences([]).are_any
 
 
 @pytest.mark.parametrize(
