@@ -43,12 +43,21 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         yield place
 
 
+def count_tables(place: Path) -> int:
+    return len([each for each in place.glob("*/worker-*") if each.stat().st_size])
+
+
 async def test_workers_whose_disk_runs_full_serve_on_and_count_on(
     serve: Serve, wired: dict[str, str], issuer: FakeIssuer, tmp_path: Path, small_disk: Path
 ) -> None:
     limits = write_limits(tmp_path / "overlay", "1 per hour per user")
     server = await serve("--workers", "2", env=wired | limits | {"PROMETHEUS_MULTIPROC_DIR": str(small_disk)})
     workers = await server.workers()
+
+    async def have_tables() -> bool:
+        return count_tables(small_disk) == len(workers)
+
+    await server.until(have_tables)  # one is ready before the other
     fill(small_disk, "space")
 
     users = [f"user {number}" for number in range(200)]
