@@ -8,7 +8,7 @@ from msgspec.structs import replace as replace_fields
 
 from torana.agents.step import PROMPT_ID as STEP_PROMPT
 from torana.agents.step import StepOrder, step_inputs
-from torana.answers import Answer, CodeAnswer, Embedded
+from torana.answers import Answer, Embedded
 from torana.caller import Caller, Permit
 from torana.chat import ChatRequest, FillIn, Message, ModelWish, Text
 from torana.code.cleaning import Cleaner
@@ -17,6 +17,7 @@ from torana.code.fitting import Room, fit_order, fit_request
 from torana.code.languages import extension_of
 from torana.code.orders import COMPLETIONS, CompletionOrder, Cursor, GenerationOrder
 from torana.code.window import Window
+from torana.code_answers import CodeAnswer
 from torana.dialects.embedding_dialect import EmbeddingsRequest
 from torana.errors import ProviderError, ProviderRefused, ProviderRefusedKey
 from torana.facts import Facts

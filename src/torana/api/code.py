@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from torana.access.permissions import permit
-from torana.answers import CodeAnswer, Collected
+from torana.answers import Collected
 from torana.api.amazon_q import amazon_q_unavailable
 from torana.api.code_events import SuggestionEvents
 from torana.api.code_reading import Kind, Suggestion, read_components, read_flat
@@ -16,6 +16,7 @@ from torana.caller import Permit
 from torana.chat import Usage
 from torana.clock import Clock
 from torana.code.orders import CompletionOrder
+from torana.code_answers import CodeAnswer
 from torana.errors import Invalid, ProviderError, Refusal
 from torana.gateway import Gateway
 from torana.headers import retry_after, soon

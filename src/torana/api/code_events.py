@@ -5,10 +5,10 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from torana.answers import CodeAnswer
 from torana.api.connection import DRAINING
 from torana.api.exchange import StreamCut, StreamReply
 from torana.api.streaming import RAW_TEXT, STREAM_HEADERS
+from torana.code_answers import CodeAnswer
 from torana.errors import ProviderError, Refusal
 from torana.refusals import may_be_retried
 

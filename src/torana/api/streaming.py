@@ -3,8 +3,9 @@
 from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
-from torana.answers import Answer, CodeAnswer
+from torana.answers import Answer
 from torana.api.exchange import StreamCut, StreamReply
+from torana.code_answers import CodeAnswer
 from torana.errors import ProviderError, Refusal
 
 RAW_TEXT = b"text/event-stream; charset=utf-8"
