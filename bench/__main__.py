@@ -17,29 +17,10 @@ from pathlib import Path
 from statistics import median
 
 from bench import processes, servers
-from bench.load import Job, Result
+from bench.load import Result
+from bench.rows import EVENTS, PACE_MS, Row, rows_of
 
-EVENTS, PACE_MS = 200, 5
 IDLE_RSS_BUDGET_MB, READY_BUDGET_S = 90, 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the table.
-
-    floor   the row that this one is compared with; empty for nginx itself
-    budget  how many times the floor it may cost
-    """
-
-    name: str
-    server: str
-    job: Job
-    floor: str = ""
-    budget: float = 0.0
-
-    @property
-    def unit(self) -> str:
-        return "event" if self.job.event else "request"
 
 
 @dataclass(slots=True)
@@ -90,7 +71,7 @@ def main() -> None:
             running["leased"] = stack.enter_context(servers.gateway(directory, mock.port, **limits))
             report["ready_s"] = median([*ready_s, gateway.ready_s])
             report["idle_rss_mb"] = processes.rss_mb(gateway.pid)
-        rows = [row for row in _rows(running, headers) if row.server in running]
+        rows = [row for row in rows_of(running, headers) if row.server in running]
         report["rows"] = [asdict(figures) for figures in _measure(rows, running, options.rounds, options.seconds)]
         if "gateway" in running:
             report["rss_after_load_mb"] = processes.rss_mb(running["gateway"].pid)
@@ -104,37 +85,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--nginx-only", action="store_true", help="leave the gateway out")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser.parse_args()
-
-
-def _rows(running: dict[str, servers.Server], headers: dict[str, str]) -> list[Row]:
-    nginx = running["nginx"].port
-    gateway = running["gateway"].port if "gateway" in running else 0
-    plain = {"content-type": "application/json", "authorization": "Bearer bench-key"}
-    ours = plain | {name.lower(): value for name, value in headers.items()}
-    relay = ours | {"x-gitlab-unit-primitive": "ai_gateway_model_provider_proxy"}
-    chat, proxy = "/v1/chat/completions", "/v1/proxy/openai/v1/chat/completions"
-    explain = "/v1/prompts/chat/explain_code"
-    limited, leased = (running[name].port if name in running else 0 for name in ("limited", "leased"))
-    dialect = "/openai/v1/chat/completions"
-    one, many = _chat_body(stream=False), _chat_body(stream=True)
-    same, crossing = _chat_body(stream=True, model="bench_gpt"), _chat_body(stream=True, model="bench_claude")
-    mark = "some words"
-    at_rate = {"concurrency": 8, "rate": 300.0}
-    request, event, untranslated = "nginx, request", "nginx, streamed", "same dialect, streamed"
-    return [
-        Row(request, "nginx", Job(nginx, chat, plain, one)),
-        Row("relay, request", "gateway", Job(gateway, proxy, relay, one), request, 10),
-        Row("relay, with limits", "limited", Job(limited, proxy, relay, one), request, 11),
-        Row("relay, leases in Redis", "leased", Job(leased, proxy, relay, one), request, 12),
-        Row("chat/explain_code", "gateway", Job(gateway, explain, ours, _EXPLAIN), request, 14),
-        Row("code/completions", "gateway", Job(gateway, "/v2/code/completions", ours, _COMPLETE), request, 14),
-        Row(event, "nginx", Job(nginx, chat, plain, many, event=mark)),
-        Row("relay, streamed", "gateway", Job(gateway, proxy, relay, many, event=mark), event, 2.6),
-        Row(untranslated, "limited", Job(limited, dialect, ours, same, event=mark), event),
-        Row("translated, streamed", "limited", Job(limited, dialect, ours, crossing, event=mark), untranslated, 2.5),
-        Row("nginx, 300 requests/s", "nginx", Job(nginx, chat, plain, one, **at_rate)),  # type: ignore[arg-type]
-        Row("relay, 300 requests/s", "gateway", Job(gateway, proxy, relay, one, **at_rate)),  # type: ignore[arg-type]
-    ]  # fmt: skip
 
 
 def _measure(rows: list[Row], running: dict[str, servers.Server], rounds: int, seconds: float) -> list[Figures]:
@@ -184,41 +134,6 @@ def _figures(row: Row, samples: list[Sample], cost: dict[str, float]) -> Figures
         errors=sum(result.errors for result in results),
         first_error=next((result.first_error for result in results if result.first_error), ""),
     )
-
-
-def _chat_body(*, stream: bool, model: str = f"gpt-bench-e{EVENTS}-p{PACE_MS}") -> str:
-    """About 1 KB; the model's name tells the mock provider how to stream."""
-    question = "What does this function give back, and is there a shorter way to write it? " * 11
-    messages = [{"role": "user", "content": question}]
-    return json.dumps({"model": model, "messages": messages, "stream": stream})
-
-
-_CODE = "def add(first, second):\n    total = first + second\n    return total\n\n\n"
-_EXPLAIN = json.dumps(
-    {
-        "inputs": {
-            "input": "Explain the code",
-            "selected_text": _CODE * 6,
-            "file_content": _CODE * 6,
-            "language_info": "The code is written in Python.",
-        },
-        "stream": False,
-    }
-)
-_COMPLETE = json.dumps(
-    {
-        "prompt_version": 1,
-        "project_path": "group/project",
-        "project_id": 1,
-        "current_file": {
-            "file_name": "sums.py",
-            "language_identifier": "python",
-            "content_above_cursor": _CODE * 10 + "def add_three(",
-            "content_below_cursor": "\n" + _CODE * 2,
-        },
-        "stream": False,
-    }
-)
 
 
 def _machine() -> str:

@@ -94,12 +94,14 @@ def _listening(command: Sequence[str], core: int, out: Path, port: int) -> Itera
 
 
 @contextmanager
-def gateway(directory: Path, provider_port: int, **more_env: str) -> Iterator[Gateway]:
+def gateway(
+    directory: Path, provider_port: int, *, program: Sequence[str] = (TORANA,), **more_env: str
+) -> Iterator[Gateway]:
     """One worker, logs and metrics on, production settings; no issuer is asked, the token is locally signed."""
     port, metrics_port = processes.free_port(), processes.free_port()
     env = _environment(directory, provider_port) | more_env
     out = directory / "gateway"
-    command = [TORANA, "serve", "--port", str(port), "--metrics-port", str(metrics_port)]
+    command = [*program, "serve", "--port", str(port), "--metrics-port", str(metrics_port)]
     process = processes.start(command, processes.MEASURED_CORE, out, env)
     try:
         ready_s = processes.seconds_until(port, "/monitoring/ready", process)
