@@ -65,7 +65,6 @@ class _Event(msgspec.Struct):
     """A text in all that is read here."""
     output_index: int = 0
     summary_index: int = 0
-    content_index: int = 0
     item: _Item | None = None
     response: msgspec.Raw = msgspec.Raw()
     code: str | None = None

@@ -67,7 +67,6 @@ class Language(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     empty_body: str = ""
     """A statement that does nothing, where a block may not be empty."""
     end_mark: str = ""
-    both: str = "{a} and {b}"
     binds: str = ""
     """Expression of what names something without assigning it."""
     is_data: bool = False
