@@ -53,7 +53,6 @@ def own_model(
     loc: tuple[str | int, ...],
     *,
     name: str = "name",
-    as_text_completion: bool = False,
 ) -> ModelWish:
     """A wish for a client's own model server, its endpoint checked.
 
@@ -71,7 +70,6 @@ def own_model(
         endpoint=endpoint,
         api_key=api_key,
         identifier=identifier,
-        as_text_completion=as_text_completion,
     )
 
 

@@ -74,7 +74,6 @@ def fit(
     input_tokens: int,
     *,
     ruler: Ruler = BYTES,
-    suffix_share: float = SUFFIX_SHARE,
     context_share: float = 1.0,
     uses_context: bool = True,
 ) -> Window:
@@ -83,7 +82,7 @@ def fit(
     The prefix loses its beginning, the suffix its end, the joined attachments their end.
     """
     budget = ruler.amount(input_tokens)
-    suffix = keep_start(cursor.suffix, int(budget * suffix_share), ruler)
+    suffix = keep_start(cursor.suffix, int(budget * SUFFIX_SHARE), ruler)
     left = budget - ruler.size(suffix)
     prefix = keep_end(cursor.prefix, left, ruler)
     if not cursor.context:

@@ -24,9 +24,8 @@ NO_KEYS = (
 class Signer:
     """Signs with one set of keys, in about a tenth of a millisecond and the time that the body's digest takes."""
 
-    def __init__(self, keys: Any, service: str = "bedrock") -> None:
+    def __init__(self, keys: Any) -> None:
         self.keys = keys
-        self.service = service
 
     def sign(self, url: str, body: bytes, content_type: str, region: str) -> dict[str, str]:
         """The headers that a POST needs beside Content-Type."""
@@ -34,7 +33,7 @@ class Signer:
         from botocore.awsrequest import AWSRequest
 
         request = AWSRequest("POST", url, data=body, headers={"Content-Type": content_type})
-        SigV4Auth(self.keys, self.service, region).add_auth(request)
+        SigV4Auth(self.keys, "bedrock", region).add_auth(request)
         return {name: value for name, value in request.headers.items() if name != "Content-Type"}
 
 
