@@ -771,6 +771,57 @@ async def test_a_worker_that_dies_again_and_again_is_restarted_ever_more_slowly(
     assert (await server.ask("/monitoring/healthz")).status == 200
 
 
+REFUSING_FORKS = """
+import errno, os, sys
+from torana.cli import main
+
+fork = os.fork
+
+def refuse():
+    if os.path.exists("short"):
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return fork()
+
+os.fork = refuse
+sys.exit(main())
+"""
+"""The system never says this to root, so that this says it in its place."""
+
+
+async def test_a_system_without_room_for_another_process_ends_no_worker(tmp_path: Path) -> None:
+    ports = ["--port", str(port := free_port()), "--metrics-port", str(metrics_port := free_port())]
+    with (tmp_path / "stdout").open("wb") as stdout, (tmp_path / "stderr").open("wb") as stderr:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", REFUSING_FORKS, "serve", "--workers", "2", *ports),
+            cwd=tmp_path,
+            env=environment(tmp_path, {"AIGW_ENVIRONMENT": "development"}),
+            stdout=stdout,
+            stderr=stderr,
+        )
+    server = Served(process, port, metrics_port, tmp_path)
+
+    async def is_told() -> bool:
+        assert process.returncode is None, server.stderr
+        return "cannot be started (Resource temporarily unavailable); trying again in 2 s" in server.stderr
+
+    try:
+        await server.ready()
+        await server.until(partial(_has_workers, server, 2))
+        (tmp_path / "short").touch()
+        victim, other = await server.workers()
+        os.kill(victim, signal.SIGKILL)
+        await server.until(is_told)
+        assert await server.workers() == [other]
+        assert (await server.ask("/monitoring/healthz")).status == 200
+        (tmp_path / "short").unlink()
+        await server.until(partial(_is_replaced, server, victim))
+        process.terminate()
+        assert await server.end() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+
+
 @pytest.mark.parametrize("reader", ["gone", "asleep"])
 async def test_workers_are_restarted_whoever_reads_what_the_server_says(tmp_path: Path, reader: str) -> None:
     port, metrics_port = free_port(), free_port()
@@ -800,6 +851,10 @@ async def test_workers_are_restarted_whoever_reads_what_the_server_says(tmp_path
             process.kill()
         if reader == "asleep":
             os.close(reading)
+
+
+async def _has_workers(server: Served, count: int) -> bool:
+    return len(await server.workers()) == count
 
 
 async def _is_replaced(server: Served, pid: int) -> bool:

@@ -24,6 +24,8 @@ SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.
 QUICK_DEATH_S = 5.0
 """A worker that dies younger than this is not restarted at once."""
 MAX_BACKOFF_S = 30.0
+FORK_AGAIN_S = 2.0
+"""Until the system is asked again for a process that it did not give: it may be short of them, or of memory."""
 BAD_CONFIGURATION = 2
 """Exit code of a worker that cannot start with what it was told."""
 _PR_SET_PDEATHSIG = 1
@@ -108,7 +110,12 @@ class _Supervisor:
         _flush()
         parent = os.getpid()
         self.pulse.begin(slot)
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:  # the other workers have nothing to do with it
+            tell(f"worker {slot} cannot be started ({error.strerror}); trying again in {FORK_AGAIN_S:g} s")
+            self.due[slot] = time.monotonic() + FORK_AGAIN_S
+            return
         if pid:
             self.workers[pid] = (slot, time.monotonic())
             return
