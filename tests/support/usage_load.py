@@ -15,6 +15,8 @@ from tests.support.issuer import FakeIssuer
 PROXY = "ai_gateway_model_provider_proxy"
 INSTANCES = ("instance-a", "instance-b", "instance-c")
 CODE = {"file_name": "app.py", "content_above_cursor": "def f", "content_below_cursor": ""}
+SAID = [{"role": "user", "content": "Hi"}]
+CHAT: tuple[str, str, dict[str, Any]] = ("/v2/chat/agent", "duo_chat", {"messages": SAID})
 
 Sums = Counter[tuple[str, str, str, str]]
 """(instance, unit primitive, model, kind of token) → tokens."""
@@ -29,7 +31,7 @@ class Asked:
     has_begun: bool = False
     """The head of a good answer came."""
     is_whole: bool = False
-    """All of it came."""
+    """All of it came, and no failure was told in it."""
     is_over: bool = False
     """Nothing more of it will come."""
 
@@ -65,9 +67,14 @@ class Load:
         self._is_stopping = True
 
     async def ask(self, name: str) -> None:
-        """One request; failures of the connection are noted and forgiven."""
-        instance = self._random.choice(INSTANCES)
-        path, unit_primitive, body = self._choose(name)
+        """One request, of any kind; failures of the connection are noted and forgiven."""
+        await self._ask(name, self._random.choice(INSTANCES), *self._choose(name))
+
+    async def chat(self, name: str, instance: str) -> bool:
+        """One streamed chat of an instance; whether it went well."""
+        return (await self._ask(name, instance, *CHAT)).is_whole
+
+    async def _ask(self, name: str, instance: str, path: str, unit_primitive: str, body: dict[str, Any]) -> Asked:
         asked = self.asked[name] = Asked(instance, unit_primitive)
         headers = self._headers(instance, unit_primitive) | {"X-Request-ID": name, "X-Gitlab-Global-User-Id": name}
         if unit_primitive == PROXY:
@@ -78,11 +85,13 @@ class Load:
                 head = await connection.read_head()
                 self.statuses[head.status] += 1
                 asked.has_begun = head.status == 200
-                asked.is_whole = (await head.rest()).is_whole and asked.has_begun
+                answer = await head.rest()
+                asked.is_whole = asked.has_begun and answer.is_whole and b'"error"' not in answer.body
         except (OSError, asyncio.IncompleteReadError):
             pass  # what became of it is in its record
         finally:
             asked.is_over = True
+        return asked
 
     async def _client(self, number: int) -> None:
         count = 0
@@ -93,19 +102,18 @@ class Load:
 
     def _choose(self, name: str) -> tuple[str, str, dict[str, Any]]:
         stream = self._random.random() < 0.7
-        said = [{"role": "user", "content": "Hi"}]
         match self._random.randrange(4):
             case 0:
-                body = {"model": "claude-sonnet-4-6", "max_tokens": 9, "messages": said, "stream": stream}
+                body = {"model": "claude-sonnet-4-6", "max_tokens": 9, "messages": SAID, "stream": stream}
                 return "/v1/proxy/anthropic/v1/messages", PROXY, body | {"metadata": {"user_id": name}}
             case 1:
-                body = {"model": "gpt-5-mini-2025-08-07", "messages": said, "stream": stream, "user": name}
+                body = {"model": "gpt-5-mini-2025-08-07", "messages": SAID, "stream": stream, "user": name}
                 usage = {"stream_options": {"include_usage": True}} if stream else {}
                 return "/v1/proxy/openai/v1/chat/completions", PROXY, body | usage
             case 2:
                 return "/v2/code/completions", "complete_code", {"current_file": CODE, "stream": stream}
             case _:
-                return "/v2/chat/agent", "duo_chat", {"messages": said}
+                return CHAT
 
     def _headers(self, instance: str, unit_primitive: str) -> dict[str, str]:
         key = (instance, unit_primitive)
@@ -153,7 +161,7 @@ def charges(load: Load, provider: ChargingProvider, names: set[str]) -> Sums:
     found: Sums = Counter()
     for name in names:
         asked = load.asked[name]
-        for charge in provider.ledger[name]:
+        for charge in provider.ledger[name][-1:]:  # whoever was asked before did not answer to the end
             key = (asked.instance, asked.unit_primitive, charge.model)
             found[*key, "input"] += charge.input_tokens
             found[*key, "output"] += charge.output_tokens
