@@ -102,7 +102,7 @@ class Load:
 
     def _choose(self, name: str) -> tuple[str, str, dict[str, Any]]:
         stream = self._random.random() < 0.7
-        match self._random.randrange(4):
+        match self._random.randrange(7):
             case 0:
                 body = {"model": "claude-sonnet-4-6", "max_tokens": 9, "messages": SAID, "stream": stream}
                 return "/v1/proxy/anthropic/v1/messages", PROXY, body | {"metadata": {"user_id": name}}
@@ -112,6 +112,15 @@ class Load:
                 return "/v1/proxy/openai/v1/chat/completions", PROXY, body | usage
             case 2:
                 return "/v2/code/completions", "complete_code", {"current_file": CODE, "stream": stream}
+            case 3:
+                body = {"model": "chat_default", "messages": SAID, "stream": stream, "user": name}
+                return "/openai/v1/chat/completions", PROXY, body  # the vendor behind it speaks another dialect
+            case 4:
+                body = {"model": "claude-sonnet-4-6", "max_tokens": 9, "messages": SAID, "stream": stream}
+                return "/anthropic/v1/messages", PROXY, body | {"metadata": {"user_id": name}}
+            case 5:
+                body = {"inputs": {"input": "Hi", "selected_text": "x = 1"}, "stream": stream}
+                return "/v1/prompts/chat/explain_code", "explain_code", body
             case _:
                 return CHAT
 
