@@ -22,3 +22,13 @@ async def test_a_worker_that_does_not_move_is_replaced(serve: Serve, wired: dict
     assert well in await server.workers()
     assert f"worker 0 (pid {stuck}) has been stuck for 10 s" in server.stderr
     assert (await server.ask("/monitoring/healthz")).status == 200
+
+
+async def test_a_worker_that_does_not_move_keeps_no_server_from_its_end(serve: Serve) -> None:
+    server = await serve("--workers", "2")
+    stuck, _ = await server.workers()
+    os.kill(stuck, signal.SIGSTOP)
+
+    server.process.send_signal(signal.SIGTERM)
+
+    assert await server.end() == 0

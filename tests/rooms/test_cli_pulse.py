@@ -27,3 +27,11 @@ def test_the_next_worker_begins_anew() -> None:
     pulse.begin(0)
 
     assert not any(pulse.look(0) for _ in range(2 * STUCK_LOOKS))
+
+
+def test_a_worker_that_never_begins_is_stuck_where_all_are_to_end() -> None:
+    pulse = Pulse(workers=1)
+    pulse.begin(0)
+    assert not any(pulse.look(0) for _ in range(STUCK_LOOKS))
+
+    assert [pulse.look(0, is_ending=True) for _ in range(STUCK_LOOKS)] == [False] * (STUCK_LOOKS - 1) + [True]

@@ -31,10 +31,11 @@ class Pulse:
 
         return beat
 
-    def look(self, slot: int) -> bool:
+    def look(self, slot: int, *, is_ending: bool = False) -> bool:
         """To be called every LOOK_S: whether the worker is stuck. One that has not begun yet is not: it may have much
-        to read, and would have as much the next time."""
+        to read, and would have as much the next time. Where all are to end, it has nothing to finish."""
         beats = self._beats[slot]
-        self._silent_looks[slot] = self._silent_looks[slot] + 1 if beats and beats == self._last[slot] else 0
+        is_silent = beats == self._last[slot] and (beats or is_ending)
+        self._silent_looks[slot] = self._silent_looks[slot] + 1 if is_silent else 0
         self._last[slot] = beats
         return self._silent_looks[slot] >= STUCK_LOOKS

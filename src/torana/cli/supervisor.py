@@ -93,9 +93,7 @@ class _Supervisor:
                 if self.is_stopping or caught.si_signo == signal.SIGQUIT:
                     self._tell(signal.SIGKILL)
                     return 1
-                self.is_stopping = True
-                self.due.clear()
-                self._tell(signal.SIGTERM)
+                self._stop()
             self._reap()
             now = time.monotonic()
             if now >= self.look_at:
@@ -152,9 +150,9 @@ class _Supervisor:
         return run_worker(settings, *listening, metrics_dir=self.directory, has_banner=is_first, beat=beat)
 
     def _end_stuck(self) -> None:
-        """A worker that does not move keeps its share of the port: its clients would wait for ever."""
+        """A worker that does not move keeps its share of the port, at the end all of us: who waits would for ever."""
         for pid, (slot, _) in self.workers.items():
-            if self.pulse.look(slot) and not self.is_stopping:
+            if self.pulse.look(slot, is_ending=self.is_stopping):
                 seconds = STUCK_LOOKS * LOOK_S
                 tell(f"worker {slot} (pid {pid}) has been stuck for {seconds:g} s")
                 os.kill(pid, signal.SIGKILL)
@@ -173,14 +171,18 @@ class _Supervisor:
             if code == BAD_CONFIGURATION and slot not in self.deaths:
                 # At the start this ends the server. Later the other workers go on with what they have read.
                 self.exit_code = code
-                self.is_stopping = True
-                self._tell(signal.SIGTERM)
+                self._stop()
                 continue
             self.deaths[slot] = self.deaths.get(slot, 0) + 1 if lived_s < QUICK_DEATH_S else 1
             # The first death is mended at once; a crash loop backs off and never becomes a storm of forks.
             delay_s = 0.0 if self.deaths[slot] == 1 else min(MAX_BACKOFF_S, 0.5 * 2 ** (self.deaths[slot] - 2))
             tell(f"worker {slot} (pid {pid}) ended with {code}; restarting in {delay_s:g} s")
             self.due[slot] = time.monotonic() + delay_s
+
+    def _stop(self) -> None:
+        self.is_stopping = True
+        self.due.clear()
+        self._tell(signal.SIGTERM)
 
     def _tell(self, number: int) -> None:
         for pid in self.workers:
