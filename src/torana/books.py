@@ -22,7 +22,7 @@ from torana.prompts.prompt import Prompt
 from torana.providers.provider import Deployment
 from torana.routing.tries import Try
 from torana.telemetry.metrics import Metrics
-from torana.usage.event import Status, ToldTry
+from torana.usage.event import MAX_TEXT, Status, ToldTry
 from torana.usage.ledger import Ledger, Record, Site
 from torana.usage.prices import Price, price_text
 
@@ -193,7 +193,7 @@ class ModelCall(msgspec.Struct, kw_only=True):
 def tell_try(each: Try, usage: Usage | None) -> ToldTry:
     """One sending as the usage record has it. What an unanswered one has cost, its provider alone knows."""
     told = ToldTry(
-        deployment=each.deployment.name,
+        deployment=each.deployment.name[:MAX_TEXT],
         outcome=each.outcome,
         status=each.status,
         error_code=each.code,

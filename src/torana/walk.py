@@ -30,6 +30,7 @@ from torana.routing.stages import NEVER
 from torana.routing.traffic import Passage, no_room
 from torana.routing.tries import Candidate, Route
 from torana.telemetry.metrics import InFlight, Metrics
+from torana.usage.event import MAX_TEXT
 from torana.usage.ledger import Ledger, NoOrigin, Record, asked_for
 from torana.usage.prices import Price
 from torana.usage.told import complete, is_possible
@@ -295,6 +296,8 @@ class Walk:
 
         Raises ProviderError where nothing answered, or our own key is refused.
         """
+        # The body says it in full. Here it is for books, figures and what is remembered; a body may be one long name.
+        model = model[:MAX_TEXT]
         started = time.monotonic()
         call = self._call(permit, facts, None, is_streamed=stream)
         deployment = self.models.deployment_of(provider, model)

@@ -244,6 +244,22 @@ async def test_a_relayed_model_has_its_name_in_the_catalogue_so_that_reports_tel
     assert (record["model"], record["upstream_model"]) == (named, asked)
 
 
+@named([way for way in EVERY if "proxy" in way.name])
+async def test_a_relayed_models_name_of_any_length_is_kept_as_far_as_a_record_has_room(
+    gateway: RunningGateway, way: Way
+) -> None:
+    asked = way.ask(gateway)
+    name = asked["json"]["model"] + "x" * 100_000
+
+    answer = await gateway.post(**asked | {"json": asked["json"] | {"model": name}})
+
+    assert answer.status == 200
+    assert name.encode() in gateway.provider.requests[0].body
+    (record,) = gateway.usage()
+    assert (record["status"], record["upstream_model"]) == ("completed", name[:256])
+    assert len(json.dumps(record)) < 4_000
+
+
 async def test_counting_tokens_and_listing_models_are_no_calls(gateway: RunningGateway) -> None:
     token = gateway.token(unit_primitives=[PROXY])
     headers = dict(PROXY_HEADERS)

@@ -1,9 +1,11 @@
 """What lies on the disk, and what is left of it after a death: frames, segments, the table of running calls, ids."""
 
 import errno
+import gc
 import json
 import os
 import struct
+import tracemalloc
 from bisect import bisect_right
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -24,11 +26,11 @@ from tests.support.waiting import eventually
 from torana.caller import Caller
 from torana.chat import Usage
 from torana.telemetry.metrics import Known, Metrics
-from torana.usage.adoption import Orphans, adopt
+from torana.usage.adoption import Adopted, Orphans, adopt
 from torana.usage.cursor import Cursor, CursorFile
 from torana.usage.deliveries import Deliveries
 from torana.usage.disk import Disk
-from torana.usage.event import id_of
+from torana.usage.event import MAX_TEXT, decode_event, id_of
 from torana.usage.folder import READ_BYTES, RESENT, Folder, Position, make_folder, new_name, orphans, take_orphan
 from torana.usage.frames import HEAD_BYTES, MARK, MAX_PAYLOAD_BYTES, read_frames, write_frame
 from torana.usage.ids import Ids
@@ -615,17 +617,44 @@ def open_files() -> list[str]:
     return [os.readlink(link) for link in links if link.is_symlink()]
 
 
-async def test_a_call_of_absurd_names_has_a_whole_record_when_its_worker_dies(spool: Spool, tmp_path: Path) -> None:
-    record = open_record(ledger_of(spool), request_id="r" * 1000, user="u" * 1000, endpoint="/" + "e" * 1000)
+async def test_long_names_that_clients_make_up_fill_no_memory(spool: Spool) -> None:
+    ledger = ledger_of(spool)
+    open_record(ledger).close("completed", Usage(1, 1))
+    tracemalloc.start()
+    try:
+        for number in range(100):
+            open_record(ledger, client_name=f"{number:0>30000}").close("completed", Usage(1, 1))
+        await settled_records(spool)
+        gc.collect()
+        kept_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert kept_bytes < 1_000_000
+
+
+@pytest.mark.parametrize("letter", ["x", "ß", "\U0001f600", "\x01"])
+async def test_a_call_of_absurd_names_has_a_whole_record_when_its_worker_dies(
+    spool: Spool, tmp_path: Path, letter: str
+) -> None:
+    absurd = letter * 5_000
+    site = Site(provider="own", model=absurd, deployment=absurd, region="", price=Price.of("2026-05-01", input="3"))
+    origin = NoOrigin(request_id=absurd, user=absurd, endpoint="/" + "e" * 1_000, client_name=absurd)
+    ledger = ledger_of(spool)
+    record = ledger.open(origin, Caller(instance_id=absurd), site, unit_primitive="duo_chat", model=absurd)
     assert len(record.admitted()) <= MAX_ADMITTED_BYTES
     path = make_folder(Disk(), tmp_path / "dead", "dead").path
     RunningTable(Disk(), Disk().open(path / "running")).take(record.admitted())
 
     dead = Folder(Disk(), path, -1)
-    assert adopt(Disk(), dead).interrupted == 1
+    assert adopt(Disk(), dead) == Adopted(interrupted=1, damaged=0)
 
-    ((written,), _) = everything(dead)
-    assert json.loads(written)["request_id"] == "r" * 48
+    written = decode_event(everything(dead)[0][0])
+    assert (written.id, written.provider, written.price_as_of) == (record.id, "own", "2026-05-01")
+    assert absurd.startswith(written.upstream_model)
+    record.close("completed", Usage(1, 1))
+    assert len(record.event) <= MAX_PAYLOAD_BYTES
+    assert decode_event(record.event).upstream_model == absurd[:MAX_TEXT]
 
 
 @pytest.mark.parametrize(

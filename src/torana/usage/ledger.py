@@ -34,8 +34,12 @@ WhenFull = Literal["refuse", "continue"]
 JUMP_S = 1.0
 """The wall clock may be slewed by so much within a call; more is a jump."""
 
-MAX_KINDS = 4096
-"""Combinations of what many calls have in common that are kept ready."""
+MAX_KINDS, MAX_KIND_LETTERS = 4096, 1024
+"""Combinations of what many calls have in common that are kept ready; letters of what callers chose of each."""
+
+_SHORTER = (48, 24, 8)
+"""Letters kept of each text, where a slot of the table has no room for all; a letter may take six bytes."""
+_WHOLE = frozenset(("id", "started_at"))
 
 _Key = tuple[str, str, str, str, str, str, str, bool, str, str, tuple[str, ...]]
 
@@ -169,9 +173,11 @@ class Ledger:
             client_version=version[:MAX_TEXT],
             residency=residency,
         )
-        if len(self._kinds) >= MAX_KINDS:
-            self._kinds.clear()  # clients have a say in some of them
-        found = self._kinds[key] = encode_kind(kind)
+        found = encode_kind(kind)
+        if len(instance) + len(model) + len(client) + len(version) <= MAX_KIND_LETTERS:
+            if len(self._kinds) >= MAX_KINDS:
+                self._kinds.clear()  # clients have a say in some of them
+            self._kinds[key] = found
         return found
 
 
@@ -208,8 +214,8 @@ class Record:
         """What the table of running calls holds: the record so far, and the price for whoever finishes it."""
         place, price = _write_site(self.site)
         admitted = b"%b,%b}\n%b" % (self._head, place, price)
-        # Only a caller with absurd names gets here; the final record has them in full.
-        return admitted if len(admitted) <= MAX_ADMITTED_BYTES else _shorten(self._head, place, price)
+        # Only a caller with absurd names gets here; the final record has more of them.
+        return admitted if len(admitted) <= MAX_ADMITTED_BYTES else _shorten(b"%b,%b}" % (self._head, place), price)
 
     def move(self, site: Site, tries: Sequence[ToldTry] = ()) -> None:
         """Another deployment answers than the one that was asked first, or it was asked again.
@@ -309,11 +315,21 @@ def _clean(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _shorten(head: bytes, place: bytes, price: bytes) -> bytes:
-    """What the table holds of a record whose texts are too long for it: the same members, cut."""
-    found = msgspec.json.decode(head + b"}")
-    short = {name: value[:48] if isinstance(value, str) else value for name, value in found.items()}
-    return b"%b,%b}\n%b" % (encode(short)[:-1], place, price)
+def _shorten(record: bytes, price: bytes) -> bytes:
+    """What the table holds of a record whose texts are too long for it: the same members, cut until they fit.
+
+    A slot takes no byte more: behind it stands another call.
+    """
+    found = msgspec.json.decode(record)
+    for letters in _SHORTER:
+        short = {
+            name: value[:letters] if isinstance(value, str) and name not in _WHOLE else value
+            for name, value in found.items()
+        }
+        admitted = b"%b\n%b" % (encode(short), price)
+        if len(admitted) <= MAX_ADMITTED_BYTES:
+            return admitted
+    return admitted[:MAX_ADMITTED_BYTES]  # of an operator with an absurd price list: counted as damaged
 
 
 class _WallText:
@@ -338,7 +354,12 @@ wall_text = _WallText()
 def _write_site(site: Site) -> tuple[bytes, bytes]:
     """(the record's members about a place, without braces; its price) as JSON."""
     if site.written is None:
-        place = Place(provider=site.provider, upstream_model=site.model, deployment=site.deployment, region=site.region)
+        place = Place(
+            provider=site.provider,
+            upstream_model=site.model[:MAX_TEXT],
+            deployment=site.deployment[:MAX_TEXT],
+            region=site.region,
+        )
         site.written = encode(place)[1:-1], encode(site.price)
     return site.written
 
