@@ -26,6 +26,23 @@ def calling(name: str) -> list[Any]:
     ]
 
 
+@pytest.mark.parametrize("model", [CLAUDE, GPT, "gemini_3_8_flash"])
+async def test_a_schema_that_is_none_is_its_models_own_affair(
+    start_gateway: StartGateway, gemini_env: dict[str, str], model: str
+) -> None:
+    gateway = await start_gateway(env=gemini_env)
+    odd = {"type": "string", "format": ["date"], "minLength": 1, "description": [1], "enum": 5}
+    schema = {"type": "object", "properties": {"a": odd}, "required": [{}], "additionalProperties": False}
+    form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}
+    tool = {"name": "f", "input_schema": schema, "strict": True}
+
+    asked = await ask(gateway, CHAT, model, messages=HI, response_format=form)
+    offered = await ask(gateway, MESSAGES, model, messages=HI, tools=[tool])
+
+    assert (asked.status, offered.status) == (200, 200)
+    assert len(gateway.provider.requests) == 2
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_gemini_is_told_of_no_tool_whose_name_begins_with_a_digit(
     start_gateway: StartGateway, gemini_env: dict[str, str], stream: bool

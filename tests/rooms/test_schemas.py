@@ -66,6 +66,11 @@ LOOSE = closed({"a": {"type": "string"}, "b": {"type": "integer", "default": 0}}
         (closed({"a": True}, ["a"]), None),
         ({"type": "array", "items": {"type": "string"}}, None),
         ({"anyOf": [OPTIONAL, LOOSE]}, None),
+        # What is no schema
+        *((closed({"a": {"type": "string"}}, required), None) for required in (None, 1.5, "a", [["a"]], [{}], ["b"])),
+        *((closed(properties, []), None) for properties in (None, 1.5, "a", [], {"a": None})),
+        *((closed({"a": {"anyOf": several}}, ["a"]), None) for several in (None, 1.5, {"b": {}}, [1])),
+        (closed({"a": {"enum": 5}}, ["a"]), None),
     ],
 )
 def test_a_schema_is_made_strict_where_that_says_the_same(

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-Schema = dict[str, Any]
+from torana.dialects.schemas import Schema, describe
 
 _KEPT = frozenset(
     {"$id", "$defs", "$ref", "$anchor", "type", "format", "title", "description", "enum", "items", "prefixItems"}
@@ -51,8 +51,7 @@ def _clean(schema: Schema, lost: set[str]) -> Schema:
     if isinstance(schema.get("allOf"), list):
         _merge(kept, [_clean(part, lost) for part in schema["allOf"] if isinstance(part, dict)], lost)
     if untold:
-        said = kept.get("description")
-        kept["description"] = "\n\n".join(filter(None, [said, f"{{{', '.join(untold)}}}"]))
+        kept["description"] = describe(kept.get("description"), untold)
     return kept
 
 

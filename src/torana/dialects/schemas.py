@@ -12,7 +12,8 @@ _KEPT = frozenset(
     {"type", "description", "title", "enum", "const", "$ref", "required", "default", "additionalProperties"}
 )
 _NESTED = frozenset({"properties", "$defs", "definitions", "items", "anyOf", "oneOf", "allOf"})
-_FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"})
+_FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid")
+_KEPT_VALUES = (*(("format", form) for form in _FORMATS), ("minItems", 0), ("minItems", 1))
 
 
 MAX_PLACED = 500
@@ -103,16 +104,21 @@ def close_schema(schema: Schema) -> Schema:
     for name, value in schema.items():
         if name in _NESTED:
             closed["anyOf" if name == "oneOf" else name] = _close(name, value)
-        elif name in _KEPT or (name == "format" and value in _FORMATS) or (name == "minItems" and value in (0, 1)):
+        elif name in _KEPT or (name, value) in _KEPT_VALUES:
             closed[name] = value
         elif isinstance(value, (str, int, float)) and not name.startswith("$"):
             untold.append(f"{name}: {value}")
     if schema.get("type") == "object" or "properties" in schema:
         closed["additionalProperties"] = False
     if untold:
-        said = closed.get("description")
-        closed["description"] = "\n\n".join(filter(None, [said, f"{{{', '.join(untold)}}}"]))
+        closed["description"] = describe(closed.get("description"), untold)
     return closed
+
+
+def describe(said: Any, untold: list[str]) -> str:
+    """A schema's description, and behind it what no member tells."""
+    head = f"{said}\n\n" if isinstance(said, str) and said else ""
+    return f"{head}{{{', '.join(untold)}}}"
 
 
 def _close(name: str, value: Any) -> Any:
@@ -171,12 +177,13 @@ def _fit(schema: Any) -> Schema | None:
         return {"$ref": schema["$ref"]}
     fitted: Schema = {name: value for name, value in schema.items() if name != "default"}
     for name in _NESTED & fitted.keys():
-        inner = _fit_all(fitted[name]) if name != "items" else _fit(fitted[name])
+        inner = _fit_inner(name, fitted[name])
         if inner is None:
             return None
         fitted[name] = inner
     if "type" not in fitted and "anyOf" not in fitted:
-        kinds = {_TYPES.get(type(value)) for value in fitted.get("enum") or [fitted.get("const", {})]}
+        listed = fitted.get("enum") or [fitted.get("const", {})]
+        kinds = {_TYPES.get(type(value)) for value in listed} if isinstance(listed, list) else {None}
         if len(kinds) > 1 or None in kinds:
             return None
         fitted["type"] = kinds.pop()
@@ -187,20 +194,27 @@ def _fit(schema: Any) -> Schema | None:
 
 
 def _fit_object(schema: Schema) -> Schema | None:
-    properties = schema.get("properties", {})
-    required = set(schema.get("required", ()))
+    properties, listed = schema.get("properties", {}), schema.get("required", [])
+    if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+        return None
+    required = set(listed)
     is_closed = schema.get("additionalProperties") is False and required <= set(properties)
     if not is_closed or not all(name in required or _takes_null(each) for name, each in properties.items()):
         return None
     return {**schema, "properties": properties, "required": list(properties)}
 
 
-def _fit_all(inner: Any) -> Any:
-    """Schemas by name, or a list of them; None where one does not fit."""
-    fitted = [_fit(each) for each in (inner.values() if isinstance(inner, dict) else inner)]
-    if None in fitted:
-        return None
-    return dict(zip(inner, fitted, strict=True)) if isinstance(inner, dict) else fitted
+def _fit_inner(name: str, inner: Any) -> Any:
+    """What stands in one of `_NESTED`: a schema, schemas by name, or a list of them; None where one does not fit."""
+    if name == "items":
+        return _fit(inner)
+    if name in _MAPS and isinstance(inner, dict):
+        named = {key: _fit(each) for key, each in inner.items()}
+        return None if None in named.values() else named
+    if name not in _MAPS and isinstance(inner, list):
+        listed = [_fit(each) for each in inner]
+        return None if None in listed else listed
+    return None
 
 
 def _takes_null(schema: Schema) -> bool:
