@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -285,6 +286,25 @@ async def test_a_promotion_that_breaks_the_catalogue_leaves_the_file_as_it_was(r
     assert (overlay / "models.yml").read_text() == MODELS
 
 
+async def test_a_file_keeps_its_line_ends_its_mode_and_its_place(run: Run, overlay: Path, tmp_path: Path) -> None:
+    file, real = overlay / "models.yml", tmp_path / "real.yml"
+    real.write_bytes(MODELS.replace("\n", "\r\n").encode())
+    real.chmod(0o640)
+    file.unlink()
+    file.symlink_to(real)
+
+    done = await run("promote", "rack", "--stage", "staging", "--catalog", str(overlay))
+    after = real.read_bytes()
+    refused = await run("promote", "other", "--stage", "staging", "--catalog", str(overlay))
+
+    assert (done.exit_code, refused.exit_code) == (0, 1)
+    changed = MODELS.replace("stage: registered", "stage: staging")
+    assert after == real.read_bytes() == changed.replace("\n", "\r\n").encode()
+    assert file.is_symlink()
+    assert real.stat().st_mode & 0o777 == 0o640
+    assert sorted(os.listdir(overlay)) == ["models.yml", "providers.yml"]
+
+
 @pytest.mark.parametrize(
     "more", [("--stage", "deprecated"), ("--stage", "staging", "--successor", "other"), ("--stage", "retired"), ()]
 )
@@ -337,6 +357,18 @@ def test_a_record_is_added_at_the_end_of_its_list(text: str) -> None:
     assert [line for line in text.splitlines() if line.strip() not in ("", "models: []")] == [
         line for line in after.splitlines() if line in text.splitlines() and line.strip() not in ("", "models: []")
     ]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\x85", "\u2028", "\u2029"])
+def test_whatever_ends_lines_a_change_is_made_in_its_own_record(end: str) -> None:
+    # Word processors put some of them into texts, where nobody sees them.
+    text = f"models:\n# first{end}# second\n- name: a{end}  title: T\n  stage: staging\n- name: b\n  title: U"
+
+    changed = set_members(text, "models", "b", {"stage": "production"})
+    without = set_members(text, "models", "a", {"title": None})
+
+    assert changed == text.replace("name: b", "name: b\n  stage: production")
+    assert without == text.replace(f"{end}  title: T", "")
 
 
 _NAMES = st.text(alphabet="abcxyz_", min_size=1, max_size=6)

@@ -53,7 +53,7 @@ def keep(state: Path, report: Any) -> Path | None:
     path = report_path(state, report["model"])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(as_text(report))
+        path.write_text(as_text(report), "utf-8")
     except OSError:
         return None
     return path

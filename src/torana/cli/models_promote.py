@@ -1,6 +1,7 @@
 """`torana models promote`: a model goes into another stage, in an operator's own directory."""
 
 import json
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -77,7 +78,7 @@ def _missing_test(shop: "Workshop", record: "ModelRecord", file: str | None) -> 
 
     path = Path(file) if file is not None else report_path(shop.settings.state_path, record.name)
     try:
-        report: Any = json.loads(path.read_text())
+        report: Any = json.loads(path.read_bytes())
         passed, about, when = report["passed"], report["record"], report["tested_at"]
     except (OSError, ValueError, KeyError, TypeError):
         return f"there is no report of a test in {path}"
@@ -103,15 +104,16 @@ def _write(
     from torana.prompts.registry import Prompts
 
     target = Path(folders[-1]) / "models.yml"
-    before = target.read_text() if target.exists() else None
+    before = target.read_bytes() if target.exists() else None
+    line_end = "\r\n" if before and before.count(b"\r\n") == before.count(b"\n") > 0 else "\n"
     try:
-        text = before or ""
+        text = (before or b"").decode().replace("\r\n", "\n")
         if find_record(text, "models", record.name) is None:
             text = add_record(text, "models", _copy(shop, record))
         text = set_members(text, "models", record.name, members)
     except CannotEdit as error:
         return [f"{target}: {error}"]
-    _replace(target, text)
+    _replace(target, text.replace("\n", line_end).encode())
     catalogue, problems = read_catalogue([Path(each) for each in folders])
     if not problems:
         try:
@@ -131,14 +133,21 @@ def _copy(shop: "Workshop", record: "ModelRecord") -> str:
     from torana.cli.record_editing import CannotEdit, find_record
 
     place = shop.catalogue.places[f"models {record.name}"].rpartition(":")[0]
-    found = find_record(Path(place).read_text(), "models", record.name)
+    found = find_record(Path(place).read_text("utf-8"), "models", record.name)
     if found is None:
         raise CannotEdit(f"no record `{record.name}` in {place}")
     return f"# From {Path(place).name} of {Path(place).parent.name}, {datetime.now(UTC).date()}\n{found}"
 
 
-def _replace(target: Path, text: str) -> None:
-    """In one step: a gateway that watches the directory never reads half a file."""
+def _replace(target: Path, content: bytes) -> None:
+    """In one step: a gateway that watches the directory never reads half a file. Who may read it stays as it is."""
+    target = target.resolve()  # a link stays one
     draft = target.with_name(f".{target.name}.new")
-    draft.write_text(text)
-    draft.replace(target)
+    try:
+        draft.write_bytes(content)
+        if target.exists():
+            shutil.copymode(target, draft)
+        draft.replace(target)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise

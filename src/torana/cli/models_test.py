@@ -78,7 +78,7 @@ def test(
         _print_verdict(report)
     if out is not None:
         try:
-            Path(out).write_text(as_text(report))
+            Path(out).write_text(as_text(report), "utf-8")
         except OSError as error:
             raise click.UsageError(f"--out {out}: cannot be written ({type(error).__name__})") from None
     if subject.record is not None and not only:

@@ -1,5 +1,7 @@
 """Records in a YAML file of an operator's, changed where they stand: comments and everything else stay as they are."""
 
+import re
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -7,6 +9,9 @@ import yaml
 
 Span = tuple[int, int]
 """First character, and the one behind the last."""
+
+_LINE_END = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
+"""What ends a line in YAML, within comments too."""
 
 
 class CannotEdit(Exception):
@@ -19,14 +24,12 @@ class _File:
     def __init__(self, text: str) -> None:
         self.text = text
         self.root = yaml.compose(text, Loader=yaml.CSafeLoader)
-        starts, at = [0], 0
-        for line in text.split("\n"):
-            at += len(line) + 1
-            starts.append(at)
-        self._starts = starts
+        ends = list(_LINE_END.finditer(text))
+        self._starts = [0, *(end.end() for end in ends)]
+        self._ends = [*(end.start() for end in ends), len(text)]
 
     def offset(self, mark: Any) -> int:
-        return int(min(self._starts[mark.line] + mark.column, len(self.text)))
+        return int(self._starts[mark.line] + mark.column)
 
     def end(self, node: yaml.Node) -> int:
         """Behind the last letter of a value; a block's own end mark lies behind the comments below it."""
@@ -38,11 +41,14 @@ class _File:
 
     def line_end(self, at: int) -> int:
         """Behind the line that holds `at`, its line end not included."""
-        found = self.text.find("\n", at)
-        return len(self.text) if found < 0 else found
+        return self._ends[self._line(at)]
 
-    def line_start(self, at: int) -> int:
-        return self.text.rfind("\n", 0, at) + 1
+    def end_before(self, at: int) -> int:
+        """Behind the line before the one that holds `at`, which is not the first."""
+        return self._ends[self._line(at) - 1]
+
+    def _line(self, at: int) -> int:
+        return bisect_right(self._starts, at) - 1
 
 
 def find_record(text: str, kind: str, name: str) -> str | None:
@@ -115,7 +121,7 @@ def _edits(file: _File, item: yaml.MappingNode, members: Mapping[str, str | None
             behind = file.offset(pairs[1][0].start_mark) if not at and len(pairs) > 1 else end
             yield (before, behind if not at else end), ""
         elif at:
-            yield (file.line_start(start) - 1, file.line_end(end)), ""
+            yield (file.end_before(start), file.line_end(end)), ""
         else:
             raise CannotEdit(f"`{member}` stands first in its record")
 
