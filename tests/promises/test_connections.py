@@ -538,6 +538,34 @@ async def test_an_absolute_target_is_its_path(gateway: RunningGateway) -> None:
         assert (await connection.read_answer()).status == 200
 
 
+NO_PATH = b"GET http://elsewhere.example HTTP/1.1\r\nHost: elsewhere.example\r\n\r\n"
+
+
+async def test_a_target_without_a_path_is_400(gateway: RunningGateway) -> None:
+    alone, rest = await ask_raw(gateway, NO_PATH)
+    assert (alone.status, alone.header("connection"), rest) == (400, "close", b"")
+    await gateway.log.find(logger="api.access", correlation_id=alone.header("x-request-id"), status_code=400)
+
+    async with await gateway.connect() as connection:
+        await connection.send(completion(gateway))
+        assert (await connection.read_answer()).status == 200
+        await connection.send(NO_PATH)
+        assert (await connection.read_answer("GET")).status == 400
+
+
+async def test_a_target_without_a_path_spoils_only_its_own_answer(gateway: RunningGateway) -> None:
+    gateway.provider.stall()
+
+    async with await gateway.connect() as connection:
+        await connection.send(completion(gateway) + NO_PATH)
+        await gateway.provider.request()
+        gateway.provider.release()
+        first, second = await read_several(connection, 2)
+        assert await connection.is_closed_by_peer()
+
+    assert (first.status, second.status) == (200, 400)
+
+
 async def test_what_is_no_http_is_400(gateway: RunningGateway) -> None:
     for raw in (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"hello\r\n\r\n"):
         answer, rest = await ask_raw(gateway, raw)

@@ -6,7 +6,7 @@ from tests.conftest import StartGateway
 from tests.support.gateway import RunningGateway
 from tests.support.http_client import Answer, RawConnection, connect, write_request
 
-from torana.api.admission import STARTS_PER_TURN
+from torana.api.admission import LOOKED_AT_PER_TURN, STARTS_PER_TURN
 
 PATH = "/v1/prompts/model_configuration/check"
 BODY = b'{"inputs":{}}'
@@ -36,6 +36,16 @@ async def test_a_crowd_waits_for_its_turn_and_is_answered(start_gateway: StartGa
     answers = await ask_at_once(gateway, [prompt_request(gateway)] * (3 * STARTS_PER_TURN))
 
     assert {answer.status for answer in answers} == {200}
+
+
+async def test_a_crowd_of_targets_without_a_path_holds_nobody_up(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway()
+    nowhere = b"GET http://elsewhere.example HTTP/1.1\r\nHost: elsewhere.example\r\n\r\n"
+
+    refused = await ask_at_once(gateway, [nowhere] * (3 * LOOKED_AT_PER_TURN))
+
+    assert {answer.status for answer in refused} == {400}
+    assert (await gateway.post(PATH, body=BODY, token=gateway.token(unit_primitives=RIGHTS))).status == 200
 
 
 async def test_beyond_the_line_the_answer_is_503_with_a_time_to_come_back(start_gateway: StartGateway) -> None:

@@ -32,6 +32,17 @@ class Asking:
         self.told.append((self.name, code))
 
 
+class Failing:
+    """A request that our own fault keeps from beginning."""
+
+    is_gone = False
+
+    def begin(self) -> None:
+        raise RuntimeError("a fault of ours")
+
+    def turn_away(self, code: str) -> None: ...
+
+
 @dataclass
 class Crowd:
     """An admission with a clock that the test moves."""
@@ -96,6 +107,18 @@ async def test_the_next_turn_takes_as_many_again_in_order_of_arrival() -> None:
 
     assert await crowd.turns(1) == names[:STARTS_PER_TURN]
     assert await crowd.turns(1) == names
+
+
+async def test_a_request_that_fails_to_begin_holds_nobody_up() -> None:
+    crowd, faults = Crowd(), list[object]()
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context["exception"]))
+    crowd.fill_turn()
+    crowd.admission.wait(Failing(), Standing())
+    crowd.come("late")
+
+    assert await crowd.turns(2) == ["late"]
+    assert [str(fault) for fault in faults] == ["a fault of ours"]
+    assert crowd.admission.begins()
 
 
 async def slow_turns(crowd: Crowd, turn_s: float) -> None:

@@ -57,3 +57,22 @@ async def test_who_leaves_after_a_crowd_waits_for_nobody() -> None:
     leaving.do(late.cancel)
 
     assert late.cancelling()
+
+
+async def test_work_that_fails_ends_nobody_elses_turn() -> None:
+    faults: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context["exception"]))
+    tasks, leaving = await crowd(2 * PER_TURN), Turns(PER_TURN)
+
+    def fail() -> None:
+        raise RuntimeError("a fault of ours")
+
+    for work in [*[task.cancel for task in tasks[:PER_TURN]], fail, *[task.cancel for task in tasks[PER_TURN:]]]:
+        leaving.do(work)
+    await asyncio.wait(tasks)
+    await asyncio.sleep(0)
+    [late] = await crowd(1)
+    leaving.do(late.cancel)
+
+    assert [str(fault) for fault in faults] == ["a fault of ours"]
+    assert late.cancelling()

@@ -169,22 +169,25 @@ class Admission:
         self._begun = self._came = 0
         if not self.waiting:
             return
-        if now - self._swept > SWEEP_S:
-            self._swept = now
-            for line in self._lines:
-                for late in line.take_late(now):
-                    self._shed(late, "aged")
-        while self._begun < starts and (found := self._take()) is not None:
-            if found.request.is_gone:
-                continue
-            if now > found.until:
-                self._shed(found, "aged")
-                continue
-            self._begun += 1
-            found.request.begin()
-        self._meter.waiting(self.waiting)
-        if self._begun:
-            asyncio.get_running_loop().call_soon(self._next_turn)
+        try:
+            if now - self._swept > SWEEP_S:
+                self._swept = now
+                for line in self._lines:
+                    for late in line.take_late(now):
+                        self._shed(late, "aged")
+            while self._begun < starts and (found := self._take()) is not None:
+                if found.request.is_gone:
+                    continue
+                if now > found.until:
+                    self._shed(found, "aged")
+                    continue
+                self._begun += 1
+                found.request.begin()
+        finally:
+            # Also where one of them has failed: nobody else would ever be begun again.
+            self._meter.waiting(self.waiting)
+            if self._begun or self.waiting:
+                asyncio.get_running_loop().call_soon(self._next_turn)
 
     def _starts(self) -> int:
         """How many the turn that begins may begin."""

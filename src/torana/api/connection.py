@@ -175,10 +175,10 @@ class Connection(HttpToolsProtocol):
                 name == b"expect" and value.lower() == b"100-continue" for name, value in pairs
             )
         self.scope["torana.headers"] = headers  # type: ignore[typeddict-unknown-key]
+        super().on_headers_complete()  # may find that the target is none; until then there is no request
         self.phase = BODY
         self.since = time.monotonic()
         self.pending_bytes = self.discarded_bytes = 0
-        super().on_headers_complete()
         if 0 < len(self.pipeline) <= MAX_AHEAD:
             # Unread, a client that leaves would not be noticed. The body that comes has a bound of its own.
             self.flow.resume_reading()

@@ -43,7 +43,12 @@ class Turns:
 
     def _next_turn(self) -> None:
         self._done = 0
-        while self._waiting and self._done < self._per_turn:
-            self._done += self._waiting.popleft()() is not False
-        if self._done:
-            asyncio.get_running_loop().call_soon(self._next_turn)
+        try:
+            while self._waiting and self._done < self._per_turn:
+                self._done += 1
+                if self._waiting.popleft()() is False:
+                    self._done -= 1
+        finally:
+            # Also where a piece of work has failed: the others wait for their turn all the same.
+            if self._done:
+                asyncio.get_running_loop().call_soon(self._next_turn)
