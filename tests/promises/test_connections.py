@@ -319,6 +319,19 @@ async def test_a_client_that_leaves_while_it_waits_closes_the_call_to_the_provid
         assert (line["path"], line["status_code"], line["outcome"]) == (path, 499, "client_cancelled")
 
 
+@pytest.mark.parametrize("chars", [70_000, 300_000])
+async def test_it_does_so_however_long_its_request_was(gateway: RunningGateway, chars: int) -> None:
+    gateway.provider.stall()
+    token = gateway.token(unit_primitives=["complete_code"])
+    asked = gateway.request_bytes("POST", "/v2/completions", json=COMPLETION | {"padding": "x" * chars}, token=token)
+
+    async with await gateway.connect() as connection, asyncio.timeout(WAIT_S):
+        await connection.send(asked)
+        request = await gateway.provider.request()
+        await connection.aclose()
+        await request.hung_up.wait()
+
+
 async def test_a_client_that_leaves_within_a_stream_closes_the_call_to_the_provider(gateway: RunningGateway) -> None:
     gateway.provider.stall(after_events=4)
     token = gateway.token(unit_primitives=["complete_code"])

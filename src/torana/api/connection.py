@@ -200,6 +200,9 @@ class Connection(HttpToolsProtocol):
         self.since = time.monotonic()
         self.pending_bytes = 0
         super().on_message_complete()
+        if self.flow.read_paused and len(self.pipeline) <= MAX_AHEAD:
+            # Its body was long. All of it is there now, and unread, a client that leaves would not be noticed.
+            self.flow.resume_reading()
 
     def _should_upgrade(self) -> bool:
         return False
