@@ -101,6 +101,27 @@ async def test_a_token_that_cannot_be_had_is_explained_to_the_operator(
     assert "AZURE_API_KEY" in line["reason"]
 
 
+async def test_a_process_that_prints_no_keys_is_the_operators_affair_and_no_breakdown_of_ours(
+    start_gateway: StartGateway, provider: ScriptedProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models.yml").write_text(
+        AZURE.replace("{provider: azure, model: my-gpt}", "{provider: bedrock, model: m, region: us-east-1}")
+    )
+    asked = tmp_path / "asked"
+    config = tmp_path / "config"
+    config.write_text(f"[default]\ncredential_process = /bin/sh -c 'echo once >> {asked}; echo please log in first'\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    env = {"AIGW_CATALOG": str(tmp_path), "AWS_CONFIG_FILE": str(config), "BEDROCK_BASE_URL": provider.url}
+    gateway = await start_gateway(env=env)
+
+    answers = [await ask(gateway) for _ in range(3)]
+
+    assert [(answer.status, answer.refusal.code) for answer in answers] == [(421, "provider_no_credentials")] * 3
+    assert asked.read_text().split() == ["once"]
+    line = await gateway.log.find(message="credentials cannot be fetched")
+    assert line["reason"] == "the AWS credentials cannot be fetched: JSONDecodeError"
+
+
 @pytest.mark.parametrize(
     ("library", "call"),
     [

@@ -78,6 +78,32 @@ async def test_a_credentials_file_of_a_service_account_is_read(
     assert await tokens.bearer() == "ya29.token-1"
 
 
+async def test_a_credentials_file_in_the_home_directory_is_found(
+    google: FakeGoogle, transport: Transport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `.env` may name it: no shell has looked at it."""
+    (tmp_path / "key.json").write_text(google.key())
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tokens = GoogleTokens(GoogleSettings(credentials_file="~/key.json"), transport, HandClock())
+
+    assert await tokens.bearer() == "ya29.token-1"
+
+
+async def test_a_key_that_was_replaced_in_its_file_serves_without_a_restart(
+    google: FakeGoogle, transport: Transport, tmp_path: Path
+) -> None:
+    file, clock = tmp_path / "key.json", HandClock()
+    file.write_text(google.key(private_key=pem(rsa_key(8))))
+    tokens = GoogleTokens(GoogleSettings(credentials_file=str(file)), transport, clock)
+    with pytest.raises(NoCredentials):
+        await tokens.bearer()
+
+    file.write_text(google.key())
+    clock.advance(RETRY_S)
+
+    assert await tokens.bearer() == "ya29.token-2"
+
+
 async def test_a_credentials_file_of_another_kind_is_read(
     google: FakeGoogle, transport: Transport, tmp_path: Path
 ) -> None:

@@ -144,3 +144,19 @@ async def test_a_wall_clock_that_is_set_changes_neither_the_end_nor_the_next_try
     assert await refreshing.current() == "value 2"
     clock.advance(3600)
     assert await refreshing.current() == "value 3"
+
+
+async def test_a_fetch_that_fails_in_whatever_way_is_told_by_its_kind_and_waited_for(clock: HandClock) -> None:
+    fetched: list[None] = []
+
+    def fetch() -> tuple[str, float]:
+        fetched.append(None)
+        raise AttributeError("/home/somebody/key.json: 'list' object has no attribute 'get'")
+
+    refreshing = Refreshing("token", fetch, clock)
+
+    for _ in range(3):
+        with pytest.raises(NoCredentials, match=r"^the token cannot be fetched: AttributeError$"):
+            await refreshing.current()
+
+    assert len(fetched) == 1

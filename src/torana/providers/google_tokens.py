@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from torana.clock import Clock
@@ -66,6 +67,8 @@ class GoogleTokens:
                 self._credentials = self._find()
             self._credentials.refresh(self._ask)
         except (auth_errors.GoogleAuthError, ValueError, OSError) as error:
+            if self.settings.credentials_file:
+                self._credentials = None  # its key may have been replaced
             said = error.args[0] if error.args else type(error).__name__
             # In brackets: the log masks what stands behind `token:`.
             raise NoCredentials(f"Google Cloud gives no token ({str(said)[:270]})") from error
@@ -80,8 +83,7 @@ class GoogleTokens:
         auth = import_module("google.auth")
         if not self.settings.credentials_file:
             return auth.default(scopes=SCOPES, request=self._ask)[0]
-        with open(self.settings.credentials_file, encoding="utf-8") as file:
-            held = json.load(file)
+        held = json.loads(Path(self.settings.credentials_file).expanduser().read_text(encoding="utf-8"))
         if held.get("type") == "service_account":
             return _of_service_account(held)
         if held.get("type") == "external_account":

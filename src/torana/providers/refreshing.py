@@ -30,7 +30,8 @@ class Refreshing(Generic[T]):
 
     what   its name, for the log
     fetch  blocks, in a thread of its own → the value, and when it ends, in Unix seconds or infinite; raises
-           NoCredentials, whose text tells the operator what to do
+           NoCredentials, whose text tells the operator what to do, or whatever a library does of which only the kind
+           is told
     """
 
     def __init__(self, what: str, fetch: Callable[[], tuple[T, float]], clock: Clock) -> None:
@@ -64,7 +65,12 @@ class Refreshing(Generic[T]):
             self._ends_at = self._clock.monotonic() + ends_at - self._clock.now()
             self._failure = None
         except NoCredentials as failure:
-            self._failure, self._retry_at = failure, self._clock.monotonic() + RETRY_S
-            logger.error("credentials cannot be fetched", extra={"credentials": self.what, "reason": str(failure)})
+            self._fail(failure)
+        except Exception as error:  # noqa: BLE001 odd files and answers lead the libraries to anything, which may quote them
+            self._fail(NoCredentials(f"the {self.what} cannot be fetched: {type(error).__name__}"))
         finally:
             self._flight = None
+
+    def _fail(self, failure: NoCredentials) -> None:
+        self._failure, self._retry_at = failure, self._clock.monotonic() + RETRY_S
+        logger.error("credentials cannot be fetched", extra={"credentials": self.what, "reason": str(failure)})
