@@ -16,11 +16,12 @@ from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.issuer import FakeIssuer
 from tests.support.provider import ScriptedProvider
 from tests.support.served import environment
-from tests.support.usage import is_killed
+from tests.support.usage import HeldDisk, is_killed
 from tests.support.usage_sink import UsageSink, write_sinks
 from tests.support.waiting import WAIT_S, eventually
 
 from torana.cli import main
+from torana.usage.disk import Disk
 from torana.usage.folder import RESENT
 from torana.usage.parking import Parking
 from torana.usage.resending import resend
@@ -382,6 +383,59 @@ async def test_of_two_reloads_in_a_row_the_last_one_says_who_gets_records(
         await counts(gateway, 'usage_delivered_total{sink="file"}', 1)
 
     assert len(sink.requests) == 1
+
+
+async def test_a_reload_while_delivered_records_are_deleted_deletes_no_others(
+    provider: ScriptedProvider, issuer: FakeIssuer, sink: UsageSink, tmp_path: Path
+) -> None:
+    sink.server.stop_listening()
+    env = sending_to(tmp_path, sink, timeout_s=2.0)
+    left: list[str] = []
+    for _ in range(2):
+        async with server(provider, issuer, tmp_path, env) as dead:
+            left += await call(dead)
+            spool = dead.running.parts.ledger.spool.path
+            await fails_again(dead)
+        (own,) = [path for path in spool.glob("*/*.log") if left[-1].encode() in path.read_bytes()]
+        own.parent.rename(spool / f"{len(left)}{own.parent.name[-16:]}")  # so that they are taken over in this order
+    disk = HeldRemoval("1")
+    sink.verdict = lambda records: 503 if records[0]["request_id"] == left[1] else 204
+    await sink.server.start()
+    async with running_gateway(provider, issuer, tmp_path, env, disk=disk) as gateway:
+        await sink.has(1)
+        await call(gateway)  # the roll-up has it, and then everybody has what the first one left
+        await disk.held()
+
+        sink.is_mute = True
+        await sink.asked(len(sink.requests) + 1)
+        sending_to(tmp_path, sink, timeout_s=3.0)
+        await gateway.running.reloader.reload()  # the sink is not told to go before it has had its time
+        disk.release()
+        await gateway.log.find(message="a dead worker's usage records are all delivered")
+        sink.is_mute, sink.verdict = False, lambda records: 204
+        records = await sink.has(3)
+
+    assert {record["request_id"] for record in records} >= set(left)
+
+
+class HeldRemoval(HeldDisk):
+    """Records of a folder whose name begins so are deleted when the test lets them go."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self._folder = folder
+        self.hold()
+
+    def remove(self, path: Path) -> None:
+        if path.parent.name.startswith(self._folder):
+            self._wait()
+        super().remove(path)
+
+    def sync(self, fd: int) -> None:
+        Disk.sync(self, fd)
+
+    def append(self, fd: int, data: bytes, offset: int) -> None:
+        Disk.append(self, fd, data, offset)
 
 
 @pytest.mark.parametrize("is_cursor_lost", [False, True])

@@ -378,6 +378,51 @@ class Waiting:
         self.is_settled = is_safe
 
 
+def test_of_a_folder_that_is_deleted_nothing_is_left_without_what_is_known_of_its_deliveries(tmp_path: Path) -> None:
+    number = 0
+    while True:
+        spool = tmp_path / str(number)
+        dead = make_folder(Disk(), spool, DEAD)
+        write(dead, Segments(Disk(), dead.path, max_bytes=1000), b"one")
+        CursorFile(Disk(), dead.path, "billing").write(Cursor(dead.end))
+        dead.release()
+        if not is_killed(number, lambda disk, path=dead.path: Folder(disk, path, -1).remove()):  # type: ignore[misc]
+            break
+        number += 1
+
+        for taken, _ in Orphans(Disk()).take(spool, set()):
+            cursor = CursorFile(Disk(), taken.path, "billing").read(now=1.0)
+            assert taken.read(cursor.position, 10).payloads == []
+            taken.remove()
+        assert list(spool.glob("*/*")) == []
+
+    assert number >= 3
+
+
+async def test_a_delivered_folder_that_could_not_be_deleted_is_deleted_later(tmp_path: Path) -> None:
+    dead = make_folder(Disk(), tmp_path, DEAD)
+    write(dead, Segments(Disk(), dead.path, max_bytes=1000), b"one")
+    dead.release()
+    disk = BrokenDisk()
+    disk.breaks, disk.operations = errno.EIO, frozenset({"remove"})
+    spool = Spool(tmp_path, "me", disk, Metrics(Known()).usage)
+    Deliveries(spool, {})
+
+    async def is_ours() -> bool:
+        return DEAD in [folder.name for folder in spool.folders]
+
+    async def is_gone() -> bool:
+        spool.put(Waiting(b"two"))
+        return not dead.path.exists()
+
+    await eventually(is_ours)
+    spool.put(Waiting(b"two"))
+    disk.breaks = 0
+    await eventually(is_gone)
+    await spool.stop()
+    spool.release()
+
+
 async def test_what_every_sink_has_takes_no_space(tmp_path: Path) -> None:
     spool = Spool(tmp_path, "me", Disk(), Metrics(Known()).usage)
     Deliveries(spool, {})  # no sink at all: what is durable everybody has

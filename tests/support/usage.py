@@ -88,6 +88,10 @@ class BrokenDisk(Disk):
         self._check("sync")
         super().sync(fd)
 
+    def remove(self, path: Path) -> None:
+        self._check("remove")
+        super().remove(path)
+
     def append(self, fd: int, data: bytes, offset: int) -> None:
         self._check("write")
         self._check("sync")

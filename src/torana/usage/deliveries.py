@@ -77,8 +77,9 @@ class Deliveries:
         while self._is_untidy and self._is_complete:
             self._is_untidy = False
             for folder in list(self._spool.folders):
-                with suppress(OSError):  # the next one tries again
-                    await self._delete_from(folder)
+                if self._is_complete:  # looked at for each: sinks may have been exchanged while one was deleted
+                    with suppress(OSError):  # the next one tries again
+                        await self._delete_from(folder)
 
     def _reached(self, folder: Folder) -> Position:
         """How far all sinks have it."""
@@ -97,7 +98,11 @@ class Deliveries:
             await asyncio.to_thread(folder.forget, reached.segment)
             return
         self._spool.folders.remove(folder)
-        await asyncio.to_thread(folder.remove)
+        try:
+            await asyncio.to_thread(folder.remove)
+        except OSError:
+            self._spool.folders.append(folder)
+            raise
         for delivery in self._deliveries.values():
             delivery.forget(folder)
         logger.info("a dead worker's usage records are all delivered", extra={"folder": str(folder.path)})

@@ -104,8 +104,11 @@ class Folder:
         return total
 
     def remove(self) -> None:
-        """All of it; nothing in it is needed any more. Raises OSError."""
-        for path in self.path.iterdir():
+        """All of it; nothing in it is needed any more. Raises OSError.
+
+        The records first: while one is left, so is what is known of its deliveries, and the lock outlives both.
+        """
+        for path in sorted(self.path.iterdir(), key=lambda path: (path.suffix != ".log", path.name == "lock")):
             self.disk.remove(path)
         self.disk.remove_folder(self.path)
         self.release()
