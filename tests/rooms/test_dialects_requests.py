@@ -78,6 +78,7 @@ BLANK = [{"role": "user", "content": [{"type": "text"}]}]
         (CHAT_COMPLETIONS, {"messages": [{"role": "tool"}]}, ["messages", 0, "tool_call_id"], "missing"),
         (CHAT_COMPLETIONS, {"messages": BLANK}, ["messages", 0, "content", 0, "text"], "missing"),
         (CHAT_COMPLETIONS, {"temperature": "hot"}, ["temperature"], "value_error"),
+        (CHAT_COMPLETIONS, {"temperature": 10**400}, ["temperature"], "value_error"),
         (CHAT_COMPLETIONS, {"stop": [1]}, ["stop"], "list_type"),
         (CHAT_COMPLETIONS, {"tools": [{"type": "function"}]}, ["tools", 0, "function", "name"], "missing"),
         (TEXT_COMPLETIONS, {"prompt": ["a", "b"]}, ["prompt"], "string_type"),

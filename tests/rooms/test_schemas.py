@@ -1,6 +1,7 @@
 """Schemas that are to be kept to: what OpenAI's strict mode takes, and what nobody is held to there."""
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from torana.chat import AnswerSchema, ChatRequest, Message, Text, Tool
 from torana.dialects.chat_completions import CHAT_COMPLETIONS
 from torana.dialects.dialect import Dialect
 from torana.dialects.responses import RESPONSES
-from torana.dialects.schemas import fit_strict
+from torana.dialects.schemas import MAX_PLACED, Room, bare_schema, fit_strict
 
 MAYBE_TEXT = {"anyOf": [{"type": "string"}, {"type": "null"}]}
 
@@ -77,6 +78,28 @@ def test_a_schema_is_made_strict_where_that_says_the_same(
     schema: dict[str, Any], fitted: dict[str, Any] | None
 ) -> None:
     assert fit_strict(schema) == fitted
+
+
+def test_what_is_put_where_it_is_referred_to_has_room_in_a_request_not_in_a_schema() -> None:
+    """Each of so many references to so much would make gigabytes of a hundred kilobytes."""
+    many = {"type": "object", "properties": {f"p{number}": {"type": "string"} for number in range(3_000)}}
+    refs = {f"r{number}": {"$ref": "#/$defs/many"} for number in range(500)}
+    schema = {"type": "object", "properties": refs, "$defs": {"many": many}}
+    room = Room()
+
+    first, second = bare_schema(schema, room), bare_schema(schema, room)
+
+    assert first["properties"]["r0"] == many
+    assert [first["properties"]["r499"], *second["properties"].values()] == [{"type": "object"}] * 501
+    assert len(json.dumps(first)) < MAX_PLACED * 20
+
+
+def test_references_that_lead_on_and_on_end() -> None:
+    names = [f"D{number}" for number in range(1_000)]
+    defs = {name: {"properties": {"x": {"$ref": f"#/$defs/{after}"}}} for name, after in pairwise(names)}
+    schema = {"type": "object", "properties": {"x": {"$ref": "#/$defs/D0"}}, "$defs": defs}
+
+    assert bare_schema(schema, Room())["properties"]["x"]["properties"]["x"]["properties"]
 
 
 def asked_in(dialect: Dialect, schema: dict[str, Any]) -> tuple[list[dict[str, Any]], tuple[str, ...]]:

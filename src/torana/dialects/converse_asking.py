@@ -33,7 +33,7 @@ from torana.dialects.converse_models import Traits
 from torana.dialects.in_words import GO_ON, ask_for_json, tell_in_turn
 from torana.dialects.media import note_detail
 from torana.dialects.members import Members, read_arguments
-from torana.dialects.schemas import bare_schema, close_schema
+from torana.dialects.schemas import Room, bare_schema, close_schema
 from torana.dialects.thoughts import find_effort, leave_last_thoughts_out, nearest_effort
 from torana.errors import Invalid
 
@@ -86,6 +86,7 @@ class _Page:
     lost: set[str]
     names: dict[str, int] = field(default_factory=dict)
     """Of documents: no two may be alike. Each with the last number that was put behind it."""
+    room: Room = field(default_factory=Room)
 
 
 def write_words(chat: ChatRequest, traits: Traits, mind: claude.Traits, lost: set[str]) -> Members:
@@ -221,9 +222,8 @@ def _write_tool(tool: Tool, page: _Page, *, takes_schema: bool) -> Members:
     row: Members = {"name": tool.name}
     if tool.description:
         row["description"] = tool.description
-    schema = tool.parameters or _EMPTY_SCHEMA
-    if page.traits.family == "nova":
-        schema = bare_schema(schema)
+    given = tool.parameters or _EMPTY_SCHEMA
+    schema = bare_schema(given, page.room) if page.traits.family == "nova" else given
     if tool.strict and takes_schema:
         return {**row, "inputSchema": {"json": close_schema(schema)}, "strict": True}
     if tool.strict:

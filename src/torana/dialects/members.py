@@ -1,6 +1,7 @@
 """Members of JSON bodies: read strictly, kept where we have no word for them."""
 
 from collections.abc import Callable
+from sys import float_info
 from typing import Any
 
 import msgspec
@@ -114,7 +115,7 @@ def find_number(members: Members, name: str) -> float | None:
     value = members.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) > float_info.max:
         raise Invalid((name,), "Input should be a valid number")
     return float(value)
 

@@ -15,9 +15,10 @@ _NESTED = frozenset({"properties", "$defs", "definitions", "items", "anyOf", "on
 _FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid")
 _KEPT_VALUES = (*(("format", form) for form in _FORMATS), ("minItems", 0), ("minItems", 1))
 
-
-MAX_PLACED = 500
-"""References in one schema: those within others multiply."""
+MAX_PLACED = 10_000
+"""Members and elements that references add to the schemas of one request: those within others multiply."""
+MAX_LEVELS = 64
+"""Of a schema in which references are put into each other."""
 
 _MAPS = ("properties", "patternProperties", "$defs", "definitions")
 _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
@@ -57,7 +58,16 @@ def _complete(name: str, value: Any) -> Any:
     return value
 
 
-def bare_schema(schema: Schema) -> Schema:
+class Room:
+    """What references may still add to the schemas of one request."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = MAX_PLACED
+
+
+def bare_schema(schema: Schema, room: Room) -> Schema:
     """A tool's schema as Nova takes it: with no member around its properties, and what they refer to in their place.
 
     Source: Amazon Nova user guide, "Troubleshooting tool calls"; its 400 "extraneous key [definitions] is not
@@ -68,29 +78,31 @@ def bare_schema(schema: Schema) -> Schema:
     for place in ("$defs", "definitions"):
         if isinstance(found := schema.get(place), dict):
             named |= {f"#/{place}/{name}": each for name, each in found.items() if isinstance(each, dict)}
-    placing = _Placing(named)
+    placing = _Placing(named, room)
     return {name: placing.place(value) for name, value in bare.items()} if named else bare
 
 
 class _Placing:
     """Puts schemas where they are referred to by name. One that holds itself, or is too much, is any object."""
 
-    def __init__(self, named: dict[str, Schema]) -> None:
+    def __init__(self, named: dict[str, Schema], room: Room) -> None:
         self._named = named
-        self._left = MAX_PLACED
+        self._room = room
 
-    def place(self, value: Any, within: frozenset[str] = frozenset()) -> Any:
-        if isinstance(value, list):
-            return [self.place(each, within) for each in value]
-        if not isinstance(value, dict):
+    def place(self, value: Any, within: frozenset[str] = frozenset(), level: int = 0) -> Any:
+        if not isinstance(value, (dict, list)):
             return value
+        if within:
+            self._room.left -= len(value)
+        level += 1
+        if isinstance(value, list):
+            return [self.place(each, within, level) for each in value]
         if not isinstance(ref := value.get("$ref"), str) or ref not in self._named:
-            return {name: self.place(each, within) for name, each in value.items()}
+            return {name: self.place(each, within, level) for name, each in value.items()}
         rest = {name: each for name, each in value.items() if name != "$ref"}
-        self._left -= 1
-        if ref in within or self._left < 0:
+        if ref in within or self._room.left <= 0 or level > MAX_LEVELS:
             return {"type": "object", **rest}
-        return {**self.place(self._named[ref], within | {ref}), **rest}
+        return {**self.place(self._named[ref], within | {ref}, level), **rest}
 
 
 def close_schema(schema: Schema) -> Schema:
