@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from tests.golden.compare import read
 from tests.support import vendor_answers as vendors
 
@@ -28,6 +29,7 @@ from torana.dialects.chat_completions import CHAT_COMPLETIONS
 from torana.dialects.collecting import collect
 from torana.dialects.dialect import Dialect
 from torana.dialects.manners import chat_completions_of, text_completions_of
+from torana.dialects.messages import MESSAGES
 from torana.dialects.openai_style import read_error
 from torana.dialects.text_completions import TEXT_COMPLETIONS
 from torana.errors import (
@@ -136,6 +138,23 @@ def test_deepseek_is_kept_from_thinking_where_a_tool_is_forced_on_it(choice: str
     assert "thinking" not in body(speak("deepseek"), ChatRequest(messages=HI, tools=(Tool("look"),)))
 
 
+def test_deepseek_is_kept_from_thinking_whatever_a_client_says_of_it_in_another_format() -> None:
+    """Claude Code names an effort with every request, and no `thinking` where it forces a tool."""
+    asked = {
+        "model": "m",
+        "max_tokens": 9000,
+        "messages": [{"role": "user", "content": "Hi."}],
+        "tools": [{"name": "look", "input_schema": {}}],
+        "tool_choice": {"type": "tool", "name": "look"},
+        "output_config": {"effort": "medium"},
+    }
+    chat, _ = MESSAGES.read_request(json.dumps(asked).encode())
+    switched = replace(chat, extra={"thinking": {"type": "enabled"}}, extra_dialect="")
+
+    assert body(speak("deepseek"), chat)["thinking"] == {"type": "disabled"}
+    assert body(speak("deepseek"), switched)["thinking"] == {"type": "enabled"}
+
+
 @pytest.mark.parametrize(
     ("provider", "model", "effort"),
     [
@@ -187,6 +206,27 @@ def test_a_begun_answer_is_marked_for_mistral() -> None:
     assert body(speak("mistral"), chat)["messages"][-1] == {"role": "assistant", "content": "Hello,", "prefix": True}
     assert "prefix" not in body(speak("groq"), chat)["messages"][-1]
     assert "prefix" not in body(speak("mistral"), ChatRequest(messages=HI + called))["messages"][-1]
+
+
+def test_what_one_vendor_is_told_of_a_clients_messages_is_not_told_to_the_next() -> None:
+    begun = {"role": "assistant", "content": [{"type": "text", "text": "Hello,"}], "reasoning_content": "Hm."}
+    asked = {"model": "m", "messages": [{"role": "user", "content": [{"type": "text", "text": "Hi."}]}, begun]}
+    chat, _ = CHAT_COMPLETIONS.read_request(json.dumps(asked).encode())
+
+    for marked in (Quirks(begun_answer="prefix"), Quirks(thoughts="reasoning")):
+        body(chat_completions_of(marked), chat)
+
+    assert body(speak("deepseek"), chat)["messages"] == asked["messages"]
+
+
+@pytest.mark.parametrize("provider", ["mistral", "azure"])
+def test_a_turn_of_which_only_thoughts_are_left_is_left_out_where_these_are(provider: str) -> None:
+    """An answer that was cut; "Assistant message must have either content or tool_calls"."""
+    cut = Message("assistant", (Thought("Hm.", "proof", dialect="messages"),))
+    chat = ChatRequest(messages=(*HI, cut, *HI))
+
+    assert [row["role"] for row in body(speak(provider), chat)["messages"]] == ["user", "user"]
+    assert speak(provider).losses(chat, "m") == ("thought",)
 
 
 def test_a_model_that_carries_on_no_answer_is_asked_to_go_on() -> None:
@@ -261,6 +301,15 @@ def test_everything_our_words_carry_is_written_for_every_vendor(provider: str) -
     assert again.user == (chat.user if ROWS[provider].quirks.user else "")
     assert [tool.name for tool in again.tools] == [tool.name for tool in chat.tools]
     assert sum(isinstance(part, Image) for message in again.messages for part in message.parts) == 3
+
+
+@pytest.mark.parametrize("provider", ["mistral", "deepseek"])
+def test_nobody_is_asked_to_think_about_a_text_that_is_carried_on(provider: str) -> None:
+    chat = ChatRequest(messages=HI, reasoning=Reasoning("high"))
+    dialect = text_completions_of(ROWS[provider].quirks)
+
+    assert body(dialect, chat).keys() <= {"model", "prompt", "stream", "stream_options"}
+    assert dialect.losses(chat, "m") == ("reasoning",)
 
 
 def test_code_around_a_cursor_goes_to_mistral_apart_and_to_fireworks_between_markers() -> None:

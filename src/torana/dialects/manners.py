@@ -11,6 +11,7 @@ from hashlib import sha256
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from torana.catalog.model_records import Quirks
@@ -95,7 +96,8 @@ def text_completions_of(quirks: Quirks) -> Dialect:
     """The dialect as a vendor with these quirks takes it."""
 
     def write_request(chat: ChatRequest, model: str, *, stream: bool) -> bytes:
-        fitted = replace(_fit_cursor(chat) if quirks.suffix else chat, user=chat.user if quirks.user else "")
+        cursor = _fit_cursor(chat) if quirks.suffix else chat
+        fitted = replace(cursor, user=chat.user if quirks.user else "", reasoning=None)
         members = text_completions.write_members(fitted, model, stream=stream)
         return msgspec.json.encode(fit_members(members, fitted, quirks))
 
@@ -144,7 +146,7 @@ def fit_words(chat: ChatRequest, quirks: Quirks, lost: set[str]) -> ChatRequest:
     is_to_think = chat.reasoning is not None and find_effort(chat.reasoning) != "none"
     if chat.reasoning is not None and quirks.reasoning == "none":
         changed["reasoning"] = None
-    elif quirks.reasoning == "thinking" and "thinking" not in chat.extra and _is_forced(chat, changed):
+    elif quirks.reasoning == "thinking" and not _has_own_switch(chat) and _is_forced(chat, changed):
         # DeepSeek thinks unasked, and refuses to be forced while it does.
         changed["reasoning"] = Reasoning("none")
     if is_to_think and "reasoning" in changed:
@@ -153,8 +155,16 @@ def fit_words(chat: ChatRequest, quirks: Quirks, lost: set[str]) -> ChatRequest:
         changed["messages"] = (*changed.get("messages", chat.messages), Message("user", (Text(GO_ON),)))
     if quirks.thoughts == "none" or quirks.call_id_chars:
         messages = changed.get("messages", chat.messages)
-        changed["messages"] = tuple(_fit_message(message, quirks, lost) for message in messages)
+        fitted = ((message, _fit_message(message, quirks, lost)) for message in messages)
+        # A turn of nothing but a thought would be one without content.
+        changed["messages"] = tuple(each for message, each in fitted if each.parts or not message.parts)
     return replace(chat, **changed) if changed else chat
+
+
+def _has_own_switch(chat: ChatRequest) -> bool:
+    """Whether the request says itself, in this format, if the model is to think."""
+    is_ours = chat.extra_dialect in ("", CHAT_COMPLETIONS.name)
+    return is_ours and chat.extra.get("thinking", UNSET) is not UNSET
 
 
 def _is_forced(chat: ChatRequest, changed: dict[str, Any]) -> bool:
@@ -214,7 +224,7 @@ def _fit_cursor(chat: ChatRequest) -> ChatRequest:
 
 
 def fit_members(members: Members, chat: ChatRequest, quirks: Quirks) -> Members:
-    """The body with the vendor's own names."""
+    """The body with the vendor's own names; its messages, which may be the client's own, are left as they are."""
     if quirks.limit is not None:
         for name in {"max_tokens", "max_completion_tokens"} - {quirks.limit}:
             if name in members:
@@ -233,20 +243,24 @@ def fit_members(members: Members, chat: ChatRequest, quirks: Quirks) -> Members:
     if quirks.seed != "seed" and "seed" in members:
         members[quirks.seed] = members.pop("seed")
     if quirks.begun_answer == "prefix" and members.get("messages"):
-        last = members["messages"][-1]
+        *rows, last = members["messages"]
         if last.get("role") == "assistant" and not last.get("tool_calls"):
-            last.setdefault("prefix", True)
+            members["messages"] = [*rows, {**last, "prefix": last.get("prefix", True)}]
     if not quirks.user_behind_results and "messages" in members:
         members["messages"] = _part_results(members["messages"])
-    if quirks.thoughts == "reasoning":
-        for row in members.get("messages", ()):
-            if "reasoning_content" in row:
-                row["reasoning"] = row.pop("reasoning_content")
+    if quirks.thoughts == "reasoning" and "messages" in members:
+        members["messages"] = [_name_thought(row) for row in members["messages"]]
     for name in chat.untaken & members.keys():
         value = members.pop(name)
         if other := _OTHER_NAMES.get(name):
             members[other] = value
     return members
+
+
+def _name_thought(row: Members) -> Members:
+    if "reasoning_content" not in row:
+        return row
+    return {"reasoning" if name == "reasoning_content" else name: value for name, value in row.items()}
 
 
 def _name_effort(members: Members, effort: str, quirks: Quirks) -> None:
