@@ -12,7 +12,7 @@ from torana.dialects.chat_completions import CHAT_COMPLETIONS
 from torana.dialects.collecting import collect
 from torana.dialects.dialect import Dialect
 from torana.dialects.messages import MESSAGES
-from torana.dialects.messages_writing import tell_too_long
+from torana.dialects.messages_writing import MessagesWriter, tell_too_long
 from torana.dialects.responses import RESPONSES
 from torana.dialects.text_completions import TEXT_COMPLETIONS
 from torana.errors import ProviderBroke, provider_refused
@@ -296,3 +296,17 @@ def test_the_words_of_an_error_are_understood_at_once_however_many_they_are(word
 
     assert time.thread_time() - before < 0.25
     assert "prompt is too long" in told
+
+
+def test_calls_without_end_are_told_in_the_time_that_they_take_to_read() -> None:
+    """A server may begin a call in each event and end none."""
+
+    def seconds(calls: int) -> float:
+        writer = MessagesWriter("m", "id", 0)
+        began = [Chunk(tool_call=ToolCallPiece(at, f"call_{at}", "f", "{")) for at in range(calls)]
+        pieces = [Chunk(tool_call=ToolCallPiece(0, arguments="x")) for _ in range(calls)]
+        started = time.process_time()
+        writer.write([*began, *pieces, Chunk(is_last=True)])
+        return time.process_time() - started
+
+    assert seconds(8_000) < 20 * min(seconds(1_000) for _ in range(3))

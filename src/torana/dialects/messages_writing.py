@@ -24,6 +24,10 @@ _STOP_REASONS: dict[FinishReason, str] = {
 }
 _ERROR_KIND = {status: kind for kind, status in ERROR_STATUS.items()} | {503: "overloaded_error"}
 
+MAX_WATCHED_CHARS = 64 * 1024
+"""Of the arguments of a call for whose end others wait: with each piece they are put together, and read. Behind longer
+ones the others wait for the next text, or the end."""
+
 _TOO_LONG = "prompt is too long"
 _NO_ROOM = "input length and `max_tokens` exceed context limit"
 
@@ -38,6 +42,7 @@ class MessagesWriter:
     """
 
     __slots__ = (
+        "_argument_chars",
         "_arguments",
         "_asked",
         "_block",
@@ -69,8 +74,10 @@ class MessagesWriter:
         """Position of a tool call → its block."""
         self._arguments: list[str] = []
         """Pieces of the newest call's, so far."""
-        self._waiting: list[ToolCallPiece] = []
-        """Of calls that some servers begin before the newest one is whole: a block that is closed takes no more."""
+        self._argument_chars = 0
+        self._waiting: dict[int, list[ToolCallPiece]] = {}
+        """Of calls that some servers begin before the newest one is whole, by position: a block that is closed takes no
+        more."""
         self._finish: FinishReason = "stop"
         self._stop_sequence = ""
         self._is_refusal = False
@@ -135,29 +142,27 @@ class MessagesWriter:
     def _take_call(self, piece: ToolCallPiece, out: list[bytes]) -> None:
         """Write it, or have it wait until the block that is open is whole."""
         is_open = self._calls.get(piece.position) == self._block
-        # What an open call has said so far is put together for pieces of others alone: they are few.
-        if not is_open and (self._waiting or (self._open == "call" and not _is_whole("".join(self._arguments)))):
-            self._waiting.append(piece)
+        if not is_open and (self._waiting or (self._open == "call" and not _is_whole(self._arguments))):
+            self._waiting.setdefault(piece.position, []).append(piece)
             return
         self._write_call(piece, out)
-        self._write_waiting(out)
+        if self._argument_chars < MAX_WATCHED_CHARS:
+            self._write_waiting(out)
 
     def _write_waiting(self, out: list[bytes], *, all_of_them: bool = False) -> None:
         """Each call in one go, in the order in which they began; not beyond one of which more is to come."""
-        while self._waiting and (all_of_them or _is_whole("".join(self._arguments))):
-            position = self._waiting[0].position
-            said = [piece for piece in self._waiting if piece.position == position]
-            self._waiting = [piece for piece in self._waiting if piece.position != position]
-            for piece in said:
+        while self._waiting and (all_of_them or _is_whole(self._arguments)):
+            for piece in self._waiting.pop(next(iter(self._waiting))):
                 self._write_call(piece, out)
 
     def _write_call(self, piece: ToolCallPiece, out: list[bytes]) -> None:
         if piece.position not in self._calls:
             self._start_block({"type": "tool_use", "id": piece.id, "name": piece.name, "input": {}}, out)
             self._calls[piece.position] = self._block
-            self._open, self._arguments = "call", []
+            self._open, self._arguments, self._argument_chars = "call", [], 0
         if piece.arguments:
             self._arguments.append(piece.arguments)
+            self._argument_chars += len(piece.arguments)
             delta = {"type": "input_json_delta", "partial_json": piece.arguments}
             out.append(_write_event("content_block_delta", {"index": self._calls[piece.position], "delta": delta}))
 
@@ -256,9 +261,11 @@ def write_usage(usage: Usage) -> Members:
     }
 
 
-def _is_whole(arguments: str) -> bool:
+def _is_whole(pieces: list[str]) -> bool:
+    if not pieces or not pieces[-1].endswith("}"):
+        return False
     try:
-        return arguments.endswith("}") and _objects.decode(arguments) is not None
+        return _objects.decode("".join(pieces)) is not None
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return False
 
