@@ -744,6 +744,37 @@ async def test_openrouter_gets_the_proofs_of_thoughts_back_beside_their_calls(
     assert "reasoning" not in row
 
 
+async def test_a_proof_that_comes_behind_its_thought_goes_back_within_it(
+    start_gateway: StartGateway, provider: ScriptedProvider, tmp_path: Path
+) -> None:
+    """As OpenRouter streams Claude's; alone it is "Invalid `signature` in `thinking` block"."""
+    (tmp_path / "models.yml").write_text(
+        "models:\n- {name: there, title: T, deployments: [{provider: openrouter, model: anthropic/claude-sonnet-5}]}\n"
+    )
+    env = {"AIGW_CATALOG": str(tmp_path), "OPENROUTER_API_KEY": "k", "OPENROUTER_BASE_URL": provider.url}
+    gateway = await start_gateway(env=env)
+    thought: Chunk = {"type": "reasoning.text", "format": "anthropic-claude-v1", "index": 0}
+    sealed: Chunk = {**thought, "signature": "c2ln"}
+    parts = [of_thoughts({**thought, "text": "Hm."}), of_thoughts(sealed), piece({"tool_calls": [READ]})]
+    provider.answer_with(events=[*parts, piece({}, "tool_calls"), TOLD, DONE])
+    token = gateway.token(unit_primitives=[PROXY])
+    asked: Chunk = {
+        "model": "there",
+        "stream": True,
+        "max_tokens": 9,
+        "messages": [{"role": "user", "content": "?"}],
+        "tools": [{"name": "read", "input_schema": {}}],
+    }
+
+    said = blocks_of((await gateway.post("/anthropic/v1/messages", json=asked, token=token)).text)
+    result = {"type": "tool_result", "tool_use_id": said[-1]["id"], "content": "x"}
+    asked["messages"] += [{"role": "assistant", "content": said}, {"role": "user", "content": [result]}]
+    await gateway.post("/anthropic/v1/messages", json=asked, token=token)
+
+    row = json.loads(provider.requests[-1].body)["messages"][1]
+    assert row["reasoning_details"] == [{**sealed, "text": "Hm."}]
+
+
 def blocks_of(text: str) -> list[Chunk]:
     """The content of a streamed message, as a client keeps it."""
     blocks: list[Chunk] = []

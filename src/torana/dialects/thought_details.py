@@ -32,7 +32,8 @@ class ThoughtDetails:
     def _add(self, block: Members) -> None:
         pieces = {name: block[name] for name in _PIECES if isinstance(block.get(name), str)}
         rest = {name: value for name, value in block.items() if name not in pieces}
-        if self._rows and pieces:
+        if self._rows:
+            # What comes last may be a proof alone.
             known, texts = self._rows[-1]
             if texts and (known.get("type"), known.get("index")) == (block.get("type"), block.get("index")):
                 known.update({name: value for name, value in rest.items() if value is not None})
