@@ -148,6 +148,26 @@ async def test_three_calls_whose_pieces_come_in_turns_are_three_whole_blocks(gat
     ]
 
 
+async def test_pictures_of_parallel_results_stand_behind_all_of_them(gateway: RunningGateway) -> None:
+    """400 "An assistant message with 'tool_calls' must be followed by tool messages responding to each"."""
+    calls = [{"type": "tool_use", "id": f"call_{at}", "name": "look", "input": {}} for at in (1, 2)]
+    picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
+    shown = {"type": "tool_result", "tool_use_id": "call_1", "content": [picture]}
+    told = {"type": "tool_result", "tool_use_id": "call_2", "content": "ok"}
+    turns = [
+        *HI,
+        {"role": "assistant", "content": calls},
+        {"role": "user", "content": [shown]},
+        {"role": "user", "content": [told]},
+    ]
+
+    await ask(gateway, MESSAGES, GPT, messages=turns)
+
+    rows = gateway.provider.requests[0].json()["messages"]
+    assert [row.get("tool_call_id", row["role"]) for row in rows[2:]] == ["call_1", "call_2", "user"]
+    assert rows[-1]["content"][0]["type"] == "image_url"
+
+
 async def test_an_answer_that_was_cut_while_claude_thought_does_not_end_the_conversation(
     gateway: RunningGateway,
 ) -> None:

@@ -39,6 +39,8 @@ def write_words(chat: ChatRequest, traits: Traits, lost: set[str]) -> Members:
     if not is_clients_own:
         chat = fit_strict_words(chat, lost)
     messages = chat.messages if is_clients_own or traits.is_openais else _gather_system(tell_in_turn(chat).messages)
+    if not is_clients_own:
+        messages = _gather_results(messages)
     rows = [_write_message(each, traits, lost, is_clients_own=is_clients_own) for each in messages]
     members: Members = {"messages": [row for each in rows for row in each]}
     # Other servers may not know the new name, so it goes out only to those, or when the request says so.
@@ -111,6 +113,21 @@ def _gather_system(messages: tuple[Message, ...]) -> tuple[Message, ...]:
         return messages
     rest = (message for message in messages if message.role != "system")
     return (Message("system", tuple(part for message in told for part in message.parts)), *rest)
+
+
+def _gather_results(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """With the results of one turn in one message, ahead of all that is said and shown in that turn.
+
+    OpenAI: "An assistant message with 'tool_calls' must be followed by tool messages responding to each".
+    """
+    turns: list[tuple[Message, list[Part]]] = []
+    for message in messages:
+        is_same = message.role == "user" and bool(turns) and turns[-1][0].role == "user"
+        if is_same and any(isinstance(part, ToolResult) for part in message.parts):
+            turns[-1][1].extend(message.parts)
+        else:
+            turns.append((message, []))
+    return tuple(Message("user", (*message.parts, *more)) if more else message for message, more in turns)
 
 
 def _write_message(message: Message, traits: Traits, lost: set[str], *, is_clients_own: bool) -> list[Members]:
