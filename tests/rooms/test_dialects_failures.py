@@ -337,6 +337,21 @@ def test_a_failed_response_of_ours_has_the_code_by_which_agents_go(status: int, 
     assert json.loads(failed[1])["response"]["error"] == {"code": told, "message": "No."}
 
 
+@pytest.mark.parametrize(
+    ("body", "details"),
+    [
+        (b'{"error":{"type":"invalid_request_error","message":"m"}}', None),
+        (b'{"detail":"Not this way"}', None),
+        (b'{"error":{"message":"m"}}', None),
+        (b"", None),
+        (b'{"error":{"type":"x","details":{"error_code":"y"}}}', {"error_code": "y"}),
+    ],
+)
+def test_an_error_without_a_code_is_told_without_one(body: bytes, details: dict[str, str] | None) -> None:
+    """By the member `details` Anthropic's SDKs go."""
+    assert MESSAGES.read_error(400, body).details == details
+
+
 def test_anthropics_spend_limit_is_told_by_the_code_in_its_details() -> None:
     body = {
         "type": "error",

@@ -286,7 +286,7 @@ def read_error(status: int, body: bytes) -> ProviderRefused:
         error = _Error()
     message = error.message or plain_text(body) or "no reason given"
     refused = provider_refused(status, message[:MAX_MESSAGE_CHARS], kind=error.kind)
-    if error.kind != error.type:
+    if error.kind != (error.type or ""):
         refused.details = {"error_code": error.kind}
     return refused
 
