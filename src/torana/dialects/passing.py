@@ -71,6 +71,9 @@ def pass_answer(dialect: Dialect, body: bytes) -> list[Chunk]:
     What it says stands beside its bytes, all choices and calls together, for those who count or log it.
     """
     chunks = dialect.read_answer(body)
+    raw = body.removeprefix(BOM)
+    if not raw.isascii():
+        raw = _sound(raw)
     usage = finish = None
     for chunk in chunks:
         usage, finish = chunk.usage or usage, chunk.finish or finish
@@ -78,7 +81,7 @@ def pass_answer(dialect: Dialect, body: bytes) -> list[Chunk]:
     return [
         Chunk(
             "".join(chunk.text for chunk in chunks),
-            raw=body.removeprefix(BOM),
+            raw=raw,
             reasoning="".join(chunk.reasoning for chunk in chunks),
             tool_call=ToolCallPiece(0, arguments=calls) if calls else None,
             usage=usage,
@@ -219,12 +222,9 @@ class PassingReader:
         return whole
 
     def _cut_at_junk(self, whole: bytes) -> bytes:
-        """What stands before an event that is no JSON; that fails now, or with the next call where something does.
-
-        Letters that no UTF-8 has become what readers show for them.
-        """
+        """What stands before an event that is no JSON; that fails now, or with the next call where something does."""
         if not whole.isascii():
-            whole = whole.decode("utf-8", "replace").encode()
+            whole = _sound(whole)
         is_one = whole.startswith(b"data: {") and whole.find(b"\n") == len(whole) - 2  # what a read mostly brings
         for start, end in ((0, len(whole)),) if is_one else _events(whole):
             if not _is_json(whole[start:end]):
@@ -242,6 +242,11 @@ class PassingReader:
             if scan.is_complete:
                 return whole[:end]
         return whole
+
+
+def _sound(said: bytes) -> bytes:
+    """The same, letters that no UTF-8 has as what readers show for them."""
+    return said.decode("utf-8", "replace").encode()
 
 
 def _is_json(event: bytes) -> bool:
