@@ -152,7 +152,7 @@ class Answer(msgspec.Struct, kw_only=True):
                 self._counted_chars += len(chunk.tool_call.arguments)
             if chunk.raw and self.chat.stream:
                 # An event of a stream that passes is about a token, which is about four letters.
-                self._counted_chars += 4 * chunk.raw.count(b"\n\n")
+                self._counted_chars += 4 * (chunk.raw.count(b"\n\n") or chunk.raw.count(b"\r\n\r\n"))
             if chunk.usage is not None:
                 self.usage = chunk.usage
             if chunk.finish is not None:

@@ -136,6 +136,25 @@ async def test_a_stream_without_usage_is_counted_and_says_so(gateway: RunningGat
     assert record["output_tokens"] > 0
 
 
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"])
+async def test_a_stream_that_passes_without_usage_is_counted_however_its_lines_end(
+    gateway: RunningGateway, end: bytes
+) -> None:
+    said = b'data: {"id":"x","choices":[{"index":0,"delta":{"content":"fine "},"finish_reason":null}]}'
+    stop = b'data: {"id":"x","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}'
+    gateway.provider.answer_with(events=[each + end for each in [*[said] * 40, stop, b"data: [DONE]"]])
+
+    answer = await gateway.post(
+        "/openai/v1/chat/completions",
+        json=messages(False) | {"model": "gpt_5_mini", "stream": True},
+        token=gateway.token(unit_primitives=[PROXY]),
+    )
+
+    assert answer.text.count("fine") == 40
+    (record,) = gateway.usage()
+    assert (record["source"], record["output_tokens"]) == ("counted", 42)
+
+
 @pytest.mark.parametrize("usage", [{"prompt_tokens": 90}, {"prompt_tokens": 90, "completion_tokens": None}])
 async def test_an_output_that_is_not_told_is_counted_beside_the_input_that_is(
     gateway: RunningGateway, usage: dict[str, Any]
