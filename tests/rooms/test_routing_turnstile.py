@@ -77,6 +77,23 @@ async def test_the_party_with_the_fewest_places_is_next_then_who_came_first() ->
     assert sorted(order[4:]) == ["b", "hot"]
 
 
+async def test_who_is_leaving_by_itself_makes_room_too() -> None:
+    turnstile = Turnstile(1, max_waiting=2)
+    await turnstile.enter("hot", 0)
+    queue = [await wait_at(turnstile, "hot") for _ in range(2)]
+
+    other = asyncio.create_task(turnstile.enter("other", LONG_S))
+    queue[-1].cancel()  # and before it has gone, the other one comes
+    await asyncio.gather(queue[-1], return_exceptions=True)
+
+    assert (other.done(), turnstile.waiting) == (False, 2)
+    for party, task in (("hot", queue[0]), ("hot", other)):
+        turnstile.leave(party)
+        await task
+    turnstile.leave("other")
+    assert (turnstile.in_use, turnstile.waiting) == (0, 0)
+
+
 async def test_a_full_queue_turns_the_hot_party_away_and_not_the_others() -> None:
     turnstile = Turnstile(2, max_waiting=4)
     for _ in range(2):

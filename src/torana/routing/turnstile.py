@@ -165,7 +165,8 @@ class Turnstile:
                 raise Full("too many wait already")
             displaced = self._waiting[busiest][-1]
             self._forget(busiest, displaced)
-            displaced.set_exception(Full("a party with fewer calls needs the room"))
+            if not displaced.done():  # its caller may be leaving by itself
+                displaced.set_exception(Full("a party with fewer calls needs the room"))
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(party, deque()).append(waiter)
         self.waiting += 1
