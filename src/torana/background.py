@@ -8,16 +8,16 @@ from typing import Any
 class Background:
     """The tasks of one kind in one worker.
 
-    limit  of those under way; who begins one looks at `is_full` first
+    limit  of those under way; who begins one looks at `is_full` first; None: there is none
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int | None = None) -> None:
         self._limit = limit
         self._under_way: set[asyncio.Task[None]] = set()
 
     @property
     def is_full(self) -> bool:
-        return len(self._under_way) >= self._limit
+        return self._limit is not None and len(self._under_way) >= self._limit
 
     def begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from torana.background import Background
 from torana.clock import Clock
 from torana.errors import ProviderError, ProviderRefused, ProviderResting, Refusal
 from torana.headers import retry_after, soon
@@ -27,6 +28,8 @@ class Traffic:
         self.workers = workers
         self.shadows = Shadows(clock, meter)
         self.deadlines = Deadlines()
+        self.closing = Background()
+        """Answers that nobody is to read."""
         self.forget()
 
     def forget(self) -> None:
@@ -37,6 +40,7 @@ class Traffic:
 
     async def aclose(self) -> None:
         await self.shadows.aclose()
+        await self.closing.aclose()
 
 
 class UnderWay:

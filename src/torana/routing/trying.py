@@ -7,8 +7,9 @@ further sending is paid from the retry budget.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -48,13 +49,10 @@ _HELPS_ELSEWHERE = (
 )
 """What another deployment may do better. What is wrong with the request is wrong everywhere."""
 
-OUTRUN = "outrun"
-"""Why a hedge's loser is cancelled."""
-
 T = TypeVar("T")
 Open = Callable[[Deployment], Awaitable[T]]
 """One sending; raises ProviderError. Returns once the answer's first valid chunk is in."""
-Close = Callable[[T], Awaitable[None]]
+Close = Callable[[T], Coroutine[Any, Any, None]]
 
 
 class Opened(msgspec.Struct, Generic[T], frozen=True):
@@ -151,26 +149,30 @@ class Trying(Generic[T]):
         Raises the first one's ProviderError where both fail.
         """
         racing = {asyncio.ensure_future(self._once(place)): place}
+        second: int | None = None
+        won: Opened[T] | None = None
         try:
-            second: int | None = None
             while second is None and (await asyncio.wait(racing, timeout=self.hedge_after_s))[1]:
                 # Without budget or room now, there may be some later.
                 second = self._beside(place)
             if second is not None:
                 racing[asyncio.ensure_future(self._once(second))] = second
-            while racing:
-                at, opened = await self._next_end(racing)
-                if opened is not None:
-                    if second is not None:
-                        outcome = "won" if at == second else "lost"
-                        self.traffic.meter.hedged(self.route.candidates[place].health.name, outcome)
-                    await self._outrun(racing)
-                    return opened
-        finally:
-            for task in racing:
-                task.cancel()
-            await asyncio.gather(*racing, return_exceptions=True)
-        raise self.failures.get(place) or next(iter(self.failures.values()))
+            while racing and won is None:
+                at, won = await self._next_end(racing)
+        except BaseException:
+            await self._stop(racing, "left")
+            raise
+        if won is None:
+            raise self.failures.get(place) or next(iter(self.failures.values()))
+        try:
+            await self._stop(racing, "outrun")
+        except BaseException:
+            self._drop(won, "left")
+            raise
+        if second is not None:
+            outcome = "won" if at == second else "lost"
+            self.traffic.meter.hedged(self.route.candidates[place].health.name, outcome)
+        return won
 
     async def _next_end(self, racing: dict["asyncio.Task[Opened[T]]", int]) -> tuple[int, Opened[T] | None]:
         """Takes one that has ended out of the race: its place, and its answer if there is one.
@@ -201,17 +203,25 @@ class Trying(Generic[T]):
                 return other if self.traffic.budget.take() else None
         return None
 
-    async def _outrun(self, racing: dict["asyncio.Task[Opened[T]]", int]) -> None:
-        """End those who were too slow, also one whose answer came just now."""
+    async def _stop(self, racing: dict["asyncio.Task[Opened[T]]", int], why: Outcome) -> None:
+        """End those who are still at it, and return when they are booked. Also one whose answer comes just now, and
+        where nobody waits for that any longer."""
         for task in racing:
-            task.cancel(OUTRUN)
-        for late in await asyncio.gather(*racing, return_exceptions=True):
-            if isinstance(late, Opened):
-                late.under_way.end()
-                if self.close_one is not None:
-                    await self.close_one(late.result)
-                self.route.tries[late.number] = msgspec.structs.replace(self.route.tries[late.number], outcome="outrun")
-        racing.clear()
+            task.add_done_callback(partial(self._drop_late, why))
+            task.cancel(why)
+        if racing:
+            await asyncio.wait(racing)
+
+    def _drop_late(self, why: Outcome, task: "asyncio.Task[Opened[T]]") -> None:
+        if not task.cancelled() and task.exception() is None:
+            self._drop(task.result(), why)
+
+    def _drop(self, opened: Opened[T], why: Outcome) -> None:
+        """An answer that nobody is to read."""
+        opened.under_way.end()
+        self.route.tries[opened.number] = msgspec.structs.replace(self.route.tries[opened.number], outcome=why)
+        if self.close_one is not None:
+            self.traffic.closing.begin(self.close_one(opened.result))
 
     def _elsewhere(self, now: float) -> int | None:
         """A candidate that was not asked yet and may be, at once."""
@@ -277,7 +287,7 @@ class Trying(Generic[T]):
                 health.bad(clock.monotonic(), turn, overdue)
             else:
                 self._book(
-                    candidate, "outrun" if OUTRUN in stopped.args else "left", started, is_sent=was_sent(stopped)
+                    candidate, "outrun" if "outrun" in stopped.args else "left", started, is_sent=was_sent(stopped)
                 )
                 health.breaker.left(turn)
             raise
