@@ -46,18 +46,19 @@ class Traffic:
 class UnderWay:
     """A call at a deployment: it counts there, and has its place, until `end`."""
 
-    __slots__ = ("_entered", "_health", "_is_over", "_party", "_traffic")
+    __slots__ = ("_entered", "_health", "_is_over", "_party", "_traffic", "_turn")
 
-    def __init__(self, traffic: Traffic, health: Health, entered: tuple[Turnstile, ...], party: str) -> None:
+    def __init__(self, traffic: Traffic, health: Health, turn: int, entered: tuple[Turnstile, ...], party: str) -> None:
         self._traffic = traffic
         self._health = health
+        self._turn = turn
         self._entered = entered
         self._party = party
         self._is_over = False
 
     def broke(self, failure: ProviderError) -> None:
         """The answer failed after its first chunk."""
-        self._health.bad(self._traffic.clock.monotonic(), self._health.breaker.turn, failure)
+        self._health.bad(self._traffic.clock.monotonic(), self._turn, failure)
 
     def end(self) -> None:
         """Idempotent."""

@@ -268,7 +268,7 @@ class Trying(Generic[T]):
             for each in entered:
                 each.leave(self.route.party)
             raise self.failures.get(place) or resting(self.route, clock.monotonic())
-        under_way = UnderWay(traffic, health, entered, self.route.party)
+        under_way = UnderWay(traffic, health, turn, entered, self.route.party)
         started = clock.monotonic()
         try:
             result = await self.open_one(candidate.deployment)
