@@ -105,13 +105,13 @@ class Serving:
         check_overrides(settings, models)
         routes = self._join_routes(models)
         sinks = self.parts.sink_makers.of(catalogue.sinks.values())
-        is_listed = models.listing()
+        listing = models.listing()
 
         def swap() -> None:
             if catalogue.sinks != self.models.catalogue.sinks:
                 self.parts.deliveries.replace(sinks)
             self._fence_events(models)
-            self.parts.traffic.book.follow(is_listed)
+            self.parts.traffic.book.follow(listing)
             self.entrance.routes, self.models = routes, models
             self.entrance.over_limit.forget()
             self.share_limits()

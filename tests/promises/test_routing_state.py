@@ -44,3 +44,49 @@ async def test_many_answers_that_break_together_let_their_deployment_rest_once(
 
     rests = [line for line in fleet.gateway.log.lines if line["message"] == "a deployment rests after failures"]
     assert len(rests) == 1
+
+
+async def test_a_bound_that_a_reload_takes_away_is_gone_though_all_places_are_taken(start_fleet: StartFleet) -> None:
+    fleet = await start_fleet({"provider": "a", "concurrency": 1})
+    fleet["a"].stall()
+    calls = [asyncio.create_task(fleet.ask()) for _ in range(2)]
+    await fleet["a"].request()
+
+    fleet.write([{"provider": "a"}])
+    await fleet.gateway.running.reloader.reload()
+    calls.append(asyncio.create_task(fleet.ask()))
+
+    await fleet["a"].request(3)
+    fleet["a"].release()
+    assert [(await call).status for call in calls] == [200] * 3
+
+
+async def test_a_deployment_that_a_reload_moves_leaves_the_connections_of_its_old_address(
+    start_fleet: StartFleet,
+) -> None:
+    env = {"AIGW_ROUTING__CONNECTIONS": "1", "AIGW_ROUTING__QUEUE_S": "0.05"}
+    fleet = await start_fleet({"provider": "a", "name": "ours"}, {"provider": "b", "order": 1}, env=env)
+    fleet["a"].stall()
+    held = asyncio.create_task(fleet.ask())
+    await fleet["a"].request()
+
+    fleet.write([{"provider": "b", "name": "ours"}])
+    await fleet.gateway.running.reloader.reload()
+
+    assert (await fleet.ask()).json() == "This is b."
+    fleet["a"].release()
+    await held
+
+
+async def test_a_deployment_that_a_reload_moves_is_not_spared_for_what_its_old_address_asked(
+    start_fleet: StartFleet,
+) -> None:
+    fleet = await start_fleet({"provider": "a", "name": "ours"}, {"provider": "b", "name": "theirs", "order": 1})
+    for vendor in "ab":
+        fleet[vendor].fail_with(429, headers={"retry-after": "3600"}, times=1)
+    assert (await fleet.ask()).status == 421
+
+    fleet.write([{"provider": "b", "name": "ours"}])
+    await fleet.gateway.running.reloader.reload()
+
+    assert (await fleet.ask()).json() == "This is b."

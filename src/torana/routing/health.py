@@ -6,7 +6,8 @@ clients may call different servers the same.
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Protocol
@@ -70,6 +71,16 @@ class Meter(Protocol):
     def shadowed(self, deployment: str, outcome: str) -> None: ...
 
 
+class Listing(Protocol):
+    """The deployments of a catalogue, by name."""
+
+    def has(self, name: str) -> bool: ...
+
+    def is_bounded(self, name: str) -> bool:
+        """Only so many calls at once may be under way there."""
+        ...
+
+
 @dataclass(slots=True)
 class Health:
     """One deployment's."""
@@ -81,6 +92,8 @@ class Health:
     """Our key greets it: the client's own are the client's business."""
     places: Turnstile | None = None
     """None: as many calls at once as come."""
+    address: str = ""
+    """Where it is; elsewhere nothing of this is known."""
     gate: Turnstile | None = None
     """Of the address that it shares with others; None: as many connections as come."""
     cool_until: float = 0.0
@@ -211,6 +224,12 @@ class Health:
         else:
             self.breaker.left(turn)
 
+    def lift(self) -> None:
+        """From now on as many calls at once as come, those that wait included."""
+        if self.places is not None:
+            self.places.resize(sys.maxsize)
+            self.places = None
+
     def list(self, *, is_listed: bool) -> None:
         """Whether the catalogue that serves from now on has it."""
         if self.is_listed and not is_listed:
@@ -278,7 +297,7 @@ class HealthBook:
     def of(self, deployment: Deployment) -> Health:
         key = _key_of(deployment) if deployment.is_client_given else deployment.name
         found = self._known.get(key)
-        if found is None:
+        if found is None or found.address != deployment.base_url:
             found = self._add(key, deployment)
         if deployment.concurrency:
             if found.places is None:
@@ -289,10 +308,13 @@ class HealthBook:
             found.places = None
         return found
 
-    def follow(self, is_listed: Callable[[str], bool]) -> None:
-        """After a reload. `is_listed`: whether the catalogue has a deployment of that name."""
+    def follow(self, listing: Listing) -> None:
+        """After a reload. `listing`: of the catalogue that serves from now on."""
         for health in self._known.values():
-            health.list(is_listed=not health.is_ours or is_listed(health.name))
+            is_listed = listing.has(health.name)
+            health.list(is_listed=not health.is_ours or is_listed)
+            if is_listed and not listing.is_bounded(health.name):
+                health.lift()
 
     def gate_of(self, deployment: Deployment) -> Turnstile | None:
         """What bounds the connections to the deployment's address; None where nothing does."""
@@ -312,12 +334,15 @@ class HealthBook:
         return iter(self._known.values())
 
     def _add(self, key: str, deployment: Deployment) -> Health:
-        if len(self._known) >= MAX_KNOWN:
+        before = self._known.get(key)
+        if before is not None:
+            before.list(is_listed=False)
+        elif len(self._known) >= MAX_KNOWN:
             self._forget_some()
         breaker = Breaker(self.settings.failures_to_rest, self.settings.rest_s)
         is_ours = not deployment.is_client_given
         name = deployment.name if is_ours else "own"
-        found = Health(name, breaker, self.meter, is_ours, gate=self.gate_of(deployment))
+        found = Health(name, breaker, self.meter, is_ours, address=deployment.base_url, gate=self.gate_of(deployment))
         self._known[key] = found
         return found
 

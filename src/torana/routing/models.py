@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -110,6 +110,26 @@ def known_elsewhere(catalogue: Catalogue, identifier: str) -> str:
     return name if name in catalogue.client_names and not is_ours else ""
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Which deployments a catalogue has, by name."""
+
+    names: frozenset[str]
+    bounded: frozenset[str]
+    """Those with a bound of calls at the same time."""
+
+    def has(self, name: str) -> bool:
+        return _is_among(self.names, name)
+
+    def is_bounded(self, name: str) -> bool:
+        return _is_among(self.bounded, name)
+
+
+def _is_among(names: frozenset[str], name: str) -> bool:
+    # Where the server itself is still to be asked for its model, only the provider is known.
+    return name in names or f"{name.partition('/')[0]}/" in names
+
+
 class Models:
     """The registry of one catalogue snapshot."""
 
@@ -143,13 +163,13 @@ class Models:
             raise Invalid(("model",), "Unknown model identifier", "value_error")
         return self._of_record(self.catalogue.models[name])
 
-    def listing(self) -> Callable[[str], bool]:
-        """Tells of the name of a deployment, or of what stands for a vendor's pass-through, whether it is here."""
+    def listing(self) -> "Listing":
+        """The deployments by name, and what stands for vendors' pass-throughs."""
         models = map(self._of_record, self.catalogue.models.values())
-        names = {each.name for model in models for each in model.deployments}
-        names.update(map(name_of_relays, self.catalogue.providers))
-        # Where the server itself is still to be asked for its model, only the provider is known.
-        return lambda name: name in names or f"{name.partition('/')[0]}/" in names
+        deployments = [each for model in models for each in model.deployments]
+        relays = map(name_of_relays, self.catalogue.providers)
+        bounded = frozenset(each.name for each in deployments if each.concurrency)
+        return Listing(frozenset((*relays, *(each.name for each in deployments))), bounded)
 
     def find(self, wish: ModelWish, needs: frozenset[str] = CHAT) -> Model:
         """The model that a wish means.
