@@ -5,7 +5,7 @@ import json
 import socket
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from tests.conftest import StartGateway
@@ -415,6 +415,19 @@ async def test_a_stream_without_its_terminal_event_is_a_failure(gateway: Running
     assert_ends_with_error(path, answer.body)
     line = await gateway.log.find(path=path)
     assert (line["outcome"], line["provider_error"]) == ("failed", "provider_broke")
+
+
+@pytest.mark.parametrize("path", list(STREAMED))
+@pytest.mark.parametrize("by", ["reset", "close"])
+async def test_what_breaks_behind_the_terminal_event_breaks_no_answer(
+    gateway: RunningGateway, path: str, by: Literal["reset", "close"]
+) -> None:
+    whole = await ask(gateway, path, STREAMED[path])
+    gateway.provider.cut_after(whole.body.count(b"\n\n"), by=by)
+
+    answer = await ask(gateway, path, STREAMED[path])
+
+    assert (answer.status, answer.is_whole, answer.body) == (200, True, whole.body)
 
 
 async def test_silence_within_a_stream_ends_it_in_the_same_way(start_gateway: StartGateway) -> None:

@@ -207,6 +207,7 @@ class _Passing(AsyncIterator[bytes]):
             if not data and scan is not None and not scan.is_complete:
                 raise ProviderBroke("the stream ended without its terminal event")
         except ProviderError as error:
+            self._end_where_told()
             self._failure = error.with_traceback(None)  # its frames hold this: a ring for the collector
             self._settle("failed", error)
             await self._relay.call.settled()
@@ -214,6 +215,7 @@ class _Passing(AsyncIterator[bytes]):
         except asyncio.CancelledError as stopped:
             if stopped.args != (DRAINING,):
                 raise
+            self._end_where_told()
             self._failure = stopped.with_traceback(None)
             self._settle("client_cancelled")  # the ledger knows better: it is stopping
             return self._last_words(503, "server_draining", "The gateway is stopping; ask again.")
@@ -242,6 +244,11 @@ class _Passing(AsyncIterator[bytes]):
             if self._scan is not None and not self._scan.is_complete:
                 return b""
         return rest
+
+    def _end_where_told(self) -> None:
+        """Behind the event that ends an answer nothing can spoil it any more; an error event there would."""
+        if self._dialect is not None and self._scan is not None and self._scan.is_complete:
+            raise StopAsyncIteration
 
     def _last_words(self, status: int, code: str, message: str) -> bytes:
         if self._dialect is None:
