@@ -90,7 +90,8 @@ async def test_anthropics_list_comes_in_pages_in_both_directions(gateway: Runnin
     assert [row["id"] for row in second["data"]] == ids[2:4]
     assert ([row["id"] for row in back["data"]], back["has_more"]) == (ids[1:3], True)
     assert (await page("after_id=nobody"))["data"] == []
-    assert (await page("limit=0"))["error"]["type"] == "invalid_request_error"
+    for limit in ("0", "1001", "9" * 5000):
+        assert (await page(f"limit={limit}"))["error"]["type"] == "invalid_request_error"
 
 
 async def test_with_nothing_configured_only_what_the_demo_answers_is_listed(start_gateway: StartGateway) -> None:

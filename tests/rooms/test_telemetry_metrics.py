@@ -191,6 +191,16 @@ def test_a_client_cannot_make_a_counter_run_backwards(metrics: Metrics) -> None:
     assert samples(metrics, "code_suggestions_accepts_total") == {f"code_suggestions_accepts_total{{{labels}}}": 2}
 
 
+def test_a_client_cannot_bring_a_counter_to_its_end(metrics: Metrics) -> None:
+    for told in (10**400, 10**308, 10**308):
+        metrics.suggestion_feedback("anthropic", "claude-sonnet", "python", requests=told, accepts=0, errors=0)
+
+    labels = 'model_engine="anthropic",model_name="claude-sonnet",lang="python"'
+    assert samples(metrics, "code_suggestions_requests_total") == {
+        f"code_suggestions_requests_total{{{labels}}}": 3_000_000
+    }
+
+
 def test_every_verb_shows_in_its_family(metrics: Metrics) -> None:
     metrics.suggestion("anthropic", "claude-sonnet", 0.2, 900, 300)
     metrics.suggestion_cleaned(0.001)

@@ -3,6 +3,7 @@
 Source: OpenAI API reference, "Models"; Anthropic API reference, "Models".
 """
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -66,7 +67,7 @@ class DialectModels:
 def _page(rows: Sequence[Offer], asked: dict[str, str]) -> tuple[Sequence[Offer], bool]:
     """One page of the list, and whether more follows in the direction that was asked for."""
     limit = asked.get("limit", str(USUAL_PAGE))
-    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit) <= MAX_PAGE):
+    if not (re.fullmatch(r"[0-9]{1,9}", limit) and 1 <= int(limit) <= MAX_PAGE):
         raise Refusal(400, "request_invalid", f"limit: Input should be from 1 to {MAX_PAGE}", missing="limit")
     size, ids = int(limit), [row.id for row in rows]
     if (before := asked.get("before_id")) is not None:

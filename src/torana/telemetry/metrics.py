@@ -25,6 +25,8 @@ _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _FINISHES = frozenset(("stop", "length", "tool_calls", "content_filter", "stop_sequence", "other"))
 _REALMS = frozenset(("saas", "self-managed"))
 _REMEMBERED = 2_000
+_MOST_TOLD = 1_000_000
+"""Suggestions that one report of a client's may be about."""
 """Entries of a cache whose keys clients have a say in; a full one is emptied."""
 
 
@@ -207,8 +209,8 @@ class Metrics:
         """What a client tells about suggestions it was given earlier (contract 6.1, `telemetry`)."""
         labels = (*self._bound_model(engine, model), _bound(language, self._known.languages))
         for family, amount in ((families.SHOWN, requests), (families.ACCEPTED, accepts), (families.FAILED, errors)):
-            # A client may claim anything, and a counter must not run backwards.
-            self._count(family, labels, max(0, amount))
+            # A client may claim anything, and a counter must neither run backwards nor come to its end.
+            self._count(family, labels, min(max(0, amount), _MOST_TOLD))
 
     def quota_check(self, result: str, realm: str) -> None:
         """`result` and `outcome` are the quota room's own words, a handful each."""
