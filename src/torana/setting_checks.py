@@ -92,7 +92,7 @@ def _check_regions(name: str, text: str) -> None:
 
 
 def _check_some(name: str, text: str) -> None:
-    """With none of it, no request would ever be answered."""
+    """With none of it no request would ever be answered, or those alone that need no moment, or no turn of a loop."""
     if (read_float if name.endswith(("_S", "_TIMEOUT")) else read_int)(name, text) == 0:
         raise BadSetting(name, f"{text!r} leaves nothing", "expected a number above 0")
 
@@ -114,8 +114,12 @@ _CHECKS: dict[str, Callable[[str, str], Any]] = {
     "AIGW_MODEL_SELECTION__DEFAULT_MODELS": _check_texts,
     "AIGW_MODEL_SELECTION__MODEL_PARAMS": _check_params,
     "AIGW_MODEL_SELECTION__PROMPT_PARAMS": _check_params,
+    "AIGW_PROMPTS__MAX_ITERATIONS": _check_some,
     "AIGW_PROMPTS__MAX_OUTPUT_CHARS": _check_some,
     "AIGW_ROUTING__TRIES": _check_some,
+    "AIGW_SERVER__BODY_TIMEOUT_S": _check_some,
+    "AIGW_SERVER__HEADER_TIMEOUT_S": _check_some,
+    "AIGW_SERVER__WRITE_TIMEOUT_S": _check_some,
     "AIGW_TIMEOUTS__CONNECT_S": _check_some,
     "AIGW_TIMEOUTS__FIRST_BYTE_S": _check_some,
     "AIGW_TIMEOUTS__IDLE_S": _check_some,
