@@ -114,6 +114,20 @@ async def test_what_it_prints_is_a_catalogue(server: Server, run: Run, tmp_path:
     assert "# - name: nomic_embed_text" in result.output
 
 
+async def test_names_that_yaml_would_not_take_for_texts_are_written_as_such(
+    server: Server, run: Run, tmp_path: Path
+) -> None:
+    server.answers["/v1/models"] = {"data": [{"id": "lab/7"}, {"id": "lab/1e5"}, {"id": "null"}]}
+
+    result = await run(server.server.url, "--provider", "rack")
+
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "providers.yml").write_text(parts(result.output)[0])
+    (folder / "models.yml").write_text(parts(result.output)[1])
+    assert {"7", "1e5", "null"} <= load_catalogue([folder]).models.keys()
+
+
 async def test_a_server_that_lists_models_as_anthropic_does_is_asked_in_its_format(server: Server, run: Run) -> None:
     model = {"type": "model", "id": "our-claude", "display_name": "Claude", "created_at": "2026-01-01T00:00:00Z"}
     server.answers["/v1/models"] = {"data": [model], "has_more": False}

@@ -172,7 +172,7 @@ def _models_yaml(shop: "Workshop", provider: str, rows: list[tuple["ServedModel"
         if makes_vectors:
             lines.append("# Makes vectors, it seems: `torana models test --url … --model …` says how long they are.")
         lines += [
-            f"{mark}- name: {name}",
+            f"{mark}- name: {_scalar(name)}",
             f"{mark}  title: {_scalar(each.title or each.id)}",
             f"{mark}  stage: registered",
         ]
