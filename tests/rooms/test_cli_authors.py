@@ -438,6 +438,15 @@ def test_a_prompt_without_a_data_set_asks_for_one(run: Run) -> None:
     assert (result.exit_code, "name a data set with --data FILE" in result.stderr) == (2, True)
 
 
+def test_a_row_ends_at_a_line_feed_alone() -> None:
+    texts = ["a\u2028b", "c\x85d", "e\u2029f"]  # JSON leaves them as they are, and Python breaks lines at them
+
+    cases = read_cases("\r\n".join(f'{{"inputs": {{"content": "{text}"}}}}' for text in texts), "d")
+
+    assert [case.inputs["content"] for case in cases] == texts
+    assert [case.name for case in cases] == ["row 1", "row 2", "row 3"]
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
