@@ -181,13 +181,13 @@ def _check_serving(serve: ServeSettings) -> None:
 
 
 def _check_urls(settings: Settings) -> None:
-    check_url("AIGW_PUBLIC_URL", settings.serve.public_url)
-    check_url("AIGW_GITLAB_URL", settings.auth.gitlab_url)
+    check_url("AIGW_PUBLIC_URL", settings.serve.public_url, is_base=True)
+    check_url("AIGW_GITLAB_URL", settings.auth.gitlab_url, is_base=True)
     check_url("AIGW_GITLAB_API_URL", settings.auth.gitlab_api_url)
-    check_url("AIGW_CUSTOMER_PORTAL_URL", settings.auth.customer_portal_url)
+    check_url("AIGW_CUSTOMER_PORTAL_URL", settings.auth.customer_portal_url, is_base=True)
     check_url("ANTHROPIC_BASE_URL", settings.providers.anthropic_base_url, is_base=True)
     check_url("OPENAI_BASE_URL", settings.providers.openai_base_url, is_base=True)
-    check_url("AIGW_INTERNAL_EVENT__ENDPOINT", settings.internal_events.endpoint)
+    check_url("AIGW_INTERNAL_EVENT__ENDPOINT", settings.internal_events.endpoint, is_base=True)
 
 
 def _check_weights(weights: Mapping[str, Any]) -> None:

@@ -124,17 +124,19 @@ def is_url(text: str) -> bool:
     return not url_fault(text)
 
 
-def url_fault(text: str, *, is_base: bool = False) -> str:
+def url_fault(text: str, *, is_base: bool = False, is_azures: bool = False) -> str:
     """What keeps an absolute http or https URL from being called; empty: nothing. Never repeats a password.
 
-    is_base  paths are put behind it, so that it ends with its own; Azure's version alone may follow
+    is_base    paths are put behind it, so that it ends with its own
+    is_azures  all the same its version may follow
     """
     if not _is_absolute(text):
         return "is no URL" if "@" in text else f"{text!r} is no URL"
     parts = urlsplit(text)
     if "@" in parts.netloc:
         return "names a user or a password, which would not be sent"
-    if is_base and ("#" in text or parse_qs(parts.query, keep_blank_values=True).keys() - {"api-version"}):
+    tells_version = is_azures and parse_qs(parts.query, keep_blank_values=True).keys() <= {"api-version"}
+    if is_base and ("#" in text or ("?" in text and not tells_version)):
         return "has a query or a fragment, behind which no path can stand"
     return ""
 
@@ -164,9 +166,9 @@ def is_header(name: str, value: str) -> bool:
     return bool(_TOKEN.fullmatch(name)) and name.lower() not in own and not set(value) & set("\r\n\0")
 
 
-def check_url(name: str, text: str, *, is_base: bool = False) -> None:
+def check_url(name: str, text: str, *, is_base: bool = False, is_azures: bool = False) -> None:
     """An absolute URL, or nothing."""
-    if text and (fault := url_fault(text, is_base=is_base)):
+    if text and (fault := url_fault(text, is_base=is_base, is_azures=is_azures)):
         raise BadSetting(name, fault, "expected http://… or https://…")
 
 

@@ -8,7 +8,7 @@ from torana.catalog.load import load_catalogue
 from torana.catalog.model_records import Quirks
 from torana.chat import ModelWish
 from torana.environment import load_settings
-from torana.errors import BadSetting
+from torana.errors import BadCatalogue, BadSetting
 from torana.providers.provider import Deployment
 from torana.routing.models import Models
 
@@ -93,6 +93,20 @@ REGIONS = (
     '{"us": {"endpoint": "https://us.example/v1", "identifier": "accounts/us/models/m"},'
     ' "eu": {"endpoint": "https://eu.example/v1/", "identifier": "fireworks_ai/accounts/eu/models/m"}}'
 )
+
+
+def test_azures_addresses_alone_may_tell_a_version(tmp_path: Path) -> None:
+    query = "?api-version=2024-10-21"
+    azure = f"https://x.openai.azure.com/openai{query}"
+    named = f"{{provider: azure, model: m, base_url: '{azure}'}}"
+
+    assert deployments(tmp_path, {"AZURE_API_KEY": "k"}, named)[0].base_url == azure
+    assert models_of({"AZURE_API_BASE": azure}).is_configured("azure")
+    for env in ({"GROQ_BASE_URL": f"https://api.groq.example/openai{query}"}, {"OPENAI_BASE_URL": azure}):
+        with pytest.raises(BadSetting, match=r"^(GROQ|OPENAI)_BASE_URL: has a query"):
+            models_of(env)
+    with pytest.raises(BadCatalogue, match="4: acme: base_url has a query"):
+        deployments(tmp_path, {}, named.replace("azure,", "groq,"))
 
 
 def test_fireworks_regional_endpoints_are_one_deployment_each() -> None:

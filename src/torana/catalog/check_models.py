@@ -19,6 +19,9 @@ _CLOUD_DIALECTS = {"aws": "converse", "google": "generate_content"}
 
 _MODEL_IN_PATH = ("generate_content", "converse")
 
+_AZURE = "azure"
+"""Whose addresses may tell a version."""
+
 _ASKED = ("chat", "completions", "responses", "embeddings", "models")
 """What a server is asked, each at a path of its own."""
 
@@ -39,7 +42,7 @@ def _check_provider(found: Findings, provider: ProviderRecord) -> None:
     for name in provider.base_url_env:
         if not is_address_name(name):
             found.add(key, *_wrong_address(name), mention=name)
-    _check_address(found, key, provider.base_url)
+    _check_address(found, key, provider.base_url, provider.name)
     spoken = _CLOUD_DIALECTS.get(provider.auth or "", provider.dialect)
     if spoken != provider.dialect:
         wrong = f"`auth: {provider.auth}` does not go with `dialect: {provider.dialect}`"
@@ -145,7 +148,7 @@ def _check_deployments(found: Findings, models: Iterable[ModelRecord]) -> None:
         for item in model.deployments:
             if item.key_env and not _KEY_NAME.fullmatch(item.key_env):
                 found.add(key, *_wrong_key(item.key_env), mention=item.key_env)
-            _check_address(found, key, item.base_url)
+            _check_address(found, key, item.base_url, item.provider)
             if item.canary_percent and item.shadow_percent:
                 found.add(
                     key,
@@ -165,8 +168,8 @@ def _identity(item: DeploymentRecord) -> tuple[object, ...]:
     return (item.provider, item.model, item.region, item.account, item.base_url, item.key_env)
 
 
-def _check_address(found: Findings, key: str, address: str) -> None:
-    if address and (fault := url_fault(address, is_base=True)):
+def _check_address(found: Findings, key: str, address: str, provider: str) -> None:
+    if address and (fault := url_fault(address, is_base=True, is_azures=provider == _AZURE)):
         found.add(key, f"base_url {fault}", "expected http://… or https://…", mention=address)
 
 

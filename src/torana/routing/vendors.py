@@ -181,7 +181,7 @@ class Vendors:
             if address := self.settings.vendor_urls.get(name, ""):
                 # Ollama's own name for it holds a host and a port alone.
                 address = address if "://" in address else f"http://{address}"
-                check_url(name, address, is_base=True)
+                check_url(name, address, is_base=True, is_azures=row.name == AzureOpenAI.name)
                 return address.rstrip("/")
         return row.base_url
 
