@@ -1,6 +1,7 @@
 """Keys: contract 2.5 and 2.6; checklist A7, A8; drills JW1 to JW7 at room level."""
 
 import asyncio
+import base64
 import json
 import logging
 import stat
@@ -413,6 +414,25 @@ def other_pem(key: Any) -> str:
     )
 
 
+def odd_pem(exponent: int) -> str:
+    """A key as PEM that is well-formed in all but its exponent."""
+    numbers = rsa_key(LOCAL_KEY).private_numbers()
+    told = (0, numbers.public_numbers.n, exponent, numbers.d, numbers.p, numbers.q, numbers.dmp1, numbers.dmq1)
+    body = b"".join(map(_der_integer, (*told, numbers.iqmp)))
+    text = base64.encodebytes(b"\x30" + _der_length(body) + body).decode()
+    return f"-----BEGIN RSA PRIVATE KEY-----\n{text}-----END RSA PRIVATE KEY-----\n"
+
+
+def _der_integer(number: int) -> bytes:
+    body = number.to_bytes(number.bit_length() // 8 + 1, "big")
+    return b"\x02" + _der_length(body) + body
+
+
+def _der_length(body: bytes) -> bytes:
+    size = len(body).to_bytes((len(body).bit_length() + 7) // 8, "big")
+    return size if len(body) < 128 else bytes([0x80 | len(size)]) + size
+
+
 def test_both_public_halves_are_published_and_nothing_private(tmp_path: Path) -> None:
     escaped = pem(rsa_key(STRANGE_KEY)).replace("\n", "\\n")
     keys = load_local_keys(settings_with(tmp_path, signing_key=pem(rsa_key(LOCAL_KEY)), validation_key=escaped))
@@ -434,6 +454,8 @@ def test_both_public_halves_are_published_and_nothing_private(tmp_path: Path) ->
         other_pem(ec.generate_private_key(ec.SECP256R1())),
         other_pem(rsa.generate_private_key(public_exponent=65537, key_size=1024)),
         pem(rsa_key(LOCAL_KEY))[:-200],
+        odd_pem(1),
+        odd_pem(65536),
         "\x00\ud800",
     ],
 )

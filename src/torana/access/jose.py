@@ -174,7 +174,10 @@ def rsa_key(modulus: int, exponent: int) -> rsa.RSAPublicKey:
         raise BadKey(f"has {modulus.bit_length()} bits, expected {MIN_RSA_BITS} to {MAX_RSA_BITS}")
     if exponent.bit_length() > 32:  # no one has a reason for more, and it makes verifying slow
         raise BadKey("has an oversized exponent")
-    return rsa.RSAPublicNumbers(exponent, modulus).public_key()
+    try:
+        return rsa.RSAPublicNumbers(exponent, modulus).public_key()
+    except ValueError as error:
+        raise BadKey("has numbers that no key has") from error
 
 
 def encode_part(raw: bytes) -> str:
