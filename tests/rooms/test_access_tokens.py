@@ -561,6 +561,24 @@ async def test_others_get_their_turn_between_any_two_keys_that_are_tried() -> No
     assert await turns_during(refusal(access, sign(access.claims(), STRANGE_KEY))) >= 10
 
 
+async def test_a_key_that_is_taken_back_while_others_are_tried_verifies_nothing_any_more() -> None:
+    access = Access()
+    others = [jwk(number, f"key-{number}") for number in range(100, 110)]
+    access.fetcher.publish(GITLAB, *others, jwk(GITLAB_KEY, "stolen"))
+    await refusal(access, sign(access.claims(jti="first"), STRANGE_KEY))  # fetches the keys
+    token = sign(access.claims())
+
+    asked = asyncio.create_task(refusal(access, token))
+    await asyncio.sleep(0)
+    access.fetcher.publish(GITLAB, *others)
+    access.clock.advance(access.settings.key_refetch_s)
+    assert await access.ring.refetch(GITLAB)
+    assert not asked.done()
+
+    assert (await asked).code == "token_signature"
+    assert (await refusal(access, token)).code == "token_signature"
+
+
 async def test_of_the_same_token_many_times_at_once_one_is_verified() -> None:
     access = Access(failures_per_minute=2)
     access.publish_all()

@@ -286,9 +286,14 @@ class Verifier:
         raise BadToken("token_signature", "no key of this issuer verifies the signature")
 
     async def _is_signed(self, jws: Jws, issuer: str) -> bool:
-        for number, key in enumerate(self._keys.candidates(issuer, jws.kid)[:MAX_TRIES]):
+        candidates = self._keys.candidates(issuer, jws.kid)[:MAX_TRIES]
+        epoch = self._keys.epoch
+        for number, key in enumerate(candidates):
             if number:
                 await self._turn()
+                if self._keys.epoch != epoch:
+                    # A key that was taken back meanwhile must not verify, for that would be remembered.
+                    return await self._is_signed(jws, issuer)
             if jose.is_signed_by(jws, key):
                 return True
         return False
