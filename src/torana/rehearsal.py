@@ -253,7 +253,8 @@ class Rehearsal:
         prompts.desk = models.desk = self._desk
         sender = _NoSender(self._desk, settings, clock)
         metrics = Metrics(Known())
-        router = _NotedRouter(models, sender, traffic or Traffic(settings.routing, clock, metrics), first_model)
+        known = Traffic(settings.routing, clock, metrics) if traffic is None else traffic.aside(metrics)
+        router = _NotedRouter(models, sender, known, first_model)
         router.desk = self._desk
         noted_limits = _NotedLimits(catalogue, Here(Table(), clock), clock, metrics)
         noted_limits.desk, noted_limits.serving = self._desk, limits

@@ -84,6 +84,12 @@ async def test_a_dry_run_takes_nothing_of_a_limit_and_leaves_no_usage(gateway: R
     assert not [line for line in before.splitlines() if line.startswith("model_inferences_total")]
 
 
+async def test_a_dry_run_is_in_no_metric_of_deployments(gateway: RunningGateway) -> None:
+    await run(gateway)
+
+    assert "torana_tries_total{" not in (await gateway.monitoring("/metrics")).text
+
+
 async def test_what_is_left_is_told_as_the_operator_writes_it(start_gateway: StartGateway, tmp_path: Path) -> None:
     limits = "- {name: flow, limit: 60 requests per minute, burst: 10}\n- {name: spend, limit: 5 USD per day}\n"
     (tmp_path / "limits.yml").write_text(limits)

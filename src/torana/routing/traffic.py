@@ -1,5 +1,6 @@
 """What all calls of one worker share: what is known of deployments, and the room there is."""
 
+import copy
 from collections.abc import Iterable
 
 from torana.background import Background
@@ -37,6 +38,12 @@ class Traffic:
         self.book = HealthBook(self.settings, self.meter)
         self.budget = RetryBudget(self.clock, workers=self.workers)
         self.concessions = Concessions()
+
+    def aside(self, meter: Meter) -> "Traffic":
+        """The same deployments, for calls that are counted elsewhere and take no one's retries."""
+        other = copy.copy(self)
+        other.meter, other.budget = meter, RetryBudget(self.clock)
+        return other
 
     async def aclose(self) -> None:
         await self.shadows.aclose()
