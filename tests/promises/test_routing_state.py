@@ -90,3 +90,21 @@ async def test_a_deployment_that_a_reload_moves_is_not_spared_for_what_its_old_a
     await fleet.gateway.running.reloader.reload()
 
     assert (await fleet.ask()).json() == "This is b."
+
+
+async def test_no_more_copies_are_under_way_than_their_deployment_has_places(start_fleet: StartFleet) -> None:
+    trial = {"provider": "b", "shadow_percent": 100, "concurrency": 1}
+    fleet = await start_fleet({"provider": "a"}, trial)
+    fleet["b"].stall()
+
+    for _ in range(3):
+        await fleet.ask()
+    await fleet["b"].request()
+
+    assert fleet.asked == {"a": 3, "b": 1}
+    dropped = 'torana_shadows_total{deployment="b/b-1",outcome="dropped"} 2'
+    assert dropped in (await fleet.gateway.monitoring("/metrics")).text
+    fleet["b"].release()
+    await fleet.gateway.log.find(message="shadow ended", outcome="answered")
+    await fleet.ask()
+    await fleet["b"].request(2)

@@ -22,6 +22,9 @@ from torana.usage.told import complete, is_told
 
 logger = logging.getLogger("torana.routing")
 
+NOBODY = ""
+"""Whose place a copy takes."""
+
 MAX_UNDER_WAY = 8
 """Shadows of one worker at a time: a deployment on trial must not take what callers need."""
 
@@ -42,15 +45,19 @@ class Shadows:
         self._meter.shadowed(health.name, "dropped")
         return False
 
-    def begin(self, sender: Sender, candidate: Candidate, chat: ChatRequest, record: Record | None) -> None:
+    def begin(self, sender: Sender, candidate: Candidate, chat: ChatRequest, record: Record) -> None:
         """record  the copy's own usage record; it is closed here"""
         self._background.begin(self._run(sender, candidate, chat, record))
 
-    async def _run(self, sender: Sender, candidate: Candidate, chat: ChatRequest, record: Record | None) -> None:
+    async def _run(self, sender: Sender, candidate: Candidate, chat: ChatRequest, record: Record) -> None:
         health, clock = candidate.health, self._clock
         started = clock.monotonic()
-        turn = health.begin(started)
+        ways = [way for way in (health.places, health.gate) if way is not None]
+        entered = [way for way in ways if way.take(NOBODY)]
+        turn = health.begin(started) if entered == ways else 0
         if not turn:
+            for way in entered:
+                way.leave(NOBODY)
             self._end(health, "dropped", "not_ready", None, record)
             return
         usage: Usage | None = None
@@ -80,11 +87,12 @@ class Shadows:
             raise
         finally:
             health.end()
+            for way in entered:
+                way.leave(NOBODY)
 
-    def _end(self, health: Health, outcome: str, code: str, usage: Usage | None, record: Record | None) -> None:
+    def _end(self, health: Health, outcome: str, code: str, usage: Usage | None, record: Record) -> None:
         self._meter.shadowed(health.name, outcome)
-        if record is not None:
-            record.close(_STATUSES[outcome], usage, error_code=code)
+        record.close(_STATUSES[outcome], usage, error_code=code)
         logger.info("shadow ended", extra={"deployment": health.name, "outcome": outcome, "code": code})
 
 

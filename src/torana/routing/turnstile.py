@@ -27,7 +27,7 @@ class Full(Exception):
 
 
 class Turnstile:
-    """`await enter(party, patience_s)`, and `leave(party)` once for each time it let somebody in."""
+    """`await enter(party, patience_s)` or `take(party)`, and `leave(party)` once for each time it let somebody in."""
 
     __slots__ = (
         "_apart_s",
@@ -87,6 +87,13 @@ class Turnstile:
             if isinstance(error, TimeoutError):
                 raise Full("no place in time") from None
             raise
+
+    def take(self, party: str) -> bool:
+        """A place for somebody who does not wait; False: there is none."""
+        if self.is_full or self.waiting:
+            return False
+        self._let_in(party)
+        return True
 
     def turns_away(self, party: str, patience_s: float) -> bool:
         """Whether `enter` would raise Full now, without a wait."""
