@@ -40,8 +40,11 @@ class Reloader:
         async with self._lock:
             try:
                 swap = await asyncio.to_thread(self._build)
-            except (ToranaError, OSError) as error:
-                problems = error.problems if isinstance(error, BadCatalogue) else [str(error)]
+            except Exception as error:  # noqa: BLE001 whatever a file holds, the watch must go on
+                if isinstance(error, BadCatalogue):
+                    problems = error.problems
+                else:
+                    problems = [str(error) if isinstance(error, (ToranaError, OSError)) else type(error).__name__]
                 for problem in problems:
                     logger.error("reload refused, the old catalogue stays", extra={"problem": problem})
                 self._metrics.config_stale(True)

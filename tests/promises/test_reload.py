@@ -1,9 +1,12 @@
 """A new catalogue without a restart (interface 8)."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from tests.support.gateway import RunningGateway
+
+from torana.reload import Reloader
 
 PROMPT = """\
 name: Motto
@@ -80,6 +83,30 @@ async def test_a_call_under_way_keeps_the_catalogue_it_came_in_with(start_gatewa
         assert answer.is_whole
 
     assert await ask(gateway) == 404
+
+
+async def test_a_catalogue_that_cannot_be_built_for_a_fault_of_ours_is_refused_too(
+    gateway: RunningGateway, tmp_path: Path
+) -> None:
+    built: list[str] = []
+
+    def build() -> Callable[[], None]:
+        if (tmp_path / "odd").exists():
+            raise KeyError("secret")
+        return partial(built.append, "swapped")
+
+    (tmp_path / "odd").touch()
+    reloader = Reloader(build, gateway.running.parts.metrics, [tmp_path])
+    reloader.watch()
+    (tmp_path / "more").touch()
+
+    line = await gateway.log.find(message="reload refused, the old catalogue stays")
+    assert line["problem"] == "KeyError"
+    assert "config_stale 1" in (await gateway.monitoring("/metrics")).text
+    (tmp_path / "odd").unlink()
+    await gateway.log.find(message="catalogue reloaded")
+    assert built == ["swapped"]
+    await reloader.aclose()
 
 
 async def test_the_watch_reloads_when_a_file_changes(start_gateway: Callable, tmp_path: Path) -> None:

@@ -169,6 +169,10 @@ def test_an_overlays_prompt_is_kept_as_it_was_when_loaded(tmp_path: Path) -> Non
         ("models", "models: &a []\naliases: *a", "models.yml:1: used again by an alias"),
         ("models", "models: &a [*a]", "models.yml:1: used again by an alias"),
         ("models", "models: !!python/name:os.system x", "models.yml:1: could not determine a constructor"),
+        ("models", "models: !!timestamp soon", "models.yml:1: could not determine a constructor"),
+        ("models", "models:\n- name: !!int nine", "models.yml:2: `nine` is not what its tag says"),
+        ("models", "models:\n- name: !!bool maybe", "models.yml:2: `maybe` is not what its tag says"),
+        ("models", "models:\n- {!!float much: 1}", "models.yml:2: `much` is not what its tag says"),
         ("models", "models: []\n---\nmodels: []", "models.yml:2: but found another document"),
         ("models", "[" * 5000, "models.yml:"),
         (

@@ -48,19 +48,31 @@ _REMEDIES = (
 T = TypeVar("T")
 
 
+_TAG = "tag:yaml.org,2002:"
+_SCALARS = {
+    f"{_TAG}null": (re.compile(r"^(?:~|null|)$"), ["~", "n", ""]),
+    f"{_TAG}bool": (re.compile(r"^(?:true|false)$"), list("tf")),
+    f"{_TAG}int": (re.compile(r"^[-+]?[0-9]{1,18}$"), list("-+0123456789")),
+    f"{_TAG}float": (
+        re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+\.?[0-9]*)(?:[eE][-+]?[0-9]+)?$"), list("-+.0123456789")
+    ),
+}  # fmt: skip
+"""What is no text: its form, and how it may begin."""
+
+
 class _Loader(yaml.CSafeLoader):
     """The C loader with the scalars of YAML 1.2: only null, true, false and numbers are no text."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 PyYAML's own hook
+    yaml_constructors = {  # noqa: RUF012 PyYAML's own hook; dates and the like are texts, whatever tag they have
+        tag: make
+        for tag, make in yaml.CSafeLoader.yaml_constructors.items()
+        if tag in (None, *_SCALARS, *(f"{_TAG}{kind}" for kind in ("str", "seq", "map")))
+    }
 
 
-for _tag, _pattern, _firsts in (
-    ("null", r"^(?:~|null|)$", ["~", "n", ""]),
-    ("bool", r"^(?:true|false)$", list("tf")),
-    ("int", r"^[-+]?[0-9]{1,18}$", list("-+0123456789")),
-    ("float", r"^[-+]?(?:\.[0-9]+|[0-9]+\.?[0-9]*)(?:[eE][-+]?[0-9]+)?$", list("-+.0123456789")),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _firsts)
+for _tag, (_pattern, _firsts) in _SCALARS.items():
+    _Loader.add_implicit_resolver(_tag, _pattern, _firsts)
 
 
 def _read_int(loader: _Loader, node: yaml.ScalarNode) -> int:
@@ -68,7 +80,7 @@ def _read_int(loader: _Loader, node: yaml.ScalarNode) -> int:
     return int(loader.construct_scalar(node))
 
 
-_Loader.add_constructor("tag:yaml.org,2002:int", _read_int)
+_Loader.add_constructor(f"{_TAG}int", _read_int)
 
 
 class Document:
@@ -150,6 +162,9 @@ class Document:
     def _misused(self, node: yaml.Node, seen: set[int]) -> Iterator[str]:
         line = node.start_mark.line
         if isinstance(node, yaml.ScalarNode):
+            if node.tag in _SCALARS and not _SCALARS[node.tag][0].match(node.value):
+                # Only where its author has written the tag.
+                yield self._problem(line, f"`{node.value}` is not what its tag says", "expected it without the tag")
             return
         if id(node) in seen:  # also what keeps a few lines of aliases from standing for gigabytes
             yield self._problem(line, "used again by an alias", "expected the value written out")
@@ -165,6 +180,7 @@ class Document:
                 yield self._problem(key.start_mark.line, f"`{key.value}` stands twice", "expected each member once")
             if isinstance(key, yaml.ScalarNode):
                 keys.add(key.value)
+            yield from self._misused(key, seen)
             yield from self._misused(value, seen)
 
     def _mismatches(self, node: Any, value: Any, kind: Any, where: str) -> Iterator[str]:
