@@ -110,6 +110,15 @@ async def test_models_that_tell_questions_from_documents_are_told_which(
     assert gateway.provider.requests[0].json()["input_type"] == kind
 
 
+async def test_a_number_that_no_vector_has_is_the_vendors_fault(gateway: RunningGateway) -> None:
+    told = {"embeddings": [{"values": [1e300, 0.5]}] * 3}
+    gateway.provider.answer_with(status=200, body=json.dumps(told).encode())
+
+    answer = await ask(gateway, "gemini_embedding_001", encoding_format="base64")
+
+    assert (answer.status, answer.json()["error"]["code"]) == (502, "provider_broke")
+
+
 async def test_vectors_are_packed_where_a_client_wants_them_so(gateway: RunningGateway) -> None:
     answer = await ask(gateway, "gemini_embedding_001", encoding_format="base64", dimensions=2)
 

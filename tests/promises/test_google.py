@@ -92,7 +92,7 @@ async def test_an_answer_that_an_older_client_begins_is_asked_to_be_gone_on_with
 async def test_a_row_of_ones_own_is_asked_googles_way(
     start_gateway: StartGateway, vertex_env: dict[str, str], google: FakeGoogle, tmp_path: Path
 ) -> None:
-    address = f"{vertex_env['VERTEX_BASE_URL']}/psc"
+    address = f"{vertex_env['VERTEX_BASE_URL']}/psc/"
     row = f"- {{name: private, dialect: generate_content, auth: google, base_url: '{address}'}}"
     (tmp_path / "providers.yml").write_text(row)
     model = "- {name: own, title: Own, deployments: [{provider: private, model: gemini-3.8-flash}]}"

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.conftest import StartGateway
 from tests.support.provider import ScriptedProvider
 
 MODELS = """\
@@ -69,6 +70,25 @@ async def test_a_server_that_needs_no_key_names_none(
     answer = await ask(gateway)
 
     assert (answer.status, answer.header("x-aigw-model")) == (200, "acme/acme-large-1")
+
+
+async def test_a_path_of_its_own_serves_what_clients_ask_behind_it_too(
+    start_gateway: StartGateway, provider: ScriptedProvider, tmp_path: Path
+) -> None:
+    row = "  paths: {chat: /chat/v2}\n"
+    folder = write_overlay(tmp_path / "overlay", provider.url, row)
+    rows = folder / "providers.yml"
+    rows.write_text(rows.read_text().replace("chat_completions", "messages"))
+    gateway = await start_gateway(env={"AIGW_CATALOG": str(folder)})
+    body = {"model": "acme_large", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
+
+    await gateway.post(
+        "/anthropic/v1/messages?beta=true",
+        json=body,
+        token=gateway.token(unit_primitives=["ai_gateway_model_provider_proxy"]),
+    )
+
+    assert [sent.target for sent in provider.requests] == [b"/chat/v2?beta=true"]
 
 
 async def test_a_deployment_may_bring_its_own_address_and_key(

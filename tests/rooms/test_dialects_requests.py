@@ -307,6 +307,15 @@ def test_how_closely_to_look_at_a_picture_crosses_where_it_can(asked: object, to
         assert dialect.losses(chat, "m") == (("image.detail",) if told else ())
 
 
+def test_a_picture_has_the_one_name_of_its_type_that_all_vendors_take() -> None:
+    picture = {"type": "image_url", "image_url": {"url": "data:image/jpg;base64,AAAA"}}
+    body = {"model": "m", "messages": [{"role": "user", "content": [picture]}]}
+    chat, _ = CHAT_COMPLETIONS.read_request(json.dumps(body).encode())
+
+    assert write(MESSAGES, chat)["messages"][0]["content"][0]["source"]["media_type"] == "image/jpeg"
+    assert write(CHAT_COMPLETIONS, chat)["messages"][0]["content"] == [picture]
+
+
 def test_a_data_url_of_parameters_without_an_end_is_an_address_at_once() -> None:
     picture = {"type": "image_url", "image_url": {"url": "data:" + ";a" * 4_000_000}}
     before = time.thread_time()

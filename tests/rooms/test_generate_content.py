@@ -635,6 +635,11 @@ SCHEMAS: list[tuple[dict[str, Any], dict[str, Any], bool]] = [
         {"properties": {"a": {}, "b": {}}, "required": ["a", "b"]},
         False,
     ),
+    (
+        {"definitions": {"A": {"type": "string"}}, "$defs": "x", "$ref": "#/definitions/A"},
+        {"$defs": {"A": {"type": "string"}}, "$ref": "#/$defs/A"},
+        False,
+    ),
     ({"required": "a", "allOf": [{"required": [{}, "b"]}, {"required": 5}]}, {"required": ["b"]}, False),
     (
         {"properties": {"pattern": {"type": "string"}, "never": False, "any": True}},

@@ -36,7 +36,7 @@ class DialectEmbeddings:
         request = replace_fields(request, source=exchange.body)
         try:
             found = await self.gateway.walk.embed(permit, model, request, exchange.facts)
+            body = found.raw or embeddings.write_answer(found.rows, found.upstream_model, found.usage, request.encoding)
         except ProviderError as error:
             raise self.gate.failed(OPENAI, error) from error
-        body = found.raw or embeddings.write_answer(found.rows, found.upstream_model, found.usage, request.encoding)
         return Reply(200, body, [JSON_HEADER, *found.headers, *OPENAI.write_limits(found.standings)])

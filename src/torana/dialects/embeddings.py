@@ -106,7 +106,8 @@ def check_answer(body: bytes, wanted: int) -> None:
 
 
 def write_answer(vectors: list[list[float]], model: str, usage: Usage, encoding: Encoding = "float") -> bytes:
-    """One JSON answer. In base64 a vector is its numbers as little-endian 32-bit floats."""
+    """One JSON answer. In base64 a vector is its numbers as little-endian 32-bit floats; raises ProviderBroke for what
+    is none."""
     data = [
         {"object": "embedding", "index": at, "embedding": _pack(vector) if encoding == "base64" else vector}
         for at, vector in enumerate(vectors)
@@ -116,7 +117,10 @@ def write_answer(vectors: list[list[float]], model: str, usage: Usage, encoding:
 
 
 def _pack(vector: list[float]) -> str:
-    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+    try:
+        return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+    except OverflowError:
+        raise ProviderBroke("a vector of numbers that none has") from None
 
 
 def scan_answer(body: bytes) -> Usage | None:

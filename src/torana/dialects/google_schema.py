@@ -59,7 +59,7 @@ def _referring(schema: Schema) -> Schema:
     ref = schema["$ref"].replace("#/definitions/", "#/$defs/", 1)
     found = {name: value for name, value in schema.items() if name in ("$id", "$anchor", "$defs")}
     if isinstance(schema.get("definitions"), dict):
-        found["$defs"] = {**schema["definitions"], **found.get("$defs", {})}
+        found["$defs"] = {**schema["definitions"], **(own if isinstance(own := found.get("$defs"), dict) else {})}
     return {**found, "$ref": ref}
 
 

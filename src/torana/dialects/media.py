@@ -20,6 +20,8 @@ _TYPES = {
     "docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
     "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
 }
+_ALIASES = {"image/jpg": "image/jpeg"}
+"""What clients write, and only some vendors take."""
 _ENDINGS = {media_type: ending for ending, media_type in _TYPES.items()}
 _PDF = "application/pdf"
 
@@ -40,7 +42,8 @@ def read_image(url: str, detail: object = None, *, cached: bool = False) -> Imag
     inline = read_data_url(url)
     if inline is None:
         return Image(url=url, cached=cached, detail=asked)
-    return Image(*inline, cached=cached, detail=asked)
+    media_type, data = inline
+    return Image(_ALIASES.get(media_type, media_type), data, cached=cached, detail=asked)
 
 
 def image_url(image: Image) -> str:

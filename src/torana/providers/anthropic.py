@@ -24,9 +24,13 @@ class Anthropic:
         self, deployment: Deployment, path: str, body: bytes, headers: Mapping[str, str], *, stream: bool
     ) -> WireRequest:
         greeting = {"anthropic-version": API_VERSION, **headers, **greet(deployment, "x-api-key")}
-        own_path = deployment.paths.get("chat") if path == MESSAGES.path else None
+        asked, mark, query = path.partition("?")
+        if asked == MESSAGES.path and (own_path := deployment.paths.get("chat")):
+            url = deployment.base_url.rstrip("/") + own_path + mark + query
+        else:
+            url = join_url(deployment.base_url, path)
         return WireRequest(
-            url=deployment.base_url.rstrip("/") + own_path if own_path else join_url(deployment.base_url, path),
+            url=url,
             headers=add_own(greeting, deployment),
             body=body,
             is_client_given=deployment.is_client_given,

@@ -56,7 +56,7 @@ class VertexAI:
         sent = add_own({**headers, "Authorization": f"Bearer {token}"}, deployment)
         if relayed := _relayed_path.fullmatch(path):
             region = self.settings.proxy_location
-            base = deployment.base_url or host_of(region)
+            base = deployment.base_url.rstrip("/") or host_of(region)
             return WireRequest(url=f"{base}{self._place(region)}{relayed['rest']}", headers=sent, body=body)
         region = deployment.region or self.settings.model_location
         publisher = "anthropic" if _is_claude(deployment) else "google"
@@ -69,7 +69,7 @@ class VertexAI:
             action = "streamGenerateContent?alt=sse" if stream else "generateContent"
         place = self._place(region, deployment.account)
         model = quote(deployment.model, safe="@")
-        base = deployment.base_url or host_of(region)
+        base = deployment.base_url.rstrip("/") or host_of(region)
         return WireRequest(url=f"{base}{place}/publishers/{publisher}/models/{model}:{action}", headers=sent, body=body)
 
     def _place(self, region: str, project: str = "") -> str:
