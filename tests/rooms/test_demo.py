@@ -199,6 +199,25 @@ async def test_a_demanded_tool_is_called_with_arguments_of_its_schema(tool_choic
     assert arguments == {"query": "demo", "count": 5, "kind": "issue", "where": {"all": False}}
 
 
+ARRAYS: dict[str, object] = {"type": "string"}
+for _ in range(4):
+    ARRAYS = {"type": "array", "minItems": 10, "items": ARRAYS}
+LOOPING = {"type": "object", "properties": {f"p{number}": {"$ref": "#/$defs/x"} for number in range(12)}}
+REPEATING = {"type": "array", "minItems": 10, "items": {"default": "x" * 15_000}}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [{"properties": {"a": ARRAYS}}, LOOPING | {"$defs": {"x": LOOPING}}, {"properties": {"a": REPEATING}}],
+)
+async def test_a_schema_of_a_few_lines_makes_no_arguments_without_an_end(schema: dict[str, object]) -> None:
+    chunks = await collect(ask("Go", tools=(Tool("t", parameters=schema),), tool_choice="any"))
+
+    arguments = "".join(chunk.tool_call.arguments for chunk in chunks if chunk.tool_call)
+    assert 100 < len(arguments) < 50_000
+    json.loads(arguments)
+
+
 @pytest.mark.parametrize("tool_choice", ["auto", "none"])
 async def test_without_a_demand_no_tool_is_called(tool_choice: str) -> None:
     chunks = await collect(ask("Go", tools=(LOOKUP,), tool_choice=tool_choice))
