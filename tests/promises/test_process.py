@@ -465,6 +465,27 @@ async def test_a_server_whose_parent_has_closed_its_streams_serves_and_ends(tmp_
     assert code == 0
 
 
+# Clients that leave
+
+
+async def test_a_client_that_leaves_with_more_requests_behind_the_first_leaves_no_fault(
+    serve: Serve, wired: dict[str, str], provider: ScriptedProvider, issuer: FakeIssuer
+) -> None:
+    provider.stall()
+    server = await serve(env=wired)
+    async with await connect(server.port) as connection:
+        await connection.send(relay_bytes(issuer) * 3)
+        asked = await provider.request()
+        connection.reset()
+        async with asyncio.timeout(WAIT_S):
+            await asked.hung_up.wait()
+
+    server.process.send_signal(signal.SIGTERM)
+
+    assert await server.end() == 0
+    assert "Traceback" not in server.stderr + server.stdout
+
+
 # Signals
 
 

@@ -284,6 +284,8 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        if self.active is not None:
+            self.active.disconnected = True  # uvicorn says so to the newest request alone
         task, self.task = self.task, None
         if task is None:
             self._forget()
