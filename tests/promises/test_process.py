@@ -778,6 +778,39 @@ async def test_a_child_that_is_no_worker_of_its_own_ends_nothing(tmp_path: Path)
     assert "ended with" not in server.stderr
 
 
+IGNORING_DEATHS = """
+import os, signal, sys
+
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+async def test_deaths_are_noticed_whatever_the_parent_has_ignored(tmp_path: Path) -> None:
+    # Ignored signals stay so in what is started, and the system tells nobody of a child whose end is one of them.
+    ports = ["--port", str(port := free_port()), "--metrics-port", str(metrics_port := free_port())]
+    with (tmp_path / "stdout").open("wb") as stdout, (tmp_path / "stderr").open("wb") as stderr:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", IGNORING_DEATHS, TORANA, "serve", "--workers", "2", *ports),
+            cwd=tmp_path,
+            env=environment(tmp_path, {"AIGW_ENVIRONMENT": "development"}),
+            stdout=stdout,
+            stderr=stderr,
+        )
+    server = Served(process, port, metrics_port, tmp_path)
+    try:
+        await server.ready()
+        await server.until(partial(_has_workers, server, 2))
+        victim, _ = await server.workers()
+        os.kill(victim, signal.SIGKILL)
+        await server.until(partial(_is_replaced, server, victim))
+        process.terminate()
+        assert await server.end() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+
+
 async def test_a_worker_that_dies_again_and_again_is_restarted_ever_more_slowly(serve: Serve) -> None:
     server = await serve("--workers", "2")
     other, *_ = await server.workers()

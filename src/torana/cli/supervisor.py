@@ -40,6 +40,8 @@ def supervise(settings: Settings, sockets: tuple[socket.socket, socket.socket]) 
 
     # Blocked and waited for, so that no signal falls between two looks.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    # Who started us may have ignored it, and then the system tells of no death.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     given = settings.serve.tables_dir
     with ExitStack() as stack:
         try:
