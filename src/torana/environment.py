@@ -59,6 +59,9 @@ ACCEPTED_UNUSED = (
 """Names of contract 16 and interface 4 that this version takes without acting on them; `…__` are prefixes."""
 
 
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "WARN", "FATAL")
+"""Of the log; the last two are old names that Python's own takes as well."""
+
 ADDRESS_NAMES = ("_BASE_URL", "_API_BASE", "_API_BASE_URL", "_ENDPOINT", "_HOST", "AWS_ENDPOINT_URL_BEDROCK_RUNTIME")
 """How the environment names of vendors' addresses end."""
 
@@ -123,7 +126,7 @@ def _read(found: Mapping[str, str]) -> Settings:
     sink_secrets = {name: Secret(text) for name in names if (text := _text_of(name, Secret, found)) is not None}
     settings = replace(settings, providers=providers, usage=replace(settings.usage, sink_secrets=sink_secrets))
     object.__setattr__(settings, "warnings", tuple(_unknown_names(found)))
-    if settings.log.level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
+    if settings.log.level.upper() not in _LEVELS:
         raise BadSetting(
             "AIGW_LOGGING__LEVEL",
             f"{settings.log.level!r} is no level",

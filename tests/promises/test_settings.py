@@ -186,6 +186,11 @@ def test_secrets_never_print_themselves() -> None:
     assert (repr(Secret("x")), repr(Secret())) == ("***", "(none)")
 
 
+@pytest.mark.parametrize("level", ["debug", "WARN", "Fatal"])
+def test_levels_go_by_all_their_names(level: str) -> None:
+    assert load_settings({"AIGW_LOGGING__LEVEL": level}).log.level == level
+
+
 @pytest.mark.parametrize(
     ("name", "value", "wrong"),
     [
