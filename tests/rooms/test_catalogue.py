@@ -706,6 +706,15 @@ def test_torana_check_notes_what_may_be_a_slip(runner: CliRunner, tmp_path: Path
     assert result.exit_code == 0
 
 
+def test_torana_check_tells_of_a_file_whose_name_is_no_text(runner: CliRunner, tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"\xff.yml")).write_text("x: 1")
+
+    result = runner.invoke(check, ["--json", "--catalog", str(tmp_path)])
+
+    assert result.exit_code == 1
+    assert json.loads(result.output)["problems"] == [f"{tmp_path}/\udcff.yml:1: unknown name, did you mean `deny.yml`?"]
+
+
 def test_torana_check_says_2_for_a_bad_setting(runner: CliRunner) -> None:
     result = runner.invoke(main, ["check"], env={"AIGW_PROMPTS__MAX_ITERATIONS": "many"})
 

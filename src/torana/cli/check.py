@@ -1,12 +1,12 @@
 """`torana check`: is the catalogue right, and what do the overlays change?"""
 
+import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 
 from torana.catalog.load import Catalogue, overlay_paths, read_catalogue
 from torana.environment import load_settings
@@ -36,7 +36,7 @@ def check(folders: tuple[str, ...], as_json: bool) -> None:
         "notes": notes,
         "counts": _counts(catalogue),
     }
-    click.echo(msgspec.json.encode(report).decode() if as_json else _text(report), nl=True)
+    click.echo(json.dumps(report) if as_json else _text(report))
     sys.exit(1 if problems else 0)
 
 
