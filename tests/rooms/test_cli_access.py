@@ -133,6 +133,22 @@ def test_without_a_key_the_remedy_is_told(terminal: Terminal) -> None:
     assert "AIGW_SELF_SIGNED_JWT__SIGNING_KEY" in result.stderr
 
 
+def test_a_kept_development_key_that_is_damaged_is_named_and_what_helps(
+    terminal: Terminal, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bare = {"AIGW_SELF_SIGNED_JWT__SIGNING_KEY": None, "AIGW_ENVIRONMENT": "development"}
+    file = tmp_path / "state" / "signing_key.pem"
+    file.parent.mkdir()
+    file.touch()  # as a machine leaves it that stops between its name and its content
+
+    refused = terminal.run("token", **bare)
+    file.unlink()
+    made = terminal.run("token", **bare)
+
+    assert (refused.exit_code, refused.stdout, made.exit_code) == (1, "", 0)
+    assert f"remove {file}, and the next start makes another" in caplog.text
+
+
 def test_the_kept_development_key_serves_in_any_environment(terminal: Terminal) -> None:
     bare = {"AIGW_SELF_SIGNED_JWT__SIGNING_KEY": None}
     made = terminal.run("token", AIGW_ENVIRONMENT="development", **bare)
@@ -165,8 +181,8 @@ def test_a_bad_setting_ends_the_command_with_2(terminal: Terminal) -> None:
 # torana token inspect, access check, keys list
 
 
-def inspected(terminal: Terminal, token: str) -> tuple[int, dict[str, str]]:
-    result = terminal.run("token", "inspect", "-", "--offline", "--json", typed=token)
+def inspected(terminal: Terminal, token: str, **env: str) -> tuple[int, dict[str, str]]:
+    result = terminal.run("token", "inspect", "-", "--offline", "--json", typed=token, **env)
     found = json.loads(result.stdout)
     assert found["accepted"] == (result.exit_code == 0)
     return result.exit_code, {row["check"]: row["code"] for row in found["checks"] if row["code"]}
@@ -186,6 +202,15 @@ def test_inspect_names_everything_that_is_wrong_at_once(terminal: Terminal) -> N
     assert found.exit_code == 1
     for code in ("token_audience", "token_not_yet_valid", "token_issuer", "token_signature"):
         assert code in found.stdout
+
+
+def test_inspect_says_what_the_deny_list_and_the_algorithm_would_do(terminal: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "deny.yml").write_text("- {name: lost, instance: torana-dev}\n")
+    ours = terminal.run("token").stdout.strip()
+    made_up = sign_raw('{"alg":"HS256"}', json.dumps(claims(0, exp=int(time.time()) + 999)))
+
+    assert inspected(terminal, ours, AIGW_CATALOG=str(tmp_path)) == (1, {"deny list": "token_revoked"})
+    assert inspected(terminal, made_up) == (1, {"key": "token_algorithm"})
 
 
 @pytest.mark.parametrize(

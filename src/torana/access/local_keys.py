@@ -166,6 +166,8 @@ def _place_new_key(kept: Path) -> None:
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(new_key_pem())
+            file.flush()
+            os.fsync(file.fileno())  # else a machine that stops now keeps its name alone
         with contextlib.suppress(FileExistsError):  # another worker was first, and its key is as good
             os.link(draft, kept)
     finally:
@@ -176,7 +178,10 @@ def _read_kept(path: Path) -> rsa.RSAPrivateKey | None:
     try:
         return read_private_key(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, BadKey) as error:
-        logger.error("the kept development signing key is unusable and left out", extra={"reason": str(error)})
+        logger.error(
+            f"the kept development signing key is unusable: remove {path}, and the next start makes another",
+            extra={"reason": str(error)},
+        )
         return None
 
 

@@ -44,7 +44,7 @@ def write_banner(settings: Settings, running: "Running", store: str = "") -> str
         lines += ["Try it:", *(f"  {line}" for line in curl_lines(base, is_tls=serve.tls_enabled))]
     else:
         other = (
-            "AIGW_STATE_DIR to a folder that can be written"
+            "AIGW_STATE_DIR to another folder that can be written"
             if settings.is_development
             else "AIGW_ENVIRONMENT=development"
         )
