@@ -285,6 +285,18 @@ async def test_tools_that_codex_tells_within_the_input_are_offered(gateway: Runn
     assert answer.header("x-torana-dropped") == "tool_search_call, tool_search_output, tools.web_search"
 
 
+async def test_a_namespace_that_each_of_its_tools_would_repeat_without_an_end_is_refused(
+    gateway: RunningGateway,
+) -> None:
+    """A megabyte of it before a thousand tools would be a gigabyte."""
+    server = {"type": "namespace", "name": "n" * 257, "tools": [{"type": "function", "name": "read"}]}
+
+    answer = await ask(gateway, RESPONSES, CLAUDE, tools=[server])
+
+    assert (answer.status, answer.json()["error"]["param"]) == (400, "tools.0.name")
+    assert gateway.provider.requests == []
+
+
 async def test_a_document_in_pieces_is_told_to_other_vendors_models_as_one(gateway: RunningGateway) -> None:
     pieces = [{"type": "text", "text": "Page one."}, {"type": "text", "text": "Page two."}]
     document = {"type": "document", "title": "Rules", "source": {"type": "content", "content": pieces}}

@@ -94,6 +94,14 @@ def test_what_is_put_where_it_is_referred_to_has_room_in_a_request_not_in_a_sche
     assert len(json.dumps(first)) < MAX_PLACED * 20
 
 
+@pytest.mark.parametrize("long", [{"description": "x" * 1_000_000}, {"x" * 1_000_000: 1}])
+def test_long_texts_take_room_where_they_are_referred_to(long: dict[str, Any]) -> None:
+    refs = {f"r{number}": {"$ref": "#/$defs/long"} for number in range(20)}
+    schema = {"type": "object", "properties": refs, "$defs": {"long": long}}
+
+    assert len(json.dumps(bare_schema(schema, Room()))) < 2_000_000
+
+
 def test_references_that_lead_on_and_on_end() -> None:
     names = [f"D{number}" for number in range(1_000)]
     defs = {name: {"properties": {"x": {"$ref": f"#/$defs/{after}"}}} for name, after in pairwise(names)}

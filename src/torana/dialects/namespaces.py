@@ -5,6 +5,10 @@ Source: OpenAI API reference, "Responses", namespace tools; its calls tell name 
 
 from torana.chat import ChatRequest, Tool
 from torana.dialects.members import Loc, Members, find_rows, need_text
+from torana.errors import Invalid
+
+MAX_NAME_CHARS = 256
+"""Of a namespace: each of its tools is told with it, and vendors take a fraction of that."""
 
 BETWEEN = "__"
 """As models know the names of MCP tools: `mcp__server__tool`."""
@@ -25,6 +29,10 @@ def spread(rows: list[Members], place: Loc) -> list[tuple[Members, Loc, str]]:
         loc: Loc = (*place, at)
         if row.get("type") == "namespace":
             name, inner = need_text(row, "name", loc), find_rows(row, "tools", loc)
+            if len(name) > MAX_NAME_CHARS:
+                raise Invalid(
+                    (*loc, "name"), f"String should have at most {MAX_NAME_CHARS} characters", "string_too_long"
+                )
             tools += [(each, (*loc, "tools", number), name) for number, each in enumerate(inner)]
         else:
             tools.append((row, loc, ""))

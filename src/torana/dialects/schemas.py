@@ -17,6 +17,8 @@ _KEPT_VALUES = (*(("format", form) for form in _FORMATS), ("minItems", 0), ("min
 
 MAX_PLACED = 10_000
 """Members and elements that references add to the schemas of one request: those within others multiply."""
+MEMBER_CHARS = 64
+"""A text or a name counts once more for each so many."""
 MAX_LEVELS = 64
 """Of a schema in which references are put into each other."""
 
@@ -90,10 +92,10 @@ class _Placing:
         self._room = room
 
     def place(self, value: Any, within: frozenset[str] = frozenset(), level: int = 0) -> Any:
+        if within:
+            self._room.left -= _weight(value)
         if not isinstance(value, (dict, list)):
             return value
-        if within:
-            self._room.left -= len(value)
         level += 1
         if isinstance(value, list):
             return [self.place(each, within, level) for each in value]
@@ -103,6 +105,15 @@ class _Placing:
         if ref in within or self._room.left <= 0 or level > MAX_LEVELS:
             return {"type": "object", **rest}
         return {**self.place(self._named[ref], within | {ref}, level), **rest}
+
+
+def _weight(value: Any) -> int:
+    """Of one level."""
+    if isinstance(value, str):
+        return len(value) // MEMBER_CHARS
+    if isinstance(value, list):
+        return len(value)
+    return len(value) + sum(map(len, value)) // MEMBER_CHARS if isinstance(value, dict) else 0
 
 
 def close_schema(schema: Schema) -> Schema:
