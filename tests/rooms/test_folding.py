@@ -20,7 +20,8 @@ def turn(role: Role, *texts: str) -> Message:
     [
         ([], []),
         ([turn("user", "u")], [turn("user", "u")]),
-        ([turn("system", ""), turn("user", "u")], [turn("system", ""), turn("user", "u")]),
+        ([turn("system", ""), turn("user", "u")], [turn("user", "u")]),
+        ([turn("system", "")], [turn("system", "")]),
         ([turn("system", "s"), turn("user", "u")], [turn("user", "s\n\nu")]),
         ([turn("system", "s"), turn("system", "t"), turn("user", "u", "v")], [turn("user", "s\n\nt\n\nu", "v")]),
         (
@@ -55,8 +56,9 @@ def test_folding_loses_no_letter_and_is_done_once(messages: list[Message]) -> No
 
     head = list(takewhile(lambda message: message.role != "assistant", messages))
     told = [message.text for message in head if message.role == "system" and message.text]
-    if told:
+    if told or any(message.role != "system" for message in messages):
         assert all(message.role != "system" for message in folded.messages)
+    if told:
         first = next(message for message in folded.messages if message.role == "user")
         assert first.text.startswith("\n\n".join(told))
     before, after = ("".join(message.text for message in each) for each in (messages, folded.messages))

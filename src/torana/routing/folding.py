@@ -17,10 +17,12 @@ def fold_system(chat: ChatRequest) -> ChatRequest:
     where it is, as a user's.
     """
     in_turn = tell_in_turn(chat)
-    told = _BETWEEN.join(message.text for message in in_turn.messages if message.role == "system" and message.text)
-    if not told:
-        return chat if in_turn is chat else replace(in_turn, source=None)
     messages = [message for message in in_turn.messages if message.role != "system"]
+    if len(messages) == len(in_turn.messages):
+        return chat if in_turn is chat else replace(in_turn, source=None)
+    told = _BETWEEN.join(message.text for message in in_turn.messages if message.role == "system" and message.text)
+    if not told:  # such templates refuse a turn in which nothing is said as well
+        return replace(chat, messages=tuple(messages), source=None) if messages else chat
     place = next((index for index, message in enumerate(messages) if message.role == "user"), None)
     if place is None:
         return replace(chat, messages=(Message("user", (Text(told),)), *messages), source=None)
