@@ -5,7 +5,7 @@ import base64
 import json
 import logging
 import stat
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from pathlib import Path
@@ -30,7 +30,9 @@ from tests.support.access import (
     sign,
 )
 from tests.support.keys import pem, rsa_key
+from tests.support.waiting import eventually
 
+from torana.access.issuer_keys import IssuerKeys
 from torana.access.jose import BadKey, read_key
 from torana.access.local_keys import LocalKeys, keep_signing_key, load_local_keys, load_token_keys, read_private_key
 from torana.auth_settings import AuthSettings
@@ -340,6 +342,32 @@ async def test_the_next_fetch_comes_before_the_keys_are_old_and_soon_after_a_fai
     access.fetcher.answers.clear()
     await issuer.fetch()
     assert issuer.due_in_s() <= 30
+
+
+async def test_a_fetch_for_a_token_that_fails_is_made_good_soon_and_not_when_the_keys_are_old(access: Access) -> None:
+    issuer = IssuerKeys(
+        GITLAB, access.settings, access.fetcher, access.clock, changed=lambda: None, retry_with_keys_s=0.01
+    )
+    keeping = asyncio.create_task(issuer.keep_fresh())
+    await eventually(is_well(issuer))
+
+    answers, access.fetcher.answers = access.fetcher.answers, {}
+    access.clock.advance(access.settings.key_refetch_s)
+    asked = issuer.refetch()
+    assert asked is not None
+    await asked
+    assert not issuer.state().ok
+    access.fetcher.answers = answers
+
+    await eventually(is_well(issuer))
+    keeping.cancel()
+
+
+def is_well(issuer: IssuerKeys) -> Callable[[], Awaitable[bool]]:
+    async def is_it() -> bool:
+        return issuer.state().ok
+
+    return is_it
 
 
 async def test_start_fetches_in_the_background_and_aclose_ends_it(access: Access) -> None:

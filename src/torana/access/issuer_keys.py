@@ -81,6 +81,7 @@ class IssuerKeys:
         changed: Callable[[], None],
         other_bases: Collection[str] = (),
         shelf: Shelf | None = None,
+        retry_with_keys_s: float = RETRY_WITH_KEYS_S,
     ) -> None:
         """shelf: what other workers of this server know; None: this one is alone."""
         self.base_url = base_url.rstrip("/")
@@ -100,22 +101,31 @@ class IssuerKeys:
         self._all_running: set[asyncio.Task[None]] = set()
         self._shelf = shelf
         self._listening: asyncio.Task[None] | None = None
+        self._retry_with_keys_s = retry_with_keys_s
 
     async def keep_fresh(self) -> None:
         """Fetch for ever: before the keys are too old, and soon again after a failure."""
         while True:
             await asyncio.wait({self.fetch()}, timeout=None if self.keys else HANG_S)
             if self._running is not None and self._running.done():
-                await asyncio.sleep(self.due_in_s())
+                await self._pause()
             else:
                 self._running = None  # it may still end well, but it must not hold up the next one
+
+    async def _pause(self) -> None:
+        """Until the next background fetch. One that a token asks for meanwhile, and that fails, brings it forward."""
+        left_s = self.due_in_s()
+        while left_s > self._retry_with_keys_s:
+            await asyncio.sleep(self._retry_with_keys_s)
+            left_s = self.due_in_s()
+        await asyncio.sleep(left_s)
 
     def due_in_s(self) -> float:
         """Pause until the next background fetch."""
         if not self.keys:
             return RETRY_S
         if self._problem:
-            return RETRY_WITH_KEYS_S
+            return self._retry_with_keys_s
         age_s = self._clock.monotonic() - (self._fetched_at or 0.0)
         return max(1.0, self._settings.key_ttl_s * 0.8 - age_s)
 
