@@ -38,7 +38,7 @@ def test_enough_failures_open_it_and_one_fewer_does_not() -> None:
     one = breaker(4)
 
     assert fail(one, 4) == [False, False, False, True]
-    assert one.state(100.0) == "open"
+    assert one.is_open
     assert not one.may_begin(100.0)
     assert one.begin(100.0 + SHORTEST_S - 0.01) == 0
 
@@ -69,7 +69,7 @@ def test_after_the_rest_one_call_looks_then_three_then_all() -> None:
     now = 100.0 + LONGEST_S
 
     first = one.begin(now)
-    assert (bool(first), one.state(now), one.begin(now)) == (True, "half_open", 0)
+    assert (bool(first), one.is_open, one.begin(now)) == (True, True, 0)
 
     one.good(now, first)
     three = [one.begin(now) for _ in range(4)]
@@ -80,7 +80,7 @@ def test_after_the_rest_one_call_looks_then_three_then_all() -> None:
     for _ in range(GOOD_TO_CLOSE - 5):
         assert not one.good(now, one.begin(now))
     assert one.good(now, one.begin(now))
-    assert one.state(now) == "closed"
+    assert not one.is_open
 
 
 def test_a_look_that_fails_begins_another_rest() -> None:
@@ -137,7 +137,7 @@ def test_it_never_lets_more_out_than_it_says_and_never_stays_shut(steps: list[tu
         turn = one.begin(now)
         assert bool(turn) == may
         if not turn:
-            assert one.state(now) != "closed"
+            assert one.is_open
         elif what == "left":
             one.left(turn)
         else:

@@ -8,9 +8,6 @@ All times are a monotonic clock's seconds, handed in: nothing here waits.
 """
 
 import random
-from typing import Literal
-
-State = Literal["closed", "half_open", "open"]
 
 WINDOW_S = 10
 """Seconds of outcomes that count."""
@@ -60,11 +57,6 @@ class Breaker:
         self._probes = 0
         self._probing_since = 0.0
         self._returned = 0
-
-    def state(self, now: float) -> State:
-        if not self.is_open:
-            return "closed"
-        return "open" if now < self.until else "half_open"
 
     def may_begin(self, now: float) -> bool:
         """Whether `begin` would let a call out."""
@@ -118,10 +110,9 @@ class Breaker:
         if turn == self.turn and self._probes:
             self._probes -= 1
 
-    def open(self, now: float, rest_s: float | None = None) -> None:
+    def open(self, now: float) -> None:
         """Let nothing out for a while, whatever the window says."""
-        rest_s = self.rest_s if rest_s is None else rest_s
-        self.until = now + rest_s * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 jitter, no secret
+        self.until = now + self.rest_s * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 jitter, no secret
         self._begin_turn(is_open=True)
 
     def _begin_turn(self, *, is_open: bool) -> None:
