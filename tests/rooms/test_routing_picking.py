@@ -294,6 +294,15 @@ def test_the_book_forgets_old_servers_of_clients_and_never_what_is_under_way() -
     assert book.of(busy).in_flight == 1
 
 
+def test_the_book_forgets_none_of_the_operators_for_clients_servers() -> None:
+    book = HealthBook(RoutingSettings(), NoMeter())
+    ours = book.of(deployment("ours"))
+    for number in range(2500):
+        book.of(deployment(str(number), is_client_given=True)).begin(NOW + number)
+
+    assert book.of(deployment("ours")) is ours
+
+
 def test_two_clients_keys_at_one_server_do_not_mix() -> None:
     from torana.settings import Secret
 

@@ -160,6 +160,11 @@ class Health:
         is_known = self.measured >= ENOUGH and now - self.measured_at < STALE_S
         return self.first_chunk_s if is_known else None
 
+    @property
+    def worth(self) -> tuple[bool, bool, float]:
+        """The more it is, the later it is forgotten."""
+        return self.is_ours, self.in_flight > 0, self.used_at
+
     def begin(self, now: float) -> int:
         """A call goes out; the turn to end it with, 0 where it may not."""
         turn = self.breaker.begin(now) if now >= self.cool_until else 0
@@ -347,9 +352,12 @@ class HealthBook:
         return found
 
     def _forget_some(self) -> None:
-        """The tenth that was used least lately; what is under way keeps its own."""
-        oldest = sorted(self._known, key=lambda key: (self._known[key].in_flight > 0, self._known[key].used_at))
-        for key in oldest[: MAX_KNOWN // 10]:
+        """The tenth that was used least lately, clients' own first; what is under way keeps its own.
+
+        Of the operator's there are as many as catalogues had, and alarms that somebody has to take back.
+        """
+        oldest = sorted(self._known.items(), key=lambda known: known[1].worth)
+        for key, _ in oldest[: MAX_KNOWN // 10]:
             del self._known[key]
 
 
