@@ -195,7 +195,7 @@ def with_extra(
     """`written` and what `chat.extra` adds to it in this dialect.
 
     Members that were read in this very dialect go out as they came, as long as our words still say
-    the same; where a word was changed since, the words win.
+    the same; of those that say what was changed since, the words win.
 
     written  the request from our words alone
     read     the dialect's way back from members to words
@@ -210,6 +210,10 @@ def with_extra(
         if chat.extra_dialect and not _say_the_same(read(members), chat):
             unspoken = {name: value for name, value in extra.items() if name not in spoken and value is not UNSET}
             members = {**unspoken, **written}
+            for name in filter(spoken.__contains__, extra):
+                tried = {each: value for each, value in {**members, name: extra[name]}.items() if value is not UNSET}
+                if _say_the_same(read(tried), chat):
+                    members = tried
     if stream:
         members["stream"] = True
     elif members.get("stream"):
