@@ -298,6 +298,18 @@ def test_the_words_of_an_error_are_understood_at_once_however_many_they_are(word
     assert "prompt is too long" in told
 
 
+def test_an_answer_of_nothing_but_thoughts_is_left_out_in_the_time_that_it_takes_to_read() -> None:
+    def seconds(thoughts: int) -> float:
+        thought = {"type": "thinking", "thinking": "Hm.", "signature": "c2ln"}
+        turn = {"role": "assistant", "content": [thought] * thoughts}
+        body = json.dumps({"model": "m", "max_tokens": 9, "messages": [turn]}).encode()
+        started = time.process_time()
+        MESSAGES.read_request(body)
+        return time.process_time() - started
+
+    assert seconds(16_000) < 20 * min(seconds(2_000) for _ in range(3))
+
+
 def test_calls_without_end_are_told_in_the_time_that_they_take_to_read() -> None:
     """A server may begin a call in each event and end none."""
 

@@ -114,9 +114,10 @@ def leave_last_thoughts_out(chat: ChatRequest, lost: set[str]) -> tuple[Message,
         if message.role == "user":
             is_last = True
         elif message.role == "assistant" and is_last:
-            while parts and _says_nothing(parts[-1]):
-                lost.update({"thought"} if isinstance(parts[-1], Thought) else ())
-                parts = parts[:-1]
+            said = next((at for at in range(len(parts), 0, -1) if not _says_nothing(parts[at - 1])), 0)
+            if any(isinstance(part, Thought) for part in parts[said:]):
+                lost.add("thought")
+            parts = parts[:said]
             is_last = not parts
         if parts or not message.parts:
             kept.append(message if parts is message.parts else Message(message.role, parts))
