@@ -523,6 +523,29 @@ async def test_a_model_without_a_price_passes_limits_on_money_and_is_counted(sta
     assert await figure(gateway, "torana_limit_unpriced_total") == 2
 
 
+async def test_a_budget_that_is_overdrawn_stops_no_model_that_it_cannot_count(start: Start) -> None:
+    gateway = await start("0.001 USD per day", env={"AIGW_CUSTOM_MODELS__ENABLED": "true"})
+    gateway.provider.answer_with(input_tokens=1000, output_tokens=400)
+    server = {"provider": "litellm", "model": "mistral", "model_endpoint": f"{gateway.provider.url}/v1"}
+
+    assert await statuses(gateway, 2, params={"max_tokens_to_sample": 1}) == [200, 429]
+    assert await statuses(gateway, 1, **server) == [200]
+
+
+async def test_tokens_that_are_overdrawn_stop_nobody_from_counting_them(start: Start) -> None:
+    gateway = await start("500 tokens per minute")
+    gateway.provider.answer_with(input_tokens=900, output_tokens=90)
+    asked = {"token": gateway.token(unit_primitives=["ai_gateway_model_provider_proxy"])}
+    asked["headers"] = {"X-Gitlab-Unit-Primitive": "ai_gateway_model_provider_proxy"}
+
+    used = [(await relay(gateway)).status for _ in range(2)]
+    counted = await gateway.post(f"{PROXY}/count_tokens", json=messages(), **asked)
+    listed = await gateway.get("/v1/proxy/openai/v1/models", **asked)
+
+    assert used == [200, 429]
+    assert (counted.status, listed.status) == (200, 200)
+
+
 async def test_a_relayed_call_counts_what_the_provider_reports(start: Start) -> None:
     gateway = await start("500 tokens per minute")
     gateway.provider.answer_with(input_tokens=390, output_tokens=90)

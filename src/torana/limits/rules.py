@@ -142,8 +142,11 @@ class Rule:
         return self.amount - numbers[slot + USED] if numbers[slot + UNTIL] > now else self.amount
 
     def fits(self, left: int, wanted: int) -> bool:
-        """True where `wanted` may be taken. A call larger than the whole limit passes while nothing is taken."""
-        return wanted <= left or wanted > self.whole == left
+        """True where `wanted` may be taken. A call larger than the whole limit passes while nothing is taken.
+
+        One that asks nothing of it (no known price, a look at a list) passes always, also where it is overdrawn.
+        """
+        return wanted <= left or not wanted or wanted > self.whole == left
 
     def take(self, numbers: Numbers, slot: int, now: int, wanted: int) -> int | None:
         """Count, and return what is left then; None: `wanted` does not fit, and nothing was counted."""
