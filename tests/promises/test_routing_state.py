@@ -108,3 +108,14 @@ async def test_no_more_copies_are_under_way_than_their_deployment_has_places(sta
     await fleet.gateway.log.find(message="shadow ended", outcome="answered")
     await fleet.ask()
     await fleet["b"].request(2)
+
+
+async def test_a_server_that_does_not_tell_its_model_leaves_the_calls_to_the_others(start_fleet: StartFleet) -> None:
+    ours = {"provider": "openai", "model": ""}
+    fleet = await start_fleet(ours, {"provider": "b", "order": 1}, env={"OPENAI_BASE_URL": "http://127.0.0.1:9"})
+
+    assert (await fleet.ask()).json() == "This is b."
+
+    fleet.write([ours])
+    await fleet.gateway.running.reloader.reload()
+    assert (await fleet.ask()).json()["detail"] == "503: Service Unavailable"

@@ -5,7 +5,6 @@ import json
 import logging
 from contextlib import suppress
 
-from torana.errors import ProviderUnreachable
 from torana.providers.provider import PLACEHOLDER_KEY, join_url
 from torana.settings import ProviderSettings
 from torana.transport import Fetcher, FetchFailed
@@ -39,14 +38,12 @@ class FirstModel:
                 await self._task
 
     async def current(self) -> str:
-        """The server's first model id; raises ProviderUnreachable where it has told none yet."""
+        """The server's first model id; empty where it has told none yet."""
         if self._task is None:
             # Nobody needed it at start; this request does.
             self.start()
         if not self.known:
             await self._asked.wait()
-        if not self.known:
-            raise ProviderUnreachable("the server behind OPENAI_BASE_URL lists no model; set AIGW_OPENAI_MODEL")
         return self.known
 
     async def _keep_asking(self) -> None:

@@ -29,7 +29,15 @@ import msgspec
 from torana.caller import Caller, Permit
 from torana.chat import ChatRequest
 from torana.dialects.embedding_dialect import EmbeddingsRequest
-from torana.errors import NoCredentials, ProviderBroke, ProviderError, ProviderRefused, ProviderTimedOut, Refusal
+from torana.errors import (
+    NoCredentials,
+    ProviderBroke,
+    ProviderError,
+    ProviderRefused,
+    ProviderTimedOut,
+    ProviderUnreachable,
+    Refusal,
+)
 from torana.providers.batches import Batch, Batches
 from torana.providers.provider import Deployment
 from torana.providers.send import Sender, Vectors
@@ -247,12 +255,21 @@ class Router:
         return (fence.allowed or NOWHERE) if fence is not None else ()
 
     async def _name_models(self, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
-        """A server of the operator's own is asked which model it has."""
+        """A server of the operator's own is asked which model it has; while it tells none, the others have the calls.
+
+        Raises ProviderUnreachable where there are none.
+        """
         named = []
+        is_silent = False
         for each in deployments:
             if self.first_model is not None and not each.model and each.is_configured:
-                each = replace(each, model=await self.first_model.current())
+                if not (model := await self.first_model.current()):
+                    is_silent = True
+                    continue
+                each = replace(each, model=model)
             named.append(each)
+        if is_silent and not any(each.is_configured for each in named):
+            raise ProviderUnreachable("the server behind OPENAI_BASE_URL lists no model; set AIGW_OPENAI_MODEL")
         return tuple(named)
 
     async def stream(
