@@ -68,3 +68,11 @@ async def test_the_region_binds_user_tokens_only(claim: Any, own: str, code: str
 
     assert (await check(access, user, "region")).code == code
     assert (await check(access, sign(access.claims(torana_region=claim)), "region")).code == ""
+
+
+async def test_a_key_that_a_server_does_not_come_to_try_verifies_nothing_here_either() -> None:
+    access = Access()
+    access.fetcher.publish(GITLAB, *(jwk(93, f"strange-{number}") for number in range(16)), jwk(91, "gitlab-1"))
+
+    assert (await check(access, sign(access.claims()), "key")).code == "token_signature"
+    assert (await check(access, sign(access.claims(), kid="gitlab-1"), "key")).ok
