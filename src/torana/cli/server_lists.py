@@ -52,7 +52,6 @@ class ServerList:
     """What belongs into a catalogue, without the final /v1."""
     client_url: str = ""
     """What a client that brings its own server must name: with the /v1 that is called."""
-    is_ollama: bool = False
     models: tuple[ServedModel, ...] = ()
     attempts: tuple[Attempt, ...] = ()
 
@@ -75,15 +74,12 @@ async def read_list(fetcher: Fetcher, url: str, headers: Mapping[str, str]) -> S
         attempt, started_with = await _ask(fetcher, f"{root}/props", headers, _read_props)
         attempts.append(attempt)
         found = tuple(_cap(model, *(started_with or ())) for model in found)
-    is_ollama = False
     if not found:
         attempt, models = await _ask(fetcher, f"{root}/api/tags", headers, _read_ollama)
         attempts.append(attempt)
         if models is not None:
-            found, base, client, is_ollama = models, root, f"{root}/v1", True
-    return ServerList(
-        base_url=base, client_url=client, is_ollama=is_ollama, models=found or (), attempts=tuple(attempts)
-    )
+            found, base, client = models, root, f"{root}/v1"
+    return ServerList(base_url=base, client_url=client, models=found or (), attempts=tuple(attempts))
 
 
 async def _ask(
