@@ -27,6 +27,7 @@ from tests.support.provider import ScriptedProvider
 from tests.support.served import NOBODY, TORANA, WAIT_S, Served, environment, run, served, spawn
 from tests.support.valkey import ScriptedStore
 
+import torana
 from torana import __version__
 from torana.environment import known_settings
 from torana.providers.demo.local import WEIGHTS
@@ -557,6 +558,33 @@ async def test_a_second_signal_ends_at_once(
         server.process.send_signal(signal.SIGINT)
 
         assert await server.end() == 1
+
+
+async def test_a_running_server_keeps_the_prompts_that_it_came_with(tmp_path: Path) -> None:
+    # Whoever brings a checkout up to date restarts its server some time later.
+    package = shutil.copytree(Path(torana.__file__).parent, tmp_path / "code" / "torana")
+    ports = ["--port", str(port := free_port()), "--metrics-port", str(metrics_port := free_port())]
+    env = {"AIGW_AUTH__BYPASS_EXTERNAL": "true", "PYTHONPATH": str(package.parent)}
+    with (tmp_path / "stdout").open("wb") as stdout, (tmp_path / "stderr").open("wb") as stderr:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "torana", "serve", *ports),
+            cwd=tmp_path,
+            env=environment(tmp_path, env),
+            stdout=stdout,
+            stderr=stderr,
+        )
+    try:
+        await Served(process, port, metrics_port, tmp_path).ready()
+        for file in (package / "catalog" / "prompts" / "generate_commit_message").rglob("*.yml"):
+            file.write_text("name: of another release\nmember_of_tomorrow: 1\n")
+
+        async with await connect(port) as connection:
+            body = json.dumps({"inputs": {"diff": "+1"}}).encode()
+            await connection.send(write_request("POST", "/v1/prompts/generate_commit_message", {}, body))
+            assert (await connection.read_answer()).status == 200
+    finally:
+        process.kill()
+        await process.wait()
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -219,7 +219,7 @@ class _Reading:
                 hint = "expected prompts/<id>/<variant>/<version>.yml, with a version such as 1.0.0 or 1.1.0-rc.1"
                 self.problems.append(f"{path}:1: unknown name, {hint}")
             else:
-                source = PromptSource(path, is_overlay, read_text(path) if is_overlay else None)
+                source = PromptSource(path, read_text(path), is_overlay)
                 self._note_override(f"prompt {name}", path)
                 variants = self.prompts.setdefault("/".join(parts[:-2]), {})
                 variants.setdefault(parts[-2], {})[path.name.removesuffix(".yml")] = source

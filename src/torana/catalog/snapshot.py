@@ -21,17 +21,14 @@ from torana.errors import BadCatalogue
 
 @dataclass(frozen=True, slots=True)
 class PromptSource:
-    """One prompt file. Shipped ones are read when first used, an operator's when the catalogue is loaded."""
+    """One prompt file, as it stood when the catalogue was loaded. Shipped ones are parsed when first used."""
 
     path: Path
+    text: str
     is_overlay: bool = False
-    loaded: str | None = None
-
-    def text(self) -> str:
-        return read_text(self.path) if self.loaded is None else self.loaded
 
     def document(self) -> Document:
-        return Document(str(self.path), self.text())
+        return Document(str(self.path), self.text)
 
     def read(self) -> PromptFile:
         """Raises BadCatalogue, with file and line."""

@@ -96,13 +96,13 @@ def show(
         "answer": prompt.answer,
     }
     if as_json:
-        click.echo(json.dumps({**facts, "text": choice.source.text()}, indent=2))
+        click.echo(json.dumps({**facts, "text": choice.source.text}, indent=2))
         return
     _print_choice(choice)
     every = [*prompt.unit_primitives, *([" or ".join(prompt.any_of)] if prompt.any_of else [])]
     click.echo(f"unit primitives  {', '.join(every)}")
     click.echo(f"needs            {', '.join(sorted(prompt.variables)) or 'no inputs'}")
-    click.echo(f"\n# {show_path(choice.source.path)}\n{choice.source.text().rstrip()}")
+    click.echo(f"\n# {show_path(choice.source.path)}\n{choice.source.text.rstrip()}")
 
 
 @prompts.command()
@@ -161,7 +161,7 @@ def diff(
     with refusals_told():
         choices = [_choose_exactly(shop, prompt_id, wanted) for wanted in (one, other)]
         texts = [
-            (each.key, _as_text(render_as_feature(shop, each, inputs)) if inputs else each.source.text())
+            (each.key, _as_text(render_as_feature(shop, each, inputs)) if inputs else each.source.text)
             for each in choices
         ]
     (from_name, from_text), (to_name, to_text) = texts

@@ -100,7 +100,7 @@ def choose(
 
 def note_unread(shop: Workshop, choice: Choice, names: Iterable[str]) -> None:
     """Tell on stderr of inputs that no template can read; an endpoint passes over them."""
-    texts = (choice.source.text(), *shop.catalogue.templates.values())
+    texts = (choice.source.text, *shop.catalogue.templates.values())
     for name in names:
         if not any(re.search(rf"\b{re.escape(name)}\b", text) for text in texts):
             hint = nearest(name, choice.prompt.variables, "expected the name of an input")
