@@ -286,6 +286,22 @@ async def test_a_wanted_body_is_asked_for_once(gateway: RunningGateway) -> None:
     assert status == b"HTTP/1.1 200 OK\r\n"
 
 
+async def test_who_asks_on_and_on_and_reads_nothing_waits_for_itself(gateway: RunningGateway) -> None:
+    path, count = "/v1/models/definitions", 300  # 5 MB of answers
+
+    async with await gateway.connect() as connection:
+        connection.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await connection.send(gateway.request_bytes("GET", path) * count)
+        for _ in range(count):
+            await gateway.get("/monitoring/healthz")
+        answered = [line for line in gateway.log.lines if line.get("path") == path]
+        assert 0 < len(answered) < count
+        connection.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        answers = await read_several(connection, count)
+
+    assert {answer.status for answer in answers} == {200}
+
+
 # Clients that leave
 
 

@@ -108,6 +108,33 @@ async def test_of_a_crowd_that_asks_in_one_moment_one_turn_of_the_loop_looks_at_
     assert max(later - before for before, later in pairwise(looked_at)) == LOOKED_AT_PER_TURN
 
 
+class WordyDoor(HandDoor):
+    """Its refusals are longer than what the system takes of them at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stayed: list[bool] = []
+
+    def turn_away(
+        self, connection: Connection, head: Head, code: str, *, stays: bool, limit: LimitReached | None
+    ) -> bytes:
+        self.stayed.append(stays)
+        return bytes(16 * 2**20)
+
+
+async def test_who_is_turned_away_and_does_not_read_it_cannot_ask_on_and_on() -> None:
+    door, sock = WordyDoor(), bind("127.0.0.1", 0, shared=False)
+    listener = Listener(say_ok, ServeSettings(), with_tls=False, door=door)
+    await listener.start(sock)
+    with socket.create_connection(("127.0.0.1", _port_of(sock))) as client:
+        for _ in range(2):
+            client.sendall(REQUEST)
+            (await door.line.came.get()).turn_away("overloaded")
+    await listener.aclose()
+
+    assert door.stayed == [True, False]
+
+
 async def _have_come(listener: Listener, count: int) -> bool:
     return len(listener.server.server_state.connections) == count
 

@@ -36,6 +36,9 @@ class Answering:
         self.content_type = b""
 
     async def whole(self, reply: Reply, *, closes: bool = False) -> None:
+        if self.writer is not None and self.writer.must_wait:
+            # Who asks on and on and reads nothing would have its answers gather here.
+            await self.writer.wait()
         headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
         if closes:
             headers.append((b"connection", b"close"))

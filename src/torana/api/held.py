@@ -197,8 +197,9 @@ class HeldConnection(Connection):
         self, head: Head, data: bytes, code: str, *, may_stay: bool, limit: LimitReached | None = None
     ) -> None:
         head.look_closer(data)
-        # Where the request is plainly whole, the next one may follow; else nobody knows where it would begin.
-        stays = may_stay and head.is_whole
+        # Where the request is plainly whole, the next one may follow; else nobody knows where it would begin. Who does
+        # not read its answers need not ask for more.
+        stays = may_stay and head.is_whole and not self.flow.write_paused
         self.transport.write(self.door.turn_away(self, head, code, stays=stays, limit=limit))
         if stays:
             self.phase, self.since = IDLE, time.monotonic()
