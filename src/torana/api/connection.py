@@ -200,7 +200,7 @@ class Connection(HttpToolsProtocol):
         self.since = time.monotonic()
         self.pending_bytes = 0
         super().on_message_complete()
-        if self.flow.read_paused and len(self.pipeline) <= MAX_AHEAD:
+        if self.flow.read_paused and self.cycle is self.active:
             # Its body was long. All of it is there now, and unread, a client that leaves would not be noticed.
             self.flow.resume_reading()
 
