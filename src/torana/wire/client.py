@@ -212,20 +212,26 @@ class WireClient:
             # An address that swallows packets must leave the others time.
             patience_s = (deadline - loop.time()) / (2 if left > 1 else 1)
             try:
-                async with asyncio.timeout(patience_s):
-                    _, connection = await loop.create_connection(
-                        lambda: Connection(self.pool, target.key, loop), address, peer.port
-                    )
+                return await self._call(Connection(self.pool, target.key, loop), address, peer.port, patience_s)
             except OSError as error:
                 failure = error
-            else:
-                return connection
         if self._doubt is not None:
             self._doubt(peer.host, peer.port)
         try:
             raise failure
         finally:
             del failure  # it holds this frame: a ring for the collector
+
+    async def _call(self, connection: Connection, address: str, port: int, patience_s: float) -> Connection:
+        """The connection, made; raises OSError."""
+        try:
+            async with asyncio.timeout(patience_s):
+                await connection.loop.create_connection(lambda: connection, address, port)
+        except BaseException:
+            # Where its caller goes just as it is made, uvloop does not tell a connection of its end.
+            connection.abort()
+            raise
+        return connection
 
     async def _greet(self, connection: Connection, host: str) -> None:
         """TLS; the certificate must be `host`'s, whatever address was called."""

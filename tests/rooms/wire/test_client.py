@@ -489,6 +489,21 @@ async def test_a_connection_that_rests_too_long_is_closed(make_client: MakeClien
     assert client.open_connections == 0
 
 
+async def test_nothing_is_left_of_callers_who_go_just_as_their_connection_is_made(client: WireClient) -> None:
+    async with RawServer(echo) as server:
+        for turns in range(40):
+            tasks = [asyncio.ensure_future(ask(client, server.url("/"))) for _ in range(5)]
+            for _ in range(turns // 2):
+                await asyncio.sleep(0)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            client.pool.close_resting()
+
+        await server.all_gone()
+    assert client.open_connections == 0
+
+
 @pytest.mark.parametrize(("life_s", "connections"), [(300, 1), (0, 3)])
 async def test_a_connection_in_steady_use_has_an_end_for_its_name_may_lead_elsewhere(
     make_client: MakeClient, life_s: float, connections: int
