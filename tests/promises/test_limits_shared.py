@@ -17,7 +17,7 @@ from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.harm import HarmfulProxy
 from tests.support.issuer import FakeIssuer
 from tests.support.keys import rsa_key
-from tests.support.limits import ask, body, is_figure, statuses, token_of, write_limits
+from tests.support.limits import PATH, ask, body, is_figure, statuses, token_of, write_limits
 from tests.support.provider import ScriptedProvider
 from tests.support.valkey import ScriptedStore, Store, running_store
 from tests.support.waiting import eventually
@@ -69,6 +69,22 @@ def exact(limit: str, **members: Any) -> dict[str, Any]:
 
 
 # --- One count ---
+
+
+async def test_a_dry_run_tells_what_is_left_of_a_shared_count_and_takes_nothing(start: Start) -> None:
+    token = "operators-secret-of-32-characters"
+    one, other = [await start("100 per minute", AIGW_OPERATOR_TOKEN=token) for _ in range(2)]
+
+    async def left(gateway: RunningGateway) -> str:
+        dry = {"X-Torana-Dry-Run": "true", "X-Torana-Operator-Token": token}
+        told = await gateway.post(PATH, json=body(), token=token_of(gateway), headers=dry)
+        (limit,) = told.json()["limits"]
+        return str(limit).rpartition(", ")[2]
+
+    assert [await left(one), await left(other)] == ["100 left", "100 left"]
+    await statuses(one, 30)
+    assert await left(one) == "70 left"
+    assert await left(one) == "70 left"
 
 
 async def test_three_gateways_let_exactly_as_many_pass_as_the_limit_says(start: Start) -> None:

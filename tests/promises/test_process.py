@@ -600,6 +600,34 @@ async def test_a_reload_asked_for_during_the_start_ends_nobody(tmp_path: Path, w
         assert await server.end() == 0
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_sighup_has_every_worker_read_the_catalogue_anew(serve: Serve, tmp_path: Path, workers: int) -> None:
+    file = tmp_path / "own" / "limits.yml"
+    file.parent.mkdir()
+    server = await serve("--workers", str(workers), "--catalog", str(file.parent))
+
+    async def have_said(message: str, times: int = 1) -> bool:
+        return sum(line["message"] == message for line in server.lines) == times * workers
+
+    async def is_stale(value: int) -> bool:
+        return f"config_stale {value}\n" in (await server.monitoring("/metrics")).text
+
+    server.process.send_signal(signal.SIGHUP)
+    await server.until(partial(have_said, "catalogue reloaded"))  # all serve
+
+    file.write_text("- {name: calm, limit: a few}\n")
+    server.process.send_signal(signal.SIGHUP)
+    await server.until(partial(have_said, "reload refused, the old catalogue stays"))
+    assert {line["problem"].partition(":")[0] for line in server.lines if "problem" in line} == {str(file)}
+    await server.until(partial(is_stale, 1))
+
+    file.write_text("- {name: calm, limit: 5 per minute}\n")
+    server.process.send_signal(signal.SIGHUP)
+    await server.until(partial(have_said, "catalogue reloaded", times=2))
+    await server.until(partial(is_stale, 0))
+    assert "ended with" not in server.stderr
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_server_that_is_stopped_during_its_start_exits_0_without_a_word(
