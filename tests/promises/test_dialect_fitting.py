@@ -43,6 +43,30 @@ async def test_a_schema_that_is_none_is_its_models_own_affair(
     assert len(gateway.provider.requests) == 2
 
 
+@pytest.mark.parametrize(("mode", "choice"), [("required", {"type": "any"}), ("auto", None)])
+@pytest.mark.parametrize("path", [CHAT, RESPONSES])
+async def test_of_tools_that_may_not_be_called_this_time_another_vendor_hears_nothing(
+    gateway: RunningGateway, path: str, mode: str, choice: Any
+) -> None:
+    kinds: list[Any] = [("function", "look"), ("custom", "note"), ("function", "delete")]
+    allowed: Any = {"mode": mode, "tools": [tell_tool(path, *kind) for kind in kinds[:2]]}
+    asked: dict[str, Any] = {
+        "tools": [tell_tool(path, *kind) for kind in kinds],
+        "tool_choice": {"type": "allowed_tools", **({"allowed_tools": allowed} if path == CHAT else allowed)},
+    }
+
+    answer = await ask(gateway, path, CLAUDE, **{"messages" if path == CHAT else "input": HI}, **asked)
+
+    sent = gateway.provider.requests[-1].json()
+    assert answer.status == 200
+    assert [tool["name"] for tool in sent["tools"]] == ["look", "note"]
+    assert sent.get("tool_choice") == choice
+
+
+def tell_tool(path: str, kind: str, name: str) -> dict[str, Any]:
+    return {"type": kind, kind: {"name": name}} if path == CHAT else {"type": kind, "name": name}
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_gemini_is_told_of_no_tool_whose_name_begins_with_a_digit(
     start_gateway: StartGateway, gemini_env: dict[str, str], stream: bool

@@ -130,7 +130,7 @@ def _read_words(members: Members) -> ChatRequest:
         top_p=find_number(members, "top_p"),
         top_k=find_whole(members, "top_k"),
         stop=find_texts(members, "stop"),
-        tools=_read_tools(members, tools),
+        tools=openai_style.allowed_of(_read_tools(members, tools), _find_allowed(members)),
         tool_choice=_read_tool_choice(members),
         # The older way has room for one call.
         parallel_tool_calls=False if is_older and not tools else find_flag(members, "parallel_tool_calls"),
@@ -280,6 +280,16 @@ def _read_tool(row: Members, told: Members, loc: Loc) -> Tool:
         cached=row.get("cache_control") is not None,
         strict=told["strict"] if isinstance(told.get("strict"), bool) else None,
     )
+
+
+def _find_allowed(members: Members) -> set[str]:
+    choice = members.get("tool_choice")
+    if not isinstance(choice, dict):
+        return set()
+    loc: Loc = ("tool_choice", "allowed_tools", "tools")
+    rows = find_rows(find_object(choice, "allowed_tools", loc[:1]), "tools", loc[:2])
+    told = [find_object(row, kind, loc) for row in rows if (kind := row.get("type")) in _OURS]
+    return {find_text(each, "name", loc) for each in told}
 
 
 def _read_tool_choice(members: Members) -> str:

@@ -1,12 +1,12 @@
 """What all formats of OpenAI's style share: errors, usage, reasons to finish. Source: OpenAI API reference."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
-from torana.chat import Chunk, FinishReason, Usage
+from torana.chat import Chunk, FinishReason, Tool, Usage
 from torana.dialects.bodies import decode_answer, plain_text
 from torana.dialects.members import Members, read_tiers, read_tokens, suspect
 from torana.errors import (
@@ -204,6 +204,12 @@ def _read_usage(said: Any, names: _UsageNames, before: Usage | None, tier: Any) 
 
 def _read_detail(details: Any, name: str) -> int:
     return (read_tokens(details.get(name)) or 0) if isinstance(details, dict) else 0
+
+
+def allowed_of(tools: tuple[Tool, ...], names: Collection[str]) -> tuple[Tool, ...]:
+    """The tools that a request lets its model call this time (`allowed_tools`), for formats without a word for that;
+    all where it names none of them."""
+    return tuple(tool for tool in tools if tool.name in names) or tools
 
 
 def ask_for_usage(members: Members, *, stream: bool) -> Members:

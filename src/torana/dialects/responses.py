@@ -119,7 +119,9 @@ def _read_words(members: Members) -> ChatRequest:
         max_tokens=find_whole(members, "max_output_tokens"),
         temperature=find_number(members, "temperature"),
         top_p=find_number(members, "top_p"),
-        tools=tuple(_read_tool(*tool) for tool in tools if tool[0].get("type") in _OURS),
+        tools=openai_style.allowed_of(
+            tuple(_read_tool(*tool) for tool in tools if tool[0].get("type") in _OURS), _find_allowed(members)
+        ),
         tool_choice=_read_tool_choice(members),
         parallel_tool_calls=find_flag(members, "parallel_tool_calls"),
         answer_schema=_read_schema(form),
@@ -254,6 +256,15 @@ def _read_tool(row: Members, loc: Loc, namespace: str) -> Tool:
         strict=row["strict"] if isinstance(row.get("strict"), bool) else None,
         namespace=namespace,
     )
+
+
+def _find_allowed(members: Members) -> set[str]:
+    choice = members.get("tool_choice")
+    if not isinstance(choice, dict) or choice.get("type") != "allowed_tools":
+        return set()
+    loc: Loc = ("tool_choice", "tools")
+    rows = find_rows(choice, "tools", loc[:1])
+    return {namespaces.join(find_text(row, "namespace", loc), find_text(row, "name", loc)) for row in rows}
 
 
 def _read_tool_choice(members: Members) -> str:
