@@ -274,6 +274,25 @@ async def test_a_quiet_lease_goes_back(store: Store) -> None:
         assert [await second.ask() is not None for _ in range(38)] == [True] * 37 + [False]
 
 
+async def test_what_comes_back_of_a_lease_that_was_used_up_for_long_is_for_all_servers(store: Store) -> None:
+    async with servers(store, 2, "1000 input tokens per hour") as (first, second):
+        leased = first.leases._books.leased
+        hold = await first.get(input_tokens=900)
+        while await second.ask(input_tokens=1) is not None:
+            pass  # until nothing is left to be leased
+
+        async def is_gone_through_no_more() -> bool:
+            return not leased
+
+        await eventually(is_gone_through_no_more)
+        first.settle(hold, input_tokens=100)
+
+        async def passes() -> bool:
+            return await second.ask(input_tokens=700) is not None
+
+        await eventually(passes)
+
+
 async def test_minutes_are_counted_over_all_servers(store: Store) -> None:
     async with servers(store, 2) as found:
         first, second = [MinuteLimit("minted", 3, each.leases.table, Clock(), each.leases) for each in found]

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from torana.limits.hold import Hold, Met, Refused, Tally
 from torana.limits.lease_held import Held
-from torana.limits.lease_notes import Owed, Streams, Told
+from torana.limits.lease_notes import Leased, Owed, Streams, Told
 from torana.limits.questions import Answer, arguments, is_held, wait_ns
 from torana.limits.rules import SECOND, FlowRule, Rule
 from torana.limits.spent import Spent
@@ -30,8 +30,8 @@ class Books:
         self.table = table
         self.shut_until = 0
         """Until then a limit may be one of which nothing was left a moment ago."""
-        self.leased: dict[Key, Rule] = {}
-        """Where this worker has leased something, or may have debts."""
+        self.leased: dict[Key, Leased] = {}
+        """Where this worker has leased something, or may have debts; what is all used and told is in it for a while."""
         self.streams: dict[Key, Streams] = {}
         self.held = Held()
         """What is granted of exact limits stands here first, and in the table's GRANTED when a call takes it."""
@@ -104,6 +104,8 @@ class Books:
                 if is_held(tally.rule):
                     numbers[slot + GRANTED] = max(0, numbers[slot + GRANTED] - amount)
                     self.held.grant((tally.key, until), amount)
+                else:
+                    self.leased[tally.key] = Leased(tally.key, tally.rule, slot)
             self.held.release((tally.key, until), amount)
         for line in hold.lines:
             self.table.forget(line)
@@ -125,7 +127,7 @@ class Books:
             numbers[slot + USED] = numbers[slot + GRANTED] = numbers[slot + ALONE_TO] = 0
         elif isinstance(rule, FlowRule):  # the store is still to be told, whenever it comes back
             numbers[slot + UNTIL] = max(numbers[slot + UNTIL], now + rule.length_ns())
-        self.leased[tally.key] = rule
+        self.leased[tally.key] = Leased(tally.key, rule, slot)
 
     def share(self, rule: Rule, slot: int, now: int, servers: Fraction) -> int:
         """What this server lets pass while it is alone, what has passed already included.
@@ -191,7 +193,7 @@ class Books:
         numbers[slot + IS_EXACT] = int(is_held(rule))
         numbers[slot + TOUCHED] = now
         if not rule.is_exact:
-            self.leased[key] = rule
+            self.leased[key] = Leased(key, rule, slot)
 
     def shut(self, rule: Rule, slot: int, answer: Answer, now: int) -> None:
         """Nothing is left; for a moment nobody needs to ask again."""
@@ -291,8 +293,8 @@ class Books:
                 self.owe(rule, key, numbers[slot + END], back=back, freed=0)
         if is_same:
             is_overdrawn: bool = numbers[slot + USED] > numbers[slot + GRANTED]
-            if is_overdrawn:
-                self.leased[key] = rule
+            if is_overdrawn or more < 0:
+                self.leased[key] = Leased(key, rule, slot)
             return is_overdrawn
         is_told = more > 0 or (is_flow and not hold.is_degraded)  # a flow has no windows that could be over
         if is_told:
@@ -325,29 +327,29 @@ class Books:
 
     def debt_lines(self, now: int) -> list[Told]:
         found = []
-        for key, rule in self.leased.items():
-            slot = self.table.look(key)
-            debt = self.assume_debt(rule, slot, now) if slot >= 0 else 0
-            if debt:
-                found.append(Told(key, rule, arguments(rule, back=-debt), debt))
+        for each in self.leased.values():
+            slot = self.table.look_for(each)
+            if slot >= 0 and (debt := self.assume_debt(each.rule, slot, now)):
+                found.append(Told(each.key, each.rule, arguments(each.rule, back=-debt), debt))
         return found
 
     def idle_lease_lines(self, now: int, idle_ns: int = IDLE_NS) -> list[Told]:
         """What nobody has used for so long; of a limit that is exact by now, nobody takes what was leased before."""
-        found = []
-        numbers = self.table.numbers
+        found, numbers = [], self.table.numbers
         self.held.forget_ended(now)
-        for key, rule in list(self.leased.items()):
-            slot = self.table.look(key)
+        for key, each in list(self.leased.items()):
+            rule, slot = each.rule, self.table.look_for(each)
             if slot < 0 or numbers[slot + UNTIL] <= now:
                 del self.leased[key]
                 continue
             free = numbers[slot + GRANTED] - numbers[slot + USED]
             is_idle = numbers[slot + IS_EXACT] or now - numbers[slot + TOUCHED] >= idle_ns
-            if free > 0 and is_idle and (end := numbers[slot + END]) != ALONE:
+            if free < 0 or not is_idle or (end := numbers[slot + END]) == ALONE:
+                continue
+            if free:
                 numbers[slot + GRANTED] -= free
                 found.append(Told(key, rule, arguments(rule, back=free, back_end=end), end=end, back=free))
-                del self.leased[key]
+            del self.leased[key]
         return found
 
     def _kept(self, held: Streams, slot: int, alive: int) -> int:
@@ -362,8 +364,9 @@ class Books:
         """A lost word is made good by the worker's next name. `alive`: workers that share the places."""
         found = []
         for key, held in list(self.streams.items()):
-            kept = 0 if now - held.touched >= idle_ns else self._kept(held, self.table.look(key), alive)
-            free = held.granted - held.used - kept
+            free = held.granted - held.used
+            if free > 0 and now - held.touched < idle_ns:  # mostly none is: a look at each would take long
+                free -= self._kept(held, self.table.look(key), alive)
             if free > 0:
                 held.granted -= free
                 found.append(Told(key, held.rule, arguments(held.rule, back=free)))
@@ -394,3 +397,4 @@ class Books:
             slot = self.table.look(told.key)
             if slot >= 0 and self.table.numbers[slot + UNTIL] > now:
                 self.table.numbers[slot + GRANTED] -= told.debt
+                self.leased[told.key] = Leased(told.key, told.rule, slot)

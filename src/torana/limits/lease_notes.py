@@ -20,6 +20,16 @@ class Streams:
 
 
 @dataclass(slots=True)
+class Leased:
+    """What this worker has leased of one window or flow, or may owe of it."""
+
+    key: Key
+    rule: Rule
+    slot: int
+    """Where the table had it last: all of them are gone through again and again."""
+
+
+@dataclass(slots=True)
 class Owed:
     """What the store is still to be told of one window."""
 
