@@ -38,7 +38,8 @@ class Server:
         status, value = (200, self.answers[request.path]) if request.path in self.answers else (404, {})
         if self.key and request.header("authorization") != f"Bearer {self.key}":
             status, value = 401, {}
-        await answering.whole(status, json.dumps(value).encode(), [("Content-Type", "application/json")])
+        content = value if isinstance(value, bytes) else json.dumps(value).encode()
+        await answering.whole(status, content, [("Content-Type", "application/json")])
 
 
 @pytest.fixture
@@ -209,6 +210,25 @@ async def test_an_address_where_nothing_answers_gets_a_remedy(run: Run) -> None:
     assert result.exit_code == 1
     assert "is the server running" in result.output
     assert [(await run(url)).exit_code for url in ("127.0.0.1:9", "http://[::1")] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("value", "remedy"),
+    [
+        ({"data": []}, "serves no model yet"),
+        (b"<html>", "something answers, but no model server"),
+        ([1], "something answers, but no model server"),
+        (b"[" * 100_000, "something answers, but no model server"),
+    ],
+)
+async def test_a_server_that_tells_no_models_gets_a_remedy(server: Server, run: Run, value: Any, remedy: str) -> None:
+    server.answers["/v1/models"] = value
+
+    told, as_json = await run(server.server.url), await run(server.server.url, "--json")
+
+    assert (told.exit_code, as_json.exit_code, told.stdout) == (1, 1, "")
+    assert remedy in told.stderr
+    assert remedy in json.loads(as_json.stdout)["remedy"]
 
 
 async def test_models_that_the_catalogue_has_are_not_listed_again(server: Server, run: Run) -> None:

@@ -286,6 +286,46 @@ async def test_a_promotion_that_breaks_the_catalogue_leaves_the_file_as_it_was(r
     assert (overlay / "models.yml").read_text() == MODELS
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{}\n", "give each member a line of its own"),
+        ("models: [{name: a, title: A, deployments: [{provider: demo, model: m}]}]", "give each record a line of its"),
+    ],
+)
+async def test_a_file_that_takes_no_more_records_is_left_as_it_was(
+    run: Run, overlay: Path, text: str, said: str
+) -> None:
+    (overlay / "models.yml").write_text(text)
+
+    result = await run("promote", "gpt_5_2", "--stage", "staging", "--catalog", str(overlay))
+
+    assert (result.exit_code, type(result.exception)) == (1, SystemExit)
+    assert said in result.stderr
+    assert (overlay / "models.yml").read_text() == text
+
+
+async def test_a_model_that_nobody_knows_and_a_folder_that_is_none_are_told(run: Run, overlay: Path) -> None:
+    unknown = await run("promote", "rock", "--stage", "staging", "--catalog", str(overlay))
+    nowhere = await run("promote", "rack", "--stage", "staging", "--catalog", str(overlay / "gone"))
+    tested = await run("test", "rock", "--catalog", str(overlay))
+
+    assert (unknown.exit_code, nowhere.exit_code, tested.exit_code) == (1, 2, 1)
+    assert "unknown model 'rock'" in unknown.stderr
+    assert "is no directory" in nowhere.stderr
+    assert "unknown model 'rock'" in tested.stderr
+
+
+async def test_a_report_is_kept_although_it_cannot_be_written_elsewhere(run: Run, overlay: Path) -> None:
+    where = ("--catalog", str(overlay))
+
+    tested = await run("test", "rack", *where, "--out", str(overlay / "gone" / "report.json"))
+
+    assert tested.exit_code == 2
+    assert "cannot be written (FileNotFoundError)" in tested.stderr
+    assert (await run("promote", "rack", "--stage", "production", *where)).exit_code == 0
+
+
 async def test_a_file_keeps_its_line_ends_its_mode_and_its_place(run: Run, overlay: Path, tmp_path: Path) -> None:
     file, real = overlay / "models.yml", tmp_path / "real.yml"
     real.write_bytes(MODELS.replace("\n", "\r\n").encode())

@@ -76,14 +76,14 @@ def test(
         click.echo(as_text(report), nl=False)
     else:
         _print_verdict(report)
+    if subject.record is not None and not only:
+        kept = keep(shop.settings.state_path, report)
+        click.echo(f"report kept in {kept}" if kept else "the state directory takes no files: use --out", err=True)
     if out is not None:
         try:
             Path(out).write_text(as_text(report), "utf-8")
         except OSError as error:
             raise click.UsageError(f"--out {out}: cannot be written ({type(error).__name__})") from None
-    if subject.record is not None and not only:
-        kept = keep(shop.settings.state_path, report)
-        click.echo(f"report kept in {kept}" if kept else "the state directory takes no files: use --out", err=True)
     sys.exit(0 if report["passed"] else 1)
 
 

@@ -23,7 +23,10 @@ class _File:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.root = yaml.compose(text, Loader=yaml.CSafeLoader)
+        try:
+            self.root = yaml.compose(text, Loader=yaml.CSafeLoader)
+        except yaml.YAMLError:  # it was sound before a record was added to it
+            raise CannotEdit("nothing can be added to it as it is; give each member a line of its own") from None
         ends = list(_LINE_END.finditer(text))
         self._starts = [0, *(end.end() for end in ends)]
         self._ends = [*(end.start() for end in ends), len(text)]
