@@ -275,6 +275,24 @@ def test_a_region_is_inside_by_its_name_or_its_beginning(
     assert fence.allows(deployment("d", region=region)) is is_inside
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "allowed"),
+    [
+        (("*",), ("*",), ("*",)),
+        (("*",), ("eu-*", "us"), ("eu-*", "us")),
+        (("eu-*",), ("eu-west1", "us"), ("eu-west1",)),
+        (("eu",), ("us",), ()),
+    ],
+)
+def test_what_several_rules_allow_together_is_what_records_may_be_kept_in(
+    one: tuple[str, ...], other: tuple[str, ...], allowed: tuple[str, ...]
+) -> None:
+    fence = Fences([rule("one", *one), rule("other", *other)]).of(Caller(instance_id="i"))
+
+    assert fence is not None
+    assert fence.allowed == allowed
+
+
 def test_the_demo_and_a_clients_own_server_are_always_inside() -> None:
     fence = Fences([rule("r", "eu")]).of(Caller(instance_id="i"))
 

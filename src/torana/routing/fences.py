@@ -30,7 +30,12 @@ class Fence:
     def allowed(self) -> tuple[str, ...]:
         """The names and beginnings that every rule allows, for whoever else keeps the caller's data inside."""
         names = dict.fromkeys(name for rule in self.rules for name in rule.regions)
-        return tuple(name for name in names if all(is_in(name.removesuffix("*"), rule.regions) for rule in self.rules))
+        return tuple(
+            name
+            for name in names
+            # Of `*` nothing is left that would be in a region.
+            if all(name in rule.regions or is_in(name.removesuffix("*"), rule.regions) for rule in self.rules)
+        )
 
     @property
     def regions(self) -> str:
