@@ -338,6 +338,22 @@ async def test_a_namespace_that_each_of_its_tools_would_repeat_without_an_end_is
     assert gateway.provider.requests == []
 
 
+async def test_a_text_whose_backslashes_a_model_did_not_double_comes_as_it_meant_it(gateway: RunningGateway) -> None:
+    call = {"index": 0, "id": "call_1", "type": "function"}
+    pieces = ['{"input":"', r"s/\d+/C:\users", '/"}']
+    rows = [{**call, "function": {"name": "patch", "arguments": pieces[0]}}]
+    rows += [{"index": 0, "function": {"arguments": piece}} for piece in pieces[1:]]
+    deltas: list[Any] = [{"delta": {"tool_calls": [row]}, "finish_reason": None} for row in rows]
+    ends = [*deltas, {"delta": {}, "finish_reason": "tool_calls"}]
+    events = [event({"id": "a", "model": "m", "choices": [{"index": 0, **each}]}) for each in ends]
+    gateway.provider.answer_with(events=[*events, b"data: [DONE]\n\n"])
+
+    answer = await ask(gateway, RESPONSES, GPT, stream=True, tools=[{"type": "custom", "name": "patch"}])
+
+    done = [row["item"] for row in data_of(answer) if row["type"] == "response.output_item.done"]
+    assert [item["input"] for item in done] == [r"s/\d+/C:\users/"]
+
+
 async def test_a_document_in_pieces_is_told_to_other_vendors_models_as_one(gateway: RunningGateway) -> None:
     pieces = [{"type": "text", "text": "Page one."}, {"type": "text", "text": "Page two."}]
     document = {"type": "document", "title": "Rules", "source": {"type": "content", "content": pieces}}

@@ -307,12 +307,13 @@ def test_what_the_cache_keeps_for_an_hour_is_a_part_of_what_was_written(creation
         ("invalid_prompt", 400),
         ("invalid_image_url", 400),
         ("rate_limit_exceeded", 429),
+        (429, 429),
         ("server_is_overloaded", 529),
         ("server_error", 500),
         ("vector_store_timeout", 500),
     ],
 )
-def test_a_failed_response_is_known_by_its_code(code: str, status: int) -> None:
+def test_a_failed_response_is_known_by_its_code(code: str | int, status: int) -> None:
     failed = {"status": "failed", "error": {"code": code, "message": "m"}}
 
     for told in ({"type": "response.failed", "response": failed}, {"type": "error", "code": code, "message": "m"}):

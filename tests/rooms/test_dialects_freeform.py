@@ -48,6 +48,14 @@ def test_a_text_is_the_same_after_its_way_as_arguments(text: str, is_ascii: bool
         ('{"input":1}', '{"input":1}'),
         ('{"a":"x","b":"y"}', '{"a":"x","b":"y"}'),
         ("[" * 100_000, "[" * 100_000),
+        # Backslashes that models forget to double
+        (r'{"input":"\d+ \w\\ \n"}', "\\d+ \\w\\ \n"),
+        (r'{"input": "C:\users\u12"}', r"C:\users\u12"),
+        (r'{"input":"\ud83d\users \ud83d\ude00"}', "?\\users \U0001f600"),
+        # Cut off
+        (r'{"input":"*** Begin Pa', "*** Begin Pa"),
+        ('{"input":"a\\', "a"),
+        (r'{"input":"a\u00', "a"),
     ],
 )
 def test_what_a_model_makes_of_the_one_argument_is_understood(arguments: str, text: str) -> None:
@@ -64,10 +72,6 @@ def test_white_space_before_the_argument_takes_linear_time_and_loses_nothing(bla
 
     assert "".join(said) + unwrapping.close() == "a\n"
     assert time.thread_time() - before < 1
-
-
-def test_a_text_that_is_cut_off_gives_what_has_come() -> None:
-    assert unwrap_in_pieces(['{"input":"*** Begin Pa']) == "*** Begin Pa"
 
 
 def test_a_function_that_stands_for_a_custom_tool_tells_its_grammar() -> None:

@@ -25,12 +25,15 @@ MAX_START_CHARS = 1_000
 _HINT = "All that the tool is given, as plain text."
 
 _start = re.compile(r'\s*\{\s*"input"\s*:\s*"')
+_ODD_U = r"\\u(?=[0-9a-fA-F]{0,3}[^0-9a-fA-F])"
 _letters = re.compile(
-    r'(?:[^"\\]++|\\[^u]|\\u(?![dD][89abAB])[0-9a-fA-F]{4}'
-    r"|\\u[dD][89abAB][0-9a-fA-F]{2}(?:\\u[0-9a-fA-F]{4}|(?=[^\\]|\\[^u])))*",
+    rf'(?:[^"\\]++|\\[^u]|{_ODD_U}|\\u(?![dD][89abAB])[0-9a-fA-F]{{4}}'
+    rf"|\\u[dD][89abAB][0-9a-fA-F]{{2}}(?:\\u[0-9a-fA-F]{{4}}|(?=[^\\]|\\[^u]|{_ODD_U})))*",
     re.DOTALL,
 )
 """Whole letters of a JSON text; one outside the BMP may be two escapes."""
+
+_backslash = re.compile(r'\\(["\\/bfnrt]|u[0-9a-fA-F]{4})?')
 
 
 def schema_of(form: dict[str, Any]) -> dict[str, Any]:
@@ -87,7 +90,8 @@ def unwrap(arguments: str) -> str:
     try:
         read = json.loads(arguments or "{}", strict=False)
     except (ValueError, RecursionError):
-        return arguments
+        # Cut off, or no JSON: what a stream would give of it.
+        return Unwrapping().feed(arguments) if _start.match(arguments) else arguments
     if not isinstance(read, dict):
         return arguments
     texts = [read[INPUT]] if INPUT in read else list(read.values())
@@ -133,11 +137,17 @@ class Unwrapping:
         letters = _letters.match(self._held)
         assert letters is not None  # none is one, too
         self._held = self._held[letters.end() :]
-        return _whole(json.loads(f'"{letters[0]}"', strict=False)) if letters[0] else ""
+        return _read(letters[0]) if letters[0] else ""
 
     def close(self) -> str:
         """What is left, where the arguments had another shape than one would think."""
         return "" if self._is_inside else unwrap("".join(self._odd) or self._held)
+
+
+def _read(letters: str) -> str:
+    """What they say. A backslash that escapes nothing stands for itself: small models double none."""
+    whole = _backslash.sub(lambda found: found[0] if found[1] else r"\\", letters)
+    return _whole(json.loads(f'"{whole}"', strict=False))
 
 
 def _whole(text: str) -> str:

@@ -67,8 +67,9 @@ class _Event(msgspec.Struct):
     summary_index: int = 0
     item: _Item | None = None
     response: msgspec.Raw = msgspec.Raw()
-    code: str | None = None
-    message: str | None = None
+    code: Any = None
+    """Of an error; some servers tell a status."""
+    message: Any = None
     error: openai_style.Error | str | None = None
 
 
