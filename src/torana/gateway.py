@@ -246,15 +246,18 @@ class Gateway:
         return await self.walk.answer(permit, allowed, chat, facts)
 
     async def count_tokens(self, permit: Permit, model: Model, chat: ChatRequest) -> TokenCount:
-        """How many tokens a prompt is, as its provider says; else we estimate.
+        """How many tokens a prompt is, as its provider says; where it cannot or is left alone, we estimate.
 
         Raises ProviderRefused where the provider has something against the prompt itself.
         """
         headers: list[tuple[bytes, bytes]] = []
+        counted: int | None = None
         try:
             route = await self.router.pick(permit, self.router.inside(permit.caller, model))
-            headers = self.walk.headers_of(route.deployments[0], None, model)
-            counted = await self.sender.count(route.deployments[0], chat)
+            first = route.candidates[0]
+            headers = self.walk.headers_of(first.deployment, None, model)
+            if first.health.may_be_asked(self.router.traffic.clock.monotonic()):
+                counted = await self.sender.count(first.deployment, chat)
         except ProviderError as error:
             if isinstance(error, ProviderRefused) and _is_about_the_prompt(error):
                 raise
@@ -264,7 +267,6 @@ class Gateway:
                 "counting failed, tokens are estimated",
                 extra={"code": error.code, "where": error.where, "reason": error.reason},
             )
-            counted = None
         return TokenCount(input_tokens(chat) if counted is None else counted, counted is not None, headers)
 
     def speaks(self, model: Model, dialect: str) -> bool:

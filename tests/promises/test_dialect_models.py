@@ -213,6 +213,19 @@ async def test_a_provider_that_fails_to_count_is_no_failure_to_the_client(gatewa
     assert (answer.status, answer.header("x-torana-estimated")) == (200, "true")
 
 
+async def test_a_provider_that_rests_is_not_asked_to_count(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(env={"AIGW_ROUTING__FAILURES_TO_REST": "1", "AIGW_ROUTING__TRIES": "1"})
+    gateway.provider.fail_with(500)
+    body = {"model": "chat_default", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
+    token = gateway.token(unit_primitives=["ai_gateway_model_provider_proxy"])
+    assert (await gateway.post("/anthropic/v1/messages", json=body, token=token)).status == 502
+
+    answer = await count(gateway, "chat_default")
+
+    assert (answer.status, answer.header("x-torana-estimated")) == (200, "true")
+    assert [request.path for request in gateway.provider.requests] == ["/v1/messages"]
+
+
 async def test_a_server_that_follows_anthropic_and_has_no_such_path_is_none_either(gateway: RunningGateway) -> None:
     """As vLLM's and others answered it before they counted."""
     gateway.provider.fail_with(404, b'{"detail":"Not Found"}')
