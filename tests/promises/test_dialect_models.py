@@ -204,6 +204,17 @@ async def test_where_nobody_counts_the_estimate_says_that_it_is_one(gateway: Run
     assert gateway.provider.requests == []
 
 
+async def test_a_conversation_that_another_model_began_is_estimated(gateway: RunningGateway) -> None:
+    """The provider would refuse to count it: 400 "Invalid `signature` in `thinking` block"."""
+    thought = {"type": "thinking", "thinking": "Hm.", "signature": "responses:c2ln"}
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": [thought]}]
+
+    answer = await gateway.post(COUNT, json={"model": "chat_default", "messages": turns}, headers=bearer(gateway))
+
+    assert (answer.status, answer.header("x-torana-estimated")) == (200, "true")
+    assert gateway.provider.requests == []
+
+
 @pytest.mark.parametrize("status", [401, 429, 500, 529])
 async def test_a_provider_that_fails_to_count_is_no_failure_to_the_client(gateway: RunningGateway, status: int) -> None:
     gateway.provider.fail_with(status)

@@ -187,13 +187,16 @@ class Sender:
         return own
 
     async def count(self, deployment: Deployment, chat: ChatRequest) -> int | None:
-        """The provider's own count of a prompt in the messages dialect; None where it has no way to ask for it.
+        """The provider's own count of a prompt in the messages dialect; None where it has no way to ask for it, or
+        would refuse to: it wants its own proof of thoughts here too.
 
         Raises ProviderError.
         """
         provider = self.providers.get(deployment.greeted_as)
         source = chat.source
         if source is None or provider is None or provider.name != Anthropic.name or source.dialect != MESSAGES.name:
+            return None
+        if has_thoughts(chat, but_for=MESSAGES.name):
             return None
         headers = {**self.usual_headers, **source.headers}
         body = replace_model(source.body, deployment.model)
