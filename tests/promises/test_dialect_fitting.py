@@ -172,6 +172,31 @@ async def test_three_calls_whose_pieces_come_in_turns_are_three_whole_blocks(gat
     ]
 
 
+async def test_a_line_end_within_the_pieces_of_a_call_does_not_end_its_block(gateway: RunningGateway) -> None:
+    """As vLLM tells what stands behind a call beside the last piece of it (its pull request 45287)."""
+
+    def piece(arguments: str, content: str | None = None, **more: str) -> bytes:
+        call = {"index": 0, **({"id": "call_1", "type": "function"} if more else {})}
+        delta = {"content": content, "tool_calls": [{**call, "function": {"arguments": arguments, **more}}]}
+        return event({"id": "a", "model": "m", "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+
+    end = {"id": "a", "choices": [{"index": 0, "delta": {"content": "Done."}, "finish_reason": "tool_calls"}]}
+    gateway.provider.answer_with(
+        events=[piece("", name="one"), piece('{"p":'), piece("1}", "\n"), event(end), b"data: [DONE]\n\n"]
+    )
+
+    answer = await ask(gateway, MESSAGES, GPT, stream=True)
+
+    rows = data_of(answer)[1:-2]
+    assert [(row["type"].removeprefix("content_block_"), row["index"]) for row in rows] == [
+        *[("start", 0), ("delta", 0), ("delta", 0), ("stop", 0)],
+        *[("start", 1), ("delta", 1), ("stop", 1)],
+    ]
+    deltas = [row["delta"] for row in rows if "delta" in row]
+    assert "".join(delta.get("partial_json", "") for delta in deltas) == '{"p":1}'
+    assert deltas[-1]["text"] == "\nDone."
+
+
 async def test_pictures_of_parallel_results_stand_behind_all_of_them(gateway: RunningGateway) -> None:
     """400 "An assistant message with 'tool_calls' must be followed by tool messages responding to each"."""
     calls = [{"type": "tool_use", "id": f"call_{at}", "name": "look", "input": {}} for at in (1, 2)]

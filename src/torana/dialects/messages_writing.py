@@ -26,7 +26,7 @@ _ERROR_KIND = {status: kind for kind, status in ERROR_STATUS.items()} | {503: "o
 
 MAX_WATCHED_CHARS = 64 * 1024
 """Of the arguments of a call for whose end others wait: with each piece they are put together, and read. Behind longer
-ones the others wait for the next text, or the end."""
+ones the others, and texts, wait for the end."""
 
 _TOO_LONG = "prompt is too long"
 _NO_ROOM = "input length and `max_tokens` exceed context limit"
@@ -48,6 +48,7 @@ class MessagesWriter:
         "_block",
         "_calls",
         "_finish",
+        "_held",
         "_id",
         "_is_begun",
         "_is_refusal",
@@ -78,6 +79,8 @@ class MessagesWriter:
         self._waiting: dict[int, list[ToolCallPiece]] = {}
         """Of calls that some servers begin before the newest one is whole, by position: a block that is closed takes no
         more."""
+        self._held: list[str] = []
+        """Text that came within the pieces of a call, as some servers tell a line's end beside the last one."""
         self._finish: FinishReason = "stop"
         self._stop_sequence = ""
         self._is_refusal = False
@@ -113,12 +116,24 @@ class MessagesWriter:
 
     def _write_text(self, text: str, out: list[bytes]) -> None:
         if self._open != "text":
+            if self._open == "call" and self._is_amid_call():
+                self._held.append(text)
+                return
+            text, self._held = "".join((*self._held, text)), []
             self._begin_block({"type": "text", "text": ""}, out)
             self._open = "text"
         out.append(
             b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,'
             b'"delta":{"type":"text_delta","text":%b}}\n\n' % (self._block, msgspec.json.encode(text))
         )
+
+    def _is_amid_call(self) -> bool:
+        return self._argument_chars > MAX_WATCHED_CHARS or not _is_whole(self._arguments)
+
+    def _write_held(self, out: list[bytes]) -> None:
+        if self._held:
+            self._open = ""
+            self._write_text("", out)
 
     def _write_thought(self, chunk: Chunk, out: list[bytes]) -> None:
         if chunk.reasoning or chunk.signature:
@@ -172,6 +187,7 @@ class MessagesWriter:
     def _begin_block(self, block: Members, out: list[bytes]) -> None:
         """Begin a text or a thought: no call waits beyond it."""
         self._write_waiting(out, all_of_them=True)
+        self._write_held(out)
         self._start_block(block, out)
 
     def _start_block(self, block: Members, out: list[bytes]) -> None:
@@ -188,6 +204,7 @@ class MessagesWriter:
 
     def _end(self, out: list[bytes]) -> None:
         self._write_waiting(out, all_of_them=True)
+        self._write_held(out)
         self._end_block(out)
         finish = _end_of(self._finish, is_refusal=self._is_refusal)
         reason, sequence = _tell_end(finish, self._stop_sequence, self._asked)
