@@ -543,6 +543,24 @@ async def test_a_stream_beyond_the_drain_limit_is_told_and_ended(
     assert await server.end() == 0
 
 
+async def test_who_reads_no_answers_is_told_of_the_end_all_the_same(serve: Serve, wired: dict[str, str]) -> None:
+    server = await serve(env=wired | {"AIGW_SERVER__DRAIN_S": "0.2"})
+    path, count = "/v1/models/definitions", 500  # 8 MB of answers
+    async with await connect(server.port) as connection:
+        connection.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await connection.send(write_request("GET", path, {}, b"") * count)
+        for _ in range(50):
+            await server.ask("/monitoring/healthz")
+
+        server.process.send_signal(signal.SIGTERM)
+
+        assert await server.end() == 0
+    *answered, last = [line["status_code"] for line in server.lines if line.get("path") == path]
+    assert (set(answered), last) == ({200}, 503)
+    assert len(answered) < count
+    assert "Traceback" not in server.stderr + server.stdout
+
+
 async def test_a_second_signal_ends_at_once(
     serve: Serve, wired: dict[str, str], provider: ScriptedProvider, issuer: FakeIssuer
 ) -> None:

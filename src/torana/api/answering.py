@@ -36,7 +36,7 @@ class Answering:
         self.content_type = b""
 
     async def whole(self, reply: Reply, *, closes: bool = False) -> None:
-        if self.writer is not None and self.writer.must_wait:
+        if self.writer is not None and self.writer.must_wait and not closes:
             # Who asks on and on and reads nothing would have its answers gather here.
             await self.writer.wait()
         headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
