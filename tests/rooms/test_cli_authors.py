@@ -256,7 +256,7 @@ def test_render_fills_in_what_the_feature_would(run: Run, overlay: Path) -> None
     ],
 )
 def test_wrong_inputs_are_named(run: Run, args: tuple[str, ...], code: int, problem: str) -> None:
-    result = run("prompts", "render", "team/say", *args, typed="{")
+    result = run("prompts", "render", "team/say", *args, typed="[" * 5_000)
 
     assert (result.exit_code, problem in result.stderr) == (code, True), result.output
 
@@ -452,6 +452,7 @@ def test_a_row_ends_at_a_line_feed_alone() -> None:
     [
         ("", "d:1: has no rows"),
         ("\n{", "d:2: is no JSON"),
+        ("[" * 5_000, "d:1: is no JSON"),
         ("[]", "d:1: has no inputs"),
         ('{"inputs": []}', "d:1: has no inputs"),
         ('{"inputs": {}, "expect": 1}', "d:1: unknown member `expect`"),
@@ -793,6 +794,7 @@ def test_a_body_that_does_not_tell_where_it_belongs_needs_a_path(run: Run) -> No
         ('{"inputs": {}}', "does not tell"),
         ("[]", "does not tell"),
         ("{", "no JSON"),
+        ("[" * 5_000, "no JSON"),
         ("", "no JSON"),
     ):
         result = run("explain", "request", "-f", "-", typed=typed)

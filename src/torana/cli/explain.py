@@ -105,7 +105,7 @@ def _guess_path(body: bytes, shop: "Workshop") -> str:
     """Where a body of this form belongs; a prompt's id stands only in its path."""
     try:
         members = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise click.UsageError("the body is no JSON; to see it refused, name where it is sent with --path") from None
     if isinstance(members, dict):
         if "messages" in members:

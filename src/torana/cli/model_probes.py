@@ -211,7 +211,7 @@ async def _json(bench: Bench) -> str:
     said = await bench.ask("Name a city and its country.", answer_schema=CITY, answer="json")
     try:
         found = json.loads(said.text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise NotShown(f"no JSON: {_short(said.text)}") from None
     if not isinstance(found, dict) or not {"name", "country"} <= found.keys():
         raise NotShown(f"JSON of another shape: {_short(said.text)}")
@@ -295,7 +295,7 @@ def _call(call: list[str]) -> str:
     name, arguments = call
     try:
         city = json.loads(arguments)["city"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, RecursionError, KeyError, TypeError):
         raise NotShown(f"a call of {name} with arguments that do not fit: {_short(arguments)}") from None
     return f"{name}({city})"
 

@@ -109,7 +109,7 @@ def read_cases(text: str, name: str) -> list[Case]:
         place = f"{name}:{number}: "
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ValueError(f"{place}is no JSON, expected an object a line") from None
         if not isinstance(row, dict) or not isinstance(row.get("inputs"), dict):
             raise ValueError(f'{place}has no inputs, expected {{"inputs": {{…}}}}')
@@ -231,5 +231,5 @@ def _judge(choice: Choice, case: Case, text: str) -> list[str]:
 def _is_object(text: str) -> bool:
     try:
         return isinstance(json.loads(text), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False

@@ -289,7 +289,7 @@ def _read_inputs(file: str | None, pairs: tuple[str, ...]) -> dict[str, Any]:
     if file is not None:
         try:
             inputs = json.loads(_read_file(file))
-        except ValueError:
+        except (ValueError, RecursionError):
             raise click.UsageError(f"{file}: is no JSON, expected an object with the inputs") from None
         if not isinstance(inputs, dict):
             raise click.UsageError(f"{file}: expected a JSON object with the inputs")
