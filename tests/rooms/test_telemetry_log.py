@@ -1,6 +1,7 @@
 """Logs: one JSON object a line, correlated, masked, and never in a request's way (LC10)."""
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -15,9 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torana.settings import LogSettings
+from torana.environment import load_settings
+from torana.settings import LogSettings, Secret
 from torana.telemetry.log import AccessLine, Log, LogSink, _pair_value, install, request_id
-from torana.telemetry.redaction import MASK, Redactor
+from torana.telemetry.redaction import MASK, Redactor, secrets_of
 
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.c2lnbmF0dXJl"
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -290,6 +292,39 @@ def test_a_member_with_a_secrets_name_is_masked_whatever_it_holds() -> None:
         "token": [MASK],
         "tokens": 5,
     }
+
+
+def with_secrets(settings: Any, told: set[str]) -> Any:
+    """The same settings with every secret set; what they are set to is added to `told`."""
+    members: dict[str, Any] = {}
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if isinstance(value, Secret):
+            members[field.name] = Secret(f"the {field.name} itself")
+            told.add(members[field.name].reveal())
+        elif dataclasses.is_dataclass(value):
+            members[field.name] = with_secrets(value, told)
+    return dataclasses.replace(settings, **members)
+
+
+def test_every_secret_of_the_settings_is_masked() -> None:
+    told: set[str] = set()
+    masked = secrets_of(with_secrets(load_settings({}), told))
+
+    # Of an address its password is masked; keys in PEM are known by their form.
+    apart = {f"the {name} itself" for name in ("redis_url", "signing_key", "validation_key")}
+    assert told - set(masked) == apart
+
+
+@pytest.mark.parametrize("name", ["AIGW_REDIS_URL", "AIGW_SINK__BILLING"])
+def test_the_password_in_an_address_is_masked_by_itself(name: str) -> None:
+    settings = load_settings({name: "redis://user:only%2Fours-1@store:6379/0"})
+
+    assert "only/ours-1" in secrets_of(settings)
+
+
+def test_a_token_that_is_no_address_is_masked() -> None:
+    assert "http://[no" in secrets_of(load_settings({"AIGW_SINK__TOKEN": "http://[no"}))
 
 
 @given(st.text(max_size=200))

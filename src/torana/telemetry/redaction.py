@@ -69,12 +69,14 @@ class Redactor:
 
 
 def secrets_of(settings: Settings) -> list[str]:
-    """Every key that the process holds; the log masks them wherever they turn up."""
+    """Every key that the process holds; the log masks them wherever they turn up; those in PEM by their form."""
     providers, auth = settings.providers, settings.auth
     held = (
         providers.anthropic_api_key,
         providers.openai_api_key,
         auth.portal_token,
+        auth.operator_token,
+        settings.transport.mtls_key_password,
         *providers.vendor_keys.values(),
         providers.google.service_account_key,
         providers.aws_bearer_token,
@@ -82,5 +84,14 @@ def secrets_of(settings: Settings) -> list[str]:
         providers.aws_session_token,
         *settings.usage.sink_secrets.values(),
     )
-    password = urlsplit(settings.limits.redis_url.reveal()).password
-    return [*(secret.reveal() for secret in held if secret), *([unquote(password)] if password else [])]
+    addresses = (settings.limits.redis_url, *settings.usage.sink_secrets.values())
+    passwords = [_password_in(address.reveal()) for address in addresses]
+    return [*(secret.reveal() for secret in held if secret), *filter(None, passwords)]
+
+
+def _password_in(address: str) -> str:
+    """Empty where there is none, or where the text is no address."""
+    try:
+        return unquote(urlsplit(address).password or "")
+    except ValueError:
+        return ""
