@@ -199,6 +199,7 @@ class Collector:
         self.resources: list[dict[str, Any]] = []
         self.rejects = ""
         """A record with this text in it is rejected, by a partial success."""
+        self.reason: str | None = "no"
 
     async def _handle(self, request: Request, answer: Answering) -> None:
         assert (request.path, request.header("content-type")) == ("/v1/logs", "application/json")
@@ -210,7 +211,8 @@ class Collector:
                     rejected += 1
                 else:
                     self.records.append(record)
-        told = {"partialSuccess": {"rejectedLogRecords": str(rejected), "errorMessage": "no"}} if rejected else {}
+        said = {"rejectedLogRecords": str(rejected), "errorMessage": self.reason}
+        told = {"partialSuccess": said} if rejected else {}
         await answer.whole(200, json.dumps(told).encode(), [("Content-Type", "application/json")])
 
 
@@ -240,8 +242,11 @@ async def test_a_collector_gets_log_records_with_the_figures_as_attributes(
     assert {"key": "service.name", "value": {"stringValue": "torana"}} in collector.resources[0]["attributes"]
 
 
-async def test_what_a_collector_rejects_is_parked_and_the_rest_is_not(start_with: Any, collector: Collector) -> None:
-    collector.rejects = "poison"
+@pytest.mark.parametrize("reason", ["no", None])
+async def test_what_a_collector_rejects_is_parked_and_the_rest_is_not(
+    start_with: Any, collector: Collector, reason: str | None
+) -> None:
+    collector.rejects, collector.reason = "poison", reason
     collector.server.stop_listening()
     gateway = await start_with(type="otlp", url=f"{collector.server.url}/v1/logs")
     good = await call(gateway, times=3)

@@ -302,6 +302,19 @@ def test_a_torn_line_among_the_parked_keeps_no_record_from_being_sent_again(tmp_
     assert resend(tmp_path, "billing") == 0
 
 
+def test_parked_records_that_an_operator_has_edited_keep_their_ids(tmp_path: Path) -> None:
+    event = {"id": "0198c5f2-3a4b-7c1d-9e2f-000000000001", "user": "größe \u2028", "cost_usd": None}
+    parking = Parking(tmp_path, "billing")
+    parking.park([b"{}"], "refused", "now")
+    parking.path.write_text(json.dumps({"event": event, "why": "looked at"}) + "\n")
+
+    resend(tmp_path, "billing")
+
+    ((taken, _),) = Orphans(Disk()).take(tmp_path, set())
+    ((sent,), _) = everything(taken)
+    assert (id_of(sent).decode(), json.loads(sent)) == (event["id"], event)
+
+
 def test_whoever_is_killed_while_he_sends_parked_records_again_loses_and_doubles_none(tmp_path: Path) -> None:
     events = [b'{"id":"%d"}' % number for number in range(2500)]
     killed_at = 0
@@ -360,6 +373,17 @@ def test_a_cursor_survives_and_a_torn_one_says_that_anything_may_have_arrived(fo
     path.write_bytes(path.read_bytes()[:-1] + b"\xff")
 
     assert file.read(now=1.0).is_doubtful
+
+
+def test_a_torn_cursor_says_that_anything_may_have_arrived_since_its_folder_was_made(tmp_path: Path) -> None:
+    folder = make_folder(Disk(), tmp_path, DEAD)
+    os.utime(folder.path / "lock", (1_000.0, 1_000.0))
+    file = CursorFile(Disk(), folder.path, "billing")
+    file.write(Cursor(Position(3, 400)))
+    (folder.path / "cursor-billing").write_bytes(b"torn")
+
+    assert file.read(now=9e9).tried_at == 1_000.0
+    folder.release()
 
 
 # The spool

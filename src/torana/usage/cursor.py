@@ -45,8 +45,8 @@ class CursorFile:
         if len(data) == _BYTES and crc32(data[: _FORM.size]).to_bytes(4, "little") == data[_FORM.size :]:
             segment, offset, tried_segment, tried_offset, tried_at = _FORM.unpack(data[: _FORM.size])
             return Cursor(Position(segment, offset), Position(tried_segment, tried_offset), tried_at)
-        # Anything may have been delivered, as long ago as the file was made.
-        return Cursor(tried=Position(2**62, 0), tried_at=min(now, self._path.stat().st_ctime))
+        # Anything may have been delivered, as long ago as the folder was made: nobody writes into its lock.
+        return Cursor(tried=Position(2**62, 0), tried_at=min(now, self._path.with_name("lock").stat().st_mtime))
 
     def write(self, cursor: Cursor) -> None:
         """In place, so that a full disk does not matter. Raises OSError."""

@@ -51,11 +51,15 @@ def resend(spool: Path, sink: str, disk: Disk | None = None) -> int:
 
 
 def _read(path: Path) -> tuple[list[bytes], bytes]:
-    """(the records, the lines that hold none because somebody was killed while he wrote them)"""
+    """(the records, the lines that hold none because somebody was killed while he wrote them)
+
+    The records as the spool has them, without a blank, whatever an operator's tools have made of the file: their ids
+    are known by their place.
+    """
     events, torn = [], []
     for line in path.read_bytes().splitlines(keepends=True):
         try:
-            events.append(bytes(msgspec.json.decode(line, type=_Line).event))
+            events.append(msgspec.json.format(bytes(msgspec.json.decode(line, type=_Line).event), indent=-1))
         except msgspec.DecodeError:
             torn.append(line)
     return events, b"".join(torn)

@@ -156,8 +156,8 @@ def _attribute(name: str, value: object) -> dict[str, object]:
 
 
 class _PartialSuccess(msgspec.Struct, frozen=True, rename="camel"):
-    rejected_log_records: int | str = 0
-    error_message: str = ""
+    rejected_log_records: int | str | None = 0
+    error_message: str | None = ""
 
 
 class _ExportAnswer(msgspec.Struct, rename="camel"):
@@ -168,9 +168,9 @@ def read_export(body: bytes, records: int) -> None:
     """A receiver of OTLP says in a 200 that it has taken some of the records only."""
     try:
         told = msgspec.json.decode(body or b"{}", type=_ExportAnswer).partial_success
-        rejected = int(told.rejected_log_records)
+        rejected = int(told.rejected_log_records or 0)
     except (msgspec.DecodeError, ValueError):
         return
     if rejected > 0:
         # Which ones it does not say, so they are looked for by halves. What it had taken comes again, by the same id.
-        raise SinkRefused(f"{rejected} of {records} rejected: {told.error_message[:200]}")
+        raise SinkRefused(f"{rejected} of {records} rejected: {(told.error_message or '')[:200]}")
