@@ -146,6 +146,22 @@ async def test_a_wall_clock_that_is_set_changes_neither_the_end_nor_the_next_try
     assert await refreshing.current() == "value 3"
 
 
+async def test_a_fetch_without_an_end_holds_nobody_for_ever_and_goes_on(clock: HandClock, fetches: Fetches) -> None:
+    refreshing = Refreshing("token", fetches, clock, patience_s=0.01)
+    fetches.gate.clear()
+
+    for _ in range(2):
+        with pytest.raises(NoCredentials, match=r"^the token cannot be fetched within 0\.01 s$"):
+            await refreshing.current()
+    flight = refreshing._flight
+    fetches.gate.set()
+    assert flight is not None
+    await flight
+
+    assert await refreshing.current() == "value 1"
+    assert fetches.count == 1
+
+
 async def test_a_fetch_that_fails_in_whatever_way_is_told_by_its_kind_and_waited_for(clock: HandClock) -> None:
     fetched: list[None] = []
 

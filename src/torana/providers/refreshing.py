@@ -19,6 +19,9 @@ T = TypeVar("T")
 AHEAD_S = 300.0
 """A value is renewed this long before it ends. The clouds' own libraries hand out a new one by then."""
 
+PATIENCE_S = 30.0
+"""For a fetch, since it began: one that waits for somebody to log in would hold every call. It goes on without them."""
+
 RETRY_S = 5.0
 """A fetch that failed is not tried again before this; calls in between fail as it did."""
 
@@ -34,13 +37,17 @@ class Refreshing(Generic[T]):
            is told
     """
 
-    def __init__(self, what: str, fetch: Callable[[], tuple[T, float]], clock: Clock) -> None:
+    def __init__(
+        self, what: str, fetch: Callable[[], tuple[T, float]], clock: Clock, patience_s: float = PATIENCE_S
+    ) -> None:
         self.what = what
+        self._patience_s = patience_s
         self._fetch = fetch
         self._clock = clock
         self._value: T | None = None
         self._ends_at = -math.inf
         self._flight: asyncio.Task[None] | None = None
+        self._took_off_at = 0.0
         self._failure: NoCredentials | None = None
         self._retry_at = -math.inf
 
@@ -51,12 +58,14 @@ class Refreshing(Generic[T]):
             return self._value
         if self._failure is None or now >= self._retry_at:
             if self._flight is None:
-                self._flight = asyncio.get_running_loop().create_task(self._renew())
+                self._flight, self._took_off_at = asyncio.get_running_loop().create_task(self._renew()), now
             if now >= self._ends_at:
                 # A caller who hangs up does not take the others' fetch along.
-                await asyncio.shield(self._flight)
+                await asyncio.wait([self._flight], timeout=max(0.0, self._took_off_at + self._patience_s - now))
         if self._value is not None and self._clock.monotonic() < self._ends_at:
             return self._value
+        if self._flight is not None:
+            raise NoCredentials(f"the {self.what} cannot be fetched within {self._patience_s:g} s")
         raise NoCredentials(str(self._failure)) if self._failure is not None else NoCredentials(f"no {self.what}")
 
     async def _renew(self) -> None:
