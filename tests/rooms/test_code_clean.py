@@ -77,6 +77,10 @@ ADD = "def add(a, b):\n    "
         pytest.param(at("def add("), "def add(a, b):", "a, b):", id="the typed line again"),
         pytest.param(at(ADD), "def add(a, b):\n    return a + b", "return a + b", id="the line above again"),
         pytest.param(at(ADD), "    return a + b", "return a + b", id="the indentation again"),
+        pytest.param(at(f'{ADD}"'), '""Sum."""\n', '""Sum."""\n', id="the rest of three quotes"),
+        pytest.param(at("x = [\n    '"), "''a'''\n", "''a'''\n", id="the rest of three others"),
+        pytest.param(at(f'{ADD}"'), '"Sum."', 'Sum."', id="a quote again"),
+        pytest.param(at(f'{ADD}"""'), '"""Sum."""\n', 'Sum."""\n', id="three quotes again"),
         pytest.param(at("    return "), "returned", "returned", id="a longer word is no repetition"),
         pytest.param(
             at("a = 1\nb = 2\nc = 3\nd = 4\n"), "e = 5\na = 1\nb = 2\nc = 3\n", "e = 5\n", id="a block from above"

@@ -20,6 +20,7 @@ _BEGUN_WORD = re.compile(r"(?<![#\\\w])[^\W\d]\w+\Z")
 _TELLING = re.compile(r"\w")
 # Lines that close something: the same text may close an inner block and an outer one.
 _CLOSER = re.compile(r"\W*|end\W*|fi|done|esac|endif|</.*")
+_QUOTES = ('"', "'")
 _OPENER = re.compile(r"[:{(\[]\s*\Z")
 
 
@@ -152,6 +153,8 @@ def _without_lines_above(text: str, prefix: str) -> str:
 def _without_typed(text: str, line: str) -> str:
     # Line ends are not skipped: after `}`, a next line of `}` closes another block.
     start = text.lstrip(" \t")
+    if line in _QUOTES and text.startswith(2 * line):
+        return text  # a docstring begins with three of them
     if start.startswith(line):
         return start[len(line) :]
     if start.startswith(bare := line.rstrip()) and start[len(bare) : len(bare) + 1].strip() == "":
