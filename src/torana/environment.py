@@ -167,8 +167,6 @@ def _check_limits(limits: LimitSettings) -> None:
         raise BadSetting(
             "AIGW_LIMITS__PATIENCE_S", f"{limits.patience_s} is out of range", "expected 0.001 to 5 seconds"
         )
-    if limits.replicas < 0:
-        raise BadSetting("AIGW_LIMITS__REPLICAS", f"{limits.replicas} is too few", "expected 0 or more")
 
 
 def _check_serving(serve: ServeSettings) -> None:
