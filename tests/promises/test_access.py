@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import StartGateway
 from tests.support.clock import HandClock
 from tests.support.gateway import SIGNING_KEY, USER_ID, VALIDATION_KEY, RunningGateway
-from tests.support.http_client import Answer
+from tests.support.http_client import Answer, connect
 from tests.support.issuer import AUDIENCE, INSTANCE_ID, sign
 from tests.support.keys import pem, rsa_key
 
@@ -567,6 +567,43 @@ async def test_a_reload_makes_no_stranger_of_a_known_token(
     assert (await complete(gateway, known)).status == 200
     unknown = gateway.token(unit_primitives=["complete_code"], jti="not seen before")
     assert (await complete(gateway, unknown)).refusal.code == "auth_failures_exceeded"
+
+
+async def test_a_reload_that_knows_an_old_name_gives_its_right_to_tokens_seen_before(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    record = "- {name: explain_code, description: d, feature_category: c%s}\n"
+    file = tmp_path / "overlay" / "unit_primitives.yml"
+    file.parent.mkdir()
+    file.write_text(record % "")
+    gateway = await start_gateway(env={"AIGW_CATALOG": str(file.parent)})
+    token = gateway.token(unit_primitives=["explain_old_code"])
+
+    async def reload_and_ask(more: str) -> int:
+        file.write_text(record % more)
+        assert await gateway.running.reloader.reload()
+        body = {"inputs": {"input": "why", "selected_text": "x = 1"}}
+        return (await gateway.post("/v1/prompts/chat/explain_code", json=body, token=token)).status
+
+    assert [await reload_and_ask(more) for more in ("", ", aliases: [explain_old_code]", "")] == [403, 200, 403]
+
+
+@pytest.mark.parametrize("names", [("x-api-key", "x-api-key"), ("api-key", "api-key"), ("authorization",) * 2])
+async def test_credentials_that_are_sent_twice_and_differ_are_nobodys(
+    gateway: RunningGateway, names: tuple[str, str]
+) -> None:
+    token = gateway.token(unit_primitives=["ai_gateway_model_provider_proxy"])
+    body = b'{"model":"claude_sonnet_4_6","max_tokens":9,"messages":[{"role":"user","content":"?"}]}'
+    scheme = "Bearer " if "authorization" in names else ""
+    lines = [f"{name}: {scheme}{value}" for name, value in zip(names, (token, "another"), strict=True)]
+    head = "\r\n".join(["POST /anthropic/v1/messages HTTP/1.1", "Host: g", *lines, f"Content-Length: {len(body)}"])
+
+    async with await connect(gateway.port) as connection:
+        await connection.send(f"{head}\r\n\r\n".encode() + body)
+        answer = await connection.read_answer("POST")
+
+    assert (answer.status, answer.header("x-torana-code")) == (401, "header_repeated")
+    assert gateway.provider.requests == []
 
 
 # Bypasses

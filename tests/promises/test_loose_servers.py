@@ -184,6 +184,35 @@ async def test_an_answer_that_was_cut_off_is_never_a_success(
     assert "message_stop" not in answer.text
 
 
+@pytest.mark.parametrize(("events", "is_whole"), [(3, True), (2, False)])
+async def test_a_text_completion_needs_no_done_either_where_the_server_never_says_it(
+    start_gateway: StartGateway, provider: ScriptedProvider, tmp_path: Path, events: int, is_whole: bool
+) -> None:
+    (tmp_path / "models.yml").write_text(
+        "models:\n- {name: filler, title: F, families: [codestral],"
+        " deployments: [{provider: rack, model: m, text_completions: true}]}\n"
+        "aliases:\n- {name: completions_default, models: [filler]}\n"
+    )
+    row = (
+        f"- {{name: rack, dialect: chat_completions, auth: none, base_url: '{provider.url}', quirks: {{done: false}}}}"
+    )
+    (tmp_path / "providers.yml").write_text(row)
+    gateway = await start_gateway(env={"AIGW_CATALOG": str(tmp_path)})
+    told = [("    return", None), (" 1", None), ("", "stop")]
+    choices = [{"index": 0, "text": text, "finish_reason": reason} for text, reason in told]
+    provider.answer_with(events=[data({"id": "c", "choices": [choice]}) for choice in choices[:events]])
+    file = {"file_name": "a.py", "content_above_cursor": "def f():\n", "content_below_cursor": "\n\nx = 1\n"}
+
+    answer = await gateway.post(
+        "/v2/code/completions",
+        json={"prompt_version": 1, "stream": True, "current_file": file},
+        token=gateway.token(unit_primitives=["complete_code"]),
+    )
+
+    assert provider.requests[-1].path == "/v1/completions"
+    assert (answer.status, answer.text, answer.is_whole) == (200, "    return 1", is_whole)
+
+
 async def test_what_mistrals_templates_refuse_is_not_sent_to_its_models_wherever_they_run(
     gateway: RunningGateway, provider: ScriptedProvider
 ) -> None:

@@ -52,6 +52,18 @@ async def call(gateway: RunningGateway, times: int = 1, **claims: Any) -> list[s
     return found
 
 
+async def test_a_receiver_is_shown_the_token_that_sinks_yml_names(start_gateway: StartGateway, tmp_path: Path) -> None:
+    async with UsageSink() as sink:
+        env = sending_to(tmp_path, sink, token_env="AIGW_SINK__TOKEN")
+        gateway = await start_gateway(env=env | {"AIGW_SINK__TOKEN": "the-receivers-own"})
+
+        await call(gateway)
+        await sink.has(1)
+
+    assert [request.header("authorization") for request in sink.requests] == ["Bearer the-receivers-own"]
+    assert "the-receivers-own" not in str(gateway.log.lines)
+
+
 async def figure(gateway: RunningGateway, name: str) -> float:
     text = (await gateway.monitoring("/metrics")).text
     return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name))
