@@ -217,12 +217,15 @@ async def test_pictures_of_parallel_results_stand_behind_all_of_them(gateway: Ru
     assert rows[-1]["content"][0]["type"] == "image_url"
 
 
-async def test_claude_keeps_its_own_tools_in_a_conversation_that_another_model_began(gateway: RunningGateway) -> None:
+@pytest.mark.parametrize("proof", ["responses:c2ln", ""])
+async def test_claude_keeps_its_own_tools_in_a_conversation_that_another_model_began(
+    gateway: RunningGateway, proof: str
+) -> None:
     """What that thought is left out, and so the conversation is told anew; the rest goes on as it came."""
     search = {"type": "web_search_20250305", "name": "web_search", "max_uses": 2}
     kept = {"type": "ephemeral", "ttl": "1h"}
     system = [{"type": "text", "text": "Be brief.", "cache_control": kept}]
-    thought = {"type": "thinking", "thinking": "Hm.", "signature": "responses:c2ln"}
+    thought = {"type": "thinking", "thinking": "Hm.", "signature": proof}
     said = {"role": "assistant", "content": [thought, {"type": "text", "text": "Yes."}]}
     turns = [*HI, said, {"role": "user", "content": "Go on."}]
 

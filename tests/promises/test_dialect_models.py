@@ -204,9 +204,10 @@ async def test_where_nobody_counts_the_estimate_says_that_it_is_one(gateway: Run
     assert gateway.provider.requests == []
 
 
-async def test_a_conversation_that_another_model_began_is_estimated(gateway: RunningGateway) -> None:
+@pytest.mark.parametrize("proof", ["responses:c2ln", ""])
+async def test_a_conversation_that_another_model_began_is_estimated(gateway: RunningGateway, proof: str) -> None:
     """The provider would refuse to count it: 400 "Invalid `signature` in `thinking` block"."""
-    thought = {"type": "thinking", "thinking": "Hm.", "signature": "responses:c2ln"}
+    thought = {"type": "thinking", "thinking": "Hm.", "signature": proof}
     turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": [thought]}]
 
     answer = await gateway.post(COUNT, json={"model": "chat_default", "messages": turns}, headers=bearer(gateway))

@@ -11,6 +11,7 @@ import re
 from msgspec.structs import replace
 
 from torana.chat import ChatRequest, Effort, Message, Part, Reasoning, Text, Thought
+from torana.dialects import claude
 
 LEAST_BUDGET = 1024
 """No provider that counts takes a smaller one. Source: Anthropic API reference, `thinking.budget_tokens`."""
@@ -77,23 +78,30 @@ def unseal(text: str, proof: str, here: str, *, is_whole: bool = False) -> Thoug
     return Thought(text, "" if is_whole else proof, proof if is_whole else "", dialect)
 
 
-def has_thoughts(chat: ChatRequest, *, but_for: str = "") -> bool:
-    """Whether it tells of thoughts, those of the dialect `but_for` and nobody's not counted where it is given."""
+def taken_by(model: str, dialect: str) -> tuple[str, ...]:
+    """Whose thoughts `model` takes in what its client wrote in `dialect`: the dialect's own and nobody's, but Claude
+    none without proof."""
+    is_claude = dialect == "messages" and claude.traits_of(model) is not claude.GENERAL
+    return (dialect,) if is_claude else (dialect, "")
+
+
+def has_thoughts(chat: ChatRequest, *, but_for: tuple[str, ...] = ()) -> bool:
+    """Whether it tells of thoughts, those of the dialects `but_for` not counted; an empty one: nobody's."""
     # Loops, for this is asked of each request: a generator costs as much as all the rest.
     for message in chat.messages:
         for part in message.parts:
-            if isinstance(part, Thought) and _is_left_out(part, but_for):
+            if isinstance(part, Thought) and part.dialect not in but_for:
                 return True
     return False
 
 
-def leave_thoughts_out(chat: ChatRequest, *, but_for: str = "") -> ChatRequest:
+def leave_thoughts_out(chat: ChatRequest, *, but_for: tuple[str, ...] = ()) -> ChatRequest:
     """The same conversation without what `has_thoughts` finds; the request itself where it finds none."""
     if not has_thoughts(chat, but_for=but_for):
         return chat
     kept: list[Message] = []
     for message in chat.messages:
-        parts = tuple(part for part in message.parts if not _is_left_out(part, but_for))
+        parts = tuple(part for part in message.parts if not isinstance(part, Thought) or part.dialect in but_for)
         if parts or not message.parts:
             kept.append(Message(message.role, parts))
     return replace(chat, messages=tuple(kept))
@@ -126,7 +134,3 @@ def leave_last_thoughts_out(chat: ChatRequest, lost: set[str]) -> tuple[Message,
 
 def _says_nothing(part: Part) -> bool:
     return isinstance(part, Thought) or (isinstance(part, Text) and not part.text.strip())
-
-
-def _is_left_out(part: Part, but_for: str) -> bool:
-    return isinstance(part, Thought) and not (but_for and part.dialect in ("", but_for))

@@ -23,7 +23,7 @@ from torana.dialects.messages import MESSAGES, read_count
 from torana.dialects.openai_models import traits_of
 from torana.dialects.passing import pass_on, replace_model
 from torana.dialects.responses import RESPONSES
-from torana.dialects.thoughts import has_thoughts, leave_thoughts_out
+from torana.dialects.thoughts import has_thoughts, leave_thoughts_out, taken_by
 from torana.errors import (
     MISCALLED,
     Invalid,
@@ -116,7 +116,7 @@ class Sender:
         source, path = chat.source, dialect.path
         if source is not None and not source.is_read and source.dialect != dialect.name:
             raise _unreadable(source.dialect)
-        is_passing = source is not None and _passes(source, chat, dialect)
+        is_passing = source is not None and _passes(source, chat, dialect, deployment.model)
         is_usage_ours = False
         if source is not None and is_passing:
             body, is_usage_ours = pass_on(dialect, source.body, deployment.model, stream=chat.stream)
@@ -124,7 +124,7 @@ class Sender:
             headers |= source.headers
         else:
             if source is not None and source.dialect == dialect.name:
-                chat = leave_thoughts_out(chat, but_for=dialect.name)
+                chat = leave_thoughts_out(chat, but_for=taken_by(deployment.model, dialect.name))
             body = dialect.write_request(
                 fit_lengths(chat, dialect.name, deployment.model), deployment.model, stream=chat.stream
             )
@@ -150,7 +150,7 @@ class Sender:
         if chat.source is None or deployment.provider == self.demo.name:
             return ()
         dialect = self._dialect(deployment, chat)
-        if _passes(chat.source, chat, dialect):
+        if _passes(chat.source, chat, dialect, deployment.model):
             return ()
         if not chat.source.is_read:
             raise _unreadable(chat.source.dialect)
@@ -196,7 +196,7 @@ class Sender:
         source = chat.source
         if source is None or provider is None or provider.name != Anthropic.name or source.dialect != MESSAGES.name:
             return None
-        if has_thoughts(chat, but_for=MESSAGES.name):
+        if has_thoughts(chat, but_for=taken_by(deployment.model, MESSAGES.name)):
             return None
         headers = {**self.usual_headers, **source.headers}
         body = replace_model(source.body, deployment.model)
@@ -350,12 +350,13 @@ async def _read_words(answer: WireAnswer) -> bytes:
     return bytes(words[:MAX_ERROR_BYTES])
 
 
-def _passes(source: Source, chat: ChatRequest, dialect: Dialect) -> bool:
+def _passes(source: Source, chat: ChatRequest, dialect: Dialect, model: str) -> bool:
     """Whether the client's bytes go on as they came."""
     if source.dialect != dialect.name:
         return False
     # What another vendor's model thought in this conversation bears a seal that would be refused.
-    return not source.is_read or (dialect.passes_on and not has_thoughts(chat, but_for=dialect.name))
+    is_taken = not has_thoughts(chat, but_for=taken_by(model, dialect.name))
+    return not source.is_read or (dialect.passes_on and is_taken)
 
 
 def _is_header_text(text: str) -> bool:
