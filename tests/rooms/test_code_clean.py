@@ -4,7 +4,7 @@ import string
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from torana.code.clean import COMPLETION_STEPS, clean, clean_completion, clean_generation
@@ -233,12 +233,14 @@ PRINTABLE = st.text(string.printable, max_size=60)
 
 @settings(max_examples=150, deadline=None)
 @given(LINES | PRINTABLE, LINES | PRINTABLE, LINES | PRINTABLE, st.sampled_from(["a.py", "a.go", "a.rb", "a.unknown"]))
+@example('    "', '""Sum."""', "", "a.py")
 def test_the_quality_rule_holds_for_any_answer(prefix: str, answer: str, suffix: str, file_name: str) -> None:
     text = clean_completion(answer, at(prefix, suffix, file_name))
 
     assert text == "" or text.strip()
     typed = prefix.rpartition("\n")[2].lstrip()
-    assert not typed or not text.startswith(typed)
+    begins_docstring = typed in ("'", '"') and text.startswith(2 * typed)
+    assert not typed or begins_docstring or not text.startswith(typed)
     rest = suffix.partition("\n")[0].strip()
     if any(letter.isalnum() for letter in rest):
         assert not text.rstrip().endswith(suffix.partition("\n")[0].rstrip())
