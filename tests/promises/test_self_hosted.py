@@ -588,3 +588,16 @@ async def test_a_server_of_ones_own_is_asked_for_a_model_by_name(
     (row,) = answer.json()["detail"]
     assert (answer.status, row["loc"], row["type"]) == (422, ["body", "model_metadata", "name"], "missing")
     assert gateway.provider.requests == []
+
+
+async def test_a_clients_server_that_rests_is_no_alarm_of_the_operators(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(env={**ON, "AIGW_ROUTING__FAILURES_TO_REST": "1", "AIGW_ROUTING__TRIES": "1"})
+    asked = prompt(metadata(f"{gateway.provider.url}/own/v1", "llama3"))
+    gateway.provider.fail_with(500)
+
+    for _ in range(3):
+        await ask(gateway, f"{PROMPTS}chat/explain_code", asked)
+
+    rested = [line for line in gateway.log.lines if line["message"] == "a deployment rests after failures"]
+    assert [line["deployment"] for line in rested] == ["own"]
+    assert "torana_deployment_state{" not in (await gateway.monitoring("/metrics")).text

@@ -246,7 +246,8 @@ class Health:
         logger.info("a deployment is well again", extra={"deployment": self.name})
 
     def _tell(self, state: int) -> None:
-        if self.is_listed:
+        # All that clients bring have one name: what is told of one is no news of the others, and nobody's alarm.
+        if self.is_listed and self.is_ours:
             self.meter.deployment_state(self.name, state)
 
     def _cool(self, now: float, failure: ProviderLimited) -> None:
@@ -316,8 +317,10 @@ class HealthBook:
     def follow(self, listing: Listing) -> None:
         """After a reload. `listing`: of the catalogue that serves from now on."""
         for health in self._known.values():
+            if not health.is_ours:
+                continue
             is_listed = listing.has(health.name)
-            health.list(is_listed=not health.is_ours or is_listed)
+            health.list(is_listed=is_listed)
             if is_listed and not listing.is_bounded(health.name):
                 health.lift()
 
