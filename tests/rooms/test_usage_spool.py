@@ -447,6 +447,30 @@ async def test_a_delivered_folder_that_could_not_be_deleted_is_deleted_later(tmp
     spool.release()
 
 
+async def test_a_folder_that_is_deleted_while_its_size_is_taken_is_no_full_disk(
+    spool: Spool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Deleted(Folder):
+        def size(self) -> int:
+            spool.folders.remove(self)
+            self.remove()
+            return super().size()
+
+    dead = make_folder(Disk(), tmp_path, DEAD)
+    dead.release()
+    spool.folders.append(Deleted(Disk(), dead.path, -1))
+
+    async def is_looked_at() -> bool:
+        return len(spool.folders) == 1
+
+    await eventually(is_looked_at)
+    record = open_record(ledger_of(spool))
+    record.close("completed", Usage(1, 1))
+    await record.settled()  # by the same thread, so that the look is over
+
+    assert caplog.messages == []
+
+
 async def test_what_every_sink_has_takes_no_space(tmp_path: Path) -> None:
     spool = Spool(tmp_path, "me", Disk(), Metrics(Known()).usage)
     Deliveries(spool, {})  # no sink at all: what is durable everybody has

@@ -291,7 +291,7 @@ class Spool:
         if segments is None:
             return
         try:
-            self._size = sum(folder.size() for folder in self.folders)
+            self._size = sum(self._size_of(folder) for folder in list(self.folders))
             if time.monotonic() - self._segment_since > SEGMENT_AGE_S:
                 self._segment_since = time.monotonic()
                 if segments.has_records:
@@ -308,6 +308,15 @@ class Spool:
                 logger.warning("usage records have space again", extra={"folder": str(self.path)})
             self.is_full, self.why = False, ""
         self._tell(self._show)
+
+    def _size_of(self, folder: Folder) -> int:
+        """Raises OSError; not of a folder that everybody has, and that is deleted meanwhile."""
+        try:
+            return folder.size()
+        except FileNotFoundError:
+            if folder in self.folders:
+                raise
+            return 0
 
     def _reserve(self, segments: Segments) -> None:
         """Raises OSError."""
