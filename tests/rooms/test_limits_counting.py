@@ -1,6 +1,7 @@
 """The counts: windows, flows and streams against a plain model of each; one table for several workers."""
 
 import asyncio
+import errno
 import fcntl
 import os
 import signal
@@ -26,7 +27,7 @@ from torana.limits.limits import REMEMBERED
 from torana.limits.minutes import MinuteLimit
 from torana.limits.questions import Command
 from torana.limits.reached import LimitReached, Shown, Standing, anthropic_headers, openai_headers
-from torana.limits.shared_table import LOCK_LIMIT_S, LOCK_PATIENCE_S, SharedTable
+from torana.limits.shared_table import LOCK_LIMIT_S, LOCK_PATIENCE_S, SharedTable, watch_the_dead
 from torana.limits.table import PROBES, Key, Table
 
 MIDNIGHT = 1_700_006_400.0
@@ -340,6 +341,24 @@ def tables(tmp_path: Path) -> Iterator[list[SharedTable]]:
     yield found
     for table in found:
         table.close()
+
+
+async def test_one_look_for_the_dead_that_fails_is_not_the_last() -> None:
+    looks = 0
+
+    class Short(Table):
+        def give_back_for_the_dead(self) -> int:
+            nonlocal looks
+            looks += 1
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async def has_looked_again() -> bool:
+        return looks >= 2
+
+    watching = asyncio.create_task(watch_the_dead(Short(), every_s=0.01))
+    await eventually(has_looked_again)
+
+    watching.cancel()
 
 
 def test_two_workers_count_as_one(tables: list[SharedTable]) -> None:

@@ -10,6 +10,7 @@ import mmap
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from torana.limits.table import FOREVER, GRANTED, IS_EXACT, SALT_BYTES, SLOT_NUMBERS, SLOTS, UNTIL, USED, Key, Table
@@ -188,11 +189,12 @@ class HeldList:
                 yield line, (numbers[start], numbers[start + 1]), numbers[start + 2], numbers[start + 3]
 
 
-async def watch_the_dead(table: Table) -> None:
+async def watch_the_dead(table: Table, every_s: float = WATCH_S) -> None:
     """Gives back, every few seconds, what dead workers held, should none come after them. Runs until cancelled."""
     while True:
-        await asyncio.sleep(WATCH_S)
-        table.give_back_for_the_dead()
+        await asyncio.sleep(every_s)
+        with suppress(OSError):  # no descriptor is free, say: the next look is as good
+            table.give_back_for_the_dead()
 
 
 def _open(path: Path, size: int) -> int:
