@@ -50,6 +50,11 @@ class Told:
         return self.line
 
 
+async def asked(line: Line, *command: bytes | str | int) -> Any:
+    """The reply."""
+    return await asyncio.shield(line.send(*command))
+
+
 async def cancel_at_random(line: Line, calls: int, chance: random.Random) -> int:
     """Tagged commands, of which many are cancelled wherever they are; returns how many replies came."""
     replies = 0
@@ -57,7 +62,7 @@ async def cancel_at_random(line: Line, calls: int, chance: random.Random) -> int
     async def call(number: int) -> None:
         nonlocal replies
         tag = f"tag-{number}-{chance.random()}".encode()
-        assert await line.ask("ECHO", tag) == tag
+        assert await asked(line, "ECHO", tag) == tag
         replies += 1
 
     for start in range(0, calls, 50):
@@ -86,13 +91,13 @@ async def test_a_late_reply_closes_the_connection_and_is_given_to_nobody(store: 
         line = await told.up()
         proxy.is_silent = True
 
-        late = await asyncio.gather(*(line.ask("ECHO", f"late-{n}") for n in range(20)), return_exceptions=True)
+        late = await asyncio.gather(*(asked(line, "ECHO", f"late-{n}") for n in range(20)), return_exceptions=True)
 
         assert [type(each) for each in late] == [LineDown] * 20
         assert not line.is_up
         proxy.is_silent = False
         await told.up()
-        assert await line.ask("ECHO", "new") == b"new"
+        assert await asked(line, "ECHO", "new") == b"new"
         assert told.changes == [(True, ""), (False, "timeout"), (True, "")]
 
 
@@ -167,8 +172,23 @@ class Asking:
         seconds, rest = int(at), int(at % 1 * 1e6)
         script = SCRIPT.replace("redis.call('TIME')", f"{{'{seconds}', '{rest}'}}")
         given = [words.get(name, 0) for name in ("need", "sure", "want", "back", "back_end", "is_held", "freed")]
-        reply = await self.line.ask(
-            "EVAL", script, 3, "{t}:living", "{t}:done", "{t}:key", who, 10_000, 0, 1, 0, kind, amount, period, *given
+        reply = await asked(
+            self.line,
+            "EVAL",
+            script,
+            3,
+            "{t}:living",
+            "{t}:done",
+            "{t}:key",
+            who,
+            10_000,
+            0,
+            1,
+            0,
+            kind,
+            amount,
+            period,
+            *given,
         )
         found: list[int] = reply[1:5]
         return found
@@ -190,7 +210,7 @@ async def test_the_scripts_calendar_is_that_of_python(store: Store) -> None:
 
         for at in times:
             for period in ("day", "week", "month"):
-                await told.line.ask("FLUSHALL")
+                await asked(told.line, "FLUSHALL")
                 assert (await ask(period, 5, 0, at=at, need=1))[3] == end_of(period, at) * 1000
 
 

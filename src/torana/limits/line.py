@@ -97,16 +97,15 @@ class Line:
             async with asyncio.timeout(self._timeout_s):
                 await self._first_try.wait()
 
-    async def ask(self, *command: bytes | str | int) -> Any:
-        """The reply. Raises LineDown, also for a command that the store refuses."""
-        return await asyncio.shield(self.send(*command))
-
     def renew(self, reason: str) -> None:
         """End this connection, as if it had broken: the store does not know any more what was told on it."""
         self._break(reason)
 
     def send(self, *command: bytes | str | int) -> "asyncio.Future[Any]":
-        """As `ask`, without waiting: the reply comes to the future, whether or not anybody looks."""
+        """Without waiting: the reply comes to the future, whether or not anybody looks.
+
+        The future raises LineDown, also for a command that the store refuses. Whoever waits for it shields it.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         future.add_done_callback(_looked_at)
