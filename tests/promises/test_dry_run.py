@@ -73,6 +73,36 @@ async def test_the_cost_is_estimated_from_the_models_price(gateway: RunningGatew
     assert cost["prices_as_of"] == "2026-11-29"
 
 
+@pytest.mark.parametrize(
+    ("metadata", "chosen", "why"),
+    [
+        (
+            {"identifier": "claude_sonnet_4_20250514"},
+            "claude_sonnet_4_6",
+            "identifier claude_sonnet_4_20250514, client name gitlab/claude_sonnet_4_20250514 -> chat_default",
+        ),
+        (
+            {"feature_setting": "duo_chat_explain_code"},
+            "claude_haiku_4_5",
+            "AIGW_MODEL_SELECTION__DEFAULT_MODELS for feature setting duo_chat_explain_code",
+        ),
+    ],
+)
+async def test_what_chose_the_model_is_told(
+    start_gateway: StartGateway, metadata: dict[str, str], chosen: str, why: str
+) -> None:
+    defaults = '{"duo_chat_explain_code": "claude_haiku_4_5"}'
+    env = {"AIGW_OPERATOR_TOKEN": TOKEN, "AIGW_MODEL_SELECTION__DEFAULT_MODELS": defaults}
+    gateway = await start_gateway(env=env)
+    asked = {**BODY, "model_metadata": {"provider": "gitlab", **metadata}}
+
+    told = (await run(gateway, body=asked)).json()["model"]
+    answer = await gateway.post(EXPLAIN, json=asked, token=gateway.token(unit_primitives=["explain_code"]))
+
+    assert (told["name"], told["why"]) == (chosen, why)
+    assert f"{answer.header('x-aigw-model')}".startswith("anthropic/" + chosen.replace("_", "-"))
+
+
 async def test_a_dry_run_takes_nothing_of_a_limit_and_leaves_no_usage(gateway: RunningGateway) -> None:
     for _ in range(3):
         assert (await run(gateway)).json()["limits"] == ["calm: 2 requests per minute per user, 2 left"]

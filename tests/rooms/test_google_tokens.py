@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from tests.support.clock import HandClock
 from tests.support.google import LIFETIME_S, FakeGoogle
+from tests.support.http_server import Answering, LoopbackServer, Request
 from tests.support.keys import pem, rsa_key
 
 from torana.cloud_settings import GoogleSettings
@@ -102,6 +104,52 @@ async def test_a_key_that_was_replaced_in_its_file_serves_without_a_restart(
     clock.advance(RETRY_S)
 
     assert await tokens.bearer() == "ya29.token-2"
+
+
+async def test_without_any_credentials_named_the_machine_says_who_it_is(tmp_path: Path) -> None:
+    """As on Google's own machines, whose metadata server tells tokens of the account that they run as."""
+
+    async def tell(request: Request, answering: Answering) -> None:
+        assert request.header("metadata-flavor") == "Google"
+        told = {
+            "/computeMetadata/v1/project/project-id": b"my-project",
+            "/computeMetadata/v1/instance/service-accounts/default/": b'{"email": "a@b", "scopes": [], "aliases": []}',
+            "/computeMetadata/v1/instance/service-accounts/default/token": (
+                b'{"access_token": "ya29.machine", "expires_in": 3599, "token_type": "Bearer"}'
+            ),
+        }
+        headers = [("Metadata-Flavor", "Google"), ("Content-Type", "application/json")]
+        await answering.whole(200, told.get(request.path, b"computeMetadata/"), headers)
+
+    server = LoopbackServer(tell)
+    await server.start()
+    host = server.url.removeprefix("http://")
+    # The library reads where that server is when it is imported.
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "GCE_METADATA_HOST": host, "GCE_METADATA_IP": host}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", ASK, env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    told, complaints = await process.communicate()
+    await server.aclose()
+
+    assert told.decode().strip() == "ya29.machine", complaints.decode()
+
+
+ASK = """
+import asyncio
+from torana.cloud_settings import GoogleSettings
+from torana.clock import Clock
+from torana.providers.google_tokens import GoogleTokens
+from torana.settings import TransportSettings
+from torana.transport import Transport
+
+async def ask():
+    transport = Transport(TransportSettings())
+    print(await GoogleTokens(GoogleSettings(project="p"), transport, Clock()).bearer())
+    await transport.aclose()
+
+asyncio.run(ask())
+"""
 
 
 async def test_a_credentials_file_of_another_kind_is_read(
