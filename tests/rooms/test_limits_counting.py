@@ -293,6 +293,22 @@ def test_a_period_is_over_when_a_wall_clock_that_was_wrong_says_so(period: str) 
     assert desk.passes(3, input_tokens=40) == 2
 
 
+def test_what_an_answer_takes_beyond_midnight_is_the_new_days_and_ends_with_it() -> None:
+    desk = Desk("100 tokens per day")
+    desk.clock.advance(86_399)
+    under_way = desk.ask(input_tokens=20)
+    assert isinstance(under_way, Hold)
+
+    desk.clock.advance(2)
+    desk.settle(under_way, input_tokens=20, output_tokens=70)
+    beyond = desk.passes(4, input_tokens=10)
+    desk.clock.advance(86_397)  # a second before the next midnight
+    late = desk.passes(1, input_tokens=10)
+    desk.clock.advance(2)
+
+    assert (beyond, late, desk.passes(11, input_tokens=10)) == (3, 0, 10)
+
+
 # --- Headers of the dialects ---
 
 
