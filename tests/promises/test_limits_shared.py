@@ -87,6 +87,29 @@ async def test_a_dry_run_tells_what_is_left_of_a_shared_count_and_takes_nothing(
     assert await left(one) == "70 left"
 
 
+async def test_an_instance_beyond_a_shared_limit_is_refused_at_every_door_until_it_may_ask_for_more(
+    start: Start,
+) -> None:
+    one, other = [await start("6 per hour per instance") for _ in range(2)]
+    token = token_of(one)
+
+    async def again(gateway: RunningGateway, count: int) -> list[int]:
+        """With the same head each time, so that it need not be read."""
+        return [(await gateway.post(PATH, json=body(), token=token)).status for _ in range(count)]
+
+    async def is_let_in(gateway: RunningGateway) -> bool:
+        return await again(gateway, 1) == [200]
+
+    found = [*await again(one, 12), *await again(other, 6)]
+    write_limits(start.folder, "600 per hour per instance")
+    for gateway in (one, other):
+        assert await gateway.running.reloader.reload()
+
+    assert (found.count(200), found.count(429)) == (6, 12)
+    await eventually(lambda: is_let_in(one))
+    await eventually(lambda: is_let_in(other))
+
+
 async def test_three_gateways_let_exactly_as_many_pass_as_the_limit_says(start: Start) -> None:
     gateways = [await start(exact("100 per minute")) for _ in range(3)]
 
