@@ -517,3 +517,16 @@ def test_failures_say_what_to_do_and_write_nothing(folder: Path, tmp_path: Path)
     assert "another file" in strange.stderr
     assert "cannot be written" in nowhere.stderr
     assert other.read_text() == "mine"
+
+
+def test_a_page_that_cannot_be_read_is_named_and_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages" / "good.md").write_text("# Good\n\nText.\n")
+    (tmp_path / "pages" / "odd.md").symlink_to("/proc/self/mem")  # whoever reads it, root too
+    out = tmp_path / "docs.sqlite"
+
+    result = run(tmp_path / "pages", "--version", "18.6", "--out", out)
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == f"{tmp_path}/pages/odd.md: cannot be read: Input/output error\n"
+    assert os.listdir(tmp_path) == ["pages"]

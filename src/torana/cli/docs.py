@@ -65,7 +65,11 @@ def _find_pages(folder: Path) -> list[Path]:
 
 def _read_pages(folder: Path, files: Iterable[Path]) -> Iterator[Page]:
     for file in files:
-        page = read_page(file.relative_to(folder).as_posix(), file.read_bytes())
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            _fail(f"{file}: cannot be read: {error.strerror}")
+        page = read_page(file.relative_to(folder).as_posix(), content)
         if page is not None:
             yield page
 
