@@ -57,6 +57,7 @@ def test_a_limit_reads_as_it_sounds(text: str, meant: LimitTerms) -> None:
         ("60", "says no time"),
         ("60 per fortnight", "unknown time `fortnight`"),
         ("60 per 0 minutes", "unknown time"),
+        ("60 per 00 minutes", "unknown time"),
         ("60 per 2 days", "no part of the calendar"),
         ("60 frogs per minute", "unknown unit `frogs`"),
         ("$5 tokens per day", "unknown unit"),

@@ -110,9 +110,9 @@ def _unit(head: re.Match[str]) -> Unit:
 
 def _period(text: str) -> tuple[str, int]:
     found = _PERIOD.fullmatch(text)
-    if found is None or found["count"] == "0":
+    periods = 0 if found is None else int(found["count"] or 1)
+    if found is None or not periods:
         raise BadLimit(f"unknown time `{text[:40]}` (known: second, minute, hour, day, week, month, `10 minutes`)")
-    periods = int(found["count"] or 1)
     if periods > 1 and found["name"] in ("day", "week", "month"):
         raise BadLimit(f"`{text}` is no part of the calendar (known: day, week, month, or so many hours)")
     return found["name"], periods
