@@ -83,6 +83,32 @@ async def test_a_file_gets_a_line_a_record_and_moves_on_by_size(start_with: Any,
     assert all(file.stat().st_size < 3000 + 2000 for file in path.parent.glob("usage.jsonl*"))
 
 
+async def test_a_file_without_old_ones_beside_it_begins_anew(start_with: Any, tmp_path: Path) -> None:
+    path = tmp_path / "usage.jsonl"
+    gateway = await start_with(type="file", path=str(path), max_bytes=100, keep_files=0)
+
+    for number in range(3):
+        asked = await call(gateway)
+        await counts(gateway, 'usage_delivered_total{sink="out"}', number + 1)
+
+    assert [line["request_id"] for line in lines_of(path)] == asked
+    assert list(path.parent.glob("usage.jsonl.*")) == []
+
+
+async def test_a_file_that_cannot_be_written_gets_its_records_once_it_can(start_with: Any, tmp_path: Path) -> None:
+    path = tmp_path / "usage.jsonl"
+    path.mkdir()
+    gateway = await start_with(type="file", path=str(path))
+
+    asked = await call(gateway, times=2)
+    line = await gateway.log.find(message="usage records wait for their sink")
+    path.rmdir()
+    await counts(gateway, 'usage_delivered_total{sink="out"}', 2)
+
+    assert "Is a directory" in line["reason"]
+    assert [line["request_id"] for line in lines_of(path)] == asked
+
+
 async def test_a_line_that_was_torn_by_a_death_takes_no_record_with_it(start_with: Any, tmp_path: Path) -> None:
     path = tmp_path / "usage.jsonl"
     path.write_text('{"id":"torn')
