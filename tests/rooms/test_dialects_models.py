@@ -289,9 +289,10 @@ def test_the_older_way_of_functions_is_understood() -> None:
 
 def test_a_picture_of_a_result_stands_behind_the_results_where_they_are_text() -> None:
     results = (ToolResult("c1", (Image("image/png", "aQ=="),)), ToolResult("c2", (Text("2"),)))
-    chat = ChatRequest(messages=(*HELLO, Message("user", (*results, Text("And?")))))
+    calls = Message("assistant", (ToolCall("c1", "f", "{}"), ToolCall("c2", "f", "{}")))
+    chat = ChatRequest(messages=(*HELLO, calls, Message("user", (*results, Text("And?")))))
 
-    rows = write(CHAT_COMPLETIONS, chat, "m")["messages"][1:]
+    rows = write(CHAT_COMPLETIONS, chat, "m")["messages"][2:]
 
     assert [row["role"] for row in rows] == ["tool", "tool", "user"]
     assert rows[0]["content"] == "The result is shown in the next message."

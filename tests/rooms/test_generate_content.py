@@ -475,15 +475,23 @@ def test_pictures_of_a_result_stand_in_it_or_beside_it() -> None:
     [
         (Image("image/png", "aaaa"), {"inlineData": {"mimeType": "image/png", "data": "aaaa"}}),
         (Image(url="https://x.example/a.JPG?b=c"), {"fileData": {"mimeType": "image/jpeg", "fileUri": "https://x.example/a.JPG?b=c"}}),
+        (Image(url="https://[x/a.gif"), {"fileData": {"mimeType": "image/gif", "fileUri": "https://[x/a.gif"}}),
         (Image(url="https://x.example/a"), {"fileData": {"fileUri": "https://x.example/a"}}),
         (Document("application/pdf", "JVBE"), {"inlineData": {"mimeType": "application/pdf", "data": "JVBE"}}),
-        (Document("application/pdf", url="gs://b/c.pdf"), {"fileData": {"mimeType": "application/pdf", "fileUri": "gs://b/c.pdf"}}),
+        (Document("text/csv", url="https://x/c"), {"fileData": {"mimeType": "text/csv", "fileUri": "https://x/c"}}),
         (Document("text/plain", text="all", title="a.txt"), {"text": "a.txt\n\nall"}),
         (Document("text/plain", "YWxs"), {"text": "all"}),
     ],
 )  # fmt: skip
 def test_pictures_and_documents_are_written(part: Image | Document, written: dict[str, Any]) -> None:
     assert write_turns(Message("user", (part,)))[0]["parts"] == [written]
+
+
+@pytest.mark.parametrize("part", [Image(url="gs://bucket/a.png"), Document("application/pdf", url="GS://bucket/c.pdf")])
+def test_nothing_in_a_clouds_store_is_asked_for(part: Image | Document) -> None:
+    """It would be read with the rights of the operator's account, whoever asks."""
+    with pytest.raises(Invalid):
+        write_turns(Message("user", (part,)))
 
 
 def test_a_part_of_another_dialect_is_refused() -> None:

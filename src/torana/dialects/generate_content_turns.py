@@ -4,9 +4,9 @@ Source: Gemini API reference, "Content" and "Part"; "Thought signatures"; "Funct
 multimodal responses.
 """
 
+import re
 from itertools import groupby
 from operator import attrgetter
-from urllib.parse import urlsplit
 
 from torana.chat import Document, Foreign, Image, Message, Part, Text, Thought, ToolCall, ToolResult
 from torana.dialects.generate_content_answers import NAME
@@ -140,5 +140,12 @@ def _write_part(part: Part, lost: set[str]) -> list[Members]:
 def _write_media(media_type: str, data: str, url: str) -> Members:
     if data:
         return {"inlineData": {"mimeType": media_type, "data": data}}
-    media_type = media_type or _MEDIA_TYPES.get(urlsplit(url).path.rpartition(".")[2].lower(), "")
+    if not url.lower().startswith(("https://", "http://")):
+        # What lies in the cloud's own store (`gs://…`) it reads with our rights, and its caller may have none to it.
+        raise Invalid(
+            ("messages",), "This model can be given a picture or document by its bytes, or by an address of https"
+        )
+    # By hand: an address that none can be is the vendor's to refuse, and `urlsplit` raises.
+    path = re.split(r"[?#]", url.partition("://")[2].partition("/")[2], maxsplit=1)[0]
+    media_type = media_type or _MEDIA_TYPES.get(path.rpartition(".")[2].lower(), "")
     return {"fileData": {**({"mimeType": media_type} if media_type else {}), "fileUri": url}}
