@@ -314,6 +314,37 @@ def test_any_answer_is_told_and_understood_again(dialect: Dialect, said: list[Ch
     ]
 
 
+@settings(max_examples=300, deadline=None)
+@given(said=st.lists(pieces, max_size=16))
+def test_a_block_that_is_closed_takes_no_more_whatever_a_server_mixes(said: list[Chunk]) -> None:
+    """Claude Code runs a call when its block ends."""
+    stream = MESSAGES.write_events("m", "id-1", 0).write([*sound(named(said)), Chunk(is_last=True)])
+
+    rows = [json.loads(line[6:]) for line in stream.decode().split("\n") if line.startswith("data: ")]
+    is_open: list[int] = []
+    for row in rows:
+        if row["type"] == "content_block_start":
+            assert is_open == []
+            is_open = [row["index"]]
+        elif "index" in row:
+            assert is_open == [row["index"]]
+            is_open = [] if row["type"] == "content_block_stop" else is_open
+    assert is_open == []
+
+
+def sound(said: list[Chunk]) -> list[Chunk]:
+    """The pieces of each call make up an object, as far as they go."""
+    rest = {at: ['{"a":', "[", "1", "]}"] for at in range(3)}
+    told = []
+    for chunk in said:
+        piece = chunk.tool_call
+        if piece is None or piece.name:
+            told.append(chunk)
+        elif rest[piece.position]:
+            told.append(Chunk(tool_call=ToolCallPiece(piece.position, arguments=rest[piece.position].pop(0))))
+    return told
+
+
 def named(said: list[Chunk]) -> list[Chunk]:
     """A call's first piece names it, and no piece comes before."""
     known: set[int] = set()

@@ -6,6 +6,7 @@ Source: Anthropic API reference, "Streaming Messages" and "Errors".
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from torana.chat import ChatRequest, Chunk, FinishReason, Text, Thought, ToolCall, ToolCallPiece, Usage
 from torana.dialects.collecting import Said, collect
@@ -79,8 +80,8 @@ class MessagesWriter:
         self._waiting: dict[int, list[ToolCallPiece]] = {}
         """Of calls that some servers begin before the newest one is whole, by position: a block that is closed takes no
         more."""
-        self._held: list[str] = []
-        """Text that came within the pieces of a call, as some servers tell a line's end beside the last one."""
+        self._held: list[Chunk] = []
+        """Texts and thoughts that came within the pieces of a call, as servers tell a line's end beside the last."""
         self._finish: FinishReason = "stop"
         self._stop_sequence = ""
         self._is_refusal = False
@@ -116,26 +117,36 @@ class MessagesWriter:
 
     def _write_text(self, text: str, out: list[bytes]) -> None:
         if self._open != "text":
-            if self._open == "call" and self._is_amid_call():
-                self._held.append(text)
+            if self._must_wait(Chunk(text), out):
                 return
-            text, self._held = "".join((*self._held, text)), []
-            self._begin_block({"type": "text", "text": ""}, out)
-            self._open = "text"
+            if self._open != "text":
+                self._begin_block({"type": "text", "text": ""}, out)
+                self._open = "text"
         out.append(
             b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,'
             b'"delta":{"type":"text_delta","text":%b}}\n\n' % (self._block, msgspec.json.encode(text))
         )
 
-    def _is_amid_call(self) -> bool:
-        return self._argument_chars > MAX_WATCHED_CHARS or not _is_whole(self._arguments)
+    def _must_wait(self, chunk: Chunk, out: list[bytes]) -> bool:
+        """Whether it is held, for more of the open call is to come; if not, what was held is written."""
+        if self._open == "call" and (self._argument_chars > MAX_WATCHED_CHARS or not _is_whole(self._arguments)):
+            self._held.append(chunk)
+            return True
+        if self._held:
+            self._write_held(out)
+        return False
 
     def _write_held(self, out: list[bytes]) -> None:
-        if self._held:
-            self._open = ""
-            self._write_text("", out)
+        held, self._held, self._open = self._held, [], ""
+        for chunk in held:
+            if chunk.text:
+                self._write_text(chunk.text, out)
+            else:
+                self._write_thought(chunk, out)
 
     def _write_thought(self, chunk: Chunk, out: list[bytes]) -> None:
+        if self._open == "call" and self._must_wait(replace(chunk, text=""), out):
+            return
         if chunk.reasoning or chunk.signature:
             if self._open != "thinking":
                 self._begin_block({"type": "thinking", "thinking": "", "signature": ""}, out)
@@ -187,7 +198,6 @@ class MessagesWriter:
     def _begin_block(self, block: Members, out: list[bytes]) -> None:
         """Begin a text or a thought: no call waits beyond it."""
         self._write_waiting(out, all_of_them=True)
-        self._write_held(out)
         self._start_block(block, out)
 
     def _start_block(self, block: Members, out: list[bytes]) -> None:
@@ -204,7 +214,8 @@ class MessagesWriter:
 
     def _end(self, out: list[bytes]) -> None:
         self._write_waiting(out, all_of_them=True)
-        self._write_held(out)
+        if self._held:
+            self._write_held(out)
         self._end_block(out)
         finish = _end_of(self._finish, is_refusal=self._is_refusal)
         reason, sequence = _tell_end(finish, self._stop_sequence, self._asked)
