@@ -265,6 +265,26 @@ async def test_the_calls_of_the_banner_work_over_tls_with_a_certificate_that_nob
     assert json.loads(output)["choices"][0]["text"].strip()
 
 
+async def test_only_the_ciphers_that_are_named_are_spoken(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    named, other = "ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-AES128-GCM-SHA256"
+    env = authority.issue("localhost").gateway_env() | {"AIGW_FASTAPI__TLS__SSL_CIPHERS": named}
+
+    def spoken(port: int, cipher: str) -> str:
+        context = authority.client_context()
+        context.maximum_version = ssl.TLSVersion.TLSv1_2  # later versions choose among their own
+        context.set_ciphers(cipher)
+        with ask_once(port, context) as client:
+            assert isinstance(client, ssl.SSLSocket)
+            return str((client.cipher() or ("none",))[0])
+
+    async with served(tmp_path, env=env) as server:
+        await server.banner()
+        assert await asyncio.to_thread(spoken, server.port, f"{other}:{named}") == named
+        with pytest.raises((ssl.SSLError, OSError)):
+            await asyncio.to_thread(spoken, server.port, other)
+
+
 async def test_a_client_that_says_no_goodbye_over_tls_does_not_hold_up_the_end(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     env = authority.issue("localhost").gateway_env()
