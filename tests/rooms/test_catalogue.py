@@ -168,6 +168,23 @@ def test_an_overlays_prompt_is_kept_as_it_was_when_loaded(tmp_path: Path) -> Non
         ("models", "models: []\nmodels: []", "models.yml:2: `models` stands twice, expected each member once"),
         ("models", "models: &a []\naliases: *a", "models.yml:1: used again by an alias"),
         ("models", "models: &a [*a]", "models.yml:1: used again by an alias"),
+        ("models", "residency:\n- {name: a, regions: []}", "models.yml:2: a: allows no region"),
+        (
+            "models",
+            "residency:\n- {name: a, instance: i, realm: saas, regions: [eu-*]}",
+            "models.yml:2: a: names an instance and a realm",
+        ),
+        (
+            "models",
+            "models:\n- {name: m, title: T, deployments: [{provider: openai, model: m, canary_percent: 5}]}",
+            "models.yml:2: m: has canaries and shadows only",
+        ),
+        (
+            "models",
+            "models:\n- name: m\n  title: T\n  deployments:\n  - {provider: openai, model: m}\n"
+            "  - {provider: openai, model: n, canary_percent: 5, shadow_percent: 5}",
+            "models.yml:2: m: deployment `openai/n` is a canary and a shadow",
+        ),
         ("models", "models: !!python/name:os.system x", "models.yml:1: could not determine a constructor"),
         ("models", "models: !!timestamp soon", "models.yml:1: could not determine a constructor"),
         ("models", "models:\n- name: !!int nine", "models.yml:2: `nine` is not what its tag says"),

@@ -197,6 +197,18 @@ async def test_the_key_is_read_from_the_variable_that_is_named(server: Server, r
     assert "s3cret" not in right.output
 
 
+async def test_a_vendor_of_the_catalogue_is_greeted_in_its_own_way_with_its_own_key(server: Server, run: Run) -> None:
+    server.answers["/v1/models"] = {"data": [{"type": "model", "id": "claude-new-1", "display_name": "Claude New"}]}
+
+    result = await run(server.server.url, ANTHROPIC_BASE_URL=server.server.url, ANTHROPIC_API_KEY="the-key")
+
+    assert result.exit_code == 0
+    assert "deployments: [{provider: anthropic, model: claude-new-1}]" in result.stdout
+    assert {request.header("x-api-key") for request in server.requests} == {"the-key"}
+    assert {request.header("anthropic-version") for request in server.requests} == {"2023-06-01"}
+    assert {request.header("authorization") for request in server.requests} == {None}
+
+
 async def test_a_variable_that_is_not_set_is_wrong_usage(server: Server, run: Run) -> None:
     result = await run(server.server.url, "--api-key-env", "RACK_API_KEY")
 
