@@ -40,10 +40,6 @@ class CodeAnswer(msgspec.Struct):
         return self.answer.region
 
     @property
-    def is_demo(self) -> bool:
-        return self.answer.is_demo
-
-    @property
     def headers(self) -> list[tuple[bytes, bytes]]:
         return self.answer.headers
 
