@@ -209,14 +209,15 @@ class Running:
         await self.listeners[0].drain(self.parts.settings.serve.drain_s)
 
     async def aclose(self) -> None:
-        """Stop at once; what still runs is cut off."""
+        """Stop at once; what still runs is cut off. A part that cannot end keeps no other one from its end."""
         self.serving.readiness.is_draining = self.parts.ledger.is_stopping = True
-        for listener in self.listeners:
-            await listener.aclose()
-        for close in (*self.closers, *self.parts.closers):
-            result = close()
-            if hasattr(result, "__await__"):
-                await result
+        for close in (*[each.aclose for each in self.listeners], *self.closers, *self.parts.closers):
+            try:
+                result = close()
+                if hasattr(result, "__await__"):
+                    await result
+            except Exception:
+                logger.exception("a part of a worker did not end")
 
 
 async def start(

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import json
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -367,6 +368,33 @@ async def test_a_call_that_a_stopping_gateway_cuts_is_interrupted_and_no_fault_o
     assert (record["status"], record["error_code"]) == ("interrupted", "server_draining")
     assert record["output_tokens"] > 0
     assert line["outcome"] == "interrupted"
+
+
+def locks_in(folder: Path) -> list[Path]:
+    return list(folder.rglob("lock"))
+
+
+async def test_a_part_that_cannot_end_keeps_no_other_one_from_its_end(
+    provider: ScriptedProvider, issuer: FakeIssuer, tmp_path: Path
+) -> None:
+    async with AsyncExitStack() as stack:
+        gateway = await stack.enter_async_context(running_gateway(provider, issuer, tmp_path, no_sinks(tmp_path)))
+
+        async def fail() -> None:
+            raise OSError("no end")
+
+        with contextlib.ExitStack() as files:
+            locks = [files.enter_context(path.open("rb")) for path in locks_in(tmp_path)]
+            gateway.running.closers.insert(0, fail)
+            await gateway.running.aclose()
+
+            assert locks
+            for lock in locks:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises where the spool still has its folder
+        gateway.running.closers.remove(fail)
+        stack.pop_all()
+    errors = [line["message"] for line in gateway.log.lines if line["level"] == "error"]
+    assert errors == ["a part of a worker did not end"]
 
 
 async def test_a_call_that_begins_while_a_stopping_gateway_ends_the_others_is_told_so(
