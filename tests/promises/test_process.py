@@ -882,27 +882,15 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 async def test_deaths_are_noticed_whatever_the_parent_has_ignored(tmp_path: Path) -> None:
     # Ignored signals stay so in what is started, and the system tells nobody of a child whose end is one of them.
-    ports = ["--port", str(port := free_port()), "--metrics-port", str(metrics_port := free_port())]
-    with (tmp_path / "stdout").open("wb") as stdout, (tmp_path / "stderr").open("wb") as stderr:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", IGNORING_DEATHS, TORANA, "serve", "--workers", "2", *ports),
-            cwd=tmp_path,
-            env=environment(tmp_path, {"AIGW_ENVIRONMENT": "development"}),
-            stdout=stdout,
-            stderr=stderr,
-        )
-    server = Served(process, port, metrics_port, tmp_path)
-    try:
+    parent = (sys.executable, "-c", IGNORING_DEATHS, TORANA)
+    async with served(tmp_path, "--workers", "2", program=parent) as server:
         await server.ready()
         await server.until(partial(_has_workers, server, 2))
         victim, _ = await server.workers()
         os.kill(victim, signal.SIGKILL)
         await server.until(partial(_is_replaced, server, victim))
-        process.terminate()
+        server.process.terminate()
         assert await server.end() == 0
-    finally:
-        if process.returncode is None:
-            process.kill()
 
 
 async def test_a_worker_that_dies_again_and_again_is_restarted_ever_more_slowly(serve: Serve) -> None:
@@ -937,22 +925,12 @@ sys.exit(main())
 
 
 async def test_a_system_without_room_for_another_process_ends_no_worker(tmp_path: Path) -> None:
-    ports = ["--port", str(port := free_port()), "--metrics-port", str(metrics_port := free_port())]
-    with (tmp_path / "stdout").open("wb") as stdout, (tmp_path / "stderr").open("wb") as stderr:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", REFUSING_FORKS, "serve", "--workers", "2", *ports),
-            cwd=tmp_path,
-            env=environment(tmp_path, {"AIGW_ENVIRONMENT": "development"}),
-            stdout=stdout,
-            stderr=stderr,
-        )
-    server = Served(process, port, metrics_port, tmp_path)
+    async with served(tmp_path, "--workers", "2", program=(sys.executable, "-c", REFUSING_FORKS)) as server:
 
-    async def is_told() -> bool:
-        assert process.returncode is None, server.stderr
-        return "cannot be started (Resource temporarily unavailable); trying again in 2 s" in server.stderr
+        async def is_told() -> bool:
+            assert server.process.returncode is None, server.stderr
+            return "cannot be started (Resource temporarily unavailable); trying again in 2 s" in server.stderr
 
-    try:
         await server.ready()
         await server.until(partial(_has_workers, server, 2))
         (tmp_path / "short").touch()
@@ -963,11 +941,8 @@ async def test_a_system_without_room_for_another_process_ends_no_worker(tmp_path
         assert (await server.ask("/monitoring/healthz")).status == 200
         (tmp_path / "short").unlink()
         await server.until(partial(_is_replaced, server, victim))
-        process.terminate()
+        server.process.terminate()
         assert await server.end() == 0
-    finally:
-        if process.returncode is None:
-            process.kill()
 
 
 @pytest.mark.parametrize("reader", ["gone", "asleep"])

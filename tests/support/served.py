@@ -5,7 +5,7 @@ import json
 import os
 import resource
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -96,13 +96,21 @@ def environment(folder: Path, env: Mapping[str, str]) -> dict[str, str]:
 
 
 async def spawn(
-    folder: Path, *args: str, env: Mapping[str, str], files: int | None = None
+    folder: Path,
+    *args: str,
+    env: Mapping[str, str],
+    files: int | None = None,
+    program: Sequence[str] = (TORANA,),
 ) -> asyncio.subprocess.Process:
-    """`files`: the limit of open files, hard and soft."""
+    """`torana serve` with these arguments.
+
+    files    the limit of open files, hard and soft
+    program  what stands for `torana`
+    """
     limit = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (files, files)) if files else None
     with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
         return await asyncio.create_subprocess_exec(
-            TORANA,
+            *program,
             "serve",
             *args,
             cwd=folder,
@@ -115,12 +123,17 @@ async def spawn(
 
 @asynccontextmanager
 async def served(
-    folder: Path, *args: str, env: Mapping[str, str] | None = None, files: int | None = None
+    folder: Path,
+    *args: str,
+    env: Mapping[str, str] | None = None,
+    files: int | None = None,
+    program: Sequence[str] = (TORANA,),
 ) -> AsyncIterator[Served]:
+    """As `spawn`; killed at the end, if it still runs."""
     port, metrics_port = free_port(), free_port()
     ports = ["--port", str(port), "--metrics-port", str(metrics_port)]
     usual = {"AIGW_ENVIRONMENT": "development", **(env or {})}
-    process = await spawn(folder, *ports, *args, env=usual, files=files)
+    process = await spawn(folder, *ports, *args, env=usual, files=files, program=program)
     try:
         yield Served(process, port, metrics_port, folder)
     finally:
