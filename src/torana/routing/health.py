@@ -71,14 +71,24 @@ class Meter(Protocol):
     def shadowed(self, deployment: str, outcome: str) -> None: ...
 
 
-class Listing(Protocol):
+@dataclass(frozen=True, slots=True)
+class Listing:
     """The deployments of a catalogue, by name."""
 
-    def has(self, name: str) -> bool: ...
+    names: frozenset[str]
+    bounded: frozenset[str]
+    """Those with a bound of calls at the same time."""
+
+    def has(self, name: str) -> bool:
+        return _is_among(self.names, name)
 
     def is_bounded(self, name: str) -> bool:
-        """Only so many calls at once may be under way there."""
-        ...
+        return _is_among(self.bounded, name)
+
+
+def _is_among(names: frozenset[str], name: str) -> bool:
+    # Where the server itself is still to be asked for its model, only the provider is known.
+    return name in names or f"{name.partition('/')[0]}/" in names
 
 
 @dataclass(slots=True)

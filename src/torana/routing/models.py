@@ -14,6 +14,7 @@ from torana.chat import ModelWish
 from torana.clock import Clock
 from torana.errors import Invalid, Refusal
 from torana.providers.provider import Deployment
+from torana.routing.health import Listing
 from torana.routing.own_servers import OwnServers
 from torana.routing.price_list import PriceList
 from torana.routing.stages import NEVER, Stages, start_of
@@ -110,26 +111,6 @@ def known_elsewhere(catalogue: Catalogue, identifier: str) -> str:
     return name if name in catalogue.client_names and not is_ours else ""
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """Which deployments a catalogue has, by name."""
-
-    names: frozenset[str]
-    bounded: frozenset[str]
-    """Those with a bound of calls at the same time."""
-
-    def has(self, name: str) -> bool:
-        return _is_among(self.names, name)
-
-    def is_bounded(self, name: str) -> bool:
-        return _is_among(self.bounded, name)
-
-
-def _is_among(names: frozenset[str], name: str) -> bool:
-    # Where the server itself is still to be asked for its model, only the provider is known.
-    return name in names or f"{name.partition('/')[0]}/" in names
-
-
 class Models:
     """The registry of one catalogue snapshot."""
 
@@ -163,7 +144,7 @@ class Models:
             raise Invalid(("model",), "Unknown model identifier", "value_error")
         return self._of_record(self.catalogue.models[name])
 
-    def listing(self) -> "Listing":
+    def listing(self) -> Listing:
         """The deployments by name, and what stands for vendors' pass-throughs."""
         models = map(self._of_record, self.catalogue.models.values())
         deployments = [each for model in models for each in model.deployments]
