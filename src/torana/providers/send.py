@@ -355,8 +355,7 @@ def _passes(source: Source, chat: ChatRequest, dialect: Dialect, model: str) -> 
     if source.dialect != dialect.name:
         return False
     # What another vendor's model thought in this conversation bears a seal that would be refused.
-    is_taken = not has_thoughts(chat, but_for=taken_by(model, dialect.name))
-    return not source.is_read or (dialect.passes_on and is_taken)
+    return not source.is_read or (dialect.passes_on and not has_thoughts(chat, but_for=taken_by(model, dialect.name)))
 
 
 def _is_header_text(text: str) -> bool:

@@ -25,9 +25,9 @@ _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _FINISHES = frozenset(("stop", "length", "tool_calls", "content_filter", "stop_sequence", "other"))
 _REALMS = frozenset(("saas", "self-managed"))
 _REMEMBERED = 2_000
+"""Entries of a cache whose keys clients have a say in; a full one is emptied."""
 _MOST_TOLD = 1_000_000
 """Suggestions that one report of a client's may be about."""
-"""Entries of a cache whose keys clients have a say in; a full one is emptied."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
