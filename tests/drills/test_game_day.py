@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 from bench.processes import rss_mb
-from tests.promises.test_usage_deaths import everything_is_delivered
 from tests.support.game_day import STREAMS, Day, SpoiltTown
 from tests.support.gateway import ANTHROPIC_KEY, OPENAI_KEY
 from tests.support.served import Served, served
+from tests.support.town import everything_is_delivered
 from tests.support.usage_load import Load, check_books
 from tests.support.valkey import running_store
 

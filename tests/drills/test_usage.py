@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from tests.promises.test_usage_deaths import Town, everything_is_delivered, kill_one, kill_workers, run_with_deaths
 from tests.support.served import served
+from tests.support.town import Town, everything_is_delivered, kill_one, kill_workers, run_with_deaths
 from tests.support.usage_load import Load, check_books
 from tests.support.usage_million import BigTown, Callers, check_ledgers, outages
 

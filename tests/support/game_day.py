@@ -6,17 +6,16 @@ an issuer that goes down; workers that are killed; catalogues that are loaded an
 
 import asyncio
 import json
-import os
 import random
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
-from tests.promises.test_usage_deaths import Town
 from tests.support.fault_proxy import FaultProxy
 from tests.support.issuer import Failure
 from tests.support.served import Served
+from tests.support.town import Town, kill_one
 from tests.support.usage_load import Load
 from tests.support.valkey import Store
 
@@ -148,12 +147,9 @@ class Day:
                     store.start()
 
     async def _kill(self, chance: random.Random) -> None:
-        workers = await self.gateway.workers()
-        if len(workers) == 2:
-            self.done.append("worker killed")
-            self.kills += 1
-            with suppress(ProcessLookupError):
-                os.kill(chance.choice(workers), signal.SIGKILL)
+        await kill_one(self.gateway)
+        self.done.append("worker killed")
+        self.kills += 1
         await asyncio.sleep(3)  # the supervisor lets workers that die young wait
 
     async def _reload(self, chance: random.Random) -> None:
