@@ -505,6 +505,21 @@ async def test_an_id_that_is_null_is_none_in_the_access_line(gateway: RunningGat
     assert (line["gitlab_root_namespace_id"], line["gitlab_organization_id"]) == (None, "7")
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "X-Gitlab-Version", "X-Gitlab-Host-Name", "X-Gitlab-Language-Server-Version", "X-Gitlab-Organization-Id",
+        "X-Gitlab-Saas-Duo-Pro-Namespace-Ids", "User-Agent", "X-Request-ID",
+    ],
+)  # fmt: skip
+async def test_a_credential_in_any_header_stays_out_of_the_access_line(gateway: RunningGateway, header: str) -> None:
+    await gateway.get("/nowhere", headers={header: "glpat-abcdef123456"})
+
+    line = await gateway.log.find(logger="api.access", path="/nowhere")
+    assert "abcdef123456" not in str(line)
+    assert "***" in str(line)
+
+
 async def test_an_access_line_has_the_members_that_operators_search_for(gateway: RunningGateway) -> None:
     token = gateway.token(unit_primitives=["complete_code"])
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.disks import fill, small_file_system
 
 from torana.environment import load_settings
 from torana.settings import LogSettings, Secret
@@ -428,6 +429,35 @@ def test_a_full_disk_costs_lines_and_nothing_else() -> None:
 
     assert sink.dropped_lines == 2
     os.close(full)
+
+
+def test_a_line_that_a_full_disk_cut_off_is_ended_before_the_next_one(tmp_path: Path) -> None:
+    with small_file_system(tmp_path / "small", "size=64k") as place:
+        rest = fill(place, "space")
+        os.truncate(rest / "zeros", 32 << 10)  # room for one line, not for two
+        reader, writer = os.pipe()
+        sink = LogSink(writer, str(place / "log"))
+
+        for number in range(4):
+            if number == 3:
+                (rest / "zeros").unlink()
+            text = json.dumps([number, "x" * 20_000]).encode()
+            sink.write(text)
+            assert read_line(reader) == text  # the file has what it takes of it before
+        sink.close()
+
+        lines = (place / "log").read_bytes().splitlines()
+        os.close(writer)
+        os.close(reader)
+    assert [json.loads(line)[0] for line in (lines[0], lines[-1])] == [0, 3]
+    assert sink.dropped_lines == 2
+
+
+def read_line(pipe: int) -> bytes:
+    read = b""
+    while not read.endswith(b"\n"):
+        read += os.read(pipe, 1 << 16)
+    return read[:-1]
 
 
 def test_a_non_blocking_stdout_loses_nothing() -> None:

@@ -55,7 +55,7 @@ def write_access_line(
     kept = exchange.headers.kept
     told: dict[str, Any] | None = kept.get(_TOLD_KEPT)
     if told is None:
-        told = kept[_TOLD_KEPT] = _told(exchange.headers)
+        told = kept[_TOLD_KEPT] = log.masked(_told(exchange.headers))
     sent_at = exchange.headers.get(b"x-gitlab-rails-send-start")
     ended = time.time()
     arrived = ended - duration_s

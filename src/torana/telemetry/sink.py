@@ -110,8 +110,8 @@ class _Target:
 
     def write(self, batch: bytes) -> bool:
         """False if some of it was lost: no space, no reader."""
-        rest = memoryview(b"\n" + batch if self._is_torn else batch)
-        self._is_torn = False
+        whole = b"\n" + batch if self._is_torn else batch
+        rest = memoryview(whole)
         while rest:
             try:
                 rest = rest[os.write(self._fd, rest) :]
@@ -121,8 +121,10 @@ class _Target:
                 poll.register(self._fd, select.POLLOUT)
                 poll.poll(1000)
             except OSError:
-                self._is_torn = len(rest) < len(batch)
+                if len(rest) < len(whole):  # else it stands as it stood, torn or not
+                    self._is_torn = whole[-len(rest) - 1 : -len(rest)] != b"\n"
                 return False
+        self._is_torn = False
         return True
 
 
