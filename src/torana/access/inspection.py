@@ -9,7 +9,6 @@ from torana.access.claims import REGION_CLAIM, Claims, caller_of, faults, read_c
 from torana.access.deny import DenyList
 from torana.access.jose import BadToken, Jws
 from torana.access.keys import KeyRing
-from torana.access.tokens import MAX_TRIES
 from torana.auth_settings import AuthSettings
 from torana.caller import Caller
 from torana.clock import Clock
@@ -129,8 +128,7 @@ async def _check_key(jws: Jws, claims: Claims, keys: KeyRing) -> Check:
 
 
 def _key_of(jws: Jws, claims: Claims, keys: KeyRing) -> jose.Key | None:
-    candidates = keys.candidates(claims.issuer, jws.kid)[:MAX_TRIES]
-    return next((key for key in candidates if jose.is_signed_by(jws, key)), None)
+    return next((key for key in keys.candidates(claims.issuer, jws.kid) if jose.is_signed_by(jws, key)), None)
 
 
 def _check_deny(caller: Caller, deny: DenyList) -> Check:

@@ -16,8 +16,8 @@ from torana.transport import Fetcher
 
 UNKNOWN_KEY_WAIT_S = 1.5
 """How long a request waits for a refetch that its unknown key caused."""
-
-
+MAX_TRIES = 16
+"""Keys tried for one token, by contract 2.2; each try is a verification (`python -m bench.access`)."""
 REPORT_S = 1.0
 
 
@@ -88,7 +88,7 @@ class KeyRing:
         return rows + [(issuer.issuer, key) for issuer in self._issuers for key in issuer.keys]
 
     def candidates(self, issuer: str, kid: str) -> list[Key]:
-        """Keys that a token of `issuer` may verify under, the one named `kid` first (a hint, never a filter)."""
+        """Keys to be tried for a token of `issuer`, the one named `kid` first (a hint, never a filter)."""
         for source in self._issuers:
             source.drop_stale()
         if issuer == self._service_name:
@@ -100,7 +100,7 @@ class KeyRing:
                 found = [*self._own, *found]
         if kid:
             found.sort(key=lambda key: key.kid != kid)
-        return found
+        return found[:MAX_TRIES]
 
     async def refetch(self, issuer: str) -> bool:
         """Ask anew the issuers that may know a key we do not; True where the set changed.

@@ -32,8 +32,6 @@ from torana.networks import Networks, holder
 logger = logging.getLogger("torana.access")
 
 FORBIDDEN = "Forbidden by auth provider"
-MAX_TRIES = 16
-"""Keys tried for one token, by contract 2.2; each try is a verification (`python -m bench.access`)."""
 MOST_IN_LINE = 100
 """Unknown tokens in line before those that are refused at sight do not join it any longer."""
 REFUSAL_MEMORY_S = 60.0
@@ -286,7 +284,7 @@ class Verifier:
         raise BadToken("token_signature", "no key of this issuer verifies the signature")
 
     async def _is_signed(self, jws: Jws, issuer: str) -> bool:
-        candidates = self._keys.candidates(issuer, jws.kid)[:MAX_TRIES]
+        candidates = self._keys.candidates(issuer, jws.kid)
         epoch = self._keys.epoch
         for number, key in enumerate(candidates):
             if number:
