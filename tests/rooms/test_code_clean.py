@@ -42,6 +42,33 @@ ADD = "def add(a, b):\n    "
         pytest.param(at("def ad"), "d(a):\n    return a\n\nx = 1\n", "d(a):\n    return a", id="from within the name"),
         pytest.param(at(""), "x = 1\ny = 2\n", "x = 1\ny = 2\n", id="module level has no block"),
         pytest.param(
+            at('it("a", () => {\n  ', "\n});\n", "a.js"),
+            "f();\n});",
+            "f();",
+            id="the end of a call that is there already",
+        ),
+        pytest.param(
+            at('it("a", () => {\n  ', "\n});\n", "a.js"),
+            'f();\n});\n\nit("b", () => {\n  g();\n});',
+            "f();",
+            id="another call behind it",
+        ),
+        pytest.param(
+            at('it("a", () => {\n  ', file_name="a.js"), "f();\n});\ng();\n", "f();\n});", id="the end of a call"
+        ),
+        pytest.param(
+            at("go func() {\n\t", "\n}()\n", "a.go"), "f()\n}()", "f()", id="the end of a function that is called"
+        ),
+        pytest.param(
+            at("if a {\n\t", file_name="a.go"), "b()\n} else {\n\tc()\n}\n", "b()\n}", id="no other block is begun"
+        ),
+        pytest.param(
+            at("f(() => { if (a) { ", file_name="a.js"),
+            "b(); } });\nc();\n",
+            "b(); }",
+            id="nor is one ended that is around",
+        ),
+        pytest.param(
             at("func f() int {\n\t", file_name="a.go"),
             "return 1\n}\n\nfunc g() int {\n\treturn 2\n}\n",
             "return 1\n}",
@@ -280,6 +307,11 @@ def test_without_grammars_brackets_and_indentation_tell_the_block_end(
 
 def test_without_a_grammar_open_brackets_are_the_errors() -> None:
     assert adds_errors("", "f(x)", "f(x", "", "")
+        ("f(func() {\n", "a\n})\nb", "go", 4),
+        ("func() {\n", "a\n}()\nb", "go", 5),
+        ("$self->{na", "me} = 1;\nreturn;\n}\n\nsub g {}", "perl", 18),
+        ("%x = (a => {\n", "b => 1 }, c => 2);\n", "perl", None),
+        ("$x = {", "} // 1;\n", "perl", None),
     assert not adds_errors("", "x)", "x", "", "")
     assert open_brackets("f(')', [") == 2
 

@@ -36,6 +36,9 @@ _STRINGS = {
     "'": re.compile(r"'(?:[^'\\\n]|\\.)*+'"),
     "`": re.compile(r"`(?:[^`\\]|\\.)*+`", re.DOTALL),
 }
+_BRACE = re.compile("[{}]")
+_REST_OF_CALL = re.compile(r"(?:[)\];,]|\(\))*")
+"""What may stand behind a block in its last line."""
 _NO_COMMENT_AFTER = "${:"
 """`$#`, `${#` and `https://`."""
 
@@ -63,7 +66,7 @@ def end_in_tree(prefix: str, text: str, suffix: str, grammar: str, trees: Trees 
     if node is None or node.parent is None or node.has_error:
         return None
     text_bytes = text.encode("utf-8", "replace")
-    length = node.end_byte - cursor_byte
+    length = _end_with_line(node) - cursor_byte
     return len(text_bytes[:length].decode("utf-8", "ignore")) if length < len(text_bytes) else None
 
 
@@ -169,6 +172,17 @@ def _is_block_around(node: "Node", cursor_byte: int) -> bool:
     return bool(_BODY.search(node.type)) and owner is not None and owner.start_byte < cursor_byte
 
 
+def _end_with_line(block: "Node") -> int:
+    """Where the block ends, or in the same line what it is the last part of: the call, say, with its `});`."""
+    node, row = block, block.end_point.row
+    while (outer := node.parent) is not None and outer.parent is not None and outer.end_point.row == row:
+        is_longer = outer.end_byte > block.end_byte
+        if outer.has_error or (is_longer and _BLOCK.search(outer.type)):
+            break
+        node = outer
+    return node.end_byte
+
+
 def _count_errors(node: "Node") -> int:
     if not node.has_error:
         return 0
@@ -181,9 +195,9 @@ def _count_errors(node: "Node") -> int:
 
 
 def _end_of_block_lexically(prefix: str, text: str, grammar: str) -> int | None:
-    if grammar != "python":
-        return _end_of_brace(text)
     indent = prefix.rpartition("\n")[2]
+    if grammar != "python":
+        return _end_of_brace(indent, text)
     if not indent or indent.strip():
         return None
     position = 0
@@ -195,11 +209,19 @@ def _end_of_block_lexically(prefix: str, text: str, grammar: str) -> int | None:
     return None
 
 
-def _end_of_brace(text: str) -> int | None:
-    depth = 0
+def _end_of_brace(typed: str, text: str) -> int | None:
+    depth, told = 0, -2
     # Same length, so that positions stay true.
-    for position, letter in enumerate(_replace_strings(text, " ")):
-        depth += (letter == "{") - (letter == "}")
-        if depth < 0:
-            return position + 1 if position + 1 < len(text) else None
+    bare = _replace_strings(text, " ")
+    for brace in _BRACE.finditer(bare):
+        depth += 1 if brace[0] == "{" else -1
+        if depth >= 0:
+            continue
+        line = bare.rfind("\n", 0, brace.start())
+        if line != told and not (typed if line < 0 else "").strip() and not bare[line + 1 : brace.start()].strip():
+            rest = _REST_OF_CALL.match(bare, brace.end())
+            end = rest.end() if rest else brace.end()
+            return end if end < len(text) else None
+        # Behind other code it may close a mapping as well, or a name within a text.
+        depth, told = 0, line
     return None
