@@ -104,6 +104,19 @@ ADD = "def add(a, b):\n    "
         pytest.param(at("def add("), "def add(a, b):", "a, b):", id="the typed line again"),
         pytest.param(at(ADD), "def add(a, b):\n    return a + b", "return a + b", id="the line above again"),
         pytest.param(at(ADD), "    return a + b", "return a + b", id="the indentation again"),
+        pytest.param(at(ADD), "        x = a\n        y = b", "    x = a\n        y = b", id="more indentation"),
+        pytest.param(at("- name: a\n", file_name="a.yml"), "  run: b", "  run: b", id="no indentation is there"),
+        pytest.param(at("s:\n  - a: b\n  ", file_name="a.yml"), "    c: d\n", "  c: d\n", id="a deeper member"),
+        pytest.param(
+            at("s:\n  - a: b\n  ", file_name="a.yml"), "  - a: b\n    c: d\n", "  c: d\n", id="the item above again"
+        ),
+        pytest.param(
+            at("s:\n  - a: b\n  ", file_name="a.yml"), "    - a: b\n      c: d\n", "  c: d\n", id="the item, deeper"
+        ),
+        pytest.param(
+            at("for x in y:\n    if x:\n    "), "        f(x)", "    f(x)", id="what stands below an opened block"
+        ),
+        pytest.param(at("for x in y:\n    if x:\n    "), "    f(x)", "    f(x)", id="only how much deeper"),
         pytest.param(at(f'{ADD}"'), '""Sum."""\n', '""Sum."""\n', id="the rest of three quotes"),
         pytest.param(at("x = [\n    '"), "''a'''\n", "''a'''\n", id="the rest of three others"),
         pytest.param(at(f'{ADD}"'), '"Sum."', 'Sum."', id="a quote again"),
@@ -294,6 +307,11 @@ def test_letters_of_several_bytes_do_not_shift_the_block_end() -> None:
         ("if x {\n", "a\n}", "go", None),
         ("if x {\n", "y := '}'\n", "go", None),
         ("if x {\n", "if y {\n}\n", "go", None),
+        ("f(func() {\n", "a\n})\nb", "go", 4),
+        ("func() {\n", "a\n}()\nb", "go", 5),
+        ("$self->{na", "me} = 1;\nreturn;\n}\n\nsub g {}", "perl", 18),
+        ("%x = (a => {\n", "b => 1 }, c => 2);\n", "perl", None),
+        ("$x = {", "} // 1;\n", "perl", None),
         ("def f():\n    ", "a\n    b\nc", "python", 8),
         ("def f():\n    ", "a\n\n    b", "python", None),
         ("x = ", "a\nb", "python", None),
@@ -307,11 +325,6 @@ def test_without_grammars_brackets_and_indentation_tell_the_block_end(
 
 def test_without_a_grammar_open_brackets_are_the_errors() -> None:
     assert adds_errors("", "f(x)", "f(x", "", "")
-        ("f(func() {\n", "a\n})\nb", "go", 4),
-        ("func() {\n", "a\n}()\nb", "go", 5),
-        ("$self->{na", "me} = 1;\nreturn;\n}\n\nsub g {}", "perl", 18),
-        ("%x = (a => {\n", "b => 1 }, c => 2);\n", "perl", None),
-        ("$x = {", "} // 1;\n", "perl", None),
     assert not adds_errors("", "x)", "x", "", "")
     assert open_brackets("f(')', [") == 2
 

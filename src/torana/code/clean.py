@@ -57,9 +57,9 @@ def clean_completion(text: str, cursor: Cursor, *, excluded: Collection[str] = (
     if "strip_fences" not in excluded:
         text = _unwrap(text, cursor)
     # What was there already would lead the trees astray.
-    begun, text = text, drop_repeated_start(text, cursor.prefix)
-    started = begun if text == begun else ""
-    ended = ""
+    begun = text
+    indented = text = drop_repeated_start(text, cursor.prefix)
+    started, ended = text if text == begun else "", ""
     """Texts whose start, and end, are known to repeat nothing."""
     for name, step in COMPLETION_STEPS.items():
         if name not in excluded:
@@ -71,7 +71,8 @@ def clean_completion(text: str, cursor: Cursor, *, excluded: Collection[str] = (
     # The quality rule. Either end may lay bare a repetition at the other one.
     for _ in range(_MAX_ROUNDS):
         if text != started:
-            text = started = drop_repeated_start(text, cursor.prefix)
+            is_indented = indented.startswith(text)
+            text = started = indented = drop_repeated_start(text, cursor.prefix, is_indented=is_indented)
         if text == ended:
             break
         text = ended = drop_repeated_end(text, cursor.prefix, cursor.suffix, cursor.grammar, cursor.trees)

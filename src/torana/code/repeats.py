@@ -24,20 +24,25 @@ _QUOTES = ('"', "'")
 _OPENER = re.compile(r"[:{(\[]\s*\Z")
 
 
-def drop_repeated_start(text: str, prefix: str) -> str:
+def drop_repeated_start(text: str, prefix: str, *, is_indented: bool = False) -> str:
     """`text` without a beginning that repeats the prefix's last line, its last lines or its last word.
 
     Where the cursor stands at the start of a line, that is the last line with something on it, and the
-    indentation that is already there.
+    indentation that is already there: once, for a text may be indented further.
+
+    is_indented  the text begins behind that indentation
     """
-    text = _without_lines_above(text, prefix)
+    shorter = _without_lines_above(text, prefix)
+    is_indented, text = is_indented or shorter != text, shorter
     above, _, typed = prefix.rpartition("\n")
-    line = typed.lstrip()
+    line, line_above = typed.lstrip(), above.rstrip().rpartition("\n")[2]
     for _ in range(_MAX_ROUNDS):
-        shorter = _without_typed(text, line) if line else _without_line_above(text, above, typed)
+        shorter = _without_typed(text, line) if line else _without_line_above(text, line_above)
         if shorter == text:
             break
         text = shorter
+    if not line:
+        return text if is_indented else _without_indent(text, typed, line_above)
     word = _BEGUN_WORD.search(typed)
     return text.removeprefix(word[0]) if word else text
 
@@ -139,15 +144,23 @@ def _without_lines_above(text: str, prefix: str) -> str:
     first = begun[: begun.find("\n") + 1]
     if not first or first not in prefix:  # nearly always
         return text
-    longest, start = 0, prefix.rfind("\n")
+    longest, depth, start = 0, 0, prefix.rfind("\n")
     for _ in range(_MAX_LINES_ABOVE):
         if start < 0 or len(prefix) - start > 2 * len(begun):
             break
         start = prefix.rfind("\n", 0, start)
         again = prefix[start + 1 :].lstrip()
         if len(again) > longest and _TELLING.search(again) and begun.startswith(again):
-            longest = len(again)
-    return begun[longest:] if longest else text
+            longest, depth = len(again), len(prefix) - start - 1 - len(again)
+    if not longest:
+        return text
+    rest = begun[longest:]
+    if prefix[prefix.rfind("\n") + 1 :].strip():
+        return rest
+    # Where they come again with more indentation than they have, what is behind them has as much more.
+    blank = text[: len(text) - len(begun)]
+    deeper = max(0, len(blank) - blank.rfind("\n") - 1 - depth)
+    return rest[:deeper].lstrip(" \t") + rest[deeper:]
 
 
 def _without_typed(text: str, line: str) -> str:
@@ -165,15 +178,16 @@ def _without_typed(text: str, line: str) -> str:
     return end + rest if is_again else text
 
 
-def _without_line_above(text: str, above: str, indent: str) -> str:
-    line = above.rstrip().rpartition("\n")[2]
+def _without_line_above(text: str, line: str) -> str:
     first, _, rest = text.lstrip("\r\n").partition("\n")
-    if _TELLING.search(line) and first.strip() == line.strip():
-        return rest
-    depth = len(line) - len(line.lstrip())
+    return rest if _TELLING.search(line) and first.strip() == line.strip() else text
+
+
+def _without_indent(text: str, indent: str, line_above: str) -> str:
+    depth = _depth(line_above)
     # Under an opened block, more indentation than the cursor has is meant.
-    is_deeper = bool(_OPENER.search(line)) and depth >= len(indent)
-    return text.removeprefix(indent) if not is_deeper else text
+    is_deeper = _OPENER.search(line_above) and _depth(text) <= depth and len(indent) <= depth
+    return text if is_deeper else text.removeprefix(indent)
 
 
 def _without_rest_of_line(text: str, suffix: str) -> str | None:
