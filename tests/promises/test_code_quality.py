@@ -86,11 +86,24 @@ async def test_a_completion_between_fences_is_taken_out_of_them(shared: RunningG
 
 
 @pytest.mark.parametrize(
+    ("file_name", "above", "code"),
+    [("a.c", "#inc", "lude <stdio.h>"), ("a.c", "  *x ", "= 1;"), ("a.css", "#a", "b { c: d }"), ("a.ts", "--", "i;")],
+)
+async def test_what_only_begins_like_a_comment_takes_code_between_fences(
+    shared: RunningGateway, file_name: str, above: str, code: str
+) -> None:
+    shared.provider.answer_with(text=f"```\n{code}\n```")
+
+    assert await text_of(shared, body(above, file_name=file_name)) == code
+
+
+@pytest.mark.parametrize(
     ("file_name", "above", "answered"),
     [
         ("a.md", "An example:\n\n", "```python\nx = 1\n```"),
         ("a.py", 'def f():\n    """An example:\n\n    ', "```python\n    f()\n    ```"),
         ("a.rs", "/// An example:\n/// ", "```\n/// f();\n/// ```"),
+        ("a.js", "/**\n * An example:\n * ", "```\n * f();\n * ```"),
         ("a.py", "def f():\n    ", '"""An example:\n\n    ```\n    f()\n    ```\n    """'),
     ],
 )

@@ -7,7 +7,7 @@ out by name (`AIGW_FEATURE_FLAGS__EXCL_POST_PROCESS`); the quality rule at the e
 import re
 from collections.abc import Callable, Collection
 
-from torana.code.comments import is_only_comments
+from torana.code.comments import is_comment_line, is_only_comments
 from torana.code.fences import DOCSTRINGS, strip_fences, unwrap
 from torana.code.orders import Cleaning, Cursor
 from torana.code.repeats import drop_loops, drop_repeated_blocks, drop_repeated_end, drop_repeated_start
@@ -20,7 +20,6 @@ _MARKERS = re.compile(
     re.IGNORECASE,
 )
 _ASTERISKS = re.compile(r"\A\s*\*+[ \t]*")
-_COMMENT_MARKS = ("//", "#", "*", "/*", "--", ";", "%")
 _PARTIAL_WORD = re.compile(r"(?<!\w)\w+\Z")
 _MAX_CHARS = 20_000
 """A longer completion is offered as it came. Models are asked for 128 tokens; a server that sends so much more could
@@ -92,7 +91,7 @@ def _unwrap(text: str, cursor: Cursor) -> str:
         return text
     typed = cursor.prefix[cursor.prefix.rfind("\n") + 1 :].lstrip()
     # Within comments and docstrings, examples stand between fences.
-    is_prose = typed.startswith(_COMMENT_MARKS) or any(cursor.prefix.count(quotes) % 2 for quotes in DOCSTRINGS)
+    is_prose = is_comment_line(typed, cursor.language) or any(cursor.prefix.count(quotes) % 2 for quotes in DOCSTRINGS)
     return text if is_prose else unwrap(text, cursor.language)
 
 

@@ -22,6 +22,8 @@ _SYNTAX = {
     r";[^\n]*": "clojure",
     r"%[^\n]*": "erlang",
 }
+_MARKS = ("//", "#", "*", "/*", "--", ";", "%")
+_FURTHER_LINE = re.compile(r"\*(?:[\s*/]|\Z)")
 _PIECES = {
     language: re.compile(rf"\s+|{syntax}", re.DOTALL) for syntax, names in _SYNTAX.items() for language in names.split()
 }
@@ -39,3 +41,14 @@ def is_only_comments(text: str, language: str) -> bool:
             return False
         position = match.end()
     return True
+
+
+def is_comment_line(line: str, language: str) -> bool:
+    """True where `line`, which is told without its indentation, is a comment, or goes on with one of several lines.
+
+    In an unknown language, all that is a comment anywhere.
+    """
+    piece = _PIECES.get(language)
+    if piece is None:
+        return line.startswith(_MARKS)
+    return piece.match(line) is not None or (r"/\*" in piece.pattern and _FURTHER_LINE.match(line) is not None)
