@@ -54,6 +54,16 @@ def test_of_a_users_calls_as_many_pass_as_the_limit_says(folder: Path) -> None:
     assert (found["first_refused_s"], found["longest_retry_after_s"]) == (10.0, 50)
 
 
+@pytest.mark.parametrize("amount", [23, 60, 125, 1981])
+@pytest.mark.parametrize("burst", [0, 1])
+def test_a_flow_that_keeps_to_its_limit_meets_no_refusal(folder: Path, amount: int, burst: int) -> None:
+    (folder / "limits.yml").write_text(f"- {{name: same, limit: {amount} per minute, burst: {burst}}}")
+
+    found = outcome(f"- {{name: even, calls: {amount} per minute}}", "--for", "7m", "--catalog", str(folder))
+
+    assert (found["sent"], found["refused_by"]) == (7 * amount, {})
+
+
 def test_users_have_a_limit_each(folder: Path) -> None:
     found = outcome("- {name: six, calls: 60 per minute, users: 6}", "--for", "10m", "--catalog", str(folder))
 
@@ -127,6 +137,8 @@ def test_more_users_than_a_server_can_count_are_told(tmp_path: Path, folder: Pat
         ("- {name: x, calls: 5 concurrent streams}", "`calls` is no rate"),
         ("- {name: x, calls: 5 per day, users: 0}", "`users` is too small"),
         ("- {name: x, calls: 5 per day, seconds: -1}", "`seconds` is too small"),
+        ("- {name: x, calls: 5 per day, seconds: 1.0e+300}", "`seconds` is too large"),
+        ("- {name: x, calls: 5 per day, input_tokens: 10000000000}", "`input_tokens` is too large"),
         ("- {name: x, calls: 5 per day, model: nope}", "unknown model `nope`"),
         ("- {name: x, calls: 5 per day, unit_primitive: nope}", "unknown unit primitive `nope`"),
         ("- {name: x, call: 5 per day}", "did you mean `calls`"),
@@ -140,6 +152,21 @@ def test_a_bad_profile_is_exit_2_and_says_what_is_wrong(profile: str, wrong: str
     assert result.exit_code == 2
     assert wrong in result.stderr
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("span", ["0h", "10", "1y", "36501d"])
+def test_a_time_that_no_clock_goes_through_is_exit_2(span: str) -> None:
+    result = simulate("- {name: x, calls: 1 per month}", "--for", span)
+
+    assert (result.exit_code, "is no time" in result.stderr) == (2, True)
+
+
+def test_a_hundred_years_are_gone_through(folder: Path) -> None:
+    (folder / "limits.yml").write_text("- {name: monthly, limit: 2 per month}\n- {name: hourly, limit: 1 per hour}")
+
+    found = outcome("- {name: x, calls: 1 per month}", "--for", "36500d", "--catalog", str(folder))
+
+    assert (found["sent"], found["refused"]) == (1217, 0)
 
 
 def test_a_profile_that_cannot_be_read_is_exit_2() -> None:

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 import time
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,20 @@ import msgspec
 
 from torana.cli.surroundings import read_catalogue, read_settings
 from torana.errors import BadCatalogue
+from torana.usage.told import MAX_TOKENS
 
 if TYPE_CHECKING:
     from torana.catalog.snapshot import Catalogue
     from torana.limits.simulation import Flow, Outcome
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_LONGEST_S = 36_500 * 86400
+"""Counts end by nanoseconds in 64 bits."""
+_BOUNDS = {
+    "users": (1, 10**9), "input_tokens": (0, MAX_TOKENS), "output_tokens": (0, MAX_TOKENS),
+    "max_tokens": (0, MAX_TOKENS), "seconds": (0, 366 * 86400),
+}  # fmt: skip
+"""Members of a flow → the least and the most."""
 
 
 class FlowRecord(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -39,9 +48,10 @@ class FlowRecord(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_onl
 
 def _read_span(ctx: click.Context, param: click.Parameter, value: str) -> float:
     found = re.fullmatch(r"(\d{1,6})([smhd])", value, re.ASCII)
-    if not found or not int(found[1]):
+    seconds = int(found[1]) * _UNITS_S[found[2]] if found else 0
+    if not 0 < seconds <= _LONGEST_S:
         raise click.BadParameter(f"{value!r} is no time; expected such as 90s, 10m, 1h or 2d")
-    return float(int(found[1]) * _UNITS_S[found[2]])
+    return float(seconds)
 
 
 @click.group()
@@ -79,7 +89,7 @@ def simulate(profile: str, lasts_s: float, folders: tuple[str, ...], as_json: bo
     except BadCatalogue as error:
         click.echo(str(error), err=True)
         sys.exit(2)
-    calls = sum(flow.calls_per_s for flow in flows) * lasts_s
+    calls = float(sum(flow.calls_per_s for flow in flows)) * lasts_s
     if calls > MOST_CALLS:
         raise click.BadParameter(f"{calls:.0f} calls are too many, at most {MOST_CALLS}", param_hint="--for")
     outcomes, lost = run(catalogue, Metrics(known_labels(catalogue)), flows, lasts_s, time.time())
@@ -114,9 +124,11 @@ def _read_flows(profile: str, catalogue: "Catalogue") -> "list[Flow]":
         if terms.unit != "requests" or terms.per:
             problems.append(document.problem("`calls` is no rate", "expected such as 60 per minute", index, "calls"))
             continue
-        for member in ("users", "input_tokens", "output_tokens", "max_tokens", "seconds"):
-            if getattr(record, member) < (member == "users"):
-                problems.append(document.problem(f"`{member}` is too small", "expected more", index, member))
+        for member, (least, most) in _BOUNDS.items():
+            value = getattr(record, member)
+            if not least <= value <= most:
+                size, expected = ("small", "more") if value < least else ("large", f"at most {most}")
+                problems.append(document.problem(f"`{member}` is too {size}", f"expected {expected}", index, member))
         known = catalogue.models.get(record.model)
         if record.model and known is None:
             problems.append(
@@ -129,7 +141,7 @@ def _read_flows(profile: str, catalogue: "Catalogue") -> "list[Flow]":
         flows.append(
             Flow(
                 name=record.name,
-                calls_per_s=terms.amount / terms.period_s,
+                calls_per_s=Fraction(terms.amount, int(terms.period_s)),
                 users=record.users,
                 instance=record.instance,
                 realm=record.realm,

@@ -7,6 +7,7 @@ best. All servers together count as one.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from heapq import heappop, heappush
 from itertools import count
 
@@ -37,7 +38,7 @@ class Flow:
     """Calls of one kind."""
 
     name: str
-    calls_per_s: float
+    calls_per_s: Fraction
     """Of all users together."""
     users: int = 1
     instance: str = ""
@@ -92,13 +93,19 @@ class SimulatedClock(Clock):
 
     def __init__(self, begins_at: float) -> None:
         self._begins_at = begins_at
-        self.gone_s = 0.0
+        self.gone_ns = 0
+        """Whole, as rules count: by seconds that are a little short, a period would end after the call that begins
+        the next one."""
+
+    @property
+    def gone_s(self) -> float:
+        return self.gone_ns / SECOND
 
     def now(self) -> float:
         return self._begins_at + self.gone_s
 
     def monotonic(self) -> float:
-        return 1.0 + self.gone_s
+        return 1.0 + (self.gone_ns + 0.5) / SECOND  # so that what is cut off is no whole nanosecond
 
 
 class _Run:
@@ -179,19 +186,19 @@ def simulate(
     rules = [make_rule(record, catalogue.models, clock, metrics) for record in all_records(catalogue)]
     runs = [_Run(flow, rules) for flow in flows]
     order = count()
-    events: list[tuple[float, int, _Run, Hold | None]] = [(0.0, next(order), run, None) for run in runs]
+    events: list[tuple[int, int, _Run, Hold | None]] = [(0, next(order), run, None) for run in runs]
     while events:
-        clock.gone_s, _, run, hold = heappop(events)
+        clock.gone_ns, _, run, hold = heappop(events)
         if hold is not None:
             here.settle(hold, run.used)
             continue
         flow = run.outcome.flow
         hold = run.send(here, clock.gone_s)
         if hold is not None:
-            heappush(events, (clock.gone_s + flow.seconds, next(order), run, hold))
-        due_s = run.outcome.sent / flow.calls_per_s
-        if due_s < lasts_s:
-            heappush(events, (due_s, next(order), run, None))
+            heappush(events, (clock.gone_ns + int(flow.seconds * SECOND), next(order), run, hold))
+        due_ns = run.outcome.sent * SECOND * flow.calls_per_s.denominator // flow.calls_per_s.numerator
+        if due_ns < lasts_s * SECOND:
+            heappush(events, (due_ns, next(order), run, None))
     return [run.end() for run in runs], here.table.lost
 
 
