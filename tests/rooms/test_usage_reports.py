@@ -122,6 +122,42 @@ async def test_rows_that_are_too_old_are_dropped_period_by_period(sink: RollupSi
     assert found == [("day",), ("hour",)]
 
 
+async def test_a_wall_clock_that_leaps_ahead_deletes_nothing_before_it_has_stood_for_a_day(rollup: Path) -> None:
+    rollup.parent.mkdir()
+    clock = HandClock(NOW.timestamp())
+    sink = RollupSink(rollup, KEEP, clock)
+    await sink.send(batch(event(1)))
+    years = timedelta(days=3 * 365).total_seconds()
+
+    async def kept(number: int) -> list[str]:
+        clock.advance(3_600)
+        ended = datetime.fromtimestamp(clock.now(), UTC)
+        await sink.send(batch(event(number, ended), start=number))
+        rows = sqlite3.connect(rollup).execute("SELECT period FROM usage WHERE start < ?", (NOW.timestamp(),))
+        return sorted(period for (period,) in rows)
+
+    clock.jump(years)
+    leapt = await kept(2)
+    clock.jump(-years)
+    set_right = await kept(3)
+    clock.jump(years)
+    again = [await kept(number) for number in range(4, 30)]
+    await sink.aclose()
+
+    assert leapt == set_right == again[0] == ["day", "hour", "minute"]
+    assert again[-1] == []
+
+
+async def test_a_record_that_comes_when_its_minutes_are_gone_passes_for_no_whole_hour(
+    sink: RollupSink, torana: Callable[..., Result]
+) -> None:
+    moments = [NOW - timedelta(days=40), NOW - timedelta(days=35)]
+    await sink.send(batch(event(1, moments[1]), event(2)))  # its hour is gone at once
+    await sink.send(batch(event(3, moments[0]), start=3))
+
+    assert [row["calls"] for row in report(torana, "--since", "41d")] == [3]
+
+
 async def test_an_absurd_record_does_not_keep_the_others_from_being_counted(
     sink: RollupSink, torana: Callable[..., Result]
 ) -> None:
@@ -404,6 +440,15 @@ async def test_a_report_may_go_by_months(sink: RollupSink, torana: Callable[...,
     rows = report(torana, "--by", "month,instance", "--since", "2026-01-01")
 
     assert [(row["month"], row["calls"]) for row in rows] == [("2026-09", 2), ("2026-10", 1)]
+
+
+async def test_the_calendar_may_be_asked_for_to_its_end(sink: RollupSink, torana: Callable[..., Result]) -> None:
+    await sink.send(batch(event(1), event(2, datetime(9999, 12, 31, 23, 59, 30, tzinfo=UTC))))
+
+    until_then = report(torana, "--since", "1h", "--until", "9999-12-31T23:59:59")
+    last_minute = report(torana, "--since", "9999-12-31T23:59:10", "--until", "9999-12-31T23:59:59")
+
+    assert ([row["calls"] for row in until_then], [row["calls"] for row in last_minute]) == ([1], [1])
 
 
 async def test_what_a_clock_that_ran_ahead_has_counted_is_not_left_out(
@@ -724,6 +769,17 @@ def test_models_that_are_others_keep_their_names() -> None:
 
 
 @pytest.mark.usefixtures("counted")
+def test_a_bill_of_the_last_day_that_there_is_is_held_against_what_we_have(
+    torana: Callable[..., Result], tmp_path: Path
+) -> None:
+    (tmp_path / "bill.csv").write_text("day,model,calls\n9999-12-31,gpt,1\n")
+
+    result = torana("usage", "reconcile", str(tmp_path / "bill.csv"))
+
+    assert (result.exit_code, "only on the bill" in result.stdout) == (1, True)
+
+
+@pytest.mark.usefixtures("counted")
 def test_a_bill_that_cannot_be_whole_is_told(torana: Callable[..., Result], tmp_path: Path) -> None:
     bill = pages([{"start_time": STAMP, "results": [{"amount": {"value": 0.5}, "line_item": "gpt-5-mini"}]}])
     (tmp_path / "bill.json").write_text(bill.replace('"has_more": false', '"has_more": true'))
@@ -766,7 +822,10 @@ def test_a_bill_of_days_without_use_says_so(torana: Callable[..., Result], tmp_p
         (f"{OPENAI_USAGE}{STAMP},0,seventy,7,0,1,p,gpt\n", "bill.csv:2: 'seventy' is no number"),
         (f'day,model,cost_usd\n{DAY},gpt,"0,45"\n', "'0,45' is no number"),
         (f"{OPENAI_USAGE}someday,0,70,7,0,1,p,gpt\n", "bill.csv:2: 'someday' is no day"),
+        (f"{OPENAI_USAGE}{STAMP * 10**9},0,70,7,0,1,p,gpt\n", f"bill.csv:2: '{STAMP * 10**9}' is no day"),
         (f"{OPENAI_USAGE}{10**20},0,70,7,0,1,p,gpt\n", "is no day"),
+        (f"day,model,cost_usd\n{DAY},gpt,1e9999999\n", "'1e9999999' is no number"),
+        (f"day,model,cost_usd\n{DAY},gpt,1e-9999999\n", "'1e-9999999' is no number"),
         (f"{OPENAI_USAGE}{STAMP},0,NaN,7,0,1,p,gpt\n", "is no number"),
     ],
 )

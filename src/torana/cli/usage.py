@@ -263,7 +263,8 @@ def _our_lines(paths: Sequence[Path], provider: str, bill: "Bill") -> "tuple[Bil
 
     first, last = bill.span
     start = datetime(first.year, first.month, first.day, tzinfo=UTC)
-    end = datetime(last.year, last.month, last.day, tzinfo=UTC) + timedelta(days=1)
+    behind = last + timedelta(days=1) if last < date.max else None
+    end = None if behind is None else datetime(behind.year, behind.month, behind.day, tzinfo=UTC)
     found, providers = Bill(), set()
     for row in ask(paths, ("day", "provider", "upstream_model", "status"), start, end, _now()).rows:
         day, its_provider, model, status = row.names

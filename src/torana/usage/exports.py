@@ -22,6 +22,8 @@ Row = Mapping[str, str]
 
 _WORD = re.compile(r"\S")
 _THOUSANDS = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d*)?")
+_MOST_DIGITS = 30
+"""Before or behind the point: of no bill, and sums of them could be told no more."""
 
 
 class BadBill(ValueError):
@@ -269,7 +271,7 @@ def _day(text: str, place: str) -> date:
             return datetime.strptime(text[:10], "%m/%d/%Y").date()
         moment = datetime.fromisoformat(text.removesuffix(" UTC"))  # BigQuery's
         return (moment if moment.tzinfo is None else moment.astimezone(UTC)).date()
-    except (ValueError, OverflowError) as error:
+    except (ValueError, OverflowError, OSError) as error:  # the last of nanoseconds
         raise BadBill(f"{place}: {text[:40]!r} is no day, expected 2026-11-01 or Unix seconds") from error
 
 
@@ -280,6 +282,6 @@ def _amount(text: str, place: str) -> Decimal:
         amount = Decimal(bare.replace(",", "") if _THOUSANDS.fullmatch(bare) else bare)
     except InvalidOperation as error:
         raise BadBill(f"{place}: {text[:40]!r} is no number") from error
-    if not amount.is_finite():
+    if not amount.is_finite() or abs(amount.adjusted()) > _MOST_DIGITS:
         raise BadBill(f"{place}: {text[:40]!r} is no number")
     return amount

@@ -27,6 +27,9 @@ HOURS_KEPT = timedelta(days=45)
 MINUTES_SEEN = timedelta(hours=3)
 """Nobody asks for them over a longer time."""
 
+LAST_MOMENT = int(datetime.max.replace(microsecond=0, tzinfo=UTC).timestamp())
+"""Unix seconds: what lies behind it has no date."""
+
 _AGO = re.compile(r"(\d{1,5})([mhdw])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -121,7 +124,7 @@ def ask(paths: Sequence[Path], by: Sequence[str], since: datetime, until: dateti
     if until is not None:
         # At least one of the sums: they cannot be taken apart.
         end = max(int(until.timestamp()) // PERIODS[period], start // PERIODS[period] + 1) * PERIODS[period]
-        until = datetime.fromtimestamp(end, UTC)
+        until = datetime.fromtimestamp(min(end, LAST_MOMENT), UTC)
         where, values = f"{where} AND start < ?", [*values, end]
     question = f"SELECT {', '.join([*columns, *sums])} FROM usage WHERE {where}{groups}"  # noqa: S608 our own names only
 

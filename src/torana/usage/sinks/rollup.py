@@ -5,8 +5,9 @@ so that a record is counted once however often it is delivered.
 """
 
 import asyncio
+import math
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from decimal import Decimal
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     import sqlite3
 
 PRUNE_S = 600.0
+LEAP_S, BELIEVED_S = 60.0, 86_400.0
+"""A wall clock that leaps ahead by more is believed once it has stood so for a day: what was deleted for it is gone."""
 
 MAX_AMOUNT = 2**53
 
@@ -44,7 +47,10 @@ class RollupSink:
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
         """Which one the connection has open."""
-        self._pruned_at = 0.0
+        self._pruned_at = -math.inf
+        self._ahead_s = self._clock.now() - self._clock.monotonic()
+        """Of the monotonic clock."""
+        self._leapt_at: float | None = None
         self._is_closed = False
 
     async def send(self, batch: Batch) -> None:
@@ -88,7 +94,7 @@ class RollupSink:
                 connection.execute("BEGIN IMMEDIATE")
                 counted = _position(connection, batch.folder)
                 fresh = batch.events[bisect_right(batch.positions, counted) :]
-                connection.executemany(_ADD, _rows(fresh))
+                connection.executemany(_ADD, _rows(fresh, self._kept_since()))
                 end = max(counted, batch.positions[-1])
                 connection.execute(
                     "INSERT OR REPLACE INTO counted VALUES (?, ?, ?, ?)",
@@ -100,14 +106,30 @@ class RollupSink:
             raise SinkDown(str(error), is_ambiguous=False) from error
 
     def _prune(self, connection: "sqlite3.Connection") -> None:
-        now = self._clock.now()
-        if now - self._pruned_at < PRUNE_S:
+        if self._clock.monotonic() - self._pruned_at < PRUNE_S:
             return
-        self._pruned_at = now
+        self._pruned_at = self._clock.monotonic()
         with connection:
-            for period, seconds in self._keep_s.items():
-                connection.execute("DELETE FROM usage WHERE period = ? AND start < ?", (period, now - seconds))
-            connection.execute("DELETE FROM counted WHERE at < ?", (now - 90 * 86_400,))
+            for kept in self._kept_since().items():
+                connection.execute("DELETE FROM usage WHERE period = ? AND start < ?", kept)
+            connection.execute("DELETE FROM counted WHERE at < ?", (self._now() - 90 * 86_400,))
+
+    def _kept_since(self) -> dict[str, float]:
+        """Period → Unix seconds before which none of its rows begins."""
+        now = self._now()
+        return {period: now - seconds for period, seconds in self._keep_s.items()}
+
+    def _now(self) -> float:
+        """By the wall clock, as far as it is believed."""
+        monotonic = self._clock.monotonic()
+        ahead_s = self._clock.now() - monotonic
+        if ahead_s - self._ahead_s <= LEAP_S:
+            self._ahead_s, self._leapt_at = ahead_s, None
+        elif self._leapt_at is None:
+            self._leapt_at = monotonic
+        elif monotonic - self._leapt_at > BELIEVED_S:
+            self._ahead_s, self._leapt_at = ahead_s, None
+        return self._ahead_s + monotonic
 
     def _close(self) -> None:
         """Also after a failure: what is open may be broken, and a sound file in its place by now."""
@@ -163,8 +185,11 @@ class _Counted(msgspec.Struct, frozen=True, gc=False):
 _decode = msgspec.json.Decoder(_Counted).decode
 
 
-def _rows(events: Iterable[bytes]) -> list[tuple[object, ...]]:
-    """One row for each period and combination of names."""
+def _rows(events: Iterable[bytes], kept_since: Mapping[str, float]) -> list[tuple[object, ...]]:
+    """One row for each period and combination of names.
+
+    kept_since  as `_kept_since` has it: among what is gone already, a late record would pass for a whole hour or day
+    """
     # By the minute first: of many records few rows are left for the longer periods.
     minutes: dict[tuple[int, tuple[str, ...]], list[int]] = {}
     starts: dict[str, int] = {}
@@ -183,7 +208,10 @@ def _rows(events: Iterable[bytes]) -> list[tuple[object, ...]]:
     sums: dict[tuple[object, ...], list[int]] = {}
     for (start, called), amounts in minutes.items():
         for period, seconds in PERIODS.items():
-            key = (period, start - start % seconds, *called)
+            begin = start - start % seconds
+            if begin < kept_since[period]:
+                continue
+            key = (period, begin, *called)
             row = sums.get(key)
             sums[key] = amounts if row is None else list(map(add, row, amounts))
     return [(*key, *amounts) for key, amounts in sums.items()]
