@@ -31,6 +31,7 @@ def _look_for(signs: bytes) -> re.Pattern[bytes]:
 
 _IN_REQUESTS, _IN_ANSWERS = b"[{:,", b"[{"
 _looks = {signs: _look_for(signs) for signs in (_IN_REQUESTS, _IN_ANSWERS)}
+_others = {signs: bytes(set(range(256)) - set(signs)) for signs in _looks}
 _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
@@ -92,10 +93,10 @@ def _is_crowded(data: bytes, signs: bytes) -> bool:
 
 
 def _may_be_crowded(data: bytes, signs: bytes) -> bool:
-    """False spares a closer look: counting signs costs next to nothing where they are few."""
+    """False spares a closer look. Dropping all but the signs takes 0.8 ms a MiB; `count` takes as long for each sign."""
     found, step = 0, 1024 * 1024
     for start in range(0, len(data), step):
-        found += sum(data.count(sign, start, start + step) for sign in signs)
+        found += len(data[start : start + step].translate(None, _others[signs]))
         if found > MAX_VALUES:
             return True
     return False
