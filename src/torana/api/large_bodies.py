@@ -6,7 +6,7 @@ import asyncio
 from torana.heap import Heap
 
 LARGE_BYTES = 262_144
-"""About 3 ms of work and more; 8 MiB are a quarter of a second."""
+"""About 1.5 ms of work and more; 8 MiB are 50."""
 
 
 class LargeBodies:
