@@ -179,6 +179,15 @@ async def test_bad_keys_of_a_set_are_dropped_one_by_one(access: Access) -> None:
     assert kids(access) == ["a", "", ""]
 
 
+async def test_a_key_with_letters_that_no_utf_8_has_is_dropped_alone(access: Access) -> None:
+    odd = b'{"kty":"RSA","kid":"gr\xfc\xdfe","n":"AQAB","e":"AQAB"}'
+    access.fetcher.answers[KEYS] = raw(b'{"keys":[%b,%b]}' % (odd, json.dumps(jwk(GITLAB_KEY, "a")).encode()))
+
+    await access.ring.refetch("")
+
+    assert kids(access) == ["a"]
+
+
 @pytest.mark.parametrize("count", [1, 100])
 async def test_a_set_of_up_to_a_hundred_keys_is_read(access: Access, count: int) -> None:
     access.fetcher.publish(GITLAB, *(jwk(GITLAB_KEY, str(number)) for number in range(count)))

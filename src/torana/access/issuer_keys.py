@@ -325,7 +325,7 @@ def read_keys(entries: list[msgspec.Raw], issuer: str) -> tuple[Key, ...]:
                 raise BadKey("is not for RS256")
             if key.kid and any(other.kid == key.kid for other in found):
                 raise BadKey("has the id of another key")
-        except (BadKey, msgspec.DecodeError, RecursionError) as error:
+        except (BadKey, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             extra = {"issuer": issuer, "position": position, "reason": str(error)}
             logger.warning("a key of an issuer is not used", extra=extra)
         else:
