@@ -138,6 +138,14 @@ async def test_a_portal_that_keeps_silent_for_a_second_refuses(gateway: RunningG
     await portal.questions[0].hung_up.wait()  # nothing is left open at the portal
 
 
+async def test_half_a_letter_in_a_claim_stops_no_question(gateway: RunningGateway, portal: Portal) -> None:
+    token = gateway.token(unit_primitives=RIGHTS, gitlab_root_namespace_id="7\ud800")
+
+    assert (await complete(gateway, token=token)).status == 200
+
+    assert portal.asked_for()["root_namespace_id"] == "7\ufffd"
+
+
 async def test_the_question_is_exactly_the_contracts(gateway: RunningGateway, portal: Portal) -> None:
     headers = {
         "X-Request-ID": "request-7",

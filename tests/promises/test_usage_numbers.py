@@ -323,7 +323,7 @@ async def test_a_call_is_booked_whose_token_names_half_a_letter(gateway: Running
     )
 
     (record,) = gateway.usage()
-    assert (answer.status, record["instance"], record["status"]) == (200, "ac?me", "completed")
+    assert (answer.status, record["instance"], record["status"]) == (200, "ac\ufffdme", "completed")
 
 
 def whole_chat_completion(text: str) -> dict[str, Any]:

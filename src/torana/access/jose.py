@@ -18,6 +18,8 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from jwt.algorithms import Algorithm, get_default_algorithms
 
+from torana.dialects.bodies import mend_half_letters
+
 MAX_TOKEN_BYTES = 8192
 MIN_RSA_BITS = 2048
 MAX_RSA_BITS = 8192
@@ -128,9 +130,12 @@ def is_signed_by(jws: Jws, key: Key) -> bool:
 
 
 def read_object(raw: bytes, what: str) -> dict[str, Any]:
-    """JSON object without duplicate members, at any depth, and with finite numbers; raises BadToken."""
+    """JSON object without duplicate members, at any depth, and with finite numbers; raises BadToken.
+
+    Half a letter in an escape reads as U+FFFD: addresses and records, where claims go, have no way to say it.
+    """
     try:
-        value = _strict_json.decode(raw.decode("utf-8"))
+        value = _strict_json.decode(mend_half_letters(raw).decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise BadToken("token_malformed", f"the {what} is no plain JSON") from error
     if not isinstance(value, dict):
