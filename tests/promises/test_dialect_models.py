@@ -120,6 +120,15 @@ async def test_embeddings_pass_as_they_came_but_for_the_models_name(gateway: Run
     assert (await gateway.log.find(path=EMBEDDINGS))["input_tokens"] == 10
 
 
+async def test_vectors_that_pass_are_json_for_every_reader(gateway: RunningGateway) -> None:
+    gateway.provider.answer_with(body=b'\xef\xbb\xbf{"data":[{"embedding":[1]},{"embedding":[2],"of":"Hel\xfflo"}]}')
+
+    answer = await embed(gateway)
+
+    assert answer.status == 200
+    assert answer.body == '{"data":[{"embedding":[1]},{"embedding":[2],"of":"Hel\ufffdlo"}]}'.encode()
+
+
 @pytest.mark.parametrize(
     ("asked", "param"),
     [

@@ -71,9 +71,7 @@ def pass_answer(dialect: Dialect, body: bytes) -> list[Chunk]:
     What it says stands beside its bytes, all choices and calls together, for those who count or log it.
     """
     chunks = dialect.read_answer(body)
-    raw = body.removeprefix(BOM)
-    if not raw.isascii():
-        raw = _sound(raw)
+    raw = sound_answer(body)
     usage = finish = None
     for chunk in chunks:
         usage, finish = chunk.usage or usage, chunk.finish or finish
@@ -242,6 +240,12 @@ class PassingReader:
             if scan.is_complete:
                 return whole[:end]
         return whole
+
+
+def sound_answer(body: bytes) -> bytes:
+    """A whole JSON answer as it came, but for what no client's reader of JSON takes."""
+    raw = body.removeprefix(BOM)
+    return raw if raw.isascii() else _sound(raw)
 
 
 def _sound(said: bytes) -> bytes:

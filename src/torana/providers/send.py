@@ -21,7 +21,7 @@ from torana.dialects.lengths import fit_lengths
 from torana.dialects.manners import wants_responses
 from torana.dialects.messages import MESSAGES, read_count
 from torana.dialects.openai_models import traits_of
-from torana.dialects.passing import pass_on, replace_model
+from torana.dialects.passing import pass_on, replace_model, sound_answer
 from torana.dialects.responses import RESPONSES
 from torana.dialects.thoughts import has_thoughts, leave_thoughts_out, taken_by
 from torana.errors import (
@@ -221,7 +221,7 @@ class Sender:
             body = replace_model(request.source, deployment.model)
             said, _ = await self._ask_for_vectors(provider, dialect, deployment, body)
             embeddings.check_answer(said, len(request.inputs))
-            return Vectors([], dialect.read_usage(said, {}), said)
+            return Vectors([], dialect.read_usage(said, {}), sound_answer(said))
         most, inputs = dialect.most_inputs(deployment.model), request.inputs
         parts = [replace_fields(request, inputs=inputs[at : at + most]) for at in range(0, len(inputs), most)]
         bodies = [dialect.write_request(part, deployment.model) for part in parts]
