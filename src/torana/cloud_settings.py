@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -93,36 +94,46 @@ def _holds(file: str, what: re.Pattern[str]) -> bool:
         return False
 
 
-def check_google(settings: GoogleSettings) -> GoogleSettings:
-    """The same settings, the project found in the credentials where nothing else names it. Raises BadSetting."""
+def check_google(settings: GoogleSettings, given: Collection[str]) -> GoogleSettings:
+    """The same settings, the project found in the credentials where nothing else names it. Raises BadSetting.
+
+    given   names that the operator has set, for each setting goes by several
+    """
     held: dict[str, Any] = {}
+    name = _KEY
     if settings.service_account_key:
         held = _read_credentials(settings.service_account_key.reveal())
         if not held.get("client_email") or not held.get("private_key"):
             raise BadSetting(_KEY, "is no key of a service account", "expected the text of its JSON key file")
     elif settings.credentials_file:
+        name = "GOOGLE_APPLICATION_CREDENTIALS"
         try:
             held = _read_credentials(Path(settings.credentials_file).expanduser().read_text(encoding="utf-8"))
         except (OSError, ValueError, RuntimeError) as error:  # the last: no home to look in
-            name = "GOOGLE_APPLICATION_CREDENTIALS"
             raise BadSetting(name, f"cannot be read ({type(error).__name__})", "expected a JSON file") from None
     found = held.get("project_id") or held.get("quota_project_id") or ""
     project = settings.project or (found if isinstance(found, str) else "")
     if project and not _project.fullmatch(project):
-        raise BadSetting("AIGW_GOOGLE_CLOUD_PLATFORM__PROJECT", f"{project!r} is no project", "expected its id")
+        name = _given_as("project", given) if settings.project else name
+        raise BadSetting(name, f"{project!r} is no project", "expected its id")
     if settings.location and not _location.fullmatch(settings.location):
         raise BadSetting(
-            "AIGW_GOOGLE_CLOUD_PLATFORM__LOCATION",
+            _given_as("location", given),
             f"{settings.location!r} is no location",
             "expected a region such as us-central1, or global",
         )
     return replace(settings, project=project)
 
 
+def _given_as(field: str, given: Collection[str]) -> str:
+    names: tuple[str, ...] = GoogleSettings.__dataclass_fields__[field].metadata["env"]
+    return next((name for name in names if name in given), names[0])
+
+
 def _read_credentials(text: str) -> dict[str, Any]:
     """The JSON object; empty for anything else."""
     try:
         held = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return held if isinstance(held, dict) else {}

@@ -19,6 +19,7 @@ from torana.errors import BadSetting, BadSettings
 from torana.setting_checks import check_values
 from torana.setting_values import (
     Secret,
+    check_key,
     check_name,
     check_networks,
     check_path,
@@ -61,6 +62,17 @@ ACCEPTED_UNUSED = (
 
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "WARN", "FATAL")
 """Of the log; the last two are old names that Python's own takes as well."""
+
+_SENT = (
+    "ANTHROPIC_API_KEY",
+    "OPENAI_API_KEY",
+    "AWS_BEARER_TOKEN_BEDROCK",
+    "AWS_SESSION_TOKEN",
+    "AIGW_CUSTOMERSDOT__API_TOKEN",
+    "CUSTOMER_PORTAL_USAGE_QUOTA_API_TOKEN",
+    "AIGW_OPERATOR_TOKEN",
+)
+"""Secrets that requests bring as they are. Other vendors' keys are checked where a row of providers.yml names them."""
 
 ADDRESS_NAMES = ("_BASE_URL", "_API_BASE", "_API_BASE_URL", "_ENDPOINT", "_HOST", "AWS_ENDPOINT_URL_BEDROCK_RUNTIME")
 """How the environment names of vendors' addresses end."""
@@ -120,7 +132,7 @@ def _read(found: Mapping[str, str]) -> Settings:
     names = {name.removesuffix("_FILE") for name in found if name.removesuffix("_FILE").endswith("_API_KEY")}
     keys = {name: Secret(text) for name in names if (text := _text_of(name, Secret, found)) is not None}
     urls = {name: text.strip() for name, text in found.items() if is_address_name(name)}
-    google = check_google(settings.providers.google)
+    google = check_google(settings.providers.google, found)
     providers = replace(settings.providers, google=google, vendor_keys=keys, vendor_urls=urls)
     names = {name.removesuffix("_FILE") for name in found if name.startswith("AIGW_SINK__")}
     sink_secrets = {name: Secret(text) for name in names if (text := _text_of(name, Secret, found)) is not None}
@@ -303,9 +315,15 @@ def _text_of(name: str, kind: Any, found: Mapping[str, str]) -> str | None:
     return None
 
 
+def _read_secret(name: str, text: str) -> Secret:
+    if name in _SENT:
+        check_key(name, text)
+    return Secret(text)
+
+
 _READERS: dict[Any, Callable[[str, str], Any]] = {
     str: lambda _name, text: text,
-    Secret: lambda _name, text: Secret(text),
+    Secret: _read_secret,
     bool: read_bool,
     int: read_int,
     float: read_float,
@@ -320,8 +338,11 @@ def _read_dotenv(path: Path | None) -> dict[str, str]:
             return {}
         from dotenv import dotenv_values  # only where there is such a file
 
-        return {name: value for name, value in dotenv_values(path).items() if value is not None}
-    except (OSError, UnicodeDecodeError) as error:
+        found = {name: value for name, value in dotenv_values(path).items() if value is not None}
+        if "\0" in "".join((*found, *found.values())):  # the environment can hold none, and no path takes it
+            raise ValueError("a sign that no text has")
+        return found
+    except (OSError, ValueError) as error:
         raise BadSetting(
             str(path), f"cannot be read ({type(error).__name__})", "expected NAME=value lines in UTF-8"
         ) from error

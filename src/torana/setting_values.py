@@ -18,6 +18,7 @@ _URL_CHARS = re.compile(r"[!-\[\]-~]+")
 """Printable ASCII without the backslash, which others read as a slash."""
 _PATH_CHARS = r"A-Za-z0-9._~!$&'()*+,;=:@-"
 """Those that requests spell as they are, between two slashes."""
+_LINE = re.compile(r"[\t -~\x80-\xff]*")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -91,7 +92,7 @@ def read_list(name: str, text: str) -> tuple[str, ...]:
     if text.lstrip().startswith(("[", "{")):
         try:
             items = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             items = None
         if not isinstance(items, list) or not all(
             isinstance(item, str | int) and not isinstance(item, bool) for item in items
@@ -104,7 +105,7 @@ def read_list(name: str, text: str) -> tuple[str, ...]:
 def read_object(name: str, text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise BadSetting(name, "is no JSON object", 'expected {"name": …}')
@@ -163,7 +164,13 @@ def _scheme_of(url: str) -> str:
 def is_header(name: str, value: str) -> bool:
     """Whether a request can bring it: those that say where a request ends, or whom it is for, are the client's own."""
     own = ("host", "content-length", "transfer-encoding")
-    return bool(_TOKEN.fullmatch(name)) and name.lower() not in own and not set(value) & set("\r\n\0")
+    return bool(_TOKEN.fullmatch(name) and _LINE.fullmatch(value)) and name.lower() not in own
+
+
+def check_key(name: str, text: str) -> None:
+    """What is sent as a header's value, or compared with one. It is never repeated."""
+    if not _LINE.fullmatch(text):
+        raise BadSetting(name, "is no key that a request can bring", "expected one line, without control characters")
 
 
 def check_url(name: str, text: str, *, is_base: bool = False, is_azures: bool = False) -> None:
@@ -186,7 +193,8 @@ def check_path(name: str, text: str) -> None:
 
 def check_prefix(name: str, text: str) -> None:
     """A path prefix as requests spell it, or nothing; the slashes at its ends are free."""
-    if not re.fullmatch(rf"/?(?:[{_PATH_CHARS}]+/)*[{_PATH_CHARS}]*", text, re.ASCII):
+    is_walked = {".", ".."} & set(text.split("/"))  # clients take such steps themselves, and ask for what is left
+    if is_walked or not re.fullmatch(rf"/?(?:[{_PATH_CHARS}]+/)*[{_PATH_CHARS}]*", text, re.ASCII):
         raise BadSetting(name, f"{text!r} is no path", "expected a path prefix such as /gateway")
     if re.match(r"/?(?:ai/)?(?:v\d+|monitoring|auth|openai|anthropic|\.well-known)(?:/|$)", text):
         raise BadSetting(name, f"{text!r} hides routes of the gateway's own", "expected a prefix such as /gateway")

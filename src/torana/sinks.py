@@ -9,6 +9,7 @@ from torana.catalog.records import SinkRecord
 from torana.catalog.sink_file import is_sink_url
 from torana.clock import Clock
 from torana.errors import BadSetting
+from torana.setting_values import check_key
 from torana.settings import Secret, Settings
 from torana.telemetry.metrics import Metrics
 from torana.transport import Transport, extra_certificates
@@ -91,7 +92,9 @@ class SinkMakers:
         kind = "application/json" if is_otlp else "application/cloudevents-batch+json"
         headers = {"Content-Type": kind, **record.headers}
         if record.token_env:
-            headers["Authorization"] = f"Bearer {self._secret(record.token_env).reveal()}"
+            token = self._secret(record.token_env).reveal()
+            check_key(record.token_env, token)
+            headers["Authorization"] = f"Bearer {token}"
         resource = {"service.name": "torana", "service.instance.id": self._gateway_id}
         return HttpSink(
             self._transport,

@@ -151,6 +151,15 @@ def test_an_env_file_that_is_no_text_is_named(tmp_path: Path) -> None:
         load_settings({}, tmp_path / ".env")
 
 
+@pytest.mark.parametrize("text", ["AIGW_STATE_DIR=/tmp/a\0b\n", "A\0I\0G\0W\0_\0X\0=\x001\0\n\0"])
+def test_an_env_file_with_signs_that_no_text_has_is_named(tmp_path: Path, text: str) -> None:
+    """As UTF-16 has them, without the mark at its beginning."""
+    (tmp_path / ".env").write_text(text)
+
+    with pytest.raises(BadSetting, match=r"\.env: cannot be read .*, expected NAME=value lines in UTF-8$"):
+        load_settings({}, tmp_path / ".env")
+
+
 def test_an_env_file_that_cannot_be_looked_for_is_named(tmp_path: Path) -> None:
     """As in the working directory of another user, whom the server is started by."""
     with pytest.raises(BadSetting, match=r"\.env: cannot be read .*, expected NAME=value lines in UTF-8$"):
@@ -257,6 +266,8 @@ def test_levels_go_by_all_their_names(level: str) -> None:
         ("AIGW_ROOT_PATH", "/a?b", "'/a?b' is no path"),
         ("AIGW_ROOT_PATH", "/a//b", "'/a//b' is no path"),
         ("AIGW_ROOT_PATH", "a" * 40 + "?", f"'{'a' * 40}?' is no path"),  # at once
+        ("AIGW_ROOT_PATH", "/a/../b", "'/a/../b' is no path"),
+        ("AIGW_ROOT_PATH", "./a", "'./a' is no path"),
         ("AIGW_ROOT_PATH", "/v1", "'/v1' hides routes"),
         ("AIGW_ROOT_PATH", "/ai/v1", "'/ai/v1' hides routes"),
         ("AIGW_ROOT_PATH", "monitoring/", "'monitoring/' hides routes"),
@@ -290,6 +301,18 @@ def test_levels_go_by_all_their_names(level: str) -> None:
         ("AIGW_CUSTOM_MODELS__EXTRA_HEADERS", '{"X-A": "b\\nc"}', "'X-A' cannot be sent"),
         ("AIGW_CUSTOM_MODELS__EXTRA_HEADERS", '{"Host": "b"}', "'Host' cannot be sent"),
         ("AIGW_MODEL_ENDPOINTS__FIREWORKS_REGIONAL_ENDPOINTS", '{"us": {}}', "'us' has no endpoint"),
+        ("AIGW_CUSTOM_MODELS__EXTRA_HEADERS", '{"X-A": "\u2192"}', "'X-A' cannot be sent"),
+        ("AIGW_CUSTOM_MODELS__EXTRA_HEADERS", '{"X-A": "b\\u0001c"}', "'X-A' cannot be sent"),
+        ("AIGW_DEFAULT_PROMPTS", '{"a":' * 100_000, "is no JSON object"),
+        ("AIGW_AUTH__ISSUERS", "[" * 100_000, "is no JSON list"),
+        ("AIGW_GOOGLE_CLOUD_PLATFORM__SERVICE_ACCOUNT_JSON_KEY", '{"a":' * 100_000, "is no key"),
+        ("ANTHROPIC_API_KEY", "sk-old\nsk-new", "is no key that a request can bring"),
+        ("OPENAI_API_KEY", "sk-\u2026", "is no key that a request can bring"),
+        ("AWS_BEARER_TOKEN_BEDROCK", "a\0b", "is no key that a request can bring"),
+        ("AIGW_OPERATOR_TOKEN", "open \u2192 sesame, and close", "is no key that a request can bring"),
+        ("AIGW_CUSTOMERSDOT__API_TOKEN", "one\r\nother", "is no key that a request can bring"),
+        ("VERTEXAI_PROJECT", "my/project", "'my/project' is no project"),
+        ("RUNWAY_REGION", "eu/west", "'eu/west' is no location"),
     ],
 )
 def test_a_bad_value_is_named_with_what_is_wrong_and_what_is_expected(name: str, value: str, wrong: str) -> None:

@@ -132,7 +132,9 @@ def _end(greeting: Coroutine[Any, Any, object]) -> None:
 
 def bind(host: str, port: int, *, shared: bool) -> socket.socket:
     """A listening socket; `shared` lets several processes bind the same port. Raises OSError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, socket.AI_PASSIVE)
+    # Of a name that means both, clients come by the older one, as they always have.
+    family, *_, address = min(found, key=lambda each: each[0] != socket.AF_INET)
     # Named, because asyncio switches Nagle off only on sockets that say they are TCP.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
@@ -142,7 +144,6 @@ def bind(host: str, port: int, *, shared: bool) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         if shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        address = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, 0, socket.AI_PASSIVE)[0][4]
         sock.bind(address)
         sock.setblocking(False)
     except OSError:

@@ -157,9 +157,16 @@ def _open(host: str, port: int, flag: str, name: str, *, shared: bool) -> socket
                 f"port {port} on {host} is in use by another program. Remedy: {flag} N (or {name}=N) with a free "
                 f"port, or stop that program (ss -ltnp 'sport = :{port}' names it)"
             ) from error
-        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        # The last two: a link's own address without its link, and a family that the system does not speak.
+        elsewhere = (errno.EADDRNOTAVAIL, errno.EINVAL, errno.EAFNOSUPPORT)
+        if isinstance(error, socket.gaierror) or error.errno in elsewhere:
+            link = (
+                f", such as {host}%eth0 with its link" if host.lower().startswith("fe80:") and "%" not in host else ""
+            )
             raise BadSetting(
-                name.replace("_PORT", "_HOST"), f"{host!r} is no address of this machine", "expected one, or its name"
+                name.replace("_PORT", "_HOST"),
+                f"{host!r} is no address of this machine",
+                f"expected one{link}, or its name",
             ) from error
         raise BadPort(f"cannot listen on {host} port {port}: {error.strerror}. Remedy: another {flag}") from error
 

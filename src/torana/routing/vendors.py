@@ -12,7 +12,7 @@ from torana.providers.azure import AzureOpenAI, has_responses
 from torana.providers.bedrock import NO_REGION
 from torana.providers.provider import Deployment
 from torana.routing.price_list import PriceList
-from torana.setting_values import check_url
+from torana.setting_values import check_key, check_url
 from torana.settings import ProviderSettings, Secret
 
 LIKE = {
@@ -38,13 +38,16 @@ FIREWORKS = "fireworks_ai"
 
 
 class Vendors:
-    """The rows of one catalogue snapshot, in one environment. Raises BadSetting for an address that is none."""
+    """The rows of one catalogue snapshot, in one environment. Raises BadSetting for an address that is none and
+    for a key that cannot be sent; so does `deploy`."""
 
     def __init__(self, rows: Mapping[str, ProviderRecord], settings: ProviderSettings, prices: PriceList) -> None:
         self.rows = rows
         self.settings = settings
         self.prices = prices
         self._addresses = {row.name: self._find_address(row) for row in rows.values()}
+        for name in (name for row in rows.values() for name in row.key_names):
+            check_key(name, settings.vendor_keys.get(name, Secret()).reveal())
         self._regions = dict(_read_regions(settings))
         has_keys = bool(settings.aws_access_key_id and settings.aws_secret_access_key)
         self._has_aws_credentials = bool(settings.aws_bearer_token) or has_keys or settings.aws.are_there
@@ -123,6 +126,7 @@ class Vendors:
             secret = self._find_key(row)
         if record.key_env:
             secret = settings.vendor_keys.get(record.key_env, Secret())
+            check_key(record.key_env, secret.reveal())
         deployment = Deployment(
             provider=record.provider,
             model=model,
