@@ -554,6 +554,34 @@ async def test_a_relayed_call_counts_what_the_provider_reports(start: Start) -> 
     assert await figure(gateway, "torana_limit_used_total") == 480
 
 
+@pytest.mark.parametrize(
+    ("members", "reserved"),
+    [
+        ({"n": 8, "max_completion_tokens": 100}, 800),
+        ({"n": 1, "max_tokens": 100}, 100),
+        ({"n": 2}, 8192),
+        ({"n": -3, "max_tokens": 100}, 100),
+        ({"n": "many", "max_tokens": 100}, 100),
+        ({}, 4096),
+    ],
+)
+async def test_a_relayed_call_reserves_for_all_the_answers_that_it_asks_for(
+    start: Start, members: dict[str, Any], reserved: int
+) -> None:
+    gateway = await start("10000 output tokens per minute")
+    gateway.provider.stall()
+    token = gateway.token(unit_primitives=["ai_gateway_model_provider_proxy"])
+    headers = {"X-Gitlab-Unit-Primitive": "ai_gateway_model_provider_proxy"}
+    asked = {"model": "gpt-5", "messages": [{"role": "user", "content": "Hello"}], **members}
+
+    path = "/v1/proxy/openai/v1/chat/completions"
+    under_way = asyncio.create_task(gateway.post(path, json=asked, token=token, headers=headers))
+    await gateway.provider.request()
+
+    assert await figure(gateway, "torana_limit_held") == reserved
+    under_way.cancel()
+
+
 async def test_vectors_reserve_no_tokens_of_an_answer(start: Start) -> None:
     gateway = await start("1000 tokens per minute")
     gateway.provider.stall(times=1)

@@ -11,7 +11,7 @@ import msgspec
 
 from torana.dialects.bodies import mend_half_letters
 
-_COUNTED = ("model", "stream", "max_tokens", "max_completion_tokens", "max_output_tokens", "generationConfig")
+_COUNTED = ("model", "stream", "max_tokens", "max_completion_tokens", "max_output_tokens", "n", "generationConfig")
 """The allow-list of models, the way back, and how limits estimate the answer."""
 _any_json = msgspec.json.Decoder(msgspec.Raw)
 _MODEL_IN_ANY_CASE = ["".join(letters) for letters in product(*((low, low.upper()) for low in "model"))]

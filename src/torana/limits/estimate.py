@@ -43,12 +43,18 @@ def estimate_body(path: str, size_bytes: int, allowed: int, prices: Price | None
 
 
 def allowed_tokens(members: Mapping[str, Any]) -> int:
-    """How long a relayed answer may be, by whichever name its dialect has for it; 0: the request does not say."""
+    """How long a relayed answer may be, all its choices together, by whichever names its dialect has for that; 0: the
+    request does not say."""
+    allowed, choices = 0, 1
     for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
-        if name in members and (found := _tokens(members[name])):
-            return found
+        if name in members and (allowed := _tokens(members[name])):
+            break
+    if "n" in members:
+        choices = _tokens(members["n"])
     config = members.get("generationConfig")
-    return _tokens(config.get("maxOutputTokens")) if isinstance(config, dict) else 0
+    if isinstance(config, dict):
+        allowed, choices = allowed or _tokens(config.get("maxOutputTokens")), _tokens(config.get("candidateCount"))
+    return allowed if choices < 2 else (allowed or DEFAULT_OUTPUT_TOKENS) * choices
 
 
 def _tokens(value: object) -> int:
