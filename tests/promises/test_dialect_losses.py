@@ -85,6 +85,23 @@ async def test_how_many_words_were_wanted_is_named_where_nobody_is_told(gateway:
     assert [each.header("x-torana-dropped") for each in (lost, usual)] == ["text.verbosity", None]
 
 
+USUAL: dict[str, dict[str, Any]] = {
+    CHAT: {"frequency_penalty": 0, "presence_penalty": 0.0, "modalities": ["text"], "verbosity": "medium"},
+    RESPONSES: {"truncation": "disabled", "top_logprobs": 0},
+}
+
+
+@pytest.mark.parametrize("path", USUAL)
+async def test_settings_that_stand_where_they_always_do_are_no_loss(start_gateway: StartGateway, path: str) -> None:
+    gateway = await start_gateway(env={"AIGW_DIALECT__LOSSES": "refuse"})
+
+    usual = await ask(gateway, path, CLAUDE, **USUAL[path])
+    others = await ask(gateway, path, CLAUDE, **{name: 1 for name in USUAL[path]})
+
+    assert usual.status == 200
+    assert (others.status, all(name in others.text for name in USUAL[path])) == (400, True)
+
+
 @pytest.mark.parametrize(("path", "model"), [(CHAT, GPT), (MESSAGES, CLAUDE)])
 async def test_in_the_same_dialect_nothing_is_lost(gateway: RunningGateway, path: str, model: str) -> None:
     answer = await ask(gateway, path, model, top_k=5, logit_bias={})

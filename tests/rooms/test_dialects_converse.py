@@ -337,6 +337,13 @@ def test_a_format_that_no_model_reads_is_refused(part: Image | Document) -> None
         written(asked(part))
 
 
+def test_a_blank_stop_sequence_is_left_out_and_named() -> None:
+    chat = asked(stop=("\n\n", "END"))
+
+    assert written(chat)["inferenceConfig"]["stopSequences"] == ["END"]
+    assert CONVERSE.losses(chat, CLAUDE) == ("stop.blank",)
+
+
 def test_documents_get_names_that_are_allowed_and_unlike() -> None:
     titles = ["report.pdf", "report.pdf", "größe_{1}.pdf", ""]
     parts = [Document("application/pdf", "AA==", title=title) for title in titles]

@@ -126,6 +126,28 @@ def test_anthropic_gets_a_limit_of_tokens_and_no_blank_texts() -> None:
     }
 
 
+PICTURE = Image("image/png", "aQ==")
+SHOWN = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aQ=="}}
+
+
+@pytest.mark.parametrize(
+    ("parts", "content"),
+    [
+        ((Text(""), PICTURE), [SHOWN]),
+        ((Text(" \n"), PICTURE, Text("a")), [SHOWN, {"type": "text", "text": "a"}]),
+        ((Text("", cached=True), Text("a")), "a"),
+        ((Text(" "),), ""),
+        ((), ""),
+    ],
+)
+def test_anthropic_gets_no_blank_texts_of_tools(parts: tuple[Text | Image, ...], content: Any) -> None:
+    """It refuses the request, and each one of the conversation from then on."""
+    call = Message("assistant", (ToolCall("c", "f", "{}"),))
+    chat = ChatRequest(messages=(*HELLO, call, Message("user", (ToolResult("c", parts),))))
+
+    assert write(MESSAGES, chat)["messages"][-1]["content"][0]["content"] == content
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [("", {}), ('{"a":1}', {"a": 1}), ('{"a":', {"INVALID_JSON": '{"a":'}), ("[1]", {"INVALID_JSON": "[1]"})],

@@ -101,6 +101,8 @@ def write_words(chat: ChatRequest, traits: Traits, mind: claude.Traits, lost: se
     # Blank stop sequences are refused.
     if stop := [text for text in chat.stop if text.strip()]:
         config["stopSequences"] = stop
+    if len(stop) < len(chat.stop):
+        lost.add("stop.blank")
     if chat.choices > 1:
         lost.add("choices")
     takes_schema = traits.takes_schema and (mind.takes_schema or not is_claude)

@@ -31,6 +31,18 @@ _WORDS = (
 )
 
 
+_USUAL: Members = {
+    "frequency_penalty": 0,
+    "presence_penalty": 0,
+    "repetition_penalty": 1,
+    "min_p": 0,
+    "top_logprobs": 0,
+    "modalities": ["text"],
+    "verbosity": "medium",
+    "truncation": "disabled",
+}
+"""What members say that many clients write whether or not anybody chose: the same as nothing."""
+
 _objects = msgspec.json.Decoder(Members)
 
 
@@ -175,12 +187,12 @@ def keep_extra(
     for name in written:
         if name not in members:
             extra[name] = UNSET
-    unspoken = tuple(name for name, value in members.items() if name not in spoken and not _says_nothing(value))
+    unspoken = tuple(name for name, value in members.items() if name not in spoken and not _says_nothing(name, value))
     return msgspec.structs.replace(chat, extra=extra, extra_dialect=dialect, unspoken=unspoken + chat.unspoken)
 
 
-def _says_nothing(value: Any) -> bool:
-    return value is None or value is False or value in ([], {}, "")
+def _says_nothing(name: str, value: Any) -> bool:
+    return value is None or value is False or value in ([], {}, "", _USUAL.get(name))
 
 
 def with_extra(

@@ -336,10 +336,11 @@ def _write_document(document: Document, page: _Page) -> Members:
 
 def _write_result(part: ToolResult, page: _Page) -> Members:
     row: Members = {"type": "tool_result", "tool_use_id": _legal_id(part.call_id)}
-    if all(isinstance(each, Text) and not each.cached for each in part.parts):
-        row["content"] = part.text
+    told = [each for each in part.parts if not (isinstance(each, Text) and not each.text.strip())]
+    if all(isinstance(each, Text) and not each.cached for each in told):
+        row["content"] = part.text if told else ""
     else:
-        row["content"] = [_write_part(each, page) for each in part.parts]
+        row["content"] = [_write_part(each, page) for each in told]
     if part.is_error:
         row["is_error"] = True
     return page.mark(row, cached=part.cached)
