@@ -96,7 +96,7 @@ async def test_settings_that_stand_where_they_always_do_are_no_loss(start_gatewa
     gateway = await start_gateway(env={"AIGW_DIALECT__LOSSES": "refuse"})
 
     usual = await ask(gateway, path, CLAUDE, **USUAL[path])
-    others = await ask(gateway, path, CLAUDE, **{name: 1 for name in USUAL[path]})
+    others = await ask(gateway, path, CLAUDE, **dict.fromkeys(USUAL[path], 1))
 
     assert usual.status == 200
     assert (others.status, all(name in others.text for name in USUAL[path])) == (400, True)

@@ -31,6 +31,7 @@ from torana.dialects.collecting import collect
 from torana.dialects.generate_content import GENERATE_CONTENT, VERTEX_CONTENT, losses
 from torana.dialects.google_schema import clean_schema
 from torana.dialects.json_pieces import JsonPieces
+from torana.dialects.schemas import Room
 from torana.errors import (
     Invalid,
     ProviderBroke,
@@ -649,6 +650,51 @@ SCHEMAS: list[tuple[dict[str, Any], dict[str, Any], bool]] = [
         False,
     ),
     ({"required": "a", "allOf": [{"required": [{}, "b"]}, {"required": 5}]}, {"required": ["b"]}, False),
+    # Two that cannot both hold
+    ({"allOf": [{"type": "string"}, {"type": "integer"}]}, {"type": "string"}, True),
+    (
+        {"allOf": [{"properties": {"a": {"type": "string"}}}, {"properties": {"a": {"type": "integer"}}}]},
+        {"properties": {"a": {"type": "string"}}},
+        True,
+    ),
+    ({"description": "x", "allOf": [{"description": "y"}]}, {"description": "x"}, False),
+    # Beside a reference nothing may stand, and it leads to a definition
+    (
+        {
+            "definitions": {"A": {"type": "string"}},
+            "properties": {"a": {"title": "T", "default": "x", "allOf": [{"$ref": "#/definitions/A"}]}},
+        },
+        {"$defs": {"A": {"type": "string"}}, "properties": {"a": {"$ref": "#/$defs/A"}}},
+        False,
+    ),
+    (
+        {
+            "$defs": {"A": {"properties": {"a": {"$ref": "#/$defs/B"}}, "required": ["a"]}, "B": {"type": "string"}},
+            "allOf": [{"$ref": "#/$defs/A"}, {"properties": {"b": {}}, "required": ["b"]}],
+        },
+        {
+            "$defs": {"A": {"properties": {"a": {"$ref": "#/$defs/B"}}, "required": ["a"]}, "B": {"type": "string"}},
+            "properties": {"a": {"type": "string"}, "b": {}},
+            "required": ["a", "b"],
+        },
+        False,
+    ),
+    (
+        {"$defs": {"A": {"type": "string"}}, "properties": {"a": {"$ref": "#/$defs/A", "enum": ["x"]}}},
+        {"$defs": {"A": {"type": "string"}}, "properties": {"a": {"enum": ["x"], "type": "string"}}},
+        False,
+    ),
+    (
+        {"properties": {"a": {"type": "object"}, "b": {"items": {"$ref": "#/properties/a", "description": "d"}}}},
+        {"properties": {"a": {"type": "object"}, "b": {"items": {"description": "d", "type": "object"}}}},
+        False,
+    ),
+    (
+        {"properties": {"a": {"$ref": "#/nowhere"}, "b": {"$ref": "https://example.com/b"}}},
+        {"properties": {"a": {}, "b": {}}},
+        True,
+    ),
+    ({"properties": {"a": {"$ref": "#"}}}, {"properties": {"a": {"properties": {"a": {"type": "object"}}}}}, False),
     (
         {"properties": {"pattern": {"type": "string"}, "never": False, "any": True}},
         {"properties": {"pattern": {"type": "string"}, "any": {}}},
@@ -661,7 +707,7 @@ def test_a_schema_of_thousands_of_parts_takes_linear_time() -> None:
     parts = [{"properties": {str(number): {}}, "required": [str(number)]} for number in range(10_000)]
     before = time.thread_time()
 
-    cleaned, _ = clean_schema({"allOf": parts})
+    cleaned, _ = clean_schema({"allOf": parts}, Room())
 
     assert time.thread_time() - before < 0.5
     assert len(cleaned["properties"]) == len(cleaned["required"]) == 10_000
@@ -673,7 +719,7 @@ def test_a_schema_is_said_with_the_keywords_that_gemini_knows(
 ) -> None:
     before = json.dumps(schema)
 
-    assert clean_schema(schema) == (cleaned, is_looser)
+    assert clean_schema(schema, Room()) == (cleaned, is_looser)
     assert json.dumps(schema) == before
 
 

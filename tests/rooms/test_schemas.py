@@ -8,7 +8,9 @@ import pytest
 
 from torana.chat import AnswerSchema, ChatRequest, Message, Text, Tool
 from torana.dialects.chat_completions import CHAT_COMPLETIONS
+from torana.dialects.converse import CONVERSE
 from torana.dialects.dialect import Dialect
+from torana.dialects.messages import MESSAGES
 from torana.dialects.responses import RESPONSES
 from torana.dialects.schemas import MAX_PLACED, Room, bare_schema, fit_strict
 
@@ -92,6 +94,64 @@ def test_what_is_put_where_it_is_referred_to_has_room_in_a_request_not_in_a_sche
     assert first["properties"]["r0"] == many
     assert [first["properties"]["r499"], *second["properties"].values()] == [{"type": "object"}] * 501
     assert len(json.dumps(first)) < MAX_PLACED * 20
+
+
+def test_what_is_referred_to_may_stand_anywhere() -> None:
+    inner = {"type": "object", "properties": {"a/b": {"type": "string"}}}
+    refs = {
+        "one": {"$ref": "#/properties/inner"},
+        "two": {"$ref": "#/properties/inner/properties/a~1b"},
+        "three": {"$ref": "#/properties/listed/anyOf/1"},
+        "none": {"$ref": "#/properties/listed/anyOf/2"},
+    }
+    listed = {"anyOf": [{}, {"type": "integer"}]}
+    schema = {"type": "object", "properties": {"inner": inner, "listed": listed, **refs}}
+
+    placed = bare_schema(schema, Room())["properties"]
+
+    assert [placed[name] for name in refs] == [inner, {"type": "string"}, {"type": "integer"}, refs["none"]]
+
+
+NAMED = {"type": "object", "properties": {"a": {"type": "string"}}}
+MAP = {"type": "object", "additionalProperties": {"type": "string"}}
+LISTED = {"type": "object", "properties": {"n": {"anyOf": [{"$ref": "#/$defs/L"}, {"type": "null"}]}}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "closes"),
+    [
+        (NAMED, True),
+        ({"type": "object", "properties": {}}, True),
+        ({"type": "object", "additionalProperties": False}, True),
+        ({**NAMED, "additionalProperties": True}, True),
+        ({"$ref": "#/$defs/A", "$defs": {"A": NAMED, "B": {"properties": {"a": {"$ref": "#/$defs/A"}}}}}, True),
+        ({"properties": {"additionalProperties": True, "a": {"$ref": "#/nowhere"}}}, True),
+        ({"type": "object"}, False),
+        (MAP, False),
+        ({"type": "object", "properties": {}, "additionalProperties": True}, False),
+        ({"type": "object", "properties": {"a": {"type": "array", "items": MAP}}}, False),
+        ({"type": "object", "properties": {"a": {"$ref": "#"}}}, False),
+        ({"$ref": "#/$defs/L", "$defs": {"L": LISTED}}, False),
+    ],
+)
+@pytest.mark.parametrize(
+    ("dialect", "model"), [(MESSAGES, "claude-sonnet-4-6"), (CONVERSE, "us.anthropic.claude-sonnet-4-6")]
+)
+def test_claude_is_held_to_a_schema_only_where_that_leaves_an_answer(
+    dialect: Dialect, model: str, schema: dict[str, Any], closes: bool
+) -> None:
+    """Objects are closed for it: of a map nothing would be left but `{}`."""
+    chat = ChatRequest(
+        messages=(Message("user", (Text("Hi"),)),),
+        answer_schema=AnswerSchema("answer", schema),
+        tools=(Tool("f", parameters=schema, strict=True),),
+    )
+
+    written = dialect.write_request(chat, model, stream=False).decode()
+
+    assert ("json_schema" in written) == ('"strict":true' in written) == closes
+    assert ("Answer with JSON of this schema" in written) != closes
+    assert dialect.losses(chat, model) == (() if closes else ("tool.strict",))
 
 
 @pytest.mark.parametrize("long", [{"description": "x" * 1_000_000}, {"x" * 1_000_000: 1}])

@@ -33,7 +33,7 @@ from torana.dialects.converse_models import Traits
 from torana.dialects.in_words import GO_ON, ask_for_json, tell_in_turn
 from torana.dialects.media import note_detail
 from torana.dialects.members import Members, read_arguments
-from torana.dialects.schemas import Room, bare_schema, close_schema
+from torana.dialects.schemas import Room, bare_schema, close_schema, is_closable
 from torana.dialects.thoughts import find_effort, leave_last_thoughts_out, nearest_effort
 from torana.errors import Invalid
 
@@ -84,6 +84,7 @@ class _Page:
 
     traits: Traits
     lost: set[str]
+    is_clients_own: bool
     names: dict[str, int] = field(default_factory=dict)
     """Of documents: no two may be alike. Each with the last number that was put behind it."""
     room: Room = field(default_factory=Room)
@@ -94,19 +95,18 @@ def write_words(chat: ChatRequest, traits: Traits, mind: claude.Traits, lost: se
 
     mind   what the model takes where it is Claude
     """
-    page = _Page(traits, lost)
+    page = _Page(traits, lost, chat.extra_dialect == NAME)
     is_claude = traits.family == "claude"
     chat = mark_conversation(tell_in_turn(chat)) if is_claude else tell_in_turn(chat)
     config, output, more = _ask_claude(chat, mind, lost) if is_claude else _ask_others(chat, traits, lost)
-    # Blank stop sequences are refused.
-    if stop := [text for text in chat.stop if text.strip()]:
+    if stop := messages_asking.find_stops(chat, lost):
         config["stopSequences"] = stop
-    if len(stop) < len(chat.stop):
-        lost.add("stop.blank")
     if chat.choices > 1:
         lost.add("choices")
     takes_schema = traits.takes_schema and (mind.takes_schema or not is_claude)
-    system = _write_system(chat, page, takes_schema=takes_schema)
+    asked = chat.answer_schema
+    holds_answer = takes_schema and (page.is_clients_own or asked is None or is_closable(asked.schema))
+    system = _write_system(chat, page, takes_schema=holds_answer)
     carries_on = chat.carries_on
     if carries_on is None:
         carries_on = not is_claude or (mind.takes_begun_answer and "thinking" not in more)
@@ -126,8 +126,8 @@ def write_words(chat: ChatRequest, traits: Traits, mind: claude.Traits, lost: se
         tools.pop("toolChoice", None)  # two of them contradict each other, and Claude's own says more
     else:
         more.pop("tool_choice", None)
-    if chat.answer_schema is not None and takes_schema:
-        output["textFormat"] = _write_answer_schema(chat.answer_schema)
+    if asked is not None and holds_answer:
+        output["textFormat"] = _write_answer_schema(asked)
     if output:
         members["outputConfig"] = output
     if more:
@@ -226,7 +226,7 @@ def _write_tool(tool: Tool, page: _Page, *, takes_schema: bool) -> Members:
         row["description"] = tool.description
     given = tool.parameters or _EMPTY_SCHEMA
     schema = bare_schema(given, page.room) if page.traits.family == "nova" else given
-    if tool.strict and takes_schema:
+    if tool.strict and takes_schema and (page.is_clients_own or is_closable(schema)):
         return {**row, "inputSchema": {"json": close_schema(schema)}, "strict": True}
     if tool.strict:
         page.lost.add("tool.strict")
@@ -361,10 +361,8 @@ def _write_source(data: str, what: str) -> Members:
 
 def _name_document(title: str, page: _Page) -> str:
     """A name of the letters that are allowed, unlike the others of the request."""
-    name = (
-        " ".join(_forbidden_in_name.sub(" ", title[: 4 * _MAX_NAME_CHARS]).split())[: _MAX_NAME_CHARS - 6] or "document"
-    )
-    unique = name
+    legal = " ".join(_forbidden_in_name.sub(" ", title[: 4 * _MAX_NAME_CHARS]).split())
+    unique = name = legal[: _MAX_NAME_CHARS - 6] or "document"
     while unique in page.names:
         page.names[name] += 1
         unique = f"{name} ({page.names[name]})"

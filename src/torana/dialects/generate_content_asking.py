@@ -12,6 +12,7 @@ from torana.dialects.generate_content_turns import write_contents, write_system
 from torana.dialects.google_schema import clean_schema
 from torana.dialects.in_words import GO_ON, tell_in_turn
 from torana.dialects.members import Members
+from torana.dialects.schemas import Room
 from torana.dialects.thoughts import find_budget, find_effort, nearest_effort
 
 MAX_STOPS = 5
@@ -48,8 +49,9 @@ def write_words(chat: ChatRequest, model: str, lost: set[str]) -> Members:
     members: Members = {"contents": contents}
     if system:
         members["systemInstruction"] = {"parts": system}
+    room = Room()
     if chat.tools:
-        members["tools"] = [{"functionDeclarations": [_write_tool(tool, lost) for tool in chat.tools]}]
+        members["tools"] = [{"functionDeclarations": [_write_tool(tool, room, lost) for tool in chat.tools]}]
         if chat.tool_choice != "auto":
             members["toolConfig"] = {"functionCallingConfig": _write_tool_choice(chat.tool_choice)}
         if chat.parallel_tool_calls is False:
@@ -72,7 +74,7 @@ def write_words(chat: ChatRequest, model: str, lost: set[str]) -> Members:
             members["candidateCount"] = chat.choices
         else:
             lost.add("choices")
-    members |= _write_form(chat, model, lost)
+    members |= _write_form(chat, model, room, lost)
     reasoning = chat.reasoning
     if reasoning is None and chat.max_tokens is not None and chat.max_tokens <= LITTLE_TOKENS:
         reasoning = Reasoning("none")
@@ -81,12 +83,12 @@ def write_words(chat: ChatRequest, model: str, lost: set[str]) -> Members:
     return members
 
 
-def _write_tool(tool: Tool, lost: set[str]) -> Members:
+def _write_tool(tool: Tool, room: Room, lost: set[str]) -> Members:
     written: Members = {"name": tool.name}
     if tool.description:
         written["description"] = tool.description
     if tool.parameters:
-        written["parametersJsonSchema"], is_looser = clean_schema(tool.parameters)
+        written["parametersJsonSchema"], is_looser = clean_schema(tool.parameters, room)
         if is_looser:
             lost.add("tool.schema")
     if tool.strict:
@@ -100,7 +102,7 @@ def _write_tool_choice(choice: str) -> Members:
     return {"mode": "ANY", "allowedFunctionNames": [choice]}
 
 
-def _write_form(chat: ChatRequest, model: str, lost: set[str]) -> Members:
+def _write_form(chat: ChatRequest, model: str, room: Room, lost: set[str]) -> Members:
     """That the answer is to be JSON."""
     asked = chat.answer_schema
     if asked is None and not chat.wants_json:
@@ -110,11 +112,11 @@ def _write_form(chat: ChatRequest, model: str, lost: set[str]) -> Members:
         lost.add("wants_json" if asked is None else "answer_schema")
         return {}
     json_form: Members = {"responseMimeType": "application/json"}
-    return json_form if asked is None else {**json_form, "responseJsonSchema": _write_schema(asked, lost)}
+    return json_form if asked is None else {**json_form, "responseJsonSchema": _write_schema(asked, room, lost)}
 
 
-def _write_schema(asked: AnswerSchema, lost: set[str]) -> Members:
-    schema, is_looser = clean_schema(asked.schema)
+def _write_schema(asked: AnswerSchema, room: Room, lost: set[str]) -> Members:
+    schema, is_looser = clean_schema(asked.schema, room)
     if is_looser:
         lost.add("answer_schema.schema")
     if asked.description:

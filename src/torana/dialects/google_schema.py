@@ -6,94 +6,138 @@ Source: Gemini API reference, "GenerationConfig", member responseJsonSchema, and
 parametersJsonSchema; "Structured output", JSON schema support.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
 import msgspec
 
-from torana.dialects.schemas import Schema, describe
+from torana.dialects.schemas import Placing, Room, Schema, describe, find_referred
 
 _KEPT = frozenset(
-    {"$id", "$defs", "$ref", "$anchor", "type", "format", "title", "description", "enum", "items", "prefixItems"}
+    {"$id", "$anchor", "type", "format", "title", "description", "enum", "items", "prefixItems"}
     | {"minItems", "maxItems", "minimum", "maximum", "anyOf", "oneOf", "properties", "additionalProperties"}
     | {"required", "propertyOrdering"}
 )
-_SAID_OTHERWISE = frozenset({"const", "allOf", "definitions", "exclusiveMinimum", "exclusiveMaximum"})
+_SAID_OTHERWISE = frozenset({"const", "allOf", "$ref", "$defs", "definitions", "exclusiveMinimum", "exclusiveMaximum"})
 _REMARKS = frozenset(
     {"$schema", "$comment", "$vocabulary", "default", "examples", "example", "deprecated", "readOnly", "writeOnly"}
 )
 """Say nothing about what is valid."""
+_MAY_BE_ASIDE = _REMARKS | {"$ref", "allOf", "$id", "$anchor", "$defs", "definitions", "title", "description"}
+"""Of a schema that is what it refers to."""
+_definition = re.compile(r"#/(?:\$defs|definitions)/([^/]+)")
 
 
-def clean_schema(schema: Schema) -> tuple[Schema, bool]:
+@dataclass(slots=True)
+class _Page:
+    """A schema while it is written."""
+
+    root: Schema
+    room: Room
+    lost: set[str] = field(default_factory=set)
+    """Keywords that were left out although they mean something."""
+
+    def place(self, part: Schema) -> Schema:
+        """The part with what it refers to in its place; a reference that leads nowhere is lost."""
+        if not isinstance(part.get("$ref"), str):
+            return part
+        placed: Schema = Placing(self.root, self.room).place(part)
+        if "$ref" in placed or self.room.left <= 0:
+            self.lost.add("$ref")
+        return {name: value for name, value in placed.items() if name != "$ref"}
+
+
+def clean_schema(schema: Schema, room: Room) -> tuple[Schema, bool]:
     """The schema in Gemini's subset, and whether it is looser now than it was."""
-    lost: set[str] = set()
-    return _clean(schema, lost), bool(lost)
+    page = _Page(schema, room)
+    return _clean(schema, page), bool(page.lost)
 
 
-def _clean(schema: Schema, lost: set[str]) -> Schema:
-    """`lost` gets the keywords that were left out although they mean something."""
+def _clean(schema: Schema, page: _Page) -> Schema:
+    parts = _parts_of(schema) if "$ref" in schema or "allOf" in schema else []
+    if len(parts) == 1 and (name := _name_in(parts[0], page)) and schema.keys() | parts[0].keys() <= _MAY_BE_ASIDE:
+        # Beside a reference nothing may stand but what begins with a dollar sign.
+        return {
+            **_cleaned_members(schema, ("$id", "$anchor"), page),
+            **_defs_of(schema, page),
+            "$ref": f"#/$defs/{name}",
+        }
     others = [(name, value) for name, value in schema.items() if name not in _KEPT | _SAID_OTHERWISE | _REMARKS]
     untold = [
         f"{name}: {msgspec.json.encode(value).decode()}"
         for name, value in others
         if isinstance(value, (str, int, float))
     ]
-    lost.update(name for name, value in others if not isinstance(value, (str, int, float)))
-    if isinstance(schema.get("$ref"), str):
-        # Beside a reference nothing may stand but what begins with a dollar sign.
-        return {name: _value(name, value, lost) for name, value in _referring(schema).items()}
-    kept = {name: _value(name, value, lost) for name, value in schema.items() if name in _KEPT}
-    if "definitions" in schema:
-        kept["$defs"] = {**_each(schema["definitions"], lost), **kept.get("$defs", {})}
-    _narrow(kept, schema, lost)
-    if isinstance(schema.get("allOf"), list):
-        _merge(kept, [_clean(part, lost) for part in schema["allOf"] if isinstance(part, dict)], lost)
+    page.lost.update(name for name, value in others if not isinstance(value, (str, int, float)))
+    kept = {**_cleaned_members(schema, _KEPT, page), **_defs_of(schema, page)}
+    _narrow(kept, schema, page)
+    _merge(kept, [_clean(page.place(part), page) for part in parts], page)
     if untold:
         kept["description"] = describe(kept.get("description"), untold)
     return kept
 
 
-def _referring(schema: Schema) -> Schema:
-    ref = schema["$ref"].replace("#/definitions/", "#/$defs/", 1)
-    found = {name: value for name, value in schema.items() if name in ("$id", "$anchor", "$defs")}
-    if isinstance(schema.get("definitions"), dict):
-        found["$defs"] = {**schema["definitions"], **(own if isinstance(own := found.get("$defs"), dict) else {})}
-    return {**found, "$ref": ref}
+def _parts_of(schema: Schema) -> list[Schema]:
+    """What holds besides the members themselves: what is referred to, and all of `allOf`."""
+    listed = schema.get("allOf")
+    parts = [part for part in listed if isinstance(part, dict)] if isinstance(listed, list) else []
+    return [{"$ref": schema["$ref"]}, *parts] if isinstance(schema.get("$ref"), str) else parts
 
 
-def _value(name: str, value: Any, lost: set[str]) -> Any:
-    clean: Callable[[Any, set[str]], Any] | None = _CLEANERS.get(name)
-    return value if clean is None else clean(value, lost)
+def _name_in(part: Schema, page: _Page) -> str:
+    """Of what a part refers to, where that stands among the definitions; they alone may be referred to."""
+    ref = part.get("$ref")
+    found = _definition.fullmatch(ref) if isinstance(ref, str) else None
+    return found[1] if found is not None and find_referred(page.root, found[0]) is not None else ""
 
 
-def _sub(value: Any, lost: set[str]) -> Any:
+def _cleaned_members(schema: Schema, names: Collection[str], page: _Page) -> Schema:
+    return {name: _value(name, value, page) for name, value in schema.items() if name in names}
+
+
+def _defs_of(schema: Schema, page: _Page) -> Schema:
+    if isinstance(older := schema.get("definitions"), dict):
+        return {"$defs": _each({**older, **_as_map(schema.get("$defs"))}, page)}
+    return {"$defs": _each(schema["$defs"], page)} if "$defs" in schema else {}
+
+
+def _as_map(value: Any) -> Schema:
+    return value if isinstance(value, dict) else {}
+
+
+def _value(name: str, value: Any, page: _Page) -> Any:
+    clean: Callable[[Any, _Page], Any] | None = _CLEANERS.get(name)
+    return value if clean is None else clean(value, page)
+
+
+def _sub(value: Any, page: _Page) -> Any:
     """A schema, or the `true` and `false` that may stand in its place."""
-    return _clean(value, lost) if isinstance(value, dict) else value
+    return _clean(value, page) if isinstance(value, dict) else value
 
 
-def _each(value: Any, lost: set[str]) -> Schema:
+def _each(value: Any, page: _Page) -> Schema:
     if not isinstance(value, dict):
         return {}
-    return {name: _clean(sub, lost) if isinstance(sub, dict) else {} for name, sub in value.items() if sub is not False}
+    return {name: _clean(sub, page) if isinstance(sub, dict) else {} for name, sub in value.items() if sub is not False}
 
 
-def _all(value: Any, lost: set[str]) -> list[Any]:
-    return [_clean(sub, lost) if isinstance(sub, dict) else {} for sub in value] if isinstance(value, list) else []
+def _all(value: Any, page: _Page) -> list[Any]:
+    return [_clean(sub, page) if isinstance(sub, dict) else {} for sub in value] if isinstance(value, list) else []
 
 
-def _choices(value: Any, lost: set[str]) -> list[Any]:
+def _choices(value: Any, page: _Page) -> list[Any]:
     """Only texts and numbers may be listed."""
     listed = value if isinstance(value, list) else []
     kept = [item for item in listed if isinstance(item, (str, int, float)) and not isinstance(item, bool)]
     if len(kept) < len(listed):
-        lost.add("enum")
+        page.lost.add("enum")
     return kept
 
 
-_CLEANERS: dict[str, Callable[[Any, set[str]], Any]] = {
-    "$defs": _each,
+_CLEANERS: dict[str, Callable[[Any, _Page], Any]] = {
     "properties": _each,
     "items": _sub,
     "additionalProperties": _sub,
@@ -104,15 +148,15 @@ _CLEANERS: dict[str, Callable[[Any, set[str]], Any]] = {
 }
 
 
-def _narrow(kept: Schema, schema: Schema, lost: set[str]) -> None:
+def _narrow(kept: Schema, schema: Schema, page: _Page) -> None:
     """What is said in another way."""
-    if "const" in schema and (same := _choices([schema["const"]], lost)):
+    if "const" in schema and (same := _choices([schema["const"]], page)):
         kept["enum"] = same
     if not kept.get("enum", True):
         del kept["enum"]
     if isinstance(kept.get("items"), list):
         # The way of older drafts to say what stands at which place.
-        kept["prefixItems"] = _all(kept.pop("items"), lost)
+        kept["prefixItems"] = _all(kept.pop("items"), page)
     is_whole = schema.get("type") == "integer"
     for name, bound, step in (("exclusiveMinimum", "minimum", 1), ("exclusiveMaximum", "maximum", -1)):
         value = schema.get(name)
@@ -120,18 +164,19 @@ def _narrow(kept: Schema, schema: Schema, lost: set[str]) -> None:
             kept.setdefault(bound, value + step if is_whole else value)
 
 
-def _merge(kept: Schema, parts: list[Schema], lost: set[str]) -> None:
+def _merge(kept: Schema, parts: list[Schema], page: _Page) -> None:
     """All of `allOf` hold: their members come together, and of two that differ the first one stands."""
     required = dict.fromkeys(_names(kept.get("required")))
     for name, value in chain.from_iterable(part.items() for part in parts):
         if name in ("properties", "$defs"):
             held = kept.setdefault(name, {})
             for each, sub in value.items():
-                held.setdefault(each, sub)
+                if held.setdefault(each, sub) != sub:
+                    page.lost.add("allOf")
         elif name == "required":
             required.update(dict.fromkeys(_names(value)))
-        elif kept.setdefault(name, value) != value:
-            lost.add("allOf")
+        elif kept.setdefault(name, value) != value and name not in _MAY_BE_ASIDE:
+            page.lost.add("allOf")
     if required:
         kept["required"] = list(required)
 

@@ -27,7 +27,7 @@ from torana.dialects.in_words import GO_ON, ask_for_json, tell_in_turn
 from torana.dialects.media import note_detail, text_of
 from torana.dialects.members import Members, read_arguments
 from torana.dialects.messages_answers import NAME
-from torana.dialects.schemas import close_schema
+from torana.dialects.schemas import close_schema, is_closable
 from torana.dialects.thoughts import (
     BUDGETS,
     LEAST_BUDGET,
@@ -56,6 +56,8 @@ class _Page:
     lost: set[str]
     is_clients_own: bool
     """It came in this dialect; whether it makes sense is its client's affair."""
+    holds_answer: bool
+    """The answer can be held to the schema that is asked for; else it is asked for in words."""
     marked: list[Members] = field(default_factory=list)
     """Blocks with `cache_control`, in their order."""
 
@@ -68,7 +70,9 @@ class _Page:
 
 def write_words(chat: ChatRequest, traits: Traits, lost: set[str]) -> Members:
     """All that our words say, for a model of these traits; raises Invalid for a part of another dialect's."""
-    page = _Page(traits, lost, chat.extra_dialect == NAME)
+    is_clients_own, asked = chat.extra_dialect == NAME, chat.answer_schema
+    holds_answer = traits.takes_schema and (asked is None or is_clients_own or is_closable(asked.schema))
+    page = _Page(traits, lost, is_clients_own, holds_answer)
     chat = mark_conversation(tell_in_turn(chat))
     thinking = choose_thinking(chat, traits, lost)
     members: Members = {"max_tokens": thinking.max_tokens}
@@ -86,11 +90,8 @@ def write_words(chat: ChatRequest, traits: Traits, lost: set[str]) -> Members:
         members["system"] = system
     members["messages"] = turns
     members |= write_sampling(chat, traits, lost, is_thinking=thinking.is_on)
-    # The API refuses a stop sequence of white space alone.
-    if stop := [text for text in chat.stop if text.strip()]:
+    if stop := find_stops(chat, lost):
         members["stop_sequences"] = stop
-    if len(stop) < len(chat.stop):
-        lost.add("stop.blank")
     if chat.user:
         members["metadata"] = {"user_id": chat.user}
     if chat.choices > 1:
@@ -101,8 +102,8 @@ def write_words(chat: ChatRequest, traits: Traits, lost: set[str]) -> Members:
             # Newer models keep their thoughts to themselves unless they are asked; other dialects know no such thing.
             members["thinking"] = {**thinking.config, "display": "summarized"}
     output: Members = {"effort": thinking.effort} if thinking.effort else {}
-    if chat.answer_schema is not None and traits.takes_schema:
-        output["format"] = {"type": "json_schema", "schema": close_schema(chat.answer_schema.schema)}
+    if asked is not None and holds_answer:
+        output["format"] = {"type": "json_schema", "schema": close_schema(asked.schema)}
     if output:
         members["output_config"] = output
     for block in page.marked[:-MAX_MARKS]:
@@ -187,6 +188,14 @@ def _is_forced(chat: ChatRequest) -> bool:
     return bool(chat.tools) and chat.tool_choice not in ("auto", "none")
 
 
+def find_stops(chat: ChatRequest, lost: set[str]) -> list[str]:
+    """The API refuses a stop sequence of white space alone."""
+    stop = [text for text in chat.stop if text.strip()]
+    if len(stop) < len(chat.stop):
+        lost.add("stop.blank")
+    return stop
+
+
 def write_sampling(chat: ChatRequest, traits: Traits, lost: set[str], *, is_thinking: bool) -> Members:
     members: Members = {}
     if chat.temperature is not None:
@@ -214,7 +223,7 @@ def _write_tool(tool: Tool, page: _Page) -> Members:
     if tool.description:
         row["description"] = tool.description
     row["input_schema"] = tool.parameters or _EMPTY_SCHEMA
-    if tool.strict and page.traits.takes_schema:
+    if tool.strict and page.traits.takes_schema and (page.is_clients_own or is_closable(row["input_schema"])):
         row |= {"input_schema": close_schema(row["input_schema"]), "strict": True}
     elif tool.strict:
         page.lost.add("tool.strict")
@@ -236,7 +245,7 @@ def _write_system(chat: ChatRequest, page: _Page) -> str | list[Members]:
     """All system texts: joined, or as blocks where one of them is to be cached."""
     told = [message for message in chat.messages if message.role == "system"]
     parts = [part for message in told for part in _sayable(message, page)]
-    if asked := ask_for_json(chat, page.lost, takes_schema=page.traits.takes_schema):
+    if asked := ask_for_json(chat, page.lost, takes_schema=page.holds_answer):
         parts.append(Text(asked))
     if all(isinstance(part, Text) and not part.cached for part in parts):
         return "\n\n".join(part.text for part in parts if isinstance(part, Text))

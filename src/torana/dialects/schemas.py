@@ -1,6 +1,7 @@
 """JSON schemas for providers that take a part of the language and refuse the rest."""
 
 from typing import Any
+from urllib.parse import unquote
 
 from msgspec.structs import replace
 
@@ -22,9 +23,11 @@ MEMBER_CHARS = 64
 MAX_LEVELS = 64
 """Of a schema in which references are put into each other."""
 
-_MAPS = ("properties", "patternProperties", "$defs", "definitions")
+_NAMED = ("$defs", "definitions")
+_MAPS = ("properties", "patternProperties", *_NAMED)
 _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _ONES = ("items", "additionalProperties", "not")
+_HOLDERS = frozenset({"$ref", *_MAPS, *_LISTS, *_ONES})
 
 
 def complete_schema(schema: Schema) -> Schema:
@@ -75,20 +78,27 @@ def bare_schema(schema: Schema, room: Room) -> Schema:
     Source: Amazon Nova user guide, "Troubleshooting tool calls"; its 400 "extraneous key [definitions] is not
     permitted".
     """
-    bare: Schema = {name: schema[name] for name in ("type", "properties", "required") if name in schema}
-    named: dict[str, Schema] = {}
-    for place in ("$defs", "definitions"):
-        if isinstance(found := schema.get(place), dict):
-            named |= {f"#/{place}/{name}": each for name, each in found.items() if isinstance(each, dict)}
-    placing = _Placing(named, room)
-    return {name: placing.place(value) for name, value in bare.items()} if named else bare
+    placing = Placing(schema, room)
+    return {name: placing.place(schema[name]) for name in ("type", "properties", "required") if name in schema}
 
 
-class _Placing:
-    """Puts schemas where they are referred to by name. One that holds itself, or is too much, is any object."""
+def find_referred(schema: Schema, ref: str) -> Schema | None:
+    """What a reference within `schema` means, `#/$defs/A` or `#/properties/a/items`; None for any other."""
+    found: Any = schema
+    for step in ref.removeprefix("#").split("/")[1:]:
+        name = unquote(step).replace("~1", "/").replace("~0", "~")
+        if isinstance(found, list) and name.isdecimal() and len(name) < 10:
+            found = dict(enumerate(found)).get(int(name))
+        else:
+            found = found.get(name) if isinstance(found, dict) else None
+    return found if ref[:1] == "#" and ref[1:2] in ("", "/") and isinstance(found, dict) else None
 
-    def __init__(self, named: dict[str, Schema], room: Room) -> None:
-        self._named = named
+
+class Placing:
+    """Puts schemas where they are referred to within `schema`. One that holds itself, or is too much, is any object."""
+
+    def __init__(self, schema: Schema, room: Room) -> None:
+        self._schema = schema
         self._room = room
 
     def place(self, value: Any, within: frozenset[str] = frozenset(), level: int = 0) -> Any:
@@ -99,12 +109,15 @@ class _Placing:
         level += 1
         if isinstance(value, list):
             return [self.place(each, within, level) for each in value]
-        if not isinstance(ref := value.get("$ref"), str) or ref not in self._named:
+        ref = value.get("$ref")
+        found = find_referred(self._schema, ref) if isinstance(ref, str) else None
+        if found is None or not isinstance(ref, str):
             return {name: self.place(each, within, level) for name, each in value.items()}
         rest = {name: each for name, each in value.items() if name != "$ref"}
         if ref in within or self._room.left <= 0 or level > MAX_LEVELS:
             return {"type": "object", **rest}
-        return {**self.place(self._named[ref], within | {ref}, level), **rest}
+        bare = {name: each for name, each in found.items() if name not in _NAMED}
+        return {**self.place(bare, within | {ref}, level), **rest}
 
 
 def _weight(value: Any) -> int:
@@ -136,6 +149,53 @@ def close_schema(schema: Schema) -> Schema:
     if untold:
         closed["description"] = describe(closed.get("description"), untold)
     return closed
+
+
+def is_closable(schema: Schema) -> bool:
+    """Whether an answer can be held to it closed: not where a part of it has only members that it does not name, for
+    that would be left with none, nor where one holds itself, which is refused.
+
+    Source: as above.
+    """
+    ended: set[int] = set()
+    begun: set[int] = set()
+    waiting: list[tuple[Schema, bool]] = [(schema, False)]
+    while waiting:
+        part, is_over = waiting.pop()
+        if is_over:
+            ended.add(id(part))
+        elif id(part) not in begun:
+            if _is_map(part):
+                return False
+            begun.add(id(part))
+            waiting += [(part, True), *[(each, False) for each in _inner_of(part, schema)]]
+        elif id(part) not in ended:
+            return False  # it holds itself
+    return True
+
+
+def _is_map(schema: Schema) -> bool:
+    if schema.get("properties"):
+        return False
+    more = schema.get("additionalProperties")
+    is_any = more is None and schema.get("type") == "object" and "properties" not in schema
+    return is_any or more is True or isinstance(more, dict)
+
+
+def _inner_of(part: Schema, root: Schema) -> list[Schema]:
+    """The schemas in a part, and the one that it refers to."""
+    inner: list[Any] = []
+    for name in part.keys() & _HOLDERS:
+        value = part[name]
+        if name == "$ref":
+            inner.append(find_referred(root, value) if isinstance(value, str) else None)
+        elif name in _ONES:
+            inner.append(value)
+        elif name in _MAPS and isinstance(value, dict):
+            inner += value.values()
+        elif name in _LISTS and isinstance(value, list):
+            inner += value
+    return [each for each in inner if isinstance(each, dict)]
 
 
 def describe(said: Any, untold: list[str]) -> str:
