@@ -207,6 +207,20 @@ async def test_a_refusal_that_goes_on_is_told_and_not_remembered(gateway: Runnin
     assert gateway.provider.requests[2].json()["reasoning_effort"] == "low"
 
 
+async def test_what_a_client_has_a_refusal_quote_is_not_remembered_for_others(gateway: RunningGateway) -> None:
+    words = "This model supports at most 1 completion tokens"
+    forbidden = f"[{{'type': 'extra_forbidden', 'loc': ('body', 'user'), 'input': '{words}'}}]"
+    gateway.provider.fail_with(400, refusal(forbidden), times=2)
+
+    quoted = await ask(gateway, MESSAGES, "acme_large", max_tokens=500, metadata={"user_id": words})
+    other = await ask(gateway, MESSAGES, "acme_large", max_tokens=500, metadata={"user_id": "mia"})
+
+    assert (quoted.status, other.status) == (200, 200)
+    sent = [request.json() for request in gateway.provider.requests]
+    assert ["user" in each for each in sent] == [True, True, False, False]
+    assert sent[3]["max_tokens"] == 500
+
+
 async def test_another_refusal_is_not_sent_again(gateway: RunningGateway) -> None:
     gateway.provider.fail_with(400, refusal("Thinking mode does not support this tool_choice"))
 

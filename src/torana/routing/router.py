@@ -293,19 +293,23 @@ class Router:
             may_concede = self._may_concede(deployment, chat)
             asked = concessions.ask(deployment, chat) if may_concede else chat
             made: list[Concession] = []
+            sendings = 0
             while True:
+                sendings += 1
                 batches = self.sender.stream(deployment, asked)
                 started = self.traffic.clock.monotonic()
                 try:
                     first = await _first_words(batches, deployment)
                 except ProviderRefused as refused:
-                    may_go_on = may_concede and len(made) < MAX_CONCESSIONS
+                    may_go_on = may_concede and sendings <= MAX_CONCESSIONS
                     concession = concessions.make(asked, refused) if may_go_on else None
                     if concession is None:
                         raise
                     seconds = self.traffic.clock.monotonic() - started
                     route.tries.append(Try(deployment, "failed", refused.upstream_code, refused.code, seconds, False))
                     asked = concession.without(asked)
+                    # What is refused in the same words as before did not help: those may be the client's, quoted.
+                    made = [each for each in made if not each.refusal.search(str(refused))]
                     made.append(concession)
                 else:
                     for each in made:
