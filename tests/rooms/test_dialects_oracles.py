@@ -1,7 +1,7 @@
 """The vendors' own SDKs as judges: what we write, their models accept."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import anthropic.types as anthropic_types
@@ -30,8 +30,6 @@ from torana.dialects.messages import MESSAGES
 from torana.dialects.responses import RESPONSES
 from torana.dialects.sse import SseParser
 from torana.dialects.text_completions import TEXT_COMPLETIONS
-
-Judge = Callable[[Any], Any]
 
 SERVED: list[ServedDialect] = [MESSAGES, CHAT_COMPLETIONS, TEXT_COMPLETIONS, RESPONSES]
 REQUESTS: dict[str, Any] = {

@@ -382,7 +382,6 @@ def test_an_object_is_held_up_to_a_limit() -> None:
         JsonPieces(limit_bytes=100).feed(at_limit[:-2] + b"xxx")
 
 
-SIGNED = Thought("why", "c2ln", dialect="generate_content")
 CALL, RESULT = ToolCall("fc1", "f", '{"a":1}'), ToolResult("fc1", (Text("done"),))
 
 

@@ -42,8 +42,6 @@ from torana.usage.running import FIRST_SLOTS, MAX_ADMITTED_BYTES, SLOT_BYTES, Ru
 from torana.usage.segments import Segments, segment_path
 from torana.usage.spool import SEGMENT_BYTES, Spool
 
-PAYLOADS = [b"first", b"", b"x" * 5000, "größer".encode(), MARK + b"not a frame"]
-
 DEAD = new_name("dead")
 
 payloads = st.lists(st.binary(max_size=300) | st.just(MARK) | st.just(MARK * 5), max_size=8)

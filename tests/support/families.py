@@ -10,7 +10,6 @@ from typing import Any, Literal
 from tests.support import anthropic_answers, google_answers, openai_answers
 from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.google import FakeGoogle
-from tests.support.http_client import Answer
 from tests.support.issuer import FakeIssuer
 from tests.support.provider import ScriptedProvider
 from tests.support.saying import Saying
@@ -266,10 +265,3 @@ async def line_of(gateway: RunningGateway, request_id: str) -> dict[str, Any]:
         if line["logger"] == "api.access" and line["correlation_id"] == request_id
     ]  # fmt: skip
     return line
-
-
-def is_told_in_full(family: Family, answer: Answer) -> bool:
-    """Whether a client takes this answer for a whole one."""
-    if family.ends:
-        return family.ends in answer.body
-    return answer.is_whole

@@ -105,9 +105,7 @@ class HarmfulProxy(Lasting):
         asked = asyncio.create_task(_pass_requests(reader, back, writer, fault))
         answered = asyncio.create_task(_pass_answer(there, writer, fault))
         try:
-            done, _ = await asyncio.wait((asked, answered), return_when=asyncio.FIRST_COMPLETED)
-            if asked in done and not asked.exception() and asked.result():
-                await answered  # half closed: the answer may still come
+            await asyncio.wait((asked, answered), return_when=asyncio.FIRST_COMPLETED)
         finally:
             for each in (asked, answered):
                 each.cancel()
@@ -117,17 +115,15 @@ class HarmfulProxy(Lasting):
 
 async def _pass_requests(
     reader: asyncio.StreamReader, back: asyncio.StreamWriter, writer: asyncio.StreamWriter, fault: Fault
-) -> bool:
-    """True where the peer has only ended its side."""
+) -> None:
     requests = 0
     while data := await reader.read(65536):
         requests += data.startswith((b"POST ", b"GET "))
         if fault.requests is not None and requests > fault.requests:
             reset(writer)
-            return False
+            return
         back.write(data)
         await back.drain()
-    return False
 
 
 async def _pass_answer(there: asyncio.StreamReader, writer: asyncio.StreamWriter, fault: Fault) -> None:

@@ -99,7 +99,5 @@ async def left_of(store: Store, limit: str | LimitRecord) -> int:
     for step in (100_000, 10_000, 1_000, 100, 10, 1):
         while (hold := await server.ask(input_tokens=step)) is not None:
             taken += step if hold.met.rules[0].is_metered else 1
-            if not hold.met.rules[0].is_metered and step > 1:
-                continue
     await server.kill()
     return taken

@@ -125,9 +125,9 @@ class ScriptedProvider(LoopbackFake):
         """Every GET of the models."""
         self.models = ["claude-sonnet-4-6", "gpt-5-mini-2025-08-07"]
         self.lists_bare = False
+        """The list of models stands alone, as Together's."""
         self.model_list = b""
         """The list of models as it stands; empty: it is written from `models`."""
-        """The list of models stands alone, as Together's."""
         self.server = LoopbackServer(self._handle)
         self._standing = Script()
         self._next: list[Script] = []

@@ -89,11 +89,6 @@ class RawServer(Lasting):
     def requests(self) -> list[bytes]:
         return [request for line in self.lines for request in line.requests]
 
-    @property
-    def open_lines(self) -> int:
-        """Connections whose script still runs."""
-        return len(self._tasks)
-
     async def all_gone(self) -> None:
         """Until every script has ended."""
         while self._tasks:
