@@ -140,6 +140,21 @@ async def test_bytes_that_nobody_asked_for_end_the_connection() -> None:
         await eventually(was_dropped)
 
 
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_line_that_breaks_as_its_server_ends_leaves_no_connection_behind(turns: int) -> None:
+    async with ScriptedStore(lambda command: b"+PONG\r\n") as store, Told(store.url) as told:
+        line = await told.up()
+        line.renew("forgotten")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await line.aclose()
+
+        async def has_ended() -> bool:
+            return store.open_connections == 0
+
+        await eventually(has_ended, within_s=5)
+
+
 async def test_a_store_that_speaks_no_redis_is_one_that_is_away() -> None:
     async with ScriptedStore(lambda command: b"HTTP/1.1 400 Bad Request\r\n\r\n") as web, Told(web.url) as told:
 

@@ -102,6 +102,10 @@ class ScriptedStore(Lasting):
         self._writers: set[asyncio.StreamWriter] = set()
 
     @property
+    def open_connections(self) -> int:
+        return len(self._writers)
+
+    @property
     def url(self) -> str:
         assert self._server is not None
         return f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"

@@ -209,10 +209,12 @@ class Line:
             self.is_up = False
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            if self._connection is not None:
-                await _hang_up(self._connection)
-                self._connection = None
+            try:
+                await asyncio.gather(*tasks, return_exceptions=True)
+            finally:  # also where the server ends in this moment
+                if self._connection is not None:
+                    await _hang_up(self._connection)
+                    self._connection = None
 
     async def _write(self, connection: "AbstractConnection") -> str:
         try:
