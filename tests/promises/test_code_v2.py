@@ -482,11 +482,12 @@ async def test_a_stray_asterisk_of_codestral_goes(shared: RunningGateway) -> Non
     assert text == "return a + b"
 
 
-async def test_a_step_of_the_cleaning_can_be_left_out(start_gateway: StartGateway) -> None:
+@pytest.mark.parametrize("file_name", ["app.py", "app.pl"])  # with a syntax tree, and without one
+async def test_a_step_of_the_cleaning_can_be_left_out(start_gateway: StartGateway, file_name: str) -> None:
     gateway = await start_gateway(env={"AIGW_FEATURE_FLAGS__EXCL_POST_PROCESS": '["drop_comments"]'})
     gateway.provider.answer_with(text="# a comment")
 
-    assert await text_of(gateway, body()) == "# a comment"
+    assert await text_of(gateway, body(file_name=file_name)) == "# a comment"
 
 
 async def test_a_step_that_does_not_exist_is_told_at_start(start_gateway: StartGateway) -> None:

@@ -327,6 +327,8 @@ def test_without_a_grammar_open_brackets_are_the_errors() -> None:
     assert adds_errors("", "f(x)", "f(x", "", "")
     assert not adds_errors("", "x)", "x", "", "")
     assert open_brackets("f(')', [") == 2
+    assert open_brackets('say("it\'s")[') == 1
+    assert open_brackets('say "it\'s" ("it\'s"') == 1
 
 
 def test_a_repetition_of_the_whole_answer_leaves_nothing() -> None:
@@ -348,6 +350,25 @@ def test_a_repetition_of_the_whole_answer_leaves_nothing() -> None:
 )
 def test_the_cursors_line_does_not_come_again(prefix: str, answer: str, wanted: str) -> None:
     assert drop_repeated_start(answer, prefix) == wanted
+
+
+@pytest.mark.parametrize(
+    ("prefix", "answer", "wanted"),
+    [
+        # As far as they are the same, and whatever stands before them.
+        ("a = 1\nb = 2\nc = 3\nd = 4\n\n", "a = 1\nb = 2\nc = 3\ne = 5\n", "e = 5\n"),
+        ("a = 1\nb = 2\nc = 3\nprint(", "a)\na = 1\nb = 2\nc = 3\nprint(b)\n", "a)\nprint(b)\n"),
+        # Too few in a row, and those of another block.
+        ("a = 1\nb = 2\nc = 3\nd = 4\n\n", "a = 1\nb = 2\ne = 5\nd = 4\n", "a = 1\nb = 2\ne = 5\nd = 4\n"),
+        (
+            "def f():\n  a = 1\n  b = 2\n  c = 3\n\ndef g",
+            "():\n  a = 1\n  b = 2\n  c = 3",
+            "():\n  a = 1\n  b = 2\n  c = 3",
+        ),
+    ],
+)
+def test_lines_from_above_go_where_they_come_again_as_a_block(prefix: str, answer: str, wanted: str) -> None:
+    assert drop_repeated_blocks(answer, prefix) == wanted
 
 
 def test_few_lines_from_above_may_come_again() -> None:
