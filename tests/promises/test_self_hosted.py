@@ -345,7 +345,10 @@ def credentials(request: Request) -> set[str]:
     return {value.decode() for name, value in request.headers if name.lower() in (b"authorization", b"x-api-key")}
 
 
-@pytest.mark.parametrize(("key", "sent_key"), [("client-key", "client-key"), ("", None), (None, None)])
+@pytest.mark.parametrize(
+    ("key", "sent_key"),
+    [("client-key", "client-key"), (" client-key\n", "client-key"), ("", None), ("\n", None), (None, None)],
+)
 @pytest.mark.parametrize("family", ["codestral", "llama3"])
 @one_gateway
 async def test_the_clients_server_gets_the_clients_key_or_a_placeholder_and_never_ours(

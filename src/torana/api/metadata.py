@@ -68,7 +68,7 @@ def own_model(
         is_own=True,
         family=family,
         endpoint=endpoint,
-        api_key=api_key,
+        api_key=api_key.strip(),  # a key is pasted, and its line end with it
         identifier=identifier,
     )
 
