@@ -144,6 +144,55 @@ async def test_what_only_looks_like_the_begun_word_stays(shared: RunningGateway,
     assert await text_of(shared, body(above)) == answered
 
 
+@pytest.mark.parametrize(
+    ("file_name", "above", "below", "answered", "offered"),
+    [
+        ("a.js", "foo(", ")", "a, b);", "a, b"),
+        ("a.js", "foo(", ");", "bar(a));", "bar(a)"),
+        ("a.js", "foo(bar(", "))", "a));\nb();\n", "a"),
+        ("a.js", "each(", ")", "(x) => {\n  print(x);\n});", "(x) => {\n  print(x);\n}"),
+        ("a.js", "if (", ")", "a > b) {\n  c();\n}", "a > b"),
+        ("a.js", "} else if (", ") {", "a) {\n  b();", "a"),
+        ("a.js", "const {", "} = x;", "a, b} = x;", "a, b"),
+        ("a.js", 'print("', '")', 'hello");', "hello"),
+        ("a.js", 'print("', '");', 'a" + b + "c");', 'a" + b + "c'),
+        ("a.js", "x = {a: '", "'}", "b', c: ['d'],", "b"),
+        ("a.py", "def f(", "):", "a, b):\n    return a + b", "a, b"),
+        ("a.py", "def f(", ")", "a):\n    return g(a)", "a):\n    return g(a"),
+        ("a.py", "x = [", "]", "1]\ny = [2]", "1]\ny = [2"),
+        ("a.tsx", "<A b={", "} />", "c} />", "c"),
+    ],
+)
+async def test_what_the_editor_has_closed_is_not_closed_again(
+    shared: RunningGateway, file_name: str, above: str, below: str, answered: str, offered: str
+) -> None:
+    shared.provider.answer_with(text=answered)
+
+    assert await text_of(shared, body(above, f"{below}\n", file_name)) == offered
+
+
+@pytest.mark.parametrize(
+    ("file_name", "above", "below", "answered"),
+    [
+        ("a.js", "foo(", ")", "bar(a)"),
+        ("a.js", "foo(bar(a", ")", ", b)"),
+        ("a.js", "foo(", ")", "a) + bar(b"),
+        ("a.js", "foo(", ")", "'(', ')'"),
+        ("a.js", "foo(", ")", "function () {"),
+        ("a.js", "foo(a, [", "])", "1], [2"),
+        ("a.js", 'x = "', '"', 'a" + b + "c'),
+        ("a.js", 'x = "', '"', 'a \\"b\\"'),
+        ("a.js", "foo(", "\n)", "a)"),
+    ],
+)
+async def test_a_bracket_that_is_needed_as_well_stays(
+    shared: RunningGateway, file_name: str, above: str, below: str, answered: str
+) -> None:
+    shared.provider.answer_with(text=answered)
+
+    assert await text_of(shared, body(above, f"{below}\n", file_name)) == answered
+
+
 @pytest.mark.parametrize("path", ["/v2/code/completions", GENERATIONS])
 @pytest.mark.parametrize(
     ("file_name", "above", "answered"),

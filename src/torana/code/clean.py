@@ -7,6 +7,7 @@ out by name (`AIGW_FEATURE_FLAGS__EXCL_POST_PROCESS`); the quality rule at the e
 import re
 from collections.abc import Callable, Collection
 
+from torana.code.closers import drop_closed_again
 from torana.code.comments import is_comment_line, is_only_comments
 from torana.code.fences import DOCSTRINGS, strip_fences, unwrap
 from torana.code.orders import Cleaning, Cursor
@@ -60,6 +61,8 @@ def clean_completion(text: str, cursor: Cursor, *, excluded: Collection[str] = (
     indented = text = drop_repeated_start(text, cursor.prefix)
     started, ended = text if text == begun else "", ""
     """Texts whose start, and end, are known to repeat nothing."""
+    if "drop_suffix_repeat" not in excluded:
+        text = drop_closed_again(text, cursor.prefix, cursor.suffix)
     for name, step in COMPLETION_STEPS.items():
         if name not in excluded:
             text = step(text, cursor)

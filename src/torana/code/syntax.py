@@ -102,7 +102,7 @@ def begins_comment(prefix: str, text: str, suffix: str, grammar: str, trees: Tre
     head, blank = _shorten(prefix), text[: len(text) - len(text.lstrip())]
     tree = (trees or Trees()).make(grammar, head + text + suffix[:SUFFIX_CHARS]) if grammar else None
     if tree is None:
-        typed = _replace_strings(prefix[prefix.rfind("\n") + 1 :], "")
+        typed = replace_strings(prefix[prefix.rfind("\n") + 1 :], "")
         return "\n" in blank or not (_QUOTE.search(typed) or (not blank and typed and typed[-1] in _NO_COMMENT_AFTER))
     start_byte = len((head + blank).encode("utf-8", "replace"))
     node = tree.root_node.descendant_for_byte_range(start_byte, start_byte + 1)
@@ -125,7 +125,7 @@ def adds_errors(prefix: str, before: str, after: str, suffix: str, grammar: str,
 def open_brackets(text: str) -> int:
     """How many brackets `text` leaves open; texts within quotes do not count."""
     depth = 0
-    for letter in _replace_strings(text, ""):
+    for letter in replace_strings(text, ""):
         if letter in _OPENING:
             depth += 1
         elif letter in _CLOSING:
@@ -133,7 +133,7 @@ def open_brackets(text: str) -> int:
     return depth
 
 
-def _replace_strings(text: str, letter: str) -> str:
+def replace_strings(text: str, letter: str) -> str:
     """`text` with `letter` for each one of its strings'. A quote that nothing closes is a letter like others."""
     pieces: list[str] = []
     unclosed = dict.fromkeys(_STRINGS, 0)
@@ -212,7 +212,7 @@ def _end_of_block_lexically(prefix: str, text: str, grammar: str) -> int | None:
 def _end_of_brace(typed: str, text: str) -> int | None:
     depth, told = 0, -2
     # Same length, so that positions stay true.
-    bare = _replace_strings(text, " ")
+    bare = replace_strings(text, " ")
     for brace in _BRACE.finditer(bare):
         depth += 1 if brace[0] == "{" else -1
         if depth >= 0:
