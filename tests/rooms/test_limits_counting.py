@@ -293,6 +293,30 @@ def test_a_period_is_over_when_a_wall_clock_that_was_wrong_says_so(period: str) 
     assert desk.passes(3, input_tokens=40) == 2
 
 
+@pytest.mark.parametrize(
+    ("period", "now", "ahead_s", "left_s"),
+    [
+        ("day", MIDNIGHT + 68_400, 21_600, 18_000),  # 19 o'clock, and the clock says one in the morning
+        ("day", MIDNIGHT + 3_600, 366 * 86_400, 82_800),
+        ("week", MIDNIGHT + 4 * 86_400, 2 * 86_400, 86_400),  # a Sunday
+        ("month", 1_706_572_800, 3 * 86_400, 2 * 86_400),  # 30 January, and 2 February
+    ],
+)
+def test_a_period_that_a_clock_ahead_began_ends_when_the_one_set_right_says(
+    period: str, now: float, ahead_s: float, left_s: float
+) -> None:
+    desk = Desk(f"1 per {period}", clock=HandClock(now + ahead_s))
+    first = desk.passes(1)
+    desk.clock.jump(-ahead_s)
+
+    at_once, refused = desk.passes(1), desk.ask()
+    desk.clock.advance(left_s + 1)
+
+    assert (first, at_once, desk.passes(2)) == (1, 0, 1)
+    assert isinstance(refused, LimitReached)
+    assert refused.retry_after_s == left_s
+
+
 def test_what_an_answer_takes_beyond_midnight_is_the_new_days_and_ends_with_it() -> None:
     desk = Desk("100 tokens per day")
     desk.clock.advance(86_399)

@@ -3,6 +3,8 @@
 from datetime import UTC, datetime, timedelta
 
 DAY_S = 86_400
+SHORTEST_S = {"day": DAY_S, "week": 7 * DAY_S, "month": 28 * DAY_S}
+"""No end of a period is further away than this, but for those of longer months."""
 
 
 def end_of(period: str, now: float) -> float:

@@ -13,7 +13,7 @@ from torana.catalog.limit_text import USD, LimitTerms, Unit, read_limit
 from torana.catalog.model_records import ModelRecord
 from torana.catalog.records import LimitMatch, LimitRecord
 from torana.clock import Clock
-from torana.limits.calendar import end_of
+from torana.limits.calendar import SHORTEST_S, end_of
 from torana.limits.reached import Shown
 from torana.limits.spent import MEASURES, Spent
 from torana.limits.table import END, FOREVER, UNTIL, USED, Key, Numbers, Table
@@ -207,11 +207,11 @@ class CalendarRule(Rule):
     """
 
     def left(self, numbers: Numbers, slot: int, now: int) -> int:
-        self._look_at_the_wall(numbers, slot)
+        self._look_at_the_wall(numbers, slot, now)
         return super().left(numbers, slot, now)
 
     def take(self, numbers: Numbers, slot: int, now: int, wanted: int) -> int | None:
-        self._look_at_the_wall(numbers, slot)
+        self._look_at_the_wall(numbers, slot, now)
         left = super().take(numbers, slot, now, wanted)
         if left is not None and not numbers[slot + END]:
             self._begin(numbers, slot)
@@ -224,15 +224,20 @@ class CalendarRule(Rule):
 
     def give(self, table: Table, key: Key, slot: int, until: int, now: int, more: int) -> None:
         if table.holds(slot, key):
-            self._look_at_the_wall(table.numbers, slot)
+            self._look_at_the_wall(table.numbers, slot, now)
         super().give(table, key, slot, until, now, more)
 
     def _begin(self, numbers: Numbers, slot: int) -> None:
         numbers[slot + END] = int(end_of(self.period, self._clock.now()))
 
-    def _look_at_the_wall(self, numbers: Numbers, slot: int) -> None:
-        if 0 < numbers[slot + END] <= self._clock.now():
+    def _look_at_the_wall(self, numbers: Numbers, slot: int, now: int) -> None:
+        end, wall = numbers[slot + END], self._clock.now()
+        if 0 < end <= wall:
             numbers[slot + UNTIL] = numbers[slot + END] = 0
+        elif end - wall > SHORTEST_S[self.period] and (nearer := end_of(self.period, wall)) < end:
+            # Begun by a clock that was ahead: it would last into the next one.
+            numbers[slot + END] = int(nearer)
+            numbers[slot + UNTIL] = min(numbers[slot + UNTIL], now + int((nearer - wall) * SECOND))
 
 
 class FlowRule(Rule):
