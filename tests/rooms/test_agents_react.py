@@ -243,5 +243,27 @@ def test_reading_takes_linear_time() -> None:
     assert min(seconds(320_000) for _ in range(2)) < 80 * min(seconds(20_000) for _ in range(3))
 
 
+@pytest.mark.parametrize(("begun", "piece"), [("Final Answer: It was Mia.", "\n"), ("Final Answer:", "`")])
+def test_what_may_end_a_fence_and_never_does_is_read_in_linear_time(begun: str, piece: str) -> None:
+    reader = StepReader(TOOLS)
+    told = reader.feed(f"```\nThought: Known.\n{begun}")
+    before = time.thread_time()
+
+    for _ in range(20_000):
+        told += reader.feed(piece)
+
+    assert time.thread_time() - before < 0.5
+    assert sum(len(delta.text) for delta in told) > 18_000
+
+
+def test_a_tool_without_an_end_is_looked_for_at_its_beginning() -> None:
+    reader = StepReader(TOOLS)
+    reader.feed(f"Action: issue_reader {'a ' * 900_000}\nAction Input: #1")
+    before = time.thread_time()
+
+    assert reader.close() == [Action("issue_reader", "#1", "")]
+    assert time.thread_time() - before < 0.4
+
+
 def test_escaped_underscores_are_unescaped() -> None:
     assert unescape_underscores(r"issue\_reader and \*") == r"issue_reader and \*"

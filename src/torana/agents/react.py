@@ -32,6 +32,9 @@ from torana.errors import ProviderBroke
 MAX_CHARS = 2_000_000
 """Of a step whose answer has not begun, and of a tool's arguments; a model's longest output is a quarter of it."""
 
+_LAST_LINE_CHARS = 1_000
+"""Of what may be the last line of a code fence; white space without an end is no such line."""
+
 _NEXT = (OBSERVATION, *(f"\n{sign}{marker}" for sign in ("", *EMPHASIS) for marker in (THOUGHT, ACTION)))
 """How what follows an action's input begins."""
 
@@ -177,6 +180,8 @@ class StepReader:
         if self._fence:
             text = self._tail + text
             whole, text = text, text.rstrip(f"{self._fence[0]} \t\r\n")
+            if len(whole) - len(text) > _LAST_LINE_CHARS:
+                text = whole
             self._tail = whole[len(text) :]
             self._fence_signs += text.count(self._fence)
         return [AnswerDelta(text)] if text else []

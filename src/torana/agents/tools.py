@@ -79,6 +79,9 @@ TOOLS = (
 )
 
 _PLAIN_NAMES = {"".join(filter(str.isalnum, tool.name)): tool.name for tool in TOOLS}
+_SAID_CHARS = 1_000
+"""Of what a model names as the tool."""
+
 _WORD = re.compile(r"[A-Za-z][A-Za-z_\\]*", re.ASCII)
 
 Version = tuple[int, int, int, bool]
@@ -93,7 +96,7 @@ def find_tool(said: str) -> str:
     `MergeRequestReader`, `merge\_request\_reader` and `Merge Request Reader.` are one tool. Among other words
     the first tool counts: `Use merge_request_reader (it knows !1)`.
     """
-    line = said.strip().partition("\n")[0]
+    line = said.strip()[:_SAID_CHARS].partition("\n")[0]
     plain = ("".join(filter(str.isalnum, words)).lower() for words in (line, *_WORD.findall(line)))
     return next((_PLAIN_NAMES[name] for name in plain if name in _PLAIN_NAMES), "")
 
