@@ -741,3 +741,14 @@ def test_a_relayed_stream_that_was_cut_is_not_complete() -> None:
     scan.feed(stream[: stream.rindex(b"data:")])
 
     assert not scan.is_complete
+
+
+def test_pictures_in_a_result_are_written_in_linear_time() -> None:
+    shown = tuple(Image("image/png", f"{number:08}") for number in range(10_000))
+    call, result = ToolCall("c", "look", "{}"), ToolResult("c", shown)
+    before = time.thread_time()
+
+    turns = write_turns(Message("assistant", (call,)), Message("user", (result,)))
+
+    assert time.thread_time() - before < 1
+    assert len(turns[-1]["parts"][0]["functionResponse"]["parts"]) == 10_000

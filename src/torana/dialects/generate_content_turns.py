@@ -102,8 +102,10 @@ def _write_result(result: ToolResult, names: dict[str, str], model: str, lost: s
         "response": {"error" if result.is_error else "output": told},
     }
     # Gemini 3 is shown pictures within the result, but not such as it has to fetch; older models beside it.
-    within = [row for row in rows if "inlineData" in row and not is_second(model)]
-    beside = [row for row in rows if "text" not in row and row not in within]
+    shows_within = not is_second(model)
+    shown = [row for row in rows if "text" not in row]
+    within = [row for row in shown if shows_within and "inlineData" in row]
+    beside = [row for row in shown if not (shows_within and "inlineData" in row)]
     return [{"functionResponse": {**response, "parts": within} if within else response}, *beside]
 
 
