@@ -35,6 +35,7 @@ from torana.usage.ledger import Ledger, NoOrigin, Record, asked_for
 from torana.usage.prices import Price
 from torana.usage.told import complete, is_possible
 
+_TOLD_CHARS = 256  # of what a header of ours says
 SHADOW = NoOrigin(endpoint="shadow", feature="shadow")
 NOBODY = Caller()
 """Who pays for the copies of calls: the operator."""
@@ -173,7 +174,7 @@ class Walk:
             try:
                 lost = self.sender.losses(candidate.deployment, chat)
                 if lost and self.models.settings.losses == "refuse":
-                    names = ", ".join(lost)
+                    names = _names_of(lost)
                     raise Refusal(422, "dialect_loss", f"This model cannot be told: {names}", missing=names)
             except Refusal as unable:
                 refusal = refusal or unable
@@ -203,7 +204,7 @@ class Walk:
     def _tell_losses(self, lost: tuple[str, ...], facts: Facts) -> list[tuple[bytes, bytes]]:
         if not lost or self.models.settings.losses == "drop":
             return []
-        names = ", ".join(lost)
+        names = _names_of(lost)
         facts["dropped"] = names
         return [(b"x-torana-dropped", header_text(names))]
 
@@ -388,7 +389,12 @@ def place(model: Model, prompt: Prompt | None) -> Model:
     return in_location(model, prompt.location) if prompt is not None and prompt.location else model
 
 
+def _names_of(lost: tuple[str, ...]) -> str:
+    """As they are told, and logged: their number and lengths are the client's choice."""
+    return ", ".join(lost)[:_TOLD_CHARS]
+
+
 @lru_cache(maxsize=1024)
 def header_text(text: str) -> bytes:
-    """A text as a header value: what HTTP cannot carry becomes `?`."""
-    return bytes(byte if 0x20 <= byte < 0x7F else 0x3F for byte in text.encode("ascii", "replace"))[:256]
+    """A short text as a header value: what HTTP cannot carry becomes `?`."""
+    return bytes(byte if 0x20 <= byte < 0x7F else 0x3F for byte in text.encode("ascii", "replace"))[:_TOLD_CHARS]

@@ -326,6 +326,13 @@ async def test_a_generation_ends_at_its_stop_text_whatever_its_model_makes_of_it
 
 
 @one_gateway
+async def test_an_id_that_is_no_prompts_is_told_as_far_as_one_would_go(shared: RunningGateway) -> None:
+    answer = await ask(shared, body(prompt_version=2, prompt="x", prompt_id="x" * 100_000), GENERATIONS)
+
+    assert (answer.status, answer.json()["detail"]) == (404, f"Prompt '{'x' * 200}' not found")
+
+
+@one_gateway
 async def test_generated_code_loses_its_fences_and_begins_on_a_new_line(shared: RunningGateway) -> None:
     shared.provider.answer_with(text="```python\nx = 1\n```\n")
 

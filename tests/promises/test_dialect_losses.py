@@ -27,6 +27,15 @@ async def test_what_is_left_out_is_named_in_a_header_and_in_the_log(gateway: Run
     assert (await gateway.log.find(path=CHAT))["dropped"] == "choices, logit_bias, seed"
 
 
+async def test_names_without_an_end_are_told_and_logged_as_far_as_a_header_goes(gateway: RunningGateway) -> None:
+    kept = await ask_lossy(gateway, **{"x" * 100_000: 1})
+
+    told = kept.header("x-torana-dropped")
+    assert told is not None
+    assert (kept.status, len(told)) == (200, 256)
+    assert (await gateway.log.find(path=CHAT))["dropped"] == told
+
+
 async def test_a_stream_names_what_is_left_out_too(gateway: RunningGateway) -> None:
     answer = await ask(gateway, MESSAGES, GPT, top_k=5, stream=True)
 

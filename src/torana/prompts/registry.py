@@ -24,6 +24,8 @@ logger = logging.getLogger("torana.prompts")
 BASE = "base"
 MAX_FOUND = 2_000
 """Look-ups that are remembered."""
+_SHOWN_CHARS = 200
+"""Of an id that nobody has: it is the client's, as long as a body may be."""
 _OWN_FIELDS = ("max_tokens", "temperature", "top_p", "top_k")
 """Parameters that ChatRequest has a word for; others travel in `extra`."""
 _ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
@@ -63,7 +65,7 @@ class Prompts:
         wishes = (*families, self._default_variant(prompt_id), BASE)
         variant = next((name for name in wishes if name in variants), None)
         if variant is None:
-            raise Refusal(404, "prompt_not_found", f"Prompt '{prompt_id}' not found")
+            raise Refusal(404, "prompt_not_found", f"Prompt '{prompt_id[:_SHOWN_CHARS]}' not found")
         version = pick(wanted, self._versions_of(prompt_id, variant))
         if version is None:
             text = f"No version of prompt '{prompt_id}' matches the constraint"
