@@ -347,6 +347,22 @@ async def test_a_spent_quota_tells_clients_not_to_try_again(start: Start, limit:
     assert answer.json()["refusal"]["retryable"] is False
 
 
+@pytest.mark.parametrize(
+    ("limit", "wait_s", "is_spent"), [("1440 per 24 hours", "60", False), ("24 per 24 hours", "3600", True)]
+)
+async def test_a_quota_that_comes_back_evenly_is_spent_only_where_the_next_call_is_far_away(
+    start: Start, limit: str, wait_s: str, is_spent: bool
+) -> None:
+    gateway = await start({"limit": limit, "burst": 1})
+    await ask(gateway)
+
+    answer = await ask(gateway)
+
+    assert answer.header("retry-after") == wait_s
+    assert answer.header("x-should-retry") == ("false" if is_spent else None)
+    assert answer.json()["refusal"]["retryable"] is not is_spent
+
+
 async def test_a_daily_limit_is_free_again_at_midnight(start: Start) -> None:
     gateway = await start("1 per day")
     left_s = 86_400 - start.clock.now() % 86_400

@@ -115,8 +115,9 @@ def some_limit(chance: random.Random, name: str) -> LimitRecord:
     if unit == "concurrent streams":
         return LimitRecord(name=name, limit=f"{amount} {unit}{whom}")
     many = {"requests": f"{amount}", "USD": f"{amount / 10**8:.9f}"}.get(unit, f"{amount * 10}")
-    burst = chance.choice((0, 0, 1, 5))
-    return LimitRecord(name=name, limit=f"{many} {unit} per {chance.choice(PERIODS)}{whom}", burst=burst)
+    period = chance.choice(PERIODS)
+    burst = 0 if period in ("day", "week", "month") else chance.choice((0, 0, 1, 5))
+    return LimitRecord(name=name, limit=f"{many} {unit} per {period}{whom}", burst=burst)
 
 
 def another_amount(chance: random.Random, record: LimitRecord) -> LimitRecord:

@@ -27,15 +27,12 @@ from torana.errors import (
     Refusal,
 )
 from torana.headers import retry_after, soon
-from torana.limits.reached import LimitReached, Standing, anthropic_headers, openai_headers
+from torana.limits.reached import LONGEST_SLEEP_S, LimitReached, Standing, anthropic_headers, openai_headers
 
 Headers = list[tuple[bytes, bytes]]
 
 SHOULD_NOT_RETRY = (b"x-should-retry", b"false")
 """Both vendors' SDKs obey it."""
-
-LONGEST_SLEEP_S = 300
-"""Nobody who sits before an agent waits for longer without a word."""
 
 PASSED_STATUSES = (400, 404, 409, 413, 415, 422)
 """A provider's statuses that are about the client's own request: it is told why."""

@@ -12,6 +12,8 @@ from torana.errors import Refusal
 
 TEXT = "Too many requests. Please try again later."
 """Contract 1.2."""
+LONGEST_SLEEP_S = 300
+"""Nobody who sits before an agent waits for longer without a word."""
 SHOWN_CHARS = 80
 """Of a caller's own names in the refusal; they may be of any length."""
 
@@ -24,14 +26,18 @@ _QUOTA_UNITS = {"requests": "requests", "streams": "concurrent-requests", "usd":
 class Shown:
     """What is told of a limit, made once for all its answers."""
 
-    __slots__ = ("amount", "item", "name", "period_s", "policy", "unit")
+    __slots__ = ("amount", "is_even", "item", "name", "period_s", "policy", "unit")
 
-    def __init__(self, name: str, unit: Unit, amount: int, period_s: float) -> None:
-        """`period_s`: 0 for streams."""
+    def __init__(self, name: str, unit: Unit, amount: int, period_s: float, *, is_even: bool = False) -> None:
+        """
+        period_s  0 for streams
+        is_even   what is used up comes back evenly over the period, and not at its end
+        """
         self.name = name
         self.unit = unit
         self.amount = amount
         self.period_s = period_s
+        self.is_even = is_even
         window = f";w={period_s:.0f}" if period_s else ""
         shown_unit = _QUOTA_UNITS.get(unit, unit.replace("_", "-"))
         self.policy = f'"{name}";q={shown_amount(unit, amount)};qu="{shown_unit}"{window}'.encode()
@@ -128,7 +134,7 @@ class LimitReached(Refusal):
         self.reached = reached
         self.retry_after_s = after_s
         self.free_at = int(now + after_s)
-        is_spent = reached.limit.period_s >= 86_400
+        is_spent = reached.limit.period_s >= 86_400 and (not reached.limit.is_even or after_s > LONGEST_SLEEP_S)
         told = [(b"retry-after", b"%d" % after_s)]
         if is_spent:
             # The vendors' SDKs obey it: without it they would sleep until midnight, or ask again and again.

@@ -111,7 +111,7 @@ class Rule:
         self.whole = terms.amount
         """What is there when nothing is taken."""
         self.per = terms.per
-        self.shown = Shown(record.name, terms.unit, terms.amount, terms.period_s)
+        self.shown = Shown(record.name, terms.unit, terms.amount, terms.period_s, is_even=record.burst > 0)
         self.period = terms.period
         self.period_s = terms.period_s
         self.period_ns = int(terms.period_s * SECOND)
