@@ -265,6 +265,29 @@ async def test_a_bad_key_that_google_tells_with_400_counts_as_one(
     assert answer.json()["refusal"]["code"] == "provider_key_refused"
 
 
+async def test_a_file_that_a_client_names_and_nobody_may_read_stops_no_others(
+    start_gateway: StartGateway, gemini_env: dict[str, str]
+) -> None:
+    gateway = await start_gateway(env={**BARE, **gemini_env})
+    told = "You do not have permission to access the File abc or it may not exist."
+    gateway.provider.fail_with(403, {"error": {"code": 403, "message": told, "status": "PERMISSION_DENIED"}}, times=8)
+    token = gateway.token(unit_primitives=["ai_gateway_model_provider_proxy"])
+
+    async def look_at(url: str) -> Answer:
+        content = [{"type": "image_url", "image_url": {"url": url}}]
+        body = {"model": "gemini_3_8_flash", "messages": [{"role": "user", "content": content}]}
+        return await gateway.post("/openai/v1/chat/completions", json=body, token=token)
+
+    geminis_own = await look_at("https://generativelanguage.googleapis.com/v1beta/files/abc")
+    refused = [await look_at("https://youtu.be/abc") for _ in range(8)]
+    answer = await explain(gateway, "gemini_3_8_flash")
+
+    assert (geminis_own.status, [each.status for each in refused], answer.status) == (400, [400] * 8, 200)
+    assert told in refused[0].json()["error"]["message"]
+    assert len(gateway.provider.requests) == 9
+    assert not [line for line in gateway.log.lines if line["level"] == "error"]
+
+
 async def test_an_overload_is_asked_again_and_a_day_without_quota_is_not(
     start_gateway: StartGateway, gemini_env: dict[str, str]
 ) -> None:

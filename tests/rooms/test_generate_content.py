@@ -290,6 +290,7 @@ def rpc(code: int, status: str, message: str = "no", **details: dict[str, Any]) 
     return {"error": {"code": code, "message": message, "status": status, "details": rows}}
 
 
+NO_FILE = "permission to access the File x or it may not exist."
 DAY = {"violations": [{"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier"}]}
 MINUTE = {"violations": [{"quotaId": "GenerateRequestsPerMinutePerProjectPerModel"}]}
 ERRORS: list[tuple[dict[str, Any], type[ProviderRefused], int, float | None]] = [
@@ -297,6 +298,7 @@ ERRORS: list[tuple[dict[str, Any], type[ProviderRefused], int, float | None]] = 
     (rpc(400, "INVALID_ARGUMENT", ErrorInfo={"reason": "API_KEY_INVALID"}), ProviderRefusedKey, 401, None),
     (rpc(401, "UNAUTHENTICATED"), ProviderRefusedKey, 401, None),
     (rpc(403, "PERMISSION_DENIED"), ProviderRefusedKey, 403, None),
+    (rpc(403, "PERMISSION_DENIED", f"You do not have {NO_FILE}"), ProviderRefused, 400, None),
     (rpc(403, "PERMISSION_DENIED", ErrorInfo={"reason": "BILLING_DISABLED"}), ProviderSpent, 403, None),
     (rpc(404, "NOT_FOUND"), ProviderFoundNothing, 404, None),
     (rpc(429, "RESOURCE_EXHAUSTED", RetryInfo={"retryDelay": "34.5s"}), ProviderLimited, 429, 34.5),
@@ -487,7 +489,18 @@ def test_pictures_and_documents_are_written(part: Image | Document, written: dic
     assert write_turns(Message("user", (part,)))[0]["parts"] == [written]
 
 
-@pytest.mark.parametrize("part", [Image(url="gs://bucket/a.png"), Document("application/pdf", url="GS://bucket/c.pdf")])
+GEMINIS_FILES = "generativelanguage.googleapis.com"
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        Image(url="gs://bucket/a.png"),
+        Document("application/pdf", url="GS://bucket/c.pdf"),
+        Image(url=f"https://{GEMINIS_FILES}/v1beta/files/abc"),
+        Document("application/pdf", url=f"HTTPS://u@{GEMINIS_FILES.upper()}.:443/v1beta/files/abc"),
+    ],
+)
 def test_nothing_in_a_clouds_store_is_asked_for(part: Image | Document) -> None:
     """It would be read with the rights of the operator's account, whoever asks."""
     with pytest.raises(Invalid):

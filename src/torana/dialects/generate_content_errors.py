@@ -30,6 +30,8 @@ _BAD_KEY = "API_KEY_INVALID"
 
 _SPENT_REASON = "BILLING_DISABLED"
 _spent_text = re.compile(r"your prepayment credits are depleted|exceeded its (monthly )?spending cap", re.IGNORECASE)
+_no_file = re.compile(r"permission to access the file\b", re.IGNORECASE)
+"""Told with the status of a bad key, of a file that the request names."""
 _delay = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s")
 
 
@@ -77,6 +79,8 @@ def _refuse(status: int, error: Error) -> ProviderRefused:
     if _SPENT_REASON in reasons or _spent_text.search(message) or _is_days_quota(details):
         refused: ProviderRefused = ProviderSpent(status, message, kind=kind)
     else:
+        if status == 403 and _no_file.search(message):
+            status = 400  # what was asked is at fault, not our key
         refused = provider_refused(401 if _BAD_KEY in reasons else status, message, kind=kind)
     for detail in details:
         if found := _delay.fullmatch(str(detail.get("retryDelay", ""))):

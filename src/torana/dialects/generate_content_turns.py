@@ -20,6 +20,7 @@ _MEDIA_TYPES = {
     "heic": "image/heic", "heif": "image/heif", "pdf": "application/pdf", "txt": "text/plain", "md": "text/markdown",
     "html": "text/html", "csv": "text/csv", "json": "application/json",
 }  # fmt: skip
+_FILES_HOST = "generativelanguage.googleapis.com"
 
 
 def write_contents(messages: tuple[Message, ...], model: str, lost: set[str]) -> list[Members]:
@@ -148,6 +149,10 @@ def _write_media(media_type: str, data: str, url: str) -> Members:
             ("messages",), "This model can be given a picture or document by its bytes, or by an address of https"
         )
     # By hand: an address that none can be is the vendor's to refuse, and `urlsplit` raises.
-    path = re.split(r"[?#]", url.partition("://")[2].partition("/")[2], maxsplit=1)[0]
+    host, _, path = url.partition("://")[2].partition("/")
+    if _FILES_HOST in host.lower():
+        # Gemini's own files, which it reads with our rights, too; one that is not there is refused like a bad key.
+        raise Invalid(("messages",), "This model can be given no file by its vendor's id")
+    path = re.split(r"[?#]", path, maxsplit=1)[0]
     media_type = media_type or _MEDIA_TYPES.get(path.rpartition(".")[2].lower(), "")
     return {"fileData": {**({"mimeType": media_type} if media_type else {}), "fileUri": url}}
