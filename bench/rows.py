@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from bench import servers
 from bench.load import Job
@@ -42,6 +43,7 @@ def rows_of(running: dict[str, servers.Server], headers: dict[str, str]) -> list
     one, many = _chat_body(stream=False), _chat_body(stream=True)
     same, crossing = _chat_body(stream=True, model="bench_gpt"), _chat_body(stream=True, model="bench_claude")
     mark = "some words"
+    agent, agent_crossing = _agent_body("bench_claude"), _agent_body("bench_gpt")
     at_rate = {"concurrency": 8, "rate": 300.0}
     request, event, untranslated = "nginx, request", "nginx, streamed", "same dialect, streamed"
     return [
@@ -55,6 +57,8 @@ def rows_of(running: dict[str, servers.Server], headers: dict[str, str]) -> list
         Row("relay, streamed", "gateway", Job(gateway, proxy, relay, many, event=mark), event, 2.6),
         Row(untranslated, "limited", Job(limited, dialect, ours, same, event=mark), event),
         Row("translated, streamed", "limited", Job(limited, dialect, ours, crossing, event=mark), untranslated, 2.5),
+        Row("an agent's call", "limited", Job(limited, "/anthropic/v1/messages", ours, agent)),
+        Row("an agent's call, translated", "limited", Job(limited, "/anthropic/v1/messages", ours, agent_crossing)),
         Row("nginx, 300 requests/s", "nginx", Job(nginx, chat, plain, one, **at_rate)),  # type: ignore[arg-type]
         Row("relay, 300 requests/s", "gateway", Job(gateway, proxy, relay, one, **at_rate)),  # type: ignore[arg-type]
     ]  # fmt: skip
@@ -65,6 +69,26 @@ def _chat_body(*, stream: bool, model: str = f"gpt-bench-e{EVENTS}-p{PACE_MS}") 
     question = "What does this function give back, and is there a shorter way to write it? " * 11
     messages = [{"role": "user", "content": question}]
     return json.dumps({"model": model, "messages": messages, "stream": stream})
+
+
+def _agent_body(model: str) -> str:
+    """About 170 KB, as coding agents send them after half an hour: 30 tools, 30 calls of them and what they gave."""
+    member = {"type": "string", "description": "What stands here, in some words. " * 3}
+    schema = {"type": "object", "properties": {f"member_{at}": member for at in range(8)}, "required": ["member_0"]}
+    about = "Does something useful with files. " * 20
+    tools = [{"name": f"tool_{at}", "description": about, "input_schema": schema} for at in range(30)]
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "Please mend the tests. " * 20}]
+    for at in range(30):
+        call = {"type": "tool_use", "id": f"toolu_{at}", "name": f"tool_{at}", "input": {"member_0": "sums.py"}}
+        result = {"type": "tool_result", "tool_use_id": f"toolu_{at}", "content": [_text(_CODE * 40)]}
+        messages.append({"role": "assistant", "content": [_text("I look at the file. " * 5), call]})
+        messages.append({"role": "user", "content": [result]})
+    system = [_text("You are an agent that works with files. " * 200)]
+    return json.dumps({"model": model, "max_tokens": 1000, "system": system, "messages": messages, "tools": tools})
+
+
+def _text(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}
 
 
 _CODE = "def add(first, second):\n    total = first + second\n    return total\n\n\n"

@@ -23,6 +23,7 @@ _USUAL_TIERS = frozenset(
     )
 )
 _MAX_TIER_CHARS = 32
+_OBJECT = frozenset({dict})
 
 _WORDS = (
     *("messages", "max_tokens", "temperature", "top_p", "top_k", "stop"),
@@ -95,11 +96,11 @@ def suspect(before: Usage | None) -> Usage:
 
 def need_text(members: Members, name: str, loc: Loc = ()) -> str:
     value = members.get(name)
+    if isinstance(value, str):
+        return value
     if name not in members:
         raise Invalid((*loc, name), "Field required", "missing")
-    if not isinstance(value, str):
-        raise Invalid((*loc, name), "Input should be a valid string", "string_type")
-    return value
+    raise Invalid((*loc, name), "Input should be a valid string", "string_type")
 
 
 def find_text(members: Members, name: str, loc: Loc = ()) -> str:
@@ -151,9 +152,9 @@ def need_rows(members: Members, name: str, loc: Loc = ()) -> list[Members]:
     rows = members[name]
     if not isinstance(rows, list):
         raise Invalid((*loc, name), "Input should be a valid list", "list_type")
-    for number, row in enumerate(rows):
-        if not isinstance(row, dict):
-            raise Invalid((*loc, name, number), "Input should be an object", "dict_type")
+    if not _OBJECT.issuperset(map(type, rows)):
+        number = next(at for at, row in enumerate(rows) if not isinstance(row, dict))
+        raise Invalid((*loc, name, number), "Input should be an object", "dict_type")
     return rows
 
 

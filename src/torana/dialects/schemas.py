@@ -27,7 +27,8 @@ _NAMED = ("$defs", "definitions")
 _MAPS = ("properties", "patternProperties", *_NAMED)
 _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _ONES = ("items", "additionalProperties", "not")
-_HOLDERS = frozenset({"$ref", *_MAPS, *_LISTS, *_ONES})
+_INNER = frozenset((*_MAPS, *_LISTS, *_ONES))
+_HOLDERS = _INNER | {"$ref"}
 
 
 def complete_schema(schema: Schema) -> Schema:
@@ -36,12 +37,14 @@ def complete_schema(schema: Schema) -> Schema:
     It says the same; MCP servers leave both out, and Claude does not mind. The schema itself where nothing is missing.
     Source: OpenAI's errors "object schema missing properties" and "array schema missing items".
     """
+    kind = schema.get("type")
+    if _INNER.isdisjoint(schema) and isinstance(kind, str) and kind not in ("object", "array"):
+        return schema  # most of those in an agent's tools, of which each of its calls brings hundreds
     changed: Schema = {}
     for name, value in schema.items():
         whole = _complete(name, value)
         if whole is not value:
             changed[name] = whole
-    kind = schema.get("type")
     kinds = kind if isinstance(kind, list) else [kind]
     if "object" in kinds and not isinstance(schema.get("properties"), dict):
         changed["properties"] = {}
@@ -55,11 +58,14 @@ def _complete(name: str, value: Any) -> Any:
     if name in _ONES and isinstance(value, dict):
         return complete_schema(value)
     if name in _MAPS and isinstance(value, dict):
-        rows = {key: complete_schema(each) if isinstance(each, dict) else each for key, each in value.items()}
-        return value if all(rows[key] is each for key, each in value.items()) else rows
+        changed: Schema = {}
+        for key, each in value.items():
+            if isinstance(each, dict) and (whole := complete_schema(each)) is not each:
+                changed[key] = whole
+        return {**value, **changed} if changed else value
     if name in _LISTS and isinstance(value, list):
-        whole = [complete_schema(each) if isinstance(each, dict) else each for each in value]
-        return value if all(ours is theirs for ours, theirs in zip(whole, value, strict=True)) else whole
+        listed = [complete_schema(each) if isinstance(each, dict) else each for each in value]
+        return value if all(ours is theirs for ours, theirs in zip(listed, value, strict=True)) else listed
     return value
 
 
