@@ -418,14 +418,16 @@ async def test_tokens_are_reserved_before_sending(start: Start) -> None:
     under_way.cancel()
 
 
+PICTURE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "A" * 40_000}}
+FILE = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "A" * 40_000}}
+
+
 @pytest.mark.parametrize(
     ("part", "tokens"),
     [
-        ({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "A" * 40_000}}, 1_600),
-        (
-            {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "A" * 40_000}},
-            8_571,
-        ),
+        (PICTURE, 1_600),
+        (FILE, 8_571),
+        ({"type": "tool_result", "tool_use_id": "1", "content": [PICTURE, FILE]}, 10_171),
     ],
 )
 async def test_a_picture_counts_as_vendors_count_it_and_a_file_by_its_size(
