@@ -11,7 +11,7 @@ from torana.dialects.bedrock_embeddings import COUNT_HEADER, embeddings_of
 from torana.dialects.embedding_dialect import EmbeddingDialect, EmbeddingsRequest, Purpose, of_length_one
 from torana.dialects.embeddings import OPENAI_EMBEDDINGS
 from torana.dialects.gemini_embeddings import GEMINI_EMBEDDINGS
-from torana.dialects.vertex_predictions import VERTEX_EMBEDDINGS
+from torana.dialects.vertex_predictions import VERTEX_EMBEDDINGS, scan_answer
 from torana.errors import Invalid, ProviderBroke
 
 TITAN_MODEL, COHERE_MODEL = "amazon.titan-embed-text-v2:0", "eu.cohere.embed-v4:0"
@@ -54,6 +54,28 @@ def test_an_answers_vectors_are_read_in_the_order_of_the_texts(name: str) -> Non
     assert dialect.read_answer(body, len(texts)) == [[0.25, -0.5], [1.0, 0.002]][: len(texts)]
     headers = {COUNT_HEADER: "9"} if name.startswith("cohere") else {}
     assert dialect.read_usage(body, headers) == Usage(9)
+
+
+def told(taken: object, given: object) -> dict[str, object]:
+    """As text models of old tell it beside their predictions."""
+    return {"tokenMetadata": {"inputTokenCount": taken, "outputTokenCount": given}}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "usage"),
+    [
+        (told({"totalTokens": 25, "totalBillableCharacters": 99}, {"totalTokens": 7}), Usage(25, 7)),
+        (told({"totalTokens": 25}, None), Usage(25)),
+        (told({"totalTokens": -1}, {"totalTokens": 7}), None),
+        (told({}, {"totalTokens": 7}), None),
+        ({"billableCharacterCount": 99}, None),
+        (None, None),
+    ],
+)
+def test_what_a_prediction_of_text_used_is_read_beside_it(metadata: object, usage: Usage | None) -> None:
+    body = json.dumps({"predictions": [{"content": "Hello"}], "metadata": metadata}).encode()
+
+    assert scan_answer(body) == usage
 
 
 @kinds

@@ -245,6 +245,32 @@ def test_a_usage_at_the_limit_counts() -> None:
     assert CHAT_COMPLETIONS.read_answer(json.dumps(body).encode())[-1].usage == Usage(input_tokens=10**12)
 
 
+@pytest.mark.parametrize(
+    ("first", "reason", "told"),
+    [
+        ({"function": {"name": "f", "arguments": ""}}, "tool_calls", "{}"),
+        ({"function": {"name": "f"}}, "stop", "{}"),
+        ({"function": {"name": "f", "arguments": "{}"}}, "tool_calls", "{}"),
+        ({"function": {"name": "f", "arguments": ""}}, "length", ""),
+        ({"custom": {"name": "f", "input": ""}}, "tool_calls", '{"input":""}'),
+    ],
+)
+def test_a_call_of_whose_arguments_nothing_was_heard_has_none_unless_it_was_cut(
+    first: dict[str, Any], reason: str, told: str
+) -> None:
+    """Clients read them as JSON."""
+    call = {"index": 0, "id": "c1", **first}
+
+    chunks = read_stream(
+        CHAT_COMPLETIONS,
+        event({"choices": [{"delta": {"tool_calls": [call]}}]}),
+        event({"choices": [{"delta": {}, "finish_reason": reason}]}),
+        b"data: [DONE]\n\n",
+    )
+
+    assert "".join(chunk.tool_call.arguments for chunk in chunks if chunk.tool_call) == told
+
+
 def test_tool_calls_without_index_and_with_repeated_names_are_read() -> None:
     call = {"id": "c1", "function": {"name": "f", "arguments": '{"a":'}}
     rest = {"index": 0, "id": "c1", "function": {"name": "f", "arguments": "1}"}}

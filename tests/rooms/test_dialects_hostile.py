@@ -207,6 +207,20 @@ def test_an_answer_that_was_cut_says_so_and_is_no_error(dialect: Dialect, finish
     assert again.finish == collect(dialect.read_answer(dialect.write_answer(chunks, "m", "id", 0))).choices[0].finish
 
 
+@pytest.mark.parametrize("dialect", [CHAT_COMPLETIONS, RESPONSES], ids=lambda dialect: dialect.name)
+def test_a_refusal_is_told_as_one_where_there_is_a_word_for_it(dialect: Dialect) -> None:
+    """Who asked for JSON would take it for a broken answer."""
+    said = [Chunk("I will ", is_refusal=True), Chunk("not.", is_refusal=True), Chunk(finish="stop")]
+    chunks = [Chunk(id="a"), *said, Chunk(usage=Usage(1, 2), is_last=True)]
+
+    reader = dialect.read_events()
+    streamed = collect(reader.feed(dialect.write_events("m", "id", 0).write(chunks)) + reader.close()).choices[0]
+    whole = collect(dialect.read_answer(dialect.write_answer(chunks, "m", "id", 0))).choices[0]
+
+    for answer in (streamed, whole):
+        assert (answer.text, answer.is_refusal) == ("I will not.", True)
+
+
 @pytest.mark.parametrize("dialect", [MESSAGES, CHAT_COMPLETIONS, RESPONSES], ids=lambda dialect: dialect.name)
 def test_a_tool_call_that_was_cut_off_is_passed_on_as_far_as_it_went(dialect: Dialect) -> None:
     chunks = [

@@ -304,6 +304,8 @@ def test_a_picture_of_a_result_stands_behind_the_results_where_they_are_text() -
     [
         (Document("application/pdf", "JVBERi0="), {"filename": "document.pdf"}),
         (Document("application/pdf", "JVBERi0=", title="a.pdf"), {"filename": "a.pdf"}),
+        (Document("application/pdf", "JVBERi0=", title="A.PDF"), {"filename": "A.PDF"}),
+        (Document("application/pdf", "JVBERi0=", title="Report 1.2"), {"filename": "Report 1.2.pdf"}),
         (Document("text/plain", "aGk="), None),
         (Document("text/markdown", text="hi", title="a.md"), None),
     ],

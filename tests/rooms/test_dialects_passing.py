@@ -145,6 +145,28 @@ def test_an_error_in_one_read_with_events_that_say_nothing_is_raised_at_once(nam
         PassingReader(dialect).feed(events(Saying(), WITH_USAGE)[0] + ERRORS[name])
 
 
+def test_a_response_that_failed_is_a_failure_also_where_it_does_not_tell_why() -> None:
+    good = responses_events(Saying(), WITH_USAGE)[:-1]
+    failed = event({"type": "response.failed", "response": {"status": "failed", "error": None}}, "response.failed")
+    reader = PassingReader(RESPONSES)
+
+    passed = raw(reader.feed(b"".join(good) + failed))
+
+    assert passed == b"".join(good)
+    with pytest.raises(ProviderRefused):
+        reader.close()
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+@given(cuts=cuts)
+def test_a_mark_before_a_stream_is_not_passed(name: str, cuts: list[int]) -> None:
+    """SDKs would not know the first event."""
+    dialect, events, _ = DIALECTS[name]
+    stream = b"".join(events(SAID, WITH_USAGE))
+
+    assert raw(read(PassingReader(dialect), b"\xef\xbb\xbf" + stream, cuts)) == stream
+
+
 @pytest.mark.parametrize("name", DIALECTS)
 def test_what_follows_the_terminal_event_is_left_out(name: str) -> None:
     dialect, events, _ = DIALECTS[name]

@@ -120,6 +120,8 @@ class _Begun:
     name: str = ""
     """Empty: nobody was told of it yet. Some servers name a call behind its first piece, others never: that is none."""
     position: int = -1
+    is_silent: bool = True
+    """Nothing was heard of its arguments."""
     arguments: str = ""
     """So far, of a call without an id or a name; of long ones the beginning."""
 
@@ -176,7 +178,9 @@ class StreamedAnswer:
             # Some servers never tell why an answer ended; whoever asked is to run its calls all the same.
             for number in (number for number, is_told in self._finished.items() if not is_told):
                 self._close_texts(number, chunks)
-                chunks.append(Chunk(choice=number, finish=self._finish_of(_Choice(number)), usage=self._usage))
+                finish = self._finish_of(_Choice(number))
+                self._complete_calls(number, finish, chunks)
+                chunks.append(Chunk(choice=number, finish=finish, usage=self._usage))
             chunks.append(Chunk(usage=self._usage, is_last=True))
             return True
         event = decode_answer(_answers, data)
@@ -200,6 +204,7 @@ class StreamedAnswer:
                 if self._positions[number]:
                     self._prove(number, chunks)
                 finish, ended_by = self._finish_of(choice), choice.stop_sequence
+                self._complete_calls(number, finish, chunks)
                 chunks.append(Chunk(choice=number, finish=finish, stop_sequence=ended_by, usage=self._usage))
         return False
 
@@ -212,6 +217,15 @@ class StreamedAnswer:
             if number == choice:
                 chunks.append(Chunk(choice=choice, tool_call=ToolCallPiece(position, arguments=END)))
         self._freeform = [each for each in self._freeform if each[0] != choice]
+
+    def _complete_calls(self, choice: int, finish: FinishReason, chunks: list[Chunk]) -> None:
+        """Calls of whose arguments nothing was heard have none, unless they were cut off."""
+        if finish != "tool_calls":
+            return
+        for (number, _), call in self._calls.items():
+            if number == choice and call.name and call.is_silent:
+                call.is_silent = False
+                chunks.append(Chunk(choice=choice, tool_call=ToolCallPiece(call.position, arguments="{}")))
 
     def _finish_of(self, choice: _Choice) -> FinishReason:
         """Raises ProviderRefused for an answer that was given up."""
@@ -255,6 +269,8 @@ class StreamedAnswer:
         is_new = not known.name
         if is_new:
             known.id, known.name = known.id or id_, name
+        if arguments or custom is not None:
+            known.is_silent = False
         held = known.arguments
         if (not known.id or not known.name) and len(held) < MAX_WATCHED_CHARS:
             known.arguments += arguments

@@ -66,8 +66,9 @@ def read_file(data: str, name: str, *, cached: bool = False) -> Document:
 
 
 def file_name(document: Document) -> str:
-    """OpenAI wants a name beside the bytes."""
-    return document.title or f"document.{_ENDINGS.get(document.media_type, 'pdf')}"
+    """OpenAI wants a name beside the bytes, and goes by its ending."""
+    name, ending = document.title or "document", _ENDINGS.get(document.media_type, "pdf" if not document.title else "")
+    return name if not ending or name.lower().endswith(f".{ending}") else f"{name}.{ending}"
 
 
 def tell_document(title: str, text: str) -> str:

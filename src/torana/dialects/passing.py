@@ -29,7 +29,7 @@ _options: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 _blank_line = re.compile(rb"\r?\n\r?\n")
 _ERROR = b'"error"'
 # JSON escapes quotes, so none of these can stand in a text of the model.
-_error = re.compile(rb'"error"\s*(?::\s*(?!null)|[,}])')
+_error = re.compile(rb'"error"\s*(?::\s*(?!null)|[,}])|"response\.failed"')
 _no_choices = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 _some_usage = re.compile(rb'"usage"\s*:\s*\{')
 
@@ -185,7 +185,7 @@ class PassingReader:
             if not says_something and self._held_events < MAX_HELD_EVENTS:
                 self._first.feed(b"")  # raises what failed behind events that say nothing
                 return []
-            whole, self._held, self._first = self._held, b"", None
+            whole, self._held, self._first = self._held.removeprefix(BOM), b"", None
         if _ERROR in whole:
             whole = self._cut_at_error(whole)
         if not whole:

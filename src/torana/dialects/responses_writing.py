@@ -34,6 +34,8 @@ class _Open:
     """Of its text, or of its arguments."""
     unwrapping: Unwrapping | None = None
     """Of a call of a custom tool, whose arguments are a text here."""
+    is_refusal: bool = False
+    """Its text says that the model will not answer."""
 
 
 class ResponsesWriter:
@@ -88,7 +90,9 @@ class ResponsesWriter:
             if chunk.choice == 0:
                 if chunk.reasoning or chunk.signature or chunk.redacted:
                     self._write_thought(chunk, out)
-                if chunk.text:
+                if chunk.is_refusal:
+                    self._write_refusal(chunk.text, out)
+                elif chunk.text:
                     self._write_text(chunk.text, out)
                 if chunk.tool_call:
                     self._write_call(chunk.tool_call, out)
@@ -117,11 +121,7 @@ class ResponsesWriter:
             out.append(self._event(kind, {"response": self._response("in_progress")}))
 
     def _write_text(self, text: str, out: list[bytes]) -> None:
-        item = self._open
-        if item is None or not isinstance(item.part, Text):
-            item = self._begin_item(Text(""), out)
-            place = {"item_id": item.id, "output_index": item.number, "content_index": 0}
-            out.append(self._event("response.content_part.added", {**place, "part": _write_part("")}))
+        item = self._find_text(out, is_refusal=False)
         item.pieces.append(text)
         out.append(
             b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","sequence_number":%d,'
@@ -129,6 +129,23 @@ class ResponsesWriter:
             % (self._number, msgspec.json.encode(item.id), item.number, msgspec.json.encode(text))
         )
         self._number += 1
+
+    def _write_refusal(self, text: str, out: list[bytes]) -> None:
+        item = self._find_text(out, is_refusal=True)
+        item.pieces.append(text)
+        place = {"item_id": item.id, "output_index": item.number, "content_index": 0}
+        out.append(self._event("response.refusal.delta", {**place, "delta": text}))
+
+    def _find_text(self, out: list[bytes], *, is_refusal: bool) -> _Open:
+        """The message that goes on, or a new one."""
+        item = self._open
+        if item is None or not isinstance(item.part, Text) or item.is_refusal != is_refusal:
+            item = self._begin_item(Text(""), out)
+            item.is_refusal = is_refusal
+            place = {"item_id": item.id, "output_index": item.number, "content_index": 0}
+            part = _write_part("", is_refusal=is_refusal)
+            out.append(self._event("response.content_part.added", {**place, "part": part}))
+        return item
 
     def _write_thought(self, chunk: Chunk, out: list[bytes]) -> None:
         if chunk.reasoning or chunk.signature:
@@ -203,8 +220,12 @@ class ResponsesWriter:
         match item.part:
             case Text():
                 place["content_index"] = 0
-                out.append(self._event("response.output_text.done", {**place, "text": text, "logprobs": []}))
-                out.append(self._event("response.content_part.done", {**place, "part": _write_part(text)}))
+                if item.is_refusal:
+                    out.append(self._event("response.refusal.done", {**place, "refusal": text}))
+                else:
+                    out.append(self._event("response.output_text.done", {**place, "text": text, "logprobs": []}))
+                part = _write_part(text, is_refusal=item.is_refusal)
+                out.append(self._event("response.content_part.done", {**place, "part": part}))
             case Thought() if text:
                 place["summary_index"] = 0
                 out.append(self._event("response.reasoning_summary_text.done", {**place, "text": text}))
@@ -215,7 +236,7 @@ class ResponsesWriter:
                 text = text or "{}"
                 named = {**place, **_write_name(item.part, self._homes), "arguments": text}
                 out.append(self._event("response.function_call_arguments.done", named))
-        done = _write_item(item.id, item.part, text, self._homes)
+        done = _write_item(item.id, item.part, text, self._homes, is_refusal=item.is_refusal)
         out.append(self._event("response.output_item.done", {"output_index": item.number, "item": done}))
         self._done[item.number] = done
 
@@ -237,7 +258,10 @@ def write_answer(chunks: list[Chunk], model: str, id: str, created: int, asked: 
     status = "incomplete" if choice.finish in _INCOMPLETE else "completed"
     parts = mark_freeform(choice.parts, names_of(asked))
     homes = homes_of(asked)
-    output = [_write_item(_item_id(id, number, part), part, _text_of(part), homes) for number, part in enumerate(parts)]
+    output = [
+        _write_item(_item_id(id, number, part), part, _text_of(part), homes, is_refusal=choice.is_refusal)
+        for number, part in enumerate(parts)
+    ]
     return msgspec.json.encode(_write_response(id, model, created, status, output, choice.finish, collected.usage))
 
 
@@ -289,10 +313,10 @@ def _write_name(call: ToolCall, homes: Mapping[str, Members]) -> Members:
     return homes.get(call.name) or {"name": call.name}
 
 
-def _write_item(id: str, part: Said, text: str, homes: Mapping[str, Members]) -> Members:
+def _write_item(id: str, part: Said, text: str, homes: Mapping[str, Members], *, is_refusal: bool = False) -> Members:
     match part:
         case Text():
-            content = [_write_part(text)]
+            content = [_write_part(text, is_refusal=is_refusal)]
             return {"id": id, "type": "message", "role": "assistant", "status": "completed", "content": content}
         case ToolCall(is_freeform=True):
             told = {"call_id": part.id, **_write_name(part, homes), "input": text}
@@ -309,7 +333,9 @@ def _write_item(id: str, part: Said, text: str, homes: Mapping[str, Members]) ->
             return item
 
 
-def _write_part(text: str) -> Members:
+def _write_part(text: str, *, is_refusal: bool = False) -> Members:
+    if is_refusal:
+        return {"type": "refusal", "refusal": text}
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
