@@ -33,6 +33,8 @@ TOOLS = ("read", "mcp__server__do-it", "t" * 70, "21st_magic", "files.read")
 texts = st.sampled_from(["hi", "größe 😀", "a\n\nb", " x ", "</s>"])
 said = st.one_of(texts, st.sampled_from(["", " ", "\n"]))
 results = st.sampled_from(["ok", "", "x = 1\n"])
+IDS = st.sampled_from(["call.{turn}|{at}", "{at}", "0", ""])
+"""As most servers give them, as some count, and as clients of the loosest have them."""
 calls = st.lists(st.tuples(st.sampled_from(TOOLS), st.sampled_from(["{}", "", '{"p":"ü"}'])), min_size=1, max_size=3)
 
 
@@ -41,9 +43,10 @@ def conversations(draw: st.DrawFn) -> Body:
     """A valid request for a chat completion."""
     messages: list[Body] = [{"role": "system", "content": draw(said)}] if draw(st.booleans()) else []
     messages.append({"role": "user", "content": draw(texts)})
+    form = draw(IDS)
     for turn in range(draw(st.integers(0, 3))):
         if draw(st.booleans()):
-            made = [(f"call.{turn}|{at}", *call) for at, call in enumerate(draw(calls))]
+            made = [(form.format(turn=turn, at=at), *call) for at, call in enumerate(draw(calls))]
             rows = [
                 {"id": id_, "type": "function", "function": {"name": name, "arguments": arguments}}
                 for id_, name, arguments in made
@@ -73,6 +76,8 @@ def check_pairs(turns: list[tuple[str, list[str], list[str]]]) -> None:
         assert sorted(answered) == sorted(waiting)
         waiting = made
     assert waiting == []
+    every = [id_ for _, made, _ in turns for id_ in made]
+    assert len(set(every)) == len(every)
 
 
 def check_messages(body: Body) -> None:
@@ -120,15 +125,16 @@ def check_responses(body: Body) -> None:
 
 
 def check_generate_content(body: Body) -> None:
-    waiting: list[str] = []
+    waiting: list[tuple[str, str]] = []
     for turn in body["contents"]:
         assert turn["parts"]
         assert all(part["text"] for part in turn["parts"] if "text" in part)
-        answered = [part["functionResponse"]["id"] for part in turn["parts"] if "functionResponse" in part]
-        assert answered == waiting  # in their order, for where ids are not told
+        results = [part["functionResponse"] for part in turn["parts"] if "functionResponse" in part]
+        # In their order, for where ids are not told.
+        assert [(each["id"], each["name"]) for each in results] == waiting
         calls = [part["functionCall"] for part in turn["parts"] if "functionCall" in part]
         assert all(re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_.-]{0,63}", call["name"]) for call in calls)
-        waiting = [call["id"] for call in calls]
+        waiting = [(call["id"], call["name"]) for call in calls]
     assert waiting == []
     assert body["contents"][0]["role"] == "user"
 

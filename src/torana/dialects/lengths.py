@@ -8,6 +8,7 @@ reference, "ToolSpecification"; Vertex AI reference, "FunctionDeclaration": "Mus
 
 import dataclasses
 import re
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -86,7 +87,7 @@ def fit_lengths(chat: ChatRequest, dialect: str, model: str = "") -> ChatRequest
         return fitted
     if traits_of(model).is_openais:
         limits = dataclasses.replace(limits, keeps_proofs=False)
-    messages = tuple(_fit_message(message, limits) for message in chat.messages)
+    messages = tuple(_fit_message(message, limits) for message in _tell_apart(chat.messages))
     if any(ours is not theirs for ours, theirs in zip(messages, chat.messages, strict=True)):
         fitted = replace(fitted, messages=messages)
     return fitted
@@ -99,6 +100,57 @@ def _has_calls(messages: Sequence[Message]) -> bool:
             if isinstance(part, (ToolCall, ToolResult)):
                 return True
     return False
+
+
+def _tell_apart(messages: Sequence[Message]) -> Sequence[Message]:
+    """With an id of its own for each call: some servers count anew in each answer, and some clients know no ids.
+
+    Vendors refuse it ("`tool_use` ids must be unique"), or would take a result for another function's.
+    """
+    ids = [part.id for message in messages for part in message.parts if isinstance(part, ToolCall)]
+    if len(set(ids)) == len(ids) and "" not in ids:
+        return messages
+    own = _OwnIds(ids)
+    return [own.tell_message(message) for message in messages]
+
+
+class _OwnIds:
+    """Given to calls and their results in the order of the conversation."""
+
+    def __init__(self, ids: Sequence[str]) -> None:
+        self._taken = {*ids, ""}
+        self._counts: Counter[str] = Counter()
+        self._waiting: dict[str, deque[str]] = {}
+        """An id as it came → those of its calls in the latest turn that nobody has answered."""
+        self._latest: dict[str, str] = {}
+        self._is_turn = False
+
+    def tell_message(self, message: Message) -> Message:
+        is_turn = message.role == "assistant"
+        if is_turn and not self._is_turn:
+            self._waiting.clear()
+        self._is_turn = is_turn
+        return Message(message.role, tuple(self._tell(part) for part in message.parts))
+
+    def _tell(self, part: Part) -> Part:
+        if isinstance(part, ToolCall):
+            self._latest[part.id] = own = self._find(part.id)
+            self._waiting.setdefault(part.id, deque()).append(own)
+            return replace(part, id=own)
+        if isinstance(part, ToolResult):
+            waiting = self._waiting.get(part.call_id)
+            own = waiting.popleft() if waiting else self._latest.get(part.call_id, part.call_id)
+            return replace(part, call_id=own)
+        return part
+
+    def _find(self, id: str) -> str:
+        self._counts[id] += 1
+        if id and self._counts[id] == 1:
+            return id
+        while (own := f"{id or 'call'}_{self._counts[id]}") in self._taken:
+            self._counts[id] += 1
+        self._taken.add(own)
+        return own
 
 
 def _fit_message(message: Message, limits: _Limits) -> Message:
