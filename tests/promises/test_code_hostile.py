@@ -143,6 +143,8 @@ async def test_an_answer_that_repeats_itself_holds_up_nobody(
         pytest.param("a\nb\nc\n" * 160, id="the same block"),
         pytest.param("".join(f"{'a' * (number % 7)}\n" for number in range(500)), id="nearly the same blocks"),
         pytest.param("```\n" + "\n" * 50_000, id="a fence and line ends"),
+        pytest.param("```\n" + "\n" * 2_000_000, id="a fence and millions of line ends"),
+        pytest.param("".join(f"{'a' * 4_000}{number % 7 % 4}\n" for number in range(98)), id="long lines"),
     ],
 )
 async def test_a_generation_that_repeats_itself_holds_up_nobody(shared: RunningGateway, answer: str) -> None:

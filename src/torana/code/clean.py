@@ -25,6 +25,8 @@ _PARTIAL_WORD = re.compile(r"(?<!\w)\w+\Z")
 _MAX_CHARS = 20_000
 """A longer completion is offered as it came. Models are asked for 128 tokens; a server that sends so much more could
 keep us looking for repetitions."""
+_MAX_GENERATION_CHARS = 400_000
+"""The same of a generation: 100,000 tokens, of the 4,096 that are asked for unless a prompt file says more."""
 _MAX_ROUNDS = 3
 
 
@@ -83,6 +85,8 @@ def clean_completion(text: str, cursor: Cursor, *, excluded: Collection[str] = (
 
 def clean_generation(text: str, cursor: Cursor, *, excluded: Collection[str] = ()) -> str:
     """The steps for generations that are not streamed."""
+    if len(text) > _MAX_GENERATION_CHARS:
+        return _blank_to_empty(text, cursor)
     for name, step in GENERATION_STEPS.items():
         if name not in excluded:
             text = step(text, cursor)

@@ -3,6 +3,7 @@
 import re
 
 _FENCE = re.compile(r"[ \t]*```")
+_FENCE_LINES = re.compile(r"^[ \t]*```.*\n", re.MULTILINE)
 _MAYBE_FENCE = re.compile(r"[ \t]{0,64}`{0,2}")
 
 _INFO = re.compile(r"[\w+#.-]*\s*")
@@ -27,10 +28,18 @@ class FenceStripper:
         """The part of the answer that is certain by now."""
         if self._is_off:
             return text
+        text, self._held = self._held + text, ""
         # Lines end at a line feed and nowhere else: splitlines() would also split at form feeds and U+2028.
-        *lines, last = (self._held + text).split("\n")
-        self._held = ""
-        kept = [self._pass(line) + self._end_line() for line in lines]
+        end = text.rfind("\n") + 1
+        lines, last = text[:end], text[end:]
+        kept: list[str] = []
+        if lines and (self._is_inside_line or self._is_inside_fence):
+            begun = lines.find("\n") + 1
+            kept.append("" if self._is_inside_fence else lines[:begun])
+            lines = lines[begun:]
+        if end:
+            kept.append(_FENCE_LINES.sub("", lines))
+            self._is_inside_fence = self._is_inside_line = False
         if not self._is_inside_line and not self._is_inside_fence and _MAYBE_FENCE.fullmatch(last):
             self._held = last
         elif last:
@@ -47,11 +56,6 @@ class FenceStripper:
             self._is_inside_fence = _FENCE.match(part) is not None
             self._is_inside_line = not self._is_inside_fence
         return "" if self._is_inside_fence else part
-
-    def _end_line(self) -> str:
-        was_fence = self._is_inside_fence
-        self._is_inside_fence = self._is_inside_line = False
-        return "" if was_fence else "\n"
 
 
 def unwrap(text: str, language: str = "") -> str:

@@ -120,7 +120,9 @@ def drop_loops(text: str) -> str:
     lines = text.splitlines(keepends=True)
     if len(lines) > _MAX_LOOP_LINES:
         return text
-    bare = [line.strip() for line in lines]
+    # Lines that are long and differ at their ends would be compared letter by letter, again and again.
+    known: dict[str, int] = {}
+    bare = [known.setdefault(line.strip(), len(known)) for line in lines]
     is_telling = [_TELLING.search(line) is not None for line in lines]
     number = 0
     while number < len(lines):
