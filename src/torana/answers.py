@@ -64,7 +64,8 @@ class Answer(msgspec.Struct, kw_only=True):
     _has_told: bool = False
     """The answer is whole, and the provider has told what it used."""
     _said: list[str] | None = None
-    """The text so far, where it is to be logged."""
+    """The text so far, where it is to be logged, and as far as it is."""
+    _said_chars: int = 0
     _blocks: ThinkBlocks | None = None
     _begun: ThinkBlocks | None = None
     _names: OwnNames | None = None
@@ -162,8 +163,10 @@ class Answer(msgspec.Struct, kw_only=True):
             if not self._has_told and not self.is_passing:
                 # Clients measure by it how full their model's window is: our count serves them better than none.
                 batch = [*batch[:-1], replace_fields(batch[-1], usage=self.so_far())]
-        if self._said is not None:
-            self._said += [chunk.text for chunk in batch if chunk.choice == 0]
+        if self._said is not None and self._said_chars < MAX_LOGGED_CHARS:
+            told = [chunk.text for chunk in batch if chunk.choice == 0]
+            self._said += told
+            self._said_chars += sum(map(len, told))
         if self._names is not None:
             batch = self._names.take(batch)
         if self._blocks is not None:

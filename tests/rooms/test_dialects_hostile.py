@@ -263,6 +263,35 @@ def test_arguments_without_an_end_of_a_call_without_an_id_take_linear_time() -> 
     assert time.thread_time() - before < 1
 
 
+def call_of(choice: int, number: int, **call: Any) -> bytes:
+    return event({"choices": [{"index": choice, "delta": {"tool_calls": [{"index": number, **call}]}}]})
+
+
+def test_a_name_that_comes_with_each_piece_of_a_call_without_an_id_takes_linear_time() -> None:
+    reader = CHAT_COMPLETIONS.read_events()
+    reader.feed(call_of(0, 0, function={"name": "f", "arguments": '{"a":[' + "1," * 400_000 + "]}"}))
+    piece = call_of(0, 0, function={"name": "f", "arguments": "}"})
+    before = time.thread_time()
+
+    for _ in range(1_000):
+        reader.feed(piece)
+
+    assert time.thread_time() - before < 1
+
+
+def test_texts_of_custom_tools_are_closed_in_linear_time() -> None:
+    reader = CHAT_COMPLETIONS.read_events()
+    for number in range(4_000):
+        reader.feed(call_of(0, number, id=f"c{number}", custom={"name": "f", "input": "x"}))
+    end = event({"choices": [{"index": 1, "delta": {}, "finish_reason": "stop"}]})
+    before = time.thread_time()
+
+    for _ in range(4_000):
+        reader.feed(end)
+
+    assert time.thread_time() - before < 0.5
+
+
 def test_arguments_in_many_pieces_are_written_in_linear_time() -> None:
     writer = MESSAGES.write_events("m", "id", 1, None)
     writer.write([Chunk(tool_call=ToolCallPiece(0, "c", "f"))])

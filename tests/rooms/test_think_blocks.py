@@ -94,6 +94,16 @@ def test_white_space_without_end_is_not_held_for_ever() -> None:
     assert len(said) > 3_000
 
 
+def test_a_thought_whose_end_never_comes_is_not_held_for_ever() -> None:
+    block = OpenedThinkBlock()
+    told = [block.feed("x" * 100_000) for _ in range(30)]
+
+    assert told[0] == ("", "")
+    assert told[-1] == ("", "x" * 100_000)
+    assert sum(len(said) for _, said in told) == 3_000_000
+    assert block.close() == ("", "")
+
+
 def test_each_choice_has_its_own_block_and_the_end_comes_last() -> None:
     usage = Usage(1, 2)
     chunks = [

@@ -124,6 +124,13 @@ class _Begun:
     """Nothing was heard of its arguments."""
     arguments: str = ""
     """So far, of a call without an id or a name; of long ones the beginning."""
+    _is_whole: bool | None = None
+    """None: not looked at since more of them came. Servers may repeat the name with each of many pieces."""
+
+    def add(self, arguments: str) -> None:
+        if len(self.arguments) < MAX_WATCHED_CHARS:
+            self.arguments += arguments
+            self._is_whole = None
 
     def is_followed_by(self, id: str, name: str) -> bool:
         """True where a piece with these begins another call, although it has the same number.
@@ -135,7 +142,11 @@ class _Begun:
             return False
         if id or self.id:
             return bool(id and name) and id != self.id
-        return bool(name) and (name != self.name or _is_object(self.arguments))
+        if not name or name != self.name:
+            return bool(name)
+        if self._is_whole is None:
+            self._is_whole = _is_object(self.arguments)
+        return self._is_whole
 
 
 def _is_object(text: str) -> bool:
@@ -165,8 +176,8 @@ class StreamedAnswer:
         """How many calls each choice has."""
         self._details: dict[int, ThoughtDetails] = {}
         """Of each choice, since its latest call."""
-        self._freeform: list[tuple[int, int]] = []
-        """Choice and position of each custom tool's call: its text is not closed yet."""
+        self._freeform: dict[int, list[int]] = {}
+        """Choice → positions of its calls of custom tools: their texts are not closed yet."""
         self._finished: dict[int, bool] = {}
         """Whether a choice has told why it ended."""
 
@@ -213,10 +224,8 @@ class StreamedAnswer:
         return openai_style.end_open(self._finished, self._usage, chunks)
 
     def _close_texts(self, choice: int, chunks: list[Chunk]) -> None:
-        for number, position in self._freeform:
-            if number == choice:
-                chunks.append(Chunk(choice=choice, tool_call=ToolCallPiece(position, arguments=END)))
-        self._freeform = [each for each in self._freeform if each[0] != choice]
+        for position in self._freeform.pop(choice, ()):
+            chunks.append(Chunk(choice=choice, tool_call=ToolCallPiece(position, arguments=END)))
 
     def _complete_calls(self, choice: int, finish: FinishReason, chunks: list[Chunk]) -> None:
         """Calls of whose arguments nothing was heard have none, unless they were cut off."""
@@ -272,8 +281,8 @@ class StreamedAnswer:
         if arguments or custom is not None:
             known.is_silent = False
         held = known.arguments
-        if (not known.id or not known.name) and len(held) < MAX_WATCHED_CHARS:
-            known.arguments += arguments
+        if not known.id or not known.name:
+            known.add(arguments)
         if not known.name:
             return
         if not is_new:
@@ -286,7 +295,7 @@ class StreamedAnswer:
         arguments = held + arguments
         shown_id = known.id or make_call_id(self._id, choice, known.position, name, arguments)
         if custom is not None:
-            self._freeform.append((choice, known.position))
+            self._freeform.setdefault(choice, []).append(known.position)
             arguments = BEGIN + arguments
         chunks.append(Chunk(choice=choice, tool_call=ToolCallPiece(known.position, shown_id, name, arguments)))
 

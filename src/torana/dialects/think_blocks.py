@@ -22,6 +22,9 @@ _opening = re.compile(r"thinking|qwq|deepseek-r1|\br1\b", re.IGNORECASE)
 MAX_BLANK_CHARS = 1_000
 """White space before a block; behind more of it the answer has begun."""
 
+MAX_THOUGHT_CHARS = 2_000_000
+"""Of a thought that is held until its end; a model's longest output is a quarter of it."""
+
 
 class Beginning(Protocol):
     """Takes from an answer's text, as it comes in pieces, what does not belong at its beginning."""
@@ -89,12 +92,14 @@ class ThinkBlock:
 class OpenedThinkBlock:
     """The same of an answer whose block may lack its beginning: nothing is told before its end is there."""
 
-    __slots__ = ("_block", "_pieces", "_tail")
+    __slots__ = ("_block", "_chars", "_pieces", "_tail")
 
     def __init__(self) -> None:
         self._block: ThinkBlock | None = None
         """From the end of the block on."""
         self._pieces: list[str] = []
+        self._chars = 0
+        """In all of them."""
         self._tail = ""
         """What may begin the end."""
 
@@ -102,9 +107,10 @@ class OpenedThinkBlock:
         if self._block is not None:
             return self._block.feed(text)
         self._pieces.append(text)
+        self._chars += len(text)
         window = self._tail + text
         self._tail = window[1 - len(_CLOSE) :]
-        return self._begin() if _CLOSE in window else ("", "")
+        return self._begin() if _CLOSE in window or self._chars > MAX_THOUGHT_CHARS else ("", "")
 
     def close(self) -> tuple[str, str]:
         thought, said = ("", "") if self._block is not None else self._begin()
