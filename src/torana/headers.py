@@ -60,7 +60,8 @@ class Headers:
 
     @classmethod
     def of(cls, items: Iterable[tuple[str, str]]) -> "Headers":
-        return cls([(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in items])
+        """As clients send such texts: in UTF-8."""
+        return cls([(name.lower().encode(), value.encode("utf-8", "surrogateescape")) for name, value in items])
 
     def _are_alike(self, pairs: list[tuple[bytes, bytes]]) -> bool:
         """Whether those are these, but for the values of passing ones: mostly so, and told at once."""

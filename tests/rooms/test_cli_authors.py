@@ -777,6 +777,15 @@ def test_explain_takes_headers_into_account(run: Run) -> None:
     assert found["sent_to"] == "anthropic/claude-sonnet-4-6 /v1/messages"
 
 
+def test_explain_takes_headers_in_any_letters(run: Run) -> None:
+    body = {"model": "claude-sonnet-4-6", "max_tokens": 9, **CHAT}
+    named = ("--header", "X-Gitlab-Unit-Primitive: duo_chät 東京")
+
+    _, found = explain(run, body, "--path", "/v1/proxy/anthropic/v1/messages", *named, ANTHROPIC_API_KEY="x")
+
+    assert found["refused"]["code"] == "unit_primitive_unknown"
+
+
 def test_explain_names_a_features_limit(run: Run, overlay: Path) -> None:
     add_feature(overlay)
     body = {"prompt_components": [{"type": "say", "payload": {"word": "x"}}]}
