@@ -1,13 +1,14 @@
 """Connections: patience, reuse, pipelines, odd segments, half-closes, smuggling, old HTTP, clients that leave."""
 
 import asyncio
+import socket
 from typing import Any
 
 import pytest
 from tests.conftest import StartGateway
 from tests.support.gateway import USER_ID, RunningGateway
 from tests.support.http_client import Answer, RawConnection
-from tests.support.waiting import WAIT_S
+from tests.support.waiting import WAIT_S, eventually
 
 FILE = {"file_name": "app.py", "content_above_cursor": "def grüße", "content_below_cursor": ""}
 COMPLETION: dict[str, Any] = {"current_file": FILE}
@@ -50,6 +51,26 @@ async def test_a_connection_that_says_nothing_is_closed(start_gateway: StartGate
 
     async with await gateway.connect() as connection:
         assert await connection.is_closed_by_peer()
+
+
+async def test_who_reads_no_answer_does_not_keep_a_closed_connection_for_ever(start_gateway: StartGateway) -> None:
+    patience = {"AIGW_SERVER__KEEPALIVE_IDLE_S": "0.3", "AIGW_SERVER__WRITE_TIMEOUT_S": "0.3"}
+    gateway = await start_gateway(env=patience)
+    connections = gateway.running.listeners[0].server.server_state.connections
+
+    async def some_is_unread() -> bool:
+        client.sendall(20 * SECOND)
+        return any(connection.transport.get_write_buffer_size() for connection in connections)
+
+    async def all_are_gone() -> bool:
+        return not connections
+
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", gateway.port))
+        await eventually(some_is_unread)
+
+        await eventually(all_are_gone)
 
 
 @pytest.mark.parametrize("sent", [b"G", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: a"])

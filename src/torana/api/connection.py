@@ -338,9 +338,10 @@ class Connection(HttpToolsProtocol):
                 self.transport.close()
         elif self.phase == LINGERING and waited_s > LINGER_S:
             self.transport.abort()
-        if self.paused_since:
+        if self.paused_since or self.transport.is_closing():
             left = self.transport.get_write_buffer_size()
-            if left < self.written_at_pause:
+            # Who is closed has to read on, too: it closes behind what was answered, which nobody adds to any more.
+            if left < self.written_at_pause or not self.paused_since:
                 self.paused_since, self.written_at_pause = now, left
             elif now - self.paused_since > serve.write_timeout_s:
                 self.why_gone = READER_TOO_SLOW
