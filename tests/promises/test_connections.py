@@ -193,6 +193,17 @@ async def test_pipelined_requests_are_answered_in_order_each_as_its_own_caller(g
     assert (line["gitlab_global_user_id"], line["token_issuer"]) == (USER_ID, "gitlab-ai-gateway")
 
 
+async def test_a_pipelined_request_whose_client_leaves_before_its_turn_has_a_line(gateway: RunningGateway) -> None:
+    gateway.provider.stall()
+
+    async with await gateway.connect() as connection:
+        await connection.send(completion(gateway, "first") + SECOND)
+        await gateway.provider.request()
+
+    line = await gateway.log.find(logger="api.access", correlation_id="second")
+    assert (line["path"], line["status_code"]) == ("/second", 499)
+
+
 async def test_a_pipelined_request_waits_for_the_answer_before_it(gateway: RunningGateway) -> None:
     gateway.provider.stall(after_events=4)
 

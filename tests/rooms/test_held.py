@@ -47,6 +47,7 @@ class HandDoor:
         self.admission = self.line = Line()
         self.crowds = Crowds(self.line.shed)
         self.over_limit = OverLimit()
+        self.noted: list[tuple[int, str, str]] = []
 
     def look(self, data: bytes) -> Head:
         return Head(data)
@@ -56,7 +57,8 @@ class HandDoor:
     ) -> bytes:
         raise NotImplementedError
 
-    def note_refusal(self, connection: Connection, status: int, request_id: str) -> None: ...
+    def note_refusal(self, connection: Connection, status: int, request_id: str, path: str) -> None:
+        self.noted.append((status, request_id, path))
 
 
 async def say_ok(_scope: Any, _receive: Any, send: Any) -> None:
@@ -84,6 +86,25 @@ async def test_no_patience_ends_for_a_request_that_waits_in_line() -> None:
         await listener.aclose()
 
     assert statuses == [200, 200]
+
+
+async def test_a_request_whose_turn_comes_in_the_moment_its_client_leaves_is_not_begun_and_not_forgotten() -> None:
+    door, sock = HandDoor(), bind("127.0.0.1", 0, shared=False)
+    listener = Listener(say_ok, ServeSettings(), with_tls=False, door=door)
+    await listener.start(sock)
+    try:
+        async with await connect(_port_of(sock)) as client:
+            await client.send(write_request("GET", "/left?it=1", {"X-Request-ID": "left"}, b""))
+            held = await door.line.came.get()
+            client.reset()
+            while not held.transport.is_closing():  # noqa: ASYNC110  nobody is told before its end
+                await asyncio.sleep(0)
+            is_begun = not held.is_gone  # as the line asks
+            await eventually(lambda: _have_come(listener, 0))
+    finally:
+        await listener.aclose()
+
+    assert (is_begun, door.noted) == (False, [(499, "left", "/left")])
 
 
 async def test_of_a_crowd_that_asks_in_one_moment_one_turn_of_the_loop_looks_at_some() -> None:

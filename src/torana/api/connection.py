@@ -240,11 +240,15 @@ class Connection(HttpToolsProtocol):
         ]
         head = [b"HTTP/1.1 %d %b\r\n" % (status, _PHRASES[status]), *[b"%b: %b\r\n" % pair for pair in headers]]
         self.transport.write(b"".join(head) + b"\r\n" + body)
-        self.note_refusal(status, request_id.decode("latin-1"))
+        path = self.url.partition(b"?")[0].decode("latin-1")
+        self.note_refusal(status, request_id.decode("latin-1"), path)
         self.linger()
 
-    def note_refusal(self, status: int, request_id: str) -> None:
-        """A request was answered here, or its client left, and the application never heard of it."""
+    def note_refusal(self, status: int, request_id: str, path: str) -> None:
+        """A request was answered here, or its client left, and the application never heard of it.
+
+        request_id  empty: it gave none
+        """
 
     # Answering
 
@@ -286,6 +290,9 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
         if self.active is not None:
             self.active.disconnected = True  # uvicorn says so to the newest request alone
+        for cycle, _ in reversed(self.pipeline):
+            request_id, _ = answered_to(list(cycle.scope["headers"]), b"")
+            self.note_refusal(499, request_id.decode("latin-1"), cycle.scope["path"])
         task, self.task = self.task, None
         if task is None:
             self._forget()

@@ -327,11 +327,11 @@ class Entrance:
         )
         return head
 
-    def note_refusal(self, connection: Connection, status: int, request_id: str) -> None:
-        """The books of a request that the server refused before it was one."""
+    def note_refusal(self, connection: Connection, status: int, request_id: str, path: str) -> None:
+        """The books of a request that the server refused before it was one, or whose client left before it began."""
         self.metrics.request("unknown", "other", status, time.monotonic() - connection.since)
-        path = connection.url.partition(b"?")[0].decode("latin-1")
-        line = refused_line(connection.client or ("", 0), datetime.now(UTC), status, request_id, path=path)
+        client, named = connection.client or ("", 0), request_id or f"{random.getrandbits(128):032x}"
+        line = refused_line(client, datetime.now(UTC), status, named, path=self.prefixes.strip(path))
         code = UNREADABLE.get(status)
         self.log.write_access(line, {"refusal_code": code, "refusal_layer": "client"} if code else {})
 

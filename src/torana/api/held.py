@@ -5,16 +5,16 @@ Probes never wait, and neither does what follows the first bytes of a request th
 
 import asyncio
 import time
-import uuid
 from typing import Any, Protocol
 
 from torana.api.admission import Admission
 from torana.api.connection import FRESH, HEADERS, IDLE, LINGERING, Connection
 from torana.api.crowds import Crowds, kind_of
-from torana.api.heads import Head
+from torana.api.heads import Head, answered_to
 from torana.api.over_limit import Asked, OverLimit
 from torana.api.room import Room
 from torana.api.turns import Turns
+from torana.api.unread import start_of
 from torana.limits.reached import LimitReached
 
 MAX_HELD_BYTES = 65_536
@@ -64,9 +64,10 @@ class HeldConnection(Connection):
             self.coming.put_off(self._come_now)
 
     def _come_now(self) -> bool:
-        held, self.held = self.held, None
-        if held is None:
+        if self.is_gone:
             return False
+        held, self.held = self.held, None
+        assert held is not None
         self.flow.resume_reading()
         self._come(held)
         return True
@@ -106,7 +107,9 @@ class HeldConnection(Connection):
 
     @property
     def is_gone(self) -> bool:
-        return self.held is None
+        # A connection hears of its end a turn after it; a task that begins between the two is ended before its first
+        # step, and nobody would keep the books of its request.
+        return self.held is None or self.transport.is_closing()
 
     @property
     def is_quiet(self) -> bool:
@@ -133,14 +136,15 @@ class HeldConnection(Connection):
         super()._forget()
         self.room.leave(self)
 
-    def note_refusal(self, status: int, request_id: str) -> None:
-        self.door.note_refusal(self, status, request_id)
+    def note_refusal(self, status: int, request_id: str, path: str) -> None:
+        self.door.note_refusal(self, status, request_id, path)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        if self.held is not None:
-            self.held = None
-            self.note_refusal(499, uuid.uuid4().hex)
+        held, self.held = self.held, None
+        if held is not None:
+            request_id, _ = answered_to([], held)
+            self.note_refusal(499, request_id.decode("latin-1"), start_of(held)[1])
 
     def sweep(self, now: float) -> None:
         # Whoever waits in line does not do so by their own fault, and the line has a patience of its own.
@@ -233,6 +237,9 @@ class Door(Protocol):
         """
         ...
 
-    def note_refusal(self, connection: Connection, status: int, request_id: str) -> None:
-        """A request was answered here, or its client left, and the application never heard of it."""
+    def note_refusal(self, connection: Connection, status: int, request_id: str, path: str) -> None:
+        """A request was answered here, or its client left, and the application never heard of it.
+
+        request_id  empty: it gave none
+        """
         ...
