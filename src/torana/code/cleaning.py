@@ -45,6 +45,8 @@ class Cleaner:
         self._restart_s = RESTART_S
         self._is_away = False
         """The process has ended, or has kept somebody waiting in vain: who asks does without."""
+        self._is_asked = False
+        """It owes an answer."""
 
     def prepare(self, cursor: Cursor) -> None:
         """A completion is asked for: when its model has answered, the process should be there."""
@@ -79,7 +81,8 @@ class Cleaner:
             async with asyncio.timeout(WAIT_S):
                 return await cleaned
         except TimeoutError:
-            self._is_away = True
+            # Else it was the event loop that was late, and no answer is to come that would tell so.
+            self._is_away = self._is_asked or not self._jobs.empty()
             return None
 
     async def _live(self) -> None:
@@ -121,9 +124,12 @@ class Cleaner:
         assert process.stdout is not None
         await _read(process.stdout)
         while True:
+            if self._jobs.empty():
+                self._is_away = False  # who waited for its start has left, and nobody asks it while it seems to be away
             job, cleaned = await self._jobs.get()
             if cleaned.done():  # nobody waits any more
                 continue
+            self._is_asked = True
             try:
                 process.stdin.write(framed(msgspec.msgpack.encode(job)))
                 told = await _read(process.stdout)
@@ -131,6 +137,7 @@ class Cleaner:
                 if not cleaned.done():
                     cleaned.set_result(told.decode())
             finally:
+                self._is_asked = False
                 _give_up(cleaned)
 
 
