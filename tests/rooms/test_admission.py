@@ -270,6 +270,30 @@ async def test_a_client_that_waits_less_than_the_limit_is_not_begun_after_it_gav
     assert await crowd.turns(1) == []
 
 
+async def test_whoever_gives_up_before_its_turn_pushes_nobody_out_of_the_line() -> None:
+    crowd = Crowd(max_age_s=10.0)
+    await slow_turns(crowd, 0.1)
+    for _ in range(STARTS_PER_TURN):
+        crowd.come("busy", Standing(instance="busy"))
+
+    for _ in range(STARTS_PER_TURN):
+        crowd.come("hasty", Standing(instance="hasty", patience_s=0.01))
+
+    assert crowd.told == [("hasty", "overloaded")] * STARTS_PER_TURN
+
+
+async def test_of_a_long_line_only_what_goes_before_counts_for_a_client_that_waits_less() -> None:
+    crowd = Crowd(max_age_s=10.0)
+    await slow_turns(crowd, 0.1)
+    for _ in range(10 * STARTS_PER_TURN):
+        crowd.come("busy", Standing(instance="busy"))
+
+    crowd.come("quiet", Standing(instance="quiet", patience_s=0.5))
+
+    assert crowd.told == []
+    assert "quiet" in await crowd.turns(2)
+
+
 async def test_a_line_that_would_take_longer_than_the_limit_takes_nobody_in() -> None:
     crowd = Crowd(max_age_s=1.0)
     await slow_turns(crowd, 1.0)

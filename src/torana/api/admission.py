@@ -140,7 +140,12 @@ class Admission:
         patience_s = self._max_age_s
         if 0 < standing.patience_s < patience_s:
             patience_s = standing.patience_s
-        if self._is_full(standing, patience_s):
+            if self._comes_too_late(standing):
+                # Whoever made room for it would do so in vain, and for the next one like it again.
+                self._meter.shed("full")
+                request.turn_away("overloaded")
+                return
+        if self._is_full(standing):
             if self._lines[1].waiting and not standing.is_background:
                 self._shed(self._lines[1].take_from_longest(), "overtaken")
             elif line.is_longer_elsewhere(standing.instance):
@@ -153,11 +158,19 @@ class Admission:
         line.put(standing.instance, _Waiting(request, turns, now + patience_s))
         self._meter.waiting(self.waiting)
 
-    def _is_full(self, standing: Standing, patience_s: float) -> bool:
+    def _is_full(self, standing: Standing) -> bool:
         ahead = self.waiting if standing.is_background else self._lines[0].waiting
         if self.waiting >= self._max_waiting:
             return True
-        return ahead * self._usual_turn_s > HEADROOM * patience_s * self._usual_starts
+        return ahead * self._usual_turn_s > HEADROOM * self._max_age_s * self._usual_starts
+
+    def _comes_too_late(self, standing: Standing) -> bool:
+        """Whether a client that waits less than others will hardly be there when its turn comes."""
+        ahead = self._lines[standing.is_background].count_before(standing.instance)
+        if standing.is_background:
+            ahead += self._lines[0].waiting
+        turns = max(self._usual_starts, ahead + 1.0)
+        return turns * self._usual_turn_s > HEADROOM * standing.patience_s * self._usual_starts
 
     def _next_turn(self) -> None:
         now = self._now()
@@ -267,6 +280,11 @@ class _Line:
             # It may have become less since.
             self._most = max((len(others) / self._weight(name) for name, others in self._of.items()), default=0.0)
         return self._most > own
+
+    def count_before(self, instance: str) -> float:
+        """About how many are begun before one more of `instance`."""
+        own = (len(self._of.get(instance, ())) + 1) / self._weight(instance)
+        return sum(min(len(others), own * self._weight(name)) for name, others in self._of.items())
 
     def take_from_longest(self) -> _Waiting:
         """The newest request of the instance that waits for most, by its share."""
