@@ -30,7 +30,7 @@ from torana.errors import (
     was_sent,
 )
 from torana.providers.provider import Deployment
-from torana.routing.traffic import Traffic, UnderWay, enter
+from torana.routing.traffic import NO_ROOM, Traffic, UnderWay, enter
 from torana.routing.tries import Candidate, Outcome, Route, Try, may_be_charged
 
 BACKOFF_S = 0.05
@@ -104,6 +104,14 @@ class Trying(Generic[T]):
                 return await self._once(place)
             except ProviderError as failure:
                 self.failures[place] = failure
+            except Refusal as refusal:
+                if (instead := self._instead(refusal)) is None:
+                    raise
+                place = instead
+                try:
+                    return await self._once(place)
+                except ProviderError as failure:
+                    self.failures[place] = failure
             while (following := await self._next(place)) is not None:
                 place = following
                 try:
@@ -124,6 +132,15 @@ class Trying(Generic[T]):
             if each.health.may_be_asked(now):
                 return place  # no good prospects, but no other ones; where it is full, the call waits
         raise resting(self.route, now)
+
+    def _instead(self, refusal: Refusal) -> int | None:
+        """Where no place came free, and nothing was sent: one that has room, with whatever prospects."""
+        now = self.traffic.clock.monotonic()
+        if refusal.code == NO_ROOM and not self.route.tries:
+            for place, each in enumerate(self.route.candidates):
+                if each.health.full is None and each.health.may_be_asked(now):
+                    return place
+        return None
 
     async def _next(self, last: int) -> int | None:
         """The place to try now, after a wait if there has to be one; None where there is none."""
