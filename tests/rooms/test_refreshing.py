@@ -140,10 +140,25 @@ async def test_a_wall_clock_that_is_set_changes_neither_the_end_nor_the_next_try
     clock.advance(RETRY_S)
     assert await refreshing.current() == "value 2"
 
-    clock.jump(jump_s)
+    clock.jump(-3600)
     assert await refreshing.current() == "value 2"
     clock.advance(3600)
     assert await refreshing.current() == "value 3"
+
+
+async def test_a_value_that_has_ended_while_the_machine_slept_is_renewed_at_once(
+    clock: HandClock, fetches: Fetches
+) -> None:
+    refreshing = Refreshing("token", fetches, clock)
+    await refreshing.current()
+    clock.jump(2 * 3600)  # the other clock has stood still
+
+    at_once = await refreshing.current()  # nobody knows whether somebody has only set the clock
+    assert refreshing._flight is not None
+    await refreshing._flight
+
+    assert [at_once, await refreshing.current()] == ["value 1", "value 2"]
+    assert fetches.count == 2
 
 
 async def test_a_fetch_without_an_end_holds_nobody_for_ever_and_goes_on(clock: HandClock, fetches: Fetches) -> None:

@@ -2,7 +2,8 @@
 
 The clouds' own libraries know how; most of them block. Whoever needs a value meanwhile gets the last one that
 still holds, or waits for the one fetch that is under way. How long a value holds is measured by the clock that only
-grows: somebody who sets the wall clock neither revives one that has ended nor delays the next try.
+grows: somebody who sets the wall clock neither revives one that has ended nor delays the next try. But the former
+stands still while a machine sleeps: a value that has ended by the latter is renewed at once.
 """
 
 import asyncio
@@ -45,7 +46,7 @@ class Refreshing(Generic[T]):
         self._fetch = fetch
         self._clock = clock
         self._value: T | None = None
-        self._ends_at = -math.inf
+        self._ends_at = self._ends_at_by_wall = -math.inf
         self._flight: asyncio.Task[None] | None = None
         self._took_off_at = 0.0
         self._failure: NoCredentials | None = None
@@ -54,7 +55,8 @@ class Refreshing(Generic[T]):
     async def current(self) -> T:
         """The value; raises NoCredentials where there is none to be had."""
         now = self._clock.monotonic()
-        if now < self._ends_at - AHEAD_S and self._value is not None:
+        is_early = now < self._ends_at - AHEAD_S and self._clock.now() < self._ends_at_by_wall - AHEAD_S
+        if is_early and self._value is not None:
             return self._value
         if self._failure is None or now >= self._retry_at:
             if self._flight is None:
@@ -70,8 +72,8 @@ class Refreshing(Generic[T]):
 
     async def _renew(self) -> None:
         try:
-            self._value, ends_at = await asyncio.to_thread(self._fetch)
-            self._ends_at = self._clock.monotonic() + ends_at - self._clock.now()
+            self._value, self._ends_at_by_wall = await asyncio.to_thread(self._fetch)
+            self._ends_at = self._clock.monotonic() + self._ends_at_by_wall - self._clock.now()
             self._failure = None
         except NoCredentials as failure:
             self._fail(failure)
