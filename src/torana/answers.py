@@ -16,6 +16,7 @@ from torana.chat import ChatRequest, FinishReason, Usage
 from torana.counting import BYTES_PER_TOKEN
 from torana.dialects.begun_answers import BegunAnswer, awaited_in
 from torana.dialects.dialect import RelayScan
+from torana.dialects.embedding_dialect import Vector
 from torana.dialects.lengths import OwnNames
 from torana.dialects.think_blocks import OpenedThinkBlock, ThinkBlock, ThinkBlocks, opens_blocks_itself
 from torana.errors import ProviderError, provider_refused
@@ -314,7 +315,7 @@ class Relay(msgspec.Struct, kw_only=True):
 class Embedded:
     """Vectors for texts, and who made them. Whole and settled: nothing of it is under way."""
 
-    rows: list[list[float]]
+    rows: Sequence[Vector]
     """In the order of the texts."""
     provider: str
     upstream_model: str

@@ -52,8 +52,9 @@ from torana.prompts.registry import Prompts
 from torana.providers.batches import Batch
 from torana.providers.demo.demo import DemoProvider
 from torana.providers.provider import Deployment
-from torana.providers.send import Sender, Vectors
+from torana.providers.send import Sender
 from torana.providers.table import provider_table
+from torana.providers.vectors import Vectors
 from torana.routing.discovery import FirstModel
 from torana.routing.fences import Fences
 from torana.routing.models import CHAT, Model, Models

@@ -56,6 +56,18 @@ def fault(answer: Answer) -> tuple[int, str, str]:
 # --- A catalogue model ---
 
 
+async def test_as_many_texts_as_may_come_are_asked_for_in_parts_whose_answers_can_be_read(
+    gateway: RunningGateway,
+) -> None:
+    answer = await ask(gateway, body(*map(str, range(2048))))
+
+    asked = [request.json()["input"] for request in gateway.provider.requests]
+    assert len(vectors(answer)) == 2048
+    assert sorted(text for part in asked for text in part) == sorted(map(str, range(2048)))
+    # 256 vectors of 4,096 numbers, 28 letters each, are what we read at most.
+    assert max(map(len, asked)) == 256
+
+
 @pytest.mark.parametrize("path", [PATH, f"{PATH}/index", f"{PATH}/search"])
 async def test_texts_become_vectors_in_their_order(gateway: RunningGateway, path: str) -> None:
     answer = await ask(gateway, body("a", "b", "c"), path)

@@ -3,12 +3,13 @@
 import json
 import math
 
+import msgspec
 import pytest
 from tests.golden.compare import assert_golden, read
 
 from torana.chat import Usage
 from torana.dialects.bedrock_embeddings import COUNT_HEADER, embeddings_of
-from torana.dialects.embedding_dialect import EmbeddingDialect, EmbeddingsRequest, Purpose, of_length_one
+from torana.dialects.embedding_dialect import EmbeddingDialect, EmbeddingsRequest, Purpose, numbers_of, of_length_one
 from torana.dialects.embeddings import OPENAI_EMBEDDINGS
 from torana.dialects.gemini_embeddings import GEMINI_EMBEDDINGS
 from torana.dialects.vertex_predictions import VERTEX_EMBEDDINGS, scan_answer
@@ -51,7 +52,9 @@ def test_an_answers_vectors_are_read_in_the_order_of_the_texts(name: str) -> Non
     texts = texts_for(name.removesuffix("_old"))
     body = read(f"embeddings/{name}.answer.json")
 
-    assert dialect.read_answer(body, len(texts)) == [[0.25, -0.5], [1.0, 0.002]][: len(texts)]
+    vectors = [numbers_of(vector) for vector in dialect.read_answer(body, len(texts))]
+
+    assert vectors == [[0.25, -0.5], [1.0, 0.002]][: len(texts)]
     headers = {COUNT_HEADER: "9"} if name.startswith("cohere") else {}
     assert dialect.read_usage(body, headers) == Usage(9)
 
@@ -86,6 +89,32 @@ def test_what_holds_no_vectors_is_no_answer(kind: str, body: bytes) -> None:
     with pytest.raises(ProviderBroke):
         dialect.read_answer(body, 1)
     assert dialect.read_usage(body, {COUNT_HEADER: "9" * 5000}) is None
+
+
+AROUND = {
+    "openai": b'{"data":[{"embedding":%b}]}',
+    "gemini": b'{"embeddings":[{"values":%b}]}',
+    "vertex": b'{"predictions":[{"embeddings":{"values":%b}}]}',
+    "titan": b'{"embedding":%b}',
+    "cohere": b'{"embeddings":{"float":[%b]}}',
+}
+
+
+@kinds
+@pytest.mark.parametrize("vector", [b"[0.1,-2.5e-05, 3E+20]", b"[]", b"[ 1e-999,\n0.1]", b"[1e308]", b"[-1e+30,0]"])
+def test_a_vector_says_the_same_in_the_answer(kind: str, vector: bytes) -> None:
+    (found,) = KINDS[kind][0].read_answer(AROUND[kind] % vector, 1)
+
+    assert json.loads(msgspec.json.encode(found)) == json.loads(vector) == numbers_of(found)
+
+
+@kinds
+@pytest.mark.parametrize("vector", [
+    b"null", b"{}", b'"AAAA"', b"[null]", b'["1"]', b"[[1]]", b"[1,[2]]", b"[true]", b"[1e999]", b"[1,-2E+400]", b"1",
+])  # fmt: skip
+def test_what_is_no_list_of_numbers_is_no_vector(kind: str, vector: bytes) -> None:
+    with pytest.raises(ProviderBroke):
+        KINDS[kind][0].read_answer(AROUND[kind] % vector, 1)
 
 
 @pytest.mark.parametrize("kind", ["openai", "gemini", "vertex", "cohere"])

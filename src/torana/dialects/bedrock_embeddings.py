@@ -13,7 +13,7 @@ import msgspec
 from torana.chat import Usage
 from torana.dialects.bodies import decode_answer
 from torana.dialects.converse_answers import read_error
-from torana.dialects.embedding_dialect import EmbeddingDialect, EmbeddingsRequest, Purpose, expect, texts_of
+from torana.dialects.embedding_dialect import EmbeddingDialect, EmbeddingsRequest, Purpose, Vector, expect, texts_of
 from torana.dialects.members import Members, read_tokens
 from torana.errors import Invalid, ProviderBroke
 
@@ -26,7 +26,7 @@ _KINDS: dict[Purpose, str] = {"": "search_document", "index": "search_document",
 
 
 class _Titan(msgspec.Struct, rename="camel"):
-    embedding: list[float]
+    embedding: msgspec.Raw
 
 
 class _Count(msgspec.Struct, rename="camel"):
@@ -34,11 +34,11 @@ class _Count(msgspec.Struct, rename="camel"):
 
 
 class _Floats(msgspec.Struct):
-    float: list[list[float]]
+    float: list[msgspec.Raw]
 
 
 class _Cohere(msgspec.Struct):
-    embeddings: list[list[float]] | _Floats
+    embeddings: list[msgspec.Raw] | _Floats
     """By kind, where kinds were asked for."""
 
 
@@ -78,11 +78,11 @@ def _check_length(model: str, *, is_free: bool) -> None:
         raise Invalid(("dimensions",), f"The vectors of {model[:80]} have one length")
 
 
-def _read_titan(body: bytes, wanted: int) -> list[list[float]]:
+def _read_titan(body: bytes, wanted: int) -> list[Vector]:
     return expect([decode_answer(_titan, body).embedding], wanted)
 
 
-def _read_cohere(body: bytes, wanted: int) -> list[list[float]]:
+def _read_cohere(body: bytes, wanted: int) -> list[Vector]:
     found = decode_answer(_cohere, body).embeddings
     return expect(found.float if isinstance(found, _Floats) else found, wanted)
 

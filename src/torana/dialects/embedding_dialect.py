@@ -1,13 +1,14 @@
 """What a format of embeddings is: texts in, vectors out, as pure functions; nothing streams."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
 
 from torana.chat import Usage
+from torana.dialects.bodies import decode_answer
 from torana.errors import Invalid, ProviderBroke, ProviderRefused
 
 Encoding = Literal["float", "base64"]
@@ -15,9 +16,15 @@ Purpose = Literal["", "index", "search"]
 """What the vectors are for: to be found, or to find by. Some vendors' models make different ones."""
 Input = str | tuple[int, ...]
 """One text, or one text as the numbers of its tokens."""
+Vector = list[float] | msgspec.Raw
+"""Numbers, or their JSON as its vendor wrote it: to read and write them anew takes three times as long."""
 
 MAX_DIMENSIONS = 4_096
 """No vendor's vectors are longer; with the bound on texts it caps what an answer weighs."""
+
+
+_NUMBERS = b"0123456789+-.eE, \t\r\n"
+_numbers = msgspec.json.Decoder(list[float])
 
 
 class EmbeddingsRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +53,7 @@ class EmbeddingDialect:
     """Tells a provider what is asked; vendors that name the model in the path have their own."""
     most_inputs: Callable[[str], int]
     write_request: Callable[[EmbeddingsRequest, str], bytes]
-    read_answer: Callable[[bytes, int], list[list[float]]]
+    read_answer: Callable[[bytes, int], list[Vector]]
     read_usage: Callable[[bytes, Mapping[str, str]], Usage | None]
     read_error: Callable[[int, bytes], ProviderRefused]
     cuts: bool = False
@@ -63,17 +70,38 @@ def texts_of(request: EmbeddingsRequest) -> list[str]:
     return [str(each) for each in request.inputs]
 
 
-def expect(vectors: list[list[float]], wanted: int) -> list[list[float]]:
-    """The vectors; raises ProviderBroke where they are not as many as the texts."""
-    if len(vectors) != wanted:
-        raise ProviderBroke(f"{len(vectors)} vectors for {wanted} inputs")
-    return vectors
+def expect(vectors: Iterable[msgspec.Raw], wanted: int) -> list[Vector]:
+    """The vectors; raises ProviderBroke where they are not as many as the texts, or one of them is none."""
+    found = [_sound(vector) for vector in vectors]
+    if len(found) != wanted:
+        raise ProviderBroke(f"{len(found)} vectors for {wanted} inputs")
+    return found
 
 
-def of_length_one(vectors: list[list[float]]) -> list[list[float]]:
+def _sound(vector: msgspec.Raw) -> Vector:
+    """As it came, where it holds nothing but numbers: that it is JSON was seen when it was cut out."""
+    said = bytes(vector)
+    is_plain = said.translate(None, _NUMBERS) == b"[]" and said[:1] == b"["
+    if not is_plain or any(map(_may_be_huge, said.replace(b"E", b"e").split(b"e")[1:])):
+        return numbers_of(vector)
+    return vector
+
+
+def _may_be_huge(exponent: bytes) -> bool:
+    """Three digits may be more than numbers hold."""
+    return exponent[:4].lstrip(b"+")[:3].isdigit()
+
+
+def numbers_of(vector: Vector) -> list[float]:
+    """Raises ProviderBroke for what are none."""
+    return vector if isinstance(vector, list) else decode_answer(_numbers, bytes(vector))
+
+
+def of_length_one(vectors: Sequence[Vector]) -> list[list[float]]:
     """The same directions; what has length 1, as far as such numbers can tell, or none stays as it is."""
-    lengths = [math.hypot(*vector) for vector in vectors]
+    rows = [numbers_of(vector) for vector in vectors]
+    lengths = [math.hypot(*vector) for vector in rows]
     return [
         vector if abs(length - 1) < 1e-6 or not 0 < length < math.inf else [each / length for each in vector]
-        for vector, length in zip(vectors, lengths, strict=True)
+        for vector, length in zip(rows, lengths, strict=True)
     ]

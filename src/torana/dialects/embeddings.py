@@ -2,7 +2,7 @@
 
 import base64
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec.structs import replace
@@ -10,17 +10,27 @@ from msgspec.structs import replace
 from torana.chat import Usage
 from torana.dialects import openai_style
 from torana.dialects.bodies import decode_answer, decode_request
-from torana.dialects.embedding_dialect import EmbeddingDialect, EmbeddingsRequest, Encoding, Input
+from torana.dialects.embedding_dialect import (
+    EmbeddingDialect,
+    EmbeddingsRequest,
+    Encoding,
+    Input,
+    Vector,
+    expect,
+    numbers_of,
+)
 from torana.dialects.members import Members, find_text, find_whole, need_text
 from torana.errors import Invalid, ProviderBroke
 
 PATH = "/v1/embeddings"
 MAX_INPUTS = 2_048
-"""Texts in one request, ours included. Source: OpenAI API reference, "Create embeddings"."""
+"""Texts in one request of a client's. Source: OpenAI API reference, "Create embeddings"."""
+PART_INPUTS = 256
+"""Texts in one request of ours: their vectors are 29 MB of JSON at most, and more is not read."""
 
 
 class _Row(msgspec.Struct):
-    embedding: list[float]
+    embedding: msgspec.Raw
     index: int | None = None
     """Gemini's server of this format leaves a zero out, others all of them; some write nothing but zeros."""
 
@@ -87,7 +97,7 @@ def write_request(request: EmbeddingsRequest, model: str) -> bytes:
     return msgspec.json.encode(members)
 
 
-def read_answer(body: bytes, wanted: int) -> list[list[float]]:
+def read_answer(body: bytes, wanted: int) -> list[Vector]:
     """One vector for each of the `wanted` inputs, in their order; raises ProviderBroke."""
     rows = decode_answer(_answers, body).data
     numbers = [row.index or 0 for row in rows]
@@ -95,7 +105,8 @@ def read_answer(body: bytes, wanted: int) -> list[list[float]]:
         numbers = list(range(len(rows)))  # as they came
     if sorted(numbers) != list(range(wanted)):
         raise ProviderBroke(f"{len(rows)} vectors for {wanted} inputs, or misnumbered ones")
-    return [row.embedding for _, row in sorted(zip(numbers, rows, strict=True), key=lambda each: each[0])]
+    in_order = sorted(zip(numbers, rows, strict=True), key=lambda each: each[0])
+    return expect((row.embedding for _, row in in_order), wanted)
 
 
 def check_answer(body: bytes, wanted: int) -> None:
@@ -105,7 +116,7 @@ def check_answer(body: bytes, wanted: int) -> None:
         raise ProviderBroke(f"{len(rows)} vectors for {wanted} inputs")
 
 
-def write_answer(vectors: list[list[float]], model: str, usage: Usage, encoding: Encoding = "float") -> bytes:
+def write_answer(vectors: Sequence[Vector], model: str, usage: Usage, encoding: Encoding = "float") -> bytes:
     """One JSON answer. In base64 a vector is its numbers as little-endian 32-bit floats; raises ProviderBroke for what
     is none."""
     data = [
@@ -116,9 +127,10 @@ def write_answer(vectors: list[list[float]], model: str, usage: Usage, encoding:
     return msgspec.json.encode({"object": "list", "data": data, "model": model, "usage": counts})
 
 
-def _pack(vector: list[float]) -> str:
+def _pack(vector: Vector) -> str:
+    numbers = numbers_of(vector)
     try:
-        return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+        return base64.b64encode(struct.pack(f"<{len(numbers)}f", *numbers)).decode()
     except OverflowError:
         raise ProviderBroke("a vector of numbers that none has") from None
 
@@ -137,7 +149,7 @@ read_error = openai_style.read_error
 
 OPENAI_EMBEDDINGS = EmbeddingDialect(
     path=PATH,
-    most_inputs=lambda _model: MAX_INPUTS,
+    most_inputs=lambda _model: PART_INPUTS,
     write_request=write_request,
     read_answer=read_answer,
     read_usage=_read_usage,

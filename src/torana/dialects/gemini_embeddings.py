@@ -11,7 +11,7 @@ import msgspec
 
 from torana.chat import Usage
 from torana.dialects.bodies import decode_answer
-from torana.dialects.embedding_dialect import EmbeddingDialect, EmbeddingsRequest, Purpose, expect, texts_of
+from torana.dialects.embedding_dialect import EmbeddingDialect, EmbeddingsRequest, Purpose, Vector, expect, texts_of
 from torana.dialects.generate_content_errors import read_error
 from torana.dialects.members import Members, read_tokens
 from torana.errors import ProviderBroke
@@ -24,7 +24,7 @@ TASKS: dict[Purpose, str] = {"index": "RETRIEVAL_DOCUMENT", "search": "CODE_RETR
 
 
 class _Vector(msgspec.Struct):
-    values: list[float]
+    values: msgspec.Raw
 
 
 class _Counts(msgspec.Struct, rename="camel"):
@@ -54,8 +54,8 @@ def write_request(request: EmbeddingsRequest, model: str) -> bytes:
     return msgspec.json.encode({"requests": rows})
 
 
-def read_answer(body: bytes, wanted: int) -> list[list[float]]:
-    return expect([row.values for row in decode_answer(_answers, body).embeddings], wanted)
+def read_answer(body: bytes, wanted: int) -> list[Vector]:
+    return expect((row.values for row in decode_answer(_answers, body).embeddings), wanted)
 
 
 def read_usage(body: bytes, _headers: Mapping[str, str]) -> Usage | None:

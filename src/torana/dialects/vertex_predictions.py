@@ -9,7 +9,7 @@ import msgspec
 
 from torana.chat import Usage
 from torana.dialects.bodies import decode_answer
-from torana.dialects.embedding_dialect import EmbeddingDialect, EmbeddingsRequest, expect, texts_of
+from torana.dialects.embedding_dialect import EmbeddingDialect, EmbeddingsRequest, Vector, expect, texts_of
 from torana.dialects.gemini_embeddings import TASKS
 from torana.dialects.generate_content_errors import read_error
 from torana.dialects.members import Members, read_tokens
@@ -26,7 +26,7 @@ class _Statistics(msgspec.Struct):
 
 class _Embeddings(msgspec.Struct):
     statistics: _Statistics | None = None
-    values: list[float] | None = None
+    values: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _Prediction(msgspec.Struct):
@@ -64,9 +64,9 @@ def write_request(request: EmbeddingsRequest, _model: str) -> bytes:
     return msgspec.json.encode({"instances": rows, "parameters": parameters})
 
 
-def read_answer(body: bytes, wanted: int) -> list[list[float]]:
+def read_answer(body: bytes, wanted: int) -> list[Vector]:
     found = [row.embeddings.values for row in decode_answer(_answers, body).predictions or () if row.embeddings]
-    return expect([values for values in found if values is not None], wanted)
+    return expect((values for values in found if bytes(values) != b"null"), wanted)
 
 
 def scan_answer(body: bytes) -> Usage | None:

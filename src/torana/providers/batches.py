@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from torana.chat import ChatRequest, Chunk
 from torana.dialects.bodies import BOM
@@ -37,6 +37,8 @@ _EVENTS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 TAIL_S = 0.25
 """Patience for the end of a body whose answer is complete."""
+
+Read = TypeVar("Read")
 
 Batch = list[Chunk]
 """Chunks that one read from the provider brought; never empty."""
@@ -125,7 +127,7 @@ class Sending:
             read = partial(_read_events, dialect)
         elif passing != "no" and not self._chat.stream:
             read = partial(pass_answer, dialect)
-        chunks = read(said) if len(said) <= LARGE_BYTES else await asyncio.to_thread(read, said)
+        chunks = await in_thread_if_large(read, said)
         if len(chunks) > MAX_CHUNKS and not is_stream:
             raise ProviderBroke("an answer of more parts than any has")
         return chunks
@@ -139,6 +141,11 @@ class Sending:
         self._reader = None  # which may keep the failure that it has met
         if answer is not None:
             answer.close()
+
+
+async def in_thread_if_large(read: Callable[[bytes], Read], said: bytes) -> Read:
+    """What is read of a whole answer."""
+    return read(said) if len(said) <= LARGE_BYTES else await asyncio.to_thread(read, said)
 
 
 async def _read_beginning(answer: WireAnswer) -> bytes:

@@ -5,23 +5,22 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from msgspec.structs import replace as replace_fields
 
 from torana.chat import ChatRequest, Source, Usage
 from torana.counting import estimate_tokens
-from torana.dialects import embeddings
 from torana.dialects.chat_completions import CHAT_COMPLETIONS
 from torana.dialects.dialect import Dialect
 from torana.dialects.digits import DigitWatch
-from torana.dialects.embedding_dialect import EmbeddingDialect, EmbeddingsRequest, of_length_one
+from torana.dialects.embedding_dialect import EmbeddingDialect, EmbeddingsRequest
 from torana.dialects.lengths import fit_lengths
 from torana.dialects.manners import wants_responses
 from torana.dialects.messages import MESSAGES, read_count
 from torana.dialects.openai_models import traits_of
-from torana.dialects.passing import pass_on, replace_model, sound_answer
+from torana.dialects.passing import pass_on, replace_model
 from torana.dialects.responses import RESPONSES
 from torana.dialects.thoughts import has_thoughts, leave_thoughts_out, taken_by
 from torana.errors import (
@@ -36,11 +35,12 @@ from torana.errors import (
     ProviderRefusedKey,
 )
 from torana.providers.anthropic import Anthropic
-from torana.providers.batches import MAX_ANSWER_BYTES, Batches, Passing, Sending
+from torana.providers.batches import MAX_ANSWER_BYTES, Batches, Passing, Sending, in_thread_if_large
 from torana.providers.demo.demo import DemoProvider
 from torana.providers.demo.embed import embed
 from torana.providers.provider import Deployment, Provider
 from torana.providers.retry_after import read_date, read_retry_after
+from torana.providers.vectors import Vectors, pass_vectors, read_vectors
 from torana.settings import TransportSettings
 from torana.transport import Transport, WireAnswer
 
@@ -65,17 +65,6 @@ PARALLEL_PARTS = 8
 
 DEMO_DIMENSIONS = 768
 """Length of the demo's vectors where nobody asks for another."""
-
-
-@dataclass(frozen=True, slots=True)
-class Vectors:
-    """Embeddings, in the order of what was embedded."""
-
-    rows: list[list[float]]
-    usage: Usage | None
-    """None where the provider told none."""
-    raw: bytes = b""
-    """The answer as it came, in place of `rows`, for a request that passed as its client wrote it."""
 
 
 class Sender:
@@ -220,8 +209,7 @@ class Sender:
         if request.source and dialect.takes_source:
             body = replace_model(request.source, deployment.model)
             said, _ = await self._ask_for_vectors(provider, dialect, deployment, body)
-            embeddings.check_answer(said, len(request.inputs))
-            return Vectors([], dialect.read_usage(said, {}), sound_answer(said))
+            return await in_thread_if_large(partial(pass_vectors, dialect, len(request.inputs)), said)
         most, inputs = dialect.most_inputs(deployment.model), request.inputs
         parts = [replace_fields(request, inputs=inputs[at : at + most]) for at in range(0, len(inputs), most)]
         bodies = [dialect.write_request(part, deployment.model) for part in parts]
@@ -254,11 +242,7 @@ class Sender:
     ) -> Vectors:
         """As many texts as one request takes."""
         said, headers = await self._ask_for_vectors(provider, dialect, deployment, body)
-        rows = dialect.read_answer(said, len(part.inputs))
-        if dialect.cuts and part.dimensions is not None:
-            # OpenAI's have it, and clients that speak its format count on it: their product is their likeness.
-            rows = of_length_one(rows)
-        return Vectors(rows, dialect.read_usage(said, headers))
+        return await in_thread_if_large(partial(read_vectors, dialect, part, headers), said)
 
     async def _ask_for_vectors(
         self, provider: Provider, dialect: EmbeddingDialect, deployment: Deployment, body: bytes

@@ -40,7 +40,8 @@ from torana.errors import (
 )
 from torana.providers.batches import Batch, Batches
 from torana.providers.provider import Deployment
-from torana.providers.send import Sender, Vectors
+from torana.providers.send import Sender
+from torana.providers.vectors import Vectors
 from torana.routing.affinity import affinity_key
 from torana.routing.concessions import MAX_CONCESSIONS, Concession
 from torana.routing.discovery import FirstModel
