@@ -57,6 +57,21 @@ ADD = "def add(a, b):\n    "
             at('it("a", () => {\n  ', file_name="a.js"), "f();\n});\ng();\n", "f();\n});", id="the end of a call"
         ),
         pytest.param(
+            at("if (a) {\n  ", "\n} else {\n  c();\n}\n", "a.js"), "b();\n} else {", "b();", id="the line that goes on"
+        ),
+        pytest.param(
+            at("if (a) {\n  ", "\n} else {\n  c();\n}\n", "a.js"),
+            "b();\n} else if (d) {\n  e();\n}",
+            "b();",
+            id="the brace that goes on otherwise",
+        ),
+        pytest.param(
+            at("x = {\n  f: () => {\n    ", "\n  },\n};\n", "a.js"), "g();\n  },", "g();", id="the end of a member"
+        ),
+        pytest.param(
+            at("if (\n  a\n) {\n  ", "\n}\n", "a.js"), ") {\n  b();\n}", "b();", id="the end of a condition again"
+        ),
+        pytest.param(
             at("go func() {\n\t", "\n}()\n", "a.go"), "f()\n}()", "f()", id="the end of a function that is called"
         ),
         pytest.param(

@@ -63,10 +63,13 @@ def clean_completion(text: str, cursor: Cursor, *, excluded: Collection[str] = (
     indented = text = drop_repeated_start(text, cursor.prefix)
     started, ended = text if text == begun else "", ""
     """Texts whose start, and end, are known to repeat nothing."""
-    if "drop_suffix_repeat" not in excluded:
-        text = drop_closed_again(text, cursor.prefix, cursor.suffix)
+    drops_end = "drop_suffix_repeat" not in excluded
     for name, step in COMPLETION_STEPS.items():
-        if name not in excluded:
+        if name == "trim_to_block" and drops_end:
+            # Trimmed, it no longer ends like the code behind the cursor.
+            text = drop_closed_again(text, cursor.prefix, cursor.suffix)
+            text = ended = _drop_suffix_repeat(text, cursor)
+        if text and name not in excluded and (name != "drop_suffix_repeat" or text != ended):
             text = step(text, cursor)
             if name == "drop_suffix_repeat":
                 ended = text

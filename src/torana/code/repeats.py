@@ -60,6 +60,8 @@ def drop_repeated_end(text: str, prefix: str, suffix: str, grammar: str, trees: 
         if shorter is None:
             shorter = _without_lines_below(text, prefix, suffix)
         if shorter is None:
+            shorter = _without_begun_line(text, suffix)
+        if shorter is None:
             break
         only_closes = all(_CLOSER.fullmatch(line.strip()) for line in text[len(shorter) :].splitlines())
         if only_closes and adds_errors(prefix, text, shorter, suffix, grammar, trees):
@@ -152,7 +154,7 @@ def _without_lines_above(text: str, prefix: str) -> str:
             break
         start = prefix.rfind("\n", 0, start)
         again = prefix[start + 1 :].lstrip()
-        if len(again) > longest and _TELLING.search(again) and begun.startswith(again):
+        if len(again) > longest and _says(again) and begun.startswith(again):
             longest, depth = len(again), len(prefix) - start - 1 - len(again)
     if not longest:
         return text
@@ -163,6 +165,11 @@ def _without_lines_above(text: str, prefix: str) -> str:
     blank = text[: len(text) - len(begun)]
     deeper = max(0, len(blank) - blank.rfind("\n") - 1 - depth)
     return rest[:deeper].lstrip(" \t") + rest[deeper:]
+
+
+def _says(lines: str) -> bool:
+    """Nobody writes them twice in a row: they have words, or close one thing and open another, as `) {`."""
+    return bool(_TELLING.search(lines) or (lines[0] in ")]}" and _OPENER.search(lines)))
 
 
 def _without_typed(text: str, line: str) -> str:
@@ -224,6 +231,15 @@ def _without_lines_below(text: str, prefix: str, suffix: str) -> str | None:
         if count <= len(bare) and bare[count - 1 :: -1] == below[:count]:
             return "".join(lines[: at[count - 1]]).rstrip()
     return None
+
+
+def _without_begun_line(text: str, suffix: str) -> str | None:
+    """`text` without its last line, where that only closes a block and the suffix's first one begins so: `} else {`."""
+    above, _, last = text.rstrip().rpartition("\n")
+    if not above or _TELLING.search(last):
+        return None
+    first = suffix.rfind("\n", 0, len(suffix) - len(suffix.lstrip())) + 1
+    return above.rstrip() if suffix.startswith(last, first) else None
 
 
 def _without_same_line(text: str, suffix: str) -> str | None:
