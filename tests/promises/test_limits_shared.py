@@ -538,6 +538,31 @@ async def test_a_store_that_refuses_is_as_one_that_is_away(start: Start, error: 
     assert line["reason"] == reason
 
 
+@pytest.mark.parametrize("kind", ["5 per minute", "5 concurrent streams"])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        *("+OK", ":1", "$-1", "*0", "*1|:1", "*4|:1|:1|:1|:1", "*5|:1|$-1|$-1|$-1|$-1", "*5|:1|-ERR no|:1|:1|:1"),
+        *(f"*5|:1|:1|:1|:{number}|:1" for number in (2**43, 2**62, 10**30)),
+    ],
+)
+async def test_an_answer_that_is_none_keeps_nobody_waiting(start: Start, reply: str, kind: str) -> None:
+    """Something that stands between may speak the protocol and know no scripts."""
+
+    def answer(command: list[bytes]) -> bytes:
+        is_question = command[0] == b"EVAL" and int(command[2]) > 2
+        return (reply if is_question else "*1|:1").replace("|", "\r\n").encode() + b"\r\n"
+
+    async with ScriptedStore(answer) as odd:
+        gateway = await start(exact(kind), url=odd.url)
+        await eventually(lambda: is_shared(gateway))
+
+        assert (await ask(gateway)).status == 200
+
+    line = await gateway.log.find(message="limits are not shared: this server counts alone")
+    assert line["reason"] == "error"
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "", "?"])  # the last two: where it was asked, at another port
 async def test_a_node_of_a_cluster_that_sends_us_elsewhere_is_obeyed(start: Start, store: Store, host: str) -> None:
     moved = f"-MOVED 1234 {host}:{store.port}\r\n".encode()

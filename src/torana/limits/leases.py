@@ -26,7 +26,7 @@ from torana.limits.lease_books import IDLE_NS, Books
 from torana.limits.lease_notes import Told, in_questions
 from torana.limits.lease_queues import Queues
 from torana.limits.line import Line, LineDown
-from torana.limits.questions import Asker, Command, is_forgotten, read_answers
+from torana.limits.questions import Asker, Command, is_forgotten, is_sound, read_answers
 from torana.limits.reached import LimitsUnavailable
 from torana.limits.rules import SECOND, Rule
 from torana.limits.spent import Spent
@@ -211,7 +211,7 @@ class Leases:
         """A question; its answer comes to the future."""
         asker = self._asker
         question, number = asker.ask(ALIVE_S, limits)
-        future = self._line.send(*question)
+        future = self._line.send(*question, is_sound=partial(is_sound, len(limits)))
         future.add_done_callback(partial(self._note_answer, asker, number))
         return future
 

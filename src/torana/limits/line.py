@@ -34,6 +34,8 @@ MAX_WAITING = 10_000
 """Commands without a reply."""
 
 Probe = Callable[[], Sequence[bytes | str | int]]
+IsSound = Callable[[Any], bool]
+"""Whether a reply is one to its command. Another one says that something else than a store answers."""
 
 
 class LineDown(Exception):
@@ -66,8 +68,8 @@ class Line:
         self._where: tuple[str, int] | None = None
         """The node of a cluster that it was sent to."""
         self._unsent: list[bytes] = []
-        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
-        """Futures in the order of their commands, and when each is late."""
+        self._waiting: deque[tuple[asyncio.Future[Any], float, IsSound | None]] = deque()
+        """Futures in the order of their commands, when each is late, and what its reply must be."""
         self._has_unsent = asyncio.Event()
         self._broken: asyncio.Future[str] | None = None
         self._alarm: asyncio.TimerHandle | None = None
@@ -101,10 +103,11 @@ class Line:
         """End this connection, as if it had broken: the store does not know any more what was told on it."""
         self._break(reason)
 
-    def send(self, *command: bytes | str | int) -> "asyncio.Future[Any]":
+    def send(self, *command: bytes | str | int, is_sound: IsSound | None = None) -> "asyncio.Future[Any]":
         """Without waiting: the reply comes to the future, whether or not anybody looks.
 
-        The future raises LineDown, also for a command that the store refuses. Whoever waits for it shields it.
+        The future raises LineDown, also for a command that the store refuses, and for a reply that is not sound.
+        Whoever waits for it shields it.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
@@ -112,20 +115,22 @@ class Line:
         if not self.is_up or len(self._waiting) >= MAX_WAITING:
             future.set_exception(LineDown("down" if not self.is_up else "busy"))
             return future
-        self._lay_down(command, future)
+        self._lay_down(command, future, is_sound)
         return future
 
-    def _lay_down(self, command: Sequence[bytes | str | int], future: "asyncio.Future[Any]") -> None:
+    def _lay_down(
+        self, command: Sequence[bytes | str | int], future: "asyncio.Future[Any]", is_sound: IsSound | None = None
+    ) -> None:
         assert self._connection is not None
         self._unsent += self._connection.pack_command(*command)
-        self._waiting.append((future, asyncio.get_running_loop().time() + self._timeout_s))
+        self._waiting.append((future, asyncio.get_running_loop().time() + self._timeout_s, is_sound))
         self._has_unsent.set()
         if self._alarm is None:
             self._set_alarm()
 
     def _set_alarm(self) -> None:
         """For the reply that has to come next."""
-        next_one, late = self._waiting[0]
+        next_one, late, _ = self._waiting[0]
         self._alarm = asyncio.get_running_loop().call_at(late, self._look_for_late, next_one, late, TURNS)
 
     def _look_for_late(self, next_one: "asyncio.Future[Any]", due: float, turns: int) -> None:
@@ -156,7 +161,7 @@ class Line:
         """Everybody who waits is told now: not one waits for the connection to be closed."""
         self.is_up = False
         while self._waiting:
-            future, _ = self._waiting.popleft()
+            future = self._waiting.popleft()[0]
             if not future.done():
                 future.set_exception(LineDown(reason))
 
@@ -239,12 +244,12 @@ class Line:
                     failure = error
                 if not self._waiting:
                     return "unasked"
-                future, _ = self._waiting.popleft()
-                if failure is None:
+                future, _, is_sound = self._waiting.popleft()
+                if failure is None and (is_sound is None or is_sound(reply)):
                     if not future.done():
                         future.set_result(reply)
                     continue
-                reason = self._reason_of(failure)
+                reason = "error" if failure is None else self._reason_of(failure)
                 if not future.done():
                     future.set_exception(LineDown(reason))
                 if reason != "wrongtype":  # that is about one key; everything else would meet the next command too

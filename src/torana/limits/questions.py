@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torana.limits.rules import SECOND, FlowRule, Rule
 from torana.limits.table import Key
@@ -13,6 +13,9 @@ LIVING = "{torana}:living"
 """Who counts. All keys have one hash tag, so that one question may be about several of them, also in a cluster."""
 LATE_MS = 3_600_000
 """A store that was frozen reads, when it goes on, what came before its connection broke."""
+
+MAX_NUMBER, MAX_RESET_MS = 2**53, 2**42
+"""Of what take.lua keeps exactly; of milliseconds, a century: as nanoseconds they fit into the table."""
 
 Command = list[str | int]
 
@@ -90,6 +93,16 @@ def _text(name: str) -> str:
 
 def _done(name: str) -> str:
     return f"{{torana}}:done:{name}"
+
+
+def is_sound(limits: int, reply: Any) -> bool:
+    """Whether that is a reply to a question about so many limits: what it grants goes into tables of whole numbers."""
+    return (
+        isinstance(reply, list)
+        and len(reply) == 1 + 4 * limits
+        and all(type(each) is int and abs(each) <= MAX_NUMBER for each in reply)
+        and all(each <= MAX_RESET_MS for each in reply[3::4])
+    )
 
 
 def read_answers(reply: Sequence[int]) -> Answers:
