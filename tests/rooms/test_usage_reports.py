@@ -332,6 +332,16 @@ async def test_a_report_by_hour_says_from_when_on_there_are_hours(
     assert told["since"] == (NOW - timedelta(days=3)).replace(minute=0, second=0).isoformat()
 
 
+async def test_a_report_by_hour_does_not_speak_of_a_time_whose_hours_are_all_gone(
+    sink: RollupSink, torana: Callable[..., Result]
+) -> None:
+    await sink.send(batch(event(1, NOW - timedelta(days=40))))
+
+    told = json.loads(torana("usage", "report", "--json", "--by", "hour", "--since", "44d").output)
+
+    assert (told["rows"], told["since"]) == ([], "2026-10-07T00:00:00+00:00")
+
+
 async def test_fine_sums_answer_where_they_reach_back_far_enough(
     sink: RollupSink, torana: Callable[..., Result]
 ) -> None:

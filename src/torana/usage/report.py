@@ -179,12 +179,15 @@ def _oldest(connection: "sqlite3.Connection") -> dict[str, float]:
     for period in PERIODS:
         (start,) = connection.execute("SELECT min(start) FROM usage WHERE period = ?", (period,)).fetchone()
         found[period] = math.inf if start is None else float(start)
-    for fine, coarse in pairwise(PERIODS):
+    for fine, coarse in reversed(list(pairwise(PERIODS))):
         if found[fine] < math.inf:
             begin = int(found[fine]) // PERIODS[coarse] * PERIODS[coarse]
             end = begin + PERIODS[coarse]
             if _calls(connection, fine, begin, end) < _calls(connection, coarse, begin, end):
                 found[fine] = float(end)  # of the hour, or day, that it begins in some are gone already
+        else:  # all are gone: those from the end of the last coarse one on are none
+            (start,) = connection.execute("SELECT max(start) FROM usage WHERE period = ?", (coarse,)).fetchone()
+            found[fine] = found[coarse] if start is None else float(start + PERIODS[coarse])
     return found
 
 
