@@ -13,7 +13,7 @@ from msgspec.structs import replace as replace_fields
 
 from torana.books import ModelCall, Outcome, asked_tokens, count_said, prompt_texts
 from torana.chat import ChatRequest, FinishReason, Usage
-from torana.counting import BYTES_PER_TOKEN
+from torana.counting import BYTES_PER_TOKEN, count_bytes
 from torana.dialects.begun_answers import BegunAnswer, awaited_in
 from torana.dialects.dialect import RelayScan
 from torana.dialects.embedding_dialect import Vector
@@ -59,7 +59,7 @@ class Answer(msgspec.Struct, kw_only=True):
     """The text may begin with a <think> block; it is given out as the thought that it is."""
     usage: Usage | None = None
     finish: FinishReason | None = None
-    _counted_chars: int = 0
+    _counted_bytes: int = 0
     _asked_tokens: int = -1
     _is_settled: bool = False
     _has_told: bool = False
@@ -149,12 +149,15 @@ class Answer(msgspec.Struct, kw_only=True):
     def _take(self, batch: Batch) -> Batch:
         """Note what a batch tells; what of it may go on."""
         for chunk in batch:
-            self._counted_chars += len(chunk.text) + len(chunk.reasoning)
+            text = chunk.text
+            self._counted_bytes += len(text) if text.isascii() else count_bytes(text)
+            if chunk.reasoning:
+                self._counted_bytes += count_bytes(chunk.reasoning)
             if chunk.tool_call is not None:
-                self._counted_chars += len(chunk.tool_call.arguments)
+                self._counted_bytes += count_bytes(chunk.tool_call.arguments)
             if chunk.raw and self.chat.stream:
-                # An event of a stream that passes is about a token, which is about four letters.
-                self._counted_chars += 4 * (chunk.raw.count(b"\n\n") or chunk.raw.count(b"\r\n\r\n"))
+                # An event of a stream that passes is about a token, which is about four bytes.
+                self._counted_bytes += 4 * (chunk.raw.count(b"\n\n") or chunk.raw.count(b"\r\n\r\n"))
             if chunk.usage is not None:
                 self.usage = chunk.usage
             if chunk.finish is not None:
@@ -215,7 +218,7 @@ class Answer(msgspec.Struct, kw_only=True):
         """Tokens until now, for an answer that stops here; checkpoints ask from another thread."""
         if self._asked_tokens < 0:
             self._asked_tokens = asked_tokens(self.chat)
-        return complete(self.usage, self._asked_tokens, (self._counted_chars + 3) // 4)
+        return complete(self.usage, self._asked_tokens, (self._counted_bytes + 3) // 4)
 
 
 class Relay(msgspec.Struct, kw_only=True):

@@ -155,6 +155,21 @@ async def test_a_stream_that_passes_without_usage_is_counted_however_its_lines_e
     assert (record["source"], record["output_tokens"]) == ("counted", 42)
 
 
+async def test_letters_of_which_each_is_about_a_token_are_counted_as_such(gateway: RunningGateway) -> None:
+    told = {"prompt_tokens": 90, "completion_tokens": None}
+    gateway.provider.answer_with(body=whole_chat_completion("お答えします" * 40) | {"usage": told})
+
+    await gateway.post(
+        "/openai/v1/chat/completions",
+        json=messages(False) | {"model": "gpt_5_mini"},
+        token=gateway.token(unit_primitives=[PROXY]),
+    )
+
+    (record,) = gateway.usage()
+    assert record["source"] == "counted"
+    assert 150 <= record["output_tokens"] <= 300  # 240 letters
+
+
 @pytest.mark.parametrize("usage", [{"prompt_tokens": 90}, {"prompt_tokens": 90, "completion_tokens": None}])
 async def test_an_output_that_is_not_told_is_counted_beside_the_input_that_is(
     gateway: RunningGateway, usage: dict[str, Any]
