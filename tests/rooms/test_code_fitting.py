@@ -67,6 +67,20 @@ def test_a_piece_is_whole_letters_of_either_end(vocabulary: Vocabulary, text: st
     assert max(ruler.size(end), ruler.size(start)) <= max(limit, 0) + 5
 
 
+async def test_instructions_that_are_too_long_alone_are_not_rendered_again_and_again(counting: CountingThread) -> None:
+    rendered: list[Window] = []
+
+    def instruct_at_length(window: Window) -> ChatRequest:
+        rendered.append(window)
+        return ChatRequest(messages=(Message("user", (Text("Complete. " * 1_000 + window.prefix),)),))
+
+    room = Room(input_tokens=1_000, counting=counting)
+    window, _ = await fit_request(Cursor(prefix="x = 1\n" * 1_000), room, OUTPUT, instruct_at_length)
+
+    assert window.prefix == ""
+    assert len(rendered) == 2
+
+
 async def test_texts_far_too_long_are_cut_before_they_are_counted(vocabulary: Vocabulary) -> None:
     class Counted(Vocabulary):
         chars = 0

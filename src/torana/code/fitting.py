@@ -69,6 +69,8 @@ async def fit_request(
         if over <= 0 and not is_short:
             break
         code = sum(map(count_bytes, (window.prefix, window.suffix, window.context)))
+        if over > 0 and not code:  # what is too long is not the code's, and another rendering would be the same
+            break
         window, is_short = cut(int(code // BYTES_PER_TOKEN) - over), False
         chat = render(window)
     return window, chat
