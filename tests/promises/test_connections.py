@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from typing import Any
 
 import pytest
@@ -483,6 +484,18 @@ async def test_bad_chunks_behind_a_refusal_end_the_connection(gateway: RunningGa
         assert await connection.is_closed_by_peer()
 
     assert answer.status == 401
+
+
+async def test_a_body_of_single_bytes_behind_a_refusal_ends_the_connection(gateway: RunningGateway) -> None:
+    async with await gateway.connect() as connection:
+        await connection.send(ANONYMOUS + b"Transfer-Encoding: chunked\r\n\r\n")
+        answer = await connection.read_answer()
+        before = time.thread_time()
+        await connection.send(b"1\r\nx\r\n" * 500_000)
+        assert await connection.is_closed_by_peer()
+
+    assert answer.status == 401
+    assert time.thread_time() - before < 0.25
 
 
 async def test_trailers_never_become_headers(gateway: RunningGateway) -> None:

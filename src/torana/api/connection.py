@@ -37,6 +37,8 @@ GOODBYE_S = 1.0
 """How long a drain waits for a client to close what we have closed."""
 MAX_DISCARDED_BYTES = 1 << 20
 """What is read of a body after its answer, so that the connection can be used again; more ends it."""
+LEAST_PIECE_BYTES = 64
+"""What a piece of it counts at least: some send one byte in each, and a piece costs about as much as a kilobyte."""
 
 MAX_AHEAD = 4
 """Requests that may wait behind the one that is answered before nothing more is read."""
@@ -188,7 +190,7 @@ class Connection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         self.pending_bytes = 0
         if self.cycle.response_complete:
-            self.discarded_bytes += len(body)
+            self.discarded_bytes += max(len(body), LEAST_PIECE_BYTES)
             if self.discarded_bytes > MAX_DISCARDED_BYTES:
                 raise _Refused(413)
         super().on_body(body)
