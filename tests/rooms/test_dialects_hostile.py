@@ -292,6 +292,18 @@ def test_texts_of_custom_tools_are_closed_in_linear_time() -> None:
     assert time.thread_time() - before < 0.5
 
 
+def test_calls_without_arguments_are_completed_in_linear_time() -> None:
+    reader = CHAT_COMPLETIONS.read_events()
+    for number in range(4_000):
+        reader.feed(call_of(number, 0, id=f"c{number}", function={"name": "f"}))
+    before = time.thread_time()
+
+    chunks = reader.feed(event(b"[DONE]"))
+
+    assert time.thread_time() - before < 0.5
+    assert sum(chunk.tool_call is not None and chunk.tool_call.arguments == "{}" for chunk in chunks) == 4_000
+
+
 def test_arguments_in_many_pieces_are_written_in_linear_time() -> None:
     writer = MESSAGES.write_events("m", "id", 1, None)
     writer.write([Chunk(tool_call=ToolCallPiece(0, "c", "f"))])

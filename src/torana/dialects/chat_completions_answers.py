@@ -164,7 +164,7 @@ _glances = msgspec.json.Decoder(_Glance)
 class StreamedAnswer:
     """What is known of one streamed answer so far."""
 
-    __slots__ = ("_calls", "_details", "_finished", "_freeform", "_id", "_is_begun", "_positions", "_usage")
+    __slots__ = ("_calls", "_details", "_finished", "_freeform", "_id", "_is_begun", "_positions", "_silent", "_usage")
 
     def __init__(self, id: str = "") -> None:
         self._id = id
@@ -178,6 +178,8 @@ class StreamedAnswer:
         """Of each choice, since its latest call."""
         self._freeform: dict[int, list[int]] = {}
         """Choice → positions of its calls of custom tools: their texts are not closed yet."""
+        self._silent: dict[int, list[_Begun]] = {}
+        """Choice → calls that began without arguments."""
         self._finished: dict[int, bool] = {}
         """Whether a choice has told why it ended."""
 
@@ -231,9 +233,8 @@ class StreamedAnswer:
         """Calls of whose arguments nothing was heard have none, unless they were cut off."""
         if finish != "tool_calls":
             return
-        for (number, _), call in self._calls.items():
-            if number == choice and call.name and call.is_silent:
-                call.is_silent = False
+        for call in self._silent.pop(choice, ()):
+            if call.is_silent:
                 chunks.append(Chunk(choice=choice, tool_call=ToolCallPiece(call.position, arguments="{}")))
 
     def _finish_of(self, choice: _Choice) -> FinishReason:
@@ -292,6 +293,8 @@ class StreamedAnswer:
         # Servers count from 1 too, or number calls among other blocks; here they have no gaps.
         known.position = self._positions[choice]
         self._positions[choice] += 1
+        if known.is_silent:
+            self._silent.setdefault(choice, []).append(known)
         arguments = held + arguments
         shown_id = known.id or make_call_id(self._id, choice, known.position, name, arguments)
         if custom is not None:
