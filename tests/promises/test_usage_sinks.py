@@ -33,6 +33,8 @@ from torana.caller import Caller
 from torana.chat import Usage
 from torana.errors import BadSetting
 from torana.usage.ledger import NO_ORIGIN, Site
+from torana.usage.lines import append_lines
+from torana.usage.sinks.files import RotatingFile
 from torana.usage.sinks.sink import Batch
 from torana.usage.sinks.stores import PostgresTable
 
@@ -94,6 +96,18 @@ async def test_a_file_without_old_ones_beside_it_begins_anew(start_with: Any, tm
 
     assert [line["request_id"] for line in lines_of(path)] == asked
     assert list(path.parent.glob("usage.jsonl.*")) == []
+
+
+def test_a_line_of_a_worker_that_has_the_file_open_while_another_begins_it_anew_is_not_lost(tmp_path: Path) -> None:
+    path = tmp_path / "usage.jsonl"
+    file = RotatingFile(path, max_bytes=10, keep=0)
+    file.write([b'{"number":1}'])
+
+    with path.open("a+b") as opened:
+        file.write([b'{"number":2}'])
+        append_lines(opened.fileno(), b'{"number":3}\n')
+
+    assert [line["number"] for line in lines_of(path)] == [2, 3]
 
 
 async def test_a_file_that_cannot_be_written_gets_its_records_once_it_can(start_with: Any, tmp_path: Path) -> None:

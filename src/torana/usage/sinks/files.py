@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torana.json_lines import one_line
 from torana.usage.folder import Position
-from torana.usage.lines import append_lines
+from torana.usage.lines import append_lines, lock
 from torana.usage.sinks.sink import Batch, SinkDown
 
 
@@ -71,7 +71,10 @@ class RotatingFile:
 
     def _rotate(self) -> None:
         if not self._keep:
-            self._path.unlink()
+            # Not deleted: whoever has it open just now would write where nobody looks.
+            with self._path.open("ab") as file:
+                lock(file.fileno())
+                file.truncate(0)
             return
         for number in range(self._keep - 1, 0, -1):
             older = self._path.with_name(f"{self._path.name}.{number}")
