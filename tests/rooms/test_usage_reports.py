@@ -1,5 +1,6 @@
 """The roll-up, what is asked of it, and bills that are held against it."""
 
+import asyncio
 import csv
 import io
 import json
@@ -7,6 +8,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -19,6 +21,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 from tests.support.clock import HandClock
+from tests.support.waiting import WAIT_S
 
 from torana.cli import main
 from torana.usage.bills import model_name
@@ -112,6 +115,39 @@ async def test_two_workers_add_to_one_rollup(sink: RollupSink, rollup: Path, tor
     await other.aclose()
 
     assert [row["calls"] for row in report(torana)] == [2]
+
+
+class FrozenClock(HandClock):
+    """Whoever asks it while it is frozen stands still, as one does in a database on a disk that is gone."""
+
+    def __init__(self) -> None:
+        super().__init__(NOW.timestamp())
+        self.is_asked, self.is_thawed = threading.Event(), threading.Event()
+        self.is_thawed.set()
+
+    def freeze(self) -> None:
+        self.is_asked.clear()
+        self.is_thawed.clear()
+
+    def now(self) -> float:
+        self.is_asked.set()
+        self.is_thawed.wait()
+        return super().now()
+
+
+async def test_a_rollup_that_stands_still_keeps_neither_a_reload_nor_a_server_from_its_end(rollup: Path) -> None:
+    rollup.parent.mkdir()
+    clock = FrozenClock()
+    sink = RollupSink(rollup, KEEP, clock)
+    clock.freeze()
+    sending = asyncio.ensure_future(sink.send(batch(event(1))))
+    await asyncio.to_thread(clock.is_asked.wait)
+    try:
+        async with asyncio.timeout(WAIT_S):
+            await sink.aclose()
+    finally:
+        clock.is_thawed.set()
+        await sending
 
 
 async def test_rows_that_are_too_old_are_dropped_period_by_period(sink: RollupSink, rollup: Path) -> None:

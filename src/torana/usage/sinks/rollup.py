@@ -20,7 +20,7 @@ import msgspec
 from torana.clock import Clock
 from torana.usage.folder import Position
 from torana.usage.rollup_schema import MEASURES, MONEY_SCALE, NAMES, PERIODS, open_rollup
-from torana.usage.sinks.sink import Batch, SinkDown
+from torana.usage.sinks.sink import CLOSE_S, Batch, SinkDown
 
 if TYPE_CHECKING:
     import sqlite3
@@ -60,12 +60,13 @@ class RollupSink:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._position, folder)
 
     async def aclose(self) -> None:
-        """Idempotent."""
+        """Idempotent. A disk that is silent is not waited for."""
         if self._is_closed:
             return
         self._is_closed = True
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        closing = asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown(wait=False)
+        await asyncio.wait((closing,), timeout=CLOSE_S)
 
     def _open(self) -> "sqlite3.Connection":
         # Deleted, or put in another's place, it would take sums that nobody ever finds.

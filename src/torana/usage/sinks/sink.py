@@ -5,6 +5,9 @@ from typing import Protocol
 
 from torana.usage.folder import Position
 
+CLOSE_S = 0.5
+"""What a receiver is given at its end: a reload and the end of the process wait for it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:

@@ -7,11 +7,9 @@ from typing import Any
 
 from torana.usage.event import decode_event, id_of
 from torana.usage.folder import Position
-from torana.usage.sinks.sink import Batch, SinkDown, SinkRefused
+from torana.usage.sinks.sink import CLOSE_S, Batch, SinkDown, SinkRefused
 
 TABLE_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}(\.[a-z_][a-z0-9_]{0,62})?")
-
-CLOSE_S = 0.5
 
 
 class _StoreSink:
