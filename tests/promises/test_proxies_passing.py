@@ -225,7 +225,7 @@ async def test_bodies_go_both_ways_byte_for_byte(gateway: RunningGateway) -> Non
 
     for path, asked in ASKED.items():
         model = asked["model"]
-        sent = f'\n{{ "model":"{model}",  "z":1.10,"unknown":{{"é":"\\u00e9"}},"n":1e400,"a":[ ]\t}}\r\n'.encode()
+        sent = f'\n{{ "model":"{model}",  "z":1.10,"unknown":{{"é":"\\u00e9"}},"far":1e400,"a":[ ]\t}}\r\n'.encode()
         answer = await ask(gateway, path, body=sent)
         assert gateway.provider.requests[-1].body == sent
         assert (answer.status, answer.body) == (200, back)
@@ -450,6 +450,21 @@ async def test_a_broken_stream_of_a_path_without_a_dialect_gets_the_vendors_erro
 
     assert not answer.is_whole
     assert_ends_with_error(MESSAGES, answer.body)
+
+
+async def test_a_response_that_failed_passes_as_it_came_and_is_booked_as_failed(gateway: RunningGateway) -> None:
+    told = {"status": "failed", "error": {"code": "server_error", "message": "Sorry."}, "output": [], "usage": None}
+    events = [
+        b"event: %b\ndata: %b\n\n" % (kind.encode(), json.dumps({"type": kind, "response": response}).encode())
+        for kind, response in (("response.created", {"id": "r"}), ("response.failed", told))
+    ]
+    gateway.provider.answer_with(events=events)
+
+    answer = await ask(gateway, RESPONSES, STREAMED[RESPONSES])
+
+    assert (answer.status, answer.is_whole, answer.body) == (200, True, b"".join(events))
+    line = await gateway.log.find(logger="api.access", path=RESPONSES)
+    assert (line["outcome"], line["provider_error"]) == ("failed", "provider_overloaded")
 
 
 def assert_ends_with_error(path: str, body: bytes) -> None:

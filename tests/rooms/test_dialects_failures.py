@@ -251,6 +251,7 @@ def test_a_usage_at_the_limit_counts() -> None:
         ({"function": {"name": "f", "arguments": ""}}, "tool_calls", "{}"),
         ({"function": {"name": "f"}}, "stop", "{}"),
         ({"function": {"name": "f", "arguments": "{}"}}, "tool_calls", "{}"),
+        ({"function": {"name": "f", "arguments": "null"}}, "tool_calls", "{}"),
         ({"function": {"name": "f", "arguments": ""}}, "length", ""),
         ({"custom": {"name": "f", "input": ""}}, "tool_calls", '{"input":""}'),
     ],

@@ -18,6 +18,7 @@ from torana.dialects.generate_content import GENERATE_CONTENT
 from torana.dialects.messages import MESSAGES
 from torana.dialects.responses import RESPONSES
 from torana.dialects.text_completions import TEXT_COMPLETIONS
+from torana.errors import ProviderLimited
 
 TOOLS_USAGE = Usage(120, 34, 100, reasoning_tokens=5)
 STREAMS = [
@@ -113,9 +114,13 @@ def test_a_line_beyond_what_is_watched_is_skipped_and_the_next_one_read() -> Non
 
 
 def test_an_end_that_failed_is_an_end() -> None:
-    watch = scan(RESPONSES, iter([b'data: {"type":"response.failed","response":{"model":"m","usage":null}}\n\n']))
+    failed = {"model": "m", "usage": None, "error": {"code": "rate_limit_exceeded", "message": "Slow down."}}
+    watch = scan(
+        RESPONSES, iter([b"data: %b\n\n" % json.dumps({"type": "response.failed", "response": failed}).encode()])
+    )
 
-    assert (watch.usage, watch.model, watch.is_complete) == (None, "m", True)
+    assert (watch.usage, watch.is_complete) == (None, True)
+    assert isinstance(watch.failure, ProviderLimited)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from torana.dialects.chat_completions import CHAT_COMPLETIONS
 from torana.dialects.converse import CONVERSE
 from torana.dialects.dialect import Dialect, ServedDialect
 from torana.dialects.generate_content import GENERATE_CONTENT
+from torana.dialects.lengths import fit_lengths
 from torana.dialects.messages import MESSAGES, read_count_request
 from torana.dialects.responses import RESPONSES
 from torana.dialects.text_completions import TEXT_COMPLETIONS
@@ -150,7 +151,13 @@ def test_anthropic_gets_no_blank_texts_of_tools(parts: tuple[Text | Image, ...],
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
-    [("", {}), ('{"a":1}', {"a": 1}), ('{"a":', {"INVALID_JSON": '{"a":'}), ("[1]", {"INVALID_JSON": "[1]"})],
+    [
+        ("", {}),
+        ("null", {}),
+        ('{"a":1}', {"a": 1}),
+        ('{"a":', {"INVALID_JSON": '{"a":'}),
+        ("[1]", {"INVALID_JSON": "[1]"}),
+    ],
 )
 def test_anthropic_gets_arguments_as_an_object(arguments: str, expected: dict[str, Any]) -> None:
     chat = ChatRequest(messages=(*HELLO, Message("assistant", (ToolCall("functions.f:0", "f", arguments),))))
@@ -158,6 +165,25 @@ def test_anthropic_gets_arguments_as_an_object(arguments: str, expected: dict[st
     block = write(MESSAGES, chat)["messages"][1]["content"][0]
 
     assert (block["id"], block["input"]) == ("functions_f_0", expected)
+
+
+def test_arguments_that_are_none_are_an_empty_object_for_servers_of_open_models() -> None:
+    chat = ChatRequest(messages=(*HELLO, Message("assistant", (ToolCall("c", "f", "null"),))))
+
+    assert write(CHAT_COMPLETIONS, chat)["messages"][1]["tool_calls"][0]["function"]["arguments"] == "{}"
+
+
+def test_an_end_users_id_is_as_long_as_anthropic_takes_it() -> None:
+    chats = [fit_lengths(ChatRequest(messages=HELLO, user="u" * chars), "messages") for chars in (256, 257)]
+
+    assert [len(write(MESSAGES, chat)["metadata"]["user_id"]) for chat in chats] == [256, 64]
+
+
+def test_scores_that_are_asked_for_and_not_told_are_named() -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "logprobs": True, "top_logprobs": 0}
+    chat, _ = CHAT_COMPLETIONS.read_request(json.dumps(body).encode())
+
+    assert CHAT_COMPLETIONS.losses(chat, "deepseek-chat") == MESSAGES.losses(chat, "claude-sonnet-4-6") == ("logprobs",)
 
 
 @pytest.mark.parametrize(

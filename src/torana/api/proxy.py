@@ -225,7 +225,7 @@ class _Passing(AsyncIterator[bytes]):
             raise StopAsyncIteration
         if scan is not None and scan.is_complete:
             # To the client the answer ends here, whatever HTTP has to add.
-            self._settle("completed")
+            self._settle("completed" if scan.failure is None else "failed", scan.failure)
             await self._relay.call.settled()
         return data
 

@@ -67,6 +67,8 @@ HARMLESS = frozenset(
 )
 """Their loss changes no answer."""
 
+_SCORES = ("logprobs", "top_logprobs")
+
 _ROLES: dict[str, Role] = {
     "system": "system",
     "developer": "system",
@@ -108,6 +110,9 @@ def write_members(chat: ChatRequest, model: str, *, stream: bool) -> Members:
 
 def losses(chat: ChatRequest, model: str) -> tuple[str, ...]:
     lost, traits = unspoken_elsewhere(chat, NAME), traits_of(model)
+    if chat.extra_dialect == NAME:
+        # Asked for, but no word of ours tells them in an answer.
+        lost |= {name for name in _SCORES if chat.extra.get(name)}
     if not traits.takes_freeform:
         lost |= lost_grammars(chat)
     asking.write_words(chat, traits, lost)

@@ -279,6 +279,8 @@ class StreamedAnswer:
         is_new = not known.name
         if is_new:
             known.id, known.name = known.id or id_, name
+        if known.is_silent and arguments == "null":
+            arguments = ""  # an object has it within alone
         if arguments or custom is not None:
             known.is_silent = False
         held = known.arguments

@@ -328,13 +328,14 @@ def read_error(status: int, body: bytes) -> ProviderRefused:
 class Scan:
     """Watches a stream that is passed on as it comes."""
 
-    __slots__ = ("_parser", "finish", "is_complete", "model", "usage")
+    __slots__ = ("_parser", "failure", "finish", "is_complete", "model", "usage")
 
     def __init__(self) -> None:
         self._parser: EventStreamParser | None = EventStreamParser()
         self.usage: Usage | None = None
         self.model = ""
         self.finish: FinishReason | None = None
+        self.failure: ProviderError | None = None
         self.is_complete = False
 
     def feed(self, data: bytes) -> None:

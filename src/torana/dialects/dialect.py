@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from torana.chat import ChatRequest, Chunk, FinishReason, Usage
-from torana.errors import ProviderRefused
+from torana.errors import ProviderError, ProviderRefused
 
 
 class EventReader(Protocol):
@@ -59,6 +59,11 @@ class RelayScan(Protocol):
     @property
     def is_complete(self) -> bool:
         """The dialect's terminal event was seen."""
+        ...
+
+    @property
+    def failure(self) -> ProviderError | None:
+        """What the terminal event tells in place of an end."""
         ...
 
 

@@ -20,7 +20,7 @@ from torana.dialects.json_pieces import EitherForm
 from torana.dialects.members import Members, read_tiers, read_tokens, suspect
 from torana.dialects.sse import Event
 from torana.dialects.streams import StreamReader
-from torana.errors import ProviderBroke, ProviderGaveUp
+from torana.errors import ProviderBroke, ProviderError, ProviderGaveUp
 
 NAME = "generate_content"
 
@@ -257,7 +257,7 @@ class ContentScan:
     The models that finished every event with STOP are shut down; what still serves does so in its last one.
     """
 
-    __slots__ = ("_is_blind", "_is_finished", "_parser", "finish", "model", "usage")
+    __slots__ = ("_is_blind", "_is_finished", "_parser", "failure", "finish", "model", "usage")
 
     def __init__(self) -> None:
         self._parser = EitherForm(MAX_WATCHED_BYTES)
@@ -267,6 +267,7 @@ class ContentScan:
         self.usage: Usage | None = None
         self.model = ""
         self.finish: FinishReason | None = None
+        self.failure: ProviderError | None = None
 
     def feed(self, data: bytes) -> None:
         if not self._is_blind:

@@ -60,7 +60,7 @@ class _Limits:
 
 
 _LIMITS = {
-    "messages": _Limits(names=_Names(chars=128)),
+    "messages": _Limits(user_chars=256, names=_Names(chars=128)),
     "chat_completions": _Limits(id_chars=40, user_chars=64),
     "responses": _Limits(id_chars=64, user_chars=64),
     "converse": _Limits(),

@@ -44,6 +44,9 @@ _USUAL: Members = {
 }
 """What members say that many clients write whether or not anybody chose: the same as nothing."""
 
+_NO_ARGUMENTS = ("", "null")
+"""What servers, and clients that read theirs, write for none."""
+
 _objects = msgspec.json.Decoder(Members)
 
 
@@ -77,7 +80,7 @@ def arguments_text(value: Any) -> str:
 def read_arguments(text: str) -> Members:
     """Arguments of a call as the object that most formats demand."""
     try:
-        return _objects.decode(text or "{}")
+        return {} if text in _NO_ARGUMENTS else _objects.decode(text)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         # A call that was cut by its token limit; Anthropic's documents suggest this shape.
         return {"INVALID_JSON": text}
@@ -86,7 +89,7 @@ def read_arguments(text: str) -> Members:
 def sound_arguments(text: str) -> str:
     """The same as text: as the model wrote it, if that was an object."""
     read = read_arguments(text)
-    return msgspec.json.encode(read).decode() if read.get("INVALID_JSON") == text else text or "{}"
+    return msgspec.json.encode(read).decode() if not read or read.get("INVALID_JSON") == text else text
 
 
 def suspect(before: Usage | None) -> Usage:

@@ -238,16 +238,16 @@ def read_answer(body: bytes) -> list[Chunk]:
 
 
 def look(data: bytes, usage: Usage | None) -> Seen:
-    """What a relayed event says; raises ProviderBroke for junk."""
+    """What a relayed event says; raises ProviderBroke for junk, and what a failed response tells."""
     event = decode_answer(_glances, data)
     response = event.response or _Told()
     told = openai_style.read_responses_usage(response.usage, usage, response.service_tier)
     if event.type not in _ENDS:
         return told, response.model or "", False, None
     status = event.type.rpartition(".")[2]
-    finish = None
-    if status != "failed":
-        finish = _finish(status, response.incomplete_details, has_calls=any(mark in data for mark in _CALL_MARKS))
+    if status == "failed":
+        raise _failed(response.error)
+    finish = _finish(status, response.incomplete_details, has_calls=any(mark in data for mark in _CALL_MARKS))
     return told, response.model or "", True, finish
 
 

@@ -90,10 +90,9 @@ class ResponsesWriter:
             if chunk.choice == 0:
                 if chunk.reasoning or chunk.signature or chunk.redacted:
                     self._write_thought(chunk, out)
-                if chunk.is_refusal:
-                    self._write_refusal(chunk.text, out)
-                elif chunk.text:
-                    self._write_text(chunk.text, out)
+                if chunk.text:
+                    write = self._write_refusal if chunk.is_refusal else self._write_text
+                    write(chunk.text, out)
                 if chunk.tool_call:
                     self._write_call(chunk.tool_call, out)
                 self._finish = chunk.finish or self._finish
@@ -121,7 +120,9 @@ class ResponsesWriter:
             out.append(self._event(kind, {"response": self._response("in_progress")}))
 
     def _write_text(self, text: str, out: list[bytes]) -> None:
-        item = self._find_text(out, is_refusal=False)
+        item = self._open
+        if item is None or item.is_refusal or not isinstance(item.part, Text):
+            item = self._begin_text(out)
         item.pieces.append(text)
         out.append(
             b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","sequence_number":%d,'
@@ -131,20 +132,19 @@ class ResponsesWriter:
         self._number += 1
 
     def _write_refusal(self, text: str, out: list[bytes]) -> None:
-        item = self._find_text(out, is_refusal=True)
+        item = self._open
+        if item is None or not item.is_refusal:
+            item = self._begin_text(out, is_refusal=True)
         item.pieces.append(text)
         place = {"item_id": item.id, "output_index": item.number, "content_index": 0}
         out.append(self._event("response.refusal.delta", {**place, "delta": text}))
 
-    def _find_text(self, out: list[bytes], *, is_refusal: bool) -> _Open:
-        """The message that goes on, or a new one."""
-        item = self._open
-        if item is None or not isinstance(item.part, Text) or item.is_refusal != is_refusal:
-            item = self._begin_item(Text(""), out)
-            item.is_refusal = is_refusal
-            place = {"item_id": item.id, "output_index": item.number, "content_index": 0}
-            part = _write_part("", is_refusal=is_refusal)
-            out.append(self._event("response.content_part.added", {**place, "part": part}))
+    def _begin_text(self, out: list[bytes], *, is_refusal: bool = False) -> _Open:
+        item = self._begin_item(Text(""), out)
+        item.is_refusal = is_refusal
+        place = {"item_id": item.id, "output_index": item.number, "content_index": 0}
+        part = _write_part("", is_refusal=is_refusal)
+        out.append(self._event("response.content_part.added", {**place, "part": part}))
         return item
 
     def _write_thought(self, chunk: Chunk, out: list[bytes]) -> None:

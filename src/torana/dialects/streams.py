@@ -87,10 +87,22 @@ class LineScan:
 
     endings  what marks a line that may be the terminal event
     reasons  what marks one that may tell why the answer ended, and tells neither usage nor end
-    look     the data of such a line, usage so far → what it says; raises ProviderBroke for junk
+    look     the data of such a line, usage so far → what it says; raises ProviderBroke for junk, and what else the
+             terminal event tells of a failure
     """
 
-    __slots__ = ("_endings", "_is_complete", "_is_skipping", "_look", "_reasons", "_rest", "finish", "model", "usage")
+    __slots__ = (
+        "_endings",
+        "_is_complete",
+        "_is_skipping",
+        "_look",
+        "_reasons",
+        "_rest",
+        "failure",
+        "finish",
+        "model",
+        "usage",
+    )
 
     def __init__(
         self,
@@ -107,6 +119,7 @@ class LineScan:
         self.usage: Usage | None = None
         self.model = ""
         self.finish: FinishReason | None = None
+        self.failure: ProviderError | None = None
 
     def feed(self, data: bytes) -> None:
         cut = data.rfind(b"\n") + 1
@@ -174,6 +187,9 @@ class LineScan:
         try:
             usage, model, is_end, finish = self._look(line[5:].strip(), self.usage)
         except ProviderBroke:
+            return
+        except ProviderError as failure:
+            self.failure, self._is_complete = failure.with_traceback(None), True
             return
         self.usage = usage or self.usage
         self.model = self.model or model
