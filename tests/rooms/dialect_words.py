@@ -5,6 +5,7 @@ of an id. `plain` brings words into one shape, and `without` takes away what a d
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -15,6 +16,8 @@ from torana.dialects.collecting import Collected, collect
 from torana.dialects.in_words import tell_in_turn
 from torana.dialects.media import text_of
 from torana.dialects.thoughts import find_effort
+
+_ending = re.compile(r"([ .]pdf)+$")
 
 
 def plain(chat: ChatRequest) -> dict[str, Any]:
@@ -81,8 +84,8 @@ def _plain_part(part: Part) -> list[tuple[Any, ...]]:
         case Document() if (text := text_of(part)) is not None:
             return [("text", f"{part.title} {text}")]
         case Document():
-            # Some formats want a name, and make one up.
-            title = "" if part.title.partition(".")[0] == "document" else part.title
+            # Some formats want a name, or an ending to it, and make it up; some take no dots.
+            title = "" if part.title.partition(".")[0] == "document" else _ending.sub("", part.title)
             return [("document", part.media_type if part.data else "", part.data, part.url, title)]
         case Thought():
             return [("thought", part.text, part.signature, part.redacted, part.dialect)]
