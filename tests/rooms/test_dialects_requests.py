@@ -13,6 +13,7 @@ from torana.dialects import embeddings
 from torana.dialects.chat_completions import CHAT_COMPLETIONS
 from torana.dialects.converse import CONVERSE
 from torana.dialects.dialect import Dialect, ServedDialect
+from torana.dialects.embedding_dialect import numbers_of
 from torana.dialects.generate_content import GENERATE_CONTENT
 from torana.dialects.lengths import fit_lengths
 from torana.dialects.messages import MESSAGES, read_count_request
@@ -335,7 +336,7 @@ def test_embeddings_refuse_other_inputs(value: Any) -> None:
 def test_vectors_come_in_the_order_of_their_inputs() -> None:
     body = b'{"data":[{"index":1,"embedding":[2]},{"index":0,"embedding":[1.5]}]}'
 
-    assert embeddings.read_answer(body, 2) == [[1.5], [2.0]]
+    assert [numbers_of(vector) for vector in embeddings.read_answer(body, 2)] == [[1.5], [2.0]]
 
 
 @pytest.mark.parametrize(("asked", "told"), [("high", "high"), ("auto", None), (None, None), (7, None)])

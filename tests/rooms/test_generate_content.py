@@ -625,6 +625,8 @@ def test_what_is_left_out_is_named() -> None:
         "answer_schema.schema", "choices", "parallel_tool_calls", "stop", "thought", "tool.schema", "tool.strict",
     )  # fmt: skip
     assert write(chat)["generationConfig"]["stopSequences"] == list("abcde")
+    assert write(ChatRequest(messages=HELLO, stop=("", "a")))["generationConfig"] == {"stopSequences": ["a"]}
+    assert "generationConfig" not in write(ChatRequest(messages=HELLO, stop=("",)))
     assert losses(ChatRequest(messages=HELLO, tools=(Tool("f"),)), FLASH_3) == ()
 
 

@@ -64,9 +64,9 @@ def write_words(chat: ChatRequest, model: str, lost: set[str]) -> Members:
     ):
         if value is not None:
             members[name] = value
-    if chat.stop:
-        members["stopSequences"] = list(chat.stop[:MAX_STOPS])
-        if len(chat.stop) > MAX_STOPS:
+    if stop := [text for text in chat.stop if text]:  # an empty one is refused, and would end nothing
+        members["stopSequences"] = stop[:MAX_STOPS]
+        if len(stop) > MAX_STOPS:
             lost.add("stop")
     if chat.choices > 1:
         # Newer models refuse to be asked for several answers.
