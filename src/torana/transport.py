@@ -6,6 +6,7 @@ What goes out is exactly what a caller named: no redirects, no cookies, no decom
 import asyncio
 import ssl
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,9 @@ from torana.wire.endpoint import Prefixes
 from torana.wire.proxies import Proxies
 
 __all__ = ["FetchFailed", "Fetched", "Fetcher", "Transport", "WireAnswer", "WireRequest", "tls_context"]
+
+CLIENTS_NAMES = 32
+"""Names of clients' hosts looked up at a time; a name server that is silent keeps each for some ten seconds."""
 
 
 class WireRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,12 +75,13 @@ class Transport:
     def __init__(
         self,
         settings: TransportSettings,
-        look_up: Resolve = look_up,
+        names: Resolve | None = None,
         *,
         allowed_endpoints: Sequence[str] = (),
         heap: Heap | None = None,
     ) -> None:
         """
+        names              how they become addresses; None: as the system has it
         allowed_endpoints  what URLs of clients' hosts must begin with; empty: any
         heap               the memory of this process, where others look after it as well
         """
@@ -84,11 +89,13 @@ class Transport:
         self._allowed = Prefixes(allowed_endpoints) if allowed_endpoints else None
         self._tls: ssl.SSLContext | None = None
         self._proxies = Proxies(settings.http_proxy, settings.https_proxy, settings.no_proxy)
-        self._addresses = AddressBook(look_up)
+        self._addresses = AddressBook(names or look_up)
         # Apart, so that a connection to an unchecked address can never serve a client's own host.
         book = self._addresses
         heap = heap or Heap()
-        checked = partial(resolve_checked, look_up=look_up)
+        # Whoever names a host chooses how slow its name server is: that is waited for in threads apart.
+        self._threads = ThreadPoolExecutor(CLIENTS_NAMES, thread_name_prefix="clients-names")
+        checked = partial(resolve_checked, look_up=names or partial(look_up, threads=self._threads))
         self._ours = WireClient(settings.connect_s, self._tls_context, book.resolve, doubt=book.doubt, heap=heap)
         self._clients_own = WireClient(settings.connect_s, self._tls_context, checked, heap=heap)
 
@@ -154,6 +161,7 @@ class Transport:
 
     async def aclose(self) -> None:
         self._addresses.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
         await self._ours.aclose()
         await self._clients_own.aclose()
 

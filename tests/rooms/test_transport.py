@@ -2,11 +2,13 @@
 
 import asyncio
 import ssl
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from bench.processes import free_port
 from tests.support.certificates import Authority
 from tests.support.http_server import Answering, LoopbackServer, Request
 from tests.support.raw_server import Line, RawServer
@@ -15,7 +17,7 @@ from tests.support.waiting import WAIT_S
 from torana.errors import ProviderTlsFailed, ProviderUnreachable
 from torana.settings import Secret, TransportSettings
 from torana.transport import FetchFailed, Transport, WireRequest, tls_context
-from torana.wire.addresses import Resolve, look_up
+from torana.wire.addresses import Resolve
 
 MakeTransport = Callable[..., Transport]
 
@@ -24,7 +26,7 @@ MakeTransport = Callable[..., Transport]
 async def make_transport() -> AsyncIterator[MakeTransport]:
     async with AsyncExitStack() as stack:
 
-        def make(settings: TransportSettings | None = None, names: Resolve = look_up) -> Transport:
+        def make(settings: TransportSettings | None = None, names: Resolve | None = None) -> Transport:
             transport = Transport(settings or TransportSettings(), names)
             stack.push_async_callback(transport.aclose)
             return transport
@@ -43,6 +45,19 @@ async def ask(transport: Transport, url: str, *, is_client_given: bool = False) 
 
 
 # Hosts that clients name
+
+
+@pytest.mark.parametrize("is_client_given", [False, True])
+async def test_a_slow_name_of_a_client_takes_no_thread_that_the_operators_names_need(
+    make_transport: MakeTransport, is_client_given: bool
+) -> None:
+    transport, before = make_transport(), set(threading.enumerate())
+
+    with pytest.raises(ProviderUnreachable):
+        await ask(transport, f"http://localhost:{free_port()}/", is_client_given=is_client_given)
+
+    begun = {thread.name for thread in set(threading.enumerate()) - before}
+    assert any(name.startswith("clients-names") for name in begun) is is_client_given
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Executor
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import NamedTuple
@@ -19,14 +20,21 @@ Resolve = Callable[[str, int], Awaitable[list[str]]]
 """(host, port) → addresses to try, in order, at least one; raises OSError."""
 
 
-async def look_up(host: str, port: int) -> list[str]:
-    """Ask the system; an address is its own answer."""
+async def look_up(host: str, port: int, threads: Executor | None = None) -> list[str]:
+    """Ask the system; an address is its own answer.
+
+    threads  to wait in; None: the event loop's own, of which two slow names may take all
+    """
     try:
         return [str(ip_address(host))]
     except ValueError:
         pass
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        loop, kind = asyncio.get_running_loop(), socket.SOCK_STREAM
+        if threads is None:
+            found = await loop.getaddrinfo(host, port, type=kind)
+        else:
+            found = await loop.run_in_executor(threads, partial(socket.getaddrinfo, host, port, type=kind))
     except ValueError as error:  # a name that no label rule allows; UnicodeError is one
         raise OSError(0, "no host name") from error
     return [str(address[0]) for *_, address in found]
