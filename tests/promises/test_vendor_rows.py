@@ -50,6 +50,22 @@ async def test_a_vendor_is_called_with_the_key_that_its_row_names(
     assert (b"Authorization", b"Bearer acme-secret-key") in sent.headers
 
 
+async def test_a_server_of_the_operators_own_is_there_where_a_deployment_names_its_address(
+    start_gateway: Callable, provider: ScriptedProvider, tmp_path: Path
+) -> None:
+    """As two of them behind one model: no address in the environment could name both."""
+    text = "aliases:\n- {name: chat_default, models: [own, demo]}\nmodels:\n- {name: own, title: Own, deployments: ["
+    (tmp_path / "models.yml").write_text(
+        f"{text}{{provider: ollama, model: qwen3, base_url: '{provider.url}/one'}}]}}\n"
+    )
+    gateway = await start_gateway(env={"AIGW_CATALOG": str(tmp_path)})
+
+    answer = await ask(gateway)
+
+    assert (answer.status, answer.header("x-aigw-model")) == (200, "ollama/qwen3")
+    assert [sent.path for sent in provider.requests] == ["/one/v1/chat/completions"]
+
+
 async def test_a_vendor_without_its_key_is_passed_over(
     start_gateway: Callable, provider: ScriptedProvider, tmp_path: Path
 ) -> None:

@@ -114,7 +114,11 @@ def test_an_overlays_prompt_is_kept_as_it_was_when_loaded(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("file", "text", "problem"),
     [
-        ("models", "models: [\n", "models.yml:1: did not find expected node content, expected YAML | models: ["),
+        (
+            "models",
+            "models: [\n",
+            "models.yml:1: did not find expected node content, expected a value, or the closing bracket | models: [",
+        ),
         ("models", "", "models.yml:1: the file is empty, expected members: models, aliases, client_names, "),
         ("limits", "# none\n", "limits.yml:1: the file is empty, expected a list, `[]` where there"),
         ("models", "# é\nmodels:\n- name: \0x\n", "models.yml:3: control characters are not allowed, expected text"),
@@ -336,6 +340,62 @@ def test_an_overlays_prompt_is_kept_as_it_was_when_loaded(tmp_path: Path) -> Non
             "models.yml:5: `models[0].input_limit` is 0, expected a",
         ),
         ("promts__a", "", "promts:1: unknown name, did you mean `prompts`?"),
+        (
+            "models",
+            "models:\n- title: [x] y",
+            "models.yml:2: did not find expected key, expected the text in quotes as",
+        ),
+        (
+            "models",
+            'models:\n- title: "x" y',
+            "models.yml:2: did not find expected key, expected the text in quotes as",
+        ),
+        ("models", "models:\n- title: x\n a: y", "models.yml:3: did not find expected key, expected the line to begin"),
+        (
+            "models",
+            "models:\n- title: **x**",
+            "models.yml:2: did not find expected alphabetic or numeric character, expected the text in quotes",
+        ),
+        (
+            "models",
+            "models: - x",
+            "models.yml:1: block sequence entries are not allowed in this context, expected the l",
+        ),
+        (
+            "models",
+            "models:\n- title: | x",
+            "models.yml:2: did not find expected comment or line break, expected the te",
+        ),
+        (
+            "models",
+            "models:\n- title: |\n  x\n x",
+            "models.yml:3: could not find expected ':', expected `name: value`, or further indentation",
+        ),
+        (
+            "models",
+            "models: []\naliases\nx: []",
+            "models.yml:2: could not find expected ':', expected `name: value`, o",
+        ),
+        (
+            "models",
+            MODEL.format(name="m") + "  hedge_after_s: 1e400",
+            "models.yml:5: `1e400` is larger than any number",
+        ),
+        (
+            "providers",
+            "- {name: p, dialect: messages, key_env: [A_API_KEY, 1]}",
+            "providers.yml:1: `[0].key_env[1]` is a whole number, expected a text (write it in quotes)",
+        ),
+        (
+            "providers",
+            "- {name: p, dialect: messages, base_url: 'http://p', paths: {chat: /a b}}",
+            "providers.yml:1: p: path `/a b` of `chat`, expected one that begins with /, as requests spell it",
+        ),
+        (
+            "models",
+            "proxy_models:\n- {name: vertex_ai}",
+            "models.yml:2: `proxy_models[0].name` is 'vertex_ai', expected",
+        ),
     ],
 )
 def test_a_faulty_file_is_refused_with_file_line_and_expectation(
@@ -404,6 +464,10 @@ def test_a_value_that_can_never_work_is_told_with_the_line_where_it_stands(tmp_p
         (
             "feature_settings:\n- {name: f, default: demo, unit_primitives: [gone]}",
             "models.yml:2: f: unknown unit primitive `gone`",
+        ),
+        (
+            "models:\n- {name: m, title: T, deployments: [{provider: groq, model: ''}]}",
+            "models.yml:2: m: deployment at `groq` has no `model`, expected its name there",
         ),
     ],
 )
@@ -608,6 +672,30 @@ def test_an_unreadable_file_and_a_missing_folder_are_named(tmp_path: Path) -> No
         "features:1: cannot be read (NotADirectoryError), expected a readable directory",
         "prompts/loop.jinja:1: cannot be read (FileNotFoundError), expected a readable file",
     ]
+
+
+def test_files_whose_names_end_in_large_letters_are_not_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "features").mkdir()
+    for name in ("LIMITS.YML", "features/x.YML"):
+        (tmp_path / name).write_text("[]")
+
+    assert problems_of(tmp_path) == [
+        "LIMITS.YML:1: unknown name, did you mean `limits.yml`?",
+        "features/x.YML:1: unknown name, expected features/<name>.yml",
+    ]
+
+
+def test_a_deployment_at_a_server_without_any_address_is_told_with_its_line(tmp_path: Path) -> None:
+    text = "models:\n- name: m\n  title: T\n  deployments:\n  - {provider: p, model: m%s}"
+    write(tmp_path, providers="- {name: p, dialect: chat_completions}", models=text % "")
+
+    assert problems_of(tmp_path) == [
+        "models.yml:2: m: provider `p` has no address, expected `base_url` or `base_url_env` there, or `base_url` here"
+    ]
+
+    write(tmp_path, models=text % ", base_url: 'http://p'")
+
+    load_catalogue([tmp_path])
 
 
 def test_foreign_files_are_accepted(tmp_path: Path) -> None:

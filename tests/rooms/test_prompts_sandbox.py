@@ -109,9 +109,10 @@ def test_a_hostile_template_is_refused_before_it_runs(text: str) -> None:
         Sandbox(TEMPLATES).compile_text("first line\n" + text)
 
 
-def test_a_refusal_names_the_line() -> None:
+@pytest.mark.parametrize("fault", ["{{ x() }}", "{% autoescape true %}x{% endautoescape %}"])
+def test_a_refusal_names_the_line(fault: str) -> None:
     with pytest.raises(BadTemplate) as refused:
-        Sandbox({}).compile_text("one\ntwo\n{{ x() }}")
+        Sandbox({}).compile_text(f"one\ntwo\n{fault}")
 
     assert refused.value.line == 3
 

@@ -22,6 +22,11 @@ _MODEL_IN_PATH = ("generate_content", "converse")
 _AZURE = "azure"
 """Whose addresses may tell a version."""
 
+_PATH = re.compile(r"/[!\"$-~]*")
+
+_OWN_MODELS = ("openai", "fireworks_ai")
+"""Whose models the settings name, where a record names none."""
+
 _ASKED = ("chat", "completions", "responses", "embeddings", "models")
 """What a server is asked, each at a path of its own."""
 
@@ -31,6 +36,7 @@ def check_models(found: Findings, models: Mapping[str, ModelRecord], providers: 
         _check_provider(found, provider)
     for model in models.values():
         _check_model(found, model, models, providers)
+        _check_ways(found, model, providers)
     _check_deployments(found, models.values())
 
 
@@ -54,8 +60,8 @@ def _check_provider(found: Findings, provider: ProviderRecord) -> None:
         if name not in _ASKED:
             hint = nearest(name, _ASKED, f"expected one of {', '.join(_ASKED)}")
             found.add(key, f"unknown member `{name}` of `paths`", hint)
-        elif not path.startswith("/"):
-            found.add(key, f"path `{path}` of `{name}`", "expected one that begins with /")
+        elif not _PATH.fullmatch(path):
+            found.add(key, f"path `{path}` of `{name}`", "expected one that begins with /, as requests spell it")
     for name, value in provider.headers.items():
         if not is_header(name, value):
             found.add(key, f"header `{name}` cannot be sent", "expected a name: one line")
@@ -87,6 +93,22 @@ def _check_model(
             "`embeddings` and `dimensions` contradict each other",
             "expected both or neither: a model makes vectors of some length, or answers in text",
         )
+
+
+def _check_ways(found: Findings, model: ModelRecord, providers: Mapping[str, ProviderRecord]) -> None:
+    """Whether a call could ever be sent to each of its deployments."""
+    for item in model.deployments:
+        provider = providers.get(item.provider)
+        if provider is None or provider.dialect == "demo":
+            continue
+        if not item.model and item.provider not in _OWN_MODELS:
+            found.add(
+                f"models {model.name}", f"deployment at `{item.provider}` has no `model`", "expected its name there"
+            )
+        is_somewhere = provider.base_url or provider.base_url_env or provider.auth in _CLOUD_DIALECTS or item.base_url
+        if not is_somewhere and provider.dialect != "converse":
+            wrong = f"provider `{item.provider}` has no address"
+            found.add(f"models {model.name}", wrong, "expected `base_url` or `base_url_env` there, or `base_url` here")
 
 
 def _check_life(found: Findings, model: ModelRecord, models: Mapping[str, ModelRecord]) -> None:

@@ -5,6 +5,7 @@ where a file says something else than its author meant.
 """
 
 import difflib
+import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from types import NoneType, UnionType
@@ -28,17 +29,30 @@ _KINDS = {
 }  # fmt: skip
 """The parser's words for kinds of values, in those of authors who know no Python."""
 
+_BEHIND = "behind a value"
+
 _REMEDIES = (
     (r"tab character|\t", "expected spaces: YAML takes no tabs before a line's first word"),
     (
         "mapping values are not allowed",
         "expected one `name: value` a line, indented as its neighbours; a text that holds `: ` stands in quotes",
     ),
-    ("cannot start any token|undefined alias|unhashable key", "expected the text in quotes: its first sign means more"),
+    (
+        "cannot start any token|undefined alias|unhashable key|alphabetic or numeric|mapping keys are not allowed",
+        "expected the text in quotes: its first sign means more",
+    ),
+    ("block sequence entries", "expected the list on lines of its own, or the text in quotes"),
+    ("comment or line break", "expected the text on lines of its own below, indented"),
+    (
+        "could not find expected ':'",
+        "expected `name: value`, or further indentation where the line goes on with a text",
+    ),
+    ("node content", "expected a value, or the closing bracket"),
+    (_BEHIND, "expected the text in quotes as a whole, or on lines of its own below `|`: it goes on behind its end"),
     ("constructor for the tag", "expected a plain value; a text that begins with `!` stands in quotes"),
     ("expected key|'-' indicator", "expected the line to begin where its neighbours begin"),
     ("expected ',' or", "expected a comma, or the closing bracket"),
-    ("unknown escape", "expected single quotes, in which a backslash is only itself"),
+    ("unknown escape|hexdecimal", "expected single quotes, in which a backslash is only itself"),
     ("end of stream", "expected the closing quote"),
     ("another document", "expected one document a file, without `---` between"),
     ("control characters", "expected text without them"),
@@ -101,9 +115,11 @@ class Document:
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             what = getattr(error, "problem", None) or getattr(error, "reason", None) or "is no YAML"
+            if "expected ':'" in what:  # of a line that the parser only understood in the next one
+                mark = getattr(error, "context_mark", None) or mark
             # A sign that YAML does not take at all has a position, in bytes, and no mark.
             line = mark.line if mark else text.encode()[: getattr(error, "position", 0)].count(b"\n")
-            raise BadCatalogue([self._problem(line, what, _remedy(what, self._rest(mark)))]) from None
+            raise BadCatalogue([self._problem(line, what, _remedy(what, *self._around(mark)))]) from None
         except RecursionError:
             raise BadCatalogue([self._problem(0, "nested too deeply", "expected a few levels")]) from None
         self._root = node
@@ -156,8 +172,10 @@ class Document:
         shown = _PASSWORD.sub("//***@", self._lines[index]).strip()[:_LINE_CHARS] if self._lines else ""
         return f"{self.name}:{index + 1}: {what}, {expected}" + (f" | {shown}" if shown else "")
 
-    def _rest(self, mark: Any) -> str:
-        return self._lines[mark.line][mark.column :] if mark is not None and mark.line < len(self._lines) else ""
+    def _around(self, mark: Any) -> tuple[str, str]:
+        """The marked line before and from the mark on."""
+        line = self._lines[mark.line] if mark is not None and mark.line < len(self._lines) else ""
+        return (line[: mark.column], line[mark.column :]) if line else ("", "")
 
     def _misused(self, node: yaml.Node, seen: set[int]) -> Iterator[str]:
         line = node.start_mark.line
@@ -165,6 +183,8 @@ class Document:
             if node.tag in _SCALARS and not _SCALARS[node.tag][0].match(node.value):
                 # Only where its author has written the tag.
                 yield self._problem(line, f"`{node.value}` is not what its tag says", "expected it without the tag")
+            elif node.tag == f"{_TAG}float" and math.isinf(float(node.value)):
+                yield self._problem(line, f"`{node.value}` is larger than any number here", "expected a smaller one")
             return
         if id(node) in seen:  # also what keeps a few lines of aliases from standing for gigabytes
             yield self._problem(line, "used again by an alias", "expected the value written out")
@@ -186,10 +206,13 @@ class Document:
     def _mismatches(self, node: Any, value: Any, kind: Any, where: str) -> Iterator[str]:
         """Every place where `value` is not of `kind`; walks both, since msgspec stops at the first."""
         line = 0 if node is None else node.start_mark.line
-        if get_origin(kind) in (UnionType, Union) and NoneType in get_args(kind) and len(get_args(kind)) == 2:
-            if value is None:
+        if get_origin(kind) in (UnionType, Union):
+            parts = [part for part in get_args(kind) if part is not NoneType]
+            if value is None and len(parts) < len(get_args(kind)):
                 return
-            kind = next(part for part in get_args(kind) if part is not NoneType)
+            if isinstance(value, list):  # what is wrong is within it
+                parts = [part for part in parts if get_origin(part) in (list, tuple)] or parts
+            kind = parts[0] if len(parts) == 1 else kind
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
             if isinstance(value, dict):
                 yield from self._member_mismatches(node, value, kind, where)
@@ -197,7 +220,7 @@ class Document:
                 yield self._problem(
                     line, f"{_label(where)} is {_type_name(value)}", f"expected members: {_names(kind)}"
                 )
-        elif get_origin(kind) is tuple:
+        elif get_origin(kind) in (list, tuple):
             if isinstance(value, list):
                 for index, (item_node, item) in enumerate(zip(node.value, value, strict=True)):
                     yield from self._mismatches(item_node, item, get_args(kind)[0], f"{where}[{index}]")
@@ -261,9 +284,11 @@ def nearest(name: str, known: Iterable[str], otherwise: str) -> str:
     return f"did you mean `{near[0]}`?" if near else otherwise
 
 
-def _remedy(what: str, rest: str) -> str:
-    """What to do about the parser's complaint; `rest` is the line from where it complains."""
+def _remedy(what: str, before: str, rest: str) -> str:
+    """What to do about the parser's complaint, which is about the line between both."""
     told = "\t" if rest.startswith("\t") else what
+    if before.strip() and re.search("expected key|'-' indicator", what):
+        told = _BEHIND
     return next((remedy for said, remedy in _REMEDIES if re.search(said, told)), "expected YAML")
 
 

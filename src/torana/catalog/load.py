@@ -153,7 +153,7 @@ class _Reading:
             known = _FOLDERS if path.is_dir() else _FILES
             if path.name in known or path.name.startswith(".") or not (path.is_dir() or _is_ours(path)):
                 continue
-            hint = nearest(path.name, known, f"expected one of {', '.join(known)}")
+            hint = nearest(path.name.lower(), known, f"expected one of {', '.join(known)}")
             if path.suffix == ".jinja":
                 hint = f"expected prompts/{path.name}, the root of all includes"
             self.problems.append(f"{path}:1: unknown name, {hint}")
@@ -235,7 +235,7 @@ class _Reading:
 
 
 def _is_ours(path: Path) -> bool:
-    return path.suffix in (".yml", ".yaml", ".jinja")
+    return path.suffix.lower() in (".yml", ".yaml", ".jinja")
 
 
 def _walk(folder: Path, refuse: Callable[[OSError], None] | None = None) -> Iterator[Path]:

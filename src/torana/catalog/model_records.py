@@ -295,8 +295,8 @@ class FeatureSettingRecord(Record, frozen=True, kw_only=True):
 class ProxyModelsRecord(Record, frozen=True, kw_only=True):
     """`models.yml`, member `proxy_models`: what the pass-through lets by (contract 9)."""
 
-    name: str
-    """The proxy's provider: anthropic, openai, vertex-ai."""
+    name: Literal["anthropic", "openai", "vertex-ai"]
+    """The proxy's provider."""
     exact: tuple[str, ...] = ()
     prefixes: tuple[str, ...] = ()
 

@@ -18,7 +18,7 @@ _ALLOWED = (
 _DISPLAYS = (nodes.List, nodes.Tuple, nodes.Dict, nodes.Pair)
 _MAX_NUMBER = 2**63
 _NO_NAMES = ("self", "super", "caller", "varargs", "kwargs")
-_SIGNS = {"Mul": "*", "Pow": "**", "Mod": "%", "Div": "/", "FloorDiv": "//", "Call": "(…)"}
+_SIGNS = {"Mul": "*", "Pow": "**", "Mod": "%", "Div": "/", "FloorDiv": "//", "Call": "(…)", "Scope": "autoescape"}
 _EXPECTED = "expected look-ups, conditions, loops, literal includes and filters"
 
 
@@ -41,7 +41,8 @@ def check_tree(tree: nodes.Template) -> None:
             # Lists of lists of lists, doubled at each step, would outgrow every meter in a few lines.
             fault = "a list of values is not allowed", "expected a list of literals, or one that is joined at once"
         if fault is not None:
-            raise BadTemplate(node.lineno, *fault)
+            # Jinja gives none to what stands around an `autoescape`.
+            raise BadTemplate(next(each.lineno for each in _nodes_of(node) if each.lineno is not None), *fault)
 
 
 def _nodes_of(node: nodes.Node) -> Iterator[nodes.Node]:

@@ -75,8 +75,7 @@ class Vendors:
             return bool(self.settings.google.project)
         if not self._addresses[provider]:
             return False
-        # Without an address of its own in the row, it is the operator's server: that one may need no key.
-        return bool(self._find_key(row)) or not row.key_names or not row.base_url
+        return bool(self._find_key(row)) or not row.key_names or _is_operators(row)
 
     def is_reachable(self, record: DeploymentRecord) -> bool:
         """As `is_configured`, for a deployment that may bring a key or an address of its own."""
@@ -86,6 +85,9 @@ class Vendors:
             return bool(self._regions) and self.is_configured(FIREWORKS)
         if record.region and not self.settings.mock_responses and self._is_aws(record.provider):
             return self._has_aws_credentials
+        row = self.rows.get(record.provider)
+        if record.base_url and row is not None and _is_operators(row) and not self.settings.mock_responses:
+            return True
         return self.is_configured(record.provider)
 
     def lack_of(self, provider: str) -> str:
@@ -192,6 +194,11 @@ class Vendors:
     def _find_key(self, row: ProviderRecord) -> Secret:
         keys = self.settings.vendor_keys
         return next((keys[name] for name in row.key_names if keys.get(name)), Secret())
+
+
+def _is_operators(row: ProviderRecord) -> bool:
+    """Whether it is a server of the operator's own, which is there where it has an address, and may need no key."""
+    return not row.base_url and row.dialect != "demo" and _way_of(row) not in CLOUDS
 
 
 def _way_of(row: ProviderRecord) -> str:
