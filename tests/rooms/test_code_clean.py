@@ -126,7 +126,10 @@ ADD = "def add(a, b):\n    "
             at("s:\n  - a: b\n  ", file_name="a.yml"), "  - a: b\n    c: d\n", "  c: d\n", id="the item above again"
         ),
         pytest.param(
-            at("s:\n  - a: b\n  ", file_name="a.yml"), "    - a: b\n      c: d\n", "  c: d\n", id="the item, deeper"
+            at("s:\n  - a: b\n  ", file_name="a.yml"),
+            "    - a: b\n      c: d\n      e: f",
+            "  c: d\n    e: f",
+            id="the item, deeper",
         ),
         pytest.param(
             at("for x in y:\n    if x:\n    "), "        f(x)", "    f(x)", id="what stands below an opened block"

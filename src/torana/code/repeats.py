@@ -16,6 +16,7 @@ _MAX_ROUNDS = 8
 """Repetitions that are taken off one end. What has more is no suggestion, and each costs a look at the whole text."""
 _MAX_PLACES = 50
 _MAX_LINES_ABOVE = 100
+_MAX_DEPTH = 200
 _BEGUN_WORD = re.compile(r"(?<![#\\\w])[^\W\d]\w+\Z")
 _TELLING = re.compile(r"\w")
 # Lines that close something: the same text may close an inner block and an outer one.
@@ -163,8 +164,8 @@ def _without_lines_above(text: str, prefix: str) -> str:
         return rest
     # Where they come again with more indentation than they have, what is behind them has as much more.
     blank = text[: len(text) - len(begun)]
-    deeper = max(0, len(blank) - blank.rfind("\n") - 1 - depth)
-    return rest[:deeper].lstrip(" \t") + rest[deeper:]
+    deeper = min(len(blank) - blank.rfind("\n") - 1 - depth, _MAX_DEPTH)
+    return re.sub(rf"^[ \t]{{1,{deeper}}}", "", rest, flags=re.MULTILINE) if deeper > 0 else rest
 
 
 def _says(lines: str) -> bool:
