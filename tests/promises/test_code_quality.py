@@ -172,6 +172,49 @@ async def test_what_the_editor_has_closed_is_not_closed_again(
 
 
 @pytest.mark.parametrize(
+    ("file_name", "above", "below", "answered", "offered"),
+    [
+        ("a.go", "type A struct {\n\t", "\n}", "B int\n}\n\ntype C int\n", "B int"),
+        ("a.go", "type A struct {", "\n}", "\n\tB int\n}\n\ntype C int\n", "\n\tB int"),
+        ("a.rs", "enum A {\n    ", "\n}", "B,\n}\n\nstruct C;", "B,"),
+        ("a.ts", "type A = {\n  ", "\n};", "b: string;\n};\n\nfoo();", "b: string;"),
+        ("a.js", "f({\n  a: [\n    ", "\n  ],\n});", "1,\n  ],\n  b: [\n    2,\n  ],", "1,"),
+        ("a.py", "a = [\n    ", "\n]", "1,\n]\n\nb = 2", "1,"),
+        ("a.sh", "if a; then\n  ", "\nfi", "b\nfi\n\nc\n", "b"),
+        ("a.lua", "while a do\n  ", "\nend", "b()\nend\n\nc()", "b()"),
+        ("a.html", "<ul>\n  ", "\n</ul>", "<li></li>\n</ul>\n<p></p>", "<li></li>"),
+        ("a.unknown", "a {\r\n  ", "\r\n}", "b\r\n}\r\nc", "b"),
+        ("a.js", "function f() {\n  if (a) {\n    ", "\n}", "b();\n  }", "b();\n  }"),
+        ("a.js", "f(a, {\n  ", "\n}, b)", "c: {\n    d,\n  },", "c: {\n    d,\n  },"),
+        ("a.rb", "def f\n  ", "\nend", "if a\n    b\n  end", "if a\n    b\n  end"),
+    ],
+)
+async def test_a_block_that_is_closed_below_is_not_closed_again(
+    shared: RunningGateway, file_name: str, above: str, below: str, answered: str, offered: str
+) -> None:
+    shared.provider.answer_with(text=answered)
+
+    assert await text_of(shared, body(above, f"{below}\n", file_name)) == offered
+
+
+@pytest.mark.parametrize(
+    ("file_name", "above", "answered", "offered"),
+    [
+        ("a.c", "struct a {\n    ", "int x;\n};\n\nint y;\n", "int x;\n};"),
+        ("a.lua", "function a()\n  ", "b()\nend\n\nc()\n", "b()\nend"),
+        ("a.tf", "locals {\n  ", "a = 1\n}\n\nterraform {}\n", "a = 1\n}"),
+        ("a.cs", "enum A {\n    ", "B,\n}\n\nclass C {}\n", "B,\n}"),
+    ],
+)
+async def test_a_block_is_trimmed_to_its_end_and_no_further(
+    shared: RunningGateway, file_name: str, above: str, answered: str, offered: str
+) -> None:
+    shared.provider.answer_with(text=answered)
+
+    assert await text_of(shared, body(above, "", file_name)) == offered
+
+
+@pytest.mark.parametrize(
     ("file_name", "above", "below", "answered"),
     [
         ("a.js", "foo(", ")", "bar(a)"),

@@ -7,7 +7,7 @@ out by name (`AIGW_FEATURE_FLAGS__EXCL_POST_PROCESS`); the quality rule at the e
 import re
 from collections.abc import Callable, Collection
 
-from torana.code.closers import drop_closed_again
+from torana.code.closers import drop_closed_again, drop_closed_below
 from torana.code.comments import is_comment_line, is_only_comments
 from torana.code.fences import DOCSTRINGS, strip_fences, unwrap
 from torana.code.orders import Cleaning, Cursor
@@ -68,6 +68,7 @@ def clean_completion(text: str, cursor: Cursor, *, excluded: Collection[str] = (
         if name == "trim_to_block" and drops_end:
             # Trimmed, it no longer ends like the code behind the cursor.
             text = drop_closed_again(text, cursor.prefix, cursor.suffix)
+            text = drop_closed_below(text, cursor.prefix, cursor.suffix)
             text = ended = _drop_suffix_repeat(text, cursor)
         if text and name not in excluded and (name != "drop_suffix_repeat" or text != ended):
             text = step(text, cursor)

@@ -1,11 +1,14 @@
 """Answers that close what the editor has closed already: it writes `)` behind the cursor with the `(` before it."""
 
+import re
+
 from torana.code.syntax import replace_strings
 
 _PAIRS = {")": "(", "]": "[", "}": "{"}
 _OPENERS = frozenset(_PAIRS.values())
 _QUOTES = ('"', "'", "`")
 _MAX_TYPED = 1_000
+_CLOSER = re.compile(r"[)\]}]|(?:end|fi|done|esac|endif)\b|</[\w.:-]*")
 
 
 def drop_closed_again(text: str, prefix: str, suffix: str) -> str:
@@ -29,6 +32,26 @@ def drop_closed_again(text: str, prefix: str, suffix: str) -> str:
         elif letter in _PAIRS and opened:
             opened.pop()
     return _without_bracket(text, opened, rest)
+
+
+def drop_closed_below(text: str, prefix: str, suffix: str) -> str:
+    """`text` up to the line that closes the block around the cursor, where the code behind the cursor closes it too.
+
+    It is the next line there that has text, and stands further left than what the cursor's line has or begins.
+    """
+    if "\n" not in text or suffix[: suffix.find("\n")].strip():
+        return text
+    below = suffix.lstrip()
+    closer = _CLOSER.match(below)
+    if closer is None:
+        return text
+    blank = suffix[: len(suffix) - len(below)]
+    indent = blank[blank.rfind("\n") + 1 :]
+    typed = prefix[prefix.rfind("\n") + 1 :]
+    if len(indent) >= len(typed) - len(typed.lstrip()) + typed.rstrip().endswith(("(", "[", "{")):
+        return text
+    end = text.find(f"\n{indent}{closer[0]}")
+    return text[:end].rstrip() if end >= 0 else text
 
 
 def _without_quote(text: str, quote: str) -> str:

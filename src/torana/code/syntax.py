@@ -16,11 +16,13 @@ SUFFIX_CHARS = 1_000
 
 # Names of grammar nodes that hold a body, or are one.
 _BLOCK = re.compile(
-    r"(^|_)(block|body|compound_statement)$"
+    r"(^|_)(block|body|compound_statement|declaration_list|enumerator_list|variant_list|fields_definition)$"
     r"|^(function|method|class|constructor)_(definition|declaration|item)$"
     r"|^(method|singleton_method|class|module|impl_item)$"
 )
 _BODY = re.compile(r"(^|_)(block|body)$")
+# What ends a block, or the statement that it is the last part of, and belongs to no node but the one around.
+_LAST_WORDS = frozenset({"end", "block_end", ";", ","})
 # A line that begins a top-level item: a tree that starts there is sound although the file's head is missing.
 _TOP_LEVEL = re.compile(r"^(?=[A-Za-z_@#<])", re.MULTILINE)
 # Languages whose blocks end in a brace and nowhere else.
@@ -180,7 +182,8 @@ def _end_with_line(block: "Node") -> int:
         if outer.has_error or (is_longer and _BLOCK.search(outer.type)):
             break
         node = outer
-    return node.end_byte
+    follower = node.next_sibling
+    return follower.end_byte if follower is not None and follower.type in _LAST_WORDS else node.end_byte
 
 
 def _count_errors(node: "Node") -> int:
