@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.conftest import StartGateway
 from tests.promises.test_usage import STREAMED, WHOLE
-from tests.promises.test_usage_delivery import counts
+from tests.promises.test_usage_delivery import counts, figure
 from tests.support.gateway import USER_ID, RunningGateway
 from tests.support.http_server import Answering, LoopbackServer, Request
 from tests.support.issuer import INSTANCE_ID
@@ -197,6 +197,21 @@ async def test_a_collector_in_trouble_is_in_nobodys_way(
     assert [answer.status for answer in answers] == [200, 200]
     if fault == "down":
         await counts(gateway, 'internal_events_total{outcome="dropped"}', 4)
+
+
+async def test_of_long_headers_no_more_waits_than_there_is_room_for(
+    start_gateway: StartGateway, collector: Collector
+) -> None:
+    collector.is_mute = True
+    gateway = await start_gateway(env=telling(collector) | {"AIGW_MAX_HEADER_BYTES": "4000000"})
+
+    asked = CODE.ask(gateway)
+    asked["headers"]["X-Gitlab-Interface"] = "x" * 3_000_000
+
+    answers = [await gateway.post(**asked) for _ in range(6)]
+
+    assert [answer.status for answer in answers] == [200] * 6
+    assert await figure(gateway, 'internal_events_total{outcome="dropped"}') >= 2
 
 
 async def test_a_fenced_instance_is_not_told_of(

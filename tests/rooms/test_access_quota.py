@@ -1,6 +1,7 @@
 """The usage-quota gate: contract 13, checklist J1."""
 
 import asyncio
+import tracemalloc
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -103,6 +104,20 @@ async def test_a_no_of_the_portal_and_its_silence_both_refuse(
     assert (caught.value.status, caught.value.code) == (status, code)
     assert (caught.value.members["error"], caught.value.members["error_code"]) == (error, error_code)
     assert caught.value.members["message"]
+
+
+async def test_what_is_remembered_is_small_however_long_the_ids_are(portal: Portal) -> None:
+    await portal.check()
+    tracemalloc.start()
+    try:
+        for number in range(100):
+            await portal.check(x_gitlab_global_user_id=f"{number}{'x' * 30_000}")
+            portal.fetcher.requests.clear()
+        kept_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert kept_bytes < 500_000
 
 
 async def test_the_question_names_consumer_feature_and_request(portal: Portal) -> None:

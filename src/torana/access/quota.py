@@ -5,6 +5,7 @@ not answer within a second refuses: the gate fails closed, but asks again after 
 """
 
 import asyncio
+import hashlib
 import logging
 import random
 import re
@@ -103,15 +104,15 @@ class QuotaGate:
         self._clock = clock
         self._meter = meter
         self._draw = draw
-        self._known: Bounded[tuple[str, ...], _Verdict] = Bounded(CACHE_ENTRIES)
-        self._asking: dict[tuple[str, ...], asyncio.Task[_Verdict]] = {}
+        self._known: Bounded[bytes, _Verdict] = Bounded(CACHE_ENTRIES)
+        self._asking: dict[bytes, asyncio.Task[_Verdict]] = {}
 
     async def check(self, caller: Caller, headers: Headers, event_type: str, model_id: str, request_id: str) -> None:
         """Pass, or raise Refusal 402 (credits used up) or 403 (not entitled, or the portal is down)."""
         if not self.is_on or not event_type or caller.is_debug or caller.claims.get("skip_usage_cutoff") is True:
             return
         question = self._question(caller, headers, event_type, model_id)
-        key = tuple(question.get(name, "") for name in _CACHE_KEY)
+        key = _key_of(question)
         verdict = self._known.get(key)
         if verdict is None or self._clock.monotonic() >= verdict.until:
             verdict = await self._ask_once(key, {**question, "correlation_id": request_id})
@@ -145,7 +146,7 @@ class QuotaGate:
         }
         return {name: value for name, value in found.items() if value} | {"feature_ai_catalog_item": ""}
 
-    async def _ask_once(self, key: tuple[str, ...], question: dict[str, str]) -> _Verdict:
+    async def _ask_once(self, key: bytes, question: dict[str, str]) -> _Verdict:
         task = self._asking.get(key)
         if task is None:
             task = asyncio.create_task(self._ask(key, question))
@@ -154,7 +155,7 @@ class QuotaGate:
         # Shielded: a caller who hangs up must not take the answer from the others who wait for it.
         return await asyncio.shield(task)
 
-    async def _ask(self, key: tuple[str, ...], question: dict[str, str]) -> _Verdict:
+    async def _ask(self, key: bytes, question: dict[str, str]) -> _Verdict:
         begun_at = self._clock.monotonic()
         outcome, status, ttl_s = "error", 0, FAILURE_TTL_S
         try:
@@ -181,6 +182,12 @@ class QuotaGate:
         verdict = _Verdict(status if outcome == "answered" else 0, now + ttl_s)
         self._known.put(key, verdict)
         return verdict
+
+
+def _key_of(question: dict[str, str]) -> bytes:
+    """Of one length: the ids are the client's, as long as its headers may be."""
+    named = [question.get(name, "") for name in _CACHE_KEY]
+    return hashlib.sha256(repr(named).encode()).digest()
 
 
 def _vouched(caller: Caller) -> dict[str, str]:

@@ -33,7 +33,8 @@ PAYLOAD = "iglu:com.snowplowanalytics.snowplow/payload_data/jsonschema/1-0-4"
 CONTEXTS = "iglu:com.snowplowanalytics.snowplow/contexts/jsonschema/1-0-1"
 STANDARD = "iglu:com.gitlab/gitlab_standard/jsonschema/1-1-7"
 
-MAX_WAITING = 10_000
+MAX_WAITING, MAX_WAITING_CHARS = 10_000, 16 << 20
+"""Events, and letters of what clients' headers say in them: some 40,000 in each, where they like."""
 LINGER_S = 1.0
 TIMEOUT_S = 5.0
 GRACE_S = 1.0
@@ -79,6 +80,7 @@ class InternalEvents:
         self._meter = meter
         self._environment = environment
         self._waiting: deque[dict[str, Any]] = deque()
+        self._waiting_chars = 0
         self._wake = asyncio.Event()
         self._closing = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -127,6 +129,11 @@ class InternalEvents:
             "context_generated_at": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "extra": _tracking(exchange.headers) | extra,
         }
+        context = msgspec.json.encode({"schema": CONTEXTS, "data": [{"schema": STANDARD, "data": standard}]}).decode()
+        if self._waiting_chars + len(context) > MAX_WAITING_CHARS:
+            self._meter.internal_events(dropped=1)
+            return
+        self._waiting_chars += len(context)
         self._waiting.append(
             {
                 "e": "se",
@@ -138,9 +145,7 @@ class InternalEvents:
                 "tv": "torana-1",
                 "aid": self._settings.app_id,
                 "tna": self._settings.namespace,
-                "co": msgspec.json.encode(
-                    {"schema": CONTEXTS, "data": [{"schema": STANDARD, "data": standard}]}
-                ).decode(),
+                "co": context,
             }
         )
         self._wake.set()
@@ -156,6 +161,7 @@ class InternalEvents:
                 batch = [
                     self._waiting.popleft() for _ in range(min(len(self._waiting), max(1, self._settings.batch_size)))
                 ]
+                self._waiting_chars -= sum(len(event["co"]) for event in batch)
                 try:
                     await self._send(batch)
                 except Exception as error:  # noqa: BLE001  it must never fail a request, nor fall silent for good
