@@ -19,7 +19,7 @@ ToranaError
         ├── ProviderRefusedKey      401, 403: our own key is bad
         ├── ProviderBlocked         403 with a page: a firewall before the provider
         ├── ProviderFoundNothing    404: no such model, or no such address
-        ├── PromptTooLong           400, 413, 422: more than the model can read
+        ├── PromptTooLong           400, 403, 413, 422: more than the model can read
         ├── ProviderLimited         429
         ├── ProviderSpent           402 and its like: our account's money or quota is used up
         └── ProviderOverloaded      408, 424, 425, 498, 500, 502, 503, 504, 529
@@ -353,6 +353,9 @@ def provider_refused(status: int, message: str, where: str = "", kind: str = "")
     """The error for a provider's status; by status first, by the dialect's `kind` and the text last."""
     if status == 402 or (status < 500 and kind in SPENT_KINDS) or _SPENT_TEXT.match(message):
         return ProviderSpent(status, message, where, kind)
+    if status in (400, 403, 413, 422) and (kind == PromptTooLong.code or is_too_long(message)):
+        # 403 is Together's ("Error codes"), and no word about our key.
+        return PromptTooLong(400 if status == 403 else status, message, where, kind)
     if status in (401, 403):
         return ProviderRefusedKey(status, message, where, kind)
     if status == 429:
@@ -360,8 +363,6 @@ def provider_refused(status: int, message: str, where: str = "", kind: str = "")
     # 424 is TGI's for a model that failed, 498 Groq's for a flexible tier that is full.
     if status in (408, 424, 425, 498) or status >= 500:
         return ProviderOverloaded(status, message, where, kind)
-    if status in (400, 413, 422) and (kind == PromptTooLong.code or is_too_long(message)):
-        return PromptTooLong(status, message, where, kind)
     if kind == "overloaded_error":
         return ProviderOverloaded(529, message, where, kind)
     if status == 404:

@@ -3,7 +3,7 @@
 import pytest
 
 from torana.dialects.messages_writing import tell_too_long
-from torana.errors import PromptTooLong, provider_refused
+from torana.errors import PromptTooLong, ProviderRefusedKey, provider_refused
 
 NO_ROOM = "input length and `max_tokens` exceed context limit: "
 TOO_LONG = "prompt is too long: "
@@ -129,3 +129,13 @@ def test_a_vendors_words_are_known_and_told_as_anthropic_says_it(said: str, told
 )
 def test_what_else_may_be_too_long_or_too_large_is_no_prompt(said: str) -> None:
     assert not isinstance(provider_refused(400, said), PromptTooLong)
+
+
+def test_together_says_403_and_means_no_key_of_ours() -> None:
+    words = (
+        "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4097. Given: 80125 `inputs` tokens and"
+    )
+    refused = provider_refused(403, words)
+    assert isinstance(refused, PromptTooLong)
+    assert refused.upstream_code == 400
+    assert isinstance(provider_refused(403, "Key limit"), ProviderRefusedKey)
