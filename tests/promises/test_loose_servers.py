@@ -257,8 +257,9 @@ def done(number: int) -> Chunk:
         [COMPLETED],
         [CREATED, done(0), done(1), done(2), COMPLETED],
         [CREATED, {"type": "response.output_item.added", "output_index": 2, "item": OUTPUT[2]}, COMPLETED],
+        [CREATED, {"type": "response.output_text.delta", "output_index": 0, "delta": "Hello"}, COMPLETED],
     ],
-    ids=["the end alone", "not even a beginning", "whole items", "a call begun"],
+    ids=["the end alone", "not even a beginning", "whole items", "a call begun", "the text alone"],
 )
 async def test_a_response_is_read_where_it_was_told(
     gateway: RunningGateway, provider: ScriptedProvider, rows: list[Chunk]

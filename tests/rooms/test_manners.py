@@ -377,6 +377,7 @@ def test_a_fill_in_with_the_shape_of_a_chat_is_read() -> None:
         (vendors.deepseek_starved_events(), 503),
         (vendors.vllm_broken_events(), 500),
         ([vendors.piece({"content": "Half"}), vendors.piece({}, "error")], 502),
+        ([vendors.piece({"content": "Half"}), vendors.piece({}, "abort"), vendors.DONE], 502),
         (
             [
                 vendors.piece({"content": "Half"}),
@@ -385,7 +386,7 @@ def test_a_fill_in_with_the_shape_of_a_chat_is_read() -> None:
             500,
         ),
     ],
-    ids=["openrouter", "deepseek", "vllm", "error", "groq"],
+    ids=["openrouter", "deepseek", "vllm", "error", "abort", "groq"],
 )
 def test_an_answer_that_was_given_up_is_a_failure(events: list[bytes], status: int) -> None:
     reader = CHAT_COMPLETIONS.read_events()

@@ -22,8 +22,9 @@ MAX_WATCHED_CHARS = 64 * 1024
 """Of the arguments of a call without an id: each piece is added to them, and they are read to see if they are whole."""
 
 _OTHER: FinishReason = "other"
-_GIVEN_UP = {"error": 502, "insufficient_system_resource": 503}
-"""Ends of answers that are none: OpenRouter's, where the provider behind failed, and DeepSeek's, out of machines."""
+_GIVEN_UP = {"error": 502, "insufficient_system_resource": 503, "abort": 502}
+"""Ends of answers that are none: OpenRouter's, where the provider behind failed, DeepSeek's, out of machines, and
+vLLM's and SGLang's, of an engine that stops."""
 
 
 class _Function(msgspec.Struct):

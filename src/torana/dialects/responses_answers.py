@@ -178,6 +178,12 @@ class StreamedAnswer:
             # Some servers stream no more than this.
             for number, item in enumerate(decode_answer(_responses, said).output or ()):
                 self._end_item(number, item, chunks)
+        elif not self._calls and any(mark in said for mark in _CALL_MARKS):
+            # Others stream the text alone.
+            for number, item in enumerate(decode_answer(_responses, said).output or ()):
+                if item.type in _CALLS:
+                    self._begin_item(number, item, chunks)
+                    chunks.append(Chunk(tool_call=ToolCallPiece(self._calls[number], arguments=_arguments_of(item))))
         if not (self._is_begun or self._heard):
             raise ProviderBroke("the stream ended before it began")
         usage = openai_style.read_responses_usage(response.usage, tier=response.service_tier)
