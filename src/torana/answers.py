@@ -13,7 +13,7 @@ from msgspec.structs import replace as replace_fields
 
 from torana.books import ModelCall, Outcome, asked_tokens, count_said, prompt_texts
 from torana.chat import ChatRequest, FinishReason, Usage
-from torana.counting import BYTES_PER_TOKEN, count_bytes
+from torana.counting import count_bytes
 from torana.dialects.begun_answers import BegunAnswer, awaited_in
 from torana.dialects.dialect import RelayScan
 from torana.dialects.embedding_dialect import Vector
@@ -231,8 +231,8 @@ class Relay(msgspec.Struct, kw_only=True):
     started: float
     under_way: InFlight
     """Closed with the final word."""
-    asked_bytes: int = 0
-    """Of the body that was sent, where the answer costs tokens."""
+    asked_tokens: int = 0
+    """Of what was sent, as we count them; 0 where the answer costs none."""
     scan: RelayScan | None = None
     """Watches a stream for what its provider says."""
     answered_tokens: int = 0
@@ -261,7 +261,7 @@ class Relay(msgspec.Struct, kw_only=True):
         """Tokens until now, for an answer that stops here; checkpoints ask from another thread."""
         if self.scan is not None:
             told = self.scan.usage
-        return complete(told, int(self.asked_bytes / BYTES_PER_TOKEN), self.answered_tokens)
+        return complete(told, self.asked_tokens, self.answered_tokens)
 
     async def read_all(
         self, scan: Callable[[bytes], Usage | None] | None, said: Callable[[bytes], str] | None
@@ -302,7 +302,7 @@ class Relay(msgspec.Struct, kw_only=True):
             usage = self.scan.usage
         if outcome != "completed" or not is_told(usage):
             # An error status costs nothing, and neither does what is only looked up.
-            usage = self.so_far(usage) if self.asked_bytes and self.answer.status < 400 else None
+            usage = self.so_far(usage) if self.asked_tokens and self.answer.status < 400 else None
         self._end(outcome, usage, failure)
 
     def _end(self, outcome: Outcome, usage: Usage | None, failure: ProviderError | None = None) -> None:

@@ -12,7 +12,7 @@ from msgspec.structs import replace as replace_fields
 
 from torana.caller import Permit
 from torana.chat import ChatRequest, Usage
-from torana.counting import BYTES_PER_TOKEN, count_bytes, estimate_tokens
+from torana.counting import BYTES_PER_TOKEN, count_bytes, estimate_body, estimate_tokens
 from torana.errors import ProviderError, ProviderTlsFailed, Refusal, was_sent
 from torana.facts import Facts
 from torana.limits.estimate import input_tokens, price
@@ -228,7 +228,7 @@ _sites: dict[int, tuple[Deployment, Site]] = {}
 def asked_tokens(chat: ChatRequest) -> int:
     """What is sent, as we count it."""
     if chat.source is not None and not chat.source.is_read:
-        return int(len(chat.source.body) / BYTES_PER_TOKEN)
+        return estimate_body(chat.source.body)
     return input_tokens(chat)
 
 

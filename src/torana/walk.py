@@ -13,11 +13,11 @@ from torana.answers import Answer, Embedded, Relay
 from torana.books import ModelCall, asked_tokens, site_of
 from torana.caller import Caller, Permit
 from torana.chat import ChatRequest
-from torana.counting import BYTES_PER_TOKEN
+from torana.counting import estimate_body
 from torana.dialects.embedding_dialect import EmbeddingsRequest
 from torana.errors import Invalid, ProviderError, Refusal
 from torana.facts import Facts
-from torana.limits.estimate import estimate, estimate_body, estimate_inputs
+from torana.limits.estimate import estimate, estimate_inputs, estimate_relay
 from torana.limits.limits import Limits
 from torana.limits.rules import Call
 from torana.limits.spent import Spent
@@ -301,6 +301,7 @@ class Walk:
         model = model[:MAX_TEXT]
         started = time.monotonic()
         call = self._call(permit, facts, None, is_streamed=stream)
+        asked = 0 if is_free else estimate_body(body)
         deployment = self.models.deployment_of(provider, model)
         self.router.keep_inside(permit, deployment)
         under_way: InFlight | None = None
@@ -309,7 +310,7 @@ class Walk:
         try:
             limited = await self._hold(
                 permit, call, "", deployment,
-                lambda: estimate_body(path, len(body), allowed_tokens, self._weighed(deployment), is_free=is_free),
+                lambda: estimate_relay(path, asked, allowed_tokens, self._weighed(deployment), is_free=is_free),
             )  # fmt: skip
             if not is_free:
                 name = self._names.get((provider, model), model)
@@ -330,7 +331,7 @@ class Walk:
                 leave()
             call.record_failure(
                 provider, model, time.monotonic() - started, error,
-                lambda: 0 if is_free else int(len(body) / BYTES_PER_TOKEN),
+                lambda: asked,
             )  # fmt: skip
             if isinstance(error, ProviderError):
                 await call.settled()
@@ -340,7 +341,7 @@ class Walk:
         facts["provider_s"] = round(time.monotonic() - started, 6)
         return Relay(
             answer=answer, provider=provider, model=model, call=call, started=started, under_way=under_way,
-            asked_bytes=0 if is_free else len(body), headers=limited, leave=leave,
+            asked_tokens=asked, headers=limited, leave=leave,
         )  # fmt: skip
 
     async def embed(self, permit: Permit, model: Model, request: EmbeddingsRequest, facts: Facts) -> Embedded:

@@ -8,6 +8,7 @@ import pytest
 from tests.conftest import StartGateway
 from tests.promises.test_usage import PROXY, PROXY_HEADERS, chat_completions, messages
 from tests.support.gateway import RunningGateway
+from tests.support.limits import write_limits
 
 ABSURD = [
     {"prompt_tokens": -5, "completion_tokens": 7, "total_tokens": 2},
@@ -247,6 +248,21 @@ async def test_of_a_relayed_answer_without_usage_what_it_says_is_counted_and_not
     assert record["source"] == "counted"
     assert 0 < record["input_tokens"] < 50
     assert record["output_tokens"] == (0 if "embeddings" in path else 2)
+
+
+async def test_a_picture_in_a_relayed_request_is_counted_as_vendors_do_and_not_by_its_bytes(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    gateway = await start_gateway(write_limits(tmp_path / "overlay", "20000 input tokens per minute"))
+    gateway.provider.answer_with(body={"id": "x", "choices": []})
+    picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,iVBORw0KGgo{'A' * 2_000_000}"}}
+    asked = chat_completions(False) | {"messages": [{"role": "user", "content": [picture]}]}
+    token, path = gateway.token(unit_primitives=[PROXY]), "/v1/proxy/openai/v1/chat/completions"
+
+    answers = [await gateway.post(path, json=asked, token=token, headers=dict(PROXY_HEADERS)) for _ in range(3)]
+
+    assert [answer.status for answer in answers] == [200] * 3
+    assert [1600 <= record["input_tokens"] < 1700 for record in gateway.usage()] == [True] * 3
 
 
 async def test_a_relayed_answer_that_nobody_understands_is_counted_as_it_is(gateway: RunningGateway) -> None:

@@ -12,36 +12,35 @@ import msgspec
 
 from torana.catalog.limit_text import USD
 from torana.chat import ChatRequest, Document, Image, Part, Text, Thought, ToolCall, ToolResult, Usage
-from torana.counting import BYTES_PER_TOKEN, count_bytes, estimate_tokens
+from torana.counting import BYTES_PER_TOKEN, IMAGE_TOKENS, count_bytes, estimate_body, estimate_tokens
 from torana.limits.spent import Spent
 from torana.usage.prices import Price, UnknownPrice, cost_usd
 from torana.usage.told import MAX_TOKENS
 
 DEFAULT_OUTPUT_TOKENS = 4_096
 """Where neither the request nor the model's record says how long an answer may be."""
-IMAGE_TOKENS = 1_600
-"""About what vendors count for a picture of usual size, which they scale down to."""
 
 
 def estimate(chat: ChatRequest, prices: Price | None, output_limit: int = 0) -> Spent:
     """Tokens and money that `chat` may come to."""
     if chat.source is not None and not chat.source.is_read:
-        return estimate_body("", len(chat.source.body), chat.source.allowed_tokens, prices, is_free=False)
+        return estimate_relay("", estimate_body(chat.source.body), chat.source.allowed_tokens, prices, is_free=False)
     allowed = output_limit or DEFAULT_OUTPUT_TOKENS if chat.max_tokens is None else chat.max_tokens
     return _expect(input_tokens(chat), allowed * max(1, chat.choices), prices)
 
 
-def estimate_body(path: str, size_bytes: int, allowed: int, prices: Price | None, *, is_free: bool) -> Spent:
-    """As `estimate`, for a body that is passed on unread; its JSON is a little larger than the prompt in it.
+def estimate_relay(path: str, asked: int, allowed: int, prices: Price | None, *, is_free: bool) -> Spent:
+    """As `estimate`, for a body that is passed on unread.
 
+    asked    tokens of it, as we count them
     allowed  as `allowed_tokens` has it
     """
     if is_free:
         return Spent(0, 0, 0)
     # By path, or by the model's name in it.
     if "embedding" in path.partition("?")[0].rpartition("/")[2]:
-        return _expect(int(size_bytes / BYTES_PER_TOKEN), 0, prices)
-    return _expect(int(size_bytes / BYTES_PER_TOKEN), allowed or DEFAULT_OUTPUT_TOKENS, prices)
+        return _expect(asked, 0, prices)
+    return _expect(asked, allowed or DEFAULT_OUTPUT_TOKENS, prices)
 
 
 def allowed_tokens(members: Mapping[str, Any]) -> int:
