@@ -272,6 +272,27 @@ def test_a_call_of_whose_arguments_nothing_was_heard_has_none_unless_it_was_cut(
     assert "".join(chunk.tool_call.arguments for chunk in chunks if chunk.tool_call) == told
 
 
+@pytest.mark.parametrize(
+    ("begun", "pieces", "told"),
+    [({}, [], "{}"), ({"a": 1}, [], '{"a":1}'), ({}, ['{"a":', "2}"], '{"a":2}'), ({"a": 1}, ['{"a":1}'], '{"a":1}')],
+)
+def test_the_pieces_of_a_call_stand_for_what_it_began_with(begun: Any, pieces: list[str], told: str) -> None:
+    """Anthropic's SDK reads it so; servers that follow it send one, the other, or both."""
+    block = {"type": "tool_use", "id": "t", "name": "f", "input": begun}
+    deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in pieces]
+
+    chunks = read_stream(
+        MESSAGES,
+        event({"type": "message_start", "message": {"id": "m", "model": "m"}}),
+        event({"type": "content_block_start", "index": 0, "content_block": block}),
+        *(event({"type": "content_block_delta", "index": 0, "delta": delta}) for delta in deltas),
+        event({"type": "message_delta", "delta": {"stop_reason": "tool_use"}}),
+        event({"type": "message_stop"}),
+    )
+
+    assert "".join(chunk.tool_call.arguments for chunk in chunks if chunk.tool_call) == told
+
+
 def test_tool_calls_without_index_and_with_repeated_names_are_read() -> None:
     call = {"id": "c1", "function": {"name": "f", "arguments": '{"a":'}}
     rest = {"index": 0, "id": "c1", "function": {"name": "f", "arguments": "1}"}}

@@ -172,8 +172,8 @@ class StreamedAnswer:
         self._usage: Usage | None = None
         self._calls: dict[int, int] = {}
         """Block number → position among the tool calls."""
-        self._silent_calls: set[int] = set()
-        """Blocks of tool calls of whose arguments nothing was heard."""
+        self._silent_calls: dict[int, str] = {}
+        """Block number of a tool call without a piece of its arguments → those that it began with."""
 
     def take(self, data: bytes, chunks: list[Chunk]) -> bool:
         """Append what one event brings; True for the terminal one."""
@@ -211,19 +211,17 @@ class StreamedAnswer:
         return False
 
     def _complete_calls(self, chunks: list[Chunk]) -> None:
-        """Calls of whose arguments nothing was heard have none."""
-        for index in sorted(self._silent_calls):
-            chunks.append(Chunk(tool_call=ToolCallPiece(self._calls[index], arguments="{}")))
+        """Pieces that come stand for what a call began with, as SDKs have it; where none do, that is all there is."""
+        for index, arguments in sorted(self._silent_calls.items()):
+            chunks.append(Chunk(tool_call=ToolCallPiece(self._calls[index], arguments=arguments)))
         self._silent_calls.clear()
 
     def _take_block(self, index: int, block: _Block, chunks: list[Chunk]) -> None:
         if block.type == "tool_use":
             position = self._calls[index] = len(self._calls)
             # Arguments usually follow in pieces; some servers send them here, whole.
-            arguments = msgspec.json.encode(block.input).decode() if block.input else ""
-            if not arguments:
-                self._silent_calls.add(index)
-            chunks.append(Chunk(tool_call=ToolCallPiece(position, block.id or "", block.name or "", arguments)))
+            self._silent_calls[index] = msgspec.json.encode(block.input or {}).decode()
+            chunks.append(Chunk(tool_call=ToolCallPiece(position, block.id or "", block.name or "")))
         else:
             _take_words(block, chunks)
 
@@ -235,7 +233,7 @@ class StreamedAnswer:
         elif delta.signature:
             chunks.append(Chunk(signature=delta.signature, dialect=NAME))
         elif delta.partial_json and index in self._calls:
-            self._silent_calls.discard(index)
+            self._silent_calls.pop(index, None)
             chunks.append(Chunk(tool_call=ToolCallPiece(self._calls[index], arguments=delta.partial_json)))
 
 
