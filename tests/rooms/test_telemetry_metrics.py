@@ -2,6 +2,8 @@
 
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -312,6 +314,26 @@ async def test_a_late_event_loop_shows_in_the_histogram(metrics: Metrics) -> Non
     assert found['event_loop_lag_seconds_bucket{le="0.001"}'] == 1
     assert found["event_loop_lag_seconds_sum"] == pytest.approx(0.3)
     assert samples(metrics)["ai_gateway_threads_count"] >= 1
+
+
+@pytest.mark.parametrize("_again", range(6))
+def test_a_reload_that_adds_series_while_others_are_added_and_shown_spoils_none(tmp_path: Path, _again: int) -> None:
+    mine = Shards(tmp_path)
+    names = [[f"{thread} {number}" for number in range(60)] for thread in range(3)]
+
+    def add(thread: int) -> None:
+        for name in names[thread]:
+            mine.values[mine.place(USAGE_DELIVERED, (name,))] += 1
+            mine.sum()
+
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(add, range(3)))
+
+    sibling = Shards(tmp_path)
+    told = {labels[0]: numbers for labels, numbers in sibling.sum()[USAGE_DELIVERED]}
+    for shards in (mine, sibling):
+        shards.close()
+    assert told == {name: [1] for name in chain(*names)}
 
 
 def test_series_whose_names_find_no_space_are_not_counted_and_spoil_no_others(

@@ -13,6 +13,7 @@ import json
 import logging
 import mmap
 import os
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -41,6 +42,8 @@ class Shards:
     """
 
     def __init__(self, directory: Path | None = None) -> None:
+        # A reload adds series from its own thread; and while one is written down, the log may count a line.
+        self._lock = threading.RLock()
         self._places: dict[tuple[str, Labels], int] = {}
         self._count: dict[str, int] = dict.fromkeys(_FAMILY, 0)
         self._next_place = 0
@@ -63,18 +66,19 @@ class Shards:
         A family that is full gives the place of its series `other`, to everyone who asks.
         """
         key = (family.name, labels)
-        found = self._places.get(key)
-        if found is not None:
-            return found
-        if self._series is None:
-            return self._add(family, labels)
-        fcntl.flock(self._series, fcntl.LOCK_EX)  # held for two short calls; siblings wait that long
-        try:
-            self._read_series()
+        with self._lock:
             found = self._places.get(key)
-            return found if found is not None else self._add(family, labels)
-        finally:
-            fcntl.flock(self._series, fcntl.LOCK_UN)
+            if found is not None:
+                return found
+            if self._series is None:
+                return self._add(family, labels)
+            fcntl.flock(self._series, fcntl.LOCK_EX)  # held for two short calls; siblings wait that long
+            try:
+                self._read_series()
+                found = self._places.get(key)
+                return found if found is not None else self._add(family, labels)
+            finally:
+                fcntl.flock(self._series, fcntl.LOCK_UN)
 
     def sum(self) -> Mapping[Family, list[tuple[Labels, list[float]]]]:
         """Every family's series with their numbers, over all workers, dead ones included."""
@@ -82,9 +86,10 @@ class Shards:
         if self._series is not None and self._directory is not None:
             own = os.fstat(self._own).st_ino
             arrays += [_read_array(path) for path in _array_paths(self._directory) if path.stat().st_ino != own]
-            self._read_series()
+            with self._lock:
+                self._read_series()
         found: dict[Family, list[tuple[Labels, list[float]]]] = {family: [] for family in FAMILIES}
-        for (name, labels), start in self._places.items():
+        for (name, labels), start in list(self._places.items()):
             family = _FAMILY[name]
             counted = [values for values, is_alive in arrays if is_alive or family.kind != "gauge"]
             join: Callable[[list[float]], float] = max if family.is_per_node else sum
