@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import os
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import jwt
@@ -147,6 +149,26 @@ def test_a_kept_development_key_that_is_damaged_is_named_and_what_helps(
 
     assert (refused.exit_code, refused.stdout, made.exit_code) == (1, "", 0)
     assert f"remove {file}, and the next start makes another" in caplog.text
+
+
+def test_a_kept_development_key_of_another_user_is_not_to_be_removed(
+    terminal: Terminal, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    me = os.geteuid()
+    monkeypatch.chdir("/")
+    with TemporaryDirectory() as folder:
+        bare = {"AIGW_SELF_SIGNED_JWT__SIGNING_KEY": None, "AIGW_STATE_DIR": folder}
+        file = Path(folder, "signing_key.pem")
+        file.touch(0)
+        Path(folder).chmod(0o755)
+        try:
+            os.seteuid(me or 65534)  # what root is not let do, nobody is
+            refused = terminal.run("token", **bare)
+        finally:
+            os.seteuid(me)
+
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert f"{file} is not this user's to read: be the one who serves" in caplog.text
 
 
 def test_the_kept_development_key_serves_in_any_environment(terminal: Terminal) -> None:

@@ -177,6 +177,9 @@ def _place_new_key(kept: Path) -> None:
 def _read_kept(path: Path) -> rsa.RSAPrivateKey | None:
     try:
         return read_private_key(path.read_text(encoding="utf-8"))
+    except PermissionError:  # nothing is wrong with it: it is the server's, and whoever looks is another user
+        logger.error(f"the kept development signing key {path} is not this user's to read: be the one who serves")
+        return None
     except (OSError, ValueError, BadKey) as error:
         logger.error(
             f"the kept development signing key is unusable: remove {path}, and the next start makes another",
