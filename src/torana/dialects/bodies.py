@@ -32,6 +32,7 @@ def _look_for(signs: bytes) -> re.Pattern[bytes]:
 _IN_REQUESTS, _IN_ANSWERS = b"[{:,", b"[{"
 _looks = {signs: _look_for(signs) for signs in (_IN_REQUESTS, _IN_ANSWERS)}
 _others = {signs: bytes(set(range(256)) - set(signs)) for signs in _looks}
+_holders = frozenset({dict, list})
 _is_object, _is_list = frozenset({dict}).__contains__, frozenset({list}).__contains__
 _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 
@@ -112,11 +113,11 @@ def _is_too_deep(value: Any) -> bool:
     level = [value]
     for _ in range(MAX_DEPTH):
         kinds = list(map(type, level))
+        if _holders.isdisjoint(kinds):
+            return False
         objects, lists = compress(level, map(_is_object, kinds)), compress(level, map(_is_list, kinds))
         level = [*chain.from_iterable(map(dict.values, objects)), *chain.from_iterable(lists)]
-        if not level:
-            return False
-    return any(type(item) in (dict, list) for item in level)
+    return not _holders.isdisjoint(map(type, level))
 
 
 def plain_text(body: bytes) -> str:
