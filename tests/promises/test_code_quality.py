@@ -197,6 +197,14 @@ async def test_a_block_that_is_closed_below_is_not_closed_again(
     assert await text_of(shared, body(above, f"{below}\n", file_name)) == offered
 
 
+@pytest.mark.parametrize("below", ["\n  }\n}\n", "\n  }\n  return x\n}\n", f"\n  }}\n{FIRST_ROUTE * 9}"])
+async def test_braces_stay_in_a_file_that_does_not_parse(shared: RunningGateway, below: str) -> None:
+    answered = "try {\n      a()\n    } catch (err) {\n      if (b) {\n        c()\n      }\n    }"
+    shared.provider.answer_with(text=answered)
+
+    assert await text_of(shared, body("foo(\n  if (a) {\n    ", below, "a.js")) == answered
+
+
 @pytest.mark.parametrize(
     ("file_name", "above", "answered", "offered"),
     [

@@ -114,14 +114,17 @@ def begins_comment(prefix: str, text: str, suffix: str, grammar: str, trees: Tre
 
 
 def adds_errors(prefix: str, before: str, after: str, suffix: str, grammar: str, trees: Trees | None = None) -> bool:
-    """True where the code parses worse with `after` at the cursor than with `before`."""
+    """True where the code parses worse, or may, with `after` at the cursor than with `before`."""
     head, tail = _shorten(prefix), suffix[:SUFFIX_CHARS]
     trees = trees or Trees()
     old = trees.make(grammar, head + before + tail) if grammar else None
     new = trees.make(grammar, head + after + tail) if old is not None else None
     if old is None or new is None:
         return open_brackets(after) > 0
-    return _count_errors(new.root_node) > _count_errors(old.root_node)
+    if _count_errors(new.root_node) > _count_errors(old.root_node):
+        return True
+    # Among other errors, as where the file is cut off, one more may not be told as one.
+    return new.root_node.has_error and open_brackets(after) > open_brackets(before)
 
 
 def open_brackets(text: str) -> int:
