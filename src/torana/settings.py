@@ -114,7 +114,10 @@ class ProviderSettings:
         False, "AIGW_CUSTOM_MODELS__DISABLE_STREAMING", "clients' own servers are asked without streaming"
     )
     extra_headers: dict[str, Any] = setting(
-        {}, "AIGW_CUSTOM_MODELS__EXTRA_HEADERS", "JSON: headers added to calls to clients' own servers"
+        {},
+        "AIGW_CUSTOM_MODELS__EXTRA_HEADERS",
+        "JSON: headers added to calls to clients' own servers: to any that a client names, unless "
+        "`AIGW_CUSTOM_MODELS__ALLOWED_ENDPOINTS` holds them to yours",
     )
     allowed_endpoints: tuple[str, ...] = setting(
         (),
