@@ -708,7 +708,30 @@ SCHEMAS: list[tuple[dict[str, Any], dict[str, Any], bool]] = [
         {"properties": {"a": {}, "b": {}}},
         True,
     ),
-    ({"properties": {"a": {"$ref": "#"}}}, {"properties": {"a": {"properties": {"a": {"type": "object"}}}}}, False),
+    ({"properties": {"a": {"$ref": "#"}}}, {"properties": {"a": {"properties": {"a": {"type": "object"}}}}}, True),
+    # What a parameter is for is told, unless it is of a kind that holds itself
+    (
+        {
+            "$defs": {"A": {"enum": ["x"], "description": "A kind."}},
+            "properties": {"a": {"$ref": "#/$defs/A", "default": "x", "description": "Which one."}},
+        },
+        {
+            "$defs": {"A": {"enum": ["x"], "description": "A kind."}},
+            "properties": {"a": {"enum": ["x"], "description": "Which one."}},
+        },
+        False,
+    ),
+    (
+        {
+            "$defs": {"A": {"properties": {"a": {"$ref": "#/$defs/A"}}}},
+            "properties": {"a": {"$ref": "#/$defs/A", "description": "Which one."}},
+        },
+        {
+            "$defs": {"A": {"properties": {"a": {"$ref": "#/$defs/A"}}}},
+            "properties": {"a": {"$ref": "#/$defs/A"}},
+        },
+        False,
+    ),
     (
         {"properties": {"pattern": {"type": "string"}, "never": False, "any": True}},
         {"properties": {"pattern": {"type": "string"}, "any": {}}},

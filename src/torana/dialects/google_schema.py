@@ -44,10 +44,17 @@ class _Page:
         """The part with what it refers to in its place; a reference that leads nowhere is lost."""
         if not isinstance(part.get("$ref"), str):
             return part
-        placed: Schema = Placing(self.root, self.room).place(part)
-        if "$ref" in placed or self.room.left <= 0:
+        placing = Placing(self.root, self.room)
+        placed: Schema = placing.place(part)
+        if "$ref" in placed or placing.was_cut:
             self.lost.add("$ref")
         return {name: value for name, value in placed.items() if name != "$ref"}
+
+    def place_whole(self, part: Schema) -> Schema | None:
+        """The same; None where that would say less."""
+        placing = Placing(self.root, self.room)
+        placed: Schema = placing.place(part)
+        return None if placing.was_cut else placed
 
 
 def clean_schema(schema: Schema, room: Room) -> tuple[Schema, bool]:
@@ -59,12 +66,12 @@ def clean_schema(schema: Schema, room: Room) -> tuple[Schema, bool]:
 def _clean(schema: Schema, page: _Page) -> Schema:
     parts = _parts_of(schema) if "$ref" in schema or "allOf" in schema else []
     if len(parts) == 1 and (name := _name_in(parts[0], page)) and schema.keys() | parts[0].keys() <= _MAY_BE_ASIDE:
-        # Beside a reference nothing may stand but what begins with a dollar sign.
-        return {
-            **_cleaned_members(schema, ("$id", "$anchor"), page),
-            **_defs_of(schema, page),
-            "$ref": f"#/$defs/{name}",
-        }
+        placed = page.place_whole(parts[0]) if "description" in schema else None
+        if placed is None:
+            # Beside a reference nothing may stand but what begins with a dollar sign.
+            ids = _cleaned_members(schema, ("$id", "$anchor"), page)
+            return {**ids, **_defs_of(schema, page), "$ref": f"#/$defs/{name}"}
+        parts = [placed]
     others = [(name, value) for name, value in schema.items() if name not in _KEPT | _SAID_OTHERWISE | _REMARKS]
     untold = [
         f"{name}: {msgspec.json.encode(value).decode()}"

@@ -106,6 +106,8 @@ class Placing:
     def __init__(self, schema: Schema, room: Room) -> None:
         self._schema = schema
         self._room = room
+        self.was_cut = False
+        """Some of it is any object now."""
 
     def place(self, value: Any, within: frozenset[str] = frozenset(), level: int = 0) -> Any:
         if within:
@@ -121,6 +123,7 @@ class Placing:
             return {name: self.place(each, within, level) for name, each in value.items()}
         rest = {name: each for name, each in value.items() if name != "$ref"}
         if ref in within or self._room.left <= 0 or level > MAX_LEVELS:
+            self.was_cut = True
             return {"type": "object", **rest}
         bare = {name: each for name, each in found.items() if name not in _NAMED}
         return {**self.place(bare, within | {ref}, level), **rest}
