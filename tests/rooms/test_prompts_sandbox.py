@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torana.errors import Invalid
-from torana.prompts.filters import TooLarge
+from torana.prompts.filters import FILTERS, TooLarge, largest_result
 from torana.prompts.grammar import BadTemplate
 from torana.prompts.sandbox import Meter, Sandbox, render_text, with_meter
 
@@ -38,6 +38,9 @@ def rendered(text: str, *, chars: int = 1000, turns: int = 100, **values: Any) -
         ("{{ nothing|default('d') }}{{ none_|default('d', true) }}{{ nothing is defined }}", "ddFalse"),
         ("{{ x|tojson }}{{ t|tojson }}", '{"a": {"b": 1}}"é<&"'),
         ("{{ 'l1\nl2'|indent(2) }}", "l1\n  l2"),
+        ("{{ lines|indent(2, true) }}", "  a\rb\r\n  c\n\n"),
+        ("{{ t.index is defined }} {{ xs.index is defined }}", "False False"),
+        ("{{ xs[:2] }} {{ xs[1:2] }}", "['p', 'q'] ['q']"),
         ("{{ xs|first }}{{ xs|last }}{{ 'abcdef'|truncate(3) }}", "prabc…"),
         ("{% include 'a/hello.jinja' %}", "Hello Ada"),
         ("{% with name = 'Bob' %}{% include 'a/hello.jinja' %}{% endwith %}", "Hello Bob"),
@@ -49,7 +52,7 @@ def rendered(text: str, *, chars: int = 1000, turns: int = 100, **values: Any) -
 def test_a_template_looks_up_loops_includes_and_filters(text: str, expected: str) -> None:
     values: dict[str, Any] = {"x": {"a": {"b": 1}}, "xs": ["p", "q", "r"], "t": "é<&", "none_": None, "name": "Ada"}
 
-    assert rendered(text, **values) == expected
+    assert rendered(text, lines="a\rb\r\nc\n\n", **values) == expected
 
 
 @pytest.mark.parametrize(
@@ -138,6 +141,18 @@ def test_a_refusal_names_the_line(fault: str) -> None:
 def test_a_template_that_grows_without_end_is_stopped(text: str) -> None:
     with pytest.raises(TooLarge):
         rendered(text, t="x" * 900, xs=list(range(10)))
+
+
+_texts = st.text("ab \n\r\v\f\u2028", max_size=40)
+
+
+@given(_texts, st.integers(0, 64), st.booleans(), st.booleans(), _texts, _texts)
+def test_what_may_grow_is_bounded_before_it_does(
+    text: str, width: int, first: bool, blank: bool, old: str, new: str
+) -> None:
+    assert len(FILTERS["indent"](text, width, first, blank)) <= largest_result("indent", text, (width, first, blank))
+    assert len(FILTERS["replace"](text, old, new)) <= largest_result("replace", text, (old, new))
+    assert len(FILTERS["join"](text, new)) <= largest_result("join", text, (new,))
 
 
 def test_output_and_turns_of_exactly_the_cap_are_fine_and_one_more_is_not() -> None:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
 from inspect import Signature, signature
+from io import StringIO
 from typing import Any
 
 from jinja2.runtime import Undefined
@@ -38,9 +39,10 @@ def replace(value: Any, old: str, new: str, /) -> str:
 
 
 def indent(value: Any, width: int = 4, first: bool = False, blank: bool = False) -> str:
+    """Lines end with a line feed alone, which `largest_result` counts: other signs within them may be many."""
     if width > _MAX_INDENT:
         raise TooLarge
-    lines = str(value).splitlines(keepends=True)
+    lines = StringIO(str(value), newline="\n")
     margin = " " * width
     return "".join(
         margin + line if (index or first) and (blank or line.strip()) else line for index, line in enumerate(lines)
@@ -150,5 +152,5 @@ def largest_result(name: str, value: Any, args: Sequence[Any]) -> int:
     if name == "join":
         return sum(len(str(each)) for each in value) + len(value) * len(str(args[0]) if args else "")
     if name == "indent":
-        return len(str(value)) + str(value).count("\n") * _MAX_INDENT
+        return len(str(value)) + (str(value).count("\n") + 1) * _MAX_INDENT
     return 0
