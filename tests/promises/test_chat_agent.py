@@ -546,12 +546,13 @@ async def test_the_metadata_chooses_the_model(shared: RunningGateway, metadata: 
     assert lines[-1] == usage_line(model)
 
 
-async def test_the_operator_caps_the_answer(start_gateway: StartGateway) -> None:
-    gateway = await start_gateway(env={"AIGW_DUO_CHAT__MAX_TOKENS": "99"})
+@pytest.mark.parametrize(("env", "max_tokens"), [({}, 2048), ({"AIGW_DUO_CHAT__MAX_TOKENS": "99"}, 99)])
+async def test_the_operator_caps_the_answer(start_gateway: StartGateway, env: dict[str, str], max_tokens: int) -> None:
+    gateway = await start_gateway(env=env)
 
     await ask(gateway)
 
-    assert gateway.provider.requests[0].json()["max_tokens"] == 99
+    assert gateway.provider.requests[0].json()["max_tokens"] == max_tokens
 
 
 @one_gateway
