@@ -91,6 +91,7 @@ def test_a_template_looks_up_loops_includes_and_filters(text: str, expected: str
         "{% import 'a/hello.jinja' as h %}",
         "{% from 'a/hello.jinja' import h %}",
         "{% include x %}",
+        "{% include 5 %}",
         "{% include ['a/hello.jinja'] %}",
         "{% include 'a/' ~ x %}",
         "{% include 'a/hello.jinja' without context %}",

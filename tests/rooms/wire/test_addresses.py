@@ -232,6 +232,7 @@ def test_self_hosted_addresses_may_be_called(address: str) -> None:
         (("127.0.0.1",), "http://127.0.0.11/", False),
         (("10.0.0.0/8",), "http://10.1.2.3/", True),
         (("10.0.0.0/8",), "http://11.1.2.3/", False),
+        (("10.9.8.7/8",), "http://10.1.2.3/", True),
         (("::1",), "http://[::1]/", True),
         (("[::1]",), "http://[::1]/", True),
         (("fd00::/8",), "http://[fd00::1]/", True),
