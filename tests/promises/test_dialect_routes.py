@@ -530,6 +530,7 @@ REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
     "another unit primitive": ({"headers": {"X-Gitlab-Unit-Primitive": "duo_chat"}}, 403, "unit_primitive_missing"),
     "no JSON": ({"body": b"{"}, 400, "json_invalid"),
     "no model": ({"body": b"{}"}, 400, "model_missing"),
+    "a model that is no name": ({"body": b'{"model": 5}'}, 400, "model_missing"),
     "a wrong member": ({"messages": 1, "input": 1}, 400, "request_invalid"),
 }
 

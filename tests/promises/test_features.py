@@ -305,6 +305,16 @@ async def test_families_whose_templates_refuse_a_system_turn_are_asked_in_the_fi
     assert told.index("You summarize") < told.index("story")
 
 
+async def test_a_feature_never_leaves_the_server_that_the_client_brings(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(env={"AIGW_CUSTOM_MODELS__ENABLED": "true"})
+    metadata = {"provider": "openai", "name": "llama3", "endpoint": f"{gateway.provider.url}/own/v1"}
+
+    answer = await ask(gateway, SUMMARIZE, envelope({"content": "story"}, model_metadata=metadata))
+
+    assert answer.status == 200
+    assert [request.path for request in gateway.provider.requests] == ["/own/v1/chat/completions"]
+
+
 # --- An operator's own ---
 
 
