@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from tests.conftest import StartGateway
 from tests.promises.test_usage import PROXY, PROXY_HEADERS, messages
 from tests.support.clock import HandClock
+from tests.support.disks import grow, small_file_system
 from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.issuer import FakeIssuer
 from tests.support.provider import ScriptedProvider
@@ -194,6 +195,30 @@ async def test_a_bad_record_is_parked_with_an_alarm_and_the_rest_flows(
     assert len(parked(gateway)) == 2
 
 
+async def test_bad_records_that_find_no_room_together_are_parked_once_when_they_do(
+    start_gateway: StartGateway, sink: UsageSink, tmp_path: Path
+) -> None:
+    def refuse_some(records: list[dict[str, Any]]) -> int:
+        return 400 if any(record["instance"] == "poison" for record in records) else 204
+
+    sink.verdict = refuse_some
+    sink.server.stop_listening()  # so that all of them come in one batch
+    gateway = await start_gateway(env=sending_to(tmp_path, sink))
+    await call(gateway)
+    bad = await call(gateway, times=2, sub="poison", gitlab_instance_id="poison")
+    with small_file_system(gateway.running.parts.ledger.spool.path / "_parked", "size=4k") as place:
+        (place / "billing.jsonl").write_text(f'{{"event":{{"request_id":"{"x" * 2_700}"}}}}\n')  # one more has room
+
+        await sink.server.start()
+        await fails_again(gateway)
+        await fails_again(gateway)
+        assert sink.requests
+        grow(place, "64k")
+        await counts(gateway, 'usage_parked_total{sink="billing"}', 2)
+
+        assert [line["event"]["request_id"] for line in parked(gateway)[1:]] == bad
+
+
 async def test_parked_records_are_sent_again_to_their_sink_alone_when_an_operator_says_so(
     start_gateway: StartGateway, sink: UsageSink, tmp_path: Path
 ) -> None:
@@ -257,7 +282,8 @@ async def test_records_that_are_sent_again_wait_for_a_sink_that_the_gateway_does
     await counts(gateway, 'usage_delivered_total{sink="rollup"}', 1)
     spool = gateway.running.parts.ledger.spool.path
     told = {**sending_to(tmp_path, sink), "AIGW_USAGE__SPOOL_DIR": str(spool)}
-    Parking(spool, "billing").park([b'{"id":"%036d","ended_at":"2026-01-01T00:00:00.000Z","residency":[]}' % 7], "", "")
+    old = b'{"id":"%036d","ended_at":"2026-01-01T00:00:00.000Z","residency":[]}' % 7
+    Parking(spool, "billing").park([(old, "")], "")
 
     sent = await asyncio.to_thread(CliRunner().invoke, main, ["usage", "resend", "billing"], env=told)
     await gateway.log.find(message="parked usage records are sent again")

@@ -287,10 +287,10 @@ def test_a_call_noted_by_another_version_keeps_no_other_from_its_record(tmp_path
 
 def test_a_torn_line_among_the_parked_keeps_no_record_from_being_sent_again(tmp_path: Path) -> None:
     parking = Parking(tmp_path, "billing")
-    parking.park([b'{"id":"one"}'], "refused", "now")
+    parking.park([(b'{"id":"one"}', "refused")], "now")
     with parking.path.open("ab") as file:
         file.write(b'{"at": "no')  # killed in the middle
-    parking.park([b'{"id":"two"}'], "refused", "now")
+    parking.park([(b'{"id":"two"}', "refused")], "now")
 
     count = resend(tmp_path, "billing")
 
@@ -303,7 +303,7 @@ def test_a_torn_line_among_the_parked_keeps_no_record_from_being_sent_again(tmp_
 def test_parked_records_that_an_operator_has_edited_keep_their_ids(tmp_path: Path) -> None:
     event = {"id": "0198c5f2-3a4b-7c1d-9e2f-000000000001", "user": "größe \u2028", "cost_usd": None}
     parking = Parking(tmp_path, "billing")
-    parking.park([b"{}"], "refused", "now")
+    parking.park([(b"{}", "refused")], "now")
     parking.path.write_text(json.dumps({"event": event, "why": "looked at"}) + "\n")
 
     resend(tmp_path, "billing")
@@ -319,7 +319,7 @@ def test_whoever_is_killed_while_he_sends_parked_records_again_loses_and_doubles
     while True:
         spool = tmp_path / str(killed_at)
         parking = Parking(spool, "billing")
-        parking.park(events, "refused", "now")
+        parking.park([(event, "refused") for event in events], "now")
         is_dead = is_killed(killed_at, lambda disk, spool=spool: resend(spool, "billing", disk))
 
         with suppress(FileExistsError):  # on their way already, and still parked
@@ -337,7 +337,7 @@ def test_whoever_is_killed_while_he_sends_parked_records_again_loses_and_doubles
 
 def test_parked_records_that_are_on_their_way_already_are_not_sent_twice(tmp_path: Path) -> None:
     parking = Parking(tmp_path, "billing")
-    parking.park([b'{"id":"one"}'], "refused", "now")
+    parking.park([(b'{"id":"one"}', "refused")], "now")
     whole = parking.path.read_bytes()
     resend(tmp_path, "billing")
     parking.path.write_bytes(whole)  # killed before it was emptied
@@ -351,7 +351,7 @@ def test_parked_records_that_are_on_their_way_already_are_not_sent_twice(tmp_pat
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
 def test_what_root_sends_again_belongs_to_whom_the_spool_belongs(tmp_path: Path) -> None:
-    Parking(tmp_path, "billing").park([b'{"id":"one"}'], "refused", "now")
+    Parking(tmp_path, "billing").park([(b'{"id":"one"}', "refused")], "now")
     os.chown(tmp_path, 12_345, 12_346)
 
     resend(tmp_path, "billing")

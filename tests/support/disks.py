@@ -26,6 +26,10 @@ def small_file_system(place: Path, options: str) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(place)], check=True)
 
 
+def grow(place: Path, size: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", str(place)], check=True)
+
+
 def fill(place: Path, how: str) -> Path:
     rest = place / "rest"
     rest.mkdir()

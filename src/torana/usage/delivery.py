@@ -7,7 +7,8 @@ that may have arrived already, and that the receiver may have forgotten since, i
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -213,7 +214,7 @@ class Delivery:
             old = sum(position <= cursor.tried for position in batch.positions)
             if old:
                 why = f"sent before without a clear answer, more than {window_s:g} s ago: it might be counted twice"
-                await self._park(batch.part(0, old), why)
+                await self._park([(event, why) for event in batch.events[:old]])
                 # At once: whatever becomes of the others, these are not sent.
                 cursor = replace(cursor, position=batch.positions[old - 1])
                 await self._advance(folder, cursor)
@@ -242,8 +243,9 @@ class Delivery:
             # Not one is good: it is the receiver that has changed its mind, not the records.
             raise SinkDown(f"all of {count} records are refused: {refused[0][1]}", is_ambiguous=False)
         try:
-            for event, reason in refused:
-                await self._park(Batch(batch.folder, [event], []), f"refused: {reason}")
+            if refused:
+                # Together: were some put down and others not, those would be put down once more.
+                await self._park([(event, f"refused: {reason}") for event, reason in refused])
         except SinkDown as failure:
             raise _in_part(failure) from None
         self._meter.delivered(count - len(refused))
@@ -270,16 +272,17 @@ class Delivery:
         except SinkDown as failure:
             raise (_in_part(failure) if len(found) < middle else failure) from None
 
-    async def _park(self, batch: Batch, why: str) -> None:
+    async def _park(self, parked: Sequence[tuple[bytes, str]]) -> None:
         try:
-            await asyncio.to_thread(self._parking.park, batch.events, why, wall_text(self._clock.now()))
+            await asyncio.to_thread(self._parking.park, parked, wall_text(self._clock.now()))
         except OSError as error:
             raise SinkDown(f"records cannot be parked: {error}", is_ambiguous=False) from error
-        self._meter.parked(len(batch.events))
-        logger.error(
-            "usage records are parked",
-            extra={"sink": self.name, "records": len(batch.events), "reason": why, "file": str(self._parking.path)},
-        )
+        self._meter.parked(len(parked))
+        for why, records in Counter(why for _, why in parked).items():
+            logger.error(
+                "usage records are parked",
+                extra={"sink": self.name, "records": records, "reason": why, "file": str(self._parking.path)},
+            )
 
     def _within_borders(self, batch: Batch) -> Batch:
         """Without the records that may not be where this sink is."""
