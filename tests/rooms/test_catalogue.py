@@ -674,6 +674,11 @@ def test_an_unreadable_file_and_a_missing_folder_are_named(tmp_path: Path) -> No
     ]
 
 
+@pytest.mark.parametrize("text", ["- " * 50_000 + "x", "[" * 50_000 + "]" * 50_000, "{a: " * 50_000 + "}" * 50_000])
+def test_a_file_of_endless_levels_ends_no_process(tmp_path: Path, text: str) -> None:
+    assert problems_of(write(tmp_path, models=text))[0].startswith("models.yml:1: nested too deeply, expected a few")
+
+
 def test_files_whose_names_end_in_large_letters_are_not_passed_over(tmp_path: Path) -> None:
     (tmp_path / "features").mkdir()
     for name in ("LIMITS.YML", "features/x.YML"):

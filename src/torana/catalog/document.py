@@ -17,6 +17,7 @@ import yaml
 from torana.errors import BadCatalogue
 
 _LINE_CHARS = 80
+MAX_DEPTH = 1000
 _TITLES = ("name", "title", "description")
 """Members that say what a record is called, and mention no other."""
 _PASSWORD = re.compile(r"//[^/@\s]*@")
@@ -107,6 +108,8 @@ class Document:
         self.name = name
         self._lines = text.splitlines()
         try:
+            if _is_too_deep(text, self._lines):
+                raise RecursionError
             loader = _Loader(text)
             node = loader.get_single_node()
             if node is not None and (problems := list(self._misused(node, set()))):
@@ -276,6 +279,19 @@ class Document:
                 yield self._problem(line, f"{_label(where)} is {_type_name(value)}", expected)
             else:
                 yield self._problem(line, f"{_label(where)}: {error}", "expected another value")
+
+
+def _is_too_deep(text: str, lines: list[str]) -> bool:
+    """Whether its levels could end the process: the parser goes down into them on the system's own stack."""
+    # A level takes a bracket, or within its line a sign or a blank of its own.
+    if text.count("[") + text.count("{") + max(map(len, lines), default=0) <= MAX_DEPTH:
+        return False
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            return True
+    return False
 
 
 def nearest(name: str, known: Iterable[str], otherwise: str) -> str:
