@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
@@ -212,6 +213,35 @@ async def test_a_rollup_that_cannot_be_written_is_tried_again_later(tmp_path: Pa
     await sink.send(batch(event(1)))
 
     await sink.aclose()
+
+
+async def test_a_copy_is_read_where_nothing_can_be_written(
+    sink: RollupSink, rollup: Path, torana: Callable[..., Result]
+) -> None:
+    await sink.send(batch(event(1)))
+    await sink.aclose()
+    with out_of_reach(rollup) as copy:
+        said = torana("usage", "report", "--rollup", str(copy), "--json")
+
+    assert said.exit_code == 0, said.output
+    assert len(json.loads(said.output)["rows"]) == 1
+
+
+@contextmanager
+def out_of_reach(file: Path) -> Iterator[Path]:
+    """A copy in a folder that we may not write to: what root is not kept from, nobody is."""
+    me = os.geteuid()
+    with TemporaryDirectory() as folder:
+        copy = Path(folder, file.name)
+        copy.write_bytes(file.read_bytes())
+        copy.chmod(0o444)
+        Path(folder).chmod(0o555)
+        try:
+            os.setresuid(me or 65534, me or 65534, -1)
+            yield copy
+        finally:
+            os.setresuid(me, me, -1)
+            Path(folder).chmod(0o755)
 
 
 async def test_a_rollup_of_a_newer_version_is_neither_added_to_nor_read(

@@ -50,8 +50,11 @@ def open_rollup(path: Path, *, is_reader: bool = False) -> "sqlite3.Connection":
     import sqlite3
 
     if is_reader:
-        # As a writer would, without making one: a reader of a live file needs its shared memory beside it.
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=5)
+        # As a writer would, without making one: a reader of a live file needs its shared memory beside it. A copy that
+        # lies where nothing can be written is nobody's to change.
+        is_still = not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists()
+        how = "immutable=1" if is_still else "mode=rw"
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, timeout=5)
         try:
             connection.execute("PRAGMA query_only = ON")
             _version_of(connection)
