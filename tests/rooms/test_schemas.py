@@ -1,6 +1,7 @@
 """Schemas that are to be kept to: what OpenAI's strict mode takes, and what nobody is held to there."""
 
 import json
+import time
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +13,7 @@ from torana.dialects.converse import CONVERSE
 from torana.dialects.dialect import Dialect
 from torana.dialects.messages import MESSAGES
 from torana.dialects.responses import RESPONSES
-from torana.dialects.schemas import MAX_PLACED, Room, bare_schema, fit_strict
+from torana.dialects.schemas import MAX_PLACED, Room, bare_schema, fit_strict, is_closable
 
 MAYBE_TEXT = {"anyOf": [{"type": "string"}, {"type": "null"}]}
 
@@ -110,6 +111,16 @@ def test_what_is_referred_to_may_stand_anywhere() -> None:
     placed = bare_schema(schema, Room())["properties"]
 
     assert [placed[name] for name in refs] == [inner, {"type": "string"}, {"type": "integer"}, refs["none"]]
+
+
+@pytest.mark.parametrize("ref", ["#/" + "a/" * 2_000, "#/properties/many/anyOf/1"])
+def test_references_that_are_long_or_lead_into_long_lists_take_linear_time(ref: str) -> None:
+    many = {"anyOf": [{"type": "string"}] * 20_000}
+    refs = {f"r{number}": {"$ref": ref} for number in range(2_000)}
+    before = time.thread_time()
+
+    assert is_closable({"properties": {"many": many, **refs}})
+    assert time.thread_time() - before < 0.5
 
 
 NAMED = {"type": "object", "properties": {"a": {"type": "string"}}}

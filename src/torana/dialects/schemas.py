@@ -90,14 +90,18 @@ def bare_schema(schema: Schema, room: Room) -> Schema:
 
 def find_referred(schema: Schema, ref: str) -> Schema | None:
     """What a reference within `schema` means, `#/$defs/A` or `#/properties/a/items`; None for any other."""
+    if ref[:1] != "#" or ref[1:2] not in ("", "/"):
+        return None
     found: Any = schema
-    for step in ref.removeprefix("#").split("/")[1:]:
+    for step in ref.split("/")[1:]:
         name = unquote(step).replace("~1", "/").replace("~0", "~")
-        if isinstance(found, list) and name.isdecimal() and len(name) < 10:
-            found = dict(enumerate(found)).get(int(name))
+        if isinstance(found, dict):
+            found = found.get(name)
+        elif isinstance(found, list) and name.isdecimal() and len(name) < 10 and int(name) < len(found):
+            found = found[int(name)]
         else:
-            found = found.get(name) if isinstance(found, dict) else None
-    return found if ref[:1] == "#" and ref[1:2] in ("", "/") and isinstance(found, dict) else None
+            return None
+    return found if isinstance(found, dict) else None
 
 
 class Placing:
