@@ -4,7 +4,9 @@ import json
 import os
 import re
 import sqlite3
+import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from click.testing import CliRunner, Result
@@ -408,6 +410,16 @@ def test_any_text_can_be_asked(file: Path, question: str) -> None:
 def test_a_question_without_words_finds_nothing(file: Path, question: str) -> None:
     assert write_match(question) == ""
     assert DocsIndex(str(file)).search(question, 4, None) == []
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_accents_are_found_however_they_are_written(tmp_path: Path, form: Literal["NFC", "NFD"]) -> None:
+    out = tmp_path / "docs.db"
+    build_index([page("a.md", "Die Übersicht")], R18, out, BASE)
+    index = DocsIndex(str(out))
+
+    assert index.search(unicodedata.normalize(form, "Übersicht?"), 4, None)
+    assert index.search("_\u0301", 4, None) == []
 
 
 def test_so_many_words_are_looked_for_and_no_more() -> None:
