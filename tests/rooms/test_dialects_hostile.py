@@ -11,6 +11,7 @@ from torana.chat import Chunk, ToolCallPiece, Usage
 from torana.dialects.chat_completions import CHAT_COMPLETIONS
 from torana.dialects.collecting import collect
 from torana.dialects.dialect import Dialect
+from torana.dialects.freeform import Unwrapping
 from torana.dialects.messages import MESSAGES
 from torana.dialects.messages_writing import MessagesWriter, tell_too_long
 from torana.dialects.responses import RESPONSES
@@ -302,6 +303,52 @@ def test_calls_without_arguments_are_completed_in_linear_time() -> None:
 
     assert time.thread_time() - before < 0.5
     assert sum(chunk.tool_call is not None and chunk.tool_call.arguments == "{}" for chunk in chunks) == 4_000
+
+
+def say_in_choice(number: int) -> Data:
+    return {"choices": [{"index": number, "text": "x", "delta": {"content": "x"}}]}
+
+
+@pytest.mark.parametrize("dialect", [CHAT_COMPLETIONS, TEXT_COMPLETIONS], ids=lambda dialect: dialect.name)
+def test_a_stream_of_ever_new_choices_is_no_answer(dialect: Dialect) -> None:
+    reader = dialect.read_events()
+
+    reader.feed(b"".join(event(say_in_choice(number)) for number in range(20_000)))
+
+    with pytest.raises(ProviderBroke, match="more parts than any has"):
+        reader.feed(b"")
+
+
+def test_a_stream_of_ever_new_calls_is_no_answer() -> None:
+    reader = CHAT_COMPLETIONS.read_events()
+
+    reader.feed(b"".join(call_of(0, number, id=f"c{number}", function={"name": "f"}) for number in range(20_000)))
+
+    with pytest.raises(ProviderBroke, match="more parts than any has"):
+        reader.feed(b"")
+
+
+def test_thoughts_too_long_to_go_back_prove_nothing() -> None:
+    reader = CHAT_COMPLETIONS.read_events()
+    thought = {"reasoning_details": [{"type": "reasoning.text", "text": "x" * 100_000, "index": 0}]}
+    for _ in range(30):
+        reader.feed(event({"choices": [{"index": 0, "delta": thought}]}))
+
+    chunks = reader.feed(call_of(0, 0, id="c", function={"name": "f", "arguments": "{}"}))
+
+    assert [chunk.signature for chunk in chunks] == [""] * len(chunks)
+    assert any(chunk.tool_call is not None for chunk in chunks)
+
+
+def test_what_follows_the_text_of_a_custom_tool_is_not_kept() -> None:
+    text = Unwrapping()
+    told = text.feed('{"input":"abc')
+    before = time.thread_time()
+
+    told += "".join(text.feed('d"} e') for _ in range(50_000))
+
+    assert (told, text.close()) == ("abcd", "")
+    assert time.thread_time() - before < 1
 
 
 def test_arguments_in_many_pieces_are_written_in_linear_time() -> None:

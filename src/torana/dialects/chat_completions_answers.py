@@ -165,7 +165,18 @@ _glances = msgspec.json.Decoder(_Glance)
 class StreamedAnswer:
     """What is known of one streamed answer so far."""
 
-    __slots__ = ("_calls", "_details", "_finished", "_freeform", "_id", "_is_begun", "_positions", "_silent", "_usage")
+    __slots__ = (
+        "_begun",
+        "_calls",
+        "_details",
+        "_finished",
+        "_freeform",
+        "_id",
+        "_is_begun",
+        "_positions",
+        "_silent",
+        "_usage",
+    )
 
     def __init__(self, id: str = "") -> None:
         self._id = id
@@ -173,6 +184,8 @@ class StreamedAnswer:
         self._usage: Usage | None = None
         self._calls: dict[tuple[int, int], _Begun] = {}
         """By choice and number; the latest where several have the same."""
+        self._begun = 0
+        """How many there were, of all choices."""
         self._positions: Counter[int] = Counter()
         """How many calls each choice has."""
         self._details: dict[int, ThoughtDetails] = {}
@@ -210,6 +223,8 @@ class StreamedAnswer:
             chunks.append(Chunk(id=self._id, model=event.model or ""))
         for choice in event.choices or ():
             number = choice.index or 0
+            if number:
+                openai_style.check_many(len(self._finished))
             self._finished[number] = bool(choice.finish_reason) or self._finished.get(number, False)
             if choice.delta is not None:
                 self._take_said(number, choice.delta, chunks)
@@ -276,6 +291,8 @@ class StreamedAnswer:
         id_, name, arguments = openai_style.text_of_id(call.id), function.name or "", arguments_text(function.arguments)
         known = self._calls.get((choice, number))
         if known is None or known.is_followed_by(id_, name):
+            self._begun += 1
+            openai_style.check_many(self._begun)
             known = self._calls[choice, number] = _Begun()
         is_new = not known.name
         if is_new:
@@ -307,8 +324,9 @@ class StreamedAnswer:
 
     def _prove(self, choice: int, chunks: list[Chunk]) -> None:
         """Tell the proof of the thoughts that led to a call; of others nobody wants it back."""
-        if details := self._details.pop(choice, None):
-            chunks.append(Chunk(choice=choice, signature=details.proof(), dialect=NAME))
+        details = self._details.pop(choice, None)
+        if details is not None and (proof := details.proof()):
+            chunks.append(Chunk(choice=choice, signature=proof, dialect=NAME))
 
 
 def read_answer(body: bytes) -> list[Chunk]:

@@ -137,6 +137,8 @@ class Unwrapping:
         letters = _letters.match(self._held)
         assert letters is not None  # none is one, too
         self._held = self._held[letters.end() :]
+        if self._held.startswith('"'):
+            self._held = '"'  # the text has ended: what follows says nothing
         return _read(letters[0]) if letters[0] else ""
 
     def close(self) -> str:

@@ -22,6 +22,9 @@ from torana.errors import (
 MAX_MESSAGE_CHARS = 300
 """Of a provider's error, for the log."""
 
+MAX_PARTS = 10_000
+"""Choices of a streamed answer, and calls of all its choices."""
+
 DONE = b"[DONE]"
 """Data of the terminal event of both completions formats."""
 
@@ -260,6 +263,12 @@ def number_choices(choices: Sequence[Numbered]) -> None:
     if len({each.index or 0 for each in choices}) < len(choices):
         for at, each in enumerate(choices):
             each.index = at
+
+
+def check_many(parts: int) -> None:
+    """Of an answer under way, each of which is remembered to its end; raises ProviderBroke for too many."""
+    if parts > MAX_PARTS:
+        raise ProviderBroke("an answer of more parts than any has")
 
 
 def end_open(finished: Mapping[int, bool], usage: Usage | None, chunks: list[Chunk]) -> bool:

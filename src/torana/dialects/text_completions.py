@@ -189,6 +189,8 @@ class StreamedAnswer:
             chunks.append(Chunk(id=openai_style.text_of_id(event.id), model=event.model or ""))
         for choice in event.choices or ():
             number = choice.index or 0
+            if number:
+                openai_style.check_many(len(self._finished))
             self._finished[number] = bool(choice.finish_reason) or self._finished.get(number, False)
             _take_choice(choice, chunks)
         return False

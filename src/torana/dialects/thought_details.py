@@ -12,15 +12,21 @@ from torana.dialects.members import Members
 _PIECES = ("text", "summary")
 """Members whose value comes in pieces, each under the block's own index."""
 
+MAX_CHARS = 2_000_000
+"""Of an answer's blocks; a model's longest output is a quarter of it. Of more none go back: a part proves nothing."""
+BLOCK_CHARS = 100
+"""What a block counts at least."""
+
 _rows = msgspec.json.Decoder(list[dict[str, Any]])
 
 
 class ThoughtDetails:
     """The blocks of one answer so far."""
 
-    __slots__ = ("_rows",)
+    __slots__ = ("_chars", "_rows")
 
     def __init__(self) -> None:
+        self._chars = 0
         self._rows: list[tuple[Members, dict[str, list[str]]]] = []
         """Each with the pieces of its texts."""
 
@@ -30,6 +36,10 @@ class ThoughtDetails:
                 self._add(block)
 
     def _add(self, block: Members) -> None:
+        self._chars += BLOCK_CHARS + sum(len(value) for value in block.values() if isinstance(value, str))
+        if self._chars > MAX_CHARS:
+            self._rows.clear()
+            return
         pieces = {name: block[name] for name in _PIECES if isinstance(block.get(name), str)}
         rest = {name: value for name, value in block.items() if name not in pieces}
         if self._rows:
@@ -43,7 +53,9 @@ class ThoughtDetails:
         self._rows.append((rest, {name: [piece] for name, piece in pieces.items()}))
 
     def proof(self) -> str:
-        """All of them as one text, for `read_details`."""
+        """All of them as one text, for `read_details`; empty where there are none."""
+        if not self._rows:
+            return ""
         rows = [{**rest, **{name: "".join(said) for name, said in texts.items()}} for rest, texts in self._rows]
         return msgspec.json.encode(rows).decode()
 
