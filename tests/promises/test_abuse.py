@@ -1,6 +1,7 @@
 """How far proxied requests stray (contract 9, last point): measured where wanted, afterwards, at nobody's cost."""
 
 import asyncio
+import time
 
 import pytest
 from tests.conftest import StartGateway
@@ -88,6 +89,18 @@ async def test_what_is_no_number_counts_for_nothing(start_gateway: StartGateway,
 
     await gateway.log.find(message="a request was not measured")
     assert await scores(gateway) == (0, 0)
+
+
+async def test_an_answer_of_blanks_is_looked_at_in_linear_time(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(env=MEASURED)
+    gateway.provider.answer_with(times=1)
+    gateway.provider.answer_with(text=f"0.5{' ' * 20_000}x")
+    before = time.thread_time()
+
+    await ask(gateway)
+
+    await gateway.log.find(message="a request was not measured")
+    assert time.thread_time() - before < 0.5
 
 
 async def test_a_provider_that_fails_is_no_concern_of_the_callers(start_gateway: StartGateway) -> None:

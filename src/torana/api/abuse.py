@@ -33,7 +33,7 @@ MAX_BYTES = 16_384
 """What is shown of a request: its beginning and its end."""
 PATIENCE_S = 60.0
 
-_NUMBER = re.compile(r"\s*([01](?:\.\d{1,9})?|\.\d{1,9})\s*\.?\s*")
+_NUMBER = re.compile(r"\s*+([01](?:\.\d{1,9})?|\.\d{1,9})\s*+\.?\s*+")
 
 
 class AbuseMeter(Protocol):
