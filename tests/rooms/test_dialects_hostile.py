@@ -423,4 +423,4 @@ def test_calls_without_end_are_told_in_the_time_that_they_take_to_read() -> None
         writer.write([*began, *pieces, Chunk(is_last=True)])
         return time.process_time() - started
 
-    assert seconds(8_000) < 20 * min(seconds(1_000) for _ in range(3))
+    assert min(seconds(8_000) for _ in range(3)) < 20 * min(seconds(1_000) for _ in range(3))
