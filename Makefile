@@ -3,7 +3,7 @@ SHELL := /bin/sh
 VENV := .venv
 ARGS ?=
 # An empty value counts as unset, here too; one in .env does not.
-ifeq ($(AIGW_ENVIRONMENT)$(shell grep -Eso '^ *(export +)?AIGW_ENVIRONMENT *= *.?[a-z]+' .env),)
+ifeq ($(AIGW_ENVIRONMENT)$(shell LC_ALL=C grep -Eso '^[^!-Z]*AIGW_ENVIRONMENT[[:blank:]]*=[[:blank:]]*.?[[:alnum:]]+' .env),)
 export AIGW_ENVIRONMENT := development
 endif
 

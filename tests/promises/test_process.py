@@ -83,11 +83,17 @@ async def test_make_leaves_the_environment_to_the_dotenv_that_names_it(tmp_path:
     for line, seen in {
         "AIGW_ENVIRONMENT=production": "",
         'export AIGW_ENVIRONMENT = "staging"  # a word': "",
+        "AIGW_ENVIRONMENT=PRODUCTION": "",
+        "\tAIGW_ENVIRONMENT = 'P'": "",
         "AIGW_ENVIRONMENT=": "development",
+        "AIGW_ENVIRONMENT= # not yet": "development",
+        "AIGW_ENVIRONMENT=''": "development",
         "#AIGW_ENVIRONMENT=production": "development",
     }.items():
         (tmp_path / ".env").write_text(f"OTHER=x\n{line}\n")
         assert await run(*make, env={}, folder=tmp_path) == (0, f"{seen}\n", ""), line
+    (tmp_path / ".env").write_bytes(b"\xef\xbb\xbfAIGW_ENVIRONMENT=production\r\n")
+    assert await run(*make, env={}, folder=tmp_path) == (0, "\n", "")
 
 
 @pytest.mark.parametrize(
