@@ -26,11 +26,16 @@ class Reloader:
         self._metrics = metrics
         self._overlays = overlays
         self._lock = asyncio.Lock()
+        self._is_due = False
+        """Somebody has asked for one that has not begun."""
         self._tasks: set[asyncio.Task[bool]] = set()
         self._watch: asyncio.Task[None] | None = None
 
     def request(self) -> None:
-        """Reload soon; for signal handlers."""
+        """Reload soon; for signal handlers. However many ask while one reload runs, one follows it and reads it all."""
+        if self._is_due:
+            return
+        self._is_due = True
         task = asyncio.get_running_loop().create_task(self.reload())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -38,6 +43,7 @@ class Reloader:
     async def reload(self) -> bool:
         """True once the new catalogue serves; False where it was refused. One at a time, the last one wins."""
         async with self._lock:
+            self._is_due = False
             try:
                 swap = await asyncio.to_thread(self._build)
             except Exception as error:  # noqa: BLE001 whatever a file holds, the watch must go on

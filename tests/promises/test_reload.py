@@ -1,10 +1,13 @@
 """A new catalogue without a restart (interface 8)."""
 
+import asyncio
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from tests.support.gateway import RunningGateway
+from tests.support.waiting import eventually
 
 from torana.reload import Reloader
 
@@ -107,6 +110,29 @@ async def test_a_catalogue_that_cannot_be_built_for_a_fault_of_ours_is_refused_t
     await gateway.log.find(message="catalogue reloaded")
     assert built == ["swapped"]
     await reloader.aclose()
+
+
+async def test_however_often_a_reload_is_asked_for_while_one_runs_one_more_follows_it(gateway: RunningGateway) -> None:
+    built, may_end = list[int](), threading.Event()
+
+    def build() -> Callable[[], None]:
+        built.append(len(built))
+        may_end.wait()
+        return lambda: None
+
+    async def is_building() -> bool:
+        return built != []
+
+    reloader = Reloader(build, gateway.running.parts.metrics, [])
+    reloader.request()
+    await eventually(is_building)
+    for _ in range(10):
+        reloader.request()
+    await asyncio.sleep(0)  # they stand in line
+    may_end.set()
+
+    assert await reloader.reload()  # behind all of them
+    assert len(built) == 3
 
 
 async def test_the_watch_reloads_when_a_file_changes(start_gateway: Callable, tmp_path: Path) -> None:
