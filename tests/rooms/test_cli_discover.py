@@ -178,8 +178,18 @@ async def test_a_llama_cpp_server_is_believed_about_what_it_was_started_with(ser
     told = await run(server.server.url, "--json")
     server.answers["/props"] = {"default_generation_settings": {"n_ctx": 0}}
     odd = await run(server.server.url, "--json")
+    server.answers["/props"] = b'{"default_generation_settings": {"n_ctx": 1e999}}'
+    endless = await run(server.server.url, "--json")
 
-    assert [limit(result) for result in (silent, told, odd)] == [131072, 8192, 131072]
+    assert [limit(result) for result in (silent, told, odd, endless)] == [131072, 8192, 131072, 131072]
+
+
+async def test_half_a_letter_in_a_servers_list_is_told_as_its_escape(server: Server, run: Run) -> None:
+    server.answers["/v1/models"] = b'{"data": [{"id": "org/chat", "name": "half \\udc00 of \\ud83d"}]}'
+    for flags in ([], ["--json"]):
+        result = await run(server.server.url, *flags)
+        assert result.exit_code == 0
+        assert r"half \udc00 of \ud83d" in result.output
 
 
 async def test_the_key_is_read_from_the_variable_that_is_named(server: Server, run: Run) -> None:

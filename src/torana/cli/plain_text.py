@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
 
-_COMMANDS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n)")
-"""All controls but tabs and the ends of lines; a lone carriage return writes over what stands there."""
+_COMMANDS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]|\r(?!\n)")
+"""All controls but tabs and the ends of lines; a lone carriage return writes over what stands there. And halves of
+letters, which no output takes."""
 
 
 def plain(text: str) -> str:
@@ -37,8 +38,10 @@ def _plain(name: str) -> Iterator[None]:
         yield
         return
     before.flush()
+    # What the terminal's encoding does not have is told as an escape as well.
+    errors = "backslashreplace" if before.errors == "strict" else before.errors
     stream = _Plain(
-        before.buffer, before.encoding, before.errors, line_buffering=before.line_buffering,
+        before.buffer, before.encoding, errors, line_buffering=before.line_buffering,
         write_through=before.write_through,
     )  # fmt: skip
     setattr(sys, name, stream)

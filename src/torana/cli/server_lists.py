@@ -93,7 +93,7 @@ async def _ask(
         return Attempt(url=url, status=answer.status, problem=f"status {answer.status}"), None
     try:
         found = tuple(read(json.loads(answer.body)))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         return Attempt(url=url, status=200, problem="no list of models"), None
     return Attempt(url=url, status=200), found
 
