@@ -11,9 +11,18 @@ from torana.chat import AnswerSchema, ChatRequest, Message, Text, Tool
 from torana.dialects.chat_completions import CHAT_COMPLETIONS
 from torana.dialects.converse import CONVERSE
 from torana.dialects.dialect import Dialect
+from torana.dialects.google_schema import clean_schema
 from torana.dialects.messages import MESSAGES
 from torana.dialects.responses import RESPONSES
-from torana.dialects.schemas import MAX_PLACED, Room, bare_schema, fit_strict, is_closable
+from torana.dialects.schemas import (
+    MAX_PLACED,
+    Room,
+    bare_schema,
+    close_schema,
+    complete_schema,
+    fit_strict,
+    is_closable,
+)
 
 MAYBE_TEXT = {"anyOf": [{"type": "string"}, {"type": "null"}]}
 
@@ -222,3 +231,42 @@ def test_a_clients_own_schema_goes_to_its_own_vendor_as_it_came(dialect: Dialect
     assert (written.get("response_format") or written["text"]["format"]) == (
         body.get("response_format") or body["text"]["format"]
     )
+
+
+def test_what_an_object_and_an_array_may_leave_unsaid_is_said_for_them() -> None:
+    said = {"type": "object", "properties": {"a": {"type": ["array", "null"]}, "b": {"type": "string"}}}
+
+    assert complete_schema({"anyOf": [{"type": "object"}, said]}) == {
+        "anyOf": [
+            {"type": "object", "properties": {}},
+            {**said, "properties": {"a": {"type": ["array", "null"], "items": {}}, "b": {"type": "string"}}},
+        ]
+    }
+    assert complete_schema(whole := {"type": "object", "properties": {}}) is whole
+
+
+WORDS = (
+    *("type", "properties", "items", "additionalProperties", "prefixItems", "anyOf", "oneOf", "allOf", "enum", "const"),
+    *("required", "$ref", "$defs", "definitions", "not", "description", "format", "default", "nullable"),
+)
+ODD: tuple[Any, ...] = (
+    *(None, 1.5, True, "a", [], [1], [None], ["a"], [["a"]], [{}], [True], [{"$ref": "#/x"}], {"b": 1}, {"b": None}),
+    *({"b": []}, {"$ref": "#"}, {"$ref": 5}),
+)
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_whatever_stands_in_a_tools_schema_its_reading_goes_on(word: str) -> None:
+    for odd in ODD:
+        schema = {"type": "object", word: odd}
+        for each in (
+            schema,
+            {"anyOf": [schema]},
+            {"allOf": [schema, {"type": "object"}]},
+            {"properties": {"p": schema}},
+        ):
+            assert isinstance(clean_schema(each, Room())[0], dict)
+            assert isinstance(bare_schema(each, Room()), dict)
+            assert isinstance(complete_schema(each), dict)
+            assert isinstance(close_schema(each), dict)
+            assert isinstance(fit_strict(each), dict | None)
