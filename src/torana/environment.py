@@ -19,6 +19,7 @@ from torana.errors import BadSetting, BadSettings
 from torana.setting_checks import check_values
 from torana.setting_values import (
     Secret,
+    check_hosts,
     check_key,
     check_name,
     check_networks,
@@ -150,6 +151,7 @@ def _read(found: Mapping[str, str]) -> Settings:
     _check_serving(settings.serve)
     _check_limits(settings.limits)
     _check_urls(settings)
+    check_hosts("AIGW_AUTH__ISSUER_HOSTS", settings.auth.issuer_hosts)
     _check_user_tokens(settings.auth)
     _check_search(settings.search)
     check_version("AIGW_CODE_CONTEXT_MIN_LS_VERSION", settings.catalogue.context_min_ls_version)

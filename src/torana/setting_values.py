@@ -120,6 +120,12 @@ def check_networks(name: str, texts: Iterable[str]) -> None:
             raise BadSetting(name, f"{text!r} is no address", "expected addresses or networks: 10.0.0.0/8") from None
 
 
+def check_hosts(name: str, texts: Iterable[str]) -> None:
+    for text in texts:
+        if set(text) & set("/@?#* "):  # an address, or a pattern: no host is called so
+            raise BadSetting(name, f"{text!r} is no host", "expected names such as keys.example.com, or host:port")
+
+
 def is_url(text: str) -> bool:
     """Whether it is an absolute http or https URL that can be called as it stands."""
     return not url_fault(text)

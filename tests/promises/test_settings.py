@@ -232,6 +232,8 @@ def test_levels_go_by_all_their_names(level: str) -> None:
         ("AIGW_LOGGING__LEVEL", "loud", "'loud' is no level"),
         ("AIGW_DEMO__ENGINE", "gpt", "'gpt' is no engine"),
         ("AIGW_TRUSTED_PROXIES", "10.0.0.0/8,proxy", "'proxy' is no address"),
+        ("AIGW_AUTH__ISSUER_HOSTS", "https://keys.example.com", "'https://keys.example.com' is no host"),
+        ("AIGW_AUTH__ISSUER_HOSTS", "keys.example.com,*.example.org", "'*.example.org' is no host"),
         ("AIGW_FASTAPI__DOCS_URL", "docs", "'docs' is no path"),
         ("AIGW_FASTAPI__DOCS_URL", "/docs?all", "'/docs?all' is no path"),
         ("AIGW_FASTAPI__OPENAPI_URL", "/open api.json", "'/open api.json' is no path"),
