@@ -1,8 +1,13 @@
 """Work that nobody waits for: so much at a time, and none of it is left at the end."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
+
+
+async def within(seconds: float, work: Callable[[], None]) -> None:
+    """Work that blocks, in a thread; where it takes longer it goes on, and nobody waits for it any more."""
+    await asyncio.wait((asyncio.ensure_future(asyncio.to_thread(work)),), timeout=seconds)
 
 
 class Background:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -15,6 +16,7 @@ from torana.access.tokens import Verifier
 from torana.api.abuse import AbuseWatch
 from torana.api.internal_events import InternalEvents
 from torana.api.search import SearchEndpoints
+from torana.background import within
 from torana.catalog.snapshot import Catalogue
 from torana.clock import Clock
 from torana.code.cleaning import Cleaner
@@ -39,7 +41,7 @@ from torana.usage.deliveries import Deliveries
 from torana.usage.disk import Disk
 from torana.usage.folder import new_name
 from torana.usage.ledger import Ledger, WhenFull
-from torana.usage.spool import Spool
+from torana.usage.spool import PATIENCE_S, Spool
 from torana.vocabulary import CountingThread
 
 logger = logging.getLogger("torana")
@@ -92,7 +94,8 @@ class Parts:
             *([self.abuse.aclose] if self.abuse is not None else []), self.traffic.aclose, self.first_model.aclose,
             self.keys.aclose, self.quota.aclose,
             *([self.events.aclose] if self.events is not None else []),
-            self.spool.stop, self.deliveries.aclose, self.spool.release, self.transport.aclose,
+            self.spool.stop, self.deliveries.aclose, partial(within, PATIENCE_S, self.spool.release),
+            self.transport.aclose,
             *([self.leases.aclose] if self.leases is not None else []),
             self.counts.close, self.metrics.close, self.log.close,
         ]  # fmt: skip

@@ -517,6 +517,20 @@ async def test_a_server_that_stops_hands_over_what_is_left_and_leaves_no_folder(
     assert list(spool.glob("*/lock")) == []
 
 
+async def test_a_disk_that_deletes_nothing_keeps_no_server_from_its_end(start_gateway: StartGateway) -> None:
+    disk = HeldRemoval("")
+    gateway = await start_gateway(disk=disk)
+    await call(gateway)
+    await counts(gateway, 'usage_delivered_total{sink="rollup"}', 1)
+    ending = asyncio.ensure_future(gateway.running.aclose())
+    await disk.held()
+
+    await ending
+
+    disk.release()
+    assert "did not end" not in str(gateway.log.lines)
+
+
 async def test_two_servers_share_a_spool_and_nothing_comes_twice(
     provider: ScriptedProvider, issuer: FakeIssuer, sink: UsageSink, tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ from torana.usage.folder import START, Folder, Position, receiver_of
 from torana.usage.spool import Spool
 
 GRACE_S = 5.0
-"""What a sink is given at the end of the process."""
+"""What a sink is given at the end of the process, and a disk that is to delete."""
 
 logger = logging.getLogger("torana.usage")
 
@@ -59,7 +59,7 @@ class Deliveries:
             await asyncio.wait((self._exchange,))
         await asyncio.gather(*(delivery.aclose(GRACE_S) for delivery in self._deliveries.values()))
         if self._tidying is not None:
-            await asyncio.wait((self._tidying,))
+            await asyncio.wait((self._tidying,), timeout=GRACE_S)
 
     def _notify(self) -> None:
         for delivery in self._deliveries.values():
