@@ -16,7 +16,7 @@ from tests.support.provider import ScriptedProvider
 
 from torana.catalog.load import load_catalogue
 from torana.cli import main
-from torana.cli.record_editing import add_record, find_record, set_members
+from torana.cli.record_editing import CannotEdit, add_record, find_record, set_members
 
 MODELS = """\
 # Ours.
@@ -376,6 +376,15 @@ FLOW = "models:\n- {name: a, stage: staging, title: T}  # why\n- name: b\n  titl
 )
 def test_a_member_is_changed_where_it_stands(name: str, members: dict[str, str | None], expected: str) -> None:
     assert set_members(FLOW, "models", name, members) == expected
+
+
+def test_a_member_that_stands_before_the_name_goes_within_one_line_only() -> None:
+    one_line = "models: [{stage: x, name: a}, {stage: x, title: T, name: b}]\n"
+
+    assert set_members(one_line, "models", "a", {"stage": None}) == one_line.replace("stage: x, name: a", "name: a")
+    assert set_members(one_line, "models", "b", {"stage": None}) == one_line.replace("stage: x, title", "title")
+    with pytest.raises(CannotEdit, match="stands first"):
+        set_members("models:\n- stage: x\n  name: a\n", "models", "a", {"stage": None})
 
 
 @pytest.mark.parametrize(
