@@ -142,7 +142,7 @@ def test_more_users_than_a_server_can_count_are_told(tmp_path: Path, folder: Pat
         ("- {name: x, calls: 5 per day, model: nope}", "unknown model `nope`"),
         ("- {name: x, calls: 5 per day, unit_primitive: nope}", "unknown unit primitive `nope`"),
         ("- {name: x, call: 5 per day}", "did you mean `calls`"),
-        ("name: [", "expected YAML"),
+        ("name: [", "expected a value, or the closing bracket"),
         ("- {name: x, calls: 1000000 per second}", "calls are too many"),
     ],
 )
