@@ -19,7 +19,7 @@ run: setup
 	@exec $(VENV)/bin/torana serve $(ARGS)
 
 test: dev
-	@env -u AIGW_ENVIRONMENT $(VENV)/bin/python -m pytest -n 2 $(ARGS); \
+	@env -u AIGW_ENVIRONMENT $(VENV)/bin/python -m pytest -n 3 $(ARGS); \
 	code=$$?; echo $$code > $(VENV)/.tests-ended; exit $$code
 
 lint: dev
