@@ -96,28 +96,22 @@ class Trying(Generic[T]):
     async def run(self) -> Opened[T]:
         """Raises the ProviderError of the last try; Refusal 503 where all who may be asked are full and stay so."""
         self.traffic.budget.first_try()
-        place = self._first()
+        is_first = True
+        following: int | None = self._first()
+        is_hedged = self.hedge_after_s and self.route.limit > 1 and len(self.route.candidates) > 1
         try:
-            try:
-                if self.hedge_after_s and self.route.limit > 1 and len(self.route.candidates) > 1:
-                    return await self._hedged(place)
-                return await self._once(place)
-            except ProviderError as failure:
-                self.failures[place] = failure
-            except Refusal as refusal:
-                if (instead := self._instead(refusal)) is None:
-                    raise
-                place = instead
+            while following is not None:
+                place, following = following, None
                 try:
-                    return await self._once(place)
+                    return await (self._hedged(place) if is_first and is_hedged else self._once(place))
                 except ProviderError as failure:
                     self.failures[place] = failure
-            while (following := await self._next(place)) is not None:
-                place = following
-                try:
-                    return await self._once(place)
-                except ProviderError as failure:
-                    self.failures[place] = failure
+                except Refusal as refusal:
+                    if not is_first or (following := self._instead(refusal)) is None:
+                        raise
+                is_first = False
+                if following is None:
+                    following = await self._next(place)
             raise self.failures.pop(place)
         finally:
             # Each holds the frames that it came through, what they had read, and this: a ring for the collector.
