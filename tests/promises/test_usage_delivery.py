@@ -169,13 +169,14 @@ async def test_a_receiver_that_fails_gets_the_same_records_again(
     assert parked(gateway) == []
 
 
+def refuse_poison(records: list[dict[str, Any]]) -> int:
+    return 400 if any(record["instance"] == "poison" for record in records) else 204
+
+
 async def test_a_bad_record_is_parked_with_an_alarm_and_the_rest_flows(
     start_gateway: StartGateway, sink: UsageSink, tmp_path: Path
 ) -> None:
-    def refuse_one(records: list[dict[str, Any]]) -> int:
-        return 400 if any(record["instance"] == "poison" for record in records) else 204
-
-    sink.verdict = refuse_one
+    sink.verdict = refuse_poison
     sink.server.stop_listening()  # so that all of them come in one batch
     gateway = await start_gateway(env=sending_to(tmp_path, sink))
     before = await call(gateway, times=5)
@@ -198,10 +199,7 @@ async def test_a_bad_record_is_parked_with_an_alarm_and_the_rest_flows(
 async def test_bad_records_that_find_no_room_together_are_parked_once_when_they_do(
     start_gateway: StartGateway, sink: UsageSink, tmp_path: Path
 ) -> None:
-    def refuse_some(records: list[dict[str, Any]]) -> int:
-        return 400 if any(record["instance"] == "poison" for record in records) else 204
-
-    sink.verdict = refuse_some
+    sink.verdict = refuse_poison
     sink.server.stop_listening()  # so that all of them come in one batch
     gateway = await start_gateway(env=sending_to(tmp_path, sink))
     await call(gateway)
@@ -222,7 +220,7 @@ async def test_bad_records_that_find_no_room_together_are_parked_once_when_they_
 async def test_parked_records_are_sent_again_to_their_sink_alone_when_an_operator_says_so(
     start_gateway: StartGateway, sink: UsageSink, tmp_path: Path
 ) -> None:
-    sink.verdict = lambda records: 400 if any(record["instance"] == "poison" for record in records) else 204
+    sink.verdict = refuse_poison
     env = sending_to(tmp_path, sink, retry_s=0.01)
     gateway = await start_gateway(env=env)
     await call(gateway)
