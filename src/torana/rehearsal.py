@@ -141,7 +141,7 @@ class _NotedLimits(Limits):
     serving: Limits | None = None
     """Of the server that serves meanwhile, which knows what is left."""
 
-    async def hold(self, call: Call, expected: Callable[[], Spent]) -> Hold | None:
+    async def hold(self, call: Call, expected: Callable[[], Spent], body_bytes: int) -> Hold | None:
         if self.serving is not None:
             told = [
                 f"{rule.name}: {rule.text}, {told_amount(rule.unit, left)} left"
@@ -316,7 +316,7 @@ class Rehearsal:
             if route.policy is not None:
                 permitted = for_user(route.policy(exchange, order), exchange.headers)
                 if route.asks_no_model:
-                    await self._limits.hold(lookup(permitted, exchange), Spent)
+                    await self._limits.hold(lookup(permitted, exchange), Spent, exchange.body_bytes)
                 reply = None if is_quiet else await route.handle(exchange, permitted, order)
                 if isinstance(reply, StreamReply):
                     # What keeps a client waiting with signs of life opens its answer behind them.

@@ -246,7 +246,7 @@ class Walk:
             model=deployment.model,
             provider=deployment.provider,
         )
-        call.hold = await self.limits.hold(asked, expected)
+        call.hold = await self.limits.hold(asked, expected, origin.body_bytes)
         return [] if call.hold is None else call.hold.headers()
 
     def _weighed(self, deployment: Deployment) -> Price | None:

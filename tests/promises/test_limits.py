@@ -13,7 +13,19 @@ from tests.conftest import StartGateway
 from tests.support.clock import HandClock
 from tests.support.gateway import RunningGateway
 from tests.support.http_client import Answer
-from tests.support.limits import PATH, SONNET, ask, body, figure, is_figure, statuses, token_of, write_limits
+from tests.support.limits import (
+    PATH,
+    SONNET,
+    ask,
+    ask_of,
+    ask_unread,
+    body,
+    figure,
+    is_figure,
+    statuses,
+    token_of,
+    write_limits,
+)  # fmt: skip
 from tests.support.waiting import eventually
 
 from torana.limits.table import SLOTS, UNTIL
@@ -673,13 +685,8 @@ async def test_a_stream_whose_caller_is_gone_is_no_longer_one(start: Start) -> N
 async def test_who_has_used_up_a_limit_is_refused_before_the_body_is_read(start: Start) -> None:
     gateway = await start("1 per minute per user")
     await ask(gateway)
-    headers = {"X-Gitlab-Global-User-Id": "mia", "Content-Length": "1000000", "Expect": "100-continue"}
 
-    async with await gateway.connect() as connection:
-        await connection.send(gateway.request_bytes("POST", PATH, token=token_of(gateway), headers=headers))
-        answer = await connection.read_answer()
-
-    assert answer.status == 429
+    assert await ask_unread(gateway, 1_000_000, **{"X-Gitlab-Global-User-Id": "mia"}) == 429
     assert await figure(gateway, "torana_limit_passed_total") == 1
 
 
@@ -759,6 +766,55 @@ async def test_of_many_that_come_at_once_as_many_pass_the_door_as_there_are_plac
         answers = [await connection.read_answer() for connection in connections]
 
     assert sorted(answer.status for answer in answers) == [200] * 3 + [429] * 97
+
+
+async def test_bodies_pass_by_their_bytes_up_to_the_limit_and_not_one_byte_more(start: Start) -> None:
+    gateway = await start("10 KB per minute per instance")
+
+    answers = [await ask_of(gateway, size) for size in (6_000, 4_001, 4_000, 500)]
+
+    assert [answer.status for answer in answers] == [200, 429, 200, 429]
+    assert len(gateway.provider.requests) == 2
+    assert answers[0].header("ratelimit-policy") == '"limit-0";q=10000;qu="content-bytes";w=60'
+    assert (answers[0].header("ratelimit") or "").startswith('"limit-0";r=4000;')
+    told = [answer.json()["refusal"]["remedy"] for answer in (answers[1], answers[3])]
+    assert "has 4000 left for instance acme, and the body of this call is longer" in told[0]
+    assert "is used up for instance acme" in told[1]
+    start.clock.advance(60.1)
+    assert (await ask_of(gateway, 10_000)).status == 200
+
+
+async def test_a_body_that_is_longer_than_what_is_left_is_refused_unread(start: Start) -> None:
+    gateway = await start("10 KB per minute per instance")
+    passed = [(await ask_of(gateway, size)).status for size in (6_000, 6_000)]
+
+    assert (passed, await ask_unread(gateway, 5_000)) == ([200, 429], 429)
+    assert (await ask_of(gateway, 4_000)).status == 200  # a shorter one finds room
+
+
+async def test_bytes_of_a_body_without_a_length_are_counted_when_they_have_come(start: Start) -> None:
+    gateway = await start("10 KB per minute per instance")
+    text = json.dumps(body("a" * 6_000)).encode()
+    chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (len(text), text)
+    headers = {"Transfer-Encoding": "chunked", "Content-Type": "application/json"}
+
+    async def ask_in_chunks() -> int:
+        async with await gateway.connect() as connection:
+            await connection.send(gateway.request_bytes("POST", PATH, token=token_of(gateway), headers=headers))
+            await connection.send(chunked)
+            return (await connection.read_answer()).status
+
+    assert [await ask_in_chunks() for _ in range(2)] == [200, 429]
+
+
+async def test_a_body_that_was_not_sent_on_counts_no_bytes(start: Start) -> None:
+    gateway = await start("10 KB per minute per instance", "1 per minute per user")
+
+    users = ("mia", "mia", "lea", "ann")
+    answers = [await ask_of(gateway, 4_000, **{"X-Gitlab-Global-User-Id": user}) for user in users]
+
+    assert [answer.status for answer in answers] == [200, 429, 200, 429]
+    assert ["limit-1" in answers[1].text, "limit-0" in answers[3].text] == [True, True]
 
 
 async def test_minting_is_not_a_request_that_limits_count(start: Start) -> None:

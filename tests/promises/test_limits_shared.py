@@ -17,7 +17,7 @@ from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.harm import HarmfulProxy
 from tests.support.issuer import FakeIssuer
 from tests.support.keys import rsa_key
-from tests.support.limits import PATH, ask, body, is_figure, statuses, token_of, write_limits
+from tests.support.limits import PATH, ask, ask_of, ask_unread, body, is_figure, statuses, token_of, write_limits
 from tests.support.provider import ScriptedProvider
 from tests.support.valkey import ScriptedStore, Store, running_store
 from tests.support.waiting import eventually
@@ -121,6 +121,19 @@ async def test_three_gateways_let_exactly_as_many_pass_as_the_limit_says(start: 
     assert refused.json()["refusal"]["missing"] == "limit-0: 100 per minute"
     assert 1 <= int(refused.header("retry-after") or 0) <= 60
     assert refused.header("x-torana-limits") is None
+
+
+@pytest.mark.parametrize("is_exact", [False, True])
+async def test_bytes_are_counted_over_all_servers_and_what_is_too_long_is_refused_unread(
+    start: Start, is_exact: bool
+) -> None:
+    limit = {"limit": "10 KB per hour per instance", "exact": is_exact}
+    one, other = [await start(limit) for _ in range(2)]
+
+    passed = [(await ask_of(gateway, size)).status for gateway, size in ((one, 6_000), (other, 4_500))]
+
+    assert (passed, await ask_unread(other, 5_000)) == ([200, 429], 429)
+    assert [(await ask_of(gateway, size)).status for gateway, size in ((other, 3_000), (one, 3_000))] == [200, 429]
 
 
 async def test_with_leases_never_more_pass_and_at_most_a_slice_less_for_each_other_server(start: Start) -> None:

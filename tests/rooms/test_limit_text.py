@@ -41,6 +41,9 @@ def terms(amount: int, unit: Any, period: str = "", *per: Any, periods: int = 1)
             "1,000 per 10 minutes per realm per provider",
             terms(1000, "requests", "minute", "realm", "provider", periods=10),
         ),
+        ("50 MB per minute per instance", terms(50_000_000, "bytes", "minute", "instance")),
+        ("1.5 KiB per second", terms(1536, "bytes", "second")),
+        ("100k bytes per hour per user", terms(100_000, "bytes", "hour", "user")),
         ("  60   Requests  PER Minute  per User ", terms(60, "requests", "minute", "user")),
     ],
 )
@@ -61,6 +64,8 @@ def test_a_limit_reads_as_it_sounds(text: str, meant: LimitTerms) -> None:
         ("60 per 2 days", "no part of the calendar"),
         ("60 frogs per minute", "unknown unit `frogs`"),
         ("$5 tokens per day", "unknown unit"),
+        ("$5 MB per day", "unknown unit"),
+        ("0.0001 KB per day", "no amount"),
         ("0 per minute", "no amount"),
         ("0.5 requests per minute", "no amount"),
         ("9999999999999999 per minute", "no amount"),
@@ -98,7 +103,7 @@ def write_limit(meant: LimitTerms) -> str:
 
 @given(
     st.integers(1, MAX_AMOUNT),
-    st.sampled_from(["requests", "tokens", "input_tokens", "output_tokens", "usd"]),
+    st.sampled_from(["requests", "bytes", "tokens", "input_tokens", "output_tokens", "usd"]),
     periods,
     st.lists(st.sampled_from(get_args(Dimension)), unique=True),
 )

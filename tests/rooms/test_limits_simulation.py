@@ -87,6 +87,15 @@ def test_money_is_reserved_by_what_is_allowed_and_settled_by_what_was_used(folde
     assert (found["passed"], set(found["refused_by"])) == (908, {"budget"})
 
 
+@pytest.mark.parametrize(("size", "passed"), [("body_bytes: 10000", 100), ("input_tokens: 2000", 142)])
+def test_bodies_are_as_long_as_the_profile_or_its_tokens_say(folder: Path, size: str, passed: int) -> None:
+    (folder / "limits.yml").write_text("- {name: volume, limit: 1 MB per hour per instance}")
+
+    found = outcome(f"- {{name: long, calls: 60 per minute, {size}}}", "--for", "10m", "--catalog", str(folder))
+
+    assert (found["passed"], found["refused_by"]) == (passed, {"volume": 600 - passed})
+
+
 def test_a_stream_holds_its_place_until_it_ends(folder: Path) -> None:
     profile = "- {name: chat, calls: 60 per minute, users: 60, unit_primitive: duo_chat, seconds: 6}"
 

@@ -56,10 +56,10 @@ class Server:
 
         await eventually(is_as_wanted)
 
-    async def ask(self, **spent: int) -> Hold | None:
+    async def ask(self, body_bytes: int = 0, **spent: int) -> Hold | None:
         call = Call(Caller(instance_id="acme"), "mia", model="m")
         try:
-            return await self.limits.hold(call, lambda: Spent(**{"cost": 0, **spent}))
+            return await self.limits.hold(call, lambda: Spent(**{"cost": 0, **spent}), body_bytes)
         except LimitReached:
             return None
 

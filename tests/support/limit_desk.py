@@ -38,9 +38,9 @@ class Desk:
         self.metrics = Metrics(Known())
         self.limits = Limits(catalogue(*limits), Here(self.table, self.clock), self.clock, self.metrics)
 
-    def ask(self, user: str = "mia", instance: str = "acme", **spent: int) -> Hold | LimitReached:
+    def ask(self, user: str = "mia", instance: str = "acme", body_bytes: int = 0, **spent: int) -> Hold | LimitReached:
         call = Call(Caller(instance_id=instance), user, model="m")
-        holding = self.limits.hold(call, lambda: Spent(**{"cost": 0, **spent}))
+        holding = self.limits.hold(call, lambda: Spent(**{"cost": 0, **spent}), body_bytes)
         try:
             holding.send(None)
         except StopIteration as done:

@@ -45,6 +45,22 @@ async def ask(gateway: RunningGateway, *, user: str = "mia", instance: str = "ac
     )
 
 
+async def ask_of(gateway: RunningGateway, size: int, **headers: str) -> Answer:
+    """A call whose body has `size` bytes."""
+    frame = len(json.dumps(body("")))
+    asked = json.dumps(body("a" * (size - frame))).encode()
+    assert len(asked) == size
+    return await gateway.post(PATH, body=asked, token=token_of(gateway), headers=headers)
+
+
+async def ask_unread(gateway: RunningGateway, size: int, **headers: str) -> int:
+    """What a call is answered that sends its body when it is asked to, and is not; 100 where it is asked."""
+    told = {"Content-Length": str(size), "Expect": "100-continue", **headers}
+    async with await gateway.connect() as connection:
+        await connection.send(gateway.request_bytes("POST", PATH, token=token_of(gateway), headers=told))
+        return (await connection.read_answer()).status
+
+
 async def statuses(gateway: RunningGateway, count: int, **asked: Any) -> list[int]:
     return [(await ask(gateway, **asked)).status for _ in range(count)]
 

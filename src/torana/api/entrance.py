@@ -205,7 +205,7 @@ class Entrance:
         if route.body != "none" and exchange.method != "GET":
             if limits is not None and limits.rules and route.body != "mint" and not is_open:
                 # Whoever has nothing left is told so before a body is read, and decoded, for nothing.
-                limits.glance(exchange.caller, exchange.user, exchange.feature)
+                limits.glance(exchange.caller, exchange.user, exchange.feature, _told_bytes(headers) or 1)
             exchange.body = await self._read_body(exchange, receive, answer.writer, self.body_limits[route.body])
         reply = await self._ask(exchange, route, limits)
         if isinstance(reply, Reply):
@@ -241,8 +241,7 @@ class Entrance:
     async def _read_body(
         self, exchange: Exchange, receive: Receive, writer: AnswerWriter | None, limit_bytes: int
     ) -> bytes:
-        length = exchange.headers.get(b"content-length")
-        if length is not None and length.isdigit() and int(length) > limit_bytes:
+        if _told_bytes(exchange.headers) > limit_bytes:
             raise _too_large()
         body = writer.take_body() if writer is not None else None
         if body is None:
@@ -347,7 +346,7 @@ async def _limited(
     limits: Limits, permit: Permit, exchange: Exchange, handle: Callable[[], Awaitable[Reply | StreamReply]]
 ) -> Reply | StreamReply:
     """The handler's answer, if the limits let it pass; for routes whose call no model will count."""
-    hold = await limits.hold(lookup(permit, exchange), Spent)
+    hold = await limits.hold(lookup(permit, exchange), Spent, exchange.body_bytes)
     try:
         reply = await handle()
         if hold is not None:
@@ -367,6 +366,12 @@ def _nothing_there(exchange: Exchange, other_methods: Sequence[str], routes: Rou
     meant = did_you_mean(exchange.path, routes.paths)
     hint = f"; did you mean {meant}?" if meant else ""
     return Refusal(404, "not_found", f"Nothing is served under {exchange.path[:200]}{hint}")
+
+
+def _told_bytes(headers: Headers) -> int:
+    """How long the body is, as the head says; 0 where it does not."""
+    length = headers.get(b"content-length")
+    return int(length) if length is not None and length.isdigit() else 0
 
 
 def _too_large() -> Refusal:

@@ -86,6 +86,10 @@ class Exchange:
     def user(self) -> str:
         return user_of(self.caller, self.headers)
 
+    @property
+    def body_bytes(self) -> int:
+        return len(self.body)
+
 
 class Reply(msgspec.Struct):
     """A whole answer."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
-Unit = Literal["requests", "input_tokens", "output_tokens", "tokens", "usd", "streams"]
+Unit = Literal["requests", "bytes", "input_tokens", "output_tokens", "tokens", "usd", "streams"]
 Dimension = Literal["instance", "user", "feature", "unit_primitive", "model", "provider", "realm"]
 
 USD = 1_000_000_000
@@ -29,6 +29,7 @@ PERIOD_S: dict[str, float] = {"second": 1, "minute": 60, "hour": 3600, "day": 86
 
 _UNITS: dict[str, Unit] = {
     "": "requests", "request": "requests", "requests": "requests", "call": "requests", "calls": "requests",
+    "byte": "bytes", "bytes": "bytes", **dict.fromkeys(("kb", "mb", "gb", "kib", "mib", "gib"), "bytes"),
     "input token": "input_tokens", "input tokens": "input_tokens",
     "output token": "output_tokens", "output tokens": "output_tokens",
     "token": "tokens", "tokens": "tokens",
@@ -41,6 +42,7 @@ _DIMENSIONS: dict[str, Dimension] = {
     "unit_primitive": "unit_primitive", "model": "model", "provider": "provider", "realm": "realm",
 }  # fmt: skip
 _SCALE = {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
+_SIZES = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _HEAD = re.compile(
     r"(?P<dollar>\$\s*)?(?P<number>[0-9]{1,3}(?:[,_][0-9]{3})+|[0-9]{1,18})(?P<fraction>\.[0-9]{1,9})?"
     r"\s*(?P<scale>[kmb](?![a-z]))?\s*(?P<unit>[a-z_ ]*?)",
@@ -87,6 +89,7 @@ def read_limit(text: str) -> LimitTerms:
     amount = Decimal(re.sub("[,_]", "", head["number"]) + (head["fraction"] or "")) * _SCALE[head["scale"] or ""]
     if unit == "usd":
         amount *= USD
+    amount *= _SIZES.get(head["unit"].strip(), 1)
     if amount != int(amount) or not 1 <= amount <= MAX_AMOUNT:
         raise BadLimit(f"`{parts[0]}` is no amount that can be counted")
     period, periods = "", 1
@@ -103,7 +106,7 @@ def _unit(head: re.Match[str]) -> Unit:
     if head["dollar"] and name in ("", "usd"):
         return "usd"
     if head["dollar"] or name not in _UNITS:
-        known = "requests, tokens, input tokens, output tokens, USD, concurrent streams"
+        known = "requests, bytes, MB, tokens, input tokens, output tokens, USD, concurrent streams"
         raise BadLimit(f"unknown unit `{name[:40]}` (known: {known})")
     return _UNITS[name]
 

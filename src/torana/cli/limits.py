@@ -23,7 +23,7 @@ _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST_S = 36_500 * 86400
 """Counts end by nanoseconds in 64 bits."""
 _BOUNDS = {
-    "users": (1, 10**9), "input_tokens": (0, MAX_TOKENS), "output_tokens": (0, MAX_TOKENS),
+    "users": (1, 10**9), "body_bytes": (0, 2**31), "input_tokens": (0, MAX_TOKENS), "output_tokens": (0, MAX_TOKENS),
     "max_tokens": (0, MAX_TOKENS), "seconds": (0, 366 * 86400),
 }  # fmt: skip
 """Members of a flow → the least and the most."""
@@ -40,6 +40,8 @@ class FlowRecord(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_onl
     unit_primitive: str = ""
     feature: str = ""
     model: str = ""
+    body_bytes: int = 0
+    """0: about as many as the input tokens take."""
     input_tokens: int = 1000
     output_tokens: int = 200
     max_tokens: int = 0
@@ -75,7 +77,7 @@ def simulate(profile: str, lasts_s: float, folders: tuple[str, ...], as_json: bo
     """Say what a traffic profile would meet: how many calls pass, which limit refuses the others, and when.
 
     A profile is a list of flows: name, calls ("60 per minute", of all users together), users, instance, realm,
-    unit_primitive, feature, model, input_tokens, output_tokens, max_tokens, seconds.
+    unit_primitive, feature, model, body_bytes, input_tokens, output_tokens, max_tokens, seconds.
     """
     from torana.labels import known_labels
     from torana.limits.simulation import MOST_CALLS
@@ -104,6 +106,7 @@ def simulate(profile: str, lasts_s: float, folders: tuple[str, ...], as_json: bo
 def _read_flows(profile: str, catalogue: "Catalogue") -> "list[Flow]":
     from torana.catalog.document import Document
     from torana.catalog.limit_text import BadLimit, read_limit
+    from torana.counting import BYTES_PER_TOKEN
     from torana.limits.estimate import DEFAULT_OUTPUT_TOKENS
     from torana.limits.simulation import Flow
     from torana.routing.price_list import price_of
@@ -151,6 +154,7 @@ def _read_flows(profile: str, catalogue: "Catalogue") -> "list[Flow]":
                 model=deployment.model if deployment is not None else "",
                 provider=deployment.provider if deployment is not None else "",
                 prices=price_of(deployment.prices or known.prices, now) if known is not None and deployment else None,
+                body_bytes=record.body_bytes or int(record.input_tokens * BYTES_PER_TOKEN),
                 input_tokens=record.input_tokens,
                 output_tokens=record.output_tokens,
                 allowed_tokens=record.max_tokens or (known.output_limit if known else 0) or DEFAULT_OUTPUT_TOKENS,

@@ -16,7 +16,7 @@ class Here:
         self.table = table
         self._clock = clock
         self._short_until = 0
-        """Until then a limit on requests may be used up, as far as this worker has seen."""
+        """Until then a limit on requests or bytes may have no room, as far as this worker has seen."""
 
     def take(self, met: Met, amounts: Sequence[int], expected: Spent) -> Hold | None:
         """Take so much from every limit, or raise Refused and take from none; None: only `ask` can say."""
@@ -39,7 +39,7 @@ class Here:
                 slots.append(slot)
                 lefts.append(left)
                 ends.append(end := numbers[slot + UNTIL])
-                if left <= 0 and end > self._short_until and tally.rule.unit == "requests":
+                if left <= 0 and end > self._short_until and tally.rule.is_known_unread:
                     self._short_until = end
             lines = () if table.note is None else note_all(table.note, met, amounts, ends)
         finally:
@@ -54,18 +54,18 @@ class Here:
         """Whether a glance may find a limit used up."""
         return self._short_until > int(self._clock.monotonic() * SECOND)
 
-    def glance(self, met: Met) -> None:
-        """Raises Refused where a limit on requests is known to be used up; takes nothing."""
+    def glance(self, met: Met, amounts: Sequence[int]) -> None:
+        """Raises Refused where a limit is known to have no room for so much; takes nothing."""
         now, table = int(self._clock.monotonic() * SECOND), self.table
         numbers = table.numbers
         table.lock()
         try:
             for tally in met.tallies:
                 slot = table.look_for(tally)
-                if slot >= 0 and not tally.rule.fits(tally.rule.left(numbers, slot, now), 1):
-                    seen = [(each.rule, at) for each in met.tallies if (at := table.look_for(each)) >= 0]
-                    rules, slots = [rule for rule, _ in seen], [at for _, at in seen]
-                    raise self._refused(rules, slots, [1] * len(seen), now)
+                if slot >= 0 and not tally.rule.fits(tally.rule.left(numbers, slot, now), amounts[tally.index]):
+                    seen = [(each, at) for each in met.tallies if (at := table.look_for(each)) >= 0]
+                    rules, slots = [each.rule for each, _ in seen], [at for _, at in seen]
+                    raise self._refused(rules, slots, [amounts[each.index] for each, _ in seen], now)
         finally:
             table.unlock()
 
@@ -104,7 +104,7 @@ class Here:
     def _refused(self, rules: Sequence[Rule], slots: Sequence[int], amounts: Sequence[int], now: int) -> Refused:
         numbers = self.table.numbers
         ends = [numbers[slot + UNTIL] for slot in slots]
-        counted = [end for rule, end in zip(rules, ends, strict=True) if rule.unit == "requests"]
+        counted = [end for rule, end in zip(rules, ends, strict=True) if rule.is_known_unread]
         self._short_until = max([self._short_until, *counted])  # another worker may have used it up
         lefts = [rule.left(numbers, slot, now) for rule, slot in zip(rules, slots, strict=True)]
         waits = [

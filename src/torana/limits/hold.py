@@ -34,15 +34,23 @@ class Together:
     Sequences beside one another, here, in a `Met` and in a `Hold`, are in the order of `rules`.
     """
 
-    __slots__ = ("figures", "metered", "ones", "rules", "told")
+    __slots__ = ("_sized", "figures", "metered", "ones", "rules", "told")
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.rules = tuple(rules)
         self.ones = (1,) * len(self.rules)
-        """What a call takes of limits that are not metered."""
+        """What a call takes of limits that are neither metered nor sized."""
+        self._sized = tuple(index for index, rule in enumerate(rules) if rule.unit == "bytes")
         self.metered = tuple((index, rule) for index, rule in enumerate(rules) if rule.is_metered)
         self.figures = tuple(enumerate(rule.figures for rule in rules))
         self.told = Told([rule.shown for rule in rules])
+
+    def amounts(self, body_bytes: int) -> list[int]:
+        """What a call takes of each limit; of metered ones, that is still to be said."""
+        amounts = [*self.ones]
+        for index in self._sized:
+            amounts[index] = body_bytes
+        return amounts
 
     def meet(self, call: Call) -> "Met":
         """With the counts of its caller."""
@@ -52,12 +60,13 @@ class Together:
 class Met:
     """The limits that calls of one kind and caller meet: worked out once, and gone through for each call."""
 
-    __slots__ = ("figures", "metered", "ones", "returning", "rules", "tallies", "told")
+    __slots__ = ("amounts", "figures", "metered", "ones", "returning", "rules", "tallies", "told")
 
     def __init__(self, together: Together, tallies: Sequence[Tally]) -> None:
         self.rules = together.rules
         self.ones = together.ones
         self.metered = together.metered
+        self.amounts = together.amounts
         self.figures = together.figures
         self.told = together.told
         self.tallies = tallies

@@ -29,7 +29,7 @@ class Books:
     def __init__(self, table: Table) -> None:
         self.table = table
         self.shut_until = 0
-        """Until then a limit may be one of which nothing was left a moment ago."""
+        """Until then a limit may be one of which too little was left a moment ago."""
         self.leased: dict[Key, Leased] = {}
         """Where this worker has leased something, or may have debts; what is all used and told is in it for a while."""
         self.streams: dict[Key, Streams] = {}
@@ -195,16 +195,18 @@ class Books:
         if not rule.is_exact:
             self.leased[key] = Leased(key, rule, slot)
 
-    def shut(self, rule: Rule, slot: int, answer: Answer, now: int) -> None:
-        """Nothing is left; for a moment nobody needs to ask again."""
-        self.shut_until = self.table.numbers[slot + SHUT] = now + min(wait_ns(rule, 1, answer), SHUT_NS)
+    def shut(self, rule: Rule, slot: int, answer: Answer, now: int, wanted: int) -> None:
+        """Less than `wanted` is left; for a moment nobody needs to ask for more than that."""
+        self.shut_until = self.table.numbers[slot + SHUT] = now + min(wait_ns(rule, wanted, answer), SHUT_NS)
 
     def refuse_shut(self, tallies: Sequence[Tally], amounts: Sequence[int], slots: Sequence[int], now: int) -> None:
-        """Raises Refused where nothing was left a moment ago."""
+        """Raises Refused where not so much was left a moment ago."""
         numbers = self.table.numbers
         waits = [
             self._wait_shut(tally.rule, slot, amount, now)
-            if numbers[slot + SHUT] > now and not self.has(tally, amount, slot, now)
+            if numbers[slot + SHUT] > now
+            and not self.has(tally, amount, slot, now)
+            and amount > self.left(tally, slot, now)
             else -1
             for tally, amount, slot in zip(tallies, amounts, slots, strict=True)
         ]

@@ -173,8 +173,8 @@ class Queues:
                 books.credit(tally.rule, tally.key, slots[index], answer, now)
                 if answer.granted < 0:
                     refusing.append((index, answer))
-                    if answer.left <= 0 and tally.rule.unit == "requests":  # nothing of it comes back when calls end
-                        books.shut(tally.rule, slots[index], answer, now)
+                    if tally.rule.is_known_unread and queue.waiters:  # nothing of it comes back when calls end
+                        books.shut(tally.rule, slots[index], answer, now, queue.waiters[0].amounts[index])
             queue.waiters = [each for each in queue.waiters if not self._decide(each, slots, refusing, now)]
         finally:
             table.unlock()

@@ -136,8 +136,8 @@ class Leases:
         """Whether a glance may find a limit used up."""
         return self._books.shut_until > self.now()
 
-    def glance(self, met: Met) -> None:
-        """Raises Refused where nothing was left a moment ago; asks nobody."""
+    def glance(self, met: Met, amounts: Sequence[int]) -> None:
+        """Raises Refused where not so much was left a moment ago; asks nobody."""
         if not self._line.is_up:
             return
         now, table = self.now(), self.table
@@ -146,14 +146,14 @@ class Leases:
             seen = [(tally, slot) for tally in met.tallies if (slot := table.look_for(tally)) >= 0]
             if seen:
                 tallies, slots = zip(*seen, strict=True)
-                self._books.refuse_shut(tallies, met.ones[: len(seen)], slots, now)
+                self._books.refuse_shut(tallies, [amounts[each.index] for each in tallies], slots, now)
         finally:
             table.unlock()
 
     def places(self, met: Met) -> int:
         """How many calls pass by its one limit on requests; one where only the store can say."""
         try:
-            self.glance(met)
+            self.glance(met, met.ones)
         except Refused:
             return 0
         return max(1, self.left(met)[0])

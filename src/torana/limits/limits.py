@@ -31,7 +31,7 @@ class Counts(Protocol):
 
     def is_short(self) -> bool: ...
 
-    def glance(self, met: Met) -> None: ...
+    def glance(self, met: Met, amounts: Sequence[int]) -> None: ...
 
     def places(self, met: Met) -> int: ...
 
@@ -79,10 +79,11 @@ class Limits:
             found = self._kinds[rules] = Together(rules)
         return found
 
-    def glance(self, caller: Caller, user: str, feature: str = "") -> None:
-        """Turn a call away before its body is read, where its caller has used up a limit on requests already.
+    def glance(self, caller: Caller, user: str, feature: str = "", body_bytes: int = 1) -> None:
+        """Turn a call away before its body is read, where a limit on requests or bytes has no room for it any more.
 
-        feature  that of the route, where it has one
+        feature     that of the route, where it has one
+        body_bytes  as its head says; 1 where it does not
         Takes nothing. Raises LimitReached.
         """
         # Mostly nobody is short of anything, and everybody is spared the look.
@@ -91,11 +92,13 @@ class Limits:
         kind = (caller.instance_id or caller.instance_uid, user, caller.realm, feature)
         call, met = self._known_early.get(kind) or self._meet_early(kind, Call(caller, user, feature=feature))
         try:
-            self._counts.glance(met)
+            self._counts.glance(met, met.amounts(body_bytes))
         except Refused as refused:
             refusal = self._refusal(call, refused)
             rule = refused.rules[refused.longest]
-            if caller.instance_id and set(rule.per) <= {"instance"} and not rule.match.realms:
+            # How many pass of those that are counted by their bytes, nobody knows.
+            is_told = rule.unit == "requests" and set(rule.per) <= {"instance"} and not rule.match.realms
+            if caller.instance_id and is_told:
                 alone = Together([rule]).meet(call)
                 refusal.places = lambda: self._counts.places(alone)
                 refusal.count = rule.figures.refused
@@ -116,16 +119,17 @@ class Limits:
         met = self._met(call)
         return list(zip(met.rules, self._counts.left(met), strict=True))
 
-    async def hold(self, call: Call, expected: Callable[[], Spent]) -> Hold | None:
+    async def hold(self, call: Call, expected: Callable[[], Spent], body_bytes: int) -> Hold | None:
         """Reserve what the call is expected to use; None where nothing limits it.
 
-        expected  asked only where a limit counts tokens or money
+        expected    asked only where a limit counts tokens or money
+        body_bytes  of the request, as it came
         Raises LimitReached, or LimitsUnavailable.
         """
         met = self._known.get(call) or self._meet(call)
         if not met.rules:
             return None
-        estimate, amounts = NOTHING, [*met.ones]
+        estimate, amounts = NOTHING, met.amounts(body_bytes)
         if met.metered:
             estimate = expected()
             for index, rule in met.metered:
@@ -194,7 +198,7 @@ def of_feature(feature: FeatureRecord) -> LimitRecord:
 def _is_early(rule: Rule, feature: str) -> bool:
     """Whether nothing but the caller and the route's feature decides about a limit."""
     match = rule.match
-    if rule.unit != "requests" or match.unit_primitives or match.models or match.providers:
+    if not rule.is_known_unread or match.unit_primitives or match.models or match.providers:
         return False
     known = {"instance", "user", "realm"} | ({"feature"} if feature else set())
     return known.issuperset(rule.per) and (not match.features or feature in match.features)

@@ -20,7 +20,7 @@ SHOWN_CHARS = 80
 DEGRADED = (b"x-torana-limits", b"degraded")
 """This server counted by itself: the shared counts cannot be reached."""
 
-_QUOTA_UNITS = {"requests": "requests", "streams": "concurrent-requests", "usd": "micro-usd"}
+_QUOTA_UNITS = {"requests": "requests", "bytes": "content-bytes", "streams": "concurrent-requests", "usd": "micro-usd"}
 
 
 class Shown:
@@ -148,6 +148,8 @@ class LimitReached(Refusal):
         if left > 0 and unit not in ("requests", "streams"):
             # Most of it may be left: what a call may take is reserved, however little it would use.
             call = "this call with its prompt and `max_tokens` may take more"
+            if unit == "bytes":
+                call = "the body of this call is longer"
             stands = f"has {told_amount(unit, left)} left for {whose}, and {call}"
         super().__init__(
             429,

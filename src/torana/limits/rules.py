@@ -1,7 +1,7 @@
 """One limit, ready to count with: which calls it is for, under which key, and what a slot of the table means to it.
 
 All three kinds ask first and take afterwards, so that a call which meets several limits takes from all or none.
-Amounts are whole: requests, tokens, billionths of a dollar, streams.
+Amounts are whole: requests, bytes, tokens, billionths of a dollar, streams.
 """
 
 from collections.abc import Callable, Mapping
@@ -102,9 +102,11 @@ class Rule:
         self.when_down = record.when_down
         self.amount = terms.amount
         self.unit: Unit = terms.unit
-        self.is_metered = terms.unit not in ("requests", "streams")
+        self.is_known_unread = terms.unit in ("requests", "bytes")
+        """What a call takes shows before its body is read, and stays taken."""
+        self.is_metered = not self.is_known_unread and terms.unit != "streams"
         """Counts tokens or money, of which a call takes an estimate first."""
-        self.gives_back = terms.unit != "requests"
+        self.gives_back = not self.is_known_unread
         """Something of what a call takes may be free again when it ends."""
         self.used: Callable[[int, Spent], int] = MEASURES[terms.unit]
         """(what was reserved, what the call has spent) → what it uses of this limit."""

@@ -49,6 +49,7 @@ class Flow:
     model: str = ""
     provider: str = ""
     prices: Price | None = None
+    body_bytes: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     """What an answer uses in the end."""
@@ -118,7 +119,9 @@ class _Run:
         limited = self.together.rules
         if self.wanted.cost is None:
             self.outcome.uncounted = tuple(rule.name for rule in limited if rule.unit == "usd")
-        self.reserved = [rule.used(not rule.is_metered, self.wanted) for rule in limited]
+        self.reserved = self.together.amounts(flow.body_bytes)
+        for index, rule in self.together.metered:
+            self.reserved[index] = rule.used(0, self.wanted)
         used = _spent(flow, flow.output_tokens)
         self.used = [rule.used(reserved, used) for rule, reserved in zip(limited, self.reserved, strict=True)]
         self.lowest = [rule.whole for rule in limited]

@@ -23,6 +23,7 @@ def _reserved(reserved: int, spent: Spent) -> int:
 
 MEASURES: Mapping[Unit, Callable[[int, Spent], int]] = {
     "requests": _reserved,
+    "bytes": _reserved,
     "streams": _reserved,
     "tokens": lambda _, spent: spent.input_tokens + spent.output_tokens,
     "input_tokens": lambda _, spent: spent.input_tokens,

@@ -61,6 +61,8 @@ class Origin(Protocol):
     def client_name(self) -> str: ...
     @property
     def client_version(self) -> str: ...
+    @property
+    def body_bytes(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ class NoOrigin:
     user: str = ""
     client_name: str = ""
     client_version: str = ""
+    body_bytes: int = 0
 
 
 NO_ORIGIN: Origin = NoOrigin()
