@@ -90,6 +90,11 @@ class Headers:
             self.kept[name] = text
         return text
 
+    def body_bytes(self) -> int:
+        """How long the body is, as the head says; 0 where it does not."""
+        length = self.get(b"content-length")
+        return int(length) if length is not None and length.isdigit() else 0
+
     def text(self, name: bytes) -> str:
         """As `get`, but absent reads as empty."""
         return self.get(name) or ""

@@ -168,6 +168,17 @@ async def test_an_unread_body_without_end_ends_the_connection(gateway: RunningGa
     assert answer.status == 401
 
 
+async def test_who_sends_a_long_body_whatever_comes_hears_that_it_was_refused_unread(gateway: RunningGateway) -> None:
+    head = b"POST /v2/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 16000000\r\n\r\n"
+
+    async with await gateway.connect() as connection:
+        await connection.send(head + b"x" * 16_000_000)
+        answer = await connection.read_answer()
+        closed = await connection.is_closed_by_peer()
+
+    assert (answer.status, answer.header("connection"), closed) == (401, "close", True)
+
+
 # Pipelines
 
 

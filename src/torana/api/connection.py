@@ -24,6 +24,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from torana.api.answer_writer import AnswerWriter
 from torana.api.answering import CORS_HEADERS
 from torana.api.cycles import Careful, LingeringTransport
+from torana.api.discarding import LEAST_PIECE_BYTES, MAX_DISCARDED_BYTES, Discarding
 from torana.api.heads import answered_to
 from torana.api.turns import Turns
 from torana.headers import Headers
@@ -35,11 +36,6 @@ ASKING_S = 1.0
 """How long a drain waits for the request of a client that has connected already."""
 GOODBYE_S = 1.0
 """How long a drain waits for a client to close what we have closed."""
-MAX_DISCARDED_BYTES = 1 << 20
-"""What is read of a body after its answer, so that the connection can be used again; more ends it."""
-LEAST_PIECE_BYTES = 64
-"""What a piece of it counts at least: some send one byte in each, and a piece costs about as much as a kilobyte."""
-
 MAX_AHEAD = 4
 """Requests that may wait behind the one that is answered before nothing more is read."""
 
@@ -86,6 +82,7 @@ class Connection(HttpToolsProtocol):
     is_draining: Callable[[], bool]
     leaving: Turns
     """Of calls whose clients have left."""
+    discarding: Discarding
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -116,6 +113,14 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.phase != LINGERING and not self.owed:
             self._receive(data)
+            if self.phase != BODY or not self.cycle.response_complete:
+                return
+        self.flow.pause_reading()
+        self.loop.call_later(self.discarding.wait_s(len(data)), self._read_on)
+
+    def _read_on(self) -> None:
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
 
     def _receive(self, data: bytes) -> None:
         self.pending_bytes += len(data)

@@ -22,6 +22,7 @@ from torana.api.connection import BODY_MALFORMED, BODY_TOO_SLOW, DRAINING, READE
 from torana.api.contents import MayLog
 from torana.api.crowds import Crowds, kind_of
 from torana.api.dialect_front import did_you_mean
+from torana.api.discarding import MAX_DISCARDED_BYTES
 from torana.api.dry_run import admit_operator
 from torana.api.exchange import Exchange, Reply, Route, StreamReply, json_reply
 from torana.api.heads import MAX_REQUEST_ID_BYTES, Head
@@ -151,7 +152,9 @@ class Entrance:
             except Refusal as refusal:
                 if isinstance(refusal, LimitReached):
                     self.over_limit.note(Asked(exchange.endpoint, exchange.caller.party), refusal)
-                await answer.refuse(write_refusal(refusal, exchange), closes=refusal.closes)
+                # Of a long body that was not read more would come than is read past.
+                is_long = not exchange.body and headers.body_bytes() > MAX_DISCARDED_BYTES
+                await answer.refuse(write_refusal(refusal, exchange), closes=refusal.closes or is_long)
             except ProviderError as error:
                 logger.warning("provider failed", extra={"code": error.code, "where": error.where})
                 await answer.refuse(write_refusal(Refusal(502, error.code, "Bad Gateway"), exchange))
@@ -205,7 +208,7 @@ class Entrance:
         if route.body != "none" and exchange.method != "GET":
             if limits is not None and limits.rules and route.body != "mint" and not is_open:
                 # Whoever has nothing left is told so before a body is read, and decoded, for nothing.
-                limits.glance(exchange.caller, exchange.user, exchange.feature, _told_bytes(headers) or 1)
+                limits.glance(exchange.caller, exchange.user, exchange.feature, headers.body_bytes() or 1)
             exchange.body = await self._read_body(exchange, receive, answer.writer, self.body_limits[route.body])
         reply = await self._ask(exchange, route, limits)
         if isinstance(reply, Reply):
@@ -241,7 +244,7 @@ class Entrance:
     async def _read_body(
         self, exchange: Exchange, receive: Receive, writer: AnswerWriter | None, limit_bytes: int
     ) -> bytes:
-        if _told_bytes(exchange.headers) > limit_bytes:
+        if exchange.headers.body_bytes() > limit_bytes:
             raise _too_large()
         body = writer.take_body() if writer is not None else None
         if body is None:
@@ -366,12 +369,6 @@ def _nothing_there(exchange: Exchange, other_methods: Sequence[str], routes: Rou
     meant = did_you_mean(exchange.path, routes.paths)
     hint = f"; did you mean {meant}?" if meant else ""
     return Refusal(404, "not_found", f"Nothing is served under {exchange.path[:200]}{hint}")
-
-
-def _told_bytes(headers: Headers) -> int:
-    """How long the body is, as the head says; 0 where it does not."""
-    length = headers.get(b"content-length")
-    return int(length) if length is not None and length.isdigit() else 0
 
 
 def _too_large() -> Refusal:

@@ -14,6 +14,7 @@ import uvicorn
 from torana.api.accepting import Acceptor, Greetings
 from torana.api.admission import LOOKED_AT_PER_TURN
 from torana.api.connection import CANCELS_PER_TURN, DRAINING, Connection
+from torana.api.discarding import Discarding
 from torana.api.held import Door, HeldConnection
 from torana.api.room import SPARE_FILES, Room, Upstream
 from torana.api.turns import Turns
@@ -60,6 +61,7 @@ class Listener:
             "serve": serve,
             "is_draining": staticmethod(lambda: self.is_draining),
             "leaving": Turns(CANCELS_PER_TURN),
+            "discarding": Discarding(),
         }
         self.room: Room | None = None
         if door is not None:
