@@ -337,10 +337,12 @@ def header_block(size: int) -> dict[str, str | None]:
 async def test_a_header_block_over_32_kib_is_431(gateway: RunningGateway) -> None:
     asked: list[tuple[dict[str, str | None], int]] = [
         (header_block(32_768), 401),
+        ({f"X-{number}": "1" for number in range(900)}, 401),
         (header_block(32_769), 431),
         (header_block(70_000), 431),
         (header_block(1_000_000), 431),
         ({f"X-{number}": "a value of some length" for number in range(2000)}, 431),
+        ({f"X-{number}": "1" for number in range(2000)}, 431),  # 24 KiB
     ]
 
     for headers, status in asked:

@@ -36,6 +36,9 @@ ASKING_S = 1.0
 """How long a drain waits for the request of a client that has connected already."""
 GOODBYE_S = 1.0
 """How long a drain waits for a client to close what we have closed."""
+MAX_HEADERS = 1_000
+"""Lines of one head. Each costs more than its bytes do."""
+
 MAX_AHEAD = 4
 """Requests that may wait behind the one that is answered before nothing more is read."""
 
@@ -166,7 +169,8 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         pairs = self.headers
-        if sum(map(len, chain.from_iterable(pairs))) + 4 * len(pairs) > self.serve.max_header_bytes:
+        size = sum(map(len, chain.from_iterable(pairs))) + 4 * len(pairs)
+        if size > self.serve.max_header_bytes or len(pairs) > MAX_HEADERS:
             self.refusal = 431
             raise _Refused(431)
         if self.parser.should_upgrade():
