@@ -259,7 +259,9 @@ async def test_a_busy_instance_that_has_a_limit_is_told_of_it_and_quiet_ones_not
     folder = tmp_path / "limited"
     overlay = folder / "overlay"
     overlay.mkdir(parents=True)
-    (overlay / "limits.yml").write_text(f"- {{name: share, limit: {capacity / 10:.0f} per second per instance}}\n")
+    # Evenly: who may take a second's amount at once floods everybody at the beginning of each second.
+    limit = f"{{name: share, limit: {capacity / 10:.0f} per second per instance, burst: 10}}"
+    (overlay / "limits.yml").write_text(f"- {limit}\n")
     env = {"AIGW_MOCK_MODEL_RESPONSES": "true", "AIGW_CATALOG": str(overlay)}
     gateway = stack.enter_context(servers.gateway(folder, 1, **env))
     limited = Stage(gateway, replace(stage.job, port=gateway.port, headers=lower(gateway.headers)))
