@@ -4,6 +4,7 @@ All are immutable. `extra` carries a dialect's own members that have no word her
 is read and written again in the same dialect is unchanged.
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -223,7 +224,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Sendings in all, the first included; None: the gateway's default."""
     hedge_after_s: float | None = None
     """Silence after which a second deployment is asked as well; 0: never; None: the model's."""
-    extra: dict[str, Any] = {}
+    extra: Mapping[str, Any] = {}
     extra_dialect: str = ""
     """The dialect that `extra` was read from; others leave it out. Empty: sent in whichever is written."""
     untaken: frozenset[str] = frozenset()

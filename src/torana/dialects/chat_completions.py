@@ -47,6 +47,7 @@ from torana.dialects.members import (
     keep_extra,
     need_rows,
     need_text,
+    said_in,
     tell,
     unspoken_elsewhere,
     with_extra,
@@ -88,10 +89,14 @@ def read_request(body: bytes) -> tuple[ChatRequest, str]:
     model = need_text(members, "model")
     chat = _read_words(members)
     known = msgspec.structs.replace(chat, extra=members, extra_dialect=NAME)
-    written = asking.write_words(known, GENERAL, set())
-    # Always kept, for it tells which of the limit's two names came.
-    written.pop("max_completion_tokens", None)
-    return keep_extra(chat, NAME, members, written, _SPOKEN | HARMLESS), model
+
+    def write() -> Members:
+        written = asking.write_words(known, GENERAL, set())
+        # Always kept, for it tells which of the limit's two names came.
+        written.pop("max_completion_tokens", None)
+        return written
+
+    return keep_extra(chat, NAME, members, write, _SPOKEN | HARMLESS), model
 
 
 def write_request(chat: ChatRequest, model: str, *, stream: bool) -> bytes:
@@ -110,9 +115,8 @@ def write_members(chat: ChatRequest, model: str, *, stream: bool) -> Members:
 
 def losses(chat: ChatRequest, model: str) -> tuple[str, ...]:
     lost, traits = unspoken_elsewhere(chat, NAME), traits_of(model)
-    if chat.extra_dialect == NAME:
-        # Asked for, but no word of ours tells them in an answer.
-        lost |= {name for name in _SCORES if chat.extra.get(name)}
+    # Asked for, but no word of ours tells them in an answer.
+    lost |= {name for name in _SCORES if said_in(chat, NAME).get(name)}
     if not traits.takes_freeform:
         lost |= lost_grammars(chat)
     asking.write_words(chat, traits, lost)

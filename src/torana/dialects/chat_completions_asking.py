@@ -12,7 +12,7 @@ from torana.dialects.chat_completions_answers import NAME
 from torana.dialects.freeform import fold_grammar, names_of, unwrap
 from torana.dialects.in_words import tell_in_turn
 from torana.dialects.media import file_name, image_url, tell_document, text_of, write_data_url
-from torana.dialects.members import Members, sound_arguments
+from torana.dialects.members import Members, said_in, sound_arguments
 from torana.dialects.openai_models import Traits
 from torana.dialects.schemas import complete_schema, fit_strict_words
 from torana.dialects.thought_details import read_details
@@ -44,7 +44,7 @@ def write_words(chat: ChatRequest, traits: Traits, lost: set[str]) -> Members:
     rows = [_write_message(each, traits, lost, is_clients_own=is_clients_own) for each in messages]
     members: Members = {"messages": [row for each in rows for row in each]}
     # Other servers may not know the new name, so it goes out only to those, or when the request says so.
-    if is_reasoning or "max_completion_tokens" in chat.extra:
+    if is_reasoning or "max_completion_tokens" in said_in(chat, NAME):
         if chat.max_tokens is not None:
             members["max_completion_tokens"] = chat.max_tokens
     elif chat.max_tokens is not None:
@@ -79,7 +79,7 @@ def write_sampling(chat: ChatRequest, lost: set[str], *, takes_it: bool = True) 
         members["top_p"] = chat.top_p
     if chat.stop:
         members["stop"] = list(chat.stop)
-    if chat.top_k is not None and not ("top_k" in chat.extra and chat.extra_dialect in ("", NAME)):
+    if chat.top_k is not None and "top_k" not in said_in(chat, NAME):
         lost.add("top_k")
     if takes_it:
         return members

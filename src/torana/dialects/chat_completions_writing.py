@@ -9,7 +9,7 @@ from torana.dialects import openai_style
 from torana.dialects.chat_completions_answers import NAME
 from torana.dialects.collecting import Choice, collect
 from torana.dialects.freeform import Unwrapping, names_of, unwrap
-from torana.dialects.members import Members
+from torana.dialects.members import Members, said_in
 
 
 class ChatCompletionsWriter:
@@ -121,7 +121,7 @@ def write_answer(chunks: list[Chunk], model: str, id: str, created: int, asked: 
 
 def _is_older(asked: ChatRequest | None) -> bool:
     """Asked with `functions`: such a client knows no `tool_calls`."""
-    return asked is not None and asked.extra_dialect == NAME and bool(asked.extra.get("functions"))
+    return asked is not None and bool(said_in(asked, NAME).get("functions"))
 
 
 def _finish_name(finish: FinishReason, *, is_older: bool) -> str:

@@ -82,8 +82,10 @@ def read_request(body: bytes) -> tuple[ChatRequest, str]:
     # Written as the client writes, so that only what differs is kept.
     thinking = find_object(find_object(members, _MORE), "thinking", (_MORE,))
     mind = _ADAPTIVE if thinking.get("type") == "adaptive" else claude.GENERAL
-    written = asking.write_words(replace_members(chat, extra_dialect=NAME), Traits(), mind, set())
-    return keep_extra(chat, NAME, members, written, _SPOKEN | _HARMLESS), ""
+    known = replace_members(chat, extra_dialect=NAME)
+    return keep_extra(
+        chat, NAME, members, lambda: asking.write_words(known, Traits(), mind, set()), _SPOKEN | _HARMLESS
+    ), ""
 
 
 def write_request(chat: ChatRequest, model: str, *, stream: bool) -> bytes:

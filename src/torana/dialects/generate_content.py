@@ -62,7 +62,7 @@ def read_request(body: bytes) -> tuple[ChatRequest, str]:
     members = _flatten(told)
     chat = _read_words(members)
     model = find_text(told, "model").removeprefix("models/")
-    return keep_extra(chat, NAME, members, write_words(chat, model, set()), _SPOKEN | _HARMLESS), model
+    return keep_extra(chat, NAME, members, lambda: write_words(chat, model, set()), _SPOKEN | _HARMLESS), model
 
 
 def write_request(chat: ChatRequest, model: str, *, stream: bool) -> bytes:

@@ -20,7 +20,7 @@ from torana.dialects import chat_completions, text_completions
 from torana.dialects.chat_completions import CHAT_COMPLETIONS
 from torana.dialects.dialect import Dialect, WriteRequest
 from torana.dialects.in_words import GO_ON, ask_for_json
-from torana.dialects.members import Members, tell
+from torana.dialects.members import Members, said_in, tell
 from torana.dialects.openai_models import traits_of
 from torana.dialects.text_completions import TEXT_COMPLETIONS
 from torana.dialects.thoughts import find_effort
@@ -163,8 +163,7 @@ def fit_words(chat: ChatRequest, quirks: Quirks, lost: set[str]) -> ChatRequest:
 
 def _has_own_switch(chat: ChatRequest) -> bool:
     """Whether the request says itself, in this format, if the model is to think."""
-    is_ours = chat.extra_dialect in ("", CHAT_COMPLETIONS.name)
-    return is_ours and chat.extra.get("thinking", UNSET) is not UNSET
+    return said_in(chat, CHAT_COMPLETIONS.name).get("thinking", UNSET) is not UNSET
 
 
 def _is_forced(chat: ChatRequest, changed: dict[str, Any]) -> bool:

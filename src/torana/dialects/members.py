@@ -1,6 +1,6 @@
 """Members of JSON bodies: read strictly, kept where we have no word for them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from sys import float_info
 from typing import Any
 
@@ -174,25 +174,59 @@ def find_object(members: Members, name: str, loc: Loc = ()) -> Members:
     return value
 
 
+class _Kept(Mapping[str, Any]):
+    """What writing a client's request again would lose, change or add; worked out when somebody writes it again.
+
+    Mostly nobody does: it goes on as it came, or in another dialect.
+    """
+
+    __slots__ = ("_found", "_write", "sent")
+
+    def __init__(self, sent: Members, write: Callable[[], Members]) -> None:
+        self.sent = sent
+        self._write = write
+        self._found: Members | None = None
+
+    def _all(self) -> Members:
+        if self._found is None:
+            written = self._write()
+            self._found = {
+                name: value
+                for name, value in self.sent.items()
+                if name != "model" and (name not in written or written[name] != value)
+            }
+            self._found |= {name: UNSET for name in written if name not in self.sent}
+        return self._found
+
+    def __getitem__(self, name: str) -> Any:
+        return self._all()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+
 def keep_extra(
-    chat: ChatRequest, dialect: str, members: Members, written: Members, spoken: frozenset[str]
+    chat: ChatRequest, dialect: str, members: Members, write: Callable[[], Members], spoken: frozenset[str]
 ) -> ChatRequest:
     """`chat` with every member that writing it again would lose, change or add.
 
     members  as the client sent them
-    written  the same request written from our words alone
+    write    the same request, written from our words alone
     spoken   names of the members that our words stand for, or whose loss changes no answer
     """
-    extra = {
-        name: value
-        for name, value in members.items()
-        if name != "model" and (name not in written or written[name] != value)
-    }
-    for name in written:
-        if name not in members:
-            extra[name] = UNSET
     unspoken = tuple(name for name, value in members.items() if name not in spoken and not _says_nothing(name, value))
+    extra = _Kept(members, write)
     return msgspec.structs.replace(chat, extra=extra, extra_dialect=dialect, unspoken=unspoken + chat.unspoken)
+
+
+def said_in(chat: ChatRequest, dialect: str) -> Mapping[str, Any]:
+    """The members as a client of this dialect sent them, or a prompt's author named them for any."""
+    if chat.extra_dialect not in ("", dialect):
+        return {}
+    return chat.extra.sent if isinstance(chat.extra, _Kept) else chat.extra
 
 
 def _says_nothing(name: str, value: Any) -> bool:

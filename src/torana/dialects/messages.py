@@ -119,8 +119,9 @@ def _read_body(members: Members) -> tuple[ChatRequest, str]:
     model = need_text(members, "model")
     chat = _read_words(members)
     known = msgspec.structs.replace(chat, extra_dialect=NAME)
-    written = asking.write_words(known, _traits(known, model), set())
-    return keep_extra(chat, NAME, members, written, _SPOKEN | _HARMLESS), model
+    return keep_extra(
+        chat, NAME, members, lambda: asking.write_words(known, _traits(known, model), set()), _SPOKEN | _HARMLESS
+    ), model
 
 
 def _read_words(members: Members) -> ChatRequest:

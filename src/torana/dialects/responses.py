@@ -91,7 +91,9 @@ def read_request(body: bytes) -> tuple[ChatRequest, str]:
         raise Invalid(("background",), "Nothing is stored here: answers are given while the request lasts", UNATTENDED)
     chat = _read_words(members)
     known = msgspec.structs.replace(chat, extra_dialect=NAME)
-    return keep_extra(chat, NAME, members, asking.write_words(known, GENERAL, set()), _SPOKEN | _HARMLESS), model
+    return keep_extra(
+        chat, NAME, members, lambda: asking.write_words(known, GENERAL, set()), _SPOKEN | _HARMLESS
+    ), model
 
 
 def write_request(chat: ChatRequest, model: str, *, stream: bool) -> bytes:

@@ -74,7 +74,7 @@ def read_request(body: bytes) -> tuple[ChatRequest, str]:
     members = decode_request(body)
     model = need_text(members, "model")
     chat = _read_words(members)
-    return keep_extra(chat, NAME, members, _write_words(chat, set()), _SPOKEN | _HARMLESS), model
+    return keep_extra(chat, NAME, members, lambda: _write_words(chat, set()), _SPOKEN | _HARMLESS), model
 
 
 def write_request(chat: ChatRequest, model: str, *, stream: bool) -> bytes:
