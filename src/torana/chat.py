@@ -163,6 +163,15 @@ class FillIn(msgspec.Struct, frozen=True, kw_only=True):
 AnswerForm = Literal["text", "code", "json", "react"]
 
 
+class Draft(msgspec.Struct, frozen=True, eq=False):
+    """A request as it was written for a model already (dialects/drafts.py)."""
+
+    chat: "ChatRequest"
+    dialect: str
+    model: str
+    members: dict[str, Any]
+
+
 class Source(msgspec.Struct, frozen=True, kw_only=True):
     """A request as its client wrote it. A provider of the same dialect gets these bytes, and the client its."""
 
@@ -176,6 +185,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     """False: our words hold little of it, so that only its own dialect can send it."""
     allowed_tokens: int = 0
     """Then: how long its answer may be; 0: it does not say."""
+    drafts: list[Draft] = []
+    """At most one; gone when the request was sent."""
 
 
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):

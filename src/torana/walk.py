@@ -5,7 +5,7 @@ What the model is asked was rendered before; the answer is read by `answers.py`.
 
 import time
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from msgspec.structs import replace as replace_fields
 
@@ -15,7 +15,7 @@ from torana.caller import Caller, Permit
 from torana.chat import ChatRequest
 from torana.counting import estimate_body
 from torana.dialects.embedding_dialect import EmbeddingsRequest
-from torana.errors import Invalid, ProviderError, Refusal
+from torana.errors import ProviderError, Refusal
 from torana.facts import Facts
 from torana.limits.estimate import estimate, estimate_inputs, estimate_relay
 from torana.limits.limits import Limits
@@ -28,7 +28,6 @@ from torana.routing.models import Model, Models, in_location
 from torana.routing.router import Router
 from torana.routing.stages import NEVER
 from torana.routing.traffic import Passage, no_room
-from torana.routing.tries import Candidate, Route
 from torana.telemetry.metrics import InFlight, Metrics
 from torana.usage.event import MAX_TEXT
 from torana.usage.ledger import Ledger, NoOrigin, Record, asked_for
@@ -92,7 +91,8 @@ class Walk:
         under_way: InFlight | None = None
         try:
             route = await self.router.pick(permit, model, chat)
-            lost = self._weigh_losses(route, chat)
+            # Those who cannot be told what has to be told are no candidates.
+            lost = () if chat.source is None else route.keep_able(partial(self._losses, chat=chat))
             deployment = route.deployments[0]
             limited = await self._hold(
                 permit,
@@ -111,6 +111,7 @@ class Walk:
             # Cancellation included: the call is no longer under way. Otherwise its answer says when.
             if under_way is not None:
                 under_way.end()
+            _forget_drafts(chat)
             seconds = time.monotonic() - started
             call.record_failure(deployment.provider, deployment.model, seconds, error, lambda: asked_tokens(chat))
             if isinstance(error, ProviderError):
@@ -118,6 +119,7 @@ class Walk:
             raise
         if flow.deployment is not deployment:
             lost = self.sender.losses(flow.deployment, chat)
+        _forget_drafts(chat)
         waited_s = facts["provider_s"] = round(time.monotonic() - started, 6)
         return Answer(
             flow=flow,
@@ -159,47 +161,16 @@ class Walk:
             unit_primitive=call.unit_primitive, model=model.name, stream=call.is_streamed, residency=regions,
         )  # fmt: skip
 
-    def _weigh_losses(self, route: Route, chat: ChatRequest) -> tuple[str, ...]:
-        """What of the client's words gets lost on the way to the first candidate.
+    def _losses(self, deployment: Deployment, chat: ChatRequest) -> tuple[str, ...]:
+        """What of the client's words gets lost on the way; raises Refusal 422 for what has to be told.
 
-        Those who cannot be told what has to be told are no candidates; with AIGW_DIALECT__LOSSES=refuse, that is
-        everything. Raises Refusal 422 where nobody is left.
+        With AIGW_DIALECT__LOSSES=refuse, that is everything.
         """
-        if chat.source is None:
-            return ()
-        able: list[Candidate] = []
-        first: tuple[str, ...] = ()
-        refusal: Refusal | None = None
-        for candidate in route.candidates:
-            try:
-                lost = self.sender.losses(candidate.deployment, chat)
-                if lost and self.models.settings.losses == "refuse":
-                    names = _names_of(lost)
-                    raise Refusal(422, "dialect_loss", f"This model cannot be told: {names}", missing=names)
-            except Refusal as unable:
-                refusal = refusal or unable
-            else:
-                first = first if able else lost
-                able.append(candidate)
-        if refusal is not None and not able:
-            raise refusal
-        route.candidates = tuple(able)
-        return first
-
-    def _weigh_inputs(self, route: Route, request: EmbeddingsRequest) -> None:
-        """Leaves those as candidates who can be asked for these vectors; raises Invalid where nobody is left."""
-        able: list[Candidate] = []
-        refusal: Invalid | None = None
-        for candidate in route.candidates:
-            try:
-                self.sender.check_inputs(candidate.deployment, request)
-            except Invalid as unable:
-                refusal = refusal or unable
-            else:
-                able.append(candidate)
-        if refusal is not None and not able:
-            raise refusal
-        route.candidates = tuple(able)
+        lost = self.sender.losses(deployment, chat)
+        if lost and self.models.settings.losses == "refuse":
+            names = _names_of(lost)
+            raise Refusal(422, "dialect_loss", f"This model cannot be told: {names}", missing=names)
+        return lost
 
     def _tell_losses(self, lost: tuple[str, ...], facts: Facts) -> list[tuple[bytes, bytes]]:
         if not lost or self.models.settings.losses == "drop":
@@ -356,7 +327,7 @@ class Walk:
             request = replace_fields(request, dimensions=model.dimensions)
         try:
             route = await self.router.pick(permit, model)
-            self._weigh_inputs(route, request)
+            route.keep_able(partial(self.sender.check_inputs, request=request))
             used = route.deployments[0]
             limited = await self._hold(
                 permit, call, model.name, used, lambda: estimate_inputs(request.inputs, self._weighed(used))
@@ -383,6 +354,12 @@ class Walk:
         headers = [*self.headers_of(used, None, model), *self._timing(waited_s), *limited]
         standings = call.hold.standings if call.hold is not None else ()
         return Embedded(vectors.rows, used.provider, used.model, headers, usage, vectors.raw, standings)
+
+
+def _forget_drafts(chat: ChatRequest) -> None:
+    """They would be a ring for the collector."""
+    if chat.source is not None:
+        chat.source.drafts.clear()
 
 
 def place(model: Model, prompt: Prompt | None) -> Model:

@@ -5,6 +5,7 @@ Source: OpenAI API reference, "Chat Completions".
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
@@ -27,7 +28,7 @@ from torana.chat import (
 from torana.dialects import chat_completions_answers as answers
 from torana.dialects import chat_completions_asking as asking
 from torana.dialects import chat_completions_writing as writing
-from torana.dialects import openai_style
+from torana.dialects import drafts, openai_style
 from torana.dialects.bodies import decode_request
 from torana.dialects.chat_completions_answers import NAME
 from torana.dialects.dialect import Dialect
@@ -108,7 +109,7 @@ def write_request(chat: ChatRequest, model: str, *, stream: bool) -> bytes:
 
 
 def write_members(chat: ChatRequest, model: str, *, stream: bool) -> Members:
-    written = asking.write_words(chat, traits_of(model), set())
+    written = drafts.finish(chat, NAME, model, partial(asking.write_words, chat, traits_of(model)))
     members = with_extra(chat, NAME, written, _read_words, _SPOKEN, stream=stream)
     return {"model": model, **openai_style.ask_for_usage(members, stream=stream)}
 
@@ -119,7 +120,7 @@ def losses(chat: ChatRequest, model: str) -> tuple[str, ...]:
     lost |= {name for name in _SCORES if said_in(chat, NAME).get(name)}
     if not traits.takes_freeform:
         lost |= lost_grammars(chat)
-    asking.write_words(chat, traits, lost)
+    drafts.weigh(chat, NAME, model, partial(asking.write_words, chat, traits), lost)
     return tell(lost)
 
 

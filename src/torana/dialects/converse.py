@@ -7,6 +7,7 @@ Source: Amazon Bedrock API reference, "Converse" and its data types.
 from base64 import b64decode
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -28,7 +29,7 @@ from torana.chat import (
     ToolCall,
     ToolResult,
 )
-from torana.dialects import claude
+from torana.dialects import claude, drafts
 from torana.dialects import converse_answers as answers
 from torana.dialects import converse_asking as asking
 from torana.dialects import converse_writing as writing
@@ -91,7 +92,7 @@ def read_request(body: bytes) -> tuple[ChatRequest, str]:
 def write_request(chat: ChatRequest, model: str, *, stream: bool) -> bytes:
     """The body that asks `model`; raises Invalid for a part that cannot be said."""
     traits = traits_of(model)
-    written = asking.write_words(chat, traits, claude.traits_of(model), set())
+    written = drafts.finish(chat, NAME, model, partial(asking.write_words, chat, traits, claude.traits_of(model)))
     is_clients_own = chat.extra_dialect == NAME
     if traits.family == "claude" and not is_clients_own and "stopSequences" in written.get("inferenceConfig", {}):
         written["additionalModelResponseFieldPaths"] = ["/stop_sequence"]
@@ -100,7 +101,8 @@ def write_request(chat: ChatRequest, model: str, *, stream: bool) -> bytes:
 
 def losses(chat: ChatRequest, model: str) -> tuple[str, ...]:
     lost = unspoken_elsewhere(chat, NAME) | lost_grammars(chat)
-    asking.write_words(chat, traits_of(model), claude.traits_of(model), lost)
+    write = partial(asking.write_words, chat, traits_of(model), claude.traits_of(model))
+    drafts.weigh(chat, NAME, model, write, lost)
     return tell(lost)
 
 

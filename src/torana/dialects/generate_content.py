@@ -6,10 +6,12 @@ The model's name and whether the answer streams stand in the path, not in the bo
 """
 
 from dataclasses import replace
+from functools import partial
 
 import msgspec
 
 from torana.chat import AnswerSchema, ChatRequest, Reasoning, Tool
+from torana.dialects import drafts
 from torana.dialects import generate_content_answers as answers
 from torana.dialects import generate_content_writing as writing
 from torana.dialects.bodies import decode_request
@@ -80,7 +82,8 @@ def write_vertex_request(chat: ChatRequest, model: str, *, stream: bool) -> byte
 
 
 def _write_body(chat: ChatRequest, model: str) -> Members:
-    return _nest(with_extra(chat, NAME, write_words(chat, model, set()), _read_words, _SPOKEN, stream=False))
+    written = drafts.finish(chat, NAME, model, partial(write_words, chat, model))
+    return _nest(with_extra(chat, NAME, written, _read_words, _SPOKEN, stream=False))
 
 
 def _without_ids(content: Members) -> Members:
@@ -98,7 +101,7 @@ def _without_ids(content: Members) -> Members:
 
 def losses(chat: ChatRequest, model: str) -> tuple[str, ...]:
     lost = unspoken_elsewhere(chat, NAME) | lost_grammars(chat)
-    write_words(chat, model, lost)
+    drafts.weigh(chat, NAME, model, partial(write_words, chat, model), lost)
     return tell(lost)
 
 

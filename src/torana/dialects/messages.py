@@ -4,6 +4,7 @@ Source: Anthropic API reference, "Messages".
 """
 
 from dataclasses import replace
+from functools import partial
 
 import msgspec
 
@@ -22,6 +23,7 @@ from torana.chat import (
     ToolCall,
     ToolResult,
 )
+from torana.dialects import drafts
 from torana.dialects import messages_answers as answers
 from torana.dialects import messages_asking as asking
 from torana.dialects import messages_writing as writing
@@ -97,14 +99,14 @@ def write_count(tokens: int) -> bytes:
 
 def write_request(chat: ChatRequest, model: str, *, stream: bool) -> bytes:
     """The body that asks `model`; raises Invalid for a part that only another dialect can write."""
-    written = asking.write_words(chat, _traits(chat, model), set())
+    written = drafts.finish(chat, NAME, model, partial(asking.write_words, chat, _traits(chat, model)))
     members = with_extra(chat, NAME, written, _read_words, _SPOKEN, stream=stream)
     return msgspec.json.encode({"model": model, **members})
 
 
 def losses(chat: ChatRequest, model: str) -> tuple[str, ...]:
     lost = unspoken_elsewhere(chat, NAME) | lost_grammars(chat)
-    asking.write_words(chat, _traits(chat, model), lost)
+    drafts.weigh(chat, NAME, model, partial(asking.write_words, chat, _traits(chat, model)), lost)
     return tell(lost)
 
 

@@ -3,6 +3,8 @@
 Nothing is stored here, so what refers to something stored is refused. Source: OpenAI API reference, "Responses".
 """
 
+from functools import partial
+
 import msgspec
 
 from torana.chat import (
@@ -20,7 +22,7 @@ from torana.chat import (
     ToolCall,
     ToolResult,
 )
-from torana.dialects import namespaces, openai_style
+from torana.dialects import drafts, namespaces, openai_style
 from torana.dialects import responses_answers as answers
 from torana.dialects import responses_asking as asking
 from torana.dialects import responses_writing as writing
@@ -98,7 +100,7 @@ def read_request(body: bytes) -> tuple[ChatRequest, str]:
 
 def write_request(chat: ChatRequest, model: str, *, stream: bool) -> bytes:
     """The body that asks `model`; raises Invalid for a part that only another dialect can write."""
-    written = asking.write_words(chat, traits_of(model), set())
+    written = drafts.finish(chat, NAME, model, partial(asking.write_words, chat, traits_of(model)))
     return msgspec.json.encode({"model": model, **with_extra(chat, NAME, written, _read_words, _SPOKEN, stream=stream)})
 
 
@@ -106,7 +108,7 @@ def losses(chat: ChatRequest, model: str) -> tuple[str, ...]:
     lost, traits = unspoken_elsewhere(chat, NAME), traits_of(model)
     if not traits.takes_freeform:
         lost |= lost_grammars(chat)
-    asking.write_words(chat, traits, lost)
+    drafts.weigh(chat, NAME, model, partial(asking.write_words, chat, traits), lost)
     return tell(lost)
 
 

@@ -1,15 +1,18 @@
 """The words of choosing: where a call may go and why, and where it went."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
 from torana.chat import Usage
-from torana.errors import ProviderError
+from torana.errors import ProviderError, Refusal
 from torana.providers.provider import Deployment
 from torana.routing.health import Health
 from torana.routing.models import Model
+
+T = TypeVar("T")
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -69,6 +72,25 @@ class Route(msgspec.Struct):
     @property
     def deployments(self) -> tuple[Deployment, ...]:
         return tuple(candidate.deployment for candidate in self.candidates)
+
+    def keep_able(self, check: Callable[[Deployment], T]) -> T:
+        """Leaves those as candidates that `check` does not raise Refusal for; what it said of the first of them.
+
+        Raises what it raised first where nobody is left.
+        """
+        able: list[Candidate] = []
+        said: list[T] = []
+        refusals: list[Refusal] = []
+        for candidate in self.candidates:
+            try:
+                said.append(check(candidate.deployment))
+                able.append(candidate)
+            except Refusal as unable:
+                refusals.append(unable)
+        if not able:
+            raise refusals[0]
+        self.candidates = tuple(able)
+        return said[0]
 
     @property
     def reasons(self) -> tuple[Reason, ...]:
