@@ -58,6 +58,11 @@ class ServeSettings:
     queue_weights: dict[str, Any] = setting(
         {}, "AIGW_ADMISSION__WEIGHTS", "JSON: instance id → its share of a busy gateway beside others', 1 unless named"
     )
+    body_memory_bytes: int = setting(
+        536870912,
+        "AIGW_ADMISSION__BODY_BYTES",
+        "memory of one worker for bodies over 64 KiB, until they are answered; who finds none gets 503",
+    )
     max_header_bytes: int = setting(32768, "AIGW_MAX_HEADER_BYTES", "header block")
     max_uri_bytes: int = setting(8192, "AIGW_MAX_URI_BYTES", "request target")
     max_body_bytes: int = setting(16777216, "AIGW_MAX_BODY_BYTES", "body of a typed endpoint")

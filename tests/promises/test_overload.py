@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 from tests.conftest import StartGateway
 from tests.support.gateway import RunningGateway
 from tests.support.http_client import Answer, RawConnection, connect, write_request
+from tests.support.waiting import eventually
 
 from torana.api.admission import LOOKED_AT_PER_TURN, STARTS_PER_TURN
 
@@ -176,3 +177,94 @@ async def test_the_line_of_whoever_is_turned_away_tells_the_path_that_was_asked(
 
     line = await gateway.log.find(correlation_id=answers[-1].header("x-request-id"))
     assert (line["status_code"], line["path"]) == (503, path)
+
+
+# The memory that bodies take while they come, and while they are answered
+
+RELAY = "/v1/proxy/anthropic/v1/messages"
+MIB = 1 << 20
+
+
+class Sending:
+    """A request of `instance` whose body is all there but for its last byte."""
+
+    def __init__(self, gateway: RunningGateway, connection: RawConnection, instance: str, mib: int) -> None:
+        token = gateway.token(unit_primitives=["ai_gateway_model_provider_proxy"], instance_id=instance)
+        named = {"X-Gitlab-Unit-Primitive": "ai_gateway_model_provider_proxy"}
+        text = b'{"model":"claude-sonnet-4-6","max_tokens":9,"messages":[{"role":"user","content":"%b"}]}'
+        body = text % (b"a" * (mib * MIB))
+        self.connection = connection
+        self.request = gateway.request_bytes("POST", RELAY, body=body, token=token, headers=named)
+
+    async def begin(self) -> None:
+        await self.connection.send(self.request[:-1])
+
+    async def end(self) -> Answer:
+        await self.connection.send(self.request[-1:])
+        return await self.connection.read_answer()
+
+
+async def sent(gateway: RunningGateway, stack: AsyncExitStack, instance: str, mib: int) -> Sending:
+    sending = Sending(gateway, await stack.enter_async_context(await gateway.connect()), instance, mib)
+    await sending.begin()
+    return sending
+
+
+async def taken_mib(gateway: RunningGateway) -> float:
+    text = (await gateway.monitoring("/metrics")).text
+    (line,) = [line for line in text.splitlines() if line.startswith("torana_body_memory_bytes ")]
+    return float(line.split()[1]) / MIB
+
+
+async def has_taken(gateway: RunningGateway, mib: int) -> bool:
+    return await taken_mib(gateway) >= mib
+
+
+async def test_bodies_that_come_together_take_no_more_memory_than_there_is_for_them(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = await start_gateway({"AIGW_ADMISSION__BODY_BYTES": str(8 * MIB)})
+    async with AsyncExitStack() as stack:
+        held = [await sent(gateway, stack, name, 3) for name in ("one", "other")]
+        await eventually(lambda: has_taken(gateway, 6))
+
+        late = await sent(gateway, stack, "third", 3)
+        refused = await late.connection.read_answer()
+        small = await gateway.post(PATH, body=BODY, token=gateway.token(unit_primitives=RIGHTS))
+        answered = [await each.end() for each in held]
+        again = await (await sent(gateway, stack, "third", 3)).end()
+
+    assert (refused.status, refused.refusal.code, refused.header("connection")) == (503, "overloaded", "close")
+    assert 1 <= int(refused.header("retry-after") or 0) <= 5
+    assert small.status == 200
+    assert [answer.status for answer in (*answered, again)] == [200, 200, 200]
+    assert await taken_mib(gateway) == 0
+    assert 'torana_requests_shed_total{reason="memory"} 1' in (await gateway.monitoring("/metrics")).text
+
+
+async def test_one_instance_leaves_some_of_that_memory_to_others(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway({"AIGW_ADMISSION__BODY_BYTES": str(8 * MIB)})
+    async with AsyncExitStack() as stack:
+        held = [await sent(gateway, stack, "busy", 2) for _ in range(2)]
+        await eventually(lambda: has_taken(gateway, 4))
+
+        more = await (await sent(gateway, stack, "busy", 3)).connection.read_answer()
+        other = await (await sent(gateway, stack, "quiet", 3)).end()
+
+        answered = [await each.end() for each in held]
+
+    assert (more.status, other.status) == (503, 200)
+    assert [answer.status for answer in answered] == [200, 200]
+
+
+async def test_memory_of_bodies_is_free_again_whatever_becomes_of_them(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway({"AIGW_ADMISSION__BODY_BYTES": str(8 * MIB)})
+    async with AsyncExitStack() as stack:
+        held = await sent(gateway, stack, "one", 3)
+        await eventually(lambda: has_taken(gateway, 3))
+        held.connection.writer.transport.abort()
+
+        async def is_free() -> bool:
+            return await taken_mib(gateway) == 0
+
+        await eventually(is_free)

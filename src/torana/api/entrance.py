@@ -18,6 +18,7 @@ from torana.api.access_log import refused_line, write_access_line
 from torana.api.admission import Admission, Standing
 from torana.api.answer_writer import AnswerWriter
 from torana.api.answering import Answering
+from torana.api.body_memory import BodyMemory
 from torana.api.connection import BODY_MALFORMED, BODY_TOO_SLOW, DRAINING, READER_TOO_SLOW, Connection
 from torana.api.contents import MayLog
 from torana.api.crowds import Crowds, kind_of
@@ -122,6 +123,7 @@ class Entrance:
         self.crowds = Crowds(metrics.shed)
         self.over_limit = OverLimit()
         self.large_bodies = LargeBodies(heap)
+        self.body_memory = BodyMemory(serve.body_memory_bytes, metrics)
         self.prefixes = Prefixes(serve.root_path)
         self.turned_away = TurnedAway(log, self.prefixes.strip, write_refusal, metrics)
         self.trusted = Networks(serve.trusted_proxies)
@@ -259,9 +261,11 @@ class Entrance:
                 total += len(parts[-1])
                 if total > limit_bytes:  # Content-Length may lie or be absent
                     raise _too_large()
+                self.body_memory.hold(exchange, total)
             body = b"".join(parts)
         if len(body) > limit_bytes:
             raise _too_large()
+        self.body_memory.hold(exchange, len(body))
         if len(body) > LARGE_BYTES:
             await self.large_bodies.take_turn()
         return body
@@ -292,6 +296,7 @@ class Entrance:
         if self.events is not None:
             self.events.used(exchange)
         exchange.facts.origin = NO_ORIGIN  # it would be a ring for the collector
+        self.body_memory.leave(exchange)
         has_no_room = exchange.facts.get("refusal_code") == NO_ROOM
         if has_no_room or self.crowds.are_any:
             kind = kind_of(exchange.path, exchange.caller.party, exchange.body)

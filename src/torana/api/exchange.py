@@ -30,6 +30,7 @@ class Exchange:
         "flags",
         "front",
         "headers",
+        "held_bytes",
         "method",
         "path",
         "query",
@@ -58,6 +59,8 @@ class Exchange:
         self.tail = ""
         """What the route's `{tail}` matched: `chat/explain_code`."""
         self.body = b""
+        self.held_bytes = 0
+        """Of the memory for bodies (body_memory.py)."""
         self.caller: Caller = DEBUG_CALLER
         """Set by the entrance before any handler runs."""
         self.flags: frozenset[str] = frozenset()

@@ -218,10 +218,11 @@ LOOP_LAG = Family("event_loop_lag_seconds", "histogram", "How late the event loo
 SHED = Family(
     "torana_requests_shed_total",
     "counter",
-    "Requests turned away unread: a full line, overtaken, waited too long, or no room lately.",
+    "Requests turned away unread: a full line, overtaken, waited too long, no room lately, no memory for their bodies.",
     ("reason",),
 )
 WAITING = Family("torana_requests_waiting", "gauge", "Requests that wait for a worker to have time.")
+BODY_MEMORY = Family("torana_body_memory_bytes", "gauge", "Bodies over 64 KiB that have come and are not answered.")
 THREADS = Family("ai_gateway_threads_count", "gauge", "Threads of all workers.")
 
 _USAGE = (
@@ -237,5 +238,5 @@ FAMILIES: tuple[Family, ...] = (
     PORTAL_REQUESTS, PORTAL_SECONDS, REFUSALS, LIMIT_PASSED, LIMIT_REFUSED, LIMIT_USED, LIMIT_HELD, LIMIT_UNPRICED,
     LIMITS_SHARED, LIMIT_QUESTIONS, LIMITED_ALONE, LIMIT_COUNTS_LOST,
     ISSUER_KEYS, ISSUER_KEY_AGE, ISSUER_UP, DEPLOYMENT_STATE, TRIES, FALLBACKS, COOL_DOWNS, HEDGES, SHADOWS,
-    ABUSE_SCORES, CONFIG_STALE, LINES_DROPPED, LOOP_LAG, SHED, WAITING, THREADS, *_USAGE,
+    ABUSE_SCORES, CONFIG_STALE, LINES_DROPPED, LOOP_LAG, SHED, WAITING, BODY_MEMORY, THREADS, *_USAGE,
 )  # fmt: skip

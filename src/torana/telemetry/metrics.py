@@ -94,6 +94,7 @@ class Metrics:
         self._stale = self._shards.place(families.CONFIG_STALE, ())
         self._lines_dropped = self._shards.place(families.LINES_DROPPED, ())
         self._waiting = self._shards.place(families.WAITING, ())
+        self._body_memory = self._shards.place(families.BODY_MEMORY, ())
         self._threads = self._shards.place(families.THREADS, ())
         self.usage = UsageFigures(self._shards)
         self._show_limits(model_limits or {})
@@ -313,6 +314,9 @@ class Metrics:
 
     def waiting(self, requests: int) -> None:
         self._values[self._waiting] = requests
+
+    def body_memory(self, size: int) -> None:
+        self._values[self._body_memory] = size
 
     def loop_lag(self, seconds: float) -> None:
         self._observe(families.LOOP_LAG, (), seconds)
