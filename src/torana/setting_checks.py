@@ -98,6 +98,7 @@ def _check_some(name: str, text: str) -> None:
 
 
 _CHECKS: dict[str, Callable[[str, str], Any]] = {
+    "AIGW_ADMISSION__BODY_BYTES": _check_some,
     "AIGW_CUSTOM_MODELS__EXTRA_HEADERS": _check_headers,
     "AIGW_DEFAULT_PROMPTS": _check_texts,
     "AIGW_DUO_CHAT__MODEL_REQUEST_TIMEOUT": _check_some,

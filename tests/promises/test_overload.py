@@ -257,6 +257,17 @@ async def test_one_instance_leaves_some_of_that_memory_to_others(start_gateway: 
     assert [answer.status for answer in answered] == [200, 200]
 
 
+async def test_a_body_larger_than_that_memory_passes_alone(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway({"AIGW_ADMISSION__BODY_BYTES": str(MIB)})
+    async with AsyncExitStack() as stack:
+        large = await sent(gateway, stack, "one", 2)
+        await eventually(lambda: has_taken(gateway, 2))
+
+        refused = await (await sent(gateway, stack, "other", 1)).connection.read_answer()
+
+        assert ((await large.end()).status, refused.status) == (200, 503)
+
+
 async def test_memory_of_bodies_is_free_again_whatever_becomes_of_them(start_gateway: StartGateway) -> None:
     gateway = await start_gateway({"AIGW_ADMISSION__BODY_BYTES": str(8 * MIB)})
     async with AsyncExitStack() as stack:

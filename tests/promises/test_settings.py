@@ -261,6 +261,7 @@ def test_levels_go_by_all_their_names(level: str) -> None:
         ("AIGW_TIMEOUTS__REQUEST_S", "0.0", "'0.0' leaves nothing"),
         ("AIGW_ROUTING__TRIES", "0", "'0' leaves nothing"),
         ("AIGW_MAX_BODY_BYTES", "0", "'0' leaves nothing"),
+        ("AIGW_ADMISSION__BODY_BYTES", "0", "'0' leaves nothing"),
         ("AIGW_MAX_HEADER_BYTES", "0", "'0' leaves nothing"),
         ("AIGW_MAX_URI_BYTES", "0", "'0' leaves nothing"),
         ("AIGW_GATEWAY_ID", "two words", "'two words' is no id"),

@@ -45,13 +45,14 @@ class BodyMemory:
         self._by_party: Counter[str] = Counter()
 
     def hold(self, request: Request, size: int) -> None:
-        """`size` bytes of a body have come. Raises Refusal 503 where there is no room for it."""
+        """`size` bytes of a body have come. Raises Refusal 503 where there is no room for it; alone, any finds some."""
         if size <= SHORT_BYTES:
             return
         party, more = request.caller.party, size - request.held_bytes
         taken, own = self._taken + more, self._by_party[party] + more
         is_greedy = own > OWN_SHARE * self._most and taken > (1 - FREE_SHARE) * self._most
-        if taken > self._most or is_greedy:
+        is_alone = self._taken == request.held_bytes
+        if not is_alone and (taken > self._most or is_greedy):
             self._meter.shed("memory")
             after_s = random.randint(1, 5)  # noqa: S311 spread out, no secret
             after = (b"retry-after", b"%d" % after_s)
