@@ -9,6 +9,9 @@ import msgspec
 
 HERE = Path(__file__).parent
 
+WRITTEN = ["answer", "choices", "refused", "sealed"]
+"""`*.chunks.json`: the answers in our words beside which every dialect has its writing of them."""
+
 
 def read(name: str) -> bytes:
     return (HERE / name).read_bytes()

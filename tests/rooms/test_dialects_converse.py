@@ -19,7 +19,7 @@ from botocore.parsers import EventStreamJSONParser, RestJSONParser
 from botocore.validate import ParamValidator
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.golden.compare import assert_golden, assert_golden_words, read
+from tests.golden.compare import WRITTEN, assert_golden, assert_golden_words, read
 from tests.support.bedrock_answers import exception, frame
 
 from torana.chat import (
@@ -128,7 +128,7 @@ def test_an_answer_is_read_as_in_the_golden_file() -> None:
     assert_golden_words("converse/tools.answer.chunks.json", chunks, list[Chunk])
 
 
-@pytest.mark.parametrize("name", ["answer", "choices"])
+@pytest.mark.parametrize("name", WRITTEN)
 def test_chunks_are_written_as_in_the_golden_files(name: str) -> None:
     chunks = msgspec.json.decode(read(f"{name}.chunks.json"), type=list[Chunk])
 
@@ -184,7 +184,7 @@ def test_what_we_ask_is_what_the_vendors_model_of_the_api_takes(name: str, model
     assert not report.has_errors(), report.generate_report()
 
 
-@pytest.mark.parametrize("name", ["answer", "choices"])
+@pytest.mark.parametrize("name", WRITTEN)
 def test_what_we_answer_is_what_the_vendors_sdk_reads(name: str) -> None:
     chunks = msgspec.json.decode(read(f"{name}.chunks.json"), type=list[Chunk])
     whole, stream = service().operation_model("Converse"), service().operation_model("ConverseStream")

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.golden.compare import assert_golden, assert_golden_bytes, assert_golden_words, read
+from tests.golden.compare import WRITTEN, assert_golden, assert_golden_bytes, assert_golden_words, read
 
 from torana.chat import ChatRequest, Chunk
 from torana.dialects.chat_completions import CHAT_COMPLETIONS
@@ -122,7 +122,7 @@ def test_an_answer_is_read_as_in_the_golden_file(dialect: Dialect, name: str) ->
     assert_golden_words(f"{name}.answer.chunks.json", chunks, list[Chunk])
 
 
-@pytest.mark.parametrize("name", ["answer", "choices"])
+@pytest.mark.parametrize("name", WRITTEN)
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
 def test_chunks_are_written_as_in_the_golden_files(dialect: Dialect, name: str) -> None:
     chunks = read_chunks(f"{name}.chunks.json")
@@ -134,7 +134,7 @@ def test_chunks_are_written_as_in_the_golden_files(dialect: Dialect, name: str) 
     assert_golden(f"{dialect.name}/{name}.written.json", json.loads(answer))
 
 
-@pytest.mark.parametrize("name", ["answer", "choices"])
+@pytest.mark.parametrize("name", WRITTEN)
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
 def test_chunks_are_written_the_same_one_by_one(dialect: Dialect, name: str) -> None:
     writer = dialect.write_events("the-model", "id-1", 1_700_000_000)

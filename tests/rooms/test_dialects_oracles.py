@@ -20,7 +20,7 @@ from openai.types.responses import (
 )
 from openai.types.responses.response_create_params import ResponseCreateParamsStreaming
 from pydantic import TypeAdapter
-from tests.golden.compare import read
+from tests.golden.compare import WRITTEN, read
 
 from torana.chat import Usage
 from torana.dialects import embeddings
@@ -127,13 +127,13 @@ def test_the_judge_looks_into_messages() -> None:
         judge(REQUESTS["chat_completions"], body)
 
 
-@pytest.mark.parametrize("name", ["answer", "choices"])
+@pytest.mark.parametrize("name", WRITTEN)
 @pytest.mark.parametrize("dialect", SERVED, ids=lambda dialect: dialect.name)
 def test_the_vendors_model_accepts_our_answer(dialect: ServedDialect, name: str) -> None:
     judge(ANSWERS[dialect.name], json.loads(read(f"{dialect.name}/{name}.written.json")))
 
 
-@pytest.mark.parametrize("name", ["answer", "choices"])
+@pytest.mark.parametrize("name", WRITTEN)
 @pytest.mark.parametrize("dialect", SERVED, ids=lambda dialect: dialect.name)
 def test_the_vendors_model_accepts_every_event_of_ours(dialect: ServedDialect, name: str) -> None:
     for event_name, data in SseParser().feed(read(f"{dialect.name}/{name}.written.sse")):

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.golden.compare import assert_golden, assert_golden_bytes, assert_golden_words, read
+from tests.golden.compare import WRITTEN, assert_golden, assert_golden_bytes, assert_golden_words, read
 
 from torana.chat import (
     AnswerSchema,
@@ -163,7 +163,7 @@ def test_a_stream_cut_before_its_finish_reason_is_a_failure(name: str) -> None:
             read_stream(stream[:length])
 
 
-@pytest.mark.parametrize("name", ["answer", "choices"])
+@pytest.mark.parametrize("name", WRITTEN)
 def test_chunks_are_written_as_in_the_golden_files(name: str) -> None:
     chunks = msgspec.json.decode(read(f"{name}.chunks.json"), type=list[Chunk])
     writer = GENERATE_CONTENT.write_events("the-model", "id-1", 1_700_000_000)
