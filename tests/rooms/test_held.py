@@ -55,7 +55,7 @@ class HandDoor:
     def turn_away(
         self, connection: Connection, head: Head, code: str, *, stays: bool, limit: LimitReached | None
     ) -> bytes:
-        raise NotImplementedError
+        return b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: %d\r\n\r\n%b" % (len(code), code.encode())
 
     def note_refusal(self, connection: Connection, status: int, request_id: str, path: str) -> None:
         self.noted.append((status, request_id, path))
@@ -86,6 +86,20 @@ async def test_no_patience_ends_for_a_request_that_waits_in_line() -> None:
         await listener.aclose()
 
     assert statuses == [200, 200]
+
+
+async def test_whoever_waits_in_line_when_the_server_ends_is_told() -> None:
+    door, sock = HandDoor(), bind("127.0.0.1", 0, shared=False)
+    listener = Listener(say_ok, ServeSettings(), with_tls=False, door=door)
+    await listener.start(sock)
+    async with await connect(_port_of(sock)) as client:
+        await client.send(REQUEST)
+        await door.line.came.get()
+        await listener.drain(0.0)
+        await listener.aclose()
+        answer = await client.read_answer("GET")
+
+    assert (answer.status, answer.text) == (503, "server_draining")
 
 
 async def test_a_request_whose_turn_comes_in_the_moment_its_client_leaves_is_not_begun_and_not_forgotten() -> None:

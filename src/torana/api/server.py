@@ -103,6 +103,8 @@ class Listener:
             self.ticker.cancel()
         await self._end_tasks()
         for connection in list(self.server.server_state.connections):
+            if isinstance(connection, HeldConnection):
+                connection.turn_away("server_draining")  # where its request waits in line still
             connection.transport.close()
         # One turn of the loop lets the transports say goodbye.
         await asyncio.sleep(0)
