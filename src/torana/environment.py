@@ -79,6 +79,10 @@ ADDRESS_NAMES = ("_BASE_URL", "_API_BASE", "_API_BASE_URL", "_ENDPOINT", "_HOST"
 """How the environment names of vendors' addresses end."""
 
 
+_SINGLE_QUOTED = re.compile(r"[^#=]*=[^\S\r\n]*'")
+"""How a line of `.env` begins whose value stands so."""
+
+
 def is_address_name(name: str) -> bool:
     return name.endswith(ADDRESS_NAMES)
 
@@ -341,6 +345,7 @@ def _read_dotenv(path: Path | None) -> dict[str, str]:
         from dotenv import dotenv_values  # only where there is such a file
 
         found = {name: value for name, value in dotenv_values(path).items() if value is not None}
+        found |= _quoted_values(path)
         if "\0" in "".join((*found, *found.values())):  # the environment can hold none, and no path takes it
             raise ValueError("a sign that no text has")
         return found
@@ -348,6 +353,19 @@ def _read_dotenv(path: Path | None) -> dict[str, str]:
         raise BadSetting(
             str(path), f"cannot be read ({type(error).__name__})", "expected NAME=value lines in UTF-8"
         ) from error
+
+
+def _quoted_values(path: Path) -> dict[str, str]:
+    """What stands in single quotes, as it is: as in a shell, `${NAME}` means another's value everywhere else."""
+    from dotenv.parser import parse_stream
+
+    with path.open(encoding="utf-8") as file:
+        last = {each.key: each for each in parse_stream(file) if each.key is not None}
+    return {
+        name: each.value
+        for name, each in last.items()
+        if each.value is not None and _SINGLE_QUOTED.match(each.original.string)
+    }
 
 
 def _unread_lines(path: Path | None) -> list[str]:

@@ -202,6 +202,13 @@ async def test_the_banner_says_whether_the_shared_counts_answer(tmp_path: Path) 
         assert "shared     AIGW_REDIS_URL does not answer (unreachable); " in await server.banner()
 
 
+async def test_the_banner_says_of_an_index_of_documentation_whether_it_can_be_searched(tmp_path: Path) -> None:
+    async with served(tmp_path, env={"AIGW_DOCS_SEARCH__INDEX": str(tmp_path / "missing")}) as server:
+        said = await server.banner()
+
+    assert "docs       AIGW_DOCS_SEARCH__INDEX names no file that holds anything\n" in said
+
+
 async def test_the_banner_says_to_whom_it_listens(tmp_path: Path) -> None:
     env = {"AIGW_FASTAPI__API_HOST": "0.0.0.0", "AIGW_FASTAPI__METRICS_HOST": "127.0.0.1"}
 
@@ -373,6 +380,18 @@ async def test_of_two_servers_started_at_once_one_finds_the_port_taken(tmp_path:
         ),
         ((), {"GROQ_API_KEY": "gsk-old\ngsk-new"}, "GROQ_API_KEY: is no key that a request can bring, expected"),
         ((), {"AZURE_API_BASE": "http://[azure"}, "AZURE_API_BASE: 'http://[azure' is no URL, expected"),
+        (
+            (),
+            {"AIGW_FASTAPI__DOCS_URL": "/v1/models/definitions"},
+            "AIGW_FASTAPI__DOCS_URL: '/v1/models/definitions' is the path of another answer, expected",
+        ),
+        ((), {"AIGW_FASTAPI__REDOC_URL": "/ai/v1/proxy/openai/models"}, "AIGW_FASTAPI__REDOC_URL: '/v1/proxy/openai/"),
+        ((), {"AIGW_FASTAPI__OPENAPI_URL": "/v2/code/completions"}, "AIGW_FASTAPI__OPENAPI_URL: '/v2/code/comple"),
+        (
+            (),
+            {"AIGW_FASTAPI__DOCS_URL": "/api", "AIGW_FASTAPI__OPENAPI_URL": "/api"},
+            "AIGW_FASTAPI__DOCS_URL: '/api' is the path of another answer, expected",
+        ),
         ((), {"AIGW_LOGGING__TO_FILE": "missing/log"}, "AIGW_LOGGING__TO_FILE: 'missing/log' cannot be written"),
         (("--workers", "2"), {"AIGW_LOGGING__TO_FILE": "."}, "AIGW_LOGGING__TO_FILE: '.' cannot be written"),
         ((), HOMELESS, "AIGW_STATE_DIR: is not set, and this user has no home directory, expected"),

@@ -135,6 +135,17 @@ def test_a_secrets_file_of_the_environment_wins_over_the_secret_of_the_env_file(
     assert found.providers.openai_api_key.reveal() == "from the environment"
 
 
+def test_what_stands_in_single_quotes_in_an_env_file_is_taken_as_it_is(tmp_path: Path) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.write_text("A=1\nANTHROPIC_API_KEY='sk-${A}-$B'\nexport OPENAI_API_KEY = 'k${A}'\nAIGW_STATE_DIR=/x/${A}\n")
+
+    found = load_settings({}, dotenv)
+
+    keys = found.providers.anthropic_api_key, found.providers.openai_api_key
+    assert [key.reveal() for key in keys if key] == ["sk-${A}-$B", "k${A}"]
+    assert found.state_dir == "/x/1"
+
+
 def test_a_line_of_an_env_file_that_says_nothing_is_told_without_its_words(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text('WEB_CONCURRENCY=2\nOPENAI_API_KEY sk-secret\nANTHROPIC_API_KEY="sk-secret\n')
 

@@ -9,7 +9,9 @@ import msgspec
 from torana.api.exchange import Exchange, Reply, Route, json_reply
 from torana.api.openapi import openapi_document
 from torana.api.prefixes import Prefixes
+from torana.api.route_table import RouteTable
 from torana.caller import Permit
+from torana.errors import BadSetting
 from torana.settings import Settings
 
 ASSETS = Path(__file__).parent / "assets" / "swagger-ui"
@@ -49,14 +51,29 @@ class DocsEndpoints:
         is_on = settings.is_development
         # Named with a prefix, they answer there as well.
         strip = Prefixes(serve.root_path).strip
-        self.pages = {strip(_path(serve.docs_url, "/docs" if is_on else "")), strip(_path(serve.redoc_url, ""))} - {""}
+        page, redoc = strip(_path(serve.docs_url, "/docs" if is_on else "")), strip(_path(serve.redoc_url, ""))
+        self.pages = {page, redoc} - {""}
         self.document_path = strip(_path(serve.openapi_url, "/openapi.json" if is_on else ""))
+        self._named = {
+            "AIGW_FASTAPI__DOCS_URL": page,
+            "AIGW_FASTAPI__REDOC_URL": redoc,
+            "AIGW_FASTAPI__OPENAPI_URL": self.document_path,
+        }
         self._described: Sequence[Route] = ()
         self._page = b""
 
     def routes(self, described: Sequence[Route]) -> list[Route]:
-        """Rows for the switched-on paths; `described` is what the document tells about."""
+        """Rows for the switched-on paths; `described` is what the document tells about.
+
+        Raises BadSetting where something else answers at one of them: only one of the two would.
+        """
         self._described = described
+        table = RouteTable(described)
+        for name, path in self._named.items():
+            route, _, other_methods = table.find("GET", path)
+            is_taken = route is not None or bool(other_methods)
+            if is_taken or (path == self.document_path and path in self.pages):
+                raise BadSetting(name, f"{path!r} is the path of another answer", "expected one where nothing else is")
         rows = [self._row(path, self.show_page) for path in sorted(self.pages)]
         return [*rows, self._row(self.document_path, self.show_document)] if self.document_path else rows
 

@@ -37,6 +37,7 @@ def write_banner(settings: Settings, running: "Running", store: str = "") -> str
         ("access", _access(settings, can_sign=can_sign)),
         ("issuers", "; ".join(f"{state.issuer}: {state.detail}" for state in keys.states()) or "none"),
         *([("shared", store)] if store else ()),
+        *([("docs", running.parts.search.check()[1])] if settings.search.index else ()),
         ("listening", f"{main}, metrics on {metrics}, {serve.workers} worker(s)"),
     ]
     lines = [f"torana {__version__} ({settings.environment})", *(f"  {name:<10} {text}" for name, text in rows), ""]
