@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -458,6 +458,31 @@ def hold_and_die(folder: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def die(*_: object) -> NoReturn:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def die_in_a_taking(folder: str) -> None:
+    """In a process of its own: one stream runs, another is taken and not noted yet."""
+    table = SharedTable(Path(folder), 1024)
+    desk = Desk("3 concurrent streams", table=table)
+    assert desk.passes(1) == 1
+    table.note = die
+    desk.ask()
+
+
+def die_in_a_settling(folder: str) -> None:
+    """In a process of its own: of two streams one has ended, and its note is still there."""
+    table = SharedTable(Path(folder), 1024)
+    desk = Desk("3 concurrent streams", table=table)
+    hold = desk.ask()
+    assert isinstance(hold, Hold)
+    assert desk.passes(1) == 1
+    table.forget = die
+    desk.settle(hold)
+
+
 def take_many(folder: str) -> None:
     """In a process of its own: as many as pass, printed."""
     desk = Desk("1000 per hour", table=SharedTable(Path(folder), 1024))
@@ -486,6 +511,21 @@ def test_what_a_killed_worker_held_is_free_again(tables: list[SharedTable], tmp_
     assert desk.passes(1, input_tokens=71) == 0  # ten tokens were used, of 80 that flow
     assert desk.passes(1, input_tokens=70) == 1
     assert tables[0].give_back_for_the_dead() == 0
+
+
+@pytest.mark.parametrize("death", ["die_in_a_taking", "die_in_a_settling"])
+def test_a_worker_that_is_killed_between_a_count_and_its_note_leaves_no_place_taken_and_none_too_many(
+    tables: list[SharedTable], tmp_path: Path, death: str
+) -> None:
+    desk = Desk("3 concurrent streams", table=tables[0])
+    assert desk.passes(1) == 1
+
+    died = start_process(death, tmp_path)
+    died.communicate()
+
+    assert died.returncode == -signal.SIGKILL
+    tables[1].give_back_for_the_dead()
+    assert desk.passes(3) == 2
 
 
 def test_what_the_living_hold_stays_taken_when_another_worker_is_killed(

@@ -2,6 +2,7 @@
 
 The counts are exact whichever worker is asked. The lock is held for some microseconds; the kernel frees it when its
 holder dies. Whoever dies with calls under way leaves its list behind, and the next worker gives back what stands in it.
+Where that was in the middle of a taking, streams are counted anew from the lists: their places would be taken for ever.
 """
 
 import asyncio
@@ -9,11 +10,25 @@ import fcntl
 import mmap
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from torana.limits.table import FOREVER, GRANTED, IS_EXACT, SALT_BYTES, SLOT_NUMBERS, SLOTS, UNTIL, USED, Key, Table
+from torana.limits.table import (
+    FOREVER,
+    GRANTED,
+    IS_EXACT,
+    KEY_A,
+    KEY_B,
+    SALT_BYTES,
+    SLOT_NUMBERS,
+    SLOTS,
+    UNTIL,
+    USED,
+    Key,
+    Table,
+)
 from torana.shared_files import make_room
 
 MAX_HELD = 16_384
@@ -37,12 +52,13 @@ class SharedTable(Table):
     def __init__(self, directory: Path, slots: int = SLOTS) -> None:
         super().__init__(slots)
         self._holder = slots * SLOT_NUMBERS
-        """Behind the slots: the process that took the lock last."""
+        """Behind the slots: the process that has the lock; 0: none."""
         size = (self._holder + 1) * 8
         self._file = _open(directory / _COUNTS, size + SALT_BYTES)
         self.salt = self._share_salt(size)
         self.numbers = memoryview(mmap.mmap(self._file, size)).cast("q")
         self._directory, self._pid = directory, os.getpid()
+        self._has_lock = False
         self._held_file, number = self._take_list()
         self._own = directory / f"{_HELD}{number}"
         self.lock, self.unlock = self._lock, self._unlock
@@ -84,7 +100,12 @@ class SharedTable(Table):
         except BlockingIOError:
             if not self._wait_for_lock():
                 return
+        self._has_lock = True
+        died_within = self.numbers[self._holder] != 0
         self.numbers[self._holder] = self._pid
+        if died_within:
+            with suppress(OSError):  # no descriptor is free, say; and the lock must not stay with us
+                self._count_streams()
 
     def _wait_for_lock(self) -> bool:
         started = time.monotonic()
@@ -103,7 +124,27 @@ class SharedTable(Table):
                 return True
 
     def _unlock(self) -> None:
-        fcntl.flock(self._file, fcntl.LOCK_UN)
+        if self._has_lock:  # else a frozen worker has it
+            self._has_lock = False
+            self.numbers[self._holder] = 0
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def _count_streams(self) -> None:
+        """Anew, from what workers list, the dead ones too until somebody gives it back."""
+        held: Counter[Key] = Counter()
+        for path in self._directory.glob(f"{_HELD}*"):
+            lines = _read_list(path)
+            if len(lines) == MAX_HELD:
+                return  # it may hold more than it lists
+            for _, key, until, amount in lines:
+                if until == FOREVER:
+                    held[key] += amount
+        numbers = self.numbers
+        for place, until in enumerate(numbers[UNTIL : self._holder : SLOT_NUMBERS].tolist()):
+            if until == FOREVER:
+                slot = place * SLOT_NUMBERS
+                used = numbers[slot + USED] = held[numbers[slot + KEY_A], numbers[slot + KEY_B]]
+                numbers[slot + UNTIL] = FOREVER if used else 0
 
     def _share_salt(self, at: int) -> bytes:
         """That of whoever came first; it stands behind the counts."""
@@ -187,6 +228,14 @@ class HeldList:
             start = line * LINE_NUMBERS
             if numbers[start]:
                 yield line, (numbers[start], numbers[start + 1]), numbers[start + 2], numbers[start + 3]
+
+
+def _read_list(path: Path) -> list[tuple[int, Key, int, int]]:
+    file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        return list(HeldList(file).lines()) if os.fstat(file).st_size == HELD_BYTES else []
+    finally:
+        os.close(file)
 
 
 async def watch_the_dead(table: Table, every_s: float = WATCH_S) -> None:
