@@ -173,3 +173,20 @@ def test_a_relayed_stream_tells_why_it_ended(dialect: ServedDialect, events: lis
     stream = b"".join(b"data: %b\n\n" % json.dumps(event, separators=(",", ":")).encode() for event in events)
 
     assert scan(dialect, iter([stream])).finish == finish
+
+
+def of_choice(number: int, finish: str | None, **more: Any) -> bytes:
+    choice = {"index": number, "delta": {"content": "x"}, "finish_reason": finish}
+    return b"data: %b\n\n" % json.dumps({"choices": [choice], **more}, separators=(",", ":")).encode()
+
+
+@given(cuts=st.lists(st.integers(0, 10_000), max_size=5))
+def test_the_last_of_several_ends_is_told_and_nothing_behind_the_terminal_event(cuts: list[int]) -> None:
+    early, late = {"prompt_tokens": 10, "completion_tokens": 5}, {"prompt_tokens": 10, "completion_tokens": 9}
+    stream = of_choice(0, "length", usage=early) + of_choice(1, "stop", usage=late) + b"data: [DONE]\n\n"
+    stream += of_choice(0, "content_filter", usage={"prompt_tokens": 1, "completion_tokens": 1})
+    places = sorted({cut % (len(stream) + 1) for cut in cuts} | {0, len(stream)})
+
+    watch = scan(CHAT_COMPLETIONS, (stream[start:end] for start, end in pairwise(places)))
+
+    assert (watch.finish, watch.usage, watch.is_complete) == ("stop", Usage(10, 9), True)

@@ -122,6 +122,8 @@ class LineScan:
         self.failure: ProviderError | None = None
 
     def feed(self, data: bytes) -> None:
+        if self._is_complete:
+            return
         cut = data.rfind(b"\n") + 1
         if not cut:
             self._hold(data)
@@ -154,32 +156,16 @@ class LineScan:
             self._is_skipping = True
 
     def _search(self, lines: bytes) -> None:
+        """Each line that holds a marker once, in order, up to the terminal event: however the bytes were split."""
+        told: dict[int, int] = {}
         if not self.model:
-            self._read_lines_with(_MODEL, lines, only_first=True)
-        if _USAGE in lines:
-            self._read_lines_with(_USAGE, lines)
-        for reason in self._reasons:
-            if self.finish is None and reason in lines:
-                self._read_lines_with(reason, lines)
-        for ending in self._endings:
-            # The usage often stands in the terminal event itself.
-            if not self._is_complete and ending in lines:
-                self._read_lines_with(ending, lines)
-
-    def _read_lines_with(self, marker: bytes, lines: bytes, *, only_first: bool = False) -> None:
-        at = lines.find(marker)
-        while at >= 0:
-            after = at + len(marker)
-            # With usage asked for, every event of chat completions but one says `"usage":null`.
-            if marker is _USAGE and lines[after : after + 3].lstrip(b": ").startswith(b"n"):
-                at = lines.find(marker, after)
-                continue
-            start = lines.rfind(b"\n", 0, at) + 1
-            end = lines.find(b"\n", at)
-            self._read_line(lines[start:] if end < 0 else lines[start:end])
-            if end < 0 or only_first:
-                return
-            at = lines.find(marker, end)
+            _find_lines(_MODEL, lines, told, only_first=True)
+        for marker in (_USAGE, *self._reasons, *self._endings):
+            if marker in lines:
+                _find_lines(marker, lines, told)
+        for start, end in sorted(told.items()):
+            if not self._is_complete:
+                self._read_line(lines[start:end])
 
     def _read_line(self, line: bytes) -> None:
         if not line.startswith(b"data:"):
@@ -195,3 +181,19 @@ class LineScan:
         self.model = self.model or model
         self.finish = finish or self.finish
         self._is_complete = self._is_complete or is_end
+
+
+def _find_lines(marker: bytes, lines: bytes, told: dict[int, int], *, only_first: bool = False) -> None:
+    """Put down start → end of the lines that hold `marker`."""
+    at = lines.find(marker)
+    while at >= 0:
+        after = at + len(marker)
+        # With usage asked for, every event of chat completions but one says `"usage":null`.
+        if marker is _USAGE and lines[after : after + 3].lstrip(b": ").startswith(b"n"):
+            at = lines.find(marker, after)
+            continue
+        end = lines.find(b"\n", at)
+        told[lines.rfind(b"\n", 0, at) + 1] = end if end >= 0 else len(lines)
+        if end < 0 or only_first:
+            return
+        at = lines.find(marker, end)
