@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from torana.dialects.members import Members
+from torana.dialects.members import Members, finite
 from torana.errors import Invalid, ProviderBroke
 
 T = TypeVar("T")
@@ -19,7 +19,7 @@ MAX_ESCAPES = 200_000
 """Of JSON in which half letters are mended; finding them takes a call for each escape."""
 BOM = b"\xef\xbb\xbf"
 _NOTHING = frozenset({"", "null", "{}", "[]", '""'})
-_json: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+_json: msgspec.json.Decoder[Any] = msgspec.json.Decoder(float_hook=finite)
 _escape = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}|\\.")
 
 

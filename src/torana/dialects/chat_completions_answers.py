@@ -11,7 +11,7 @@ from torana.dialects import openai_style
 from torana.dialects.bodies import decode_answer
 from torana.dialects.call_ids import make_call_id
 from torana.dialects.freeform import BEGIN, END, escape
-from torana.dialects.members import Members, arguments_text
+from torana.dialects.members import Members, arguments_text, finite
 from torana.dialects.streams import Seen
 from torana.dialects.thought_details import ThoughtDetails
 from torana.errors import ProviderBroke, provider_refused
@@ -158,8 +158,8 @@ def _is_object(text: str) -> bool:
 
 
 _any_json = msgspec.json.Decoder(msgspec.Raw)
-_answers = msgspec.json.Decoder(_Answer)
-_glances = msgspec.json.Decoder(_Glance)
+_answers = msgspec.json.Decoder(_Answer, float_hook=finite)
+_glances = msgspec.json.Decoder(_Glance, float_hook=finite)
 
 
 class StreamedAnswer:

@@ -10,7 +10,7 @@ import msgspec
 from torana.chat import Chunk, FinishReason, ToolCallPiece, Usage
 from torana.dialects.bodies import decode_answer
 from torana.dialects.event_stream import MAX_MESSAGE_CHARS, EventStreamParser
-from torana.dialects.members import read_tiers, read_tokens, suspect
+from torana.dialects.members import finite, read_tiers, read_tokens, suspect
 from torana.errors import ProviderBroke, ProviderError, ProviderGaveUp, ProviderRefused, provider_refused
 
 NAME = "converse"
@@ -154,11 +154,11 @@ class _Glance(msgspec.Struct, rename="camel"):
     metadata: _Metadata | None = None
 
 
-_events = msgspec.json.Decoder(_Event)
-_exceptions = msgspec.json.Decoder(dict[str, _Failure])
-_answers = msgspec.json.Decoder(_Answer)
-_failures = msgspec.json.Decoder(_Failure)
-_glances = msgspec.json.Decoder(_Glance)
+_events = msgspec.json.Decoder(_Event, float_hook=finite)
+_exceptions = msgspec.json.Decoder(dict[str, _Failure], float_hook=finite)
+_answers = msgspec.json.Decoder(_Answer, float_hook=finite)
+_failures = msgspec.json.Decoder(_Failure, float_hook=finite)
+_glances = msgspec.json.Decoder(_Glance, float_hook=finite)
 
 
 def read_usage(told: "_Metadata | _Answer") -> Usage | None:

@@ -17,7 +17,7 @@ from torana.dialects.bodies import decode_answer
 from torana.dialects.call_ids import make_call_id
 from torana.dialects.generate_content_errors import Error, refuse
 from torana.dialects.json_pieces import EitherForm
-from torana.dialects.members import Members, read_tiers, read_tokens, suspect
+from torana.dialects.members import Members, finite, read_tiers, read_tokens, suspect
 from torana.dialects.sse import Event
 from torana.dialects.streams import StreamReader
 from torana.errors import ProviderBroke, ProviderError, ProviderGaveUp
@@ -98,8 +98,8 @@ class _Glance(msgspec.Struct, rename="camel"):
     model_version: str | None = None
 
 
-_answers = msgspec.json.Decoder(_Answer)
-_glances = msgspec.json.Decoder(_Glance)
+_answers = msgspec.json.Decoder(_Answer, float_hook=finite)
+_glances = msgspec.json.Decoder(_Glance, float_hook=finite)
 
 
 def merge_usage(before: Usage | None, said: Any) -> Usage | None:

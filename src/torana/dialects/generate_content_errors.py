@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from torana.dialects.bodies import decode_answer
+from torana.dialects.members import finite
 from torana.errors import ProviderBroke, ProviderRefused, ProviderSpent, provider_refused
 
 MAX_MESSAGE_CHARS = 300
@@ -46,8 +47,8 @@ class _Failure(msgspec.Struct):
     error: Error | None = None
 
 
-_failures = msgspec.json.Decoder(_Failure)
-_failure_lists = msgspec.json.Decoder(list[_Failure])
+_failures = msgspec.json.Decoder(_Failure, float_hook=finite)
+_failure_lists = msgspec.json.Decoder(list[_Failure], float_hook=finite)
 
 
 def read_error(status: int, body: bytes) -> ProviderRefused:

@@ -1,6 +1,7 @@
 """Members of JSON bodies: read strictly, kept where we have no word for them."""
 
 from collections.abc import Callable, Iterator, Mapping
+from math import isfinite
 from sys import float_info
 from typing import Any
 
@@ -47,7 +48,19 @@ _USUAL: Members = {
 _NO_ARGUMENTS = ("", "null")
 """What servers, and clients that read theirs, write for none."""
 
-_objects = msgspec.json.Decoder(Members)
+
+def finite(text: str) -> float:
+    """A number with a point or an exponent, for decoders of what nobody has a type for; raises ValueError beyond all.
+
+    Their own way takes 12 µs for each one near the largest or the smallest: `1e308` and a comma are six bytes.
+    """
+    number = float(text)
+    if not isfinite(number):
+        raise ValueError("number out of range")
+    return number
+
+
+_objects = msgspec.json.Decoder(Members, float_hook=finite)
 
 
 def read_tokens(value: Any) -> int | None:

@@ -40,6 +40,7 @@ from torana.dialects.members import (
     find_text,
     find_texts,
     find_whole,
+    finite,
     keep_extra,
     need_rows,
     need_text,
@@ -85,7 +86,7 @@ class _Count(msgspec.Struct):
     input_tokens: int
 
 
-_counts = msgspec.json.Decoder(_Count)
+_counts = msgspec.json.Decoder(_Count, float_hook=finite)
 
 
 def read_count(body: bytes) -> int:

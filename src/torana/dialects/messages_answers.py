@@ -9,7 +9,7 @@ import msgspec
 
 from torana.chat import Chunk, FinishReason, ToolCallPiece, Usage
 from torana.dialects.bodies import decode_answer, plain_text
-from torana.dialects.members import read_tiers, read_tokens, suspect
+from torana.dialects.members import finite, read_tiers, read_tokens, suspect
 from torana.dialects.streams import Seen
 from torana.errors import ProviderBroke, ProviderRefused, provider_refused
 
@@ -110,9 +110,9 @@ class _Glance(msgspec.Struct):
 
 _NOTHING = Usage()
 
-_answers = msgspec.json.Decoder(_Answer)
-_events = msgspec.json.Decoder(_Event)
-_glances = msgspec.json.Decoder(_Glance)
+_answers = msgspec.json.Decoder(_Answer, float_hook=finite)
+_events = msgspec.json.Decoder(_Event, float_hook=finite)
+_glances = msgspec.json.Decoder(_Glance, float_hook=finite)
 
 
 def merge_usage(before: Usage | None, said: Any) -> Usage | None:

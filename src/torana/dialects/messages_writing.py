@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from torana.chat import ChatRequest, Chunk, FinishReason, Text, Thought, ToolCall, ToolCallPiece, Usage
 from torana.dialects.collecting import Said, collect
-from torana.dialects.members import Members, read_arguments
+from torana.dialects.members import Members, finite, read_arguments
 from torana.dialects.messages_answers import ERROR_STATUS, NAME
 from torana.dialects.thoughts import seal
 from torana.too_long import read_counted
@@ -32,7 +32,7 @@ ones the others, and texts, wait for the end."""
 _TOO_LONG = "prompt is too long"
 _NO_ROOM = "input length and `max_tokens` exceed context limit"
 
-_objects = msgspec.json.Decoder(dict[str, Any])
+_objects = msgspec.json.Decoder(dict[str, Any], float_hook=finite)
 
 
 class MessagesWriter:

@@ -8,7 +8,7 @@ import msgspec
 
 from torana.chat import Chunk, FinishReason, Tool, Usage
 from torana.dialects.bodies import decode_answer, plain_text
-from torana.dialects.members import Members, read_tiers, read_tokens, suspect
+from torana.dialects.members import Members, finite, read_tiers, read_tokens, suspect
 from torana.errors import (
     FLAGGED,
     MISCALLED,
@@ -148,8 +148,8 @@ class _Relayed(msgspec.Struct):
     service_tier: Any = None
 
 
-_failures = msgspec.json.Decoder(Failure | list[Failure])
-_relayed = msgspec.json.Decoder(_Relayed)
+_failures = msgspec.json.Decoder(Failure | list[Failure], float_hook=finite)
+_relayed = msgspec.json.Decoder(_Relayed, float_hook=finite)
 
 
 _UsageNames = tuple[str, str, str, str]
@@ -194,11 +194,12 @@ def _read_usage(said: Any, names: _UsageNames, before: Usage | None, tier: Any) 
         taken += unseen
     else:
         given += unseen
+    read = min(cached, taken)
     return Usage(
         input_tokens=taken,
         output_tokens=given,
-        cache_read_tokens=min(cached, taken),
-        cache_write_tokens=min(_read_detail(taken_details, "cache_write_tokens"), taken),
+        cache_read_tokens=read,
+        cache_write_tokens=min(_read_detail(taken_details, "cache_write_tokens"), taken - read),
         reasoning_tokens=min(_read_detail(given_details, "reasoning_tokens"), given),
         is_counted=told is None,
         tiers=read_tiers(tier),

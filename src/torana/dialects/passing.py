@@ -14,7 +14,7 @@ import msgspec
 from torana.chat import Chunk, ToolCallPiece
 from torana.dialects.bodies import BOM, decode_mended
 from torana.dialects.dialect import Dialect, EventReader, RelayScan
-from torana.dialects.members import Members
+from torana.dialects.members import Members, finite
 from torana.dialects.openai_style import DONE
 from torana.dialects.sse import MAX_EVENT_BYTES, read_event
 from torana.dialects.streams import MAX_WATCHED_LINE_BYTES
@@ -25,7 +25,7 @@ MAX_HELD_EVENTS = 16
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _any_json = msgspec.json.Decoder(msgspec.Raw)
-_options: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+_options: msgspec.json.Decoder[Any] = msgspec.json.Decoder(float_hook=finite)
 _blank_line = re.compile(rb"\r?\n\r?\n")
 _ERROR = b'"error"'
 # JSON escapes quotes, so none of these can stand in a text of the model.

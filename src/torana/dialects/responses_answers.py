@@ -8,7 +8,7 @@ from torana.chat import Chunk, FinishReason, ToolCallPiece, Usage
 from torana.dialects import openai_style
 from torana.dialects.bodies import decode_answer
 from torana.dialects.freeform import BEGIN, END, escape, wrap
-from torana.dialects.members import arguments_text
+from torana.dialects.members import arguments_text, finite
 from torana.dialects.streams import Seen
 from torana.errors import ProviderBroke, ProviderGaveUp, ProviderRefused
 
@@ -92,10 +92,10 @@ class _Glance(msgspec.Struct):
     response: _Told | None = None
 
 
-_events = msgspec.json.Decoder(_Event)
-_responses = msgspec.json.Decoder(_Response)
-_told = msgspec.json.Decoder(_Told)
-_glances = msgspec.json.Decoder(_Glance)
+_events = msgspec.json.Decoder(_Event, float_hook=finite)
+_responses = msgspec.json.Decoder(_Response, float_hook=finite)
+_told = msgspec.json.Decoder(_Told, float_hook=finite)
+_glances = msgspec.json.Decoder(_Glance, float_hook=finite)
 
 
 class StreamedAnswer:

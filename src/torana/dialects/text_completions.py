@@ -21,6 +21,7 @@ from torana.dialects.members import (
     find_text,
     find_texts,
     find_whole,
+    finite,
     keep_extra,
     need_text,
     tell,
@@ -66,7 +67,7 @@ class _Answer(msgspec.Struct):
     error: openai_style.Error | str | None = None
 
 
-_answers = msgspec.json.Decoder(_Answer)
+_answers = msgspec.json.Decoder(_Answer, float_hook=finite)
 
 
 def read_request(body: bytes) -> tuple[ChatRequest, str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from torana.dialects.members import Members
+from torana.dialects.members import Members, finite
 
 _PIECES = ("text", "summary")
 """Members whose value comes in pieces, each under the block's own index."""
@@ -17,7 +17,7 @@ MAX_CHARS = 2_000_000
 BLOCK_CHARS = 100
 """What a block counts at least."""
 
-_rows = msgspec.json.Decoder(list[dict[str, Any]])
+_rows = msgspec.json.Decoder(list[dict[str, Any]], float_hook=finite)
 
 
 class ThoughtDetails:
