@@ -102,6 +102,26 @@ def test_events_that_say_nothing_we_know_of_are_not_held_for_ever() -> None:
     assert passed[-1] == event_of_theirs * MAX_HELD_EVENTS
 
 
+def test_what_fails_before_anything_is_said_passes_nothing_however_much_comes_with_it() -> None:
+    greeting = event({"id": "a", "choices": [{"index": 0, "delta": {"role": "assistant"}, "finish_reason": None}]})
+    rest = event({"choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": None}]}) * MAX_HELD_EVENTS
+
+    with pytest.raises(ProviderBroke):
+        PassingReader(CHAT_COMPLETIONS).feed(greeting + event({"choices": "none"}) + rest)
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_an_error_behind_the_end_spoils_no_answer(name: str) -> None:
+    dialect, events, _ = DIALECTS[name]
+    stream = b"".join(events(SAID, WITH_USAGE))
+    reader = PassingReader(dialect)
+
+    chunks = reader.feed(stream + ERRORS[name]) + reader.close()
+
+    assert raw(chunks) == stream
+    assert chunks[-1].is_last
+
+
 ERRORS = {
     "messages": event({"type": "error", "error": {"type": "overloaded_error", "message": "secret"}}, "error"),
     "chat_completions": event({"error": {"message": "secret", "type": "server_error"}}),

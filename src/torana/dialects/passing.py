@@ -182,9 +182,10 @@ class PassingReader:
             self._held_events += sum(1 for _ in _events(whole))
             is_large = len(whole) > MAX_EVENT_BYTES  # it says something, and may take long to read
             says_something = is_large or any(chunk.says_something for chunk in self._first.feed(whole))
-            if not says_something and self._held_events < MAX_HELD_EVENTS:
+            if not says_something:
                 self._first.feed(b"")  # raises what failed behind events that say nothing
-                return []
+                if self._held_events < MAX_HELD_EVENTS:
+                    return []
             whole, self._held, self._first = self._held.removeprefix(BOM), b"", None
         if _ERROR in whole:
             whole = self._cut_at_error(whole)
@@ -192,7 +193,7 @@ class PassingReader:
             return []
         self._scan.feed(whole)
         if self._scan.is_complete:
-            self._is_done = True
+            self._is_done, self._failure = True, None  # an error behind the end is none of the answer's
             whole = self._cut_at_end(whole)
         whole = self._cut_at_junk(whole)
         if self._hides_usage:
