@@ -379,6 +379,8 @@ def test_what_is_no_stream_of_objects_breaks_it(junk: bytes) -> None:
 def test_an_object_is_held_up_to_a_limit() -> None:
     at_limit = b'{"a":"' + b"x" * 92 + b'"}'
     assert JsonPieces(limit_bytes=100).feed(at_limit[:-1]) == []
+    with pytest.raises(ProviderBroke):
+        JsonPieces(limit_bytes=99).feed(at_limit)  # whole at once is no smaller
 
     with pytest.raises(ProviderBroke):
         JsonPieces(limit_bytes=100).feed(at_limit[:-2] + b"xxx")
@@ -449,6 +451,14 @@ def test_results_of_neighbouring_messages_come_together_in_the_order_of_their_ca
     assert said == {"role": "user", "parts": [{"text": "It is late."}]}
     told = [part["functionResponse"]["response"]["output"] for part in results["parts"]]
     assert told == ["done", "second", "third", "of no call"]
+
+
+def test_vertex_is_told_what_a_client_wrote_in_place_of_a_call() -> None:
+    turn = {"role": "model", "parts": [{"text": "x"}, {"functionCall": None}]}
+    chat, _ = GENERATE_CONTENT.read_request(json.dumps({"contents": [turn]}).encode())
+
+    (written,) = json.loads(VERTEX_CONTENT.write_request(chat, FLASH_2, stream=True))["contents"]
+    assert written["parts"][1]["functionCall"] is None
 
 
 def test_vertex_is_told_no_ids() -> None:

@@ -90,7 +90,7 @@ def _without_ids(content: Members) -> Members:
     parts = [
         {
             name: {key: each for key, each in value.items() if key != "id"}
-            if name in ("functionCall", "functionResponse")
+            if name in ("functionCall", "functionResponse") and isinstance(value, dict)
             else value
             for name, value in part.items()
         }

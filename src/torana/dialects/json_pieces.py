@@ -42,8 +42,7 @@ class JsonPieces:
             if self._depth:
                 at = self._step(data, at)
                 if not self._depth:
-                    events.append((b"", bytes(self._rest) + data[begin:at]))
-                    self._rest.clear()
+                    self._end(events, bytes(self._rest) + data[begin:at])
                 continue
             found = data.find(b"{", at)
             begin = len(data) if found < 0 else found
@@ -55,7 +54,7 @@ class JsonPieces:
         if self._depth:
             self._rest += data[begin:]
             if len(self._rest) > self._limit_bytes:
-                self._failure = f"an object of more than {self._limit_bytes} bytes"
+                self._failure = self._too_large()
         if self._failure:
             self._rest.clear()
             if not events:
@@ -71,6 +70,16 @@ class JsonPieces:
         if self._failure:
             raise ProviderBroke(self._failure)
         return [(b"", bytes(self._rest))] if self._rest else []
+
+    def _end(self, events: list[Event], piece: bytes) -> None:
+        self._rest.clear()
+        if len(piece) > self._limit_bytes:
+            self._failure = self._too_large()
+        else:
+            events.append((b"", piece))
+
+    def _too_large(self) -> str:
+        return f"an object of more than {self._limit_bytes} bytes"
 
     def _step(self, data: bytes, at: int) -> int:
         """On to behind the next byte that matters."""
