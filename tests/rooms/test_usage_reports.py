@@ -185,6 +185,32 @@ async def test_a_wall_clock_that_leaps_ahead_deletes_nothing_before_it_has_stood
     assert again[-1] == []
 
 
+async def test_a_wall_clock_that_is_years_ahead_at_the_start_deletes_nothing_before_it_has_stood_for_a_day(
+    rollup: Path,
+) -> None:
+    rollup.parent.mkdir()
+    clock = HandClock(NOW.timestamp())
+
+    async def start(*numbers: int) -> list[list[str]]:
+        sink, kept = RollupSink(rollup, KEEP, clock), []
+        for number in numbers:
+            clock.advance(3_600)
+            await sink.send(batch(event(number, datetime.fromtimestamp(clock.now(), UTC)), start=number))
+            rows = sqlite3.connect(rollup).execute("SELECT period FROM usage WHERE start < ?", (begun,))
+            kept.append(sorted(period for (period,) in rows))
+        await sink.aclose()
+        return kept
+
+    begun = NOW.timestamp() + 7_200
+    await start(1)
+    clock.jump(timedelta(days=3 * 365).total_seconds())
+    twice = await start(2) + await start(3)
+    for_good = await start(*range(4, 30))
+
+    assert twice == [["day", "hour", "minute"]] * 2
+    assert (for_good[0], for_good[-1]) == (["day", "hour", "minute"], [])
+
+
 async def test_a_record_that_comes_when_its_minutes_are_gone_passes_for_no_whole_hour(
     sink: RollupSink, torana: Callable[..., Result]
 ) -> None:

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 PRUNE_S = 600.0
 LEAP_S, BELIEVED_S = 60.0, 86_400.0
-"""A wall clock that leaps ahead by more is believed once it has stood so for a day: what was deleted for it is gone."""
+"""A wall clock that leaps ahead by more, while this process runs or since the last one counted, is believed once it has
+stood so for a day: what was deleted for it is gone."""
 
 MAX_AMOUNT = 2**53
 
@@ -75,7 +76,14 @@ class RollupSink:
         if self._connection is None:
             self._connection = open_rollup(self._path)
             self._file = _file_at(self._path)
+            self._look_back(self._connection)
         return self._connection
+
+    def _look_back(self, connection: "sqlite3.Connection") -> None:
+        """A clock that is wrong from the start on has not leapt for this process, but for the one before."""
+        (last,) = connection.execute("SELECT max(at) FROM counted").fetchone()
+        if last is not None:
+            self._ahead_s = min(self._ahead_s, last - self._clock.monotonic())
 
     def _position(self, folder: str) -> Position:
         import sqlite3
@@ -99,7 +107,7 @@ class RollupSink:
                 end = max(counted, batch.positions[-1])
                 connection.execute(
                     "INSERT OR REPLACE INTO counted VALUES (?, ?, ?, ?)",
-                    (batch.folder, end.segment, end.offset, int(self._clock.now())),
+                    (batch.folder, end.segment, end.offset, math.ceil(self._now())),
                 )
             self._prune(connection)
         except (sqlite3.Error, OSError) as error:
