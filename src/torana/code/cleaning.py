@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
+from contextlib import suppress
 
 import msgspec
 from msgspec.structs import replace as replace_fields
@@ -147,15 +148,17 @@ async def _read(stream: asyncio.StreamReader) -> bytes:
 
 
 async def _end(process: Process) -> None:
-    """It goes when its stdin ends, if it can."""
+    """It goes when its stdin ends, if it can; else it is killed, whoever waits for that no more."""
     assert process.stdin is not None
     process.stdin.close()
     try:
-        async with asyncio.timeout(LEAVE_S):
-            await process.wait()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_S):
+                await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    await process.wait()
 
 
 def _give_up(cleaned: asyncio.Future[str | None]) -> None:
