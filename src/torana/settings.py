@@ -93,7 +93,11 @@ class TransportSettings:
     mtls_cert_file: str = setting("", "AIGW_MTLS__CERT_FILE", "PEM client certificate")
     mtls_key_file: str = setting("", "AIGW_MTLS__KEY_FILE", "PEM key of it")
     mtls_key_password: Secret = setting(Secret(), "AIGW_MTLS__KEY_PASSWORD", "password of that key")
-    mtls_ca_bundle: str = setting("", "AIGW_MTLS__CA_BUNDLE", "PEM file trusted upstream")
+    mtls_ca_bundle: str = setting(
+        "",
+        "AIGW_MTLS__CA_BUNDLE",
+        "PEM file trusted upstream in place of the system's store, client certificate or none",
+    )
     mtls_verify: bool = setting(True, "AIGW_MTLS__VERIFY", "check upstream certificates")
     ssl_cert_file: str = setting("", ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"), "PEM file used as the system's store")
     http_proxy: str = setting("", ("HTTP_PROXY", "http_proxy"), "proxy for operator-configured http hosts")
