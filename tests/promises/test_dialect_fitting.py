@@ -391,6 +391,25 @@ async def test_a_document_in_pieces_is_told_to_other_vendors_models_as_one(gatew
     assert gateway.provider.requests[0].json()["messages"][0]["content"] == "Rules\n\nPage one.\n\nPage two."
 
 
+async def test_what_a_clients_own_search_found_is_told_to_other_vendors_models_in_words(
+    gateway: RunningGateway,
+) -> None:
+    found = {
+        "type": "search_result",
+        "title": "Rules",
+        "source": "https://example.com/rules",
+        "content": [{"type": "text", "text": "No running."}, {"type": "text", "text": "No shouting."}],
+    }
+    written = {"type": "document", "title": "More", "source": {"type": "content", "content": "No diving."}}
+
+    await ask(gateway, MESSAGES, GPT, messages=[{"role": "user", "content": [found, written]}])
+
+    (message,) = gateway.provider.requests[0].json()["messages"]
+    told = message["content"]
+    said = told if isinstance(told, str) else "\n\n".join(part["text"] for part in told)
+    assert said == "Rules\nhttps://example.com/rules\nNo running.\nNo shouting.\n\nMore\n\nNo diving."
+
+
 async def test_openais_models_are_told_short_ids_whatever_another_model_hid_in_them(gateway: RunningGateway) -> None:
     """A conversation may have begun with Gemini, whose proofs LiteLLM puts into ids."""
     long = f"call_1__thought__{'c2ln' * 40}"

@@ -461,6 +461,16 @@ def test_a_value_that_can_never_work_is_told_with_the_line_where_it_stands(tmp_p
         ("client_names:\n- {name: x/y, model: gone}", "models.yml:2: x/y: unknown alias or model `gone`"),
         ("feature_settings:\n- {name: f, default: gone}", "models.yml:2: f: unknown alias or model `gone`"),
         ("feature_settings:\n- {name: f, default: demo, selectable: [gone]}", "models.yml:2: f: unknown model `gone`"),
+        ("feature_settings:\n- {name: f, default: demo, dev: [gone]}", "models.yml:2: f: unknown model `gone`"),
+        ("feature_settings:\n- {name: f, default: demo, tags: {a: gone}}", "models.yml:2: f: unknown model `gone`"),
+        (
+            "feature_settings:\n- {name: f, default: demo, tags: {a: [demo, gone]}}",
+            "models.yml:2: f: unknown model `gone`",
+        ),
+        (
+            "feature_settings:\n- {name: f, default: demo, size_preference: {small: gone}}",
+            "models.yml:2: f: unknown model `gone`",
+        ),
         (
             "feature_settings:\n- {name: f, default: demo, unit_primitives: [gone]}",
             "models.yml:2: f: unknown unit primitive `gone`",
@@ -610,6 +620,7 @@ def test_a_feature_whose_models_can_do_what_it_asks_for_is_loaded(tmp_path: Path
     [
         ("aliases:\n- {name: chat_default, models: [new]}", "chat_default: none of its models is in use, expected one"),
         ("feature_settings:\n- {name: f, default: new}", "f: model `new` is in stage staging"),
+        ("feature_settings:\n- {name: f, default: demo, dev: [known]}", "f: model `known` is in stage registered"),
     ],
 )
 def test_defaults_lead_to_models_in_use(tmp_path: Path, text: str, problem: str) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import parse_qs, unquote
 
 import pytest
 from tests.support.clock import HandClock
@@ -172,6 +173,58 @@ async def test_a_credentials_file_of_another_kind_is_read(
 
     assert await tokens.bearer() == "ya29.federated"
     assert b"subject-token" in google.asked[0].body
+
+
+async def test_a_workforces_own_credentials_file_is_read(
+    google: FakeGoogle, transport: Transport, tmp_path: Path
+) -> None:
+    """As `gcloud auth application-default login` writes it for people of another identity provider."""
+    held = {
+        "type": "external_account_authorized_user",
+        "audience": "//iam.googleapis.com/locations/global/workforcePools/p/providers/q",
+        "client_id": "id",
+        "client_secret": "secret",
+        "refresh_token": "refresh-1",
+        "token_url": google.token_uri,
+        "token_info_url": google.token_uri,
+    }
+    (tmp_path / "user.json").write_text(json.dumps(held))
+    google.refusal = 200, {"access_token": "ya29.user", "expires_in": 3600, "token_type": "Bearer"}
+    tokens = GoogleTokens(GoogleSettings(credentials_file=str(tmp_path / "user.json")), transport, HandClock())
+
+    assert await tokens.bearer() == "ya29.user"
+    assert parse_qs(google.asked[0].body.decode())["refresh_token"] == ["refresh-1"]
+
+
+async def test_a_workload_on_aws_proves_itself_by_a_signed_question(
+    google: FakeGoogle, transport: Transport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Google asks AWS who signed it. Source: Google Cloud, "Workload Identity Federation with AWS"."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_REGION", "eu-central-1")
+    held = {
+        "type": "external_account",
+        "audience": "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/q",
+        "subject_token_type": "urn:ietf:params:aws:token-type:aws4_request",
+        "token_url": google.token_uri,
+        "credential_source": {
+            "environment_id": "aws1",
+            "regional_cred_verification_url": (
+                "https://sts.{region}.amazonaws.com?Action=GetCallerIdentity&Version=2011-06-15"
+            ),
+        },
+    }
+    (tmp_path / "aws.json").write_text(json.dumps(held))
+    google.refusal = 200, {"access_token": "ya29.aws", "expires_in": 3600, "token_type": "Bearer"}
+    tokens = GoogleTokens(GoogleSettings(credentials_file=str(tmp_path / "aws.json")), transport, HandClock())
+
+    assert await tokens.bearer() == "ya29.aws"
+    (asked,) = google.asked
+    question = json.loads(unquote(parse_qs(asked.body.decode())["subject_token"][0]))
+    assert question["url"].startswith("https://sts.eu-central-1.amazonaws.com?")
+    signed = {header["key"].lower(): header["value"] for header in question["headers"]}
+    assert "Credential=AKIDEXAMPLE/" in signed["authorization"]
 
 
 async def test_a_refused_key_is_told_as_such(google: FakeGoogle, transport: Transport) -> None:
