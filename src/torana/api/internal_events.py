@@ -21,12 +21,15 @@ import msgspec
 
 from torana.api.exchange import Exchange
 from torana.caller import Caller, Permit
+from torana.dialects.members import finite
 from torana.errors import ProviderError
 from torana.headers import Headers
 from torana.settings import InternalEventSettings
 from torana.transport import Transport, WireRequest
 
 logger = logging.getLogger("torana.api.internal_events")
+
+_any_json: msgspec.json.Decoder[Any] = msgspec.json.Decoder(float_hook=finite)
 
 PATH = "/com.snowplowanalytics.snowplow/tp2"
 PAYLOAD = "iglu:com.snowplowanalytics.snowplow/payload_data/jsonschema/1-0-4"
@@ -201,7 +204,7 @@ def _tracking(headers: Headers) -> dict[str, Any]:
         found["subject_type"] = subject
     with suppress(msgspec.DecodeError, ValueError, RecursionError):
         # Headers are read as Latin-1; JSON arrives as its UTF-8 bytes.
-        context = msgspec.json.decode(headers.text(b"x-gitlab-tracking-context").encode("latin-1"))
+        context = _any_json.decode(headers.text(b"x-gitlab-tracking-context").encode("latin-1"))
         if isinstance(context, dict):
             found["tracking_context"] = context
     return found

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from torana.dialects.bodies import mend_half_letters
+from torana.dialects.members import finite
 
 _COUNTED = ("model", "stream", "max_tokens", "max_completion_tokens", "max_output_tokens", "n", "generationConfig")
 """The allow-list of models, the way back, and how limits estimate the answer."""
@@ -34,7 +35,8 @@ class JudgedReader:
         self._marks: dict[type, Any] = {kind: kind() for kind in kinds.values()}
         fields = [(name, kind, None) for name, kind in kinds.items()]
         fields += [(name, kinds["model"], None) for name in _MODEL_IN_ANY_CASE if name != "model"]
-        self._decoder = msgspec.json.Decoder(msgspec.defstruct("Judged", fields), dec_hook=self._note)
+        judged = msgspec.defstruct("Judged", fields)
+        self._decoder = msgspec.json.Decoder(judged, dec_hook=self._note, float_hook=finite)
         self._found: dict[str, Any] = {}
 
     def read(self, body: bytes) -> dict[str, Any]:

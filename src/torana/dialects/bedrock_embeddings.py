@@ -14,7 +14,7 @@ from torana.chat import Usage
 from torana.dialects.bodies import decode_answer
 from torana.dialects.converse_answers import read_error
 from torana.dialects.embedding_dialect import EmbeddingDialect, EmbeddingsRequest, Purpose, Vector, expect, texts_of
-from torana.dialects.members import Members, read_tokens
+from torana.dialects.members import Members, finite, read_tokens
 from torana.errors import Invalid, ProviderBroke
 
 PATH = "/invoke"
@@ -43,7 +43,7 @@ class _Cohere(msgspec.Struct):
 
 
 _titan = msgspec.json.Decoder(_Titan)
-_counts = msgspec.json.Decoder(_Count)
+_counts = msgspec.json.Decoder(_Count, float_hook=finite)
 _cohere = msgspec.json.Decoder(_Cohere)
 
 

@@ -49,6 +49,7 @@ from torana.dialects.members import (
     find_text,
     find_texts,
     find_whole,
+    finite,
     keep_extra,
     need_rows,
     need_text,
@@ -72,6 +73,7 @@ _OWN = _SPOKEN | _HARMLESS | {"guardrailConfig", "promptVariables"}
 
 _MORE = "additionalModelRequestFields"
 _IMAGES = {form: media_type for media_type, form in reversed(asking.IMAGE_FORMATS.items())}
+_schemas: msgspec.json.Decoder[Any] = msgspec.json.Decoder(float_hook=finite)
 _DOCUMENTS = {form: media_type for media_type, form in asking.DOCUMENT_FORMATS.items()}
 _ADAPTIVE = replace(claude.GENERAL, thinking="adaptive")
 
@@ -266,7 +268,7 @@ def _read_answer_schema(members: Members) -> AnswerSchema | None:
     asked = find_object(find_object(form, "structure", loc), "jsonSchema", loc)
     schema: Any = None
     with suppress(msgspec.MsgspecError, ValueError, RecursionError):
-        schema = msgspec.json.decode(need_text(asked, "schema", loc))
+        schema = _schemas.decode(need_text(asked, "schema", loc))
     if not isinstance(schema, dict):
         raise Invalid((*loc, "schema"), "Input should be JSON as text", "json_invalid")
     name, description = find_text(asked, "name", loc) or "answer", find_text(asked, "description", loc)

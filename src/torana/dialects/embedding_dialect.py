@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from torana.chat import Usage
 from torana.dialects.bodies import decode_answer
+from torana.dialects.members import finite
 from torana.errors import Invalid, ProviderBroke, ProviderRefused
 
 Encoding = Literal["float", "base64"]
@@ -25,6 +27,7 @@ MAX_DIMENSIONS = 4_096
 
 _NUMBERS = b"0123456789+-.eE, \t\r\n"
 _numbers = msgspec.json.Decoder(list[float])
+_odd_numbers = msgspec.json.Decoder(list[Any], float_hook=finite)
 
 
 class EmbeddingsRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,8 +86,15 @@ def _sound(vector: msgspec.Raw) -> Vector:
     said = bytes(vector)
     is_plain = said.translate(None, _NUMBERS) == b"[]" and said[:1] == b"["
     if not is_plain or any(map(_may_be_huge, said.replace(b"E", b"e").split(b"e")[1:])):
-        return numbers_of(vector)
+        return _read_odd(said)
     return vector
+
+
+def _read_odd(said: bytes) -> list[float]:
+    """Raises ProviderBroke for what are no numbers."""
+    with suppress(msgspec.ValidationError, OverflowError):
+        return msgspec.convert(decode_answer(_odd_numbers, said), list[float])
+    raise ProviderBroke("a vector of something else than numbers")
 
 
 def _may_be_huge(exponent: bytes) -> bool:

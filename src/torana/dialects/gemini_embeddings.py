@@ -13,7 +13,7 @@ from torana.chat import Usage
 from torana.dialects.bodies import decode_answer
 from torana.dialects.embedding_dialect import EmbeddingDialect, EmbeddingsRequest, Purpose, Vector, expect, texts_of
 from torana.dialects.generate_content_errors import read_error
-from torana.dialects.members import Members, read_tokens
+from torana.dialects.members import Members, finite, read_tokens
 from torana.errors import ProviderBroke
 
 PATH = "/v1beta/models:batchEmbedContents"
@@ -40,7 +40,7 @@ class _Glance(msgspec.Struct, rename="camel"):
 
 
 _answers = msgspec.json.Decoder(_Answer)
-_glances = msgspec.json.Decoder(_Glance)
+_glances = msgspec.json.Decoder(_Glance, float_hook=finite)
 
 
 def write_request(request: EmbeddingsRequest, model: str) -> bytes:

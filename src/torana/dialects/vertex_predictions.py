@@ -12,7 +12,7 @@ from torana.dialects.bodies import decode_answer
 from torana.dialects.embedding_dialect import EmbeddingDialect, EmbeddingsRequest, Vector, expect, texts_of
 from torana.dialects.gemini_embeddings import TASKS
 from torana.dialects.generate_content_errors import read_error
-from torana.dialects.members import Members, read_tokens
+from torana.dialects.members import Members, finite, read_tokens
 from torana.errors import ProviderBroke
 
 PATH = "/v1/models:predict"
@@ -51,7 +51,7 @@ class _Answer(msgspec.Struct):
     metadata: _Metadata | None = None
 
 
-_answers = msgspec.json.Decoder(_Answer)
+_answers = msgspec.json.Decoder(_Answer, float_hook=finite)
 
 
 def write_request(request: EmbeddingsRequest, _model: str) -> bytes:
