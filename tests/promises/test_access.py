@@ -628,10 +628,10 @@ async def test_a_bypass_by_header_is_for_requests_with_that_header(start_gateway
 
     statuses = {
         value: (await gateway.post("/v2/completions", json=COMPLETION, headers={"Bypass-Auth": value})).status
-        for value in ("true", "false", "", "1", None)
+        for value in ("true", "True", "true, true", "false", "", "1", None)
     }
 
-    assert statuses == {"true": 200, "false": 401, "": 401, "1": 401, None: 401}
+    assert statuses == {"true": 200, "True": 401, "true, true": 401, "false": 401, "": 401, "1": 401, None: 401}
 
 
 async def test_the_bypass_header_alone_bypasses_nothing(gateway: RunningGateway) -> None:

@@ -167,7 +167,7 @@ class Verifier:
         if self._settings.bypass_external:
             logger.critical("AIGW_AUTH__BYPASS_EXTERNAL lets a request pass unauthenticated")
             return True
-        if self._settings.bypass_with_header and headers.text(b"bypass-auth").lower() == "true":
+        if self._settings.bypass_with_header and headers.text(b"bypass-auth") == "true":
             logger.critical("AIGW_AUTH__BYPASS_EXTERNAL_WITH_HEADER lets a request pass unauthenticated")
             return True
         return False
