@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.conftest import StartGateway
 from tests.promises.test_usage import STREAMED, WHOLE, Way
-from tests.promises.test_usage_delivery import figure
+from tests.promises.test_usage_delivery import counts, figure
 from tests.support.disks import fill, small_file_system
 from tests.support.gateway import RunningGateway
 from tests.support.http_client import Answer
@@ -20,6 +20,7 @@ from tests.support.usage_sink import UsageSink, write_sinks
 from tests.support.waiting import eventually
 
 WAY = WHOLE[0]
+USER = "X-Gitlab-Global-User-Id"
 SHIPPED_OFF = {"name": "rollup", "type": "rollup", "enabled": False}
 FAULTS = [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EACCES, errno.EDQUOT]
 OF_THE_DISK = pytest.mark.parametrize("fault", FAULTS, ids=[errno.errorcode[fault] for fault in FAULTS])
@@ -247,6 +248,27 @@ async def test_records_that_everybody_has_make_room_on_a_small_disk(
     assert statuses.keys() <= {200, 503}
     assert await figure(gateway, "usage_records_total") == statuses[200] + 1
     assert await figure(gateway, "usage_at_risk_total") == 0
+
+
+async def test_a_full_disk_does_not_keep_the_rollup_from_records_that_would_make_room(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    with small_file_system(tmp_path / "disk", "size=12m") as disk:
+        gateway = await start_gateway(env={"AIGW_USAGE__SPOOL_DIR": str(disk / "usage")})
+        assert (await ask(gateway)).status == 200
+        await counts(gateway, 'usage_delivered_total{sink="rollup"}', 1)
+        fill(disk, "space")
+
+        async def ask_as(user: str) -> Answer:
+            asking = WAY.ask(gateway)
+            return await gateway.post(**asking | {"headers": {**asking.get("headers", {}), USER: user}})
+
+        statuses = Counter([(await ask_as(f"{number}-{'x' * 100}")).status for number in range(300)])
+        await until_spool_is(gateway, full=False)
+
+        assert (await ask(gateway)).status == 200
+        assert statuses[200] >= 100
+        assert await figure(gateway, "usage_at_risk_total") == 0
 
 
 async def test_records_that_everybody_has_make_room_for_those_that_wait_in_memory(

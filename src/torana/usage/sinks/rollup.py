@@ -7,13 +7,13 @@ so that a record is counted once however often it is delivered.
 import asyncio
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from decimal import Decimal
 from operator import add
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -21,6 +21,7 @@ from torana.clock import Clock
 from torana.usage.folder import Position
 from torana.usage.rollup_schema import MEASURES, MONEY_SCALE, NAMES, PERIODS, open_rollup
 from torana.usage.sinks.sink import CLOSE_S, Batch, SinkDown
+from torana.usage.sinks.spare import Spare
 
 if TYPE_CHECKING:
     import sqlite3
@@ -32,6 +33,8 @@ stood so for a day: what was deleted for it is gone."""
 
 MAX_AMOUNT = 2**53
 
+_Done = TypeVar("_Done")
+
 
 class RollupSink:
     """Adds records up, in a thread of its own.
@@ -42,6 +45,7 @@ class RollupSink:
 
     def __init__(self, path: Path, keep_s: dict[str, float], clock: Clock | None = None) -> None:
         self._path = path
+        self._spare = Spare(path)
         self._keep_s = keep_s
         self._clock = clock or Clock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="usage-rollup")
@@ -86,33 +90,37 @@ class RollupSink:
             self._ahead_s = min(self._ahead_s, last - self._clock.monotonic())
 
     def _position(self, folder: str) -> Position:
-        import sqlite3
-
-        try:
-            return _position(self._open(), folder)
-        except (sqlite3.Error, OSError) as error:
-            self._close()
-            raise SinkDown(str(error), is_ambiguous=False) from error
+        return self._do(lambda: _position(self._open(), folder))
 
     def _add(self, batch: Batch) -> None:
+        self._spare.keep()
+        self._do(lambda: self._count(batch))
+
+    def _do(self, work: Callable[[], _Done]) -> _Done:
+        """Once more where a full disk was why it failed, and there is room kept back. Raises SinkDown."""
         import sqlite3
 
         try:
-            connection = self._open()
-            with connection:
-                connection.execute("BEGIN IMMEDIATE")
-                counted = _position(connection, batch.folder)
-                fresh = batch.events[bisect_right(batch.positions, counted) :]
-                connection.executemany(_ADD, _rows(fresh, self._kept_since()))
-                end = max(counted, batch.positions[-1])
-                connection.execute(
-                    "INSERT OR REPLACE INTO counted VALUES (?, ?, ?, ?)",
-                    (batch.folder, end.segment, end.offset, math.ceil(self._now())),
-                )
-            self._prune(connection)
+            return work()
         except (sqlite3.Error, OSError) as error:
             self._close()
-            raise SinkDown(str(error), is_ambiguous=False) from error
+            if not self._spare.give():
+                raise SinkDown(str(error), is_ambiguous=False) from error
+        return self._do(work)
+
+    def _count(self, batch: Batch) -> None:
+        connection = self._open()
+        with connection:
+            connection.execute("BEGIN IMMEDIATE")
+            counted = _position(connection, batch.folder)
+            fresh = batch.events[bisect_right(batch.positions, counted) :]
+            connection.executemany(_ADD, _rows(fresh, self._kept_since()))
+            end = max(counted, batch.positions[-1])
+            connection.execute(
+                "INSERT OR REPLACE INTO counted VALUES (?, ?, ?, ?)",
+                (batch.folder, end.segment, end.offset, math.ceil(self._now())),
+            )
+        self._prune(connection)
 
     def _prune(self, connection: "sqlite3.Connection") -> None:
         if self._clock.monotonic() - self._pruned_at < PRUNE_S:
