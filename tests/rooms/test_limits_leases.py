@@ -209,6 +209,21 @@ async def test_a_server_that_is_alone_counts_as_one_that_shares(store: Store) ->
     await server.leases.aclose()
 
 
+async def test_a_server_that_is_alone_keeps_to_the_burst_of_a_limit(store: Store) -> None:
+    clock = HandClock()
+    limit = LimitRecord(name="limit-0", limit="60 per minute", burst=5)
+    server = Server(store, limit, port=1, clock=clock)
+    server.leases.start()
+
+    passed = []
+    for _ in range(3):
+        passed.append([await server.ask() is not None for _ in range(10)].count(True))
+        clock.advance(5)  # in this time it has flowed off
+    await server.leases.aclose()
+
+    assert passed == [5, 5, 5]
+
+
 async def test_a_killed_servers_lease_is_lost_for_the_window_and_no_more_than_it(store: Store) -> None:
     limit = "1000 per hour"
     async with servers(store, 3, limit) as found:

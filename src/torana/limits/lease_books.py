@@ -136,7 +136,7 @@ class Books:
         cut off at the same time let no more pass together than the limit.
         servers  how many share it
         """
-        numbers, whole = self.table.numbers, max(1, int(rule.amount / servers))
+        numbers, whole = self.table.numbers, max(1, int(rule.whole / servers))
         if rule.unit == "streams" or numbers[slot + UNTIL] <= now or numbers[slot + END] == ALONE:
             return whole
         if not numbers[slot + ALONE_TO]:

@@ -266,6 +266,10 @@ class FlowRule(Rule):
     def untake(self, numbers: Numbers, slot: int, amount: int) -> None:
         numbers[slot + UNTIL] -= self.weight(amount)
 
+    def length_ns(self) -> int:
+        """While this server counts alone, by windows: in this time the whole burst has flowed off."""
+        return self.weight(self.burst)
+
     def noted(self, until: int, amount: int) -> tuple[int, int]:
         return 0, self.weight(amount)
 
