@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from contextlib import ExitStack
 from itertools import pairwise
 from typing import Any
@@ -16,7 +17,7 @@ from torana.api.crowds import Crowds
 from torana.api.heads import Head
 from torana.api.held import HeldConnection
 from torana.api.over_limit import OverLimit
-from torana.api.server import Listener
+from torana.api.server import LOOK_S, MOST_LOOKS, Listener
 from torana.limits.reached import LimitReached
 from torana.settings import ServeSettings
 
@@ -100,6 +101,32 @@ async def test_whoever_waits_in_line_when_the_server_ends_is_told() -> None:
         answer = await client.read_answer("GET")
 
     assert (answer.status, answer.text) == (503, "server_draining")
+
+
+async def stand_still_and_say_so(_scope: Any, _receive: Any, send: Any) -> None:
+    """Until it is ended; the word needs some turns of the loop, as one that is written down first does."""
+    try:
+        await asyncio.Event().wait()
+    finally:
+        time.sleep(MOST_LOOKS * LOOK_S)  # noqa: ASYNC251  nothing else stops the loop
+        await asyncio.sleep(2 * LOOK_S)
+        await say_ok(_scope, _receive, send)
+
+
+async def test_a_loop_that_stands_still_at_the_end_takes_nobodys_last_word() -> None:
+    sock = bind("127.0.0.1", 0, shared=False)
+    listener = Listener(stand_still_and_say_so, ServeSettings(), with_tls=False)
+    await listener.start(sock)
+    async with await connect(_port_of(sock)) as client:
+        await client.send(REQUEST)
+        await eventually(lambda: _has_begun(listener))
+        await listener.aclose()
+
+        assert (await client.read_answer("GET")).status == 200
+
+
+async def _has_begun(listener: Listener) -> bool:
+    return bool(listener.server.server_state.tasks)
 
 
 async def test_a_request_whose_turn_comes_in_the_moment_its_client_leaves_is_not_begun_and_not_forgotten() -> None:

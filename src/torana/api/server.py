@@ -21,8 +21,9 @@ from torana.api.turns import Turns
 from torana.settings import ServeSettings
 
 TICK_S = 0.25
-ENDING_S, LOOK_S = 2.0, 0.05
-"""How long calls that are cut may take to say so; how often to look for new ones meanwhile."""
+MOST_LOOKS, LOOK_S = 40, 0.05
+"""How often in vain it is looked whether calls that are cut have said so; how long each look takes. Looks are counted,
+not seconds: while the event loop stands still, nobody can say anything."""
 
 
 class Listener:
@@ -112,13 +113,14 @@ class Listener:
     async def _end_tasks(self) -> None:
         """Those too that begin meanwhile: who has connected may still ask, and is told the same."""
         told: set[asyncio.Task[None]] = set()
-        end = time.monotonic() + ENDING_S
-        while (tasks := set(self.server.server_state.tasks)) and time.monotonic() < end:
+        vain_looks = 0
+        while (tasks := set(self.server.server_state.tasks)) and vain_looks < MOST_LOOKS:
             await asyncio.sleep(0)  # a task that has not begun yet could not tell of its end
             for task in tasks - told:
                 task.cancel(DRAINING)
             told |= tasks
-            await asyncio.wait(tasks, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+            ended, _ = await asyncio.wait(tasks, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+            vain_looks += not ended
 
     async def _tick(self) -> None:
         count = 0
