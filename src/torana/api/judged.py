@@ -4,18 +4,22 @@ Parsers disagree which of two members with one name counts, and some take `Model
 judged, a vendor's could act upon the other one.
 """
 
-from itertools import product
 from typing import Any
 
 import msgspec
 
-from torana.dialects.bodies import mend_half_letters
+from torana.dialects.bodies import is_crowded, mend_half_letters
 from torana.dialects.members import finite
 
-_COUNTED = ("model", "stream", "max_tokens", "max_completion_tokens", "max_output_tokens", "n", "generationConfig")
+MAX_MEMBERS = 10_000
+"""Of a body, those inside of others not counted; vendors have some dozens."""
+
+_COUNTED = frozenset(
+    ("model", "stream", "max_tokens", "max_completion_tokens", "max_output_tokens", "n", "generationConfig")
+)
 """The allow-list of models, the way back, and how limits estimate the answer."""
 _any_json = msgspec.json.Decoder(msgspec.Raw)
-_MODEL_IN_ANY_CASE = ["".join(letters) for letters in product(*((low, low.upper()) for low in "model"))]
+_values: msgspec.json.Decoder[Any] = msgspec.json.Decoder(float_hook=finite)
 
 
 class Repeated(Exception):
@@ -26,24 +30,36 @@ class Repeated(Exception):
         self.name = name
 
 
+class _TooMany(Exception):
+    """Members; no ValueError, which msgspec would take for a fault of theirs."""
+
+
+class _Name:
+    """Of one occurrence: two that say the same are two keys."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
 class JudgedReader:
-    """Reads the judged members and skips the rest, in one pass. Not for use by several threads."""
+    """Finds the judged members, skips the rest and reads no more values than other bodies may have.
+
+    Not for use by several threads.
+    """
 
     def __init__(self) -> None:
-        # A type of its own for each name: msgspec calls the hook for each occurrence, however the name is escaped.
-        kinds = {name: type(name, (), {}) for name in _COUNTED}
-        self._marks: dict[type, Any] = {kind: kind() for kind in kinds.values()}
-        fields = [(name, kind, None) for name, kind in kinds.items()]
-        fields += [(name, kinds["model"], None) for name in _MODEL_IN_ANY_CASE if name != "model"]
-        judged = msgspec.defstruct("Judged", fields)
-        self._decoder = msgspec.json.Decoder(judged, dec_hook=self._note, float_hook=finite)
-        self._found: dict[str, Any] = {}
+        # A key of its own for each occurrence, however the name is escaped; values are cut out unread.
+        self._decoder = msgspec.json.Decoder(dict[_Name, msgspec.Raw], dec_hook=self._note)
+        self._members = 0
 
     def read(self, body: bytes) -> dict[str, Any]:
         """Name → value of the judged members that are there.
 
         Raises Repeated; msgspec.ValidationError for JSON that is no object; msgspec.DecodeError, ValueError or
-        RecursionError for what is no JSON. Half a letter in an escape is JSON: what becomes of it others decide.
+        RecursionError for what is no JSON, or has more members or values than anybody needs. Half a letter in an
+        escape is JSON: what becomes of it others decide.
         """
         try:
             return self._read(body)
@@ -53,19 +69,35 @@ class JudgedReader:
             return self._read(mend_half_letters(body))
 
     def _read(self, body: bytes) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        self._found = found
+        self._members = 0
         try:
-            self._decoder.decode(body)
+            members = self._decoder.decode(body)
         except msgspec.ValidationError:
             # Told at its first byte: what follows may be anything.
             _any_json.decode(body)
             raise
-        return found
+        except _TooMany:
+            raise ValueError("more members than anybody needs") from None
+        found: dict[str, bytes] = {}
+        for key, value in members.items():
+            name = "model" if key.text.lower() == "model" else key.text
+            if name in found:
+                raise Repeated(name)
+            if name in _COUNTED:
+                found[name] = bytes(value)
+        if is_crowded(b",".join(found.values())):
+            raise ValueError("more values than anybody needs")
+        return self._decode(found)
 
-    def _note(self, kind: type, value: Any) -> Any:
-        name = kind.__name__
-        if name in self._found:
-            raise Repeated(name)
-        self._found[name] = value
-        return self._marks[kind]
+    def _decode(self, found: dict[str, bytes]) -> dict[str, Any]:
+        try:
+            return {name: _values.decode(value) for name, value in found.items()}
+        except msgspec.ValidationError as error:
+            # A number that no machine holds; to callers that error says the body is no object.
+            raise ValueError("a number out of range") from error
+
+    def _note(self, kind: type[_Name], text: str) -> _Name:
+        self._members += 1
+        if self._members > MAX_MEMBERS:
+            raise _TooMany
+        return kind(text)

@@ -60,7 +60,7 @@ def mend_half_letters(data: bytes) -> bytes:
 
 def decode_answer(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
     """What a provider said; raises ProviderBroke, and nothing else, for anything that cannot be."""
-    if _is_crowded(data, _IN_ANSWERS):
+    if is_crowded(data, _IN_ANSWERS):
         raise ProviderBroke("an answer of more parts than any has")
     try:
         # JSON may not begin with a mark, but readers may pass over it (RFC 8259, 8.1).
@@ -74,7 +74,7 @@ def decode_answer(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
 def decode_request(body: bytes) -> Members:
     """A client's JSON object; raises Invalid for anything else, more than MAX_DEPTH levels or MAX_VALUES included."""
     try:
-        members = None if _is_crowded(body, _IN_REQUESTS) else decode_mended(_json, body)
+        members = None if is_crowded(body) else decode_mended(_json, body)
     except _UNREADABLE:
         members = None
     if not isinstance(members, dict) or _is_too_deep(members):
@@ -82,7 +82,7 @@ def decode_request(body: bytes) -> Members:
     return members
 
 
-def _is_crowded(data: bytes, signs: bytes) -> bool:
+def is_crowded(data: bytes, signs: bytes = _IN_REQUESTS) -> bool:
     """True for more than MAX_VALUES: a few MiB can hold millions, which take a second and half a GiB."""
     if len(data) <= MAX_VALUES or not _may_be_crowded(data, signs):
         return False
