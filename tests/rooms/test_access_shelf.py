@@ -119,3 +119,9 @@ def test_only_our_own_files_are_believed(tmp_path: Path) -> None:
 
 async def _true(value: bool) -> bool:
     return value
+
+
+@pytest.mark.parametrize("every_s", [0.1, 0.2, 0.3, 29.9])
+def test_the_first_to_ask_may_whatever_the_time_between_two_questions(tmp_path: Path, every_s: float) -> None:
+    assert Shelf(tmp_path).claim(GITLAB, 47_000.123, every_s) is None
+    assert Shelf(tmp_path).claim(GITLAB, 47_000.124, every_s) == 47_000.123

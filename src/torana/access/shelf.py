@@ -5,6 +5,7 @@ Files in the workers' own directory. Times are of the monotonic clock, which all
 
 import fcntl
 import hashlib
+import math
 import os
 import struct
 from pathlib import Path
@@ -34,7 +35,7 @@ class Shelf:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             raw = os.pread(file, 8, 0)
-            asked_at: float = struct.unpack("d", raw)[0] if len(raw) == 8 else now - every_s
+            asked_at: float = struct.unpack("d", raw)[0] if len(raw) == 8 else -math.inf
             if now - asked_at < every_s:
                 return asked_at
             os.pwrite(file, struct.pack("d", now), 0)
