@@ -17,8 +17,9 @@ from tests.support.game_day import STREAMS, Day, SpoiltTown
 from tests.support.gateway import ANTHROPIC_KEY, OPENAI_KEY
 from tests.support.served import Served, served
 from tests.support.town import everything_is_delivered
-from tests.support.usage_load import Load, check_books
+from tests.support.usage_load import Load, Orders, check_books, usual_orders
 from tests.support.valkey import running_store
+from tests.support.wide_load import wide_orders
 
 SECONDS = float(os.environ.get("TORANA_DAY_S", "30"))
 SEEDS = [int(os.environ["TORANA_DAY_SEED"])] if "TORANA_DAY_SEED" in os.environ else [1, 2, 3]
@@ -26,13 +27,14 @@ SEEDS = [int(os.environ["TORANA_DAY_SEED"])] if "TORANA_DAY_SEED" in os.environ 
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(SECONDS + 240)]
 
 
+@pytest.mark.parametrize("orders", [usual_orders, wide_orders])
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_a_day_on_which_everything_breaks_harms_nothing(tmp_path: Path, seed: int) -> None:
+async def test_a_day_on_which_everything_breaks_harms_nothing(tmp_path: Path, seed: int, orders: Orders) -> None:
     (tmp_path / "store").mkdir()
     with running_store(tmp_path / "store") as store:
         async with SpoiltTown(tmp_path, store) as town, served(tmp_path, "--workers", "2", env=town.env) as gateway:
             await gateway.ready()
-            load = Load(gateway.port, town.issuer, seed)
+            load = Load(gateway.port, town.issuer, seed, orders)
             before = await a_quiet_moment(town, gateway, load, "before")
 
             running = asyncio.create_task(load.run(clients=12))

@@ -1,4 +1,4 @@
-"""A vendor that charges: it answers in Anthropic's and OpenAI's formats, and keeps a ledger of its own.
+"""A vendor that charges: it answers in any format that `ScriptedProvider` speaks, and keeps a ledger of its own.
 
 Every call is for a request that the caller names: `metadata.user_id` or `user` of the body, or the header
 x-session-affinity. What is charged is chosen from that name, so that any two parties can be compared.
@@ -10,8 +10,9 @@ import zlib
 from dataclasses import dataclass
 from typing import Any
 
-from tests.support import anthropic_answers, openai_answers
+from tests.support import openai_answers
 from tests.support.http_server import Answering, LoopbackFake, LoopbackServer, Request
+from tests.support.provider import ENDPOINTS
 from tests.support.saying import Saying
 
 
@@ -37,32 +38,26 @@ class ChargingProvider(LoopbackFake):
 
     async def _handle(self, request: Request, answer: Answering) -> None:
         asked: dict[str, Any] = request.json()
+        endpoint = next(found for end, found in ENDPOINTS.items() if request.path.endswith(end))
         name = _name_of(asked, request)
         seed = zlib.crc32(name.encode())
         pieces = tuple(f"word{number} " for number in range(2 + seed % 9))
         says = Saying(pieces=pieces, input_tokens=10 + seed % 991, output_tokens=1 + seed % 97)
         charge = Charge(asked["model"], says.input_tokens, says.output_tokens)
-        self.ledger.setdefault(name, []).append(charge)
-        is_anthropic = request.path.endswith("/messages")
-        if asked.get("stream"):
-            events = (
-                anthropic_answers.messages_events(says, asked)
-                if is_anthropic
-                else openai_answers.chat_events(says, asked)
-            )
+        if request.path.endswith("/embeddings"):
+            charge = Charge(asked["model"], openai_answers.embeddings(asked)["usage"]["prompt_tokens"], 0)
+        if not request.path.endswith("/count_tokens"):
+            self.ledger.setdefault(name, []).append(charge)
+        if asked.get("stream") and endpoint.events is not None:
             await answer.head(200, [("Content-Type", "text/event-stream"), ("Transfer-Encoding", "chunked")])
-            for event in events:
+            for event in endpoint.events(says, asked):
                 await answer.chunk(event)
                 await asyncio.sleep(self.pause_s)
             await answer.chunk(b"")
         else:
             await asyncio.sleep(self.pause_s * len(pieces))
-            whole = (
-                anthropic_answers.messages_whole(says, asked)
-                if is_anthropic
-                else openai_answers.chat_whole(says, asked)
-            )
-            await answer.whole(200, json.dumps(whole).encode(), [("Content-Type", "application/json")])
+            whole = json.dumps(endpoint.whole(says, asked)).encode()
+            await answer.whole(200, whole, [("Content-Type", "application/json")])
         charge.is_whole = True
 
     async def aclose(self) -> None:
