@@ -317,8 +317,9 @@ CODES: dict[str, Code] = {
     ),
     "usage_spool_full": Code(
         "gateway",
-        "There is no space left to keep usage records in, and the operator wants none lost.",
-        "Operators: make room below AIGW_USAGE__SPOOL_DIR or look at its sinks; no restart is needed. "
+        "Usage records cannot be written, and the operator wants none lost.",
+        "Operators: make room below AIGW_USAGE__SPOOL_DIR or look at its sinks; no restart is needed. Where this "
+        "user may not write, that name or AIGW_STATE_DIR gives another folder. "
         "AIGW_USAGE__WHEN_FULL=continue answers all the same.",
         is_retryable=True,
     ),

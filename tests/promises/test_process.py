@@ -23,6 +23,7 @@ from tests.support.certificates import Authority
 from tests.support.gateway import gitlab_headers
 from tests.support.http_client import Answer, StreamedAnswer, connect, write_request
 from tests.support.issuer import FakeIssuer
+from tests.support.keys import pem, rsa_key
 from tests.support.provider import ScriptedProvider
 from tests.support.served import NOBODY, TORANA, WAIT_S, Served, environment, run, served, spawn
 from tests.support.valkey import ScriptedStore
@@ -159,6 +160,28 @@ async def test_the_banner_promises_no_key_where_none_could_be_kept(tmp_path: Pat
     assert "no signing key" in banner
     assert "AIGW_STATE_DIR" in banner
     assert "curl" not in banner
+
+
+@pytest.mark.parametrize(
+    ("when_full", "said", "offers_calls"),
+    [("refuse", "model calls are answered with 503", False), ("continue", "calls may go uncounted", True)],
+)
+async def test_the_banner_promises_no_call_where_usage_records_cannot_be_written(
+    tmp_path: Path, when_full: str, said: str, offers_calls: bool
+) -> None:
+    (tmp_path / "taken").write_text("no folder")
+    env = {
+        "AIGW_SELF_SIGNED_JWT__SIGNING_KEY": pem(rsa_key(0)),
+        "AIGW_USAGE__SPOOL_DIR": str(tmp_path / "taken"),
+        "AIGW_USAGE__WHEN_FULL": when_full,
+    }
+
+    async with served(tmp_path, env=env) as server:
+        banner = await server.banner()
+
+    assert f"): {said}\n" in banner
+    assert ("curl" in banner) is offers_calls
+    assert ("AIGW_STATE_DIR" in banner) is not offers_calls
 
 
 async def test_the_banner_says_that_a_server_is_asked_for_its_first_model(

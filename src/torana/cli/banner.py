@@ -37,11 +37,14 @@ def write_banner(settings: Settings, running: "Running", store: str = "") -> str
         ("access", _access(settings, can_sign=can_sign)),
         ("issuers", "; ".join(f"{state.issuer}: {state.detail}" for state in keys.states()) or "none"),
         *([("shared", store)] if store else ()),
+        *([("usage", _unwritten(settings, running))] if running.parts.spool.is_full else ()),
         *([("docs", running.parts.search.check()[1])] if settings.search.index else ()),
         ("listening", f"{main}, metrics on {metrics}, {serve.workers} worker(s)"),
     ]
     lines = [f"torana {__version__} ({settings.environment})", *(f"  {name:<10} {text}" for name, text in rows), ""]
-    if can_sign:
+    if running.parts.spool.is_full and settings.usage.when_full == "refuse":
+        lines.append("Try it: set AIGW_STATE_DIR (or AIGW_USAGE__SPOOL_DIR) to a folder that can be written.")
+    elif can_sign:
         lines += ["Try it:", *(f"  {line}" for line in curl_lines(base, is_tls=serve.tls_enabled))]
     else:
         other = (
@@ -120,6 +123,13 @@ def _catalogue(settings: Settings, models: Models) -> str:
     overlays = settings.catalogue.overlays or "no overlays"
     sizes = (len(catalogue.prompts), len(catalogue.models), len(catalogue.unit_primitives))
     return "{} prompts, {} models, {} unit primitives; ".format(*sizes) + overlays
+
+
+def _unwritten(settings: Settings, running: "Running") -> str:
+    """Seldom a full disk at the start: in a container the home directory often cannot be written."""
+    refuses = settings.usage.when_full == "refuse"
+    then = "model calls are answered with 503" if refuses else "calls may go uncounted"
+    return f"records cannot be written ({running.parts.spool.why}): {then}"
 
 
 def _access(settings: Settings, *, can_sign: bool) -> str:
