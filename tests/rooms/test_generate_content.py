@@ -329,6 +329,32 @@ def test_an_error_is_told_apart_wherever_it_comes(
         check(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("status", "code"),
+    # Source: google/rpc/code.proto, "HTTP Mapping".
+    [
+        ("INVALID_ARGUMENT", 400),
+        ("FAILED_PRECONDITION", 400),
+        ("UNAUTHENTICATED", 401),
+        ("PERMISSION_DENIED", 403),
+        ("NOT_FOUND", 404),
+        ("RESOURCE_EXHAUSTED", 429),
+        ("INTERNAL", 500),
+        ("UNAVAILABLE", 503),
+        ("DEADLINE_EXCEEDED", 504),
+        ("OF_TOMORROW", 500),
+    ],
+)
+@pytest.mark.parametrize("told", [{}, {"code": 8}, {"code": "429"}])
+def test_an_error_in_a_stream_is_known_by_its_name_where_no_http_status_is_told(
+    told: dict[str, Any], status: str, code: int
+) -> None:
+    with pytest.raises(ProviderRefused) as refused:
+        read_stream(event({"error": {"message": "no", "status": status, **told}}))
+
+    assert refused.value.upstream_code == code
+
+
 def test_chunks_before_an_error_are_given_out_first() -> None:
     reader = GENERATE_CONTENT.read_events()
 
