@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sqlite3
+import time
 import unicodedata
 from pathlib import Path
 from typing import Literal
@@ -542,3 +543,32 @@ def test_a_page_that_cannot_be_read_is_named_and_leaves_the_file_as_it_was(tmp_p
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == f"{tmp_path}/pages/odd.md: cannot be read: Input/output error\n"
     assert os.listdir(tmp_path) == ["pages"]
+
+
+@pytest.mark.parametrize("begun", ["<!-- a\n\n", "{{< a\n\n", "# a{#\n\n", "# a" + " " * 2_000 + "!\n\n"])
+def test_what_begins_and_never_ends_is_read_in_linear_time(begun: str) -> None:
+    def seconds(times: int) -> float:
+        source = (begun * (times // len(begun))).encode()
+        started = time.thread_time()
+        read_page("a.md", source)
+        return time.thread_time() - started
+
+    assert seconds(160_000) < 8 * min(seconds(40_000) for _ in range(3)) < 4
+
+
+@pytest.mark.parametrize(
+    ("line", "heading"),
+    [
+        ("## A b ##", "A b"),
+        ("## A {#b}", "A"),
+        ("## A {b}", "A {b}"),
+        ("## #", "#"),
+        ("## {#b}", "{#b}"),
+        ("## C#", "C"),
+    ],
+)
+def test_a_heading_is_told_without_its_anchor_and_closing_signs(line: str, heading: str) -> None:
+    read = read_page("a.md", f"{line}\n\ntext\n".encode())
+
+    assert read is not None
+    assert [section.heading for section in read.sections] == [heading]

@@ -18,7 +18,7 @@ _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL |
 _MEMBER = re.compile(r"^(\w+):[ \t]*(.*?)[ \t]*$", re.MULTILINE)
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _SHORTCODE = re.compile(r"\{\{[<%].*?[%>]\}\}", re.DOTALL)
-_HEADING = re.compile(r"(#{1,6})[ \t]+(.+?)[ \t]*#*[ \t]*(?:\{#[^}]*\})?")
+_HEADING = re.compile(r"(#{1,6})[ \t]+([^ \t].*)")
 _FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})")
 
 
@@ -52,7 +52,8 @@ def read_page(path: str, source: bytes) -> Page | None:
         text = text[front.end() :]
     if "redirect_to" in members:
         return None
-    title, sections = _split(_SHORTCODE.sub("", _COMMENT.sub("", text)))
+    text = _without(_SHORTCODE, _without(_COMMENT, text, "-->"), "%}}", ">}}")
+    title, sections = _split(text)
     if not sections:
         return None
     return Page(
@@ -61,6 +62,12 @@ def read_page(path: str, source: bytes) -> Page | None:
         md5sum=hashlib.md5(source, usedforsecurity=False).hexdigest(),
         sections=tuple(sections),
     )
+
+
+def _without(pattern: re.Pattern[str], text: str, *ends: str) -> str:
+    """Looks for none behind the last of the ends: each that only begins would have all the rest read for its own."""
+    behind = max(text.rfind(end) + len(end) for end in ends)
+    return pattern.sub("", text[:behind]) + text[behind:]
 
 
 def _unquoted(value: str) -> str:
@@ -125,7 +132,7 @@ def _headed(text: str) -> Iterator[tuple[list[tuple[int, str]], list[str]]]:
             end_paragraph()
             yield path, paragraphs
             level = len(found[1])
-            path = [*((above, name) for above, name in path if above < level), (level, found[2])]
+            path = [*((above, name) for above, name in path if above < level), (level, _heading_text(found[2]))]
             paragraphs = []
             continue
         elif not line.strip():
@@ -134,6 +141,13 @@ def _headed(text: str) -> Iterator[tuple[list[tuple[int, str]], list[str]]]:
         lines.append(line)
     end_paragraph()
     yield path, paragraphs
+
+
+def _heading_text(said: str) -> str:
+    """A heading without its anchor, `{#name}`, and the signs that close it; never empty."""
+    if said.endswith("}") and (anchor := said.find("{#", said.rfind("}", 0, -1) + 1)) > 0:
+        said = said[:anchor]
+    return said.rstrip(" \t").rstrip("#").rstrip(" \t") or said[:1]
 
 
 def _cut(heading: str, paragraphs: list[str]) -> Iterator[Section]:
