@@ -19,9 +19,9 @@ from torana.api.code import CodeEndpoints
 from torana.api.dialect_routes import DialectEndpoints
 from torana.api.docs import DocsEndpoints
 from torana.api.embeddings import EmbeddingEndpoints
-from torana.api.entrance import lookup
 from torana.api.exchange import Exchange, Route, StreamReply
 from torana.api.feature import FeatureEndpoints
+from torana.api.lookups import lookup
 from torana.api.models import ModelEndpoints
 from torana.api.monitoring import MonitoringEndpoints, Readiness
 from torana.api.prompts import PromptEndpoints

@@ -731,6 +731,22 @@ async def test_nobody_else_is_turned_away_at_the_door(start: Start, limit: str, 
     assert [await ask_as(**other) for _ in range(2)] == [200, 429]
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"X-Gitlab-Authentication-Type": None}, {"X-Gitlab-Instance-Id": "another"}, {"X-Gitlab-Realm": "saas"}]
+)
+async def test_who_is_not_let_in_hears_so_at_the_door_of_a_used_up_limit_too(
+    start: Start, wrong: dict[str, str | None]
+) -> None:
+    gateway = await start("1 per hour per instance")
+    token = token_of(gateway)
+    await ask_again(gateway, 4, token)
+
+    refused = await gateway.post(PATH, json=body(), token=token, headers=wrong)
+
+    assert refused.status == 401
+    assert [answer.status for answer in await ask_again(gateway, 2, token)] == [429, 429]
+
+
 async def test_a_place_that_comes_free_is_found_through_the_door(start: Start) -> None:
     gateway = await start({"limit": "60 per minute per instance", "burst": 2})
     token = token_of(gateway)

@@ -21,6 +21,7 @@ from torana.access.deny import DenyList
 from torana.access.jose import BadToken, Jws
 from torana.access.keys import KeyRing
 from torana.access.memory import Bounded, Counts, MinuteCounts
+from torana.access.shown import match_claim, refuse_repeated, shown_token
 from torana.auth_settings import AuthSettings
 from torana.caller import DEBUG_CALLER, Caller
 from torana.catalog.records import DenyRecord, UnitPrimitive
@@ -47,13 +48,6 @@ _PIECE_BYTES = 2047
 
 _KEPT = "caller"
 """Of the headers' keepings: who was let pass with them."""
-_TYPE = b"x-gitlab-authentication-type"
-
-_WHO_CALLS = {
-    b"x-gitlab-realm": "X-Gitlab-Realm",
-    b"x-gitlab-instance-id": "X-Gitlab-Instance-Id",
-    b"x-gitlab-global-user-id": "X-Gitlab-Global-User-Id",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,14 +124,7 @@ class Verifier:
         """
         if self.bypasses(headers):
             return DEBUG_CALLER
-        token = _key_of(headers) if lenient else None
-        if token is None:
-            token = _bearer_of(headers)
-        kind = headers.get(_TYPE)
-        if (kind != "oidc" and not (lenient and kind is None)) or headers.is_ambiguous(_TYPE):
-            text = "Invalid authentication token type - only OIDC is supported"
-            raise _unauthenticated("authentication_type", text, "X-Gitlab-Authentication-Type")
-        known = await self._verify(token, client)
+        known = await self._verify(shown_token(headers, lenient=lenient), client)
         agrees = self.match_headers(known.caller, headers, lenient=lenient)
         if agrees and self._keeps:
             headers.kept[_KEPT, lenient] = known
@@ -153,6 +140,16 @@ class Verifier:
             return None
         self._known_came_at = self._now()
         return known.caller
+
+    def admits(self, headers: Headers, *, lenient: bool) -> bool:
+        """Whether `authenticate` lets these headers pass, by a token that was verified before."""
+        try:
+            known = self._known(_digest(shown_token(headers, lenient=lenient).encode("utf-8", "surrogatepass")))
+            if known is not None:
+                self.match_headers(known.caller, headers, lenient=lenient)
+        except Refusal:
+            return False
+        return known is not None
 
     def known_instance(self, token: bytes) -> str:
         """Who vouched for a token that was verified before; empty: nobody knows.
@@ -196,15 +193,15 @@ class Verifier:
         if caller.is_debug:
             return True
         if headers.has_repeats:
-            _refuse_repeated(headers)
-        _match(caller.realm, headers, b"x-gitlab-realm", "X-Gitlab-Realm", lenient)
+            refuse_repeated(headers)
+        match_claim(caller.realm, headers, b"x-gitlab-realm", "X-Gitlab-Realm", lenient)
         instance_id = caller.claims.get("gitlab_instance_id")
         if instance_id:
-            _match(str(instance_id), headers, b"x-gitlab-instance-id", "X-Gitlab-Instance-Id", lenient)
+            match_claim(str(instance_id), headers, b"x-gitlab-instance-id", "X-Gitlab-Instance-Id", lenient)
         if caller.is_user:
-            _match(caller.subject, headers, b"x-gitlab-global-user-id", "X-Gitlab-Global-User-Id", lenient)
+            match_claim(caller.subject, headers, b"x-gitlab-global-user-id", "X-Gitlab-Global-User-Id", lenient)
         elif caller.subject != instance_id:
-            _match(caller.subject, headers, b"x-gitlab-instance-id", "X-Gitlab-Instance-Id", lenient)
+            match_claim(caller.subject, headers, b"x-gitlab-instance-id", "X-Gitlab-Instance-Id", lenient)
         seats = caller.claims.get("duo_seat_count")
         disagrees = bool(seats) and headers.get(b"x-gitlab-duo-seat-count") != str(seats)
         if disagrees:
@@ -336,54 +333,6 @@ def _digest(token: bytes) -> bytes:
     for start in range(_PIECE_BYTES, len(token), _PIECE_BYTES):
         digest.update(token[start : start + _PIECE_BYTES])
     return digest.digest()
-
-
-def _bearer_of(headers: Headers) -> str:
-    value = headers.get(b"authorization")
-    if value is None:
-        raise _unauthenticated("token_missing", "No authorization header presented", "Authorization")
-    if headers.is_ambiguous(b"authorization"):
-        raise _unauthenticated("header_repeated", "Invalid authorization header", "Authorization")
-    scheme, _, token = value.partition(" ")
-    if scheme != "Bearer" and scheme.lower() != "bearer":
-        raise _unauthenticated("authorization_scheme", "Invalid authorization header", "Authorization")
-    return token
-
-
-def _key_of(headers: Headers) -> str | None:
-    """The token where vendors' SDKs send a key; None where a bearer token wins, or nothing is there."""
-    if headers.text(b"authorization")[:7].lower() == "bearer ":
-        return None
-    for name in (b"x-api-key", b"api-key"):
-        value = headers.get(name)
-        if value:
-            if headers.is_ambiguous(name):
-                raise _unauthenticated("header_repeated", "Invalid authorization header", name.decode())
-            return value
-    return None
-
-
-def _match(claim: str, headers: Headers, name: bytes, shown: str, lenient: bool) -> None:
-    if not claim:
-        return
-    value = headers.get(name)
-    if value == claim or (lenient and value is None):
-        return
-    # Headers are read as Latin-1; a claim in other letters arrives as its UTF-8 bytes.
-    if value is not None and not claim.isascii() and value.encode("latin-1") == claim.encode("utf-8", "replace"):
-        return
-    raise _unauthenticated("header_mismatch", f"Header mismatch '{shown}'", shown)
-
-
-def _refuse_repeated(headers: Headers) -> None:
-    """Whoever stands before or behind us may read the last of several values; we would read the first."""
-    for name, shown in _WHO_CALLS.items():
-        if headers.is_ambiguous(name):
-            raise _unauthenticated("header_repeated", f"Header mismatch '{shown}'", shown)
-
-
-def _unauthenticated(code: str, text: str, missing: str) -> Refusal:
-    return Refusal(401, code, text, member="error", missing=missing)
 
 
 def _refusal(code: str, detail: str = "", layer: Layer | None = None) -> Refusal:

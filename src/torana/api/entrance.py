@@ -22,34 +22,33 @@ from torana.api.body_memory import BodyMemory
 from torana.api.connection import BODY_MALFORMED, BODY_TOO_SLOW, DRAINING, READER_TOO_SLOW, Connection
 from torana.api.contents import MayLog
 from torana.api.crowds import Crowds, kind_of
-from torana.api.dialect_front import did_you_mean
+from torana.api.dialect_front import did_you_mean, front_of
 from torana.api.discarding import MAX_DISCARDED_BYTES
 from torana.api.dry_run import admit_operator
 from torana.api.exchange import Exchange, Reply, Route, StreamReply, json_reply
-from torana.api.heads import MAX_REQUEST_ID_BYTES, Head
+from torana.api.heads import MAX_REQUEST_ID_BYTES, Head, pairs_of
 from torana.api.internal_events import InternalEvents
 from torana.api.large_bodies import LARGE_BYTES, LargeBodies
+from torana.api.lookups import limited
 from torana.api.over_limit import Asked, OverLimit
 from torana.api.prefixes import Prefixes
 from torana.api.preflight import PREFLIGHT, preflight
 from torana.api.refusing import EXPLAINED, write_refusal
 from torana.api.route_table import RouteTable
 from torana.api.unread import TurnedAway, start_of
-from torana.caller import Caller, Permit
+from torana.caller import Caller
 from torana.errors import ProviderError, Refusal
 from torana.headers import Headers
 from torana.heap import Heap
 from torana.limits.limits import Limits
 from torana.limits.reached import LimitReached
-from torana.limits.rules import Call
-from torana.limits.spent import Spent
 from torana.networks import Networks, plain
 from torana.routing.traffic import NO_ROOM
 from torana.settings import Secret, ServeSettings
 from torana.telemetry.log import Log
 from torana.telemetry.log import request_id as current_request_id
 from torana.telemetry.metrics import Metrics
-from torana.usage.ledger import NO_ORIGIN, asked_for
+from torana.usage.ledger import NO_ORIGIN
 
 logger = logging.getLogger("torana.api")
 
@@ -75,6 +74,10 @@ class Authenticator(Protocol):
 
     async def authenticate(self, headers: Headers, client: str, *, lenient: bool = False) -> Caller:
         """Raises Refusal 401 or 503. `lenient` is for vendors' SDKs, which know no headers of ours."""
+        ...
+
+    def admits(self, headers: Headers, *, lenient: bool) -> bool:
+        """Whether `authenticate` lets them pass, by a token that was verified before."""
         ...
 
     def known_instance(self, token: bytes) -> str:
@@ -240,7 +243,7 @@ class Entrance:
         if event := exchange.quota_event or route.quota:
             await self.quota.check(permit.caller, exchange.headers, event, exchange.quota_model_id, exchange.request_id)
         if limits is not None and limits.rules and route.asks_no_model:
-            return await _limited(limits, permit, exchange, lambda: route.handle(exchange, permit, order))
+            return await limited(limits, permit, exchange, lambda: route.handle(exchange, permit, order))
         return await route.handle(exchange, permit, order)
 
     async def _read_body(
@@ -334,6 +337,10 @@ class Entrance:
         )
         return head
 
+    def admits(self, head: Head, data: bytes) -> bool:
+        """Whether a request that was only looked at would be let in."""
+        return self.authenticator.admits(Headers(pairs_of(data)), lenient=front_of(head.path) is not None)
+
     def note_refusal(self, connection: Connection, status: int, request_id: str, path: str) -> None:
         """The books of a request that the server refused before it was one, or whose client left before it began."""
         self.metrics.request("unknown", "other", status, time.monotonic() - connection.since)
@@ -341,27 +348,6 @@ class Entrance:
         line = refused_line(client, datetime.now(UTC), status, named, path=self.prefixes.strip(path))
         code = UNREADABLE.get(status)
         self.log.write_access(line, {"refusal_code": code, "refusal_layer": "client"} if code else {})
-
-
-def lookup(permit: Permit, exchange: Exchange) -> Call:
-    """As limits see a request that no model will answer."""
-    unit_primitive = permit.unit_primitives[0] if permit.unit_primitives else ""
-    feature = asked_for(exchange.feature, "", exchange.endpoint)
-    return Call(permit.caller, permit.user, unit_primitive, feature=feature)
-
-
-async def _limited(
-    limits: Limits, permit: Permit, exchange: Exchange, handle: Callable[[], Awaitable[Reply | StreamReply]]
-) -> Reply | StreamReply:
-    """The handler's answer, if the limits let it pass; for routes whose call no model will count."""
-    hold = await limits.hold(lookup(permit, exchange), Spent, exchange.body_bytes)
-    try:
-        reply = await handle()
-        if hold is not None:
-            reply.headers = [*reply.headers, *hold.headers()]
-        return reply
-    finally:
-        limits.settle(hold, Spent(0, 0, 0))
 
 
 def _nothing_there(exchange: Exchange, other_methods: Sequence[str], routes: RouteTable) -> Refusal:

@@ -181,6 +181,12 @@ def _token(data: bytes, low: bytes) -> bytes:
     return b""
 
 
+def pairs_of(data: bytes) -> list[tuple[bytes, bytes]]:
+    """The headers of a whole request, as its parser would tell them."""
+    lines = data[: data.find(b"\r\n\r\n")].split(b"\r\n")[1:]
+    return [(name.lower(), value.strip(b" \t")) for name, _, value in (line.partition(b":") for line in lines)]
+
+
 def answered_to(headers: list[tuple[bytes, bytes]], data: bytes) -> tuple[bytes, bool]:
     """`request_id` and `has_origin` of a request that is not read to its end.
 

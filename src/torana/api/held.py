@@ -180,7 +180,8 @@ class HeldConnection(Connection):
         if limit is None:
             return False
         head.look_closer(data)
-        if not head.is_whole:  # the connection might be kept, were it read
+        # The connection might be kept, were it read; and who is not let in hears that first (contract 1.1).
+        if not head.is_whole or not self.door.admits(head, data):
             return False
         self._turn_away(head, data, limit.code, may_stay=not self.is_draining(), limit=limit)
         return True
@@ -226,6 +227,10 @@ class Door(Protocol):
 
     def look(self, data: bytes) -> Head:
         """What the first bytes of a request tell; nothing of it was checked."""
+        ...
+
+    def admits(self, head: Head, data: bytes) -> bool:
+        """Whether a whole request's token and headers let it in."""
         ...
 
     def turn_away(
