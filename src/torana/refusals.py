@@ -318,8 +318,7 @@ CODES: dict[str, Code] = {
     "usage_spool_full": Code(
         "gateway",
         "Usage records cannot be written, and the operator wants none lost.",
-        "Operators: make room below AIGW_USAGE__SPOOL_DIR or look at its sinks; no restart is needed. Where this "
-        "user may not write, that name or AIGW_STATE_DIR gives another folder. "
+        "Operators: make room below AIGW_USAGE__SPOOL_DIR, let this user write there, or look at its sinks; "
         "AIGW_USAGE__WHEN_FULL=continue answers all the same.",
         is_retryable=True,
     ),
