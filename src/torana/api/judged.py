@@ -4,6 +4,7 @@ Parsers disagree which of two members with one name counts, and some take `Model
 judged, a vendor's could act upon the other one.
 """
 
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -87,14 +88,12 @@ class JudgedReader:
                 found[name] = bytes(value)
         if is_crowded(b",".join(found.values())):
             raise ValueError("more values than anybody needs")
-        return self._decode(found)
-
-    def _decode(self, found: dict[str, bytes]) -> dict[str, Any]:
-        try:
-            return {name: _values.decode(value) for name, value in found.items()}
-        except msgspec.ValidationError as error:
-            # A number that no machine holds; to callers that error says the body is no object.
-            raise ValueError("a number out of range") from error
+        judged: dict[str, Any] = {}
+        for name, said in found.items():
+            # A number that no machine holds is none for us; what its vendor makes of it, the vendor will say.
+            with suppress(msgspec.ValidationError):
+                judged[name] = _values.decode(said)
+        return judged
 
     def _note(self, kind: type[_Name], text: str) -> _Name:
         self._members += 1
