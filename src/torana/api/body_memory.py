@@ -4,12 +4,12 @@ A few dozen connections could send bodies of 32 MiB each, and leave them a byte 
 everybody's calls with it. Short bodies are not counted: there are only so many connections.
 """
 
-import random
 from collections import Counter
 from typing import Protocol
 
 from torana.caller import Caller
 from torana.errors import Refusal
+from torana.headers import retry_after, soon
 
 SHORT_BYTES = 65_536
 OWN_SHARE, FREE_SHARE = 0.5, 0.25
@@ -54,9 +54,7 @@ class BodyMemory:
         is_alone = self._taken == request.held_bytes
         if not is_alone and (taken > self._most or is_greedy):
             self._meter.shed("memory")
-            after_s = random.randint(1, 5)  # noqa: S311 spread out, no secret
-            after = (b"retry-after", b"%d" % after_s)
-            raise Refusal(503, "overloaded", "Service Unavailable", headers=(after,), closes=True)
+            raise Refusal(503, "overloaded", "Service Unavailable", headers=retry_after(soon()), closes=True)
         self._taken, self._by_party[party], request.held_bytes = taken, own, size
         self._meter.body_memory(taken)
 

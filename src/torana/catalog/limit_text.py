@@ -27,9 +27,10 @@ MAX_AMOUNT = 2**53 - 1
 PERIOD_S: dict[str, float] = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800, "month": 2592000}
 """Seconds; of a month, 30 days. Days, weeks and months follow the calendar, see `LimitTerms.is_calendar`."""
 
+_SIZES = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _UNITS: dict[str, Unit] = {
     "": "requests", "request": "requests", "requests": "requests", "call": "requests", "calls": "requests",
-    "byte": "bytes", "bytes": "bytes", **dict.fromkeys(("kb", "mb", "gb", "kib", "mib", "gib"), "bytes"),
+    "byte": "bytes", "bytes": "bytes", **dict.fromkeys(_SIZES, "bytes"),
     "input token": "input_tokens", "input tokens": "input_tokens",
     "output token": "output_tokens", "output tokens": "output_tokens",
     "token": "tokens", "tokens": "tokens",
@@ -42,7 +43,6 @@ _DIMENSIONS: dict[str, Dimension] = {
     "unit_primitive": "unit_primitive", "model": "model", "provider": "provider", "realm": "realm",
 }  # fmt: skip
 _SCALE = {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
-_SIZES = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _HEAD = re.compile(
     r"(?P<dollar>\$\s*)?(?P<number>[0-9]{1,3}(?:[,_][0-9]{3})+|[0-9]{1,18})(?P<fraction>\.[0-9]{1,9})?"
     r"\s*(?P<scale>[kmb](?![a-z]))?\s*(?P<unit>[a-z_ ]*?)",

@@ -1,7 +1,6 @@
 """What a caller is told: the 429 that names the limit, whose it is and when it is free again, and the headers."""
 
 import math
-import random
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -9,6 +8,7 @@ from typing import NamedTuple
 
 from torana.catalog.limit_text import USD, Unit
 from torana.errors import Refusal
+from torana.headers import retry_after, soon
 
 TEXT = "Too many requests. Please try again later."
 """Contract 1.2."""
@@ -166,14 +166,12 @@ class LimitsUnavailable(Refusal):
     """503: a limit says `when_down: closed`, and the shared counts cannot be reached."""
 
     def __init__(self, name: str, text: str) -> None:
-        # Spread out, so that not everybody comes back in the same second.
-        after_s = random.randint(1, 5)  # noqa: S311 jitter, no secret
         super().__init__(
             503,
             "limits_unavailable",
             "Service Unavailable",
             missing=f"{name}: {text}",
-            headers=((b"retry-after", b"%d" % after_s), DEGRADED),
+            headers=(*retry_after(soon()), DEGRADED),
         )
 
 
