@@ -322,6 +322,20 @@ async def test_one_turn_in_which_the_process_stood_still_does_not_close_the_line
     assert crowd.told == []
 
 
+async def test_turns_with_large_bodies_do_not_close_the_line() -> None:
+    crowd = Crowd(max_age_s=0.25)
+    await slow_turns(crowd, 0.001)
+    for _ in range(20):
+        crowd.admission.note_large()
+        crowd.time_s += 0.3
+        await asyncio.sleep(0)
+        crowd.fill_turn()
+
+    crowd.come("late")
+
+    assert await crowd.turns(1) == ["late"]
+
+
 async def test_whoever_left_the_line_costs_nobody_a_place() -> None:
     crowd = Crowd()
     crowd.fill_turn()

@@ -9,11 +9,11 @@ at once, and the instance that waits for most hears it.
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from heapq import heappop, heappush
 from typing import Protocol
+
+from torana.api.fair_line import FairLine, Request, Waiting
 
 STARTS_PER_TURN = 32
 """Requests begun in one turn of the event loop, at most; each costs some tenths of a millisecond until it waits for a
@@ -40,23 +40,6 @@ HEADROOM = 0.5
 """How much of a patience the line may take by that estimate: nobody is to wait, and then be turned away."""
 
 
-class Request(Protocol):
-    """A request that has come; nothing of it was read yet."""
-
-    def begin(self) -> None:
-        """Read and answer it; called at most once, and not after `turn_away`."""
-        ...
-
-    def turn_away(self, code: str) -> None:
-        """Answer 503."""
-        ...
-
-    @property
-    def is_gone(self) -> bool:
-        """The client has left."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Standing:
     """What decides about a request's place in the line."""
@@ -66,14 +49,6 @@ class Standing:
     """Who has vouched for it, where its token is known already; strangers share one place."""
     patience_s: float = 0.0
     """How long its client waits, where it says so; 0: it does not."""
-
-
-@dataclass(slots=True)
-class _Waiting:
-    request: Request
-    turns: float
-    """How many of its instance's turns it takes."""
-    until: float
 
 
 class Meter(Protocol):
@@ -112,8 +87,10 @@ class Admission:
         self._usual_turn_s = self._usual_starts = 0.0
         """What a turn takes and begins, lately."""
         self._turn_began = 0.0
+        self._has_large = False
+        """A large body is worked on in this turn."""
         self._swept = 0.0
-        self._lines = (_Line(weights), _Line(weights))  # interactive, background
+        self._lines = (FairLine(weights), FairLine(weights))  # interactive, background
 
     @property
     def waiting(self) -> int:
@@ -155,8 +132,12 @@ class Admission:
                 request.turn_away("overloaded")
                 return
         turns = 1 + min(body_bytes, MOST_BYTES) / BYTES_PER_TURN
-        line.put(standing.instance, _Waiting(request, turns, now + patience_s))
+        line.put(standing.instance, Waiting(request, turns, now + patience_s))
         self._meter.waiting(self.waiting)
+
+    def note_large(self) -> None:
+        """A large body takes this turn: how long it takes says nothing about those in line."""
+        self._has_large = True
 
     def _is_full(self, standing: Standing) -> bool:
         ahead = self.waiting if standing.is_background else self._lines[0].waiting
@@ -175,9 +156,11 @@ class Admission:
     def _next_turn(self) -> None:
         now = self._now()
         took_s, self._turn_began = now - self._turn_began, now
-        # Apart, and not their quotient: one turn in which the process stood still says little about the others.
-        self._usual_turn_s += TURN_WEIGHT * (took_s - self._usual_turn_s)
-        self._usual_starts += TURN_WEIGHT * (self._begun - self._usual_starts)
+        if not self._has_large:
+            # Apart, and not their quotient: one turn in which the process stood still says little about the others.
+            self._usual_turn_s += TURN_WEIGHT * (took_s - self._usual_turn_s)
+            self._usual_starts += TURN_WEIGHT * (self._begun - self._usual_starts)
+        self._has_large = False
         starts = self._starts()
         self._begun = self._came = 0
         if not self.waiting:
@@ -208,111 +191,10 @@ class Admission:
         fitting = int(TURN_S / usual_s * self._usual_starts) if usual_s > 0 else STARTS_PER_TURN
         return min(max(fitting, LEAST_STARTS_PER_TURN, self._came // COMERS_PER_START), STARTS_PER_TURN)
 
-    def _take(self) -> _Waiting | None:
+    def _take(self) -> Waiting | None:
         return self._lines[0].take() or self._lines[1].take()
 
-    def _shed(self, found: _Waiting, reason: str) -> None:
+    def _shed(self, found: Waiting, reason: str) -> None:
         self._meter.shed(reason)
         if not found.request.is_gone:
             found.request.turn_away("overloaded")
-
-
-class _Line:
-    """Requests of one urgency: instances in turn, by their shares, each its own in order of arrival."""
-
-    def __init__(self, weights: Mapping[str, float]) -> None:
-        self.waiting = 0
-        self._most = 0.0
-        """No instance waits for more than so many, by its share."""
-        self._weights = weights
-        self._of: dict[str, deque[_Waiting]] = {}
-        self._turns: list[tuple[float, int, str]] = []
-        """A heap: when each waiting instance's turn is, in no unit of time but its own."""
-        self._next: dict[str, float] = {}
-        """When the turn of an instance may be that had one since the line was empty last."""
-        self._passed = 0.0
-        """Whose turn it was last."""
-        self._count = 0
-
-    def put(self, instance: str, waiting: _Waiting) -> None:
-        own = self._of.get(instance)
-        if own is None:
-            own = self._of[instance] = deque()
-            self._queue_up(instance)
-        own.append(waiting)
-        self.waiting += 1
-        self._most = max(self._most, len(own) / self._weight(instance))
-
-    def take(self) -> _Waiting | None:
-        """The oldest request of the instance whose turn it is."""
-        if not self._turns:
-            return None
-        self._passed, _, instance = heappop(self._turns)
-        own = self._of[instance]
-        found = own.popleft()
-        self.waiting -= 1
-        # Paid for afterwards: however large a request is, it is not behind those who have had a turn since it came.
-        self._next[instance] = self._passed + found.turns / self._weight(instance)
-        if own:
-            self._queue_up(instance)
-        else:
-            del self._of[instance]
-            self._forget()
-        return found
-
-    def take_late(self, now: float) -> list[_Waiting]:
-        """Those first of their instances whose time is up; whoever has left goes with them, and is not told of.
-        Nobody pays for what was not begun."""
-        late = []
-        for own in self._of.values():
-            while own and (own[0].until < now or own[0].request.is_gone):
-                found = own.popleft()
-                self.waiting -= 1
-                if not found.request.is_gone:
-                    late.append(found)
-        self._leave_turns()
-        return late
-
-    def is_longer_elsewhere(self, instance: str) -> bool:
-        """Whether another instance waits for more, by its share, than `instance` with one more would."""
-        own = (len(self._of.get(instance, ())) + 1) / self._weight(instance)
-        if self._most > own:
-            # It may have become less since.
-            self._most = max((len(others) / self._weight(name) for name, others in self._of.items()), default=0.0)
-        return self._most > own
-
-    def count_before(self, instance: str) -> float:
-        """About how many are begun before one more of `instance`."""
-        own = (len(self._of.get(instance, ())) + 1) / self._weight(instance)
-        return sum(min(len(others), own * self._weight(name)) for name, others in self._of.items())
-
-    def take_from_longest(self) -> _Waiting:
-        """The newest request of the instance that waits for most, by its share."""
-        instance = max(self._of, key=lambda name: len(self._of[name]) / self._weight(name))
-        own = self._of[instance]
-        found = own.pop()
-        self.waiting -= 1
-        if not own:
-            self._leave_turns()
-        return found
-
-    def _leave_turns(self) -> None:
-        """Of instances that wait for nothing any more."""
-        if all(self._of.values()):
-            return
-        self._of = {name: own for name, own in self._of.items() if own}
-        self._turns = sorted(turn for turn in self._turns if turn[2] in self._of)
-        self._forget()
-
-    def _forget(self) -> None:
-        """Where nobody waits, nobody owes anything."""
-        if not self.waiting:
-            self._next.clear()
-            self._passed = 0.0
-
-    def _queue_up(self, instance: str) -> None:
-        self._count += 1
-        heappush(self._turns, (max(self._passed, self._next.get(instance, 0.0)), self._count, instance))
-
-    def _weight(self, instance: str) -> float:
-        return self._weights.get(instance, 1.0)

@@ -39,6 +39,7 @@ from torana.api.unread import TurnedAway, start_of
 from torana.caller import Caller
 from torana.errors import ProviderError, Refusal
 from torana.headers import Headers
+from torana.heap import LARGE_BYTES as HEAP_BYTES
 from torana.heap import Heap
 from torana.limits.limits import Limits
 from torana.limits.reached import LimitReached
@@ -125,7 +126,8 @@ class Entrance:
         )
         self.crowds = Crowds(metrics.shed)
         self.over_limit = OverLimit()
-        self.large_bodies = LargeBodies(heap)
+        self.heap = heap
+        self.large_bodies = LargeBodies(self.admission, metrics.shed, serve.queue_weights)
         self.body_memory = BodyMemory(serve.body_memory_bytes, metrics)
         self.prefixes = Prefixes(serve.root_path)
         self.turned_away = TurnedAway(log, self.prefixes.strip, write_refusal, metrics)
@@ -270,7 +272,9 @@ class Entrance:
             raise _too_large()
         self.body_memory.hold(exchange, len(body))
         if len(body) > LARGE_BYTES:
-            await self.large_bodies.take_turn()
+            if len(body) > HEAP_BYTES:
+                self.heap.keep()
+            await self.large_bodies.take_turn(exchange.caller.party, len(body))
         return body
 
     def _client_of(self, scope: Scope, headers: Headers) -> str:
