@@ -16,6 +16,7 @@ from torana.errors import (
 from torana.heap import LARGE_BYTES, Heap
 from torana.wire.addresses import Resolve
 from torana.wire.connection import Connection
+from torana.wire.large_answers import LargeAnswers
 from torana.wire.pool import IDLE_CONNECTION_S, LIFE_S, Pool
 from torana.wire.target import Peer, Target
 
@@ -26,12 +27,13 @@ MAX_TARGETS = 1024
 class WireAnswer:
     """An answer whose head is in. Read it to its end or close it; closing early aborts the connection."""
 
-    __slots__ = ("_connection", "_heap", "_idle_s", "headers", "status")
+    __slots__ = ("_connection", "_heap", "_idle_s", "_large", "headers", "status")
 
-    def __init__(self, connection: Connection, idle_s: float, heap: Heap) -> None:
+    def __init__(self, connection: Connection, idle_s: float, heap: Heap, large: LargeAnswers) -> None:
         self._connection: Connection | None = connection
         self._idle_s = idle_s
         self._heap = heap
+        self._large = large
         self.status = connection.status
         self.headers: Mapping[str, str] = connection.headers
         """Lower-case names; a repeated header's values are joined with commas."""
@@ -58,7 +60,7 @@ class WireAnswer:
         return b""
 
     async def read_all(self, limit_bytes: int, see: Callable[[Sequence[bytes]], None] | None = None) -> bytes:
-        """The whole body; raises AnswerTooLarge beyond `limit_bytes`.
+        """The whole body; raises AnswerTooLarge beyond `limit_bytes`, or where many large ones are read at once.
 
         see  shown all parts whenever a further one came; may raise, and the caller closes as ever
         """
@@ -73,13 +75,21 @@ class WireAnswer:
                 parts.append(data)
                 if total_bytes > LARGE_BYTES:
                     self._heap.keep()
+                    self._large.hold(self, total_bytes)
                 if see is not None:
                     see(parts)
         except BaseException:
             # Whoever keeps the error keeps this frame, and would keep the body with it.
             parts.clear()
             raise
+        finally:
+            self._large.leave(self)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def give_up(self) -> None:
+        """Whoever reads it hears that it is too large."""
+        if self._connection is not None:
+            self._connection.give_up(AnswerTooLarge("too many large answers come at once"))
 
     def close(self) -> None:
         """Abort what has not been read to its end. Idempotent."""
@@ -102,18 +112,21 @@ class WireClient:
         *,
         doubt: Callable[[str, int], None] | None = None,
         heap: Heap | None = None,
+        large: LargeAnswers | None = None,
         idle_connection_s: float = IDLE_CONNECTION_S,
         connection_life_s: float = LIFE_S,
     ) -> None:
         """
         doubt  told of a host and port where no address lets us in
         heap   the memory of this process; None: nobody else looks after it
+        large  what is in it of large answers; None: of this client's
         """
         self._connect_s = connect_s
         self._tls = tls
         self._resolve = resolve
         self._doubt = doubt
         self._heap = heap or Heap()
+        self.large = large or LargeAnswers()
         self.pool = Pool(idle_connection_s, connection_life_s)
         self._targets: dict[tuple[str, str], Target] = {}
 
@@ -162,7 +175,7 @@ class WireClient:
                     connection, may_repeat = None, False
                     continue
                 raise
-            return WireAnswer(connection, idle_s, self._heap)
+            return WireAnswer(connection, idle_s, self._heap, self.large)
 
     async def aclose(self) -> None:
         """Abort everything; who still reads gets ProviderBroke."""

@@ -170,6 +170,11 @@ class Connection(asyncio.BufferedProtocol):
             self.failure = ProviderBroke("the connection was given up")
         self._wake()
 
+    def give_up(self, failure: ProviderError) -> None:
+        """As `abort`, unless the answer is here; who waits for it is told why."""
+        if not self.is_done:
+            self._fail(failure)
+
     # What the network does with it
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -11,6 +11,7 @@ import uvloop
 from torana.heap import Heap
 from torana.wire.addresses import Resolve, look_up
 from torana.wire.client import WireClient
+from torana.wire.large_answers import LargeAnswers
 
 MakeClient = Callable[..., WireClient]
 
@@ -33,6 +34,7 @@ async def make_client() -> AsyncIterator[MakeClient]:
             tls: Callable[[], ssl.SSLContext] = no_tls,
             resolve: Resolve = look_up,
             heap: Heap | None = None,
+            large: LargeAnswers | None = None,
             idle_connection_s: float = 30,
             connection_life_s: float = 300,
         ) -> WireClient:
@@ -41,6 +43,7 @@ async def make_client() -> AsyncIterator[MakeClient]:
                 tls,
                 resolve,
                 heap=heap,
+                large=large,
                 idle_connection_s=idle_connection_s,
                 connection_life_s=connection_life_s,
             )

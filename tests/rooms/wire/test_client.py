@@ -14,6 +14,7 @@ from tests.support.waiting import WAIT_S, eventually
 from torana.errors import AnswerTooLarge, ProviderBroke, ProviderError, ProviderTimedOut, ProviderUnreachable
 from torana.heap import LARGE_BYTES, Heap
 from torana.wire.client import WireAnswer, WireClient
+from torana.wire.large_answers import LargeAnswers
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -166,6 +167,36 @@ async def test_the_memory_of_large_answers_is_looked_after(make_client: MakeClie
 
     assert heap.is_keeping == bool(more)
     await eventually(lambda: _is_over(heap))
+
+
+async def test_of_large_answers_that_take_too_much_together_the_oldest_is_given_up(make_client: MakeClient) -> None:
+    client = make_client(large=LargeAnswers(3 * LARGE_BYTES))
+    lines: list[Line] = []
+
+    async def script(line: Line) -> None:
+        while True:
+            await line.read_request()
+            lines.append(line)
+            await line.send(OK + b"Content-Length: %d\r\n\r\n%s" % (3 * LARGE_BYTES, b"x" * 2 * LARGE_BYTES))
+
+    async with RawServer(script) as server:
+        first = asyncio.create_task(ask(client, server.url()))
+        await eventually(lambda: _is_held(client))
+        second = asyncio.create_task(ask(client, server.url()))
+        with pytest.raises(AnswerTooLarge):
+            await first
+        await lines[1].send(b"y" * LARGE_BYTES)
+        assert await second == (200, b"x" * 2 * LARGE_BYTES + b"y" * LARGE_BYTES)
+
+        third = asyncio.create_task(ask(client, server.url()))
+        await eventually(lambda: _is_held(client))
+        await lines[2].send(b"y" * LARGE_BYTES)
+        assert len((await third)[1]) == 3 * LARGE_BYTES
+    assert client.large.size_bytes == 0
+
+
+async def _is_held(client: WireClient) -> bool:
+    return client.large.size_bytes == 2 * LARGE_BYTES
 
 
 async def _is_over(heap: Heap) -> bool:
