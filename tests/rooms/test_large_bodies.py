@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from torana.api.large_bodies import MOST_WAIT_S, LargeBodies
+from torana.api.large_bodies import FEW, LargeBodies
 from torana.errors import Refusal
 
 
@@ -19,7 +19,7 @@ class Stage:
         self.larges = 0
         self.taken: list[str] = []
         self.reasons = Counter[str]()
-        self.bodies = LargeBodies(self, self.shed, {}, now=lambda: self.time_s)
+        self.bodies = LargeBodies(self, self.shed, 1.0, {}, now=lambda: self.time_s)
 
     def note_large(self) -> None:
         self.larges += 1
@@ -117,15 +117,15 @@ async def test_instances_take_turns_and_pay_by_size() -> None:
 
 
 async def test_where_they_take_long_the_instance_that_waits_for_most_is_turned_away() -> None:
-    stage = Stage(takes_s=MOST_WAIT_S)
-    await asyncio.gather(*stage.come("1", "2", "3"))  # known to take about a second by now
+    stage = Stage(takes_s=1.0)
+    await asyncio.gather(*stage.come("1", "2", "3"))  # known to take about half a second by now
 
-    crowd = stage.come("a1", "a2", "a3", "a4", instance="a")
-    (other,) = stage.come("b1", instance="b")
+    crowd = stage.come(*map(str, range(FEW + 2)), instance="a")
+    (other,) = stage.come("b", instance="b")
 
-    assert [await each for each in crowd] == ["taken", "taken", "503 overloaded", "503 overloaded"]
+    assert [await each for each in crowd] == ["taken"] * (FEW - 1) + ["503 overloaded"] * 3
     assert await other == "taken"
-    assert stage.reasons == {"full": 1, "overtaken": 1}
+    assert stage.reasons == {"full": 2, "overtaken": 1}
 
 
 @pytest.mark.parametrize("takes_s", [0.0, 0.001])

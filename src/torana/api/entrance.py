@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from torana.access.permissions import for_user
 from torana.api.access_log import refused_line, write_access_line
-from torana.api.admission import Admission, Standing
+from torana.api.admission import HEADROOM, Admission, Standing
 from torana.api.answer_writer import AnswerWriter
 from torana.api.answering import Answering
 from torana.api.body_memory import BodyMemory
@@ -127,7 +127,9 @@ class Entrance:
         self.crowds = Crowds(metrics.shed)
         self.over_limit = OverLimit()
         self.heap = heap
-        self.large_bodies = LargeBodies(self.admission, metrics.shed, serve.queue_weights)
+        # Who waits there has waited in the line before.
+        patience_s = HEADROOM * serve.queue_s / 2
+        self.large_bodies = LargeBodies(self.admission, metrics.shed, patience_s, serve.queue_weights)
         self.body_memory = BodyMemory(serve.body_memory_bytes, metrics)
         self.prefixes = Prefixes(serve.root_path)
         self.turned_away = TurnedAway(log, self.prefixes.strip, write_refusal, metrics)

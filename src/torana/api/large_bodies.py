@@ -17,8 +17,8 @@ from torana.headers import retry_after, soon
 
 LARGE_BYTES = 65_536
 """About half a millisecond of work and more; 8 MiB are 50, and 2 MiB of thousands of messages some hundreds."""
-MOST_WAIT_S = 2.0
-"""Nobody waits longer, by what the last ones took: clients that are told so come again, and may find another worker."""
+FEW = 8
+"""So many may wait in any case: one client's few calls at once, however long they are."""
 NEWEST = 0.2
 """How much the newest body counts in what they take."""
 
@@ -37,20 +37,23 @@ class Line(Protocol):
 class LargeBodies:
     """Those of one worker.
 
-    line     goes before them
-    shed     told why, for each that is turned away
-    weights  instance → its share beside others', 1 where it is not named
+    line        goes before them
+    shed        told why, for each that is turned away
+    max_wait_s  nobody is to wait longer, by what the last ones took
+    weights     instance → its share beside others', 1 where it is not named
     """
 
     def __init__(
         self,
         line: Line,
         shed: Callable[[str], None],
+        max_wait_s: float,
         weights: Mapping[str, float],
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._line = line
         self._shed = shed
+        self._max_wait_s = max_wait_s
         self._now = now
         self._waiting = FairLine(weights)
         self._is_under_way = False
@@ -67,7 +70,8 @@ class LargeBodies:
         instance  whose turn it is
         size      of the body, bytes
         """
-        if self._waiting.waiting * self._usual_s > MOST_WAIT_S:
+        waiting = self._waiting.waiting
+        if waiting >= FEW and waiting * self._usual_s > self._max_wait_s:
             if not self._waiting.is_longer_elsewhere(instance):
                 self._shed("full")
                 raise _no_room()
